@@ -1,0 +1,129 @@
+"""What a check is: limits, one function from evidence to problems, docs and examples.
+
+A check asks for its evidence by the types of its parameters:
+
+    def evaluate(usage: Usage, ema: EmaState | None, limits: Limits) -> Iterator[Problem]: ...
+
+`usage` is required: where there is none the check is skipped with the probe's reason, never passed.
+`ema | None` is optional; but where every piece of evidence is optional and all are missing, the
+check is skipped too. A check that cannot judge what it was given raises `CannotJudge`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import NoneType, UnionType
+from typing import Any, Literal
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.evidence import Evidence
+from vqdoctor.core.finding import Problem
+from vqdoctor.core.levels import Stage
+
+
+class CannotJudge(Exception):
+    """The evidence is there, but it does not allow a judgement; the reason becomes the outcome's."""
+
+
+def limit(default: float, doc: str) -> Any:
+    """Declare a limit: its default and, in one or two sentences, its meaning and its reason."""
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """Evidence on which the check must fire, or must not.
+
+    Attributes:
+        title: what the case is, in a few words.
+        evidence: hand-made evidence, all on one layer (or on the model).
+        fires: whether a problem must come out.
+    """
+
+    title: str
+    evidence: tuple[Evidence, ...]
+    fires: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A parameter of `evaluate`: which evidence, and whether it can do without."""
+
+    parameter: str
+    evidence: type[Evidence]
+    required: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check. One file in `checks/` defines one, as `CHECK`.
+
+    Attributes:
+        code: "VQ" and three digits; the first is the stage.
+        name: the problem in a few words with dashes; not the remedy.
+        title: the problem as one sentence.
+        evaluate: evidence and limits in, problems out. Pure.
+        limits: default limits, a frozen dataclass of floats made with `limit`.
+        scope: "layer" is evaluated once a layer, "model" once.
+        remedies: names of the remedies that address it, the best first.
+        explained_by: codes of the causes of which this can be a symptom, the likeliest first.
+        meaningless_after: codes of causes that make this check meaningless; it is then skipped.
+        examples: at least one that fires and one that does not.
+        doc: the module's docstring: Why it matters, How to read it, Remedy, References.
+    """
+
+    code: str
+    name: str
+    title: str
+    evaluate: Callable[..., Iterable[Problem]]
+    limits: Any
+    scope: Literal["layer", "model"] = "layer"
+    remedies: tuple[str, ...] = ()
+    explained_by: tuple[str, ...] = ()
+    meaningless_after: tuple[str, ...] = ()
+    examples: tuple[Example, ...]
+    doc: str
+
+    @property
+    def stage(self) -> Stage:
+        """The stage, which is the first digit of the code."""
+        return Stage(int(self.code[2]))
+
+    @cached_property
+    def wants(self) -> tuple[Wanted, ...]:
+        """The evidence that `evaluate` asks for, read from the types of its parameters."""
+        hints = typing.get_type_hints(self.evaluate)
+        wanted = []
+        for name, hint in hints.items():
+            if name in ("limits", "return"):
+                continue
+            kinds = set(typing.get_args(hint)) if isinstance(hint, UnionType) else {hint}
+            (kind,) = kinds - {NoneType}
+            if not (isinstance(kind, type) and issubclass(kind, Evidence)):
+                raise TypeError(f"{self.code}: {name} asks for {kind}, which is no evidence")
+            wanted.append(Wanted(parameter=name, evidence=kind, required=NoneType not in kinds))
+        return tuple(wanted)
+
+    def limit_docs(self) -> Iterable[tuple[str, float, str]]:
+        """Yield (name, default, doc) of each limit."""
+        for f in dataclasses.fields(self.limits):
+            yield f.name, getattr(self.limits, f.name), f.metadata["doc"]
+
+    def with_limits(self, changes: Mapping[str, float]) -> Check:
+        """Return this check with some limits changed.
+
+        Raises:
+            UserError: if a name is no limit of this check; the message lists those that are.
+        """
+        known = [f.name for f in dataclasses.fields(self.limits)]
+        for name in changes:
+            if name not in known:
+                raise UserError(
+                    f"{self.code} has no limit {name!r}",
+                    f"its limits are {', '.join(known) or 'none'}",
+                )
+        return dataclasses.replace(self, limits=dataclasses.replace(self.limits, **changes))

@@ -1,0 +1,47 @@
+"""Errors that are the user's to mend: one clear line each, and exit code 2."""
+
+from __future__ import annotations
+
+import os
+
+
+class UserError(Exception):
+    """Something that the user can mend: what is wrong, where, and what to do next.
+
+    Attributes:
+        what: what is wrong and where, as one line without a full stop.
+        hint: what to do next, as one line; empty where nothing useful can be said.
+    """
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        self.what = what
+        self.hint = hint
+        super().__init__(what, hint)
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.hint}" if self.hint else self.what
+
+
+class CheckpointError(UserError):
+    """A file that cannot be read as a checkpoint, whatever the reason underneath.
+
+    Attributes:
+        path: the file.
+        kind: what is wrong with it, in a few words ("truncated", "a git-LFS pointer").
+    """
+
+    def __init__(self, path: str | os.PathLike[str], kind: str, hint: str = "") -> None:
+        self.path = os.fspath(path)
+        self.kind = kind
+        super().__init__(f"{self.path}: {kind}", hint)
+
+
+class MissingPackageError(UserError):
+    """A package that this command needs is not installed."""
+
+    def __init__(self, package: str, needed_for: str, extra: str) -> None:
+        self.package = package
+        super().__init__(
+            f"{needed_for} needs {package}, which is not installed here",
+            f"pip install 'vqdoctor[{extra}]'",
+        )

@@ -1,0 +1,102 @@
+"""What evidence is: plain, finite, JSON-able values with a source and a sample size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Self
+
+Source = Literal["checkpoint", "batch", "trace"]
+SOURCES: tuple[Source, ...] = ("batch", "trace", "checkpoint")
+"""Best source first: what was seen on data outranks what a file remembers."""
+
+Scalar = bool | int | float | str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One thing that a probe measured. Subclasses add the numbers.
+
+    Attributes:
+        layer: the VQ layer that it is about, or None for the whole model or file.
+        source: where it was seen.
+        sample_size: how many of the things that were counted (each subclass says which).
+    """
+
+    kind: ClassVar[str]
+    layer: str | None = None
+    source: Source
+    sample_size: int
+
+    registry: ClassVar[dict[str, type[Evidence]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the kind, so that a saved report can be read back."""
+        super().__init_subclass__(**kwargs)
+        other = Evidence.registry.setdefault(cls.kind, cls)
+        # dataclass(slots=True) and reloads create a class twice; two different ones are a bug.
+        if other.__qualname__ != cls.__qualname__:
+            raise TypeError(f"evidence kind {cls.kind!r} is taken by {other.__qualname__}")
+
+    def __post_init__(self) -> None:
+        """Refuse what JSON cannot say; the probe must report it as evidence of its own."""
+        for name, value in self._items():
+            for item in value if isinstance(value, tuple) else (value,):
+                if type(item) not in (bool, int, float, str, type(None)):
+                    raise TypeError(f"{self.kind}.{name}: {type(item).__name__} is no plain value")
+                if isinstance(item, float) and not math.isfinite(item):
+                    raise ValueError(f"{self.kind}.{name}: {item} is not finite")
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        for field in fields(self):
+            yield field.name, getattr(self, field.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of this evidence."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in self._items()}
+        return {"kind": self.kind, **plain}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Evidence:
+        """Return the evidence that `to_dict` wrote.
+
+        Raises:
+            KeyError: if the kind is unknown.
+            TypeError: if the fields are not those of the kind.
+        """
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        kind: str = values.pop("kind")
+        return Evidence.registry[kind](**values)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return type(self)(**{**dict(self._items()), **changes})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unavailable:
+    """Evidence that could not be had: never a default, always a reason.
+
+    Attributes:
+        kind: the kind of evidence that is missing.
+        layer: the VQ layer, or None for the whole model.
+        source: where it was looked for.
+        reason: why there is none, in a few words.
+        hint: what would make it available (a flag, or what to save next time); "" if nothing would.
+    """
+
+    kind: str
+    layer: str | None = None
+    source: Source
+    reason: str
+    hint: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of this gap."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the gap that `to_dict` wrote."""
+        return cls(**data)

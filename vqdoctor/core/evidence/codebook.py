@@ -1,0 +1,164 @@
+"""The codebook: who is used, what it looks like, how its EMA stands, and how it fits the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vqdoctor.core.evidence.base import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage(Evidence):
+    """Which codes are chosen, and how evenly. Sample size: the vectors that were quantized.
+
+    From a checkpoint the counts are EMA counts: `window` says over how many batches.
+
+    Attributes:
+        num_codes: codes in the codebook, K.
+        used: codes chosen at least once.
+        active: codes above `active_share` / K of the usage.
+        expected_used: codes that uniform usage would have chosen, K (1 - (1 - 1/K)^N).
+        expected_active: codes that uniform usage would have made active, on this sample size.
+        share: used / K.
+        perplexity: exp of the entropy of the usage, in codes; `estimator` says how it was estimated.
+        perplexity_low: lower end of its 95 % interval.
+        perplexity_high: upper end of its 95 % interval.
+        plug_in_perplexity: exp of the plain entropy: what training scripts print.
+        estimator: "grassberger" (corrected for the sample size) or "ema-counts" (plain).
+        max_share: share of the most used code.
+        unseen_mass: Good-Turing estimate of the usage of codes not seen yet.
+        groups: samples (images, clips) that the vectors come from; vectors of one are correlated.
+        effective_size: independent vectors that would be as informative as these.
+        active_share: the multiple of 1/K above which a code is active.
+        count_quantiles: the sorted counts at evenly spaced quantiles from 0 to 1, least first.
+        histogram: counts by code, where asked for; else empty.
+        window: batches that EMA counts remember, (1 + d)/(1 - d); None for counts of a batch.
+    """
+
+    kind = "usage"
+    num_codes: int
+    used: int
+    active: int
+    expected_used: float
+    expected_active: float
+    share: float
+    perplexity: float
+    perplexity_low: float
+    perplexity_high: float
+    plug_in_perplexity: float
+    estimator: str
+    max_share: float
+    unseen_mass: float = 0.0
+    groups: int | None = None
+    effective_size: float | None = None
+    active_share: float = 0.1
+    count_quantiles: tuple[float, ...] = ()
+    histogram: tuple[float, ...] = ()
+    window: float | None = None
+
+    @property
+    def vectors(self) -> int:
+        """The vectors that were quantized; for EMA counts, their sum rounded."""
+        return self.sample_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookGeometry(Evidence):
+    """The codebook's rows as points. Sample size: the rows, K.
+
+    Attributes:
+        dim: dimension of a code, D.
+        dtype: how the codebook is stored ("float32", "bfloat16", …).
+        rms: root mean square of all elements.
+        norm_min: smallest row norm.
+        norm_median: median row norm.
+        norm_max: largest row norm.
+        mean_norm: norm of the mean row.
+        zero_rows: rows that are zero, or under 1e-6 of the median norm of the live rows.
+        oversized_rows: rows whose norm is over 100 times the median of the live rows.
+        duplicate_rows: rows closer than 1e-3 of the codebook's spread to an earlier row.
+        effective_rank: exp of the entropy of the normalised squared singular values, at most min(K, D).
+        init_box_rows: rows that still lie within ±1/K in every dimension.
+        unit_rows: whether every live row has norm one (a cosine codebook).
+    """
+
+    kind = "codebook-geometry"
+    dim: int
+    dtype: str
+    rms: float
+    norm_min: float
+    norm_median: float
+    norm_max: float
+    mean_norm: float
+    zero_rows: int
+    oversized_rows: int
+    duplicate_rows: int
+    effective_rank: float
+    init_box_rows: int
+    unit_rows: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaState(Evidence):
+    """The EMA counts and sums beside the codebook. Sample size: the codes, K.
+
+    Attributes:
+        total: sum of the counts: the EMA of vectors per batch.
+        count_min: smallest count.
+        count_max: largest count.
+        never_written: whether the counts still stand at a common start value (all zero or all one).
+        zero_counts: codes whose count is under 1e-3 of the mean count.
+        decay: EMA decay d, where it is known.
+        updates: EMA updates t, where they are known.
+        start_weight: d^t, the weight of the start values in the counts; None where d or t is unknown.
+        sums_disagreement: median over the live codes of |E - S/c| / |E|; None without sums.
+        worst_disagreement: the largest of these; None without sums.
+        compared_rows: live codes that were compared; 0 without sums.
+    """
+
+    kind = "ema-state"
+    total: float
+    count_min: float
+    count_max: float
+    never_written: bool
+    zero_counts: int
+    decay: float | None = None
+    updates: int | None = None
+    start_weight: float | None = None
+    sums_disagreement: float | None = None
+    worst_disagreement: float | None = None
+    compared_rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataMatch(Evidence):
+    """The encoder's output z_e against the codebook. Sample size: the z_e vectors.
+
+    All lengths are in the units of z_e. Var is the total variance, summed over dimensions.
+
+    Attributes:
+        dim: dimension, D.
+        data_rms: root mean square of z_e's elements.
+        data_std: root mean square distance of a z_e to the mean z_e (sqrt of Var).
+        data_mean_norm: norm of the mean z_e.
+        data_effective_rank: effective rank of centred z_e, at most D.
+        codebook_rms: root mean square of the codebook's elements.
+        codebook_std: root mean square distance of a code to the mean code.
+        mean_offset: |mean z_e - mean code| / data_std.
+        quantization_error: mean |z_e - z_q|^2 / Var: 0 perfect, 1 no better than one code at the mean.
+        scale_ratio: data_rms / codebook_rms.
+        nearest_data: median over the codes of the distance to the nearest z_e, over data_std.
+    """
+
+    kind = "data-match"
+    dim: int
+    data_rms: float
+    data_std: float
+    data_mean_norm: float
+    data_effective_rank: float
+    codebook_rms: float
+    codebook_std: float
+    mean_offset: float
+    quantization_error: float
+    scale_ratio: float
+    nearest_data: float

@@ -1,0 +1,104 @@
+"""What a checkpoint file itself tells: its record of the training, and what is odd in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vqdoctor.core.evidence.base import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord(Evidence):
+    """What the file records of the training. Sample size: the number of settings found.
+
+    None means that the file does not say; nothing is assumed.
+
+    Attributes:
+        vq_weight: weight of the VQ loss in the total loss.
+        commitment_weight: weight (beta) of the commitment term inside the VQ loss.
+        decay: EMA decay of the codebook.
+        epochs: epochs done.
+        updates: optimizer steps (= EMA updates) done.
+        batch_size: samples in a batch.
+        learning_rate: learning rate, from the config or the optimizer's groups.
+        task: the built-in task that the file names.
+        found_at: where each setting was found, as "setting=key.path" strings.
+    """
+
+    kind = "training-record"
+    vq_weight: float | None = None
+    commitment_weight: float | None = None
+    decay: float | None = None
+    epochs: int | None = None
+    updates: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    task: str | None = None
+    found_at: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignObjects(Evidence):
+    """Pickled globals that are neither tensors nor plain containers. Sample size: how many.
+
+    Attributes:
+        harmless: names ("argparse.Namespace") that were left inert and cannot execute by themselves.
+        dangerous: names ("os.system") that would run code in an ordinary unpickler.
+    """
+
+    kind = "foreign-objects"
+    harmless: tuple[str, ...] = ()
+    dangerous: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonFinite(Evidence):
+    """NaN and infinite values. Sample size: the number of values that were looked at.
+
+    With a layer: in that layer's codebook, counts and sums. Without: in the rest of the file.
+
+    Attributes:
+        tensors: keys of the tensors that hold them, the first 16.
+        tensor_count: how many tensors hold them.
+        nan: NaN values seen.
+        inf: infinite values seen.
+        sampled: whether only a part of each tensor was looked at.
+    """
+
+    kind = "non-finite"
+    tensors: tuple[str, ...] = ()
+    tensor_count: int = 0
+    nan: int = 0
+    inf: int = 0
+    sampled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerMemory(Evidence):
+    """What the optimizer's second moments remember of past gradients.
+
+    Sample size: the number of parameters that have a state. "Before" and "after" are the
+    parameters whose names sort before and after the VQ layer in the model's own order (the encoder
+    and the decoder with the head). "Gradient" is the root mean square of sqrt(exp_avg_sq): the
+    size of a single gradient element, as the optimizer last remembers it.
+
+    Attributes:
+        parameters: parameters that the optimizer lists.
+        before_gradient: gradient size before the VQ layer; None where nothing lies there.
+        after_gradient: gradient size after the VQ layer; None where nothing lies there.
+        ratio: before_gradient / after_gradient; None where either is missing or after is zero.
+        codebook_listed: whether the codebook is among the optimizer's parameters.
+        codebook_has_state: whether the optimizer holds a state for it (E8: none = no gradient ever).
+        codebook_untouched_rows: codebook rows whose second moment is exactly zero: never selected.
+        weight_decay: weight decay of the codebook's parameter group; None where not listed.
+    """
+
+    kind = "optimizer-memory"
+    parameters: int
+    before_gradient: float | None = None
+    after_gradient: float | None = None
+    ratio: float | None = None
+    codebook_listed: bool | None = None
+    codebook_has_state: bool | None = None
+    codebook_untouched_rows: int | None = None
+    weight_decay: float | None = None

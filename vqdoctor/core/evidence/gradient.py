@@ -1,0 +1,92 @@
+"""Gradients through and at the VQ layer, measured on a copy of the model in train mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vqdoctor.core.evidence.base import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientPath(Evidence):
+    """The vector-Jacobian product of z_q with respect to z_e. Sample size: vectors.
+
+    A random cotangent v is sent into z_q and arrives at z_e as g; the training loss is not used,
+    since its commitment term reaches z_e by another way and hides a missing estimator.
+
+    Attributes:
+        estimator: "none" (no path), "zero" (g is zero), "straight-through" (g equals v),
+            "rotation" (|g|/|v| = |z_q|/|z_e| per vector), or "custom".
+        ratio: |g| / |v| over all vectors.
+        cosine: cosine of g and v over all vectors; None where g is zero or missing.
+        zero_share: share of the vectors whose g is zero.
+        worst_gain: the largest |g| / |v| of a single vector.
+    """
+
+    kind = "gradient-path"
+    estimator: str
+    ratio: float
+    cosine: float | None = None
+    zero_share: float
+    worst_gain: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskGradient(Evidence):
+    """The gradient of the task loss (without the VQ loss) around the VQ layer. Sample size: vectors.
+
+    Attributes:
+        at_output: norm of the task loss's gradient at z_q; None if no path leads there.
+        at_input: norm of the task loss's gradient at z_e; 0 if no path leads there.
+        ratio: at_input / at_output; None where at_output is missing or zero.
+        before: root mean square gradient of the parameters that stand before the VQ layer.
+        after: root mean square gradient of the parameters that stand after it.
+    """
+
+    kind = "task-gradient"
+    at_output: float | None
+    at_input: float
+    ratio: float | None
+    before: float | None = None
+    after: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossBalance(Evidence):
+    """How hard the VQ loss pulls at z_e, against the task loss. Sample size: vectors.
+
+    Attributes:
+        task_loss: the task loss.
+        vq_loss: the VQ loss, unweighted.
+        vq_weight: the weight that the user's training gave it; None where unknown.
+        vq_gradient: norm of the unweighted VQ loss's gradient at z_e.
+        task_gradient: norm of the task loss's gradient at z_e.
+        ratio: vq_weight · vq_gradient / task_gradient; None where the weight is unknown or the
+            task's gradient is zero.
+    """
+
+    kind = "loss-balance"
+    task_loss: float
+    vq_loss: float
+    vq_weight: float | None
+    vq_gradient: float
+    task_gradient: float
+    ratio: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookGradient(Evidence):
+    """Who moves the codebook: the optimizer, an EMA, or nobody. Sample size: the rows, K.
+
+    Attributes:
+        trainable: whether the codebook is a parameter that requires a gradient.
+        ema_owned: whether a train-mode forward pass rewrites the codebook (an EMA update).
+        gradient: norm of the total loss's gradient at the codebook; None if there is no path.
+        touched_rows: rows with a gradient that is not zero.
+    """
+
+    kind = "codebook-gradient"
+    trainable: bool
+    ema_owned: bool
+    gradient: float | None
+    touched_rows: int = 0

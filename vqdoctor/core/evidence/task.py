@@ -1,0 +1,91 @@
+"""How the whole model does its task, with its codes and without them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vqdoctor.core.evidence.base import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSummary(Evidence):
+    """What was fed in: a wrong normalisation looks like collapse. Sample size: samples.
+
+    Attributes:
+        name: "x", or "z_e" where a dump was given.
+        shape: shape of the whole batch.
+        minimum: smallest element.
+        maximum: largest element.
+        mean: mean of the elements.
+        std: standard deviation of the elements.
+        labels: number of distinct labels; 0 without labels.
+    """
+
+    kind = "input-summary"
+    name: str
+    shape: tuple[int, ...]
+    minimum: float
+    maximum: float
+    mean: float
+    std: float
+    labels: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskMetrics(Evidence):
+    """Accuracy and task loss in eval mode, with the codes tampered with. Sample size: samples.
+
+    "Bypass" replaces z_q by z_e; "shuffled" permutes the codes between the positions of a sample;
+    "mean code" replaces every z_q by the mean z_q. Accuracies and ECE are None without labels.
+
+    Attributes:
+        split: which data ("val": never used in training or early stopping).
+        accuracy: with the quantizer.
+        bypass_accuracy: with z_e in place of z_q.
+        shuffled_accuracy: with the codes shuffled between positions.
+        mean_code_accuracy: with every code replaced by the mean code.
+        chance_accuracy: share of the most frequent label.
+        ece: expected calibration error, 15 uniform bins, L1.
+        loss: the task loss with the quantizer.
+        bypass_loss: with z_e in place of z_q.
+        shuffled_loss: with the codes shuffled between positions.
+        mean_code_loss: with every code replaced by the mean code.
+    """
+
+    kind = "task-metrics"
+    split: str
+    accuracy: float | None = None
+    bypass_accuracy: float | None = None
+    shuffled_accuracy: float | None = None
+    mean_code_accuracy: float | None = None
+    chance_accuracy: float | None = None
+    ece: float | None = None
+    loss: float
+    bypass_loss: float
+    shuffled_loss: float
+    mean_code_loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionInformation(Evidence):
+    """How much single positions carry, against all positions averaged. Sample size: vectors.
+
+    Attributes:
+        positions: positions in a sample.
+        code_information: mutual information of one position's code and the label, in bits,
+            corrected for the sample size.
+        label_entropy: entropy of the labels, in bits: the most that a code could tell.
+        code_accuracy: held-out accuracy of the best guess of the label from one position's code.
+        pooled_accuracy: accuracy of the model, which sees all positions.
+        chance_accuracy: share of the most frequent label.
+        code_entropy: entropy of the codes given their position, in bits: what a position says at all.
+    """
+
+    kind = "position-information"
+    positions: int
+    code_information: float
+    label_entropy: float
+    code_accuracy: float
+    pooled_accuracy: float
+    chance_accuracy: float
+    code_entropy: float

@@ -1,0 +1,141 @@
+"""What a check says: problems, and the findings and outcomes that the engine makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self
+
+from vqdoctor.core.levels import Confidence, Severity, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One number behind a problem, against the limit that it broke.
+
+    Attributes:
+        name: what was measured, as an identifier ("gradient_ratio").
+        value: what it was.
+        limit: the limit it is held against; None for a number that only explains.
+        unit: its unit ("codes", "%"); "" for a plain ratio.
+    """
+
+    name: str
+    value: float
+    limit: float | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What a check yields: a sentence, how bad, how sure, and the numbers behind it.
+
+    Attributes:
+        message: one sentence for the user, with the decisive number in it.
+        severity: how bad it is if true.
+        confidence: how sure it is.
+        measurements: the numbers behind it, the decisive one first.
+        decide_with: a flag that would turn a guess into a certainty ("--data batch.npz"); "" if sure.
+    """
+
+    message: str
+    severity: Severity
+    confidence: Confidence = Confidence.HIGH
+    measurements: tuple[Measurement, ...] = ()
+    decide_with: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A problem on a layer (or the whole model), with its check's identity and its place in the order.
+
+    Attributes:
+        code: the check's code ("VQ101").
+        name: the check's name ("straight-through-missing").
+        stage: the stage of the priority order.
+        severity: how bad; a root has the worst of itself and its symptoms.
+        confidence: how sure.
+        layer: the VQ layer, or None for the whole model.
+        message: one sentence.
+        measurements: the numbers behind it.
+        remedies: names of remedies, the best first.
+        explained_by: "code:layer" of the root cause that this is a symptom of, or None for a root.
+        rank: 1 for what to look at first.
+        decide_with: a flag that would make it certain; "" if it is.
+    """
+
+    code: str
+    name: str
+    stage: Stage
+    severity: Severity
+    confidence: Confidence
+    layer: str | None
+    message: str
+    measurements: tuple[Measurement, ...] = ()
+    remedies: tuple[str, ...] = ()
+    explained_by: str | None = None
+    rank: int = 0
+    decide_with: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies this finding between two runs: code and layer."""
+        return f"{self.code}:{self.layer or ''}"
+
+    def replace(self, **changes: Any) -> Finding:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of this finding."""
+        return {
+            **asdict(self),
+            "stage": int(self.stage),
+            "severity": self.severity.label,
+            "confidence": self.confidence.label,
+            "measurements": [asdict(m) for m in self.measurements],
+            "remedies": list(self.remedies),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the finding that `to_dict` wrote."""
+        return cls(
+            **{
+                **data,
+                "stage": Stage(data["stage"]),
+                "severity": Severity.parse(data["severity"]),
+                "confidence": Confidence.parse(data["confidence"]),
+                "measurements": tuple(Measurement(**m) for m in data["measurements"]),
+                "remedies": tuple(data["remedies"]),
+            }
+        )
+
+
+Status = Literal["found", "passed", "skipped", "crashed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one check on one layer: there is one for every pair, so nothing vanishes.
+
+    Attributes:
+        code: the check's code.
+        layer: the layer, or None for a check of the whole model.
+        status: found, passed, skipped or crashed.
+        reason: why it was skipped, or what it crashed with; None otherwise.
+    """
+
+    code: str
+    layer: str | None
+    status: Status
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of this outcome."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the outcome that `to_dict` wrote."""
+        return cls(**data)

@@ -1,0 +1,84 @@
+"""One VQ layer of a checkpoint in one orientation, whatever the library stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqdoctor.core.levels import Confidence
+
+Array = NDArray[np.float32]
+
+
+class Tensor(Protocol):
+    """What a layout needs of a stored tensor: its shape and type at once, its values when asked."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape as stored."""
+
+    @property
+    def dtype(self) -> str:
+        """Element type as torch names it, without "torch." ("float32", "bfloat16", "int64")."""
+
+    def read(self) -> NDArray[np.generic]:
+        """Read, check and return the values; bf16 and fp8 are widened to float32."""
+
+
+def _none() -> Array | None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuantizerView:
+    """One VQ layer: where it is, what it is, and its arrays, read when first asked for.
+
+    Attributes:
+        name: the layer's path in the model without wrappers' prefixes ("vq", "rvq.layers.0").
+        layout: name of the layout that recognised it.
+        confidence: how sure the recognition is.
+        num_codes: K.
+        dim: D.
+        keys: role ("codebook", "counts", "sums", "initted", …) to raw key in the file.
+        start_count: the value that this library's EMA counts start from; None where unknown.
+        smoothing: epsilon of the layout's Laplace smoothing of the counts; 0 where it uses none.
+        default_decay: the library's default EMA decay; None where unknown.
+        initted: whether the file says that data-driven initialisation has happened; None if silent.
+        load_codebook: reads the codebook as float32 [K, D].
+        load_counts: reads the EMA counts as float32 [K], or None where there are none.
+        load_sums: reads the EMA sums as float32 [K, D], or None where there are none.
+    """
+
+    name: str
+    layout: str
+    confidence: Confidence
+    num_codes: int
+    dim: int
+    keys: Mapping[str, str]
+    start_count: float | None = None
+    smoothing: float = 0.0
+    default_decay: float | None = None
+    initted: bool | None = None
+    load_codebook: Callable[[], Array]
+    load_counts: Callable[[], Array | None] = field(default=_none)
+    load_sums: Callable[[], Array | None] = field(default=_none)
+
+    @cached_property
+    def codebook(self) -> Array:
+        """The codebook, float32 [K, D]."""
+        return self.load_codebook()
+
+    @cached_property
+    def counts(self) -> Array | None:
+        """The EMA counts, float32 [K]; None where the layout stores none."""
+        return self.load_counts()
+
+    @cached_property
+    def sums(self) -> Array | None:
+        """The EMA sums, float32 [K, D]; None where the layout stores none."""
+        return self.load_sums()

@@ -1,0 +1,55 @@
+"""The Task: a model, its data and its losses, as vqdoctor needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+
+Split = Literal["train", "stop", "val"]
+Batch = Any
+"""A batch is opaque to vqdoctor: only the Task's own `losses` looks inside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """The losses of one batch, each a scalar tensor with its graph.
+
+    A Task may return any object with these fields.
+
+    Attributes:
+        task: the task loss, without the VQ loss.
+        vq: the VQ loss, unweighted; None where the model has none.
+        logits: class scores [batch, classes], or None.
+        labels: class labels [batch], or None.
+    """
+
+    task: torch.Tensor
+    vq: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A plain class or module-level object that satisfies this needs no base class.
+
+    Optional: `optimizer(model) -> torch.optim.Optimizer`. A Task that serves no "stop" split has a
+    tenth of "train" held back for early stopping; "val" is never used for it.
+
+    Attributes:
+        vq_weight: the weight that the user's training gave the VQ loss; None is unknown, never assumed.
+    """
+
+    vq_weight: float | None
+
+    def model(self) -> torch.nn.Module:
+        """Return the model, freshly built; the checkpoint is loaded into it."""
+
+    def batches(self, split: Literal["train", "val"]) -> Iterable[Batch]:
+        """Return the batches of a split, in the same order every time."""
+
+    def losses(self, model: torch.nn.Module, batch: Batch) -> Losses:
+        """Run the model on a batch and return its losses."""
