@@ -29,6 +29,10 @@ class CannotJudge(Exception):
     """The evidence is there, but it does not allow a judgement; the reason becomes the outcome's."""
 
 
+class NoEvidence(CannotJudge):
+    """What the check asks for is missing; where a probe said why, its reason is the better one."""
+
+
 def limit(default: float, doc: str) -> Any:
     """Declare a limit: its default and, in one or two sentences, its meaning and its reason."""
     return field(default=default, metadata={"doc": doc})
@@ -68,7 +72,8 @@ class Check:
         title: the problem as one sentence.
         evaluate: evidence and limits in, problems out. Pure.
         limits: default limits, a frozen dataclass of floats made with `limit`.
-        scope: "layer" is evaluated once a layer, "model" once.
+        scope: "layer" is evaluated once a layer, on its evidence or else on the model's; "model"
+            once, on the model's; "both" on each layer and on the model, each on its own evidence.
         remedies: names of the remedies that address it, the best first.
         explained_by: codes of the causes of which this can be a symptom, the likeliest first.
         meaningless_after: codes of causes that make this check meaningless; it is then skipped.
@@ -81,7 +86,7 @@ class Check:
     title: str
     evaluate: Callable[..., Iterable[Problem]]
     limits: Any
-    scope: Literal["layer", "model"] = "layer"
+    scope: Literal["layer", "model", "both"] = "layer"
     remedies: tuple[str, ...] = ()
     explained_by: tuple[str, ...] = ()
     meaningless_after: tuple[str, ...] = ()
@@ -107,6 +112,21 @@ class Check:
                 raise TypeError(f"{self.code}: {name} asks for {kind}, which is no evidence")
             wanted.append(Wanted(parameter=name, evidence=kind, required=NoneType not in kinds))
         return tuple(wanted)
+
+    def judge(self, evidence: Mapping[type[Evidence], Evidence]) -> list[Problem]:
+        """Return what is wrong, judged by the evidence given: one item of each kind at most.
+
+        Raises:
+            NoEvidence: if a required kind is missing, or all kinds where all are optional.
+            CannotJudge: if the evidence does not allow a judgement.
+        """
+        missing = [w.evidence.kind for w in self.wants if w.evidence not in evidence]
+        required = [w.evidence.kind for w in self.wants if w.required]
+        if len(missing) == len(self.wants) or set(missing) & set(required):
+            kinds = [kind for kind in missing if kind in required] or missing
+            raise NoEvidence(f"no evidence of kind {' or '.join(kinds)}")
+        given = {w.parameter: evidence.get(w.evidence) for w in self.wants}
+        return list(self.evaluate(**given, limits=self.limits))
 
     def limit_docs(self) -> Iterable[tuple[str, float, str]]:
         """Yield (name, default, doc) of each limit."""

@@ -48,7 +48,8 @@ class QuantizerView:
         start_count: the value that this library's EMA counts start from; None where unknown.
         smoothing: epsilon of the layout's Laplace smoothing of the counts; 0 where it uses none.
         default_decay: the library's default EMA decay; None where unknown.
-        initted: whether the file says that data-driven initialisation has happened; None if silent.
+        initted: the flag of data-driven initialisation: False, it is still to come (and will overwrite the
+            codebook); True, it is done, or was never asked for; None, the file does not say.
         load_codebook: reads the codebook as float32 [K, D].
         load_counts: reads the EMA counts as float32 [K], or None where there are none.
         load_sums: reads the EMA sums as float32 [K, D], or None where there are none.

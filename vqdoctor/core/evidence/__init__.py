@@ -1,6 +1,6 @@
 """Evidence: all that travels from the probes upwards."""
 
-from vqdoctor.core.evidence.base import SOURCES, Evidence, Scalar, Source, Unavailable
+from vqdoctor.core.evidence.base import SOURCES, Evidence, NotFiniteError, Scalar, Source, Unavailable
 from vqdoctor.core.evidence.codebook import CodebookGeometry, DataMatch, EmaState, Usage
 from vqdoctor.core.evidence.file import (
     ForeignObjects,
@@ -28,6 +28,7 @@ __all__ = [
     "InputSummary",
     "LossBalance",
     "NonFinite",
+    "NotFiniteError",
     "OptimizerMemory",
     "PositionInformation",
     "Scalar",

@@ -14,6 +14,10 @@ SOURCES: tuple[Source, ...] = ("batch", "trace", "checkpoint")
 Scalar = bool | int | float | str | None
 
 
+class NotFiniteError(ValueError):
+    """A probe measured NaN or infinity, which no evidence may carry."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """One thing that a probe measured. Subclasses add the numbers.
@@ -40,13 +44,18 @@ class Evidence:
             raise TypeError(f"evidence kind {cls.kind!r} is taken by {other.__qualname__}")
 
     def __post_init__(self) -> None:
-        """Refuse what JSON cannot say; the probe must report it as evidence of its own."""
+        """Refuse what JSON cannot say.
+
+        Raises:
+            NotFiniteError: if a number is NaN or infinite.
+            TypeError: if a value is not plain.
+        """
         for name, value in self._items():
             for item in value if isinstance(value, tuple) else (value,):
                 if type(item) not in (bool, int, float, str, type(None)):
                     raise TypeError(f"{self.kind}.{name}: {type(item).__name__} is no plain value")
                 if isinstance(item, float) and not math.isfinite(item):
-                    raise ValueError(f"{self.kind}.{name}: {item} is not finite")
+                    raise NotFiniteError(f"{name.replace('_', ' ')} is {item}")
 
     def _items(self) -> Iterator[tuple[str, Any]]:
         for field in fields(self):

@@ -1,0 +1,106 @@
+"""One healthy specimen of each kind of evidence, from which the checks' examples and tests depart.
+
+Hand-made, in the size that trained Conv2d-VQ classifiers of 8x8 digits measure: K = 256, D = 64, 16
+positions, 1,797 images, 30 epochs.
+"""
+
+from __future__ import annotations
+
+from vqdoctor.core.evidence import (
+    CodebookGeometry,
+    CodebookGradient,
+    DataMatch,
+    EmaState,
+    ForeignObjects,
+    GradientPath,
+    LossBalance,
+    NonFinite,
+    OptimizerMemory,
+    PositionInformation,
+    TaskGradient,
+    TaskMetrics,
+    TrainingRecord,
+    Usage,
+)
+
+USAGE = Usage(
+    layer="vq", source="batch", sample_size=28_752, num_codes=256, used=251, active=240,
+    expected_used=256.0, expected_active=256.0, share=0.98, perplexity=190.0, perplexity_low=184.0,
+    perplexity_high=196.0, plug_in_perplexity=189.0, estimator="grassberger", max_share=0.031,
+    unseen_mass=0.0002, groups=1797, effective_size=9_600.0,
+)  # fmt: skip
+
+EMA_USAGE = USAGE.replace(
+    source="checkpoint", sample_size=1_024, perplexity=213.0, perplexity_low=213.0, perplexity_high=213.0,
+    plug_in_perplexity=213.0, estimator="ema-counts", unseen_mass=0.0, groups=None, effective_size=None,
+    window=199.0,
+)  # fmt: skip
+
+COLLAPSED_USAGE = USAGE.replace(
+    used=1, active=1, share=1 / 256, perplexity=1.0, perplexity_low=1.0, perplexity_high=1.0,
+    plug_in_perplexity=1.0, max_share=1.0, unseen_mass=0.0,
+)  # fmt: skip
+
+GRADIENT_PATH = GradientPath(
+    layer="vq", source="batch", sample_size=4_096, estimator="straight-through", ratio=1.0, cosine=1.0,
+    zero_share=0.0, worst_gain=1.0,
+)  # fmt: skip
+
+OPTIMIZER_MEMORY = OptimizerMemory(
+    layer="vq", source="checkpoint", sample_size=14, parameters=14, before_gradient=0.026,
+    after_gradient=0.0051, ratio=5.1, codebook_listed=False,
+)  # fmt: skip
+
+NO_OPTIMIZER = OptimizerMemory(source="checkpoint", sample_size=0, parameters=0)
+
+TASK_GRADIENT = TaskGradient(
+    layer="vq", source="batch", sample_size=4_096, at_output=0.21, at_input=0.21, ratio=1.0, before=0.012,
+    after=0.0061,
+)  # fmt: skip
+
+CODEBOOK_GRADIENT = CodebookGradient(
+    layer="vq", source="batch", sample_size=256, trainable=False, ema_owned=True, gradient=None
+)
+
+LOSS_BALANCE = LossBalance(
+    layer="vq", source="batch", sample_size=4_096, task_loss=0.31, vq_loss=0.165, vq_weight=0.1,
+    vq_gradient=0.0099, task_gradient=0.2, ratio=0.0049,
+)  # fmt: skip
+
+TRAINING_RECORD = TrainingRecord(
+    source="checkpoint", sample_size=6, vq_weight=0.1, decay=0.99, epochs=30, updates=2_640, batch_size=16,
+    learning_rate=0.001,
+)  # fmt: skip
+
+DATA_MATCH = DataMatch(
+    layer="vq", source="batch", sample_size=28_752, dim=64, data_rms=1.6, data_std=12.0, data_mean_norm=4.3,
+    data_effective_rank=11.0, codebook_rms=1.43, codebook_std=10.9, mean_offset=0.11,
+    quantization_error=0.073, scale_ratio=1.12, nearest_data=0.12,
+)  # fmt: skip
+
+EMA_STATE = EmaState(
+    layer="vq", source="checkpoint", sample_size=256, total=1_024.0, count_min=0.4, count_max=31.0,
+    never_written=False, zero_counts=0, decay=0.99, updates=2_640, start_weight=3e-12,
+    sums_disagreement=2e-7, worst_disagreement=9e-7, compared_rows=256,
+)  # fmt: skip
+
+GEOMETRY = CodebookGeometry(
+    layer="vq", source="checkpoint", sample_size=256, dim=64, dtype="float32", rms=1.43, norm_min=4.2,
+    norm_median=11.3, norm_max=19.8, mean_norm=4.2, zero_rows=0, oversized_rows=0, duplicate_rows=0,
+    effective_rank=10.6, init_box_rows=0, unit_rows=False,
+)  # fmt: skip
+
+POSITIONS = PositionInformation(
+    layer="vq", source="batch", sample_size=28_752, positions=16, code_information=1.61, label_entropy=3.32,
+    code_accuracy=0.5, pooled_accuracy=0.95, chance_accuracy=0.11, code_entropy=5.1,
+)  # fmt: skip
+
+METRICS = TaskMetrics(
+    source="batch", sample_size=397, split="val", accuracy=0.95, bypass_accuracy=0.96, shuffled_accuracy=0.94,
+    mean_code_accuracy=0.11, chance_accuracy=0.11, ece=0.021, loss=0.22, bypass_loss=0.2, shuffled_loss=0.24,
+    mean_code_loss=2.6,
+)  # fmt: skip
+
+NON_FINITE = NonFinite(layer="vq", source="checkpoint", sample_size=33_024)
+
+FOREIGN_OBJECTS = ForeignObjects(source="checkpoint", sample_size=0)

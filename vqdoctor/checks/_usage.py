@@ -1,0 +1,41 @@
+"""What the checks of usage share: how much a sample can tell, and what is expected of a codebook."""
+
+from __future__ import annotations
+
+from vqdoctor.core.evidence import Usage
+
+CODES = 50.0
+SHARE = 0.2
+FLOOR = 0.05
+ACTIVE_WARNING = 0.4
+ACTIVE_ERROR = 0.3
+PLENTY = 16
+"""Vectors per code from which perplexity is known to about 3 %, whatever the usage looks like."""
+
+
+def effective_vectors(usage: Usage) -> float:
+    """Return how many independent vectors the usage rests on.
+
+    The vectors of one image or clip repeat each other, so the probe's effective size comes first;
+    EMA counts sum to one batch but remember `window` of them.
+    """
+    if usage.effective_size is not None:
+        return usage.effective_size
+    return usage.sample_size * (usage.window or 1.0)
+
+
+def uniform_used(num_codes: int, vectors: float) -> float:
+    """Return how many codes uniform usage would have chosen: K (1 - (1 - 1/K)^N)."""
+    return float(num_codes * (1 - (1 - 1 / num_codes) ** vectors))
+
+
+def least_perplexity(
+    num_codes: int, codes: float = CODES, share: float = SHARE, floor: float = FLOOR
+) -> float:
+    """Return the least perplexity of a working codebook: max(min(codes, share K), floor K)."""
+    return max(min(codes, share * num_codes), floor * num_codes)
+
+
+def active_share(usage: Usage) -> float:
+    """Return active codes over those that uniform usage would have made active on this sample."""
+    return usage.active / usage.expected_active if usage.expected_active else 1.0

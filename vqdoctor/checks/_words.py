@@ -1,0 +1,26 @@
+"""How the checks write numbers: short enough to read at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def figure(value: float) -> str:
+    """Return a number with three figures: "0.0153", "1.5", "28,752", "8.4e-06"."""
+    if value != 0 and abs(value) < 1e-3:
+        return f"{value:.2g}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage with two figures: "0.39 %", "28 %"."""
+    value = 100 * share
+    return f"{value:.2g} %" if 0 < value < 10 else f"{value:.0f} %"
+
+
+def listed(names: Sequence[str], total: int | None = None, most: int = 3) -> str:
+    """Return the first names and how many more there are: "a, b, c and 4 more"."""
+    total = len(names) if total is None else total
+    shown = names[:most]
+    rest = total - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,143 @@
+"""The encoder gets no gradient through the VQ layer.
+
+## Why it matters
+Choosing the nearest code is a step function: its gradient is zero. Without an estimator the task
+cannot tell the encoder anything, the VQ loss alone moves it, and it ends where that loss is least:
+every input on one code. This is the most frequent cause of a collapse to perplexity 1, and no other
+remedy helps while it lasts.
+
+## How to read it
+With a model and data: a random gradient is sent into z_q, and what arrives at z_e is compared with
+it. A straight-through estimator passes it unchanged (ratio 1). The rotation trick, cosine codes, FSQ
+and residual layers pass between 0.13 and several times the length, and all of these are right.
+Without a model: the optimizer remembers how large the gradients were before and after the VQ layer.
+On 8x8 digits their ratio was 0.001 to 0.015 with a cut encoder, and never under 1.2 with any other
+ailment. This is circumstantial evidence, hence the medium confidence. A VQ loss with a large weight
+also moves a cut encoder and can hide the cut here; data cannot be deceived.
+
+## Remedy
+straight-through: `z_q = z_e + (z_q - z_e).detach()`, after the VQ losses, as the last step.
+
+## References
+- van den Oord et al. 2017, Neural Discrete Representation Learning, arXiv:1711.00937
+- Bengio et al. 2013, Estimating or Propagating Gradients, arXiv:1308.3432
+- Fifty et al. 2024, the rotation trick, arXiv:2410.06424
+- yangdongchao/RSTnet#2: every file became one index; "forgot to add the gradient copy operation"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import GRADIENT_PATH, OPTIMIZER_MEMORY
+from vqdoctor.checks._words import figure, percent
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import GradientPath, OptimizerMemory
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When the encoder counts as cut off."""
+
+    gradient_ratio: float = limit(
+        0.001,
+        "Least share of a gradient at z_q that must arrive at z_e. The weakest legitimate estimator "
+        "measured (four residual levels) passes 0.13; a missing one passes exactly 0.",
+    )
+    zero_share: float = limit(
+        0.5,
+        "Largest share of vectors that may get no gradient at all. Every legitimate estimator measured "
+        "leaves out none; masked padding may leave out some.",
+    )
+    moment_ratio: float = limit(
+        0.05,
+        "Least ratio of the optimizer's gradient memory before and after the VQ layer. Cut encoders "
+        "measured 0.001 to 0.015, every other ailment at least 1.2.",
+    )
+
+
+def evaluate(
+    gradient: GradientPath | None, memory: OptimizerMemory | None, limits: Limits
+) -> Iterator[Problem]:
+    """Ask the live gradient; only where there is none, the optimizer's memory."""
+    if gradient is not None:
+        yield from _live(gradient, limits)
+    elif memory is not None and memory.ratio is not None:
+        yield from _remembered(memory, memory.ratio, limits)
+    else:
+        raise CannotJudge("neither a live gradient nor the optimizer's memory of one is at hand")
+
+
+def _live(gradient: GradientPath, limits: Limits) -> Iterator[Problem]:
+    measured = Measurement(name="gradient_ratio", value=gradient.ratio, limit=limits.gradient_ratio)
+    if gradient.estimator in ("none", "zero") or gradient.ratio < limits.gradient_ratio:
+        yield Problem(
+            message=f"The VQ layer passes {percent(gradient.ratio)} of the gradient back to the encoder: "
+            "the straight-through estimator is missing, so the task cannot train the encoder.",
+            severity=Severity.ERROR,
+            measurements=(measured,),
+        )
+    elif gradient.zero_share > limits.zero_share:
+        yield Problem(
+            message=f"The VQ layer passes no gradient back for {percent(gradient.zero_share)} of the "
+            "vectors.",
+            severity=Severity.WARNING,
+            measurements=(
+                Measurement(name="zero_share", value=gradient.zero_share, limit=limits.zero_share),
+                measured,
+            ),
+        )
+
+
+def _remembered(memory: OptimizerMemory, ratio: float, limits: Limits) -> Iterator[Problem]:
+    if ratio < limits.moment_ratio:
+        yield Problem(
+            message=f"The encoder's remembered gradients are only {figure(ratio)} times those behind the VQ "
+            "layer: the task's gradient does not reach the encoder, usually because the straight-through "
+            "estimator is missing.",
+            severity=Severity.ERROR,
+            confidence=Confidence.MEDIUM,
+            measurements=(Measurement(name="moment_ratio", value=ratio, limit=limits.moment_ratio),),
+            decide_with="--data batch.npz",
+        )
+
+
+CHECK = Check(
+    code="VQ101",
+    name="straight-through-missing",
+    title="The encoder gets no gradient through the VQ layer.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("straight-through",),
+    examples=(
+        Example(
+            title="z_q is detached and nothing is added",
+            evidence=(
+                GRADIENT_PATH.replace(
+                    estimator="none", ratio=0.0, cosine=None, zero_share=1.0, worst_gain=0.0
+                ),
+            ),
+            fires=True,
+        ),
+        Example(
+            title="a bare file whose optimizer hardly saw the encoder",
+            evidence=(OPTIMIZER_MEMORY.replace(before_gradient=4.6e-6, after_gradient=3.1e-3, ratio=0.0015),),
+            fires=True,
+        ),
+        Example(title="straight-through estimator", evidence=(GRADIENT_PATH,), fires=False),
+        Example(
+            title="four residual levels with cosine codes",
+            evidence=(GRADIENT_PATH.replace(estimator="custom", ratio=0.13, cosine=0.99, worst_gain=0.4),),
+            fires=False,
+        ),
+        Example(
+            title="the model was mended after the file was written",
+            evidence=(GRADIENT_PATH, OPTIMIZER_MEMORY.replace(ratio=0.0015)),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,118 @@
+"""The VQ layer passes gradients, but the task's gradient does not reach the encoder.
+
+## Why it matters
+A healthy VQ layer does not help if something next to it cuts the path: a `.detach()` or `no_grad`
+around the quantizer or the encoder, or a decoder that is fed with indices instead of z_q. The VQ
+loss alone then moves the encoder, and the end is the same as without a straight-through estimator.
+
+## How to read it
+The gradient of the task loss (without the VQ loss) is measured at z_q, at z_e and at the parameters
+before and after the layer. None or zero at z_q: the cut lies after the layer. Zero at z_e: in it.
+Zero at the parameters before it, but not at z_e: the cut lies between the encoder and the layer.
+
+## Remedy
+reattach-encoder: feed the decoder with the quantizer's output as it comes, and remove the detach.
+
+## References
+- Biohub/esm#92: the decoder got indices only, so the encoder got no gradient
+- ritheshkumar95/pytorch-vqvae#7 and #14: which of the two losses trains what
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import GRADIENT_PATH, TASK_GRADIENT
+from vqdoctor.checks._words import figure
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import GradientPath, TaskGradient
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When the task counts as cut off from the encoder."""
+
+    gradient_ratio: float = limit(
+        0.001,
+        "Least ratio of the task's gradient at z_e and at z_q; the same bar as for the VQ layer alone.",
+    )
+    parameter_ratio: float = limit(
+        1e-6,
+        "Least ratio of the task's gradients at the parameters before and after the VQ layer. A cut "
+        "gives exactly 0; rounding leaves no more than 1e-7 of a float32.",
+    )
+
+
+def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> Iterator[Problem]:
+    """Look for the place from which the task's gradient is gone, from the loss backwards."""
+    layer = "passes gradients, but " if path is not None and path.ratio >= limits.gradient_ratio else ""
+    if not task.at_output:
+        if not task.after:
+            raise CannotJudge("the task loss has no gradient anywhere behind the VQ layer")
+        yield _problem(
+            f"The VQ layer {layer}the task's gradient at its output is 0: something between the VQ layer and "
+            "the loss detaches it, so the task cannot train the encoder.",
+            "gradient_at_output",
+            0.0,
+            None,
+        )
+    elif task.at_input < limits.gradient_ratio * task.at_output:
+        yield _problem(
+            f"Only {figure(task.at_input / task.at_output)} of the task's gradient at the VQ layer's output "
+            "arrives at its input, so the task cannot train the encoder.",
+            "gradient_ratio",
+            task.at_input / task.at_output,
+            limits.gradient_ratio,
+        )
+    elif task.before is not None and task.after and task.before / task.after < limits.parameter_ratio:
+        yield _problem(
+            f"The task's gradient reaches the VQ layer's input, but is {figure(task.before)} at the "
+            "encoder's parameters: something between the encoder and the VQ layer detaches it.",
+            "parameter_ratio",
+            task.before / task.after,
+            limits.parameter_ratio,
+        )
+
+
+def _problem(message: str, name: str, value: float, bar: float | None) -> Problem:
+    return Problem(
+        message=message,
+        severity=Severity.ERROR,
+        measurements=(Measurement(name=name, value=value, limit=bar),),
+    )
+
+
+CHECK = Check(
+    code="VQ102",
+    name="encoder-cut-from-task",
+    title="The VQ layer passes gradients, but the task's gradient does not reach the encoder.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("reattach-encoder",),
+    meaningless_after=("VQ101",),
+    examples=(
+        Example(
+            title="z_q is detached on its way to the decoder",
+            evidence=(
+                TASK_GRADIENT.replace(at_output=None, at_input=0.0, ratio=None, before=0.0),
+                GRADIENT_PATH,
+            ),
+            fires=True,
+        ),
+        Example(
+            title="the encoder runs under no_grad",
+            evidence=(TASK_GRADIENT.replace(before=0.0), GRADIENT_PATH),
+            fires=True,
+        ),
+        Example(title="the task trains the encoder", evidence=(TASK_GRADIENT, GRADIENT_PATH), fires=False),
+        Example(
+            title="a frozen encoder has no gradients to compare",
+            evidence=(TASK_GRADIENT.replace(before=None),),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,130 @@
+"""Nothing moves the codebook: neither a gradient nor an EMA.
+
+## Why it matters
+A codebook that stays where it was initialised cannot follow the encoder. The encoder must come to
+the few codes that happen to lie near, and the rest is dead from the first step.
+
+## How to read it
+With a model and data: after a backward pass of the whole loss, is there a gradient at the codebook,
+and does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainable codebook, and
+a warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose.
+Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA
+counts that were ever written. An optimizer creates the state with the first gradient, so there was
+none. A codebook with an EMA is rightly without optimizer state.
+
+## Remedy
+train-codebook: compute the codebook loss on the looked-up codes, before the straight-through step,
+and give the codebook to the optimizer; or use an EMA.
+
+## References
+- showlab/Olaf-World#8: the codebook loss was computed on the straight-through output
+- EdoardoBotta/RQ-VAE-Recommender#24: the codes were detached before the loss
+- lucidrains/vector-quantize-pytorch#47, #84, #236: a learnable codebook without a gradient
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import CODEBOOK_GRADIENT, EMA_STATE, OPTIMIZER_MEMORY
+from vqdoctor.checks._words import figure
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import CodebookGradient, EmaState, OptimizerMemory
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When the codebook counts as unmoved."""
+
+    gradient: float = limit(
+        0.0,
+        "Largest norm of the loss's gradient at the codebook that counts as none. A cut path gives "
+        "exactly 0; a small gradient is still a gradient, whatever its unit.",
+    )
+
+
+def evaluate(
+    gradient: CodebookGradient | None,
+    memory: OptimizerMemory | None,
+    ema: EmaState | None,
+    limits: Limits,
+) -> Iterator[Problem]:
+    """Ask the live model; only where there is none, the optimizer and the EMA counts in the file."""
+    if gradient is not None:
+        yield from _live(gradient, limits)
+        return
+    if ema is not None and not ema.never_written:
+        return  # an EMA has moved it
+    if memory is None or not memory.codebook_listed:
+        raise CannotJudge("the file does not tell who trains the codebook: no EMA counts, no optimizer entry")
+    if memory.codebook_has_state is False and memory.sample_size > 0:
+        yield Problem(
+            message="The optimizer lists the codebook but has no state for it, as it has for "
+            f"{memory.sample_size} other parameters: the codebook never got a gradient.",
+            severity=Severity.ERROR,
+            confidence=Confidence.MEDIUM,
+            measurements=(Measurement(name="parameters_with_state", value=memory.sample_size),),
+            decide_with="--data batch.npz",
+        )
+
+
+def _live(gradient: CodebookGradient, limits: Limits) -> Iterator[Problem]:
+    size = gradient.gradient or 0.0
+    if gradient.ema_owned or size > limits.gradient:
+        return
+    measured = (Measurement(name="codebook_gradient", value=size, limit=limits.gradient),)
+    if gradient.trainable:
+        yield Problem(
+            message=f"The loss's gradient at the codebook is {figure(size)} and no EMA updates it, so its "
+            f"{gradient.sample_size} codes stay where they were initialised.",
+            severity=Severity.ERROR,
+            measurements=measured,
+        )
+    else:
+        yield Problem(
+            message=f"The codebook's {gradient.sample_size} codes are frozen: they require no gradient "
+            "and no EMA updates them, which is right only for layers that are made so (SimVQ, random "
+            "projection).",
+            severity=Severity.WARNING,
+            confidence=Confidence.MEDIUM,
+            measurements=measured,
+        )
+
+
+CHECK = Check(
+    code="VQ103",
+    name="codebook-without-gradient",
+    title="Nothing moves the codebook: neither a gradient nor an EMA.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("train-codebook",),
+    examples=(
+        Example(
+            title="the codebook loss is computed on the straight-through output",
+            evidence=(CODEBOOK_GRADIENT.replace(trainable=True, ema_owned=False),),
+            fires=True,
+        ),
+        Example(
+            title="a bare file: listed in the optimizer, without state, no EMA",
+            evidence=(OPTIMIZER_MEMORY.replace(codebook_listed=True, codebook_has_state=False),),
+            fires=True,
+        ),
+        Example(title="an EMA owns the codebook", evidence=(CODEBOOK_GRADIENT,), fires=False),
+        Example(
+            title="a codebook parameter without state, moved by an EMA",
+            evidence=(OPTIMIZER_MEMORY.replace(codebook_listed=True, codebook_has_state=False), EMA_STATE),
+            fires=False,
+        ),
+        Example(
+            title="a codebook that is trained by gradient",
+            evidence=(
+                CODEBOOK_GRADIENT.replace(trainable=True, ema_owned=False, gradient=0.043, touched_rows=231),
+            ),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

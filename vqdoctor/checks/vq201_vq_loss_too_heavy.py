@@ -1,0 +1,142 @@
+"""The VQ loss outweighs the task.
+
+## Why it matters
+The VQ loss is smallest when every z_e lies on one code. With too large a weight the encoder goes
+there: the VQ loss falls to zero, the task loss stays where it was, and the codebook collapses.
+
+## How to read it
+With data: the gradient of the weighted VQ loss at z_e against that of the task loss. Above 10 the
+encoder serves the VQ loss. The ratio is only large while the encoder is being pulled: after a
+collapse it comes back to about 1 (0.9 was measured at weight 100), so the weight counts beside it.
+Without data: the weight that the file records. A weight that is not recorded is unknown, not 1.
+The weight alone is a warning, since a codebook that was initialised from data can bear it: on 8x8
+digits weight 100 collapsed an N(0,1) codebook to perplexity 1 and left a data-initialised one alive.
+A symptom, such as a collapsed codebook, makes it an error.
+
+## Remedy
+lower-vq-weight: `loss = task + 0.1 * vq`. warm-up: let the weight grow over the first 10 epochs.
+
+## References
+- van den Oord et al. 2017, arXiv:1711.00937: results hardly change for beta between 0.1 and 2
+- EdoardoBotta/RQ-VAE-Recommender#65: the task loss was a mean over 768 dimensions, the VQ loss a sum
+- jishengpeng/WavTokenizer#36: commitment weight 1000
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import LOSS_BALANCE, TRAINING_RECORD
+from vqdoctor.checks._words import figure
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import LossBalance, TrainingRecord
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When the VQ loss counts as too heavy."""
+
+    gradient_ratio: float = limit(
+        10.0,
+        "Largest ratio of the weighted VQ loss's gradient and the task's at z_e. Ten to one leaves the "
+        "task under a tenth of the pull; trained digit models measured 0.004 at weight 0.1 and 0.02 at 1.",
+    )
+    weight: float = limit(
+        10.0,
+        "Largest weight of the VQ loss. Usual weights lie between 0.02 and 2; at 10 a digit model still "
+        "kept perplexity 90 of 256, at 100 it collapsed unless its codebook came from data.",
+    )
+
+
+def evaluate(balance: LossBalance | None, record: TrainingRecord | None, limits: Limits) -> Iterator[Problem]:
+    """Compare the gradients where they were measured, else the recorded weight."""
+    if balance is not None and balance.ratio is not None and balance.ratio > limits.gradient_ratio:
+        yield _by_gradient(balance.ratio, balance, limits)
+        return
+    weights = _weights(balance, record)
+    if not weights and (balance is None or balance.ratio is None):
+        raise CannotJudge("the weight of the VQ loss is recorded nowhere")
+    name, weight = max(weights.items(), key=lambda item: item[1], default=("", 0.0))
+    if weight > limits.weight:
+        yield _by_weight(name, weight, balance, limits)
+
+
+def _weights(balance: LossBalance | None, record: TrainingRecord | None) -> dict[str, float]:
+    """Return the weights that are known, by name; the task's own word outranks the file's."""
+    known = {
+        "commitment_weight": record.commitment_weight if record else None,
+        "vq_weight": record.vq_weight if record else None,
+    }
+    if balance is not None and balance.vq_weight is not None:
+        known["vq_weight"] = balance.vq_weight
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _by_gradient(ratio: float, balance: LossBalance, limits: Limits) -> Problem:
+    weight = "" if balance.vq_weight is None else f" at weight {figure(balance.vq_weight)}"
+    return Problem(
+        message=f"The VQ loss{weight} pulls {figure(ratio)} times as hard at the encoder as the task does.",
+        severity=Severity.WARNING,
+        measurements=(
+            Measurement(name="gradient_ratio", value=ratio, limit=limits.gradient_ratio),
+            Measurement(name="task_loss", value=balance.task_loss),
+            Measurement(name="vq_loss", value=balance.vq_loss),
+        ),
+    )
+
+
+def _by_weight(name: str, weight: float, balance: LossBalance | None, limits: Limits) -> Problem:
+    measurements = [Measurement(name=name, value=weight, limit=limits.weight)]
+    if balance is not None and balance.ratio is not None:
+        measurements.append(Measurement(name="gradient_ratio", value=balance.ratio))
+    what = "VQ loss" if name == "vq_weight" else "commitment loss"
+    return Problem(
+        message=f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
+        "to one code than by doing its task.",
+        severity=Severity.WARNING,
+        confidence=Confidence.MEDIUM if balance is None else Confidence.HIGH,
+        measurements=tuple(measurements),
+        decide_with="--data batch.npz" if balance is None else "",
+    )
+
+
+CHECK = Check(
+    code="VQ201",
+    name="vq-loss-too-heavy",
+    title="The VQ loss outweighs the task.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("lower-vq-weight", "warm-up"),
+    meaningless_after=("VQ101", "VQ102"),
+    examples=(
+        Example(
+            title="weight 100, early in training",
+            evidence=(
+                LOSS_BALANCE.replace(
+                    vq_loss=2.9, vq_weight=100.0, vq_gradient=0.08, task_gradient=0.11, ratio=72.7
+                ),
+            ),
+            fires=True,
+        ),
+        Example(
+            title="weight 100, after the collapse",
+            evidence=(
+                LOSS_BALANCE.replace(
+                    vq_loss=3e-5, vq_weight=100.0, vq_gradient=0.0009, task_gradient=0.1, ratio=0.87
+                ),
+            ),
+            fires=True,
+        ),
+        Example(
+            title="a bare file that records weight 100",
+            evidence=(TRAINING_RECORD.replace(vq_weight=100.0),),
+            fires=True,
+        ),
+        Example(title="weight 0.1", evidence=(LOSS_BALANCE, TRAINING_RECORD), fires=False),
+        Example(title="a bare file that records 0.1", evidence=(TRAINING_RECORD,), fires=False),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,147 @@
+"""The codebook does not lie where the encoder's outputs lie.
+
+## Why it matters
+Only the codes nearest to the data can be chosen. If the codebook was initialised around zero and
+z_e lies elsewhere, a few codes on the near side get everything and the rest never moves. With z_e
+three standard deviations off per dimension, 25 to 28 of 1,024 random codes are chosen at the start,
+against 97 % of them without the offset.
+
+## How to read it
+Three numbers, any of which is enough. The offset between the mean z_e and the mean code, in standard
+deviations of z_e. The quantization error over the variance of z_e: 1 means that the codebook is no
+better than a single code at the mean. The distance from a typical code to its nearest z_e: two
+random vectors of the data are about 1.4 standard deviations apart, so a code that has none nearer
+than 1.5 lies outside the data. When z_e itself has collapsed, its standard deviation is tiny and all
+three become large; that is a symptom, and the report names the cause.
+
+## Remedy
+data-init: initialise the codebook from encoder outputs (k-means). normalise-before-vq: a norm layer
+before the VQ layer keeps z_e where the codes are.
+
+## References
+- Łańcucki et al. 2020, arXiv:2005.08520: data-dependent initialisation and batch normalisation
+- Zeghidour et al. 2021, SoundStream, arXiv:2107.03312: k-means on the first batch
+- lucidrains/vector-quantize-pytorch#19: which distribution to initialise from
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import DATA_MATCH
+from vqdoctor.checks._words import figure, percent
+from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.evidence import DataMatch
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When the codebook counts as far from the data."""
+
+    mean_offset: float = limit(
+        2.0,
+        "Largest distance of the mean code from the mean z_e, in standard deviations of z_e. Trained "
+        "models measured at most 0.6, even with most codes dead.",
+    )
+    quantization_error: float = limit(
+        1.0,
+        "Largest quantization error, as a share of the variance of z_e. At 1 a single code at the mean "
+        "would do as well; four codes already measured 0.49.",
+    )
+    nearest_data: float = limit(
+        1.5,
+        "Largest distance of a typical code from its nearest z_e, in standard deviations of z_e. Two "
+        "random vectors of the data are 1.4 apart; healthy codebooks measured 0.1 to 0.2.",
+    )
+
+
+def evaluate(match: DataMatch, limits: Limits) -> Iterator[Problem]:
+    """Hold the three distances against their limits; the first that is broken makes the sentence."""
+    broken = [
+        (name, sentence)
+        for name, sentence in (
+            (
+                "mean_offset",
+                f"The middle of the codebook lies {figure(match.mean_offset)} standard deviations away from "
+                "the middle of the encoder's outputs, so only the codes on the near side can be chosen.",
+            ),
+            (
+                "quantization_error",
+                f"Quantizing loses {percent(match.quantization_error)} of the variance of the encoder's "
+                "outputs: a single code at their mean would do as well as this codebook.",
+            ),
+            (
+                "nearest_data",
+                f"A typical code is {figure(match.nearest_data)} standard deviations away from the nearest "
+                "encoder output: most of the codebook lies where there is no data.",
+            ),
+        )
+        if getattr(match, name) > getattr(limits, name)
+    ]
+    if broken:
+        yield Problem(
+            message=broken[0][1],
+            severity=Severity.ERROR,
+            measurements=tuple(
+                Measurement(name=name, value=getattr(match, name), limit=getattr(limits, name))
+                for name, _ in broken
+            ),
+        )
+
+
+CHECK = Check(
+    code="VQ301",
+    name="codebook-far-from-data",
+    title="The codebook does not lie where the encoder's outputs lie.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("data-init", "normalise-before-vq"),
+    explained_by=("VQ901", "VQ101", "VQ102", "VQ103", "VQ201", "VQ302", "VQ304", "VQ202"),
+    examples=(
+        Example(
+            title="a codebook around zero, z_e three standard deviations off in every dimension",
+            evidence=(
+                DATA_MATCH.replace(
+                    dim=32,
+                    data_rms=3.16,
+                    data_std=5.66,
+                    data_mean_norm=17.0,
+                    codebook_rms=1.0,
+                    codebook_std=5.66,
+                    mean_offset=3.0,
+                    quantization_error=7.6,
+                    scale_ratio=3.16,
+                    nearest_data=3.1,
+                ),
+            ),
+            fires=True,
+        ),
+        Example(
+            title="codes on a far larger scale than z_e, around the same mean",
+            evidence=(
+                DATA_MATCH.replace(
+                    codebook_rms=12.0,
+                    codebook_std=96.0,
+                    scale_ratio=0.13,
+                    quantization_error=0.97,
+                    nearest_data=7.4,
+                ),
+            ),
+            fires=True,
+        ),
+        Example(title="healthy", evidence=(DATA_MATCH,), fires=False),
+        Example(
+            title="most codes dead, but among the data",
+            evidence=(
+                DATA_MATCH.replace(
+                    mean_offset=0.37, quantization_error=0.21, scale_ratio=5.98, nearest_data=0.22
+                ),
+            ),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,111 @@
+"""The EMA statistics are still mostly their start values.
+
+## Why it matters
+An EMA codebook is sums over counts. With decay d the start values still weigh d^t after t updates,
+so with decay 0.9999 and 1,000 updates the codebook is nine tenths where it was initialised: it cannot
+follow the encoder, which settles on the few codes that happen to lie near. The counts lie too: with
+start values of one they say "all codes equally used" for a long time (perplexity 166 of 256 where
+the data said 3).
+
+## How to read it
+The number is d^t. Over 0.05 the statistics are not those of the data yet: a warning. Over 0.5 they
+are mostly start values: an error. Usage from EMA counts is not reported while this holds; give data.
+
+## Remedy
+data-init: start the codebook, the sums and the counts from data. faster-ema: decay 0.95 to 0.99.
+
+## References
+- van den Oord et al. 2017, arXiv:1711.00937, appendix A.1: the EMA update, decay 0.99
+- google-deepmind/sonnet#187: what becomes of unused codes under an EMA
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import EMA_STATE
+from vqdoctor.checks._words import percent
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import EmaState
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much the start values may still weigh."""
+
+    start_weight: float = limit(
+        0.05,
+        "Largest weight d^t of the start values. Under 5 % they hardly move the perplexity of the "
+        "counts; three times 1/(1 - d) updates reach it.",
+    )
+    mostly_start: float = limit(
+        0.5,
+        "Weight from which it is an error: the codebook holds more of its start values than of the data.",
+    )
+
+
+def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
+    """Hold d^t against its limits; counts that were never written tell nothing beyond that."""
+    if ema.start_weight is None:
+        raise CannotJudge("the EMA's decay or the number of its updates is not known")
+    if ema.start_weight <= limits.start_weight:
+        if ema.never_written:
+            raise CannotJudge("the EMA counts were never written: this model does not use its EMA")
+        return
+    mostly = ema.start_weight > limits.mostly_start
+    yield Problem(
+        message=f"{_when(ema)}the codebook's EMA statistics are still {percent(ema.start_weight)} start "
+        "values, so the codebook cannot follow the encoder.",
+        severity=Severity.ERROR if mostly else Severity.WARNING,
+        measurements=(
+            Measurement(
+                name="start_weight",
+                value=ema.start_weight,
+                limit=limits.mostly_start if mostly else limits.start_weight,
+            ),
+            *(Measurement(name="decay", value=ema.decay) for _ in (0,) if ema.decay is not None),
+            *(Measurement(name="updates", value=ema.updates) for _ in (0,) if ema.updates is not None),
+        ),
+    )
+
+
+def _when(ema: EmaState) -> str:
+    if ema.decay is None or ema.updates is None:
+        return "As far as recorded, "
+    return f"After {ema.updates:,} updates with decay {ema.decay:g}, "
+
+
+CHECK = Check(
+    code="VQ302",
+    name="ema-not-converged",
+    title="The EMA statistics are still mostly their start values.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("data-init", "faster-ema"),
+    examples=(
+        Example(
+            title="decay 0.9999 and 550 updates",
+            evidence=(EMA_STATE.replace(decay=0.9999, updates=550, start_weight=0.946),),
+            fires=True,
+        ),
+        Example(
+            title="saved before the first update",
+            evidence=(
+                EMA_STATE.replace(
+                    never_written=True, updates=0, start_weight=1.0, total=256.0, count_min=1.0, count_max=1.0
+                ),
+            ),
+            fires=True,
+        ),
+        Example(title="decay 0.99 and 2,640 updates", evidence=(EMA_STATE,), fires=False),
+        Example(
+            title="decay 0.99 and 550 updates",
+            evidence=(EMA_STATE.replace(updates=550, start_weight=0.004),),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

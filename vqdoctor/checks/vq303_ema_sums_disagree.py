@@ -1,0 +1,90 @@
+"""The codebook is not what its EMA sums and counts say.
+
+## Why it matters
+The next training step sets every code to its sum over its count. Where these disagree with the
+codebook, whoever wrote the codes (a revival, an initialisation, an optimizer) wrote only half: the
+codes jump back, and the revival or the initialisation is lost.
+
+## How to read it
+The median over the codes in use of |E - S/c| / |E|. Libraries that write E from S and c agree to
+1e-6. About 1 - 1/c (0.99 was measured) is the k-means bug: sums initialised without the counts.
+Codes that are not in use are left out, since they differ in healthy files too. A file that was saved
+before the first update has nothing to compare.
+
+## Remedy
+reset-ema: sums = codes x counts. Whoever writes codes writes these two as well.
+
+## References
+- lucidrains/vector-quantize-pytorch#66: a few codes left one step after k-means; sums lacked the counts
+- espnet/espnet#6284: a revival without effect, overwritten in the same forward pass
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import EMA_STATE
+from vqdoctor.checks._words import percent
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import EmaState
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far codes and EMA may be apart."""
+
+    disagreement: float = limit(
+        0.05,
+        "Largest median of |E - S/c| / |E| over the codes in use. Rounding explains 1e-6, and in half "
+        "precision 0.01; sums that were initialised without their counts measured 0.99.",
+    )
+
+
+def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
+    """Hold the median disagreement against its limit."""
+    if ema.never_written:
+        raise CannotJudge(
+            "the EMA counts were never written, so there is nothing to compare the codebook with"
+        )
+    if ema.sums_disagreement is None or not ema.compared_rows:
+        raise CannotJudge("the file holds no EMA sums of codes in use")
+    if ema.sums_disagreement > limits.disagreement:
+        measurements = [
+            Measurement(name="disagreement", value=ema.sums_disagreement, limit=limits.disagreement)
+        ]
+        if ema.worst_disagreement is not None:
+            measurements.append(Measurement(name="worst_disagreement", value=ema.worst_disagreement))
+        yield Problem(
+            message="The codes in use differ from their EMA sums over counts by "
+            f"{percent(ema.sums_disagreement)} of their length, so the next training step moves them there.",
+            severity=Severity.WARNING,
+            measurements=tuple(measurements),
+        )
+
+
+CHECK = Check(
+    code="VQ303",
+    name="ema-sums-disagree",
+    title="The codebook is not what its EMA sums and counts say.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("reset-ema",),
+    explained_by=("VQ901", "VQ302"),
+    examples=(
+        Example(
+            title="k-means wrote the sums without the counts",
+            evidence=(EMA_STATE.replace(sums_disagreement=0.992, worst_disagreement=0.998),),
+            fires=True,
+        ),
+        Example(title="written by the EMA", evidence=(EMA_STATE,), fires=False),
+        Example(
+            title="stored in half precision",
+            evidence=(EMA_STATE.replace(sums_disagreement=0.004, worst_disagreement=0.02),),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,91 @@
+"""Codes with an EMA count of zero have blown up.
+
+## Why it matters
+An EMA divides sums by counts. Where the counts start at zero and the sums start as the codes, a code
+that is not chosen at once is divided by almost nothing: its norm jumps to 100,000 and more, and no
+data will ever be near it. All codes that the first batches miss are lost in one step.
+
+## How to read it
+Codes whose norm is over 100 times the median of the codes in use, beside counts under a thousandth
+of the mean. Measured norms: 1e5 after the first step, 1e4 after 200, under the limit after about
+1,000, when these codes fade to zero instead; then they are counted as dead codes only.
+
+## Remedy
+reset-ema: start the counts at one (or from data), with sums = codes x counts. revive-dead-codes:
+bring the codes that have blown up back to the data.
+
+## References
+- rosinality/vq-vae-2-pytorch#72 and nadavbh12/VQ-VAE#11: counts that start at zero
+- lucidrains/vector-quantize-pytorch, commit 4c514db: counts start at one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import EMA_STATE, GEOMETRY
+from vqdoctor.checks._words import figure
+from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.evidence import CodebookGeometry, EmaState
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many codes may have blown up."""
+
+    oversized_rows: float = limit(
+        0.0,
+        "Largest number of codes over 100 times the median norm. A code that data chooses cannot leave the "
+        "data, so a healthy file has none.",
+    )
+
+
+def evaluate(geometry: CodebookGeometry, ema: EmaState, limits: Limits) -> Iterator[Problem]:
+    """Fire on oversized rows where there are zero counts to explain them."""
+    if geometry.oversized_rows > limits.oversized_rows and ema.zero_counts:
+        yield Problem(
+            message=f"{geometry.oversized_rows} of {geometry.sample_size} codes have blown up, to norms "
+            f"of up to {figure(geometry.norm_max)} against {figure(geometry.norm_median)}: their EMA "
+            "counts are about zero, and the update divides by them.",
+            severity=Severity.WARNING,
+            measurements=(
+                Measurement(
+                    name="oversized_rows",
+                    value=geometry.oversized_rows,
+                    limit=limits.oversized_rows,
+                    unit="codes",
+                ),
+                Measurement(name="norm_max", value=geometry.norm_max),
+                Measurement(name="zero_counts", value=ema.zero_counts, unit="codes"),
+            ),
+        )
+
+
+CHECK = Check(
+    code="VQ304",
+    name="zero-count-blow-up",
+    title="Codes with an EMA count of zero have blown up.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("reset-ema", "revive-dead-codes"),
+    examples=(
+        Example(
+            title="counts started at zero, one step done",
+            evidence=(
+                GEOMETRY.replace(oversized_rows=224, norm_max=3.8e5, norm_min=3.1),
+                EMA_STATE.replace(zero_counts=224, count_min=0.0),
+            ),
+            fires=True,
+        ),
+        Example(title="healthy", evidence=(GEOMETRY, EMA_STATE), fires=False),
+        Example(
+            title="a dead code that did not blow up",
+            evidence=(GEOMETRY, EMA_STATE.replace(zero_counts=12)),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,133 @@
+"""Most of the codebook is dead: never or hardly ever chosen.
+
+## Why it matters
+A code that is not chosen gets no gradient and no EMA update, so it never comes back by itself. The
+model pays for K codes and works with the few that are left.
+
+## How to read it
+A code is active above 0.1/K of the usage (a fixed threshold such as 0.01 would be above the uniform
+share itself for K = 256). The number is the active codes over those that perfectly even usage would
+have made active on the same sample: under 0.4 a warning, under 0.3 an error. A rare code can be
+missing from a small sample by chance: a code may be called dead only when three expected choices
+are missing (the rule of three: 3/N < 0.1/K, 30 vectors per code). With fewer, every unseen code gets
+the benefit of the doubt that is due at that sample size, and what is still too few counts.
+
+## Remedy
+revive-dead-codes: move dead codes onto encoder outputs, with their EMA sums and counts and without
+their optimizer moments; and keep doing so during training.
+
+## References
+- Dhariwal et al. 2020, Jukebox, arXiv:2005.00341; Zeghidour et al. 2021, SoundStream, arXiv:2107.03312
+- Hanley and Lippman-Hand 1983, If Nothing Goes Wrong, Is Everything All Right? (the rule of three)
+- jishengpeng/WavTokenizer#82: a threshold above the mean count calls every code dead
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks import _usage
+from vqdoctor.checks._causes import COLLAPSE
+from vqdoctor.checks._specimens import COLLAPSED_USAGE, EMA_USAGE, USAGE
+from vqdoctor.checks._words import percent
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import Usage
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+RULE_OF_THREE = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Which share of the codes must be active."""
+
+    warn_below: float = limit(
+        _usage.ACTIVE_WARNING,
+        "Active share under which it is a warning. A data initialisation without any revival can be "
+        "healthy at 0.74; a deployed speech codec measured 0.84.",
+    )
+    fail_below: float = limit(
+        _usage.ACTIVE_ERROR,
+        "Active share under which it is an error: seven of ten codes are wasted.",
+    )
+
+
+def evaluate(usage: Usage, limits: Limits) -> Iterator[Problem]:
+    """Hold the active share against the limits, in doubt for the codes."""
+    measured = _usage.active_share(usage)
+    share = max(measured, _possible_share(usage))
+    if share >= limits.warn_below:
+        if measured < limits.warn_below:
+            needed = RULE_OF_THREE * usage.num_codes / usage.active_share
+            raise CannotJudge(
+                f"{_usage.effective_vectors(usage):,.0f} independent vectors cannot tell rare codes from "
+                f"dead ones: give {needed:,.0f}"
+            )
+        return
+    fails = share < limits.fail_below
+    yield Problem(
+        message=f"Only {usage.active:,} of {usage.num_codes:,} codes are active ({percent(measured)} of "
+        "those to be expected); the rest is never or hardly ever chosen and cannot come back by itself.",
+        severity=Severity.ERROR if fails else Severity.WARNING,
+        confidence=Confidence.HIGH if usage.source == "batch" else Confidence.MEDIUM,
+        measurements=(
+            Measurement(
+                name="active_share", value=measured, limit=limits.fail_below if fails else limits.warn_below
+            ),
+            Measurement(name="active", value=usage.active, unit="codes"),
+            Measurement(name="used", value=usage.used, unit="codes"),
+        ),
+        decide_with="" if usage.source == "batch" else "--data batch.npz",
+    )
+
+
+def _possible_share(usage: Usage) -> float:
+    """Return the largest active share that a sample of this size could hide; 0 where it hides none.
+
+    A code of share t/K stays unseen by N vectors with probability exp(-t N/K). So if all active codes
+    were as rare as that, those seen would be 1 - exp(-t N/K) of them; at t N/K = 3 that is 95 %.
+    """
+    expected_choices = usage.active_share * _usage.effective_vectors(usage) / usage.num_codes
+    if expected_choices >= RULE_OF_THREE:
+        return 0.0
+    seen = -math.expm1(-expected_choices)
+    return usage.used / usage.num_codes / seen if seen else 1.0
+
+
+CHECK = Check(
+    code="VQ502",
+    name="dead-codes",
+    title="Most of the codebook is dead: never or hardly ever chosen.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("revive-dead-codes",),
+    explained_by=(*COLLAPSE, "VQ501"),
+    examples=(
+        Example(
+            title="a good start without revival, K = 1,024",
+            evidence=(
+                USAGE.replace(
+                    num_codes=1_024,
+                    used=212,
+                    active=205,
+                    expected_used=1_024.0,
+                    expected_active=1_024.0,
+                    share=0.207,
+                    perplexity=121.0,
+                    perplexity_low=117.0,
+                    perplexity_high=125.0,
+                    plug_in_perplexity=120.0,
+                    effective_size=14_000.0,
+                ),
+            ),
+            fires=True,
+        ),
+        Example(title="every vector on one code", evidence=(COLLAPSED_USAGE,), fires=True),
+        Example(title="healthy", evidence=(USAGE,), fires=False),
+        Example(title="healthy EMA counts", evidence=(EMA_USAGE,), fires=False),
+    ),
+    doc=__doc__,
+)

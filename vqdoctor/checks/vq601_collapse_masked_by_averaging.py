@@ -1,0 +1,132 @@
+"""The task is done well, but single positions carry next to nothing: averaging hides a collapse.
+
+## Why it matters
+A head that averages over positions needs only a trace of information from each: sixteen poor votes
+make a good one. So the accuracy stays high while the codes of single positions have collapsed, and
+whatever needs them one by one (a token model, a reconstruction, a segmentation) fails.
+
+## How to read it
+Two shares must be low together. What a code says at all: the entropy of the codes given their
+position, over log2 K. What it says about the label: mutual information of one position's code and
+the label, over the label's entropy. Beside them stand the accuracy of the best guess from one code
+and that of the model, which sees all positions. Healthy digit models measured 0.6 and 0.5, codebooks
+that had collapsed to perplexity 3 to 14 of 256 at most 0.26 and 0.21.
+
+## Remedy
+check-per-position: report entropy, usage and accuracy per position beside the pooled figures, and
+mend the causes that the other findings name.
+
+## References
+- Miller 1955, Note on the Bias of Information Estimates (the correction for the sample size)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._causes import COLLAPSE
+from vqdoctor.checks._specimens import COLLAPSED_USAGE, METRICS, POSITIONS, USAGE
+from vqdoctor.checks._words import figure
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import PositionInformation, TaskMetrics, Usage
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When positions count as saying little, and the task as done well."""
+
+    entropy_share: float = limit(
+        0.3,
+        "Least entropy of the codes given their position, over log2 K. Healthy digit models measured 0.61 "
+        "to 0.64, collapsed ones (perplexity 3 to 14 of 256) 0.14 to 0.26.",
+    )
+    information_share: float = limit(
+        0.3,
+        "Least information of one code about the label, over the label's entropy. Healthy digit models "
+        "measured 0.45 to 0.51, collapsed ones (perplexity 3 to 14 of 256) 0.12 to 0.21.",
+    )
+    pooled_skill: float = limit(
+        0.5,
+        "Skill (accuracy above chance, over its largest possible value) from which the task counts as "
+        "done well: under it nothing is masked, the model visibly fails.",
+    )
+    skill_gain: float = limit(
+        0.2,
+        "Skill that pooling all positions must add to that of a single code, for averaging to mask anything.",
+    )
+
+
+def evaluate(
+    position: PositionInformation, usage: Usage, metrics: TaskMetrics | None, limits: Limits
+) -> Iterator[Problem]:
+    """Fire where the pooled task is done well by positions that say next to nothing."""
+    if position.positions < 2:
+        raise CannotJudge("there is one position only, so nothing is averaged")
+    if usage.num_codes < 2 or position.label_entropy <= 0:
+        raise CannotJudge("one code or one label carries no information in any model")
+    accuracy = position.pooled_accuracy
+    if metrics is not None and metrics.accuracy is not None:
+        accuracy = metrics.accuracy  # the figure that the report quotes
+    pooled = _skill(accuracy, position.chance_accuracy)
+    single = _skill(position.code_accuracy, position.chance_accuracy)
+    entropy = position.code_entropy / math.log2(usage.num_codes)
+    information = position.code_information / position.label_entropy
+    masked = pooled >= limits.pooled_skill and pooled - single >= limits.skill_gain
+    if masked and entropy < limits.entropy_share and information < limits.information_share:
+        yield Problem(
+            message=f"Accuracy is {figure(accuracy)}, but a single position's code says only "
+            f"{figure(position.code_information)} of {figure(position.label_entropy)} bits about the label: "
+            f"averaging over {position.positions} positions hides a collapse.",
+            severity=Severity.ERROR,
+            measurements=(
+                Measurement(name="information_share", value=information, limit=limits.information_share),
+                Measurement(name="entropy_share", value=entropy, limit=limits.entropy_share),
+                Measurement(name="code_accuracy", value=position.code_accuracy),
+                Measurement(name="pooled_accuracy", value=accuracy),
+            ),
+        )
+
+
+def _skill(accuracy: float, chance: float) -> float:
+    """Return accuracy above chance over its largest possible value; 0 where chance is perfect."""
+    return (accuracy - chance) / (1 - chance) if chance < 1 else 0.0
+
+
+CHECK = Check(
+    code="VQ601",
+    name="collapse-masked-by-averaging",
+    title="The task is done well, but single positions carry next to nothing: averaging hides a collapse.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("check-per-position",),
+    explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
+    examples=(
+        Example(
+            title="eight codes, sixteen positions, one average",
+            evidence=(
+                POSITIONS.replace(
+                    code_information=0.6, code_accuracy=0.25, pooled_accuracy=0.91, code_entropy=1.66
+                ),
+                COLLAPSED_USAGE.replace(used=8, active=8, perplexity=7.7, perplexity_high=7.8),
+                METRICS.replace(accuracy=0.91),
+            ),
+            fires=True,
+        ),
+        Example(title="healthy", evidence=(POSITIONS, USAGE, METRICS), fires=False),
+        Example(
+            title="collapsed and visibly so",
+            evidence=(
+                POSITIONS.replace(
+                    code_information=0.0, code_accuracy=0.11, pooled_accuracy=0.11, code_entropy=0.0
+                ),
+                COLLAPSED_USAGE,
+            ),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

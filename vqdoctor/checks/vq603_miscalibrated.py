@@ -1,0 +1,80 @@
+"""The model's confidence does not match how often it is right.
+
+## Why it matters
+Quantizing takes away what makes an input doubtful: all inputs of one code look alike to the head. A
+model with a poor codebook is then sure of itself where it should not be, and a threshold on its
+confidence keeps the wrong answers.
+
+## How to read it
+Expected calibration error: predictions are put into 15 bins by confidence, and the gaps between mean
+confidence and accuracy are averaged, weighted by the bins' shares. Over 0.05 is a warning and never
+more. Under 100 samples the number is mostly noise. Over-confidence also comes from plain overfitting;
+where the report names a cause, mend that first.
+
+## Remedy
+calibrate: fit one temperature on held-out data; the predicted classes stay the same.
+
+## References
+- Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv:1706.04599
+- Naeini et al. 2015, Obtaining Well Calibrated Probabilities Using Bayesian Binning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._causes import COLLAPSE
+from vqdoctor.checks._specimens import METRICS
+from vqdoctor.checks._words import figure, percent
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import TaskMetrics
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far confidence and accuracy may be apart."""
+
+    ece: float = limit(
+        0.05,
+        "Largest expected calibration error: five points between confidence and accuracy on average.",
+    )
+    samples: float = limit(
+        100.0,
+        "Least number of samples. With fewer, 15 bins hold under 7 each, and even a perfectly calibrated "
+        "model measures more than the limit.",
+    )
+
+
+def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
+    """Hold the calibration error against its limit, if there are labels and samples enough."""
+    if metrics.ece is None:
+        raise CannotJudge("without labels and class scores there is no calibration error")
+    if metrics.sample_size < limits.samples:
+        raise CannotJudge(f"{metrics.sample_size} samples are too few: give {figure(limits.samples)}")
+    if metrics.ece > limits.ece:
+        yield Problem(
+            message=f"The model's confidence is off by {percent(metrics.ece)} on average (expected "
+            f"calibration error, {metrics.sample_size:,} samples).",
+            severity=Severity.WARNING,
+            measurements=(Measurement(name="ece", value=metrics.ece, limit=limits.ece),),
+        )
+
+
+CHECK = Check(
+    code="VQ603",
+    name="miscalibrated",
+    title="The model's confidence does not match how often it is right.",
+    evaluate=evaluate,
+    limits=Limits(),
+    scope="model",
+    remedies=("calibrate",),
+    explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
+    examples=(
+        Example(title="over-confident", evidence=(METRICS.replace(ece=0.114),), fires=True),
+        Example(title="calibrated", evidence=(METRICS,), fires=False),
+    ),
+    doc=__doc__,
+)

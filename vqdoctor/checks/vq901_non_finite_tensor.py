@@ -1,0 +1,88 @@
+"""The file holds values that are NaN or infinite.
+
+## Why it matters
+One NaN in a codebook row makes that row win or lose every comparison, depending on the library; one
+NaN in the sums comes back with every update. Nothing else that is measured on such a layer means
+much, so this comes first in the report.
+
+## How to read it
+Counted in the layer's codebook, counts and sums, and separately in the rest of the file. Of large
+tensors outside the VQ layers only samples are read; `--verify` reads every value. The usual causes
+are half precision in the distance computation and a learning rate that is too high.
+
+## Remedy
+restore-finite: go back to the last file without such values; run the quantizer in float32.
+
+## References
+- rosinality/vq-vae-2-pytorch#65: infinite latent loss under mixed precision
+- lucidrains/vector-quantize-pytorch#144: NaN from distances in half precision
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import NON_FINITE
+from vqdoctor.checks._words import listed
+from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.evidence import NonFinite
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many such values there may be."""
+
+    values: float = limit(0.0, "Largest number of NaN and infinite values. No healthy file has any.")
+
+
+def evaluate(nonfinite: NonFinite, limits: Limits) -> Iterator[Problem]:
+    """Fire on any NaN or infinite value."""
+    values = nonfinite.nan + nonfinite.inf
+    if values > limits.values:
+        found = " and ".join(
+            f"{count:,} {what}"
+            for count, what in ((nonfinite.nan, "NaN"), (nonfinite.inf, "infinite"))
+            if count
+        )
+        at_least = "at least " if nonfinite.sampled else ""
+        hold = "holds" if nonfinite.tensor_count == 1 else "hold"
+        yield Problem(
+            message=f"{listed(nonfinite.tensors, nonfinite.tensor_count)} {hold} {at_least}{found} values.",
+            severity=Severity.ERROR,
+            measurements=(
+                Measurement(name="non_finite_values", value=values, limit=limits.values),
+                Measurement(name="tensors", value=nonfinite.tensor_count),
+            ),
+        )
+
+
+CHECK = Check(
+    code="VQ901",
+    name="non-finite-tensor",
+    title="The file holds values that are NaN or infinite.",
+    evaluate=evaluate,
+    limits=Limits(),
+    scope="both",
+    remedies=("restore-finite",),
+    examples=(
+        Example(
+            title="NaN in a codebook row",
+            evidence=(NON_FINITE.replace(tensors=("vq.embedding",), tensor_count=1, nan=64),),
+            fires=True,
+        ),
+        Example(
+            title="infinite moments in the optimizer",
+            evidence=(
+                NON_FINITE.replace(
+                    layer=None, tensors=("optimizer.state.3.exp_avg_sq",), tensor_count=1, inf=2, sampled=True
+                ),
+            ),
+            fires=True,
+        ),
+        Example(title="all finite", evidence=(NON_FINITE,), fires=False),
+    ),
+    doc=__doc__,
+)

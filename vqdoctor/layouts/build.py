@@ -1,0 +1,141 @@
+"""From the tensors of one VQ layer to its views: one a head, all [K, D], read when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.layout import Orientation
+from vqdoctor.layouts.state_dict import StateDict
+from vqdoctor.layouts.view import Array, QuantizerView, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ema:
+    """A library's EMA constants; None or 0 where unknown. See `QuantizerView` for their meaning."""
+
+    start_count: float | None = None
+    smoothing: float = 0.0
+    default_decay: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How a codebook's shape and its counts' shape fit together.
+
+    Attributes:
+        transposed: whether the codebook is stored as [D, K].
+        ambiguous: whether the other orientation would fit as well.
+        num_codes: K, without a padding row.
+    """
+
+    transposed: bool
+    ambiguous: bool
+    num_codes: int
+
+
+def is_float(tensor: Tensor) -> bool:
+    """Whether the tensor holds floating-point numbers of any width."""
+    return tensor.dtype.startswith(("float", "bfloat"))
+
+
+def is_matrix(tensor: Tensor | None) -> bool:
+    """Whether the tensor can be a codebook: float, [K, D] with at least two codes."""
+    return tensor is not None and is_float(tensor) and len(tensor.shape) == 2 and min(tensor.shape) > 0
+
+
+def holds(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
+    """Whether there is such a tensor and it has that shape."""
+    return tensor is not None and tensor.shape == shape
+
+
+def fit(codebook: tuple[int, ...], counts: tuple[int, ...], wish: Orientation | None = None) -> Fit | None:
+    """Say how a codebook of that shape belongs to counts of that shape; None if it does not.
+
+    Fits are [K, D] with [K], [H, K, D] with [H, K], the transposed [D, K] with [K], and [K + 1, D] with
+    [K], whose last row is a padding row. `wish` decides where two fit; without it [K, D] is taken.
+    """
+    if not 2 <= len(codebook) <= 3 or min(codebook, default=0) < 1 or not counts:
+        return None
+    kd, dk = codebook[:-1] == counts, len(codebook) == 2 and codebook[1:] == counts
+    if kd or dk:
+        transposed = dk and (not kd or wish == "dk")
+        return Fit(transposed=transposed, ambiguous=kd and dk, num_codes=counts[-1])
+    if len(codebook) == 2 and codebook[0] - 1 == counts[0] and len(counts) == 1:
+        return Fit(transposed=False, ambiguous=False, num_codes=counts[0])
+    return None
+
+
+def build(
+    state: StateDict,
+    *,
+    layout: str,
+    name: str,
+    roles: Mapping[str, str],
+    confidence: Confidence,
+    ema: Ema | None = None,
+    transposed: bool = False,
+    num_codes: int | None = None,
+) -> Iterator[QuantizerView]:
+    """Yield the views of one layer: one, or one for each head where the codebook is [H, K, D] with H > 1.
+
+    Args:
+        state: the state dict that holds it.
+        layout: name of the layout that recognised it.
+        name: path of the layer; "" (the root) becomes "vq".
+        roles: role to clean name; needs "codebook", may have "counts", "sums" and "initted".
+        confidence: how sure the recognition is.
+        ema: the library's constants.
+        transposed: whether codebook and sums are stored as [D, K].
+        num_codes: K, where rows after it are padding.
+    """
+    tensors = {role: state.entries[key] for role, key in roles.items()}
+    shape = tensors["codebook"].shape
+    rows, dim = shape[-2:][::-1] if transposed else shape[-2:]
+    rows = num_codes or rows
+    ema = ema or Ema()
+    heads = shape[0] if len(shape) == 3 else 1
+    for head in range(heads):
+        load = partial(_load, head=head if len(shape) == 3 else None, rows=rows)
+        codebook = partial(load, tensors["codebook"], transposed=transposed)
+        counts = partial(load, tensors["counts"]) if "counts" in tensors else _nothing
+        sums = partial(load, tensors["sums"], transposed=transposed) if "sums" in tensors else _nothing
+        yield QuantizerView(
+            name=(name or "vq") + (f"[head {head}]" if heads > 1 else ""),
+            layout=layout,
+            confidence=confidence,
+            num_codes=rows,
+            dim=dim,
+            keys={role: state.raw[key] for role, key in roles.items()},
+            start_count=ema.start_count,
+            smoothing=ema.smoothing,
+            default_decay=ema.default_decay,
+            initted=_flag(tensors.get("initted")),
+            load_codebook=codebook,
+            load_counts=counts,
+            load_sums=sums,
+        )
+
+
+def _load(tensor: Tensor, *, head: int | None, rows: int, transposed: bool = False) -> Array:
+    values = tensor.read()
+    if head is not None:
+        values = values[head]
+    if transposed:
+        values = values.T
+    return np.ascontiguousarray(values[:rows], dtype=np.float32)
+
+
+def _nothing() -> Array | None:
+    return None
+
+
+def _flag(tensor: Tensor | None) -> bool | None:
+    """Read a stored flag: a bool of shape (), or in older releases a float of shape [1]."""
+    if tensor is None or int(np.prod(tensor.shape)) != 1:
+        return None
+    return bool(tensor.read().reshape(()))

@@ -1,0 +1,63 @@
+"""The tensors nearest to a codebook, for a file in which none was recognised."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+from vqdoctor.core.report import Candidate
+from vqdoctor.layouts.build import is_matrix
+from vqdoctor.layouts.state_dict import StateDict, join
+from vqdoctor.layouts.words import foreign_word, is_code_word, is_projection, vq_word
+
+LIMIT = 8
+
+
+def candidates(states: Iterable[StateDict]) -> tuple[Candidate, ...]:
+    """Return the float matrices that look most like a codebook, best first, at most eight.
+
+    Each has its raw key, which the user can name as the codebook, and the reasons for and against it.
+    """
+    scored = (
+        (_score(reasons), -order, state.raw[name], state.entries[name].shape, reasons)
+        for order, (state, name) in enumerate(_matrices(states))
+        if (reasons := tuple(_reasons(state, name)))
+    )
+    best = heapq.nlargest(LIMIT, scored, key=lambda row: row[:2])
+    return tuple(
+        Candidate(key=key, shape=shape, why="; ".join(why for _, why in reasons))
+        for _, _, key, shape, reasons in best
+    )
+
+
+def _matrices(states: Iterable[StateDict]) -> Iterator[tuple[StateDict, str]]:
+    for state in states:
+        for name, tensor in state.entries.items():
+            if is_matrix(tensor):
+                yield state, name
+
+
+def _score(reasons: Iterable[tuple[int, str]]) -> int:
+    return sum(weight for weight, _ in reasons)
+
+
+def _reasons(state: StateDict, name: str) -> Iterator[tuple[int, str]]:
+    """Yield what speaks for (positive) and against (negative) that matrix being a codebook."""
+    tokens = name.split(".")
+    rows, columns = state.entries[name].shape
+    if word := vq_word(tokens):
+        yield 4, f'"{word}" in its path'
+    named = [t for t in tokens[-2:] if is_code_word(t)]
+    if named:
+        yield 2, f'"{named[-1]}" is a usual name of a table'
+    if rows >= columns:
+        yield 1, f"{rows} rows of {columns}"
+    if state.get(".".join(tokens[:-1]), "bias") is not None:
+        yield -3, "but it has a bias, as a linear map has"
+    elif any(is_projection(t) for t in tokens[-2:]):
+        yield -3, "but its name is that of a map between spaces"
+    if word := foreign_word(tokens):
+        yield -4, f'but "{word}" is not the name of a codebook'
+    owner = ".".join(tokens[:-1])
+    if tokens[-1] != "weight" and state.entries.get(join(owner, "weight")) is not None:
+        yield -2, "but it is an extra of another weight"

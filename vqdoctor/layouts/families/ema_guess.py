@@ -1,0 +1,67 @@
+"""Any codebook with EMA counts beside it, under one of the usual names, whose shapes fit.
+
+    quantizer.codebooks.0.weight            [K + 1, D]  RQ-VAE: the last row is padding
+    quantizer.codebooks.0.cluster_size_ema  [K]
+    quantizer.codebooks.0.embed_ema         [K, D]
+
+    codebook.embeddings [K, D], codebook.N [K], codebook.z_avg [K, D]                      VideoGPT, ESM3
+    codebook.embedding [N, K, D], codebook.ema_count [N, K], codebook.ema_weight [N, K, D]  bshall
+    quantize.embedding.weight [K, D], quantize.cluster_size [K]                            BEiT-v2, LaVIT
+
+What the counts started from, their smoothing and decay are unknown. The confidence is medium with fitting
+sums, else low; low as well where K = D, so that the shapes cannot tell rows from columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.build import Fit, build
+from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.siblings import COUNTS, is_projected, layer_path, statistics
+from vqdoctor.layouts.state_dict import StateDict
+from vqdoctor.layouts.view import QuantizerView
+
+
+def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+    """Yield one view for each module that holds counts, and a codebook that fits them."""
+    paths = dict.fromkeys(path for suffix in COUNTS for path in state.owners(suffix))
+    claimed: set[str] = set()
+    # The outer counts first: BEiT-v2 keeps dead ones beside the codebook and living ones a level up.
+    for path in sorted(paths, key=lambda path: path.count(".") if path else -1):
+        roles, how = statistics(state, path, wish)
+        if how is not None and roles["codebook"] not in claimed and not is_projected(state, path):
+            claimed.add(roles["codebook"])
+            yield from build(
+                state,
+                layout=LAYOUT.name,
+                name=layer_path(path),
+                roles=roles,
+                confidence=_confidence(roles, how, wish),
+                transposed=how.transposed,
+                num_codes=how.num_codes,
+            )
+
+
+def _confidence(roles: dict[str, str], how: Fit, wish: Orientation | None) -> Confidence:
+    sure = "sums" in roles and (not how.ambiguous or wish is not None)
+    return Confidence.MEDIUM if sure else Confidence.LOW
+
+
+LAYOUT = Layout(
+    name="ema-guess",
+    title="a codebook with fitting EMA counts",
+    specificity=Specificity.EMA,
+    find=find,
+    example=Example(
+        shapes={
+            "quantizer.codebooks.0.weight": (2049, 256),
+            "quantizer.codebooks.0.cluster_size_ema": (2048,),
+            "quantizer.codebooks.0.embed_ema": (2048, 256),
+        },
+        layer="quantizer.codebooks.0",
+        num_codes=2048,
+        dim=256,
+    ),
+)

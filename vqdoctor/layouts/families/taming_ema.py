@@ -1,0 +1,53 @@
+"""The EMA variant of taming-transformers: everything lies in the embedding module.
+
+    quantize.embedding.weight        [K, D]
+    quantize.embedding.cluster_size  [K]
+    quantize.embedding.embed_avg     [K, D]
+
+All are parameters without gradient. Counts start at zero; smoothing 1e-5; decay 0.99.
+
+BEiT-v2 writes the same names, never updates the last two, and keeps its living counts in
+`quantize.cluster_size`: where that key stands, the layer is left to the guess by EMA statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.build import Ema, build
+from vqdoctor.layouts.families._ema import EmaNames, layers
+from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.state_dict import StateDict
+from vqdoctor.layouts.view import QuantizerView
+
+_NAMES = EmaNames(codebook="embedding.weight", counts="embedding.cluster_size", sums="embedding.embed_avg")
+_EMA = Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99)
+
+
+def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+    """Yield one view for each embedding that holds its own EMA statistics."""
+    for path, roles, how in layers(state, _NAMES):
+        if not how.transposed and state.get(path, "cluster_size") is None:
+            yield from build(
+                state, layout=LAYOUT.name, name=path, roles=roles, confidence=Confidence.HIGH, ema=_EMA
+            )
+
+
+LAYOUT = Layout(
+    name="taming-ema",
+    title="the EMA quantizer of taming-transformers",
+    specificity=Specificity.LIBRARY,
+    find=find,
+    example=Example(
+        shapes={
+            "quant_conv.weight": (64, 64, 1, 1),
+            "quantize.embedding.weight": (1024, 64),
+            "quantize.embedding.cluster_size": (1024,),
+            "quantize.embedding.embed_avg": (1024, 64),
+        },
+        layer="quantize",
+        num_codes=1024,
+        dim=64,
+    ),
+)

@@ -1,0 +1,68 @@
+"""lucidrains' vector-quantize-pytorch, single, residual and grouped, since 2021-10.
+
+    vq._codebook.initted       () bool; before 2025 [1] float
+    vq._codebook.cluster_size  [H, K]
+    vq._codebook.embed_avg     [H, K, D]
+    vq._codebook.embed         [H, K, D]
+
+H is 1 unless each head has a codebook of its own; releases before 2022-07-30 have no H axis. Residual
+layers are `layers.{q}._codebook.*`, grouped ones `rvqs.{g}.layers.{q}._codebook.*`; a shared codebook is
+repeated under every layer. Cosine codebooks have the same keys and rows of norm one.
+
+Counts start at one since 2024-07-10 and at zero before; smoothing 1e-5; default decay 0.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.build import Ema, build
+from vqdoctor.layouts.families._ema import EmaNames, layers
+from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.state_dict import StateDict
+from vqdoctor.layouts.view import QuantizerView
+
+_NAMES = EmaNames(
+    codebook="_codebook.embed",
+    counts="_codebook.cluster_size",
+    sums="_codebook.embed_avg",
+    initted="_codebook.initted",
+)
+
+
+def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+    """Yield one view for each codebook, and one for each head where heads have their own."""
+    for path, roles, how in layers(state, _NAMES):
+        if how.transposed:
+            continue
+        # The flag became a bool after the counts had come to start at one; a float flag dates nothing.
+        start = 1.0 if state.entries[roles["initted"]].dtype == "bool" else None
+        yield from build(
+            state,
+            layout=LAYOUT.name,
+            name=path,
+            roles=roles,
+            confidence=Confidence.HIGH,
+            ema=Ema(start_count=start, smoothing=1e-5, default_decay=0.8),
+        )
+
+
+LAYOUT = Layout(
+    name="vector-quantize-pytorch",
+    title="lucidrains' vector-quantize-pytorch",
+    specificity=Specificity.LIBRARY,
+    find=find,
+    example=Example(
+        shapes={
+            "vq.project_in.weight": (64, 128),
+            "vq._codebook.initted": (),
+            "vq._codebook.cluster_size": (1, 512),
+            "vq._codebook.embed_avg": (1, 512, 64),
+            "vq._codebook.embed": (1, 512, 64),
+        },
+        layer="vq",
+        num_codes=512,
+        dim=64,
+    ),
+)

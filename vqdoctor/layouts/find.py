@@ -1,0 +1,195 @@
+"""Finding every VQ layer of a checkpoint file, or the one that the user names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.levels import Confidence
+from vqdoctor.core.report import Candidate
+from vqdoctor.layouts.build import build, is_float
+from vqdoctor.layouts.candidates import candidates
+from vqdoctor.layouts.families import all_layouts
+from vqdoctor.layouts.layout import Orientation
+from vqdoctor.layouts.siblings import layer_path, statistics
+from vqdoctor.layouts.state_dict import StateDict, state_dicts, strip_prefixes
+from vqdoctor.layouts.view import QuantizerView, Tensor
+
+NAMED = "named by the user"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was recognised in a file.
+
+    Attributes:
+        views: the VQ layers, in the file's order, with names that differ.
+        candidates: where there is no view, the tensors nearest to a codebook, best first.
+        notes: what was passed over and why, one line each.
+    """
+
+    views: tuple[QuantizerView, ...]
+    candidates: tuple[Candidate, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def find_quantizers(
+    tensors: Mapping[str, Tensor],
+    *,
+    layer: str | None = None,
+    codebook_key: str | None = None,
+    orientation: Orientation | None = None,
+) -> Found:
+    """Find the VQ layers of a file from its keys, shapes and types; linear in the number of keys.
+
+    Args:
+        tensors: raw dotted key to lazy tensor, for the whole file, in its order.
+        layer: keep this layer alone (with its heads, or with all that lies under that path).
+        codebook_key: take this tensor, by raw or clean name, for the codebook, and nothing else.
+        orientation: "kd" if codes are rows, "dk" if they are columns, where the shapes do not tell.
+
+    Raises:
+        UserError: if there is no such layer or key (the known and the closest ones are named), if that
+            tensor cannot be a codebook, or if `orientation` contradicts its counts.
+    """
+    states = state_dicts(tensors)
+    notes: tuple[str, ...] = ()
+    if codebook_key is not None:
+        views = _at_key(states, codebook_key, orientation)
+    else:
+        views, notes = _everywhere(states, orientation)
+    if layer is not None:
+        views = _only(views, layer)
+    return Found(views=views, candidates=() if views else candidates(states), notes=notes)
+
+
+def _everywhere(
+    states: tuple[StateDict, ...], wish: Orientation | None
+) -> tuple[tuple[QuantizerView, ...], tuple[str, ...]]:
+    """Return each layer's view once; those of a running average only where all else has none."""
+    seen: dict[str, tuple[QuantizerView, StateDict]] = {}
+    notes: dict[str, None] = {}
+    for state in states:
+        if state.is_copy and seen:
+            main = next(iter(seen.values()))[1]
+            notes[f"{_place(state)} holds a running average of the model; judged is {_place(main)}"] = None
+            continue
+        for view in _recognised(state, wish):
+            if _same_layer(view, state, seen):
+                main = seen[view.name][1]
+                notes[f"{_place(state)} repeats layers; judged is {_place(main)}"] = None
+                continue
+            unique = _renamed(view, state, seen)
+            seen[unique.name] = (unique, state)
+    return tuple(view for view, _ in seen.values()), tuple(notes)
+
+
+def _recognised(state: StateDict, wish: Orientation | None) -> list[QuantizerView]:
+    """Return the views of one state dict in its order; the most specific layout gets the codebook."""
+    claims: dict[str, tuple[str, list[QuantizerView]]] = {}
+    for layout in all_layouts():
+        for view in layout.find(state, wish):
+            owner, views = claims.setdefault(view.keys["codebook"], (layout.name, []))
+            if owner == layout.name:
+                views.append(view)
+    order = {raw: place for place, raw in enumerate(state.raw.values())}
+    return [view for key in sorted(claims, key=order.__getitem__) for view in claims[key][1]]
+
+
+def _same_layer(
+    view: QuantizerView, state: StateDict, seen: Mapping[str, tuple[QuantizerView, StateDict]]
+) -> bool:
+    """Whether another state dict has shown a layer of that name and size already."""
+    if view.name not in seen:
+        return False
+    other, place = seen[view.name]
+    return place is not state and (other.num_codes, other.dim) == (view.num_codes, view.dim)
+
+
+def _renamed(view: QuantizerView, state: StateDict, seen: Container[str]) -> QuantizerView:
+    """Return the view under a name of its own: where two would share one, the later has its key's."""
+    if view.name not in seen:
+        return view
+    head = view.name[view.name.index("[head ") :] if "[head " in view.name else ""
+    return replace(view, name=view.keys["codebook"] + head)
+
+
+def _place(state: StateDict) -> str:
+    return f'"{state.prefix}*"' if state.prefix else "the top level"
+
+
+def _at_key(states: tuple[StateDict, ...], key: str, wish: Orientation | None) -> tuple[QuantizerView, ...]:
+    """Return the views of the codebook that the user names: as a layout sees it, or else as a plain table."""
+    state, name = _lookup(states, key)
+    table = state.entries[name]
+    if not is_float(table) or len(table.shape) not in (2, 3) or 0 in table.shape:
+        raise UserError(
+            f"{key!r} is {table.dtype} {list(table.shape)}, which is no codebook",
+            "a codebook is a float tensor [K, D], or [H, K, D] for H heads",
+        )
+    views = [v for v in _recognised(state, wish) if v.keys["codebook"] == state.raw[name]]
+    views = views or list(_plain(state, name, wish))
+    if wish is not None and not _stored_as(wish, table.shape, views[0]):
+        raise UserError(
+            f"{key!r} is {list(table.shape)} and has {views[0].num_codes} codes, so it is not {wish!r}",
+            "leave the orientation out, or name another key",
+        )
+    return tuple(views)
+
+
+def _plain(state: StateDict, name: str, wish: Orientation | None) -> Iterator[QuantizerView]:
+    """Yield the views of a table that no layout knows, with the EMA statistics beside it, if any."""
+    owner = name.rpartition(".")[0]
+    for path in (owner, owner.rpartition(".")[0]):
+        roles, how = statistics(state, path, wish, codebook=name)
+        if how is not None:
+            break
+    yield from build(
+        state,
+        layout=NAMED,
+        name=layer_path(owner),
+        roles=roles or {"codebook": name},
+        confidence=Confidence.HIGH,
+        transposed=how.transposed if how else wish == "dk",
+        num_codes=how.num_codes if how else None,
+    )
+
+
+def _stored_as(wish: Orientation, shape: tuple[int, ...], view: QuantizerView) -> bool:
+    """Whether a tensor of that shape can hold the view's codes as rows ("kd") or columns ("dk")."""
+    return view.dim == (shape[-1] if wish == "kd" else shape[-2])
+
+
+def _lookup(states: tuple[StateDict, ...], key: str) -> tuple[StateDict, str]:
+    """Return where the tensor of that raw key, or else of that clean name, lies."""
+    for state in states:
+        for name, raw in state.raw.items():
+            if raw == key:
+                return state, name
+    for state in states:
+        if key in state.entries:
+            return state, key
+    tables = (
+        raw for state in states for name, raw in state.raw.items() if 2 <= len(state.entries[name].shape) <= 3
+    )
+    raise UserError(f"no tensor {key!r} in the file", _closest(key, tables))
+
+
+def _only(views: tuple[QuantizerView, ...], layer: str) -> tuple[QuantizerView, ...]:
+    """Return the views of that layer: itself, its heads, or the layers under that path."""
+    for name in (layer, strip_prefixes(layer)):
+        kept = tuple(v for v in views if v.name == name or v.name.startswith((f"{name}.", f"{name}[")))
+        if kept:
+            return kept
+    known = ", ".join(view.name for view in views)
+    raise UserError(
+        f"no VQ layer {layer!r} in the file",
+        f"the known ones are {known}" if known else "none was recognised; name its codebook's key",
+    )
+
+
+def _closest(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=4, cutoff=0.5)
+    return f"the closest are {', '.join(close)}" if close else "name one of the file's float matrices"

@@ -1,0 +1,63 @@
+"""What a layout is: one family's way of naming and shaping a VQ layer's tensors in a state dict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+from vqdoctor.layouts.state_dict import StateDict
+from vqdoctor.layouts.view import QuantizerView
+
+Orientation = Literal["kd", "dk"]
+
+
+class Specificity(IntEnum):
+    """How much a layout asks for; where two claim one codebook, the one that asks for more wins."""
+
+    GUESS = 1
+    """A word in the path and a shape."""
+    PATH = 2
+    """A path that one family of models is known for, and a shape."""
+    EMA = 3
+    """A codebook and EMA statistics whose shapes fit, under any of the usual names."""
+    LIBRARY = 4
+    """All the names and shapes that one library writes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A state dict that a layout claims, and the one layer that it sees in it.
+
+    Attributes:
+        shapes: key to shape, as the library writes them.
+        layer: name of the layer.
+        num_codes: K.
+        dim: D.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    layer: str
+    num_codes: int
+    dim: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One layout. One file of `layouts.families` defines one, as `LAYOUT`.
+
+    Attributes:
+        name: its name in reports: lower-case words with hyphens.
+        title: whose layout it is, as a few words.
+        specificity: how much it asks for.
+        find: yields every VQ layer that it sees. It looks at keys, shapes and types alone, and reads no
+            value but a scalar flag. The orientation is the user's word, for where shapes do not tell.
+        example: what it claims; no other layout of its specificity or above may claim it as well.
+    """
+
+    name: str
+    title: str
+    specificity: Specificity
+    find: Callable[[StateDict, Orientation | None], Iterable[QuantizerView]]
+    example: Example

@@ -1,0 +1,159 @@
+"""The state dicts of a checkpoint file: containers split, prefixes stripped, optimizers left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from vqdoctor.layouts.view import Tensor
+
+#: Wrappers that name themselves so oddly that they are dropped wherever they stand.
+_INNER = frozenset(
+    {"_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"}
+)
+#: Names that only a container gives: what stands beside them is another part of the file.
+_CONTAINERS = frozenset({"state_dict", "model_state_dict", "model_state", "best_state"})
+#: Names that a container gives, or a wrapper, or the model itself to a part.
+_WRAPPERS = _INNER | _CONTAINERS | {"model", "ema_model", "online_model", "vq_model", "net", "generator"}
+_COPIES = frozenset(
+    {
+        "ema", "ema_model", "model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict",
+        "ema_params", "params_ema", "ema_weights", "generator_ema", "g_ema", "swa_model", "shadow",
+    }
+)  # fmt: skip
+_OPTIMIZER = re.compile(r"^(?:\w*_)?(?:opt|optim|optimi[sz]er)s?(?:_\w*)?$", re.IGNORECASE)
+_OPTIMIZER_LEAF = re.compile(
+    r"(?:^|\.)(?:exp_avg\w*|max_exp_avg_sq|momentum_buffer)$|(?:^|\.)state\.\d+\.step$"
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StateDict:
+    """One model's tensors.
+
+    Attributes:
+        prefix: the path in the file that all its keys share, with the dot ("state_dict.model."); "" for none.
+        entries: tensors by clean name, in the file's order.
+        raw: clean name to raw key.
+        is_copy: whether the file says that it is a running average of another of its state dicts.
+    """
+
+    prefix: str
+    entries: Mapping[str, Tensor]
+    raw: Mapping[str, str]
+    is_copy: bool = False
+
+    @cached_property
+    def _by_leaf(self) -> dict[str, list[str]]:
+        index: dict[str, list[str]] = {}
+        for name in self.entries:
+            index.setdefault(name.rpartition(".")[2], []).append(name)
+        return index
+
+    def owners(self, suffix: str) -> Iterator[str]:
+        """Yield, in the file's order, each module path that holds an entry `suffix`; "" is the root."""
+        for name in self._by_leaf.get(suffix.rpartition(".")[2], ()):
+            if name == suffix:
+                yield ""
+            elif name.endswith(f".{suffix}"):
+                yield name[: -len(suffix) - 1]
+
+    def get(self, path: str, suffix: str) -> Tensor | None:
+        """Return the tensor `suffix` under that module path; None if there is none."""
+        return self.entries.get(join(path, suffix))
+
+
+def join(path: str, suffix: str) -> str:
+    """Return `suffix` under that module path; the root's path is ""."""
+    return f"{path}.{suffix}" if path else suffix
+
+
+def strip_prefixes(key: str) -> str:
+    """Return the key without what DDP, torch.compile, Lightning, EMA and containers put before it.
+
+    Looks at one key alone; `state_dicts` also sees the neighbours, and never lets two keys become one.
+    """
+    return ".".join(_stripped(tuple(key.split("."))))
+
+
+def state_dicts(tensors: Mapping[str, Tensor]) -> tuple[StateDict, ...]:
+    """Split the whole file's tensors into its state dicts, running averages last; linear in the keys.
+
+    Optimizer states are left out. Parts that are saved side by side (encoder, decoder, quantizer) stay
+    one state dict, and so does a model in which only some of the keys have a wrapper.
+    """
+    keys = [tuple(raw.split(".")) for raw in tensors if not _OPTIMIZER_LEAF.search(raw)]
+    found = [_state_dict(tensors, group, depth, copy) for group, depth, copy in _split(keys, 0)]
+    return tuple(sorted(found, key=lambda sd: sd.is_copy))
+
+
+Path = tuple[str, ...]
+
+
+def _split(keys: list[Path], depth: int) -> Iterator[tuple[list[Path], int, bool]]:
+    """Yield (keys, how many leading tokens they share, whether they are a copy), one for each model."""
+    by_head: dict[str, list[Path]] = {}
+    rest: list[Path] = []
+    has_optimizer = False
+    for key in keys:
+        head = key[depth]
+        if len(key) == depth + 1:
+            rest.append(key)
+        elif _OPTIMIZER.match(head):
+            has_optimizer = True
+        else:
+            by_head.setdefault(head, []).append(key)
+    copies = {h for h in by_head if _is_copy(h, by_head)}
+    if len(by_head) == 1 and not rest and (head := next(iter(by_head))) in _WRAPPERS | _COPIES:
+        yield from _split(by_head[head], depth + 1)
+        return
+    if not (has_optimizer or copies or not _CONTAINERS.isdisjoint(by_head)):
+        if keys:
+            yield keys, depth, False
+        return
+    parts = {h for h in by_head if h in _WRAPPERS | copies}
+    for head in (h for h in by_head if h in parts):
+        for group, inner, copy in _split(by_head[head], depth + 1):
+            yield group, inner, copy or (head in copies and len(by_head) > 1)
+    # Parts beside the named containers, in the file's order: they may be one model's encoder and quantizer.
+    outside = [k for k in keys if len(k) == depth + 1 or (k[depth] in by_head and k[depth] not in parts)]
+    if outside:
+        yield outside, depth, False
+
+
+def _is_copy(head: str, heads: Iterable[str]) -> bool:
+    return head in _COPIES or any(head in (f"{other}_ema", f"ema_{other}") for other in heads)
+
+
+def _state_dict(tensors: Mapping[str, Tensor], keys: list[Path], depth: int, copy: bool) -> StateDict:
+    names = _clean_names([key[depth:] for key in keys])
+    raws = [".".join(key) for key in keys]
+    return StateDict(
+        prefix="".join(f"{token}." for token in keys[0][:depth]),
+        entries={name: tensors[raw] for name, raw in zip(names, raws, strict=True)},
+        raw=dict(zip(names, raws, strict=True)),
+        is_copy=copy,
+    )
+
+
+def _clean_names(paths: list[Path]) -> list[str]:
+    """Return the names as bare as they can be without two becoming one."""
+    for clean in (_stripped, _unwrapped):
+        names = [".".join(clean(path)) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [".".join(path) for path in paths]
+
+
+def _stripped(path: Path) -> Path:
+    path = _unwrapped(path)
+    start = 0
+    while start < len(path) - 1 and path[start] in _WRAPPERS:
+        start += 1
+    return path[start:]
+
+
+def _unwrapped(path: Path) -> Path:
+    return tuple(t for t in path[:-1] if t not in _INNER) + path[-1:]

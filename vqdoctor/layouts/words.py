@@ -1,0 +1,57 @@
+"""The words in key paths that speak for a codebook, and those that speak against it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+#: What a table of codes is called when nothing else is said of it.
+TABLES = (
+    "embed", "embedding", "_embedding", "embeddings", "codebook", "_codebook", "codebooks", "codes",
+    "centroids", "prototypes",
+)  # fmt: skip
+
+_VQ = re.compile(r"vq|quanti[sz]|(?:^|_)quant(?:_|$)|codebook|^bottleneck$|^level_blocks$")
+_CODE = re.compile(r"embed|codebook|^codes?$|centroid|prototype|^code_?vectors$")
+_PROJECTION = re.compile(r"proj|linear|conv|norm|transform|lora|scale|mlp|attn|attention")
+_TABLE = re.compile(
+    r"tok(?:en)?_(?:emb|type)|word_emb|pos_?emb|position|class_emb|label_emb|time_?emb"
+    r"|^embed_tokens$|^wte$|^wpe$|^lm_head$|relative_attention_bias"
+)
+_SUBTREE = re.compile(r"^loss(?:es)?$|discriminator|^lpips$|perceptual")
+
+#: Modules that lie between a VQ-named ancestor and a tensor that is no codebook ("vqmodel.encoder.…").
+_NETWORK = re.compile(r"^(?:encoder|decoder|transformer|backbone|blocks|head)$")
+
+
+def vq_word(tokens: Sequence[str]) -> str | None:
+    """Return the last token that names a quantizer, a codebook or its usual home; None if there is none."""
+    return next((t for t in reversed(tokens) if _VQ.search(t.lower())), None)
+
+
+def is_code_word(token: str) -> bool:
+    """Whether the token is a usual name of a table of codes ("embed", "codebook", "centroids")."""
+    return _CODE.search(token.lower()) is not None and not is_projection(token)
+
+
+def is_projection(token: str) -> bool:
+    """Whether the token is a usual name of a map between spaces, whose weight is a matrix as well."""
+    return _PROJECTION.search(token.lower()) is not None
+
+
+def foreign_word(tokens: Sequence[str]) -> str | None:
+    """Return the token that says "not a codebook": a token or position embedding, a loss, a discriminator."""
+    return next((t for t in tokens if _TABLE.search(t.lower()) or _SUBTREE.search(t.lower())), None)
+
+
+def near_vq(tokens: Sequence[str], reach: int = 3) -> bool:
+    """Whether a quantizer is named among the last `reach` tokens that are no indices.
+
+    A network's part in between breaks the tie: "vq.embedding" is near, "vqgan.encoder.embedding" is not.
+    """
+    for token in [t for t in reversed(tokens) if not t.isdigit()][:reach]:
+        if _VQ.search(token.lower()):
+            return True
+        if _NETWORK.search(token.lower()):
+            return False
+    return False

@@ -1,0 +1,21 @@
+"""Let the EMA forget its start values.
+
+The start values weigh decay ** updates. With 0.99 they are under 5 % after 300 updates, with 0.9999
+after 30,000. The change takes effect by training on; it goes well with data-init, which makes the
+start values good ones.
+"""
+
+from __future__ import annotations
+
+from vqdoctor.core.levels import Safety, Stage
+from vqdoctor.core.remedy import Remedy
+
+REMEDY = Remedy(
+    name="faster-ema",
+    stage=Stage.INITIALISATION,
+    safety=Safety.SAFE,
+    addresses=("VQ302",),
+    how="Lower the EMA decay to 0.95 to 0.99, so that the codebook can follow the encoder.",
+    code="VectorQuantizerEMA2D(..., decay=0.95)   # remembers 20 batches",
+    doc=__doc__,
+)

@@ -1,0 +1,20 @@
+"""Give the codebook more and smaller steps.
+
+Last in line: more epochs do not cure a cause that is still at work. Smaller batches are more updates
+per epoch at the same cost, and leave more codes to chance, which helps those that are rarely chosen.
+"""
+
+from __future__ import annotations
+
+from vqdoctor.core.levels import Safety, Stage
+from vqdoctor.core.remedy import Remedy
+
+REMEDY = Remedy(
+    name="more-updates",
+    stage=Stage.SCHEDULE,
+    safety=Safety.SAFE,
+    addresses=("VQ401",),
+    how="Train longer or in smaller batches: 200 epochs or more, EMA decay 0.95, batches of 16.",
+    code="DataLoader(data, batch_size=16, shuffle=True)   # 200 epochs, decay 0.95",
+    doc=__doc__,
+)

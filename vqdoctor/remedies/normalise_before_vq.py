@@ -1,0 +1,21 @@
+"""Keep z_e where the codes are.
+
+A norm layer fixes the mean and the size of z_e, so an offset at the start and a runaway later are
+both impossible. It changes the model: train it afresh.
+"""
+
+from __future__ import annotations
+
+from vqdoctor.core.levels import Safety, Stage
+from vqdoctor.core.remedy import Remedy
+
+REMEDY = Remedy(
+    name="normalise-before-vq",
+    stage=Stage.LOSS,
+    safety=Safety.ADVICE,
+    addresses=("VQ202", "VQ301"),
+    how="Put a norm layer before the VQ layer, or compare directions only (cosine codes), so that z_e "
+    "cannot drift away.",
+    code="z_e = F.layer_norm(encoder(x), (dim,))   # over the code dimension, last",
+    doc=__doc__,
+)

@@ -1,0 +1,20 @@
+"""Raise the weight of the VQ loss.
+
+Raise it in small steps and watch the sizes of z_e and of the codes: they should stay within a factor
+of two or three of each other.
+"""
+
+from __future__ import annotations
+
+from vqdoctor.core.levels import Safety, Stage
+from vqdoctor.core.remedy import Remedy
+
+REMEDY = Remedy(
+    name="raise-vq-weight",
+    stage=Stage.LOSS,
+    safety=Safety.ADVICE,
+    addresses=("VQ202",),
+    how="Raise the weight of the VQ loss until z_e stays about as large as the codes; 0.1 to 1 is usual.",
+    code="loss = task + 0.25 * vq",
+    doc=__doc__,
+)

@@ -1,0 +1,26 @@
+"""Bring dead codes back, so that they stay.
+
+Two traps. A threshold of 0.01 on normalised usage is above the fair share 1/K for K = 256 and more,
+and replaces every code at every step; so the threshold is relative, 0.1/K. And a code that is written
+without its EMA sum and count is overwritten by the next update; so all three are written, and the
+optimizer's moments of these rows are cleared. Only codes that are (almost) never chosen move, so the
+outputs hardly change. Stop a few epochs before the end, so that the counts settle.
+"""
+
+from __future__ import annotations
+
+from vqdoctor.core.levels import Safety, Stage
+from vqdoctor.core.remedy import Remedy
+
+REMEDY = Remedy(
+    name="revive-dead-codes",
+    stage=Stage.USAGE,
+    safety=Safety.SAFE,
+    addresses=("VQ304", "VQ501", "VQ502"),
+    how="Move codes that get under a tenth of their fair share onto random encoder outputs, during training.",
+    code="dead = counts / counts.sum() < 0.1 / num_codes   # relative to 1/K\n"
+    "new = z_e[torch.randperm(len(z_e))[: int(dead.sum())]]\n"
+    "fair = counts.mean()\n"
+    "embedding[dead] = new; counts[dead] = fair; ema_sum[dead] = new * fair",
+    doc=__doc__,
+)

@@ -1,0 +1,24 @@
+"""Make copies into codes of their own.
+
+The copies are never chosen, but where they land they take vectors from other codes, so outputs may
+change a little and the model should be trained on. Draw the new places without replacement, from at
+least as many vectors as there are copies; otherwise new copies are made.
+"""
+
+from __future__ import annotations
+
+from vqdoctor.core.levels import Safety, Stage
+from vqdoctor.core.remedy import Remedy
+
+REMEDY = Remedy(
+    name="spread-duplicates",
+    stage=Stage.USAGE,
+    safety=Safety.UNSAFE,
+    addresses=("VQ503",),
+    how="Keep one of each group of equal codes and move the copies onto other encoder outputs.",
+    code="near = torch.cdist(codes, codes) < 1e-3 * codes.std()\n"
+    "copies = near.triu(1).any(0)   # all but the first of each group\n"
+    "codes[copies] = z_e[torch.randperm(len(z_e))[: int(copies.sum())]]\n"
+    "counts[copies] = 1.0; ema_sum[copies] = codes[copies]",
+    doc=__doc__,
+)

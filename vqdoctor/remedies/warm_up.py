@@ -1,0 +1,20 @@
+"""Give the encoder time before the VQ loss pulls.
+
+In the first epochs the encoder's outputs are not worth committing to, and a strong pull to one of a
+few near codes is what starts a collapse. It only makes a difference to a run from the start.
+"""
+
+from __future__ import annotations
+
+from vqdoctor.core.levels import Safety, Stage
+from vqdoctor.core.remedy import Remedy
+
+REMEDY = Remedy(
+    name="warm-up",
+    stage=Stage.SCHEDULE,
+    safety=Safety.SAFE,
+    addresses=("VQ201",),
+    how="Let the weight of the VQ loss grow from 0 to its full value over the first 10 epochs.",
+    code="vq_weight = 0.1 * min(1.0, epoch / 10)\nloss = task + vq_weight * vq",
+    doc=__doc__,
+)
