@@ -1,0 +1,123 @@
+"""The ranking on hand-made findings: roots, symptoms, severities and the plan."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vqdoctor.core.finding import Finding
+from vqdoctor.core.levels import Confidence, Safety, Severity, Stage
+from vqdoctor.core.remedy import Remedy
+from vqdoctor.engine.rank import plan, rank
+
+NOTE, WARNING, ERROR = Severity
+
+
+def finding(code: str, severity: Severity = ERROR, layer: str | None = "vq", **more: Any) -> Finding:
+    return Finding(
+        code=code,
+        name=code.lower(),
+        stage=Stage(int(code[2])),
+        severity=severity,
+        confidence=more.pop("confidence", Confidence.HIGH),
+        layer=layer,
+        message="…",
+        **more,
+    )
+
+
+def checks(**explained_by: tuple[str, ...]) -> Any:
+    return [SimpleNamespace(code=code, explained_by=causes) for code, causes in explained_by.items()]
+
+
+CHECKS = checks(
+    VQ101=("VQ901",),
+    VQ201=("VQ101", "VQ901"),
+    VQ501=("VQ101", "VQ201", "VQ901"),
+    VQ502=("VQ101", "VQ201", "VQ501", "VQ901"),
+    VQ603=(),
+    VQ901=(),
+)
+
+
+def order(findings: list[Finding]) -> list[tuple[str, str | None]]:
+    return [(f.code, f.explained_by) for f in rank(findings, CHECKS)]
+
+
+def test_symptoms_hang_under_their_cause() -> None:
+    found = [finding("VQ501"), finding("VQ502"), finding("VQ101")]
+    assert order(found) == [("VQ101", None), ("VQ501", "VQ101:vq"), ("VQ502", "VQ101:vq")]
+    assert [f.rank for f in rank(found, CHECKS)] == [1, 2, 3]
+
+
+def test_a_symptom_without_cause_is_a_root_and_explains_its_own_symptoms() -> None:
+    assert order([finding("VQ502"), finding("VQ501")]) == [("VQ501", None), ("VQ502", "VQ501:vq")]
+
+
+def test_the_cause_must_be_on_the_same_layer_or_model_wide() -> None:
+    assert order([finding("VQ501", layer="a"), finding("VQ101", layer="b")]) == [
+        ("VQ101", None),
+        ("VQ501", None),
+    ]
+    assert order([finding("VQ501", layer="a"), finding("VQ201", layer=None)]) == [
+        ("VQ201", None),
+        ("VQ501", "VQ201:"),
+    ]
+
+
+def test_a_root_takes_the_worst_severity_of_its_symptoms() -> None:
+    first, second = rank([finding("VQ201", WARNING), finding("VQ501", ERROR)], CHECKS)
+    assert (first.code, first.severity) == ("VQ201", ERROR)
+    assert (second.code, second.severity) == ("VQ501", ERROR)
+    (alone,) = rank([finding("VQ201", WARNING)], CHECKS)
+    assert alone.severity is WARNING
+
+
+def test_a_note_explains_nothing() -> None:
+    assert order([finding("VQ201", NOTE), finding("VQ501")]) == [("VQ501", None), ("VQ201", None)]
+
+
+def test_roots_sort_by_severity_stage_confidence_code() -> None:
+    found = [
+        finding("VQ603", WARNING, layer=None),
+        finding("VQ502", ERROR, layer="b", confidence=Confidence.LOW),
+        finding("VQ501", ERROR, layer="c"),
+        finding("VQ101", WARNING, layer="d"),
+    ]
+    assert [f.code for f in rank(found, CHECKS)] == ["VQ501", "VQ502", "VQ101", "VQ603"]
+
+
+def test_a_non_finite_vq_tensor_comes_before_everything() -> None:
+    found = [finding("VQ101", layer="a"), finding("VQ901", layer="b"), finding("VQ901", layer=None)]
+    ranked = [(f.code, f.layer) for f in rank(found, CHECKS)]
+    assert ranked == [("VQ901", "b"), ("VQ901", None), ("VQ101", "a")]
+
+
+def test_the_input_order_does_not_matter() -> None:
+    found = [finding("VQ502"), finding("VQ501"), finding("VQ201", WARNING), finding("VQ603", WARNING, None)]
+    orders = {tuple(f.code for f in rank(list(p), CHECKS)) for p in itertools.permutations(found)}
+    assert orders == {("VQ201", "VQ501", "VQ502", "VQ603")}
+
+
+def remedy(name: str, stage: int) -> Remedy:
+    return Remedy(name=name, stage=Stage(stage), safety=Safety.ADVICE, addresses=(), how=f"do {name}")
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_the_plan_is_the_roots_remedies_in_stage_order_each_once(swap: bool) -> None:
+    found = [
+        finding("VQ501", layer="b", remedies=("init", "revive")),
+        finding("VQ101", layer="a", remedies=("ste", "init")),
+        finding("VQ603", NOTE, None, remedies=("advice",)),
+        finding("VQ502", layer="a", remedies=("never", "revive"), explained_by="VQ101:a"),
+    ]
+    remedies = [remedy("revive", 5), remedy("ste", 1), remedy("init", 3), remedy("never", 2)]
+    steps = plan(found[::-1] if swap else found, remedies)
+    assert [(s.step, s.remedy, s.codes) for s in steps] == [
+        (1, "ste", ("VQ101",)),
+        (2, "init", ("VQ101", "VQ501")),
+        (3, "revive", ("VQ501",)),
+    ]

@@ -1,0 +1,6 @@
+"""`python -m vqdoctor`."""
+
+from vqdoctor.cli.main import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,131 @@
+"""Running the checks on the evidence: an outcome for every check and layer, so that nothing vanishes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vqdoctor.core.check import CannotJudge, Check, NoEvidence
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.evidence import SOURCES, Evidence, Unavailable
+from vqdoctor.core.finding import Finding, Outcome, Problem
+from vqdoctor.core.levels import Severity
+from vqdoctor.engine.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What the checks said: raw findings, not ranked yet, and all outcomes."""
+
+    findings: tuple[Finding, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+def choose(checks: Sequence[Check], settings: Settings) -> tuple[Check, ...]:
+    """Return the checks that the settings select, with the settings' limits.
+
+    Raises:
+        UserError: if a code, or the beginning of one, names no check, or a limit does not exist.
+    """
+    codes = [check.code for check in checks]
+    unknown = [c for c in (*settings.select, *settings.ignore) if not any(k.startswith(c) for k in codes)]
+    unknown += [code for code in settings.limits if code not in codes]
+    if unknown:
+        raise UserError(f"there is no check {unknown[0]}", f"the checks are {', '.join(codes)}")
+    return tuple(
+        check.with_limits(settings.limits.get(check.code, {}))
+        for check in checks
+        if check.code.startswith(settings.select or "VQ")
+        and not (settings.ignore and check.code.startswith(settings.ignore))
+    )
+
+
+def judge(
+    checks: Sequence[Check],
+    layers: Sequence[str],
+    evidence: Sequence[Evidence],
+    unavailable: Sequence[Unavailable],
+) -> Judgement:
+    """Evaluate every check where it applies; `checks` must be in the order of their codes."""
+    findings: list[Finding] = []
+    outcomes: list[Outcome] = []
+    for check in checks:
+        for layer in _places(check, layers):
+            outcome, found = _evaluate(check, layer, evidence, unavailable, findings)
+            outcomes.append(outcome)
+            findings.extend(found)
+        if check.scope == "layer" and not layers:
+            outcomes.append(
+                Outcome(code=check.code, layer=None, status="skipped", reason="no VQ layer was found")
+            )
+    return Judgement(findings=tuple(findings), outcomes=tuple(outcomes))
+
+
+def _places(check: Check, layers: Sequence[str]) -> tuple[str | None, ...]:
+    return {"layer": (*layers,), "model": (None,), "both": (*layers, None)}[check.scope]
+
+
+def _evaluate(
+    check: Check,
+    layer: str | None,
+    evidence: Sequence[Evidence],
+    unavailable: Sequence[Unavailable],
+    findings: Sequence[Finding],
+) -> tuple[Outcome, list[Finding]]:
+    def outcome(status: str, reason: str | None = None) -> Outcome:
+        return Outcome(code=check.code, layer=layer, status=status, reason=reason)  # type: ignore[arg-type]
+
+    causes = [
+        f
+        for f in findings
+        if f.code in check.meaningless_after and f.layer in (layer, None) and f.severity > Severity.NOTE
+    ]
+    if causes:
+        return outcome("skipped", f"meaningless after {causes[0].code} ({causes[0].name})"), []
+    try:
+        problems = check.judge(_best(check, layer, evidence))
+    except NoEvidence as gap:
+        return outcome("skipped", _why(check, layer, unavailable) or str(gap)), []
+    except CannotJudge as reason:
+        return outcome("skipped", str(reason)), []
+    except Exception as error:  # a check's bug must not look like a pass, nor stop the others
+        return outcome("crashed", f"{type(error).__name__}: {error}"), []
+    found = [_finding(check, layer, problem) for problem in problems]
+    return outcome("found" if found else "passed"), found
+
+
+def _best(check: Check, layer: str | None, evidence: Sequence[Evidence]) -> dict[type[Evidence], Evidence]:
+    """Return, of each kind that the check wants, the evidence nearest to the layer and its best source.
+
+    A check of a single layer falls back to evidence about the whole model.
+    """
+    best: dict[type[Evidence], Evidence] = {}
+    places = (layer, None) if check.scope == "layer" else (layer,)
+    for wanted in check.wants:
+        matching = [e for e in evidence if isinstance(e, wanted.evidence) and e.layer in places]
+        if matching:
+            best[wanted.evidence] = min(
+                matching, key=lambda e: (places.index(e.layer), SOURCES.index(e.source))
+            )
+    return best
+
+
+def _why(check: Check, layer: str | None, unavailable: Iterable[Unavailable]) -> str | None:
+    kinds = [wanted.evidence.kind for wanted in check.wants]
+    gaps = [u for u in unavailable if u.kind in kinds and u.layer in (layer, None)]
+    return min(gaps, key=lambda u: kinds.index(u.kind)).reason if gaps else None
+
+
+def _finding(check: Check, layer: str | None, problem: Problem) -> Finding:
+    return Finding(
+        code=check.code,
+        name=check.name,
+        stage=check.stage,
+        severity=problem.severity,
+        confidence=problem.confidence,
+        layer=layer,
+        message=problem.message,
+        measurements=problem.measurements,
+        remedies=check.remedies,
+        decide_with=problem.decide_with,
+    )

@@ -1,0 +1,88 @@
+"""From findings to a ranking of causes, each with the symptoms that it explains, and to the plan.
+
+A finding is a symptom of a root when its check names the root's code in `explained_by` and both are
+on the same layer, or the root is about the whole model. A note is advice: it explains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from vqdoctor.core.check import Check
+from vqdoctor.core.finding import Finding
+from vqdoctor.core.levels import Severity
+from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.report import PlanStep
+
+NON_FINITE = "VQ901"
+
+
+def rank(findings: Sequence[Finding], checks: Iterable[Check]) -> tuple[Finding, ...]:
+    """Order the findings: roots by weight, each followed by its symptoms, numbered from 1.
+
+    A root takes the worst severity of itself and its symptoms. Roots, and likewise the symptoms
+    of one root, sort by severity (worst first), stage, confidence (surest first), code and layer;
+    a non-finite VQ tensor comes before everything.
+    """
+    causes_of = {check.code: check.explained_by for check in checks}
+    root_of = {id(f): _root(f, findings, causes_of) for f in findings}
+    ordered: list[Finding] = []
+    roots = []
+    for finding in findings:
+        if root_of[id(finding)] is finding:
+            symptoms = [f for f in findings if root_of[id(f)] is finding and f is not finding]
+            worst = max(f.severity for f in (finding, *symptoms))
+            roots.append((finding.replace(severity=worst), symptoms))
+    for root, symptoms in sorted(roots, key=lambda pair: _weight(pair[0])):
+        ordered.append(root)
+        ordered.extend(f.replace(explained_by=root.fingerprint) for f in sorted(symptoms, key=_weight))
+    return tuple(f.replace(rank=i) for i, f in enumerate(ordered, start=1))
+
+
+def _root(finding: Finding, findings: Sequence[Finding], causes_of: Mapping[str, tuple[str, ...]]) -> Finding:
+    """Return the first root among the causes that the finding's check names; itself where there is none."""
+    causes = _causes(finding, findings, causes_of)
+    roots = (cause for cause in causes if not _causes(cause, findings, causes_of))
+    return next(roots, finding)
+
+
+def _causes(
+    finding: Finding, findings: Sequence[Finding], causes_of: Mapping[str, tuple[str, ...]]
+) -> list[Finding]:
+    return [
+        cause
+        for code in causes_of.get(finding.code, ())
+        for cause in findings
+        if cause.code == code
+        and cause is not finding
+        and cause.severity > Severity.NOTE
+        and cause.layer in (finding.layer, None)
+    ]
+
+
+def _weight(finding: Finding) -> tuple[object, ...]:
+    broken_codebook = finding.code == NON_FINITE and finding.layer is not None
+    return (
+        not broken_codebook,
+        -finding.severity,
+        finding.stage,
+        -finding.confidence,
+        finding.code,
+        finding.layer or "",
+    )
+
+
+def plan(findings: Iterable[Finding], remedies: Sequence[Remedy]) -> tuple[PlanStep, ...]:
+    """Return the remedies of the roots (notes aside) in the priority order, each named once."""
+    wanted: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.explained_by is None and finding.severity > Severity.NOTE:
+            for name in finding.remedies:
+                codes = wanted.setdefault(name, [])
+                if finding.code not in codes:
+                    codes.append(finding.code)
+    chosen = [remedy for remedy in remedies if remedy.name in wanted]
+    return tuple(
+        PlanStep(step=i, remedy=r.name, codes=tuple(sorted(wanted[r.name])), how=r.how, code=r.code)
+        for i, r in enumerate(sorted(chosen, key=lambda r: (r.stage, r.name)), start=1)
+    )

@@ -1,0 +1,47 @@
+"""The verdict of a report, and the exit code that a shell gets for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vqdoctor.core.evidence import Evidence, Usage
+from vqdoctor.core.exit_codes import ExitCode
+from vqdoctor.core.finding import Finding
+from vqdoctor.core.levels import Severity
+from vqdoctor.core.report import LayerSummary, Report, Verdict
+
+COLLAPSE = "VQ501"
+
+
+def verdict(
+    findings: Iterable[Finding], layers: Iterable[LayerSummary], evidence: Iterable[Evidence]
+) -> Verdict:
+    """Say in one word how the model is.
+
+    collapsed: VQ501 as an error on any layer; at-risk: any other error or warning; inconclusive:
+    none of these, and there is no layer or the usage of one is known from nowhere; else healthy.
+    """
+    found = list(findings)
+    if any(f.code == COLLAPSE and f.severity is Severity.ERROR for f in found):
+        return "collapsed"
+    if any(f.severity > Severity.NOTE for f in found):
+        return "at-risk"
+    return "inconclusive" if _usage_unknown(layers, evidence) else "healthy"
+
+
+def exit_code(report: Report, fail_on: Severity | None = Severity.ERROR) -> ExitCode:
+    """Return the exit code of a report; `fail_on` None means that no finding fails.
+
+    A crashed check comes before findings, and these come before too little evidence.
+    """
+    if any(outcome.status == "crashed" for outcome in report.outcomes):
+        return ExitCode.INCOMPLETE
+    if fail_on is not None and any(f.severity >= fail_on for f in report.findings):
+        return ExitCode.FINDINGS
+    return ExitCode.INCOMPLETE if _usage_unknown(report.layers, report.evidence) else ExitCode.OK
+
+
+def _usage_unknown(layers: Iterable[LayerSummary], evidence: Iterable[Evidence]) -> bool:
+    names = {layer.name for layer in layers}
+    known = {e.layer for e in evidence if isinstance(e, Usage)}
+    return not names or not names <= known

@@ -1,0 +1,63 @@
+"""Putting a checkpoint's tensors into a model, by name, without torch's own loader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.layouts.view import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What became of a load: keys that the model lacked, and keys that the file lacked."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def load_state(model: torch.nn.Module, entries: Mapping[str, Tensor]) -> Loaded:
+    """Copy the tensors called as the model's own into the model.
+
+    Args:
+        model: freshly built, on the CPU.
+        entries: clean state-dict names to tensors.
+
+    Raises:
+        UserError: if a tensor's shape is not the model's, or no name of the file is in the model.
+    """
+    own = model.state_dict()
+    common = [name for name in own if name in entries]
+    if not common:
+        raise UserError(
+            "the checkpoint and the model have no tensor name in common",
+            f"the model has {_few(own)}; the file has {_few(entries)}",
+        )
+    for name in common:
+        if tuple(own[name].shape) != entries[name].shape:
+            raise UserError(
+                f"{name} is {_shape(entries[name].shape)} in the checkpoint and "
+                f"{_shape(tuple(own[name].shape))} in the model",
+                "build the model with the settings that it was trained with",
+            )
+    with torch.no_grad():
+        for name in common:
+            # read() may hand out a read-only map of the file, which torch must not alias
+            own[name].copy_(torch.from_numpy(np.array(entries[name].read())))
+    return Loaded(
+        missing=tuple(name for name in own if name not in entries),
+        unexpected=tuple(name for name in entries if name not in own),
+    )
+
+
+def _few(names: Mapping[str, object]) -> str:
+    shown = ", ".join(list(names)[:3])
+    return f"{shown}, …" if len(names) > 3 else shown or "none"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"

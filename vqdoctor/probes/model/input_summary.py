@@ -1,0 +1,26 @@
+"""What was fed in: its shape and range, since a wrong normalisation looks like collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vqdoctor.core.evidence import Evidence, InputSummary, Unavailable
+from vqdoctor.probes._input import summarise
+from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.probe import Probe
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield a summary of x; nothing where the task brings its own data."""
+    x = context.arrays.get("x")
+    if x is None:
+        return
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        yield Unavailable(kind=InputSummary.kind, source="batch", reason="x has non-finite values")
+    else:
+        yield summarise("x", x, x, context.arrays.get("y"))
+
+
+PROBE = Probe(kinds=(InputSummary,), measure=measure)

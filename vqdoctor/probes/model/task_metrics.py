@@ -1,0 +1,77 @@
+"""How the model does its task with its codes, without them, and with them tampered with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from vqdoctor.core.evidence import Evidence, TaskMetrics, Unavailable
+from vqdoctor.live.task import Split
+from vqdoctor.live.vectors import rows, unrows
+from vqdoctor.live.watch import Call
+from vqdoctor.metrics.calibration import accuracy, chance_accuracy, expected_calibration_error, softmax
+from vqdoctor.probes.model._context import Change, ModelContext, Scored
+from vqdoctor.probes.probe import Probe
+
+SPLIT: Split = "val"
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield the metrics on the val split, all VQ layers tampered with at once."""
+    base = context.scored.get(SPLIT)
+    seen = context.seen.get(SPLIT)
+    if base is None or not seen:
+        yield Unavailable(kind=TaskMetrics.kind, source="batch", reason="the task serves no val split")
+        return
+    means = {name: layer.z_q_mean for name, layer in seen.items()}
+    context.progress("tampering with the codes")
+    tampered = {how: context.score(SPLIT, change) for how, change in _changes(context.seed, means).items()}
+    bypass, shuffled, mean_code = tampered.values()
+    yield TaskMetrics(
+        source="batch",
+        sample_size=base.samples,
+        split=SPLIT,
+        accuracy=_accuracy(base),
+        bypass_accuracy=_accuracy(bypass),
+        shuffled_accuracy=_accuracy(shuffled),
+        mean_code_accuracy=_accuracy(mean_code),
+        chance_accuracy=None if base.labels is None else chance_accuracy(base.labels),
+        ece=_ece(base),
+        loss=base.loss,
+        bypass_loss=bypass.loss,
+        shuffled_loss=shuffled.loss,
+        mean_code_loss=mean_code.loss,
+    )
+
+
+def _changes(seed: int, means: dict[str, torch.Tensor]) -> dict[str, Change]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def shuffle(_: str, call: Call, axis: int) -> torch.Tensor:
+        assert call.z_q is not None
+        vectors = rows(call.z_q, axis)
+        order = torch.rand(vectors.shape[:2], generator=generator).argsort(dim=1).to(vectors.device)
+        return unrows(vectors.gather(1, order[..., None].expand_as(vectors)), call.z_q.shape, axis)
+
+    def mean(name: str, call: Call, axis: int) -> torch.Tensor:
+        assert call.z_q is not None
+        vectors = rows(call.z_q, axis)
+        return unrows(means[name].to(vectors.dtype).expand_as(vectors).contiguous(), call.z_q.shape, axis)
+
+    return {"bypass": lambda _, call, axis: call.z_e, "shuffled": shuffle, "mean_code": mean}
+
+
+def _accuracy(scored: Scored) -> float | None:
+    if scored.logits is None or scored.labels is None:
+        return None
+    return accuracy(scored.logits, scored.labels)
+
+
+def _ece(scored: Scored) -> float | None:
+    if scored.logits is None or scored.labels is None:
+        return None
+    return expected_calibration_error(softmax(scored.logits), scored.labels)
+
+
+PROBE = Probe(kinds=(TaskMetrics,), measure=measure)
