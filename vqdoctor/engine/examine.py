@@ -120,7 +120,7 @@ def _gather_batch(
         if found.views:
             gathered.miss((*LIVE_KINDS, DataMatch), "batch", "no data was given", "--data BATCH")
         return
-    if any(name == "z_e" or name.partition("/")[0] == "indices" for name in arrays):
+    if any(name.partition("/")[0] in ("z_e", "indices") for name in arrays):
         context = dump.DumpContext(
             views=found.views, arrays=arrays, seed=settings.seed, histogram=settings.histogram
         )

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import special
+from sklearn.metrics import accuracy_score
+
+from vqdoctor.metrics.calibration import accuracy, chance_accuracy, expected_calibration_error, softmax
+
+
+def naive_ece(probabilities, labels):
+    total = 0.0
+    for i in range(15):
+        rows = [
+            (max(p), float(np.argmax(p) == y))
+            for p, y in zip(probabilities, labels, strict=True)
+            if i / 15 < max(p) <= (i + 1) / 15
+        ]
+        if rows:
+            confidence, right = np.mean(rows, axis=0)
+            total += len(rows) / len(labels) * abs(right - confidence)
+    return total
+
+
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(2, 6))
+def test_agrees_with_naive_loops_and_sklearn(seed, rows, classes):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.full(classes, 0.4), size=rows)
+    labels = rng.integers(0, classes, rows)
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(
+        naive_ece(probabilities, labels)
+    )
+    assert accuracy(probabilities, labels) == accuracy_score(labels, probabilities.argmax(1))
+
+
+def test_softmax_is_scipys():
+    logits = np.random.default_rng(0).normal(0, 30, (20, 7))
+    np.testing.assert_allclose(softmax(logits), special.softmax(logits, axis=1), rtol=1e-12)
+
+
+def test_a_calibrated_classifier_has_a_small_error_and_a_boastful_one_a_large():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.5, 1, 20_000)
+    labels = (rng.random(20_000) > p).astype(int)
+    honest = np.stack([p, 1 - p], axis=1)
+    assert expected_calibration_error(honest, labels) < 0.02
+    assert expected_calibration_error(np.eye(2)[honest.argmax(1)], labels) == pytest.approx(0.25, abs=0.02)
+
+
+def test_chance_is_the_share_of_the_largest_class():
+    assert chance_accuracy([3, 3, 1]) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("labels", [[], [0]])
+def test_refuses_rows_without_labels(labels):
+    with pytest.raises(ValueError, match="labels"):
+        expected_calibration_error([[0.5, 0.5], [0.1, 0.9]], labels)

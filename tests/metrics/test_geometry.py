@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import pdist, squareform
+
+from vqdoctor.metrics.geometry import (
+    duplicate_rows,
+    effective_rank,
+    histogram_quantiles,
+    init_box_rows,
+    live_median,
+    live_rows,
+    row_norms,
+    spread,
+)
+
+
+def rows(seed, count, dim):
+    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+
+
+def naive_duplicates(codes, tolerance):
+    near = squareform(pdist(codes.astype(np.float64))) <= tolerance
+    return sum(near[i, :i].any() for i in range(len(codes)))
+
+
+@given(st.integers(0, 10**6), st.integers(0, 12), st.integers(0, 5))
+def test_duplicates_are_those_of_all_pairs(seed, close, equal):
+    rng = np.random.default_rng(seed)
+    codes = rows(seed, 60, 6)
+    codes[40 : 40 + close] = codes[rng.integers(0, 20, close)] + 1e-5 * rng.normal(size=(close, 6))
+    codes[55 : 55 + equal] = codes[3]
+    tolerance = 1e-3 * spread(codes)
+    assert duplicate_rows(codes, tolerance) == naive_duplicates(codes, tolerance) == close + equal
+
+
+def test_all_rows_equal_or_nearly_so():
+    codes = np.ones((500, 8), np.float32)
+    assert duplicate_rows(codes, 0.0) == 499
+    assert duplicate_rows(codes + 1e-6 * rows(0, 500, 8), 1e-3) == 499
+
+
+def test_a_far_offset_does_not_make_duplicates():
+    assert duplicate_rows(rows(0, 300, 4) + 1000, 1e-3) == 0
+
+
+def test_effective_rank_is_that_of_scipys_svd_of_centred_rows():
+    codes = rows(0, 50, 7) * np.array([5, 3, 1, 1, 0.1, 0.1, 0]) + 40
+    power = np.linalg.svd(codes - codes.mean(0), compute_uv=False) ** 2
+    p = power / power.sum()
+    expected = np.exp(-np.sum(p[p > 0] * np.log(p[p > 0])))
+    assert effective_rank(codes.astype(np.float32)) == pytest.approx(expected, rel=1e-4)
+    assert effective_rank(rows(1, 3, 100)) <= 3
+    assert effective_rank(np.full((9, 4), 0.1, np.float32)) == 0
+
+
+def test_live_rows_survive_a_majority_of_blown_up_ones_where_use_is_known():
+    norms = np.array([1.0, 1.2, 0.9, 3e5, 2e5, 4e5, 3e5, 0.0])
+    used = np.array([True, True, True, False, False, False, False, False])
+    assert live_rows(norms, live_median(norms, used)).tolist() == used.tolist()
+
+
+def test_decayed_rows_are_dust_even_as_the_majority():
+    norms = np.array([2.0, 2.5, *[1e-16] * 10])
+    assert live_median(norms) == 2.25
+    assert live_rows(norms, live_median(norms)).sum() == 2
+
+
+def test_spread_and_norms():
+    codes = rows(0, 40, 5) + 3
+    assert row_norms(codes) == pytest.approx(np.linalg.norm(codes, axis=1), rel=1e-6)
+    assert spread(codes) == pytest.approx(np.sqrt(np.mean(np.sum((codes - codes.mean(0)) ** 2, 1))), rel=1e-5)
+
+
+def test_init_box_leaves_out_what_has_decayed():
+    codes = rows(0, 64, 4)
+    codes[:10] = np.random.default_rng(0).uniform(-1 / 64, 1 / 64, (10, 4))
+    codes[10:15] = 0
+    codes[15] = 1e-16
+    assert init_box_rows(codes) == 10
+
+
+def test_quantiles_are_of_the_sorted_counts():
+    counts = np.random.default_rng(0).permutation(97)
+    assert histogram_quantiles(counts, 5) == (0, 24, 48, 72, 96)

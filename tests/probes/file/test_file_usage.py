@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from vqdoctor.core.evidence import Unavailable, Usage
+from vqdoctor.probes.file import usage
+
+HINT = "--data"
+
+
+def saved(model, decay=None, step=None):
+    out = {"model": model.state_dict()}
+    if decay is not None:
+        out["config"] = {"decay": decay, "num_codes": 32}
+    if step is not None:
+        out["step"] = step
+    return out
+
+
+def remembered(model, decay):
+    """The EMA of the true counts, without any start value."""
+    counts = torch.zeros(32, dtype=torch.float64)
+    for votes in model.vq.history:
+        counts = counts * decay + (1 - decay) * votes
+    return counts.numpy()
+
+
+def chosen_in_the_last(model, batches):
+    return int((torch.stack(model.vq.history[-batches:]).sum(0) > 0).sum())
+
+
+@pytest.mark.parametrize(("decay", "steps"), [(0.9, 200), (0.99, 400), (0.995, 200)])
+def test_tells_what_the_ema_of_true_counts_tells(tiny, trained, examine, ask, decay, steps):
+    model = tiny(decay=decay)
+    trained(model, steps)
+    found = ask(usage, examine(saved(model, decay, steps)))
+    truth = remembered(model, decay)
+    assert isinstance(found, Usage)
+    assert found.perplexity == pytest.approx(np.exp(stats.entropy(truth)), rel=1e-3)
+    assert found.perplexity_low <= found.perplexity <= found.perplexity_high
+    assert found.active == np.sum(truth > 0.1 * truth.sum() / 32)
+    window, longer = (chosen_in_the_last(model, round(n / (1 - decay))) for n in (2, 4))
+    assert window <= found.used <= longer  # a code chosen often, a little earlier, still counts
+    assert found.sample_size == pytest.approx(truth.sum(), abs=1)
+    assert found.window == pytest.approx((1 + decay) / (1 - decay))
+    assert found.effective_size == pytest.approx(truth.sum() * found.window, rel=1e-3)
+
+
+@pytest.mark.parametrize("steps", [100, 1000, 4000])
+def test_a_stalled_ema_says_that_it_does_not_know(tiny, examine, ask, steps):
+    model = tiny(decay=0.9999)
+    votes = torch.zeros(32)
+    votes[:3] = 20.0
+    for _ in range(steps):
+        model.vq.ema_cluster_size.mul_(0.9999).add_(votes, alpha=1e-4)
+    known = ask(usage, examine(saved(model, 0.9999, steps)))
+    bare = ask(usage, examine(saved(model)))
+    for gap in (known, bare):
+        assert isinstance(gap, Unavailable) and gap.kind == "usage"
+        assert "not converged" in gap.reason and gap.hint.startswith(HINT)
+    assert f"{0.9999**steps:.0%}" in known.reason
+    assert "29 codes still share" in bare.reason
+
+
+def test_a_record_that_contradicts_the_counts_is_not_believed(tiny, trained, examine, ask):
+    model = tiny(decay=0.9)
+    trained(model, 200)
+    found = ask(usage, examine(saved(model, 0.9999, 200)))  # the recorded decay is that of something else
+    assert isinstance(found, Usage)
+    assert found.perplexity == pytest.approx(np.exp(stats.entropy(remembered(model, 0.9))), rel=0.01)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 2.5])
+def test_constant_counts_were_never_written(tiny, examine, ask, value):
+    gap = ask(usage, examine(saved(tiny(start=value), 0.9, 500)))
+    assert isinstance(gap, Unavailable)
+    assert f"never written: all stand at {value:g}" in gap.reason
+
+
+def test_counts_that_start_at_zero_need_nothing_taken_out(make_view):
+    counts = np.array([3.0, 1.0, 0.0, 0.0])
+    np.testing.assert_array_equal(
+        usage._votes(make_view(np.eye(4), counts, start_count=0.0), start_weight=0.3), counts
+    )
+
+
+def test_codes_that_a_revival_has_just_set_are_not_in_use(make_view):
+    votes = usage._votes(make_view(np.eye(5), [9.0, 7.5, 2.0, 2.0, 2.0], start_count=1.0), None)
+    assert votes.tolist() == [9.0, 7.5, 0, 0, 0]
+
+
+def test_what_is_left_of_the_start_goes_even_where_nothing_is_recorded(make_view):
+    votes = usage._votes(make_view(np.eye(4), [5.01, 2.01, 0.01, 0.01], start_count=1.0), None)
+    np.testing.assert_allclose(votes, [5, 2, 0, 0], atol=1e-6)
+
+
+def test_smoothing_that_is_written_back_makes_no_code_used(make_view):
+    decay, epsilon = 0.99, 1e-5
+    counts = np.zeros(64)
+    votes = np.r_[np.full(8, 32.0), np.zeros(56)]
+    for _ in range(3000):
+        counts = counts * decay + (1 - decay) * votes
+        counts = (counts + epsilon) / (counts.sum() + 64 * epsilon) * counts.sum()
+    view = make_view(np.eye(64), counts, start_count=0.0, smoothing=epsilon)
+    kept = usage._votes(view, decay**3000)
+    assert np.sum(kept > usage._least_vote(view, kept, decay)) == 8
+
+
+def test_broken_counts_and_codebooks_are_gaps(tiny, trained, examine, ask):
+    model = tiny()
+    trained(model, 60)
+    model.vq.ema_cluster_size[3] = float("nan")
+    assert ask(usage, examine(saved(model))).reason == "EMA counts have non-finite values"
+    model.vq.embedding[3] = float("nan")
+    assert ask(usage, examine(saved(model))).reason == "codebook has non-finite values"
+
+
+def test_the_histogram_comes_on_request(tiny, trained, examine, ask):
+    model = tiny()
+    trained(model, 100)
+    assert ask(usage, examine(saved(model, 0.9, 100))).histogram == ()
+    full = ask(usage, examine(saved(model, 0.9, 100), histogram=True))
+    assert len(full.histogram) == 32 and full.count_quantiles[-1] == max(full.histogram)

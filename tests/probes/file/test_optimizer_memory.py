@@ -1,0 +1,194 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vqdoctor.core.evidence import OptimizerMemory, Unavailable
+from vqdoctor.probes.file import optimizer_memory
+from vqdoctor.probes.file._optimizer import align
+
+
+def by_hand(model, optimizer, part):
+    """Root mean square of the bias-corrected second moments, straight from the live optimizer."""
+    squares = []
+    for parameter in getattr(model, part).parameters():
+        state = optimizer.state.get(parameter)
+        corrected = (
+            state["exp_avg_sq"] / (1 - 0.999 ** state["step"]) if state else torch.zeros_like(parameter)
+        )
+        squares.append(corrected.flatten())
+    return math.sqrt(torch.cat(squares).mean())
+
+
+@pytest.fixture
+def memory(examine, ask):
+    def memory(model, *optimizers, layer="vq"):
+        states = {f"optimizer{i}": o.state_dict() for i, o in enumerate(optimizers)}
+        return ask(optimizer_memory, examine({"model": model.state_dict(), **states}), layer)
+
+    return memory
+
+
+def encoder_then_rest(model):
+    return [{"params": model.encoder.parameters()}, {"params": model.decoder.parameters(), "lr": 1e-2}]
+
+
+def with_and_without_decay(model):
+    biases = [p for p in model.parameters() if p.ndim == 1]
+    return [{"params": [p for p in model.parameters() if p.ndim > 1]}, {"params": biases}]
+
+
+@pytest.mark.parametrize("groups", [None, encoder_then_rest])
+@pytest.mark.parametrize("ste", [True, False])
+def test_is_what_the_live_optimizer_holds(tiny, trained, memory, groups, ste):
+    model = tiny(ste=ste)
+    optimizer = trained(model, 40, groups=groups)
+    found = memory(model, optimizer)
+    assert found.before_gradient == pytest.approx(by_hand(model, optimizer, "encoder"), rel=1e-5)
+    assert found.after_gradient == pytest.approx(by_hand(model, optimizer, "decoder"), rel=1e-5)
+    assert found.ratio == pytest.approx(found.before_gradient / found.after_gradient)
+    assert (found.parameters, found.sample_size, found.codebook_listed) == (10, 10, False)
+
+
+def test_a_cut_encoder_shows_in_the_ratio(tiny, trained, memory):
+    healthy, cut = tiny(), tiny(ste=False)
+    ratios = [memory(m, trained(m, 40, weight=0.01)).ratio for m in (healthy, cut)]
+    assert ratios[1] < 0.02 * ratios[0]
+
+
+def test_an_encoder_without_any_state_never_had_a_gradient(tiny, trained, memory):
+    model = tiny(ste=False)
+    optimizer = trained(model, 40, weight=0.0)
+    for parameter in model.encoder.parameters():
+        optimizer.state.pop(parameter, None)
+    found = memory(model, optimizer)
+    assert (found.before_gradient, found.ratio, found.sample_size) == (0.0, 0.0, 4)
+
+
+def test_groups_out_of_the_models_order_align_by_group_or_not_at_all(tiny, trained, memory):
+    model = tiny()
+    optimizer = trained(model, 40, groups=with_and_without_decay)
+    found = memory(model, optimizer)
+    if isinstance(found, OptimizerMemory):
+        assert found.before_gradient == pytest.approx(by_hand(model, optimizer, "encoder"), rel=1e-5)
+    else:
+        assert "several ways" in found.reason
+
+
+def test_two_optimizers_and_names(tiny, trained, memory):
+    model = tiny()
+    first = torch.optim.Adam([(f"module.{n}", p) for n, p in model.named_parameters() if "encoder" in n])
+    second = torch.optim.Adam([(n, p) for n, p in model.named_parameters() if "decoder" in n])
+    scores, vq_loss = model(torch.randn(64, 8))
+    (scores.square().mean() + vq_loss).backward()
+    first.step()
+    second.step()
+    found = memory(model, second, first)
+    both = {**first.state, **second.state}
+    joint = type("Joint", (), {"state": both})
+    assert found.before_gradient == pytest.approx(by_hand(model, joint, "encoder"), rel=1e-5)
+    assert found.after_gradient == pytest.approx(by_hand(model, joint, "decoder"), rel=1e-5)
+
+
+class GradientCodebook(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(8, 4)
+        self.vq = nn.Module()
+        self.vq.embedding = nn.Embedding(16, 4)
+        self.decoder = nn.Linear(4, 4)
+
+    def step(self, optimizer, rows):
+        z = self.encoder(torch.randn(32, 8))
+        q = self.vq.embedding(torch.randint(0, rows, (32,)))
+        optimizer.zero_grad()
+        (self.decoder(z + (q - z).detach()).square().mean() + (q - z.detach()).square().mean()).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("rows", [1, 5, 16])
+def test_rows_that_were_never_chosen(memory, rows):
+    torch.manual_seed(0)
+    model = GradientCodebook()
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.03)
+    for _ in range(30):
+        model.step(optimizer, rows)
+    found = memory(model, optimizer)
+    assert found.codebook_listed and found.codebook_has_state
+    assert found.codebook_untouched_rows == 16 - rows
+    assert found.weight_decay == 0.03
+
+
+def test_a_codebook_that_is_listed_without_state_never_had_a_gradient(memory):
+    model = GradientCodebook()
+    optimizer = torch.optim.Adam(model.parameters())
+    model.step(optimizer, 4)
+    del optimizer.state[model.vq.embedding.weight]
+    found = memory(model, optimizer)
+    assert (found.codebook_listed, found.codebook_has_state) == (True, False)
+    assert found.codebook_untouched_rows is None
+
+
+def test_gaps_say_why(tiny, trained, memory):
+    model = tiny()
+    nothing = memory(model)
+    assert isinstance(nothing, Unavailable)
+    assert nothing.reason == "the file has no optimizer state" and "state_dict" in nothing.hint
+    assert "no second moments" in memory(model, trained(model, 5, optimizer=momentum)).reason
+    stranger = nn.Linear(77, 3)
+    optimizer = torch.optim.Adam(stranger.parameters())
+    stranger(torch.randn(2, 77)).sum().backward()
+    optimizer.step()
+    assert "do not fit" in memory(model, optimizer).reason
+    broken = trained(model, 5)
+    broken.state[model.encoder[0].weight]["exp_avg_sq"][0, 0] = float("inf")
+    assert "non-finite" in memory(model, broken).reason
+
+
+def momentum(parameters, lr):
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9)
+
+
+def test_the_whole_file_is_summed_up(tiny, trained, memory):
+    model = tiny()
+    assert memory(model, layer=None).parameters == 0
+    found = memory(model, trained(model, 3), layer=None)
+    assert (found.parameters, found.sample_size) == (10, 10)
+
+
+def test_alignment_is_that_of_all_embeddings():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        entries = [(int(n),) for n in rng.integers(0, 3, 6)]
+        slots = [None if n == 3 else (int(n),) for n in rng.integers(0, 4, rng.integers(1, 5))]
+        every = list(embeddings(slots, entries, 0))
+        expected = ([min(c) for c in zip(*every, strict=True)], [max(c) for c in zip(*every, strict=True)])
+        assert align(slots, entries) == (expected if every else None)
+
+
+def embeddings(slots, entries, start):
+    if not slots:
+        yield []
+        return
+    for at in range(start, len(entries)):
+        if slots[0] in (None, entries[at]):
+            for rest in embeddings(slots[1:], entries, at + 1):
+                yield [at, *rest]
+
+
+def test_another_layers_codebook_is_neither_before_nor_after(examine, ask):
+    torch.manual_seed(0)
+    levels = nn.ModuleList(nn.ModuleDict({"codebook": nn.Embedding(16, 4)}) for _ in range(2))
+    in_order = nn.ModuleDict({"encoder": nn.Linear(8, 4), "quantizers": levels, "head": nn.Linear(4, 4)})
+    optimizer = torch.optim.Adam(in_order.parameters())
+    for parameter in in_order.parameters():
+        parameter.grad = torch.full_like(parameter, 1000.0 if parameter.shape == (16, 4) else 2.0)
+    optimizer.step()
+    context = examine({"model": in_order.state_dict(), "optimizer": optimizer.state_dict()})
+    assert len(context.views) == 2
+    for view in context.views:
+        found = ask(optimizer_memory, context, view.name)
+        assert (found.before_gradient, found.after_gradient) == pytest.approx((2.0, 2.0), rel=1e-5)
+        assert found.codebook_listed and found.codebook_untouched_rows == 0

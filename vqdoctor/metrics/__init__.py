@@ -1,0 +1,1 @@
+"""Numbers from arrays, with numpy alone: usage, perplexity, calibration, information, geometry, match."""

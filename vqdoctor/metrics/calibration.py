@@ -1,0 +1,68 @@
+"""Accuracy, and whether a classifier is as sure as it is right."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from vqdoctor.metrics.entropy import Floats
+
+BINS = 15
+
+
+def softmax(logits: ArrayLike) -> Floats:
+    """Return the class probabilities [N, C] of `logits` [N, C], in float64.
+
+    >>> softmax([[1000.0, 1000.0]]).tolist()
+    [[0.5, 0.5]]
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+
+def accuracy(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Return the share of the rows of `scores` [N, C] whose largest entry is at `labels` [N].
+
+    >>> accuracy([[0.9, 0.1], [0.8, 0.2]], [0, 1])
+    0.5
+    """
+    scores, labels = _checked(scores, labels)
+    return float(np.mean(scores.argmax(axis=1) == labels))
+
+
+def chance_accuracy(labels: ArrayLike) -> float:
+    """Return the share of the most frequent label: what a guess without any code gets.
+
+    >>> chance_accuracy([0, 0, 0, 1])
+    0.75
+    """
+    counts = np.unique(np.asarray(labels), return_counts=True)[1]
+    return float(counts.max() / counts.sum())
+
+
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> float:
+    """Return the L1 expected calibration error Σ bᵢ |accᵢ − confᵢ| over uniform bins (lower, upper].
+
+    Confidence is the largest probability of a row [N, C]; bᵢ is the share of rows in bin i. Formula:
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
+
+    Raises:
+        ValueError: if there are no rows, or the numbers of rows differ.
+
+    >>> round(expected_calibration_error([[0.8, 0.2], [0.8, 0.2]], [0, 1]), 3)
+    0.3
+    """
+    probabilities, labels = _checked(probabilities, labels)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    where = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap = np.bincount(where, weights=right - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(labels))
+
+
+def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
+    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if scores.ndim != 2 or labels.shape != scores.shape[:1] or not len(labels):
+        raise ValueError(f"scores {scores.shape} and labels {labels.shape}: expected [N, C] and [N], N > 0")
+    return scores, labels

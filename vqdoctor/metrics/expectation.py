@@ -1,0 +1,34 @@
+"""What a perfectly even codebook would show on a sample of this size: the baseline of any usage."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def expected_used(num_codes: int, vectors: float) -> float:
+    """Return K (1 − (1 − 1/K)^N): codes that N even, independent draws choose at least once.
+
+    >>> round(expected_used(256, 256), 1), round(expected_used(256, 1024), 1)
+    (162.0, 251.3)
+    """
+    if num_codes == 1:
+        return float(vectors > 0)
+    return num_codes * -math.expm1(vectors * math.log1p(-1 / num_codes))
+
+
+def expected_active(num_codes: int, vectors: int, active_share: float) -> float:
+    """Return K · P(count > active_share · N / K), where count is Binomial(N, 1/K).
+
+    >>> round(expected_active(256, 256, 0.1), 1)  # on one vector a code, active is just used
+    162.0
+    """
+    if num_codes == 1:
+        return float(vectors > 0 and active_share < 1)
+    most = min(math.floor(active_share * vectors / num_codes), vectors)
+    # log P(count = j) by the ratio (N − j + 1) / j · p / (1 − p) of neighbouring terms.
+    j = np.arange(1, most + 1, dtype=np.float64)
+    steps = np.log((vectors - j + 1) / j) - math.log(num_codes - 1)
+    logs = vectors * math.log1p(-1 / num_codes) + np.concatenate(([0.0], np.cumsum(steps)))
+    return num_codes * max(0.0, 1.0 - float(np.exp(logs).sum()))

@@ -1,0 +1,199 @@
+"""The dumped arrays, brought into one form: vectors [N, D] and indices [N], each with its sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.evidence import Unavailable
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.geometry import Rows
+from vqdoctor.metrics.match import Assignment, nearest, unit
+from vqdoctor.probes._rows import is_unit, live_mask
+
+AnyArray = NDArray[Any]
+Z_E = "z_e"
+INDICES = "indices"
+
+
+class Missing(Exception):
+    """What was asked for is not in the dump; carries the reason and the hint."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        self.reason = reason
+        self.hint = hint
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Vectors:
+    """Finite z_e of one layer.
+
+    Attributes:
+        rows: float32 [N, D]; of norm one where the codebook is a cosine codebook.
+        groups: the sample that each comes from, int64 [N]; None where the dump is flat.
+        found: their nearest codes, and each code's nearest vector.
+    """
+
+    rows: Rows
+    groups: NDArray[np.int64] | None
+    found: Assignment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indices:
+    """Code indices of one layer: int64 [N], and the sample of each; None where the dump is flat."""
+
+    codes: NDArray[np.int64]
+    groups: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DumpContext:
+    """VQ layers, and arrays that were dumped beside them.
+
+    `z_e` is [N, D], or has samples first and D on any other axis: [B, T, D], [B, D, T], [B, D, H, W].
+    `indices` has any shape, samples first. With several layers, arrays are named "z_e/LAYER" and
+    "indices/LAYER", or `indices` has one axis of that many layers.
+
+    Attributes:
+        views: the VQ layers.
+        arrays: the dumped arrays by name.
+        seed: seed of everything that is drawn.
+        active_share: the multiple of 1/K above which a code is active.
+        histogram: whether the full counts go into the evidence.
+    """
+
+    views: tuple[QuantizerView, ...]
+    arrays: Mapping[str, AnyArray]
+    seed: int = 0
+    active_share: float = 0.1
+    histogram: bool = False
+    _vectors: dict[str, Vectors | Missing] = field(default_factory=dict, init=False, repr=False)
+
+    def gap(self, kind: str, view: QuantizerView, missing: Missing) -> Unavailable:
+        """Return the `Unavailable` of `kind` on that layer."""
+        return Unavailable(
+            kind=kind, layer=view.name, source="batch", reason=missing.reason, hint=missing.hint
+        )
+
+    def z_e_key(self, view: QuantizerView) -> str:
+        """Return the name of the layer's z_e.
+
+        Raises:
+            Missing: if there is none, or none that is surely this layer's.
+        """
+        own = f"{Z_E}/{view.name}"
+        if own in self.arrays:
+            return own
+        if Z_E not in self.arrays:
+            raise Missing("the batch holds no z_e for this layer", f"add {own if self._several else Z_E}")
+        if self._several:
+            raise Missing(f"{len(self.views)} VQ layers share one z_e", f"name it {own}")
+        return Z_E
+
+    @property
+    def _several(self) -> bool:
+        return len(self.views) > 1
+
+    def raw_rows(self, view: QuantizerView) -> tuple[Rows, NDArray[np.int64] | None]:
+        """Return the layer's z_e as float32 [N, D], finite or not, and the sample of each vector.
+
+        Raises:
+            Missing: if there is none, or two of its axes might be D.
+            UserError: if it does not fit the codebook.
+        """
+        key = self.z_e_key(view)
+        array = self.arrays[key]
+        if array.dtype.kind not in "fiu" or not array.size:
+            raise UserError(f"{key}: {array.dtype} {array.shape} holds no real numbers")
+        flat = array.ndim == 2
+        axis = _axis(key, array.shape, view.dim, f"codes of dimension {view.dim}", first=0 if flat else 1)
+        if flat and axis == 0:
+            raise UserError(f"{key}: its shape {array.shape} is [D, N]", "transpose it to [N, D]")
+        channels_last = np.moveaxis(array, axis, -1).reshape(-1, view.dim)
+        rows: Rows = np.ascontiguousarray(channels_last, dtype=np.float32)
+        return rows, None if flat else _samples(len(array), len(rows))
+
+    def vectors(self, view: QuantizerView) -> Vectors:
+        """Return the layer's z_e, assigned to its codes.
+
+        Raises:
+            Missing: if there is none, or it or the codebook is not finite.
+            UserError: if it does not fit the codebook.
+        """
+        if view.name not in self._vectors:
+            try:
+                self._vectors[view.name] = self._assigned(view)
+            except Missing as missing:
+                self._vectors[view.name] = missing
+        known = self._vectors[view.name]
+        if isinstance(known, Missing):
+            raise known
+        return known
+
+    def _assigned(self, view: QuantizerView) -> Vectors:
+        rows, groups = self.raw_rows(view)
+        if not np.isfinite(view.codebook).all():
+            raise Missing("codebook has non-finite values")
+        if not np.isfinite(rows).all():
+            raise Missing("z_e has non-finite values")
+        norms, _, live = live_mask(view)
+        if is_unit(norms, live):
+            rows = unit(rows)
+        return Vectors(rows=rows, groups=groups, found=nearest(rows, view.codebook))
+
+    def indices(self, view: QuantizerView) -> Indices | None:
+        """Return the layer's dumped code indices; None where the dump holds none.
+
+        Raises:
+            Missing: if several layers share an array in which theirs cannot be told.
+            UserError: if they are not whole numbers from 0 to K − 1.
+        """
+        key = f"{INDICES}/{view.name}"
+        array = self.arrays.get(key)
+        if array is None:
+            key, array = INDICES, self.arrays.get(INDICES)
+            if array is not None and self._several:
+                array = self._level(array, view)
+        if array is None:
+            return None
+        if array.dtype.kind not in "iu" or not array.size:
+            raise UserError(f"{key}: {array.dtype} {array.shape} holds no code indices", "save them as int64")
+        codes = array.reshape(-1).astype(np.int64)
+        if codes.min() < 0 or codes.max() >= view.num_codes:
+            raise UserError(
+                f"{key}: values from {codes.min()} to {codes.max()}, where {view.name} has codes 0 to "
+                f"{view.num_codes - 1}",
+                "leave out padding, and check that batch and checkpoint belong together",
+            )
+        return Indices(codes=codes, groups=_samples(len(array), codes.size) if array.ndim > 1 else None)
+
+    def _level(self, array: AnyArray, view: QuantizerView) -> AnyArray:
+        """The slice of one of several layers, which have an axis of their own."""
+        levels = len(self.views)
+        axis = _axis(INDICES, array.shape, levels, f"{levels} VQ layers", first=1)
+        level: AnyArray = np.take(array, self.views.index(view), axis=axis)
+        return level
+
+
+def _axis(key: str, shape: tuple[int, ...], length: int, what: str, first: int) -> int:
+    """Return the one axis, from `first` on, that has that length; the last wins over axis 0."""
+    fitting = [axis for axis in range(first, len(shape)) if shape[axis] == length]
+    if len(shape) == 2 and fitting and fitting[-1] == 1:
+        return 1
+    if not fitting:
+        raise UserError(f"{key}: no axis of its shape {shape} fits {what}", f"save it as [N, {length}]")
+    if len(fitting) > 1:
+        axes = " and ".join(str(axis) for axis in fitting)
+        raise Missing(f"axes {axes} of {key} {shape} both fit {what}", f"save it as [N, {length}]")
+    return fitting[0]
+
+
+def _samples(samples: int, vectors: int) -> NDArray[np.int64]:
+    return np.repeat(np.arange(samples), vectors // samples)

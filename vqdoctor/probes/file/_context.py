@@ -1,0 +1,70 @@
+"""What the file's probes are given, and what they share: the training record, live rows, decay, updates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from vqdoctor.checkpoint import Checkpoint
+from vqdoctor.core.evidence import TrainingRecord, Unavailable
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.probes.file._optimizer import SavedOptimizer, saved_optimizers
+from vqdoctor.probes.file._record import read_record
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FileContext:
+    """A checkpoint, the VQ layers found in it, and what was asked for.
+
+    Attributes:
+        checkpoint: the opened file.
+        views: its VQ layers.
+        seed: seed of everything that is drawn.
+        active_share: the multiple of 1/K above which a code is active.
+        histogram: whether the full counts go into the evidence.
+        verify: whether every value is looked at, not samples.
+    """
+
+    checkpoint: Checkpoint
+    views: tuple[QuantizerView, ...]
+    seed: int = 0
+    active_share: float = 0.1
+    histogram: bool = False
+    verify: bool = False
+
+    @cached_property
+    def optimizers(self) -> tuple[SavedOptimizer, ...]:
+        """The optimizer states in the file, nearest to the root first."""
+        return saved_optimizers(self.checkpoint.tree)
+
+    @cached_property
+    def record(self) -> TrainingRecord:
+        """What the file records of its training."""
+        return read_record(self.checkpoint.tree, self.optimizers)
+
+    @cached_property
+    def start_weight(self) -> float | None:
+        """d^t, the weight that the EMA's start values still have; None where d or t is not recorded."""
+        decay, updates = self.record.decay, self.record.updates
+        return None if decay is None or updates is None else float(decay**updates)
+
+    @cached_property
+    def _finite(self) -> dict[str, bool]:
+        return {view.name: bool(np.isfinite(view.codebook).all()) for view in self.views}
+
+    def readable(self, kind: str) -> Iterator[QuantizerView | Unavailable]:
+        """Yield each layer, or, where its codebook holds NaN or infinity, why `kind` cannot be had."""
+        for view in self.views:
+            if self._finite[view.name]:
+                yield view
+            else:
+                yield self.gap(kind, view, "codebook has non-finite values")
+
+    def gap(self, kind: str, view: QuantizerView | None, reason: str, hint: str = "") -> Unavailable:
+        """Return the `Unavailable` of `kind` on that layer."""
+        return Unavailable(
+            kind=kind, layer=view.name if view else None, source="checkpoint", reason=reason, hint=hint
+        )

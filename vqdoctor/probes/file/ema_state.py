@@ -1,0 +1,73 @@
+"""The EMA counts and sums beside the codebook: written, forgotten their start, in agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vqdoctor.core.evidence import EmaState, Evidence, Unavailable
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.entropy import Floats
+from vqdoctor.metrics.geometry import row_norms
+from vqdoctor.probes._rows import RARE, chosen_lately, live_mask, never_written
+from vqdoctor.probes.file._context import FileContext
+from vqdoctor.probes.probe import Probe
+
+
+def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
+    """Yield each layer's EMA state."""
+    for view in context.readable(EmaState.kind):
+        yield view if isinstance(view, Unavailable) else _state(context, view)
+
+
+def _state(context: FileContext, view: QuantizerView) -> EmaState | Unavailable:
+    if view.counts is None:
+        return context.gap(EmaState.kind, view, "the layer stores no EMA counts")
+    if not np.isfinite(view.counts).all():
+        return context.gap(EmaState.kind, view, "EMA counts have non-finite values")
+    counts = view.counts.astype(np.float64)
+    gaps = _disagreement(view)
+    return EmaState(
+        layer=view.name,
+        source="checkpoint",
+        sample_size=len(counts),
+        total=float(counts.sum()),
+        count_min=float(counts.min()),
+        count_max=float(counts.max()),
+        never_written=never_written(view.counts),
+        zero_counts=int(np.sum(counts <= RARE * counts.mean())),
+        decay=context.record.decay,
+        updates=context.record.updates,
+        start_weight=context.start_weight,
+        sums_disagreement=float(np.median(gaps)) if gaps.size else None,
+        worst_disagreement=float(gaps.max()) if gaps.size else None,
+        compared_rows=len(gaps),
+    )
+
+
+def _disagreement(view: QuantizerView) -> Floats:
+    """|E − S/c| / |E| of the live codes, under the layout's smoothing or none, whichever agrees.
+
+    Libraries divide by (c + ε) / (N + K ε) · N; some store the counts already smoothed. Codes that
+    are rarely chosen are left out: there the smoothing decides, and health differs by several times.
+    """
+    used = chosen_lately(view.counts)
+    if view.sums is None or view.counts is None or used is None or not np.isfinite(view.sums).all():
+        return np.zeros(0)
+    compared = used & live_mask(view)[2]
+    if not compared.any():
+        return np.zeros(0)
+    counts = view.counts.astype(np.float64)
+    total, epsilon = counts.sum(), view.smoothing
+    smoothed = (counts + epsilon) / (total + len(counts) * epsilon) * total
+    codes, sums = view.codebook[compared].astype(np.float64), view.sums[compared].astype(np.float64)
+    norms = row_norms(view.codebook[compared])
+    by_rule = [
+        np.linalg.norm(codes - sums / divisor[compared, None], axis=1) / norms
+        for divisor in (smoothed, counts)
+    ]
+    return min(by_rule, key=lambda gaps: float(np.median(gaps)))
+
+
+PROBE = Probe(kinds=(EmaState,), measure=measure)

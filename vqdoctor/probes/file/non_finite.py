@@ -1,0 +1,72 @@
+"""NaN and infinity: the VQ tensors whole, the rest of the file in samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqdoctor.checkpoint import LazyTensor
+from vqdoctor.core.evidence import Evidence, NonFinite, Unavailable
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.probes.file._context import FileContext
+from vqdoctor.probes.probe import Probe
+
+_SAMPLE = 4096
+_BLOCK = 1 << 20
+_NAMED = 16
+
+
+def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
+    """Yield what each layer's tensors hold, and what the rest of the file does."""
+    for view in context.views:
+        yield _count(_vq_arrays(view), layer=view.name, sampled=False)
+    vq_keys = {key for view in context.views for key in view.keys.values()}
+    rest = {key: tensor for key, tensor in context.checkpoint.tensors.items() if key not in vq_keys}
+    yield _count(_values(rest.values(), context.verify), layer=None, sampled=not context.verify)
+
+
+def _count(parts: Iterable[tuple[str, NDArray[Any]]], layer: str | None, sampled: bool) -> NonFinite:
+    looked_at = nan = inf = 0
+    bad: dict[str, None] = {}  # ordered, and each key once
+    for key, values in parts:
+        looked_at += values.size
+        nans, infs = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+        nan, inf = nan + nans, inf + infs
+        if nans or infs:
+            bad[key] = None
+    return NonFinite(
+        layer=layer,
+        source="checkpoint",
+        sample_size=looked_at,
+        tensors=tuple(bad)[:_NAMED],
+        tensor_count=len(bad),
+        nan=nan,
+        inf=inf,
+        sampled=sampled,
+    )
+
+
+def _vq_arrays(view: QuantizerView) -> Iterator[tuple[str, NDArray[Any]]]:
+    for role, values in (("codebook", view.codebook), ("counts", view.counts), ("sums", view.sums)):
+        if values is not None:
+            yield view.keys.get(role, role), values
+
+
+def _values(tensors: Iterable[LazyTensor], whole: bool) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the floating-point values of each tensor: a sample, or all of them in blocks."""
+    for tensor in tensors:
+        values = tensor.read() if whole else tensor.sample(_SAMPLE)
+        if values.dtype.kind not in "fc":
+            continue
+        if not values.flags.c_contiguous:
+            yield tensor.key, values
+            continue
+        flat = values.reshape(-1)
+        for start in range(0, flat.size, _BLOCK):
+            yield tensor.key, flat[start : start + _BLOCK]
+
+
+PROBE = Probe(kinds=(NonFinite,), measure=measure)

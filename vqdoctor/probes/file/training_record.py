@@ -1,0 +1,21 @@
+"""Which weights, decay, epochs and rates the file records of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vqdoctor.core.evidence import Evidence, TrainingRecord, Unavailable
+from vqdoctor.probes.file._context import FileContext
+from vqdoctor.probes.probe import Probe
+
+
+def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
+    """Yield the record; where nothing was found, say so instead of an empty one."""
+    if context.record.sample_size:
+        yield context.record
+    else:
+        hint = "save epoch, step and config (vq_weight, commitment_weight, decay, batch_size) with the model"
+        yield context.gap(TrainingRecord.kind, None, "the file records no setting of its training", hint)
+
+
+PROBE = Probe(kinds=(TrainingRecord,), measure=measure)

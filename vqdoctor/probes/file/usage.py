@@ -1,0 +1,138 @@
+"""Usage as the EMA counts remember it: only where they have forgotten the values that they started from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vqdoctor.core.evidence import Evidence, Unavailable, Usage
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.entropy import Floats, plug_in_entropy
+from vqdoctor.metrics.expectation import expected_active, expected_used
+from vqdoctor.metrics.geometry import histogram_quantiles
+from vqdoctor.metrics.perplexity import ema_interval
+from vqdoctor.probes._rows import RARE, never_written
+from vqdoctor.probes.file._context import FileContext
+from vqdoctor.probes.probe import Probe
+
+_FORGOTTEN = 0.05
+"""Under this weight the start values no longer matter."""
+_TOO_FRESH = 0.5
+"""Above this d^t the first update still counts more than half as much as the last one: the counts
+average over the whole training, its start included, and say little about the codebook as it is."""
+_TIED = 1e-6
+"""Codes that are never chosen go through the same arithmetic, to the last bits."""
+_HINT = "--data FILE with z_e or indices, or with x and a task"
+
+
+class _Unknown(Exception):
+    """The counts do not tell the usage; the message is the reason."""
+
+
+def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
+    """Yield each layer's usage, or why its counts do not tell it."""
+    for view in context.readable(Usage.kind):
+        if isinstance(view, Unavailable):
+            yield view
+            continue
+        try:
+            yield _usage(context, view, _votes(view, context.start_weight))
+        except _Unknown as reason:
+            yield context.gap(Usage.kind, view, str(reason), _HINT)
+
+
+def _votes(view: QuantizerView, start_weight: float | None) -> Floats:
+    """Return the counts [K] without what remains of their start value.
+
+    A count never falls under c₀ · d^t, so the smallest one bounds what remains, whatever the file
+    records or leaves out.
+
+    Raises:
+        _Unknown: if the counts are missing, broken, never written, or too close to their start.
+    """
+    if view.counts is None:
+        raise _Unknown("the layer stores no EMA counts")
+    if not np.isfinite(view.counts).all():
+        raise _Unknown("EMA counts have non-finite values")
+    if never_written(view.counts):
+        raise _Unknown(f"EMA counts were never written: all stand at {view.counts[0]:g}")
+    counts = view.counts.astype(np.float64)
+    least = float(counts.min())
+    if least < 0:
+        raise _Unknown("EMA counts are negative")
+    start = view.start_count
+    if start_weight is not None and (start is None or least >= 0.5 * start * start_weight):
+        if start_weight > _TOO_FRESH or (start is None and start_weight > _FORGOTTEN):
+            raise _Unknown(f"EMA counts not converged: their start still weighs {start_weight:.0%}")
+        counts = counts - min((start or 0.0) * start_weight, least)
+    return _without_floor(counts, start)
+
+
+def _without_floor(counts: Floats, start: float | None) -> Floats:
+    """Return `counts`, with codes that only share a floor set to zero.
+
+    Codes that are chosen never have equal counts. Several at the very smallest one were not chosen:
+    up to the start value, what they hold is a remainder of it, which then lies in every other count
+    too; above it, a revival has just set them there.
+
+    Raises:
+        _Unknown: if that floor is a start value that is not forgotten yet.
+    """
+    least = float(counts.min())
+    floor = counts <= least * (1 + _TIED)
+    if least == 0 or floor.sum() < 2:
+        return counts
+    if start is not None and least > start * (1 + _TIED):
+        return np.where(floor, 0.0, counts)
+    if least > _FORGOTTEN * (counts.mean() if start is None else start):
+        raise _Unknown(f"EMA counts not converged: {floor.sum()} codes still share the value {least:.3g}")
+    return counts - least
+
+
+def _usage(context: FileContext, view: QuantizerView, counts: Floats) -> Usage:
+    total, codes = float(counts.sum()), len(counts)
+    decay = context.record.decay
+    window = (1 + decay) / (1 - decay) if decay is not None and decay < 1 else None
+    vectors = max(1.0, total * (window or 1.0))
+    low, high = ema_interval(counts, vectors)
+    plain = float(np.exp(plug_in_entropy(counts)))
+    used = int(np.sum(counts > _least_vote(view, counts, decay)))
+    return Usage(
+        layer=view.name,
+        source="checkpoint",
+        sample_size=max(1, round(total)),
+        num_codes=codes,
+        used=used,
+        active=int(np.sum(counts > context.active_share * total / codes)),
+        expected_used=expected_used(codes, vectors),
+        expected_active=expected_active(codes, round(vectors), context.active_share),
+        share=used / codes,
+        perplexity=plain,
+        perplexity_low=low,
+        perplexity_high=high,
+        plug_in_perplexity=plain,
+        estimator="ema-counts",
+        max_share=float(counts.max() / total),
+        effective_size=vectors if window else None,
+        active_share=context.active_share,
+        count_quantiles=histogram_quantiles(counts),
+        histogram=tuple(float(c) for c in counts) if context.histogram else (),
+        window=window,
+    )
+
+
+def _least_vote(view: QuantizerView, counts: Floats, decay: float | None) -> float:
+    """The count under which a code was not chosen within the window of the EMA.
+
+    One vector at the window's end, 2 / (1 − d) updates ago, has left (1 − d) / e². Where the decay is
+    unknown a rare count stands in. Smoothing that is written back leaves ε / (1 − d) in dead codes.
+    """
+    mean = float(counts.mean())
+    if decay is None or decay >= 1:
+        return RARE * mean
+    one_vote = (1 - decay) * float(np.exp(-2))
+    return max(one_vote, min(1.5 * view.smoothing / (1 - decay), _FORGOTTEN * mean))
+
+
+PROBE = Probe(kinds=(Usage,), measure=measure)
