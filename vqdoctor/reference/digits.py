@@ -1,0 +1,108 @@
+"""The task conv2d-vq/digits: classify and reconstruct real handwritten digits through a codebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from vqdoctor.live.task import Losses, Split
+from vqdoctor.reference.ailments import HEALTHY
+from vqdoctor.reference.model import Conv2dVQClassifier
+
+NAME = "conv2d-vq/digits"
+SPLITS: tuple[str, ...] = get_args(Split)
+"""Names of the splits; a data file may store their positions here instead: 0 train, 1 stop, 2 val."""
+MODEL_SETTINGS = ("num_codes", "dim", "decay", "straight_through", "use_vq")
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+Array = NDArray[np.generic]
+
+
+class DigitsTask:
+    """The reference model, its data and its losses; satisfies `vqdoctor.live.task.Task`.
+
+    The task loss is cross-entropy + `reconstruction_weight` × mean squared error of the pixels.
+
+    Attributes:
+        config: the settings of the training, as the checkpoint records them.
+        vq_weight: weight of the VQ loss in training; None where the config does not say.
+        data: images [N, 1, 8, 8] and labels [N] of each split.
+    """
+
+    def __init__(
+        self,
+        x: Array,
+        y: Array,
+        split: Array | None = None,
+        config: Mapping[str, object] | None = None,
+    ) -> None:
+        """Take the arrays as the model eats them.
+
+        Args:
+            x: images, float [N, 1, 8, 8] in [0, 1].
+            y: labels, int [N].
+            split: which split each image is in, as names or positions of `SPLITS`, [N]; without it
+                every split is all the data, as when somebody brings a batch of their own.
+            config: settings of the training; what is missing has the healthy recipe's value.
+
+        Raises:
+            ValueError: if the arrays do not fit each other or the model, or a setting is no number.
+        """
+        if x.ndim != 4:
+            raise ValueError(f"x must be [batch, channels, H, T], got shape {x.shape}")
+        if y.shape != (len(x),) or (split is not None and split.shape != (len(x),)):
+            shapes = [array.shape for array in (y, split) if array is not None]
+            raise ValueError(f"x has {len(x)} images, but y and split have shapes {shapes}")
+        self.config = dict(config or {})
+        self.vq_weight = self._number("vq_weight") if "vq_weight" in self.config else None
+        images, labels = torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.int64))
+        rows = {name: torch.from_numpy(members(split, name, len(x))) for name in SPLITS}
+        self.data: dict[str, Batch] = {name: (images[row], labels[row]) for name, row in rows.items()}
+
+    def model(self) -> Conv2dVQClassifier:
+        """Return the model as the config says that it was trained, faults included."""
+        settings = {name: self.config[name] for name in MODEL_SETTINGS if name in self.config}
+        return Conv2dVQClassifier(channels=self.data["train"][0].shape[1], **settings)  # type: ignore[arg-type]
+
+    def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Return a fresh Adam with the config's learning rate."""
+        return torch.optim.Adam(model.parameters(), lr=self._number("learning_rate"))
+
+    def batches(self, split: Split) -> Iterator[Batch]:
+        """Return the batches of a split, in the same order every time."""
+        size = int(self._number("batch_size"))
+        images, labels = self.data[split]
+        return zip(torch.split(images, size), torch.split(labels, size), strict=True)
+
+    def losses(self, model: torch.nn.Module, batch: Batch) -> Losses:
+        """Run the model on a batch (images, labels) and return its losses."""
+        x, y = batch
+        output = model(x)
+        error = functional.mse_loss(output["reconstruction"], x)
+        task = functional.cross_entropy(output["logits"], y) + self._number("reconstruction_weight") * error
+        return Losses(task=task, vq=output["vq_loss"].get("vq"), logits=output["logits"], labels=y)
+
+    def _number(self, name: str) -> float:
+        value = self.config.get(name, getattr(HEALTHY, name))
+        if not isinstance(value, int | float):
+            raise ValueError(f"the config's {name} must be a number, got {value!r}")
+        return float(value)
+
+
+def members(split: Array | None, name: str, size: int) -> NDArray[np.int64]:
+    """Return which rows of the data belong to a split, int64.
+
+    Args:
+        split: names or positions of `SPLITS` [N], or None where everything belongs to every split.
+        name: one of `SPLITS`.
+        size: N.
+    """
+    if split is None:
+        return np.arange(size)
+    wanted = name if split.dtype.kind == "U" else SPLITS.index(name)
+    return np.flatnonzero(split == wanted)
