@@ -37,7 +37,7 @@ def nearest(points: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, 
     """
     squares = centres.square().sum(dim=1)
     found = [
-        torch.addmm(squares, chunk, centres.T, alpha=-2.0).min(dim=1) for chunk in points.split(CHUNK)
+        torch.addmm(squares, chunk, centres.T, alpha=-2.0).min(dim=1) for chunk in torch.split(points, CHUNK)
     ]  # |c|^2 - 2pc, which lacks only the point's own |p|^2
     indices = torch.cat([best.indices for best in found])
     distances = torch.cat([best.values for best in found]) + points.square().sum(dim=1)

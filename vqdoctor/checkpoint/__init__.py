@@ -1,0 +1,12 @@
+"""Checkpoints: read, never executed, and without torch.
+
+`open_checkpoint` is the way in. A kind of file is one module in `containers/`.
+"""
+
+from vqdoctor.checkpoint.model import Checkpoint
+from vqdoctor.checkpoint.opening import open_checkpoint
+from vqdoctor.checkpoint.tensor import LazyTensor
+from vqdoctor.checkpoint.tree import Inert, children, walk
+from vqdoctor.core.errors import CheckpointError
+
+__all__ = ["Checkpoint", "CheckpointError", "Inert", "LazyTensor", "children", "open_checkpoint", "walk"]

@@ -1,0 +1,171 @@
+"""safetensors: a length, a JSON header, and the tensors one after the other.
+
+References:
+    https://github.com/huggingface/safetensors, README "Format" and safetensors/src/tensor.rs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vqdoctor.checkpoint.dtypes import DTYPES, DType
+from vqdoctor.checkpoint.files import TRUNCATED, Damaged, OpenFile, printable
+from vqdoctor.checkpoint.model import Checkpoint, Container
+from vqdoctor.checkpoint.records import StoredRecord
+from vqdoctor.checkpoint.tensor import MAX_ELEMENTS, LazyTensor
+
+NAME = "safetensors"
+MAX_HEADER = 100_000_000
+_LENGTH = 8
+_METADATA = "__metadata__"
+
+_TYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+    "BOOL": "bool", "C64": "complex64",
+}  # fmt: skip
+
+
+def sniff(head: bytes) -> bool:
+    """Return whether this starts with a length under 2^56 and a JSON object."""
+    return len(head) > _LENGTH and head[_LENGTH : _LENGTH + 1] == b"{" and head[_LENGTH - 1] == 0
+
+
+def open_safetensors(file: OpenFile) -> Checkpoint:
+    """Read and check the header; the tensors stay where they are.
+
+    Raises:
+        Damaged: if the header is malformed, or does not describe exactly the bytes that follow.
+    """
+    raw = _header(file)
+    header = _parse(raw)
+    metadata = header.pop(_METADATA, None)
+    data = _LENGTH + len(raw)
+    spans = {name: _span(name, entry) for name, entry in header.items()}
+    _check_spans(spans, file.size - data)
+    tensors: dict[str, LazyTensor] = {}
+    unread: dict[str, int] = {}
+    for name, entry in header.items():
+        dtype = _dtype(name, entry)
+        if dtype is None:
+            kind = printable(str(entry["dtype"]))
+            unread[kind] = unread.get(kind, 0) + 1
+            continue
+        start, end = spans[name]
+        record = StoredRecord(file, name, data + start, end - start)
+        tensors[name] = _tensor(file, name, entry, dtype, record)
+    tree: dict[str, Any] = dict(tensors)
+    if metadata is not None:
+        tree[_METADATA] = _metadata(metadata)
+    return Checkpoint(
+        path=file.path,
+        container=NAME,
+        bytes=file.size,
+        tree=tree,
+        tensors=tensors,
+        notes=tuple(f"{kind} tensors are not read and were left out: {n}" for kind, n in unread.items()),
+        file=file,
+        directory=raw,
+    )
+
+
+def _header(file: OpenFile) -> bytes:
+    if file.size < _LENGTH + 2:
+        raise Damaged("truncated: shorter than the smallest safetensors header", TRUNCATED)
+    length = int.from_bytes(file.pread(0, _LENGTH), "little")
+    if length > MAX_HEADER:
+        raise Damaged("its safetensors header is absurdly long, or this is no safetensors file", TRUNCATED)
+    if _LENGTH + length > file.size:
+        raise Damaged("truncated: its safetensors header runs past the end of the file", TRUNCATED)
+    raw = file.pread(_LENGTH, length)
+    if not raw.startswith(b"{"):
+        raise Damaged("corrupt: its safetensors header is no JSON object", TRUNCATED)
+    return raw
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise Damaged("corrupt: its safetensors header is no valid JSON", TRUNCATED) from error
+    if not isinstance(header, dict):
+        raise Damaged("corrupt: its safetensors header is no JSON object", TRUNCATED)
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        raise Damaged("corrupt: its safetensors header names a tensor twice")
+    return unique
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _span(name: str, entry: Any) -> tuple[int, int]:
+    """Return the (start, end) that an entry states, after checking the entry's form."""
+    match entry:
+        case {"dtype": str(), "shape": [*shape], "data_offsets": [start, end], **rest}:
+            if not rest and all(map(_is_size, (*shape, start, end))) and start <= end:
+                return start, end
+    raise Damaged(f"corrupt: its header describes {_shown(name)} in no valid way")
+
+
+def _check_spans(spans: Mapping[str, tuple[int, int]], size: int) -> None:
+    """Refuse tensors that overlap, leave gaps, or do not end where the file ends."""
+    at = 0
+    for name, (start, end) in sorted(spans.items(), key=lambda item: item[1]):
+        if start != at:
+            what = "overlaps another tensor" if start < at else "leaves a gap before it"
+            raise Damaged(f"corrupt: {_shown(name)} {what}")
+        at = end
+    if at > size:
+        raise Damaged("truncated: its tensors run past the end of the file", TRUNCATED)
+    if at < size:
+        raise Damaged("corrupt: bytes follow the last tensor")
+
+
+def _dtype(name: str, entry: Mapping[str, Any]) -> DType | None:
+    dtype = DTYPES.get(_TYPES.get(entry["dtype"], ""))
+    start, end = entry["data_offsets"]
+    elements = math.prod(entry["shape"])
+    if dtype is not None and (elements > MAX_ELEMENTS or elements * dtype.itemsize != end - start):
+        raise Damaged(f"forged: the shape of {_shown(name)} does not fit its bytes")
+    return dtype
+
+
+def _tensor(
+    file: OpenFile, name: str, entry: Mapping[str, Any], dtype: DType, record: StoredRecord
+) -> LazyTensor:
+    shape = tuple(entry["shape"])
+    strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    return LazyTensor(
+        path=file.path,
+        key=name,
+        shape=shape,
+        strides=strides,
+        element=dtype,
+        record=record,
+        storage_id=name,
+    )
+
+
+def _metadata(metadata: Any) -> dict[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise Damaged("corrupt: its __metadata__ is no map from text to text")
+    return metadata
+
+
+def _shown(name: str) -> str:
+    return printable(name)[:80]
+
+
+CONTAINER = Container(name=NAME, suffixes=(".safetensors",), sniff=sniff, open=open_safetensors)

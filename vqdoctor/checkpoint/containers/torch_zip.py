@@ -1,0 +1,122 @@
+"""What `torch.save` writes since torch 1.6: a zip of a pickle and one raw record for each storage.
+
+References:
+    torch/serialization.py (`_save`), caffe2/serialize/inline_container.h in pytorch/pytorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vqdoctor.checkpoint.files import TRUNCATED, Damaged, OpenFile, printable
+from vqdoctor.checkpoint.model import Checkpoint, Container, FileRecord
+from vqdoctor.checkpoint.pickles.machine import unpickle
+from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
+from vqdoctor.checkpoint.tree import flatten, settle
+from vqdoctor.checkpoint.zip_directory import Entry, locate, read_directory
+
+NAME = "torch-zip"
+MAX_PICKLE = 64 << 20
+_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def sniff(head: bytes) -> bool:
+    """Return whether this is a zip file, even an empty one."""
+    return head.startswith(_MAGIC)
+
+
+def open_torch_zip(file: OpenFile) -> Checkpoint:
+    """Read the directory and the pickle; the tensors stay where they are.
+
+    Raises:
+        Damaged: if it is another kind of zip file, or contradicts itself.
+    """
+    entries = read_directory(file)
+    prefix = _prefix(entries)
+    records: dict[str, FileRecord] = {}
+
+    def find(name: str) -> FileRecord:
+        if name not in records:
+            if prefix + name not in entries:
+                raise Damaged(f"corrupt: the record {printable(name)} is missing", TRUNCATED)
+            records[name] = locate(file, entries[prefix + name])
+        return records[name]
+
+    vocabulary = TorchVocabulary(
+        path=file.path,
+        find_record=lambda key: find(f"data/{key}"),
+        big_endian=_is_big_endian(find("byteorder")) if f"{prefix}byteorder" in entries else False,
+    )
+    tree, cuts = settle(unpickle(_pickle(find("data.pkl")), vocabulary))
+    return Checkpoint(
+        path=file.path,
+        container=NAME,
+        bytes=file.size,
+        tree=tree,
+        tensors=flatten(tree),
+        harmless=vocabulary.harmless,
+        dangerous=vocabulary.dangerous,
+        notes=(*cuts, *(f"{note}: {count}" for note, count in vocabulary.notes.items())),
+        file=file,
+        directory=_identity(entries),
+        list_records=lambda: [locate(file, entry) for entry in entries.values()],
+    )
+
+
+def _prefix(entries: Mapping[str, Entry]) -> str:
+    """Return the folder inside the zip ("archive/"), or say what else this zip is."""
+    pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
+    # torch reads the folder of the first record; a pickle elsewhere is not this checkpoint's.
+    if not pickles or len(pickles) > 1:
+        raise _stranger(entries, len(pickles))
+    prefix = pickles[0].removesuffix("data.pkl")
+    if f"{prefix}constants.pkl" in entries:
+        raise Damaged(
+            "a TorchScript program, which holds code, and not a checkpoint",
+            "in the project that made it, save the weights: torch.save(model.state_dict(), path)",
+        )
+    return prefix
+
+
+def _stranger(entries: Mapping[str, Entry], pickles: int) -> Damaged:
+    names = list(entries)
+    checkpoint = "give a file that torch.save or safetensors wrote"
+    if pickles:
+        return Damaged("corrupt: a zip file with more than one data.pkl", checkpoint)
+    if not names:
+        return Damaged("an empty zip file", TRUNCATED)
+    if all(name.endswith(".npy") for name in names):
+        return Damaged("numpy arrays (.npz), not a checkpoint", "a batch of data goes to --data")
+    if any(name.endswith(("archive_format", "models/model.json")) for name in names):
+        return Damaged("an exported program (torch.export)", checkpoint)
+    if any(name.endswith(("config.json", "model.weights.h5")) for name in names):
+        return Damaged("a Keras model", checkpoint)
+    nested = [name for name in names if name.endswith((".pt", ".pth", ".ckpt", ".safetensors"))]
+    if nested:
+        return Damaged("a zip file with checkpoints in it", f"unzip it; it holds {printable(nested[0])}")
+    return Damaged("a zip file without data.pkl, so no checkpoint of torch.save", checkpoint)
+
+
+def _pickle(record: FileRecord) -> bytes:
+    if record.size > MAX_PICKLE:
+        raise Damaged(
+            f"its pickle alone takes {record.size >> 20} MiB",
+            "save the weights alone: torch.save(model.state_dict(), path)",
+        )
+    record.check()
+    return record.pread(0, record.size)
+
+
+def _is_big_endian(record: FileRecord) -> bool:
+    order = record.pread(0, min(record.size, 16))
+    if order not in (b"little", b"big"):
+        raise Damaged("corrupt: its byte order is neither little nor big", TRUNCATED)
+    return order == b"big"
+
+
+def _identity(entries: Mapping[str, Entry]) -> bytes:
+    lines = (f"{entry.name} {entry.size} {entry.crc:08x}" for entry in entries.values())
+    return "\n".join(lines).encode("utf-8", "backslashreplace")
+
+
+CONTAINER = Container(name=NAME, suffixes=(), sniff=sniff, open=open_torch_zip)

@@ -1,0 +1,148 @@
+"""Reading a file's bytes: regular files only, every read checked against the file's length."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import struct
+import weakref
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vqdoctor.core.errors import CheckpointError
+
+CHUNK = 1 << 22
+
+_SPECIAL = (
+    (stat.S_ISDIR, "a folder, not a file"),
+    (stat.S_ISFIFO, "a named pipe, not a file"),
+    (stat.S_ISSOCK, "a socket, not a file"),
+    (stat.S_ISCHR, "a character device, not a file"),
+    (stat.S_ISBLK, "a block device, not a file"),
+)
+TRUNCATED = "fetch or copy the file again"
+# What hostile bytes can make a reader raise. NameError and ImportError are bugs, and stay visible.
+_FAULTS = (
+    ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, RecursionError,
+    TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+class Damaged(Exception):
+    """What is wrong with a file, said by code that does not know its path; `guarded` adds that.
+
+    Attributes:
+        kind: what is wrong, in a few words.
+        hint: what to do next; empty where nothing useful can be said.
+    """
+
+    def __init__(self, kind: str, hint: str = "") -> None:
+        self.kind = kind
+        self.hint = hint
+        super().__init__(kind, hint)
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """Return `text` with everything escaped that a terminal or UTF-8 stumbles over."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(text))
+
+
+@contextmanager
+def guarded(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn everything that reading a stranger's file can raise into one `CheckpointError`."""
+    shown = printable(path)
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Damaged as damage:
+        raise CheckpointError(shown, damage.kind, damage.hint) from None
+    except MemoryError as error:
+        raise CheckpointError(shown, "asks for more memory than there is") from error
+    except OSError as error:
+        raise CheckpointError(shown, f"cannot be read ({error.strerror or error})") from error
+    except _FAULTS as error:
+        what = printable(f"{type(error).__name__}: {error}")[:200]
+        raise CheckpointError(shown, f"damaged ({what})", TRUNCATED) from error
+
+
+class OpenFile:
+    """A regular file, open for reading at any place. It closes itself when nobody holds it any more.
+
+    Attributes:
+        path: the path that it was opened by.
+        size: its length in bytes when it was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`.
+
+        Raises:
+            Damaged: if it is no regular file, or empty.
+            OSError: if the system refuses.
+        """
+        # Looked at before it is opened: opening a FIFO hangs, and opening a device can do things.
+        refuse_special(path.stat())
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        weakref.finalize(self, os.close, fd)
+        self._fd = fd
+        status = os.fstat(fd)
+        refuse_special(status)
+        self.path = path
+        self.size = status.st_size
+        if self.size == 0:
+            raise Damaged("the file is empty", "its writing or download failed: save or fetch it again")
+
+    def pread(self, start: int, size: int) -> bytes:
+        """Return exactly `size` bytes from `start`.
+
+        Raises:
+            Damaged: if the file does not reach so far.
+        """
+        self._within(start, size)
+        parts = []
+        while size:
+            part = os.pread(self._fd, size, start)
+            if not part:
+                raise Damaged("the file was cut while it was being read", TRUNCATED)
+            parts.append(part)
+            start += len(part)
+            size -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def chunks(self, start: int, size: int) -> Iterator[bytes]:
+        """Yield `size` bytes from `start`, a few MiB at a time, so that memory stays flat."""
+        self._within(start, size)
+        for offset in range(start, start + size, CHUNK):
+            yield self.pread(offset, min(CHUNK, start + size - offset))
+
+    def map(self, start: int, size: int) -> memoryview:
+        """Map `size` bytes from `start` into memory, read-only.
+
+        Raises:
+            Damaged: if the file does not reach so far: touching such a page would kill the process.
+        """
+        self._within(start, size)
+        if start + size > os.fstat(self._fd).st_size:
+            raise Damaged("the file was cut while it was being read", TRUNCATED)
+        lead = start % mmap.ALLOCATIONGRANULARITY
+        mapped = mmap.mmap(self._fd, lead + size, access=mmap.ACCESS_READ, offset=start - lead)
+        return memoryview(mapped)[lead:]
+
+    def _within(self, start: int, size: int) -> None:
+        if start < 0 or size < 0 or start + size > self.size:
+            raise Damaged("truncated: it refers to bytes past its end", TRUNCATED)
+
+
+def refuse_special(status: os.stat_result) -> None:
+    """Refuse what is no regular file.
+
+    Raises:
+        Damaged: naming what it is.
+    """
+    for test, what in _SPECIAL:
+        if test(status.st_mode):
+            raise Damaged(what, "give a checkpoint file")

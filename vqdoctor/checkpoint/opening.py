@@ -1,0 +1,65 @@
+"""Opening a checkpoint: from a path to its tree, whatever lies at the path."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from vqdoctor.checkpoint import containers
+from vqdoctor.checkpoint.files import Damaged, OpenFile, guarded, printable
+from vqdoctor.checkpoint.folders import explain, find_in_folder
+from vqdoctor.checkpoint.model import Checkpoint, Container
+from vqdoctor.checkpoint.strangers import HEAD, READS, describe
+from vqdoctor.core.discovery import pieces
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Open a checkpoint and read its directory and structure; its tensors are read when asked for.
+
+    Nothing that the file says is imported, called or executed, and torch is not needed. A folder
+    that holds exactly one checkpoint is opened as that file, with a note.
+
+    Raises:
+        CheckpointError: if there is no checkpoint there, or it is damaged or hostile.
+    """
+    with guarded(path):
+        if "\x00" in os.fspath(path):
+            raise Damaged("no valid path: it contains a NUL character")
+        given = Path(path)
+        try:
+            found = find_in_folder(given) if stat.S_ISDIR(given.stat().st_mode) else given
+            file = OpenFile(found)
+        except OSError as error:
+            raise explain(error, given) from error
+        checkpoint = _container(file).open(file)
+        if found is given:
+            return checkpoint
+        note = f"a folder was given; {printable(found.name)} in it was opened"
+        return replace(checkpoint, notes=(note, *checkpoint.notes))
+
+
+@cache
+def _containers() -> tuple[Container, ...]:
+    return pieces(containers, "CONTAINER", Container)
+
+
+def _container(file: OpenFile) -> Container:
+    """Return the kind of container that a file is, from its contents.
+
+    Raises:
+        Damaged: if it is none, saying what it is instead.
+    """
+    head = file.pread(0, min(HEAD, file.size))
+    for container in _containers():
+        if container.sniff(head):
+            return container
+    stranger = describe(head)
+    if stranger is not None:
+        raise stranger
+    for container in _containers():
+        if file.path.name.lower().endswith(container.suffixes):
+            return container
+    raise Damaged("no kind of checkpoint that is known here", READS)

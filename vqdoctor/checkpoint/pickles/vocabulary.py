@@ -1,0 +1,404 @@
+"""What the names in a torch checkpoint mean: tensors and plain containers; all others stay inert."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vqdoctor.checkpoint.dtypes import DTYPES, DType
+from vqdoctor.checkpoint.files import TRUNCATED, Damaged, printable
+from vqdoctor.checkpoint.pickles.danger import could_execute, words
+from vqdoctor.checkpoint.pickles.machine import Machine
+from vqdoctor.checkpoint.records import MemoryRecord, Record
+from vqdoctor.checkpoint.tensor import LazyTensor
+from vqdoctor.checkpoint.tree import Deferred, Global, Inert
+
+_STORAGES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
+    "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+    "ComplexDoubleStorage": "complex128", "ComplexFloatStorage": "complex64",
+}  # fmt: skip
+_NUMPY_CODES = {dtype.stored: dtype for dtype in DTYPES.values() if dtype.widen is None} | {
+    "b1": DTYPES["bool"]
+}
+_ENCODE_STEP = 64
+MAX_FOREIGN = 1000
+MAX_NAME = 200
+_SKIPPED = "tensors are not read and were left out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """A storage that tensors lie in.
+
+    Attributes:
+        key: its name in the file.
+        dtype: its element type; None = untyped, or of a type that is not read.
+        record: its bytes.
+    """
+
+    key: str
+    dtype: DType | None
+    record: Record
+
+
+@dataclass
+class NumpyType:
+    """A numpy dtype under construction: the byte order comes with its BUILD."""
+
+    code: str
+    big_endian: bool = False
+
+
+@dataclass(kw_only=True)
+class TorchVocabulary:
+    """Answers a pickle machine for one torch checkpoint.
+
+    Attributes:
+        path: the file, for error messages.
+        find_record: returns the record of a storage by its key.
+        big_endian: whether storages have the highest byte first.
+        foreign: every name outside of plain containers and tensors, in order of appearance, and
+            whether it could execute something.
+        notes: note to how often it applies.
+    """
+
+    path: Path
+    find_record: Callable[[str], Record]
+    big_endian: bool = False
+    foreign: dict[str, bool] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+    storages: dict[Any, Storage | Inert] = field(default_factory=dict)
+
+    @property
+    def harmless(self) -> tuple[str, ...]:
+        """Foreign names that cannot execute anything by themselves."""
+        return tuple(shown for shown, dangerous in self.foreign.items() if not dangerous)
+
+    @property
+    def dangerous(self) -> tuple[str, ...]:
+        """Foreign names that could execute something in an ordinary unpickler."""
+        return tuple(shown for shown, dangerous in self.foreign.items() if dangerous)
+
+    def named(self, module: str, name: str) -> Global:
+        """Return a fresh stand-in for a global, and take note of it if it is foreign."""
+        found = Global(module, name)
+        if not _is_plain(found):
+            dangerous = could_execute(found)
+            # A crowd of names must not fill the report, nor hide the one that matters.
+            if dangerous or len(self.foreign) < MAX_FOREIGN:
+                self.foreign[printable(str(found)[:MAX_NAME])] = dangerous
+        return found
+
+    def call(self, machine: Machine, function: Global, args: tuple[Any, ...]) -> Any:
+        """Return what a call means, or an `Inert` with its arguments."""
+        meaning = _MEANINGS.get(str(function))
+        if meaning is None:
+            return Inert(function.module, function.name, args)
+        try:
+            return meaning(self, machine, *args)
+        except (TypeError, ValueError, OverflowError):
+            raise Damaged(
+                f"corrupt: its pickle calls {printable(str(function))} with arguments that do not fit",
+                TRUNCATED,
+            ) from None
+
+    def persistent(self, pid: Any) -> Any:
+        """Return the storage that a persistent id names.
+
+        Raises:
+            Damaged: if its record is missing or shorter than the id says.
+        """
+        match pid:
+            case ("storage", Global() as kind, str(key), _, int(numel)) if numel >= 0:
+                # Looked up once: thousands of tensors may share one storage.
+                found = self.storages.get((kind, key, numel))
+                if found is None:
+                    found = self.storages[kind, key, numel] = self._storage(kind, key, numel)
+                return found
+        return Inert("torch", "persistent_id", (pid,))
+
+    def _storage(self, kind: Global, key: str, numel: int) -> Storage | Inert:
+        dtype = DTYPES.get(_STORAGES.get(kind.name, ""))
+        if dtype is None and kind.name != "UntypedStorage":
+            return Inert(kind.module, kind.name)
+        record = self.find_record(key)
+        if numel * (dtype.itemsize if dtype else 1) > record.size:
+            raise Damaged(f"corrupt: the record data/{printable(key)} is cut short", TRUNCATED)
+        return Storage(key=key, dtype=dtype, record=record)
+
+    def build(self, target: Any, state: Any) -> None:
+        """Give a numpy array its values and a numpy dtype its byte order; an OrderedDict needs nothing."""
+        match target, state:
+            case NumpyType(), (_, str(order), *_):
+                target.big_endian = order == ">"
+            case Deferred(), (_, shape, dtype, fortran, data):
+                target.value = _numpy_array(self, dtype, shape, data, fortran=fortran is True)
+
+    def skip(self, what: str, args: tuple[Any, ...]) -> Inert:
+        """Leave a tensor out, with a note."""
+        note = f"{what} {_SKIPPED}"
+        self.notes[note] = self.notes.get(note, 0) + 1
+        return Inert("torch", "Tensor", args)
+
+
+_PLAIN = words(
+    """
+    collections.OrderedDict collections.Counter collections.defaultdict _codecs.encode
+    torch.Size torch.device torch.Tensor torch.nn.parameter.Parameter torch.nn.parameter.Buffer
+    torch.nn.Parameter torch.nn.Buffer torch._tensor._rebuild_from_type_v2 torch.serialization._get_layout
+    torch.storage.UntypedStorage torch.storage.TypedStorage
+    torch.strided torch.sparse_coo torch.per_tensor_affine torch.per_tensor_symmetric
+    torch.per_channel_affine torch.per_channel_symmetric torch.per_channel_affine_float_qparams
+    torch.qint8 torch.quint8 torch.qint32 torch.quint4x2 torch.quint2x4 torch.complex32
+    torch.float4_e2m1fn_x2
+    """
+)
+_TENSORS = ("Storage", "Tensor")
+_PLAIN_BUILTINS = words("bool bytearray bytes complex dict float frozenset int list object set str tuple")
+
+
+def _is_plain(name: Global) -> bool:
+    """Return whether a name belongs to tensors and plain containers, as torch's own safe loader sees it."""
+    if name.module in ("builtins", "__builtin__"):
+        return name.name in _PLAIN_BUILTINS
+    if name.module in ("torch", "torch.cuda", "torch.sparse", "torch.cuda.sparse"):
+        known = name.name in DTYPES or str(name) in _PLAIN
+        # "torch.uint4" and "torch.bits8" are element types; "torch.cuda.FloatTensor" a type of tensor.
+        return known or name.name.startswith(("int", "uint", "bits")) or name.name.endswith(_TENSORS)
+    return str(name) in _PLAIN or (name.module == "torch._utils" and name.name.startswith("_rebuild_"))
+
+
+Meaning = Callable[..., Any]
+M = TypeVar("M", bound=Meaning)
+_MEANINGS: dict[str, Meaning] = {}
+
+
+def _means(*names: str) -> Callable[[M], M]:
+    def register(meaning: M) -> M:
+        _MEANINGS.update(dict.fromkeys(names, meaning))
+        return meaning
+
+    return register
+
+
+# Tensors
+
+
+@_means("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+def _tensor(
+    v: TorchVocabulary, _m: Machine, storage: Any, offset: Any, size: Any, stride: Any, *_: Any
+) -> Any:
+    return _rebuild(v, storage, offset, size, stride, getattr(storage, "dtype", None))
+
+
+@_means("torch._utils._rebuild_tensor_v3")
+def _tensor_v3(
+    v: TorchVocabulary, _m: Machine, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any
+) -> Any:
+    name = rest[2].name if len(rest) > 2 and isinstance(rest[2], Global) else "untyped"
+    if name not in DTYPES:
+        return v.skip(printable(name), ())
+    return _rebuild(v, storage, offset, size, stride, DTYPES[name])
+
+
+def _rebuild(
+    v: TorchVocabulary, storage: Any, offset: Any, size: Any, stride: Any, dtype: DType | None
+) -> LazyTensor | Inert:
+    if isinstance(storage, Inert):
+        return v.skip(storage.name.removesuffix("Storage"), ())
+    if not isinstance(storage, Storage):
+        raise TypeError
+    if dtype is None:
+        return v.skip("untyped", ())
+    return LazyTensor(
+        path=v.path,
+        shape=_integers(size),
+        strides=_integers(stride),
+        offset=_integers((offset,))[0],
+        element=dtype,
+        big_endian=v.big_endian,
+        record=storage.record,
+        storage_id=storage.key,
+    )
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, tuple | list) or any(type(n) is not int for n in values):
+        raise Damaged("corrupt: the shape of a tensor is no tuple of integers", TRUNCATED)
+    return tuple(values)
+
+
+@_means("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
+def _parameter(_v: TorchVocabulary, _m: Machine, data: Any, *_: Any) -> Any:
+    return replace(data, is_parameter=True) if isinstance(data, LazyTensor) else data
+
+
+@_means(
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor",
+    "torch._utils._rebuild_device_tensor_from_numpy",
+    "torch._utils._rebuild_xla_tensor",
+)
+def _first(_v: TorchVocabulary, _m: Machine, data: Any, *_: Any) -> Any:
+    return data
+
+
+@_means("torch._tensor._rebuild_from_type_v2")
+def _from_type(v: TorchVocabulary, m: Machine, function: Any, kind: Any, args: Any, *_: Any) -> Any:
+    # A call within a call within a call would recurse as deep as the file likes.
+    if not isinstance(function, Global) or function.name == "_rebuild_from_type_v2":
+        return Inert("torch", "Tensor", (kind,))
+    return m.call(function, args)
+
+
+def _skipping(what: str) -> Meaning:
+    def meaning(v: TorchVocabulary, _m: Machine, *args: Any) -> Inert:
+        # A sparse tensor's indices and values stay reachable below it.
+        return v.skip(what, args)
+
+    return meaning
+
+
+for _function, _what in (
+    ("_rebuild_sparse_tensor", "sparse"),
+    ("_rebuild_sparse_csr_tensor", "sparse"),
+    ("_rebuild_qtensor", "quantized"),
+    ("_rebuild_meta_tensor_no_storage", "meta"),
+    ("_rebuild_nested_tensor", "nested"),
+    ("_rebuild_wrapper_subclass", "wrapped"),
+):
+    _means(f"torch._utils.{_function}")(_skipping(_what))
+
+
+@_means("torch.Size")
+def _size(_v: TorchVocabulary, _m: Machine, values: Any = ()) -> tuple[int, ...]:
+    return _integers(values)
+
+
+@_means("torch.device")
+def _device(_v: TorchVocabulary, _m: Machine, kind: Any, index: Any = None) -> str:
+    if type(kind) is not str or type(index) not in (int, type(None)):
+        raise TypeError
+    return kind if index is None else f"{kind}:{index}"
+
+
+@_means("torch.serialization._get_layout")
+def _layout(_v: TorchVocabulary, _m: Machine, name: Any) -> Any:
+    return name
+
+
+# Plain containers
+
+
+@_means("collections.OrderedDict", "builtins.dict", "__builtin__.dict")
+def _dict(_v: TorchVocabulary, m: Machine, items: Any = ()) -> dict[Any, Any]:
+    made: dict[Any, Any] = {}
+    m.spend(len(items))
+    pairs = items.items() if isinstance(items, dict) else items
+    m.set_items(made, [part for pair in pairs for part in _pair(pair)])
+    return made
+
+
+def _pair(pair: Any) -> Any:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise TypeError
+    return pair
+
+
+@_means("collections.Counter")
+def _counter(v: TorchVocabulary, m: Machine, items: Any = ()) -> dict[Any, Any]:
+    return _dict(v, m, items)
+
+
+@_means("collections.defaultdict")
+def _defaultdict(v: TorchVocabulary, m: Machine, _factory: Any = None, items: Any = ()) -> dict[Any, Any]:
+    return _dict(v, m, items)
+
+
+@_means(
+    "builtins.set", "builtins.frozenset", "builtins.list",
+    "__builtin__.set", "__builtin__.frozenset", "__builtin__.list",
+)  # fmt: skip
+def _list(_v: TorchVocabulary, m: Machine, items: Any = ()) -> list[Any]:
+    m.spend(len(items))
+    if not isinstance(items, tuple | list):
+        raise TypeError
+    return list(items)
+
+
+@_means("builtins.tuple", "__builtin__.tuple")
+def _tuple(v: TorchVocabulary, m: Machine, items: Any = ()) -> tuple[Any, ...]:
+    return tuple(_list(v, m, items))
+
+
+@_means("_codecs.encode")
+def _encode(_v: TorchVocabulary, m: Machine, text: Any, encoding: Any = "utf-8") -> bytes:
+    """Bytes, as pickle protocol 2 writes them."""
+    if type(text) is not str or encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
+        raise TypeError
+    m.spend(len(text) // _ENCODE_STEP)
+    return text.encode(encoding)
+
+
+@_means("builtins.bytes", "__builtin__.bytes", "builtins.bytearray", "__builtin__.bytearray")
+def _bytes(_v: TorchVocabulary, _m: Machine, data: Any = b"", *_: Any) -> Any:
+    # bytes(10**12) would be a bomb; a str with its encoding is how protocol 2 writes a bytearray.
+    return data if type(data) is bytes else Inert("builtins", "bytes")
+
+
+# numpy and paths: torch's own safe loader refuses these, so they count as foreign
+
+
+@_means("numpy.dtype")
+def _numpy_type(_v: TorchVocabulary, _m: Machine, code: Any, *_: Any) -> NumpyType:
+    if type(code) is not str:
+        raise TypeError
+    return NumpyType(code.lstrip("<>|="), code.startswith(">"))
+
+
+@_means("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+def _numpy_scalar(v: TorchVocabulary, _m: Machine, dtype: Any, data: Any = b"") -> Any:
+    array = _numpy_array(v, dtype, (), data, fortran=False)
+    return array.read().item() if isinstance(array, LazyTensor) else array
+
+
+@_means("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+def _numpy_reconstruct(_v: TorchVocabulary, _m: Machine, *_: Any) -> Deferred:
+    return Deferred(Inert("numpy", "ndarray"))
+
+
+def _numpy_array(
+    v: TorchVocabulary, dtype: Any, shape: Any, data: Any, *, fortran: bool
+) -> LazyTensor | Inert:
+    """Return an array whose bytes stand in the pickle; of strings, objects and dates only the name."""
+    element = _NUMPY_CODES.get(dtype.code) if isinstance(dtype, NumpyType) else None
+    if element is None or type(data) is not bytes:
+        return Inert("numpy", "ndarray")
+    sizes = _integers(shape)
+    if min(sizes, default=0) < 0 or len(sizes) > 64 or prod(sizes) * element.itemsize != len(data):
+        raise Damaged("forged: the shape of a numpy array does not fit its bytes")
+    strides = [prod(sizes[:i] if fortran else sizes[i + 1 :]) for i in range(len(sizes))]
+    record = MemoryRecord(data)
+    return LazyTensor(
+        path=v.path,
+        shape=sizes,
+        strides=tuple(strides),
+        element=element,
+        big_endian=dtype.big_endian,
+        record=record,
+        storage_id=("pickle", id(record)),
+    )
+
+
+@_means(*(f"pathlib.{kind}Path" for kind in ("Posix", "Windows", "", "PurePosix", "PureWindows")))
+@_means(*(f"pathlib._local.{kind}Path" for kind in ("Posix", "Windows", "", "PurePosix", "PureWindows")))
+def _path(_v: TorchVocabulary, m: Machine, *parts: Any) -> str:
+    if any(type(part) is not str for part in parts):
+        raise TypeError
+    m.spend(sum(map(len, parts)) // _ENCODE_STEP)
+    first, rest = parts[:1], parts[1:]
+    return "/".join((*(part.rstrip("/") if rest else part for part in first), *rest))

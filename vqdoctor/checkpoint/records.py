@@ -1,0 +1,168 @@
+"""A record: a named run of bytes in a file, which one or several tensors share."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from vqdoctor.checkpoint.files import CHUNK, TRUNCATED, Damaged, OpenFile, printable
+
+MAP_FROM = 8 << 20
+"""Smaller pieces are read into memory: a page of a mapping dies with a file that is cut later."""
+
+
+class Record(Protocol):
+    """Bytes that can be had in part. `check` compares them with their checksum, once."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def pread(self, start: int, size: int) -> bytes:
+        """Return exactly these bytes, unchecked."""
+
+    def view(self, start: int, size: int) -> bytes | memoryview:
+        """Return these bytes, mapped where they are many."""
+
+    def chunks(self, start: int, size: int) -> Iterator[bytes]:
+        """Yield these bytes a few MiB at a time."""
+
+    def check(self) -> None:
+        """Compare the whole record with its checksum, where one is recorded."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRecord:
+    """A record that stands in the file as it is.
+
+    Attributes:
+        file: the file.
+        name: the record's name.
+        offset: where its first byte stands in the file.
+        size: its length in bytes.
+        crc: its CRC-32; 0 = not recorded (torch can be told not to compute it).
+    """
+
+    file: OpenFile
+    name: str
+    offset: int
+    size: int
+    crc: int = 0
+
+    def pread(self, start: int, size: int) -> bytes:
+        """Return exactly these bytes, unchecked."""
+        _within(self, self.name, start, size)
+        return self.file.pread(self.offset + start, size)
+
+    def view(self, start: int, size: int) -> bytes | memoryview:
+        """Return these bytes, mapped where they are many."""
+        _within(self, self.name, start, size)
+        read = self.file.pread if size < MAP_FROM else self.file.map
+        return read(self.offset + start, size)
+
+    def chunks(self, start: int, size: int) -> Iterator[bytes]:
+        """Yield these bytes a few MiB at a time."""
+        _within(self, self.name, start, size)
+        return self.file.chunks(self.offset + start, size)
+
+    def check(self) -> None:
+        """Compare the record with its CRC, on the first call.
+
+        Raises:
+            Damaged: if they differ.
+        """
+        if self.crc:
+            _ = self._sound
+
+    @cached_property
+    def _sound(self) -> bool:
+        crc = 0
+        for chunk in self.chunks(0, self.size):
+            crc = zlib.crc32(chunk, crc)
+        return expect_crc(self.name, crc, self.crc)
+
+
+@dataclass(frozen=True, eq=False)
+class DeflatedRecord:
+    """A compressed record: inflated into memory at its first use, never beyond its stated size."""
+
+    file: OpenFile
+    name: str
+    offset: int
+    stored: int
+    size: int
+    crc: int = 0
+
+    @cached_property
+    def _bytes(self) -> bytes:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        data = inflater.decompress(self.file.pread(self.offset, self.stored), self.size + 1)
+        if len(data) != self.size:
+            raise Damaged(f"corrupt: {printable(self.name)} does not inflate to its stated size")
+        if self.crc:
+            expect_crc(self.name, zlib.crc32(data), self.crc)
+        return data
+
+    def pread(self, start: int, size: int) -> bytes:
+        """Return exactly these bytes."""
+        _within(self, self.name, start, size)
+        return self._bytes[start : start + size]
+
+    view = pread
+
+    def chunks(self, start: int, size: int) -> Iterator[bytes]:
+        """Yield these bytes a few MiB at a time."""
+        return (self.pread(at, min(CHUNK, start + size - at)) for at in range(start, start + size, CHUNK))
+
+    def check(self) -> None:
+        """Inflate the record, which checks it.
+
+        Raises:
+            Damaged: if its bytes are not what the directory says.
+        """
+        _ = self._bytes
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryRecord:
+    """Bytes that stood inside the pickle itself, such as those of a numpy array."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self.data)
+
+    def pread(self, start: int, size: int) -> bytes:
+        """Return exactly these bytes."""
+        _within(self, "an array", start, size)
+        return self.data[start : start + size]
+
+    view = pread
+
+    def chunks(self, start: int, size: int) -> Iterator[bytes]:
+        """Yield these bytes at once."""
+        yield self.pread(start, size)
+
+    def check(self) -> None:
+        """Do nothing: the pickle was checked when it was read."""
+
+
+def expect_crc(name: str, found: int, recorded: int) -> bool:
+    """Return True if the checksums agree.
+
+    Raises:
+        Damaged: if they differ.
+    """
+    if found != recorded:
+        raise Damaged(f"damaged: the bytes of {printable(name)} do not match their checksum", TRUNCATED)
+    return True
+
+
+def _within(record: Record, name: str, start: int, size: int) -> None:
+    if start < 0 or size < 0 or start + size > record.size:
+        raise Damaged(f"corrupt: {printable(name)} is shorter than the tensors that it holds", TRUNCATED)

@@ -1,0 +1,85 @@
+"""What a file is, when it is no checkpoint: said by name, with what to do instead."""
+
+from __future__ import annotations
+
+import re
+
+from vqdoctor.checkpoint.files import Damaged
+
+HEAD = 4096
+
+READS = "vqdoctor reads what torch.save and safetensors write (.pt, .pth, .ckpt, .safetensors)"
+_UNPACK = "unpack it and give the checkpoint inside"
+_AGAIN = "the download failed or asked for a login: fetch the file again"
+_RESAVE = 'torch.save(torch.load("old.pt", weights_only=True), "new.pt")'
+_LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+
+_BY_START: tuple[tuple[bytes, str, str], ...] = (
+    (
+        b"version https://git-lfs",
+        "a git-LFS pointer, not the file that it points to",
+        "git lfs pull, or download the file from its page",
+    ),
+    (_LEGACY, "written by torch before 1.6, in a format that is not read here", f"save it anew: {_RESAVE}"),
+    (b"\x1f\x8b", "a gzip archive", _UNPACK),
+    (b"BZh", "a bzip2 archive", _UNPACK),
+    (b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "a zstandard archive", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-zip archive", _UNPACK),
+    (b"Rar!", "a RAR archive", _UNPACK),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, for one)", READS),
+    (b"GGUF", "a GGUF model (llama.cpp)", READS),
+    (b"\x93NUMPY", "a numpy array (.npy), not a checkpoint", "a batch of data goes to --data"),
+    (b"PAR1", "a Parquet table", READS),
+    (b"SQLite format 3", "an SQLite database", READS),
+    (b"\x7fELF", "a program", READS),
+    (b"%PDF", "a PDF document", READS),
+    (b"\x89PNG", "a PNG picture", READS),
+    (b"\xff\xd8\xff", "a JPEG picture", READS),
+)
+
+
+def describe(head: bytes) -> Damaged | None:
+    """Return what a file that starts with `head` is, as the error to raise; None if nobody knows.
+
+    Nothing is advised that would execute what a stranger's file says.
+    """
+    for start, kind, hint in _BY_START:
+        if head.startswith(start):
+            return Damaged(kind, hint)
+    if head[257:262] == b"ustar":
+        return Damaged("a tar archive", f"{_UNPACK}; or, written by a very old torch, {_RESAVE}")
+    if head[4:8] == b"TFL3":
+        return Damaged("a TensorFlow Lite model", READS)
+    if re.match(rb"\x08[\x01-\x0f]\x12.{0,12}(pytorch|onnx|tf2onnx|skl2onnx)", head, re.DOTALL):
+        return Damaged("an ONNX model, which has lost its training state", "give the checkpoint it came from")
+    if re.match(rb"\x80[\x02-\x05]", head):
+        return Damaged(
+            "a bare pickle, not a checkpoint of torch.save",
+            "load it in the project that wrote it, and torch.save its state dict",
+        )
+    if not head.strip(b"\x00"):
+        return Damaged("filled with zero bytes", _AGAIN)
+    return _describe_text(head)
+
+
+def _describe_text(head: bytes) -> Damaged | None:
+    try:
+        # A character may be cut at the end of the head.
+        text = head.decode("utf-8") if len(head) < HEAD else head[:-4].decode("utf-8", "ignore")
+    except UnicodeDecodeError:
+        return None
+    if len(head) >= HEAD and len(text.encode()) < HEAD - 8:
+        return None
+    if any(ord(c) < 32 and c not in "\t\n\r\f\x1b" for c in text):
+        return None
+    start = text.lstrip("\ufeff \t\r\n").lower()
+    if start.startswith(("<!doctype html", "<html", "<head", "<!--")):
+        return Damaged("an HTML page, not a checkpoint", _AGAIN)
+    if start.startswith("<?xml"):
+        return Damaged("an XML document, not a checkpoint", _AGAIN)
+    if '"weight_map"' in start:
+        return Damaged("the index of a sharded checkpoint", "give the shard that holds the VQ layer")
+    if start.startswith(("{", "[")):
+        return Damaged("a JSON text, not a checkpoint", READS)
+    return Damaged("a text file, not a checkpoint", READS)
