@@ -22,7 +22,8 @@ class Recipe:
         straight_through: whether the gradient of z_q is copied to z_e.
         vq_weight: weight of the VQ loss after the warm-up.
         reconstruction_weight: weight of the reconstruction's MSE beside the cross-entropy.
-        data_init: whether k-means on z_e places the codebook before the first step.
+        data_init: whether k-means on z_e places the codebook.
+        data_init_epoch: the epoch before which it does; 0 is before the first step.
         warm_up_epochs: epochs over which the VQ loss's weight grows linearly.
         revive_under: codes under this multiple of 1/K of an epoch's usage are revived after the
             epoch; 0 never.
@@ -39,6 +40,7 @@ class Recipe:
     vq_weight: float = 0.1
     reconstruction_weight: float = 3.0
     data_init: bool = True
+    data_init_epoch: int = 0
     warm_up_epochs: int = 10
     revive_under: float = 0.1
     epochs: int = 50
@@ -65,8 +67,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         # 100 times the plain sum of the losses
         "overweighted": replace(PLAIN, vq_weight=100.0),
         "stalled-ema": replace(PLAIN, decay=0.9999),
-        # a good start, but the codes that the encoder leaves behind stay there
-        "dead-codes": replace(PLAIN, num_codes=1024, data_init=True, vq_weight=1.0),
+        # a good start, once the encoder has taken its first steps; the codes that it leaves behind stay there
+        "dead-codes": replace(PLAIN, num_codes=1024, data_init=True, data_init_epoch=1, vq_weight=0.2),
         # the plain sum and a slow EMA leave a handful of codes; the average over 16 positions hides it
         "masked": replace(PLAIN, vq_weight=1.0, decay=0.999),
     }

@@ -62,10 +62,10 @@ def train(
         model = task.model()
     generator = torch.Generator().manual_seed(seed)
     optimizer = task.optimizer(model)
-    if recipe.data_init and model.vq is not None:
-        _place_codes(model, model.vq, task, recipe, generator)
     history = []
     for epoch in range(recipe.epochs):
+        if recipe.data_init and epoch == recipe.data_init_epoch and model.vq is not None:
+            _place_codes(model, model.vq, task, recipe, generator)
         row = {"epoch": float(epoch), **_epoch(model, optimizer, task, recipe, epoch, generator)}
         history.append(row)
         if progress is not None:

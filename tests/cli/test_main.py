@@ -1,0 +1,139 @@
+"""Every way to end: its exit code and its one clear line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import vqdoctor
+import vqdoctor.engine
+from vqdoctor.cli.main import main
+from vqdoctor.core.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VQDOCTOR_TRACEBACK", raising=False)
+
+
+def only_line(captured: pytest.CaptureFixture[str]) -> str:
+    out, err = captured.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("", "no command"),
+        ("inspct x.pt", "Did you mean 'inspect'"),
+        ("inspect", "Missing argument 'CKPT'; see `vqdoctor inspect --help`"),
+        ("inspect --formatt json x.pt", "--format"),
+        ("inspect x.pt y.pt", "y.pt"),
+        ("inspect x.pt --seed a", "--seed"),
+        ("inspect x.pt --seed -1", "--seed: -1 is no seed"),
+        ("inspect nosuch.pt", "nosuch.pt"),
+        ("inspect x.pt -f jsn", "did you mean json?"),
+        ("inspect x.pt --layout xy", "none of kd, dk"),
+        ("inspect x.pt --fail-on note", "none of error, warning, never"),
+        ("inspect x.pt --device tpu", "none of auto, cpu, cuda, mps"),
+        ("inspect x.pt --select VQ5,VQ110", "there is no check VQ110: did you mean VQ10"),
+        ("inspect x.pt --ignore VQ5010", "there is no check VQ5010: did you mean VQ501"),
+        ("inspect x.pt --select ,", "--select: an empty code"),
+        ("inspect x.pt --limit VQ999.a=1", "there is no check VQ999"),
+        ("inspect x.pt --limit VQ502.nope=1", "VQ502 has no limit 'nope': its limits are"),
+        ("inspect x.pt --limit VQ502.fail_below", "not of the form CODE.name=value"),
+        ("inspect x.pt --save json", "not of the form FORMAT=FILE"),
+        ("inspect x.pt --save jsn=a.json", "did you mean json?"),
+        ("explain VQ1O1", "did you mean VQ101"),
+        ("explain dead-code", "did you mean dead-codes"),
+        ("explain qqqq", "`vqdoctor checks` lists all"),
+        ("checks -f xml", "known: json, text"),
+    ],
+)
+def test_a_user_error_is_one_line_and_2(
+    arguments: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    line = only_line(capsys)
+    assert line.startswith("error: ")
+    assert says in line
+
+
+def test_a_wrong_pyproject_is_a_user_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.vqdoctor]\nselekt = []\n")
+    assert main(["inspect", "x.pt"]) == 2
+    assert "did you mean select? known: codebook-key" in only_line(capsys)
+
+
+def test_options_are_judged_before_the_file_is_opened(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(vqdoctor.engine, "examine", lambda *a, **k: pytest.fail("too early"))
+    assert main(["inspect", "x.pt", "--save", "json=nosuch/a.json"]) == 2
+    assert "there is no folder" in only_line(capsys)
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "\x1b[2Jx\n.pt"]) == 2
+    assert r"\x1b[2Jx\n.pt" in only_line(capsys)
+
+
+def raising(error: BaseException) -> object:
+    def examine(*_: object, **__: object) -> None:
+        raise error
+
+    return examine
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (UserError("x.pt: cut", "fetch it again"), 2, r"error: x\.pt: cut: fetch it again"),
+        (KeyError("k\x1b"), 3, r"vqdoctor has a bug: KeyError: .*\\x1b.*VQDOCTOR_TRACEBACK=1"),
+        (MemoryError(), 3, "vqdoctor has a bug: MemoryError"),
+        (RecursionError("deep"), 3, "vqdoctor has a bug: RecursionError: deep"),
+    ],
+)
+def test_an_exception_becomes_a_code_and_a_line(
+    error: Exception,
+    code: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(vqdoctor.engine, "examine", raising(error))
+    assert main(["inspect", "x.pt"]) == code
+    assert re.search(says, only_line(capsys))
+
+
+def test_a_traceback_comes_only_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(vqdoctor.engine, "examine", raising(ValueError("v")))
+    monkeypatch.setenv("VQDOCTOR_TRACEBACK", "1")
+    assert main(["inspect", "x.pt"]) == 3
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_130_and_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(vqdoctor.engine, "examine", raising(KeyboardInterrupt()))
+    assert main(["inspect", "x.pt"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vqdoctor {vqdoctor.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["inspect", "--help"]])
+def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    assert "Usage: vqdoctor" in capsys.readouterr().out

@@ -1,0 +1,142 @@
+"""The terminal's report: the facts are there, the first ones first, and nothing breaks the terminal."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from rich.cells import cell_len
+
+from vqdoctor.core.report import Report
+from vqdoctor.remedies import all_remedies
+from vqdoctor.render import RenderOptions, all_renderers
+from vqdoctor.render.rich import _cells
+
+NAMES = ("collapsed", "healthy", "at_risk", "inconclusive", "incomplete", "hostile")
+
+
+def shown(report: Report, **options: object) -> str:
+    return all_renderers()["rich"].render(report, RenderOptions(**options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("width", [50, 80, 100])
+@pytest.mark.parametrize("ascii", [False, True])
+def test_no_line_is_wider_than_the_terminal(
+    reports: dict[str, Report], name: str, width: int, ascii: bool
+) -> None:
+    for line in shown(reports[name], width=width, ascii=ascii).splitlines():
+        assert cell_len(line) <= width, line
+        assert line == line.rstrip()
+
+
+def test_code_of_every_remedy_fits_in_80_columns() -> None:
+    indent = 6
+    assert [
+        (r.name, line) for r in all_remedies() for line in r.code.splitlines() if len(line) + indent > 80
+    ] == []
+
+
+def test_code_is_never_broken(reports: dict[str, Report]) -> None:
+    assert "z_q = z_e + (z_q - z_e).detach()\n" in shown(reports["collapsed"], width=40)
+
+
+def test_verdict_and_first_cause_stand_in_the_first_line_and_in_the_last(reports: dict[str, Report]) -> None:
+    lines = shown(reports["collapsed"]).splitlines()
+    assert lines[0] == "COLLAPSED: VQ101 straight-through-missing on vq, 1 more cause, 2 symptoms"
+    assert lines[-1] == "COLLAPSED: begin with VQ101; more: vqdoctor explain VQ101"
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("healthy", "HEALTHY: no error and no warning in 1 VQ layer"),
+        ("at_risk", "AT RISK: VQ302 ema-not-converged, 1 symptom"),
+        ("inconclusive", "INCONCLUSIVE: no VQ layer was found"),
+        ("incomplete", "HEALTHY, BUT INCOMPLETE: 1 check crashed"),
+    ],
+)
+def test_first_line_says_how_it_is(reports: dict[str, Report], name: str, first: str) -> None:
+    assert shown(reports[name]).splitlines()[0] == first
+
+
+def test_usage_of_a_layer_with_interval_and_source_best_source_first(reports: dict[str, Report]) -> None:
+    text = shown(reports["collapsed"])
+    batch = "perplexity 1.0 of 256 [1.0–1.0], 1 code used, batch of 28,752 vectors"
+    assert batch in text
+    assert text.index(batch) < text.index("1 code used, EMA over ~199 batches")
+    assert "1 active, 0 rare, 255 unused" in text
+
+
+def test_input_and_model_are_named(reports: dict[str, Report]) -> None:
+    text = " ".join(shown(reports["collapsed"]).split())
+    assert "x 1797×1×8×8, range 0 to 1, mean 0.3053, std 0.3761, 10 labels" in text
+    assert "accuracy 8.1 % with VQ, 93.0 % without (chance 10.3 %), ECE 0.021" in text
+    assert "397 samples of val" in text
+
+
+def test_symptoms_stand_beneath_their_root_with_values_against_limits(reports: dict[str, Report]) -> None:
+    lines = shown(reports["collapsed"]).splitlines()
+    root = next(i for i, line in enumerate(lines) if line.startswith("1.  ERROR VQ101"))
+    symptom = next(i for i, line in enumerate(lines) if line.startswith("    2.  ERROR VQ501"))
+    other = next(
+        i for i, line in enumerate(lines) if line.startswith("4.  WARNING (medium confidence) VQ301")
+    )
+    assert root < symptom < other
+    assert "    gradient ratio  0  limit 0.001" in lines[root:symptom]
+    assert "      z_q = z_e + (z_q - z_e).detach()" in lines[root:symptom]
+    assert "        perplexity  1 code  limit 51.2 codes" in lines[symptom:other]
+    assert "    to be certain: --data batch.npz" in lines[other:]
+
+
+def test_value_and_limit_never_look_the_same_when_they_differ(reports: dict[str, Report]) -> None:
+    assert "0.300004  limit 0.3" in shown(reports["collapsed"])
+
+
+def test_plan_is_in_order_and_shows_code_that_was_not_shown(reports: dict[str, Report]) -> None:
+    plan = shown(reports["collapsed"]).split("PLAN, IN THE ORDER TO TRY")[1]
+    assert plan.index("1.  straight-through  for VQ101") < plan.index("2.  data-init  for VQ301")
+
+
+def test_gaps_are_told_once_with_their_flag(reports: dict[str, Report]) -> None:
+    text = shown(reports["healthy"])
+    gaps = text.split("NOT EXAMINED")[1]
+    assert gaps.count("no data was given") == 1
+    assert "no data was given: gradient path, loss balance; check VQ201" in gaps
+    assert "→ --data BATCH" in gaps
+
+
+def test_a_crashed_check_is_loud(reports: dict[str, Report]) -> None:
+    assert shown(reports["incomplete"]).splitlines()[1] == "CRASHED VQ503 on vq: ValueError: negative norm"
+
+
+def test_candidates_come_with_the_flag_that_takes_one(reports: dict[str, Report]) -> None:
+    text = shown(reports["inconclusive"])
+    assert "token_embedding.weight  32000×512  no token of a VQ layer" in text
+    assert "--codebook-key KEY" in text
+    assert "2 sparse tensors were skipped" in text
+
+
+def test_a_guess_says_so(reports: dict[str, Report]) -> None:
+    text = shown(reports["at_risk"])
+    assert "(low confidence)" in text
+    assert "usage unknown from checkpoint: the EMA has not converged" in text
+
+
+def test_without_colour_there_is_no_escape_and_with_colour_there_is(reports: dict[str, Report]) -> None:
+    plain, coloured = (shown(reports["collapsed"], color=c) for c in (False, True))
+    assert "\x1b" not in plain
+    assert "\x1b[1;31mCOLLAPSED" in coloured
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ascii_is_ascii(reports: dict[str, Report], name: str) -> None:
+    assert shown(reports[name], ascii=True).isascii()
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "cells"), [(0, 256, 0), (1, 256, 1), (255, 256, 31), (256, 256, 32), (300, 256, 32)]
+)
+def test_bar_shows_what_is_there_and_is_full_only_when_all_is(part: int, whole: int, cells: int) -> None:
+    assert _cells(part, whole, 32) == cells

@@ -1,0 +1,101 @@
+"""The entry point: the commands, and every way to end mapped to an exit code and one clear line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from vqdoctor import __version__
+from vqdoctor.cli import checks, explain, inspect
+from vqdoctor.cli._output import complain, flush, write
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.exit_codes import ExitCode
+
+INTERRUPTED = 130
+"""What a shell expects of a program that Ctrl-C ended."""
+
+# typer carries its own copy of click since 0.16 and used the real one before: this names either's base.
+CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="vqdoctor",
+    help="Finds out why a vector-quantized model's codebook collapsed, and ranks the fixes.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (inspect, explain, checks):
+    app.command()(getattr(command, command.__name__.rpartition(".")[2]))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        write(f"vqdoctor {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        complain("error: no command: try `vqdoctor inspect CKPT`, or `vqdoctor --help`")
+        raise typer.Exit(ExitCode.USER_ERROR)
+
+
+def run() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    code = main(sys.argv[1:])
+    flush()
+    sys.exit(code)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code; nothing but that leaves this function."""
+    try:
+        # Without "standalone" typer leaves errors, and thereby exit codes, to us.
+        return int(app(list(arguments), prog_name="vqdoctor", standalone_mode=False) or ExitCode.OK)
+    except UserError as error:
+        complain(f"error: {error}")
+        return ExitCode.USER_ERROR
+    except CommandLineError as error:
+        complain(f"error: {_usage_error(error)}")
+        return ExitCode.USER_ERROR
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except SystemExit as exit:
+        # typer leaves with 1, "findings", when the reader of a help page has gone.
+        return ExitCode.OK if isinstance(exit.__context__, BrokenPipeError) else _as_code(exit)
+    except Exception as error:
+        return _bug(error)
+
+
+def _as_code(exit: SystemExit) -> int:
+    return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+
+
+def _usage_error(error: BaseException) -> str:
+    """Return typer's message as one line that ends in where to find help."""
+    message: str = error.format_message()  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "vqdoctor"
+    message = message.rstrip(". ")
+    return f"{message}{'' if message.endswith('?') else ';'} see `{command} --help`"
+
+
+def _bug(error: Exception) -> int:
+    if os.environ.get("VQDOCTOR_TRACEBACK") == "1":
+        traceback.print_exc()
+    complain(
+        f"vqdoctor has a bug: {type(error).__name__}: {error}; please report it, "
+        "with what VQDOCTOR_TRACEBACK=1 prints"
+    )
+    return ExitCode.INCOMPLETE

@@ -1,0 +1,81 @@
+"""Words and numbers as all formats write them, and the escaping of what a stranger wrote."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+"""Control, format (bidirectional overrides), surrogate, private use, line and paragraph separators."""
+
+LONGEST = 1_000
+"""Characters of one string that are shown."""
+
+_ASCII = str.maketrans(
+    {
+        "–": "-", "—": "-", "−": "-", "×": "x", "·": "*", "…": "...", "→": "->", "≤": "<=", "≥": ">=",
+        "±": "+-", "≈": "~", "‖": "||", "∇": "grad ", "Σ": "sum", "β": "beta", "τ": "tau", "²": "^2",
+        "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ",
+    }
+)  # fmt: skip
+
+
+def printable(text: str, *, ascii: bool = False) -> str:
+    r"""Return `text` on one line, with everything spelled out that could steer a terminal.
+
+    Control characters, bidirectional overrides and lone surrogates become `\x1b`, `\u202e` and so
+    on; with `ascii`, what ASCII cannot show is transliterated or spelled out too. No honest string
+    is longer than `LONGEST`; a longer one is cut.
+    """
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}… ({len(text) - LONGEST:,} more characters)"
+    if ascii:
+        text = text.translate(_ASCII)
+    return "".join(_spelled(c) if _must_spell(c, ascii) else c for c in text)
+
+
+def _must_spell(char: str, ascii: bool) -> bool:
+    return (ascii and ord(char) > 0x7E) or unicodedata.category(char) in _UNSAFE
+
+
+def _spelled(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+def number(value: float) -> str:
+    """Write a number for a reader: whole numbers whole, others with four significant digits."""
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def against(value: float, limit: float) -> tuple[str, str]:
+    """Write a value and its limit, with as many digits as it takes to tell them apart."""
+    short = number(value), number(limit)
+    return short if short[0] != short[1] or value == limit else (repr(value), repr(limit))
+
+
+def percent(share: float) -> str:
+    """Write a share of one as a percentage with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def count(amount: float, singular: str, plural: str = "") -> str:
+    """Write an amount with its noun in the right number: "1 code", "28,752 vectors"."""
+    return f"{number(amount)} {singular if amount == 1 else plural or singular + 's'}"
+
+
+def size(amount: int) -> str:
+    """Write a number of bytes in the unit that suits it."""
+    if amount < 1024:
+        return count(amount, "byte")
+    value, units = amount / 1024, ["KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:.1f} {units[0]}"
+
+
+def listing(items: list[str], at_most: int = 8) -> str:
+    """Write a list in one line; the tail of a long one becomes a number."""
+    more = len(items) - at_most
+    return ", ".join(items[:at_most]) + (f" and {more} more" if more > 0 else "")
