@@ -248,11 +248,10 @@ def test_ema_guess_of_other_names(fake):
 @pytest.mark.parametrize(
     ("key", "layer"),
     [
-        ("quantizer.quantizers.3.codebook.weight", "quantizer.quantizers.3"),
+        ("generator.quantizer._codebook.weight", "quantizer"),
         ("vqvae.quantizer.codebook", "vqvae.quantizer"),
         ("bottleneck.level_blocks.0.k", "bottleneck.level_blocks.0"),
         ("codebook", "vq"),
-        ("vq.codebooks", "vq"),
         ("quantize.embed.weight", "quantize"),
     ],
 )

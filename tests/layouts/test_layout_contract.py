@@ -22,7 +22,8 @@ def module_doc(layout: Layout) -> str:
 def test_the_issues_families_are_there():
     assert {layout.name for layout in LAYOUTS} >= {
         "reference", "vector-quantize-pytorch", "encodec", "hf-encodec", "zalando-ema", "rosinality",
-        "taming-ema", "embedding", "ema-guess", "path-guess",
+        "taming-ema", "embedding", "ema-guess", "path-guess", "mimi", "dac", "simvq", "simvq-embedding",
+        "vqgan-lc", "optvq", "wav2vec2", "vq-wav2vec", "gumbel-quantize", "nsvq", "random-projection",
     }  # fmt: skip
 
 
@@ -80,10 +81,10 @@ def test_arrays_have_the_announced_shapes_and_types(layout, fake):
     if "sums" in view.keys:
         assert view.sums is not None
         assert view.sums.shape == (k, d)
-    if layout.specificity is Specificity.LIBRARY:
-        assert {"counts", "sums"} <= view.keys.keys()
-    else:
+    if layout.specificity < Specificity.LIBRARY:
         assert view.start_count is None, "a guess cannot know what the counts started from"
+    if view.start_count is not None or view.default_decay is not None or view.smoothing:
+        assert {"counts", "sums"} <= view.keys.keys(), "EMA constants without an EMA"
 
 
 @each_layout

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from torch import nn
+from vector_quantize_pytorch import LFQ, ResidualLFQ, SimVQ
 
 from vqdoctor.layouts import find_quantizers
 
@@ -68,11 +71,19 @@ NEGATIVES = {
         "vqvae.decoder.embed": (100, 64),
         "vqgan.transformer.blocks.0.embed.weight": (100, 64),
     },
-    "simvq": {"vq.frozen_codebook": (512, 32), "vq.code_transform.weight": (64, 32)},
-    "projected-embedding": {
+    "simvq-with-a-transform-of-two-layers": {
+        "vq.frozen_codebook": (512, 32),
+        "vq.code_transform.0.weight": (64, 32),
+        "vq.code_transform.2.weight": (64, 64),
+    },
+    "embedding-behind-a-map-of-another-width": {
         "quantize.embedding.weight": (512, 64),
-        "quantize.embedding_proj.weight": (64, 64),
+        "quantize.embedding_proj.weight": (64, 32),
         "quantize.embedding_proj.bias": (64,),
+    },
+    "embedding-beside-a-map-that-may-be-the-inputs": {
+        "quantize.embedding.weight": (512, 64),
+        "quantize.proj.weight": (64, 64),
     },
     "fsq": {"quantizer.project_in.weight": (4, 64), "quantizer.project_out.bias": (64,)},
     "lfq": {"quantizer.mask": (10,)},
@@ -94,7 +105,7 @@ def test_candidates_are_the_nearest_first_with_reasons_and_raw_keys(fake):
         **gpt(),
         "tokenizer.proto.weight": (64, 16),
         "tokenizer.vq.frozen_codebook": (512, 32),
-        "tokenizer.vq.code_transform.weight": (64, 32),
+        "tokenizer.vq.code_transform.0.weight": (64, 32),
     }
     best, *rest = find_quantizers(fake(shapes, "state_dict.")).candidates
     assert (best.key, best.shape) == ("state_dict.tokenizer.vq.frozen_codebook", (512, 32))
@@ -118,3 +129,35 @@ def test_no_candidates_where_a_layer_was_found(fake):
     found = find_quantizers(fake({**gpt(), "quantize.embedding.weight": (64, 8)}))
     assert [v.name for v in found.views] == ["quantize"]
     assert found.candidates == ()
+
+
+@pytest.mark.parametrize("prefix", ["", "quantizer."])
+def test_a_lookup_free_quantizer_is_named_in_a_note(prefix, fake):
+    state = LFQ(codebook_size=1024, dim=8).state_dict()
+    found = find_quantizers(fake(state, f"state_dict.{prefix}"))
+    assert found.views == ()
+    (note,) = found.notes
+    assert note.startswith('"quantizer" is' if prefix else "the model is")
+    assert "10 bits" in note
+    assert "1024 codes" in note
+
+
+def test_each_level_of_a_residual_lookup_free_quantizer_is_named(fake):
+    state = ResidualLFQ(dim=8, codebook_size=16, num_quantizers=2).state_dict()
+    assert len(find_quantizers(fake(state)).notes) == 2
+
+
+@pytest.mark.parametrize(
+    "mask", [np.ones(10), np.ones(10, np.int64), 2 ** np.arange(10), np.ones((4, 4), np.int64)]
+)
+def test_other_masks_are_no_bits(mask, fake):
+    assert find_quantizers(fake({"attention.mask": mask})).notes == ()
+
+
+def test_a_simvq_that_a_file_cannot_show_is_named_in_a_note(fake):
+    transform = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8))
+    vq = SimVQ(dim=8, codebook_size=16, codebook_transform=transform)
+    found = find_quantizers(fake(vq.state_dict(), "model.vq."))
+    assert found.views == ()
+    (note,) = found.notes
+    assert note.startswith('"vq" is a SimVQ')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from vqdoctor.core.errors import UserError
@@ -12,6 +12,7 @@ from vqdoctor.core.report import Candidate
 from vqdoctor.layouts.build import build, is_float
 from vqdoctor.layouts.candidates import candidates
 from vqdoctor.layouts.families import all_layouts
+from vqdoctor.layouts.implicit import implicit_notes
 from vqdoctor.layouts.layout import Orientation
 from vqdoctor.layouts.siblings import layer_path, statistics
 from vqdoctor.layouts.state_dict import StateDict, state_dicts, strip_prefixes
@@ -60,6 +61,8 @@ def find_quantizers(
         views = _at_key(states, codebook_key, orientation)
     else:
         views, notes = _everywhere(states, orientation)
+        views = _merged(views, tensors)
+        notes += tuple(note for state in states if not state.is_copy for note in implicit_notes(state))
     if layer is not None:
         views = _only(views, layer)
     return Found(views=views, candidates=() if views else candidates(states), notes=notes)
@@ -84,6 +87,27 @@ def _everywhere(
             unique = _renamed(view, state, seen)
             seen[unique.name] = (unique, state)
     return tuple(view for view, _ in seen.values()), tuple(notes)
+
+
+def _merged(views: tuple[QuantizerView, ...], tensors: Mapping[str, Tensor]) -> tuple[QuantizerView, ...]:
+    """Return one view for the layers that share one codebook: the first, which names the others."""
+    by_tensors: dict[Hashable, list[QuantizerView]] = {}
+    for view in views:
+        identities = tuple((role, _identity(key, tensors[key])) for role, key in view.keys.items())
+        by_tensors.setdefault((identities, _head(view.name)), []).append(view)
+    return tuple(
+        replace(first, shared_with=tuple(view.name for view in others)) if others else first
+        for first, *others in by_tensors.values()
+    )
+
+
+def _identity(key: str, tensor: Tensor) -> Hashable:
+    """Return what only a tensor of the very same elements has; its key where the file does not tell."""
+    storage = getattr(tensor, "storage_id", None)
+    if storage is None:
+        return key
+    place = getattr(tensor, "offset", 0), getattr(tensor, "strides", None)
+    return storage, place, tensor.shape, tensor.dtype
 
 
 def _recognised(state: StateDict, wish: Orientation | None) -> list[QuantizerView]:
@@ -112,8 +136,12 @@ def _renamed(view: QuantizerView, state: StateDict, seen: Container[str]) -> Qua
     """Return the view under a name of its own: where two would share one, the later has its key's."""
     if view.name not in seen:
         return view
-    head = view.name[view.name.index("[head ") :] if "[head " in view.name else ""
-    return replace(view, name=view.keys["codebook"] + head)
+    return replace(view, name=view.keys["codebook"] + _head(view.name))
+
+
+def _head(name: str) -> str:
+    """Return the part of a layer's name that says which head it is; "" if it has no heads."""
+    return name[name.index("[head ") :] if "[head " in name else ""
 
 
 def _place(state: StateDict) -> str:
@@ -159,6 +187,8 @@ def _plain(state: StateDict, name: str, wish: Orientation | None) -> Iterator[Qu
 
 def _stored_as(wish: Orientation, shape: tuple[int, ...], view: QuantizerView) -> bool:
     """Whether a tensor of that shape can hold the view's codes as rows ("kd") or columns ("dk")."""
+    if view.derived:
+        return wish == "kd"  # its rows stand for the codes, whose dimension may be another
     return view.dim == (shape[-1] if wish == "kd" else shape[-2])
 
 
@@ -178,16 +208,21 @@ def _lookup(states: tuple[StateDict, ...], key: str) -> tuple[StateDict, str]:
 
 
 def _only(views: tuple[QuantizerView, ...], layer: str) -> tuple[QuantizerView, ...]:
-    """Return the views of that layer: itself, its heads, or the layers under that path."""
+    """Return the views of that layer: itself, its heads, the layers under that path, or what it shares."""
     for name in (layer, strip_prefixes(layer)):
-        kept = tuple(v for v in views if v.name == name or v.name.startswith((f"{name}.", f"{name}[")))
-        if kept:
+        if kept := tuple(v for v in views if _lies_in(name, v.name)):
+            return kept
+        if kept := tuple(v for v in views if any(_lies_in(name, other) for other in v.shared_with)):
             return kept
     known = ", ".join(view.name for view in views)
     raise UserError(
         f"no VQ layer {layer!r} in the file",
         f"the known ones are {known}" if known else "none was recognised; name its codebook's key",
     )
+
+
+def _lies_in(path: str, layer: str) -> bool:
+    return layer == path or layer.startswith((f"{path}.", f"{path}["))
 
 
 def _closest(key: str, known: Iterable[str]) -> str:

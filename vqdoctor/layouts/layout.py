@@ -24,6 +24,8 @@ class Specificity(IntEnum):
     """A codebook and EMA statistics whose shapes fit, under any of the usual names."""
     LIBRARY = 4
     """All the names and shapes that one library writes."""
+    VARIANT = 5
+    """The same, and beside it what tells a module that uses the library's own layer in another way."""
 
 
 @dataclass(frozen=True, kw_only=True)

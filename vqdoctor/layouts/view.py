@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,16 @@ from vqdoctor.core.levels import Confidence
 
 Array = NDArray[np.float32]
 
+Lookup = Literal["euclidean", "cosine", "logits"]
+"""How a vector's code is chosen: the nearest row, the row of the nearest direction, or the largest output
+of a map of its own, whatever the rows are (Gumbel)."""
+
 
 class Tensor(Protocol):
-    """What a layout needs of a stored tensor: its shape and type at once, its values when asked."""
+    """What a layout needs of a stored tensor: its shape and type at once, its values when asked.
+
+    A tensor may also have a `storage_id`, with `offset` and `strides`: tensors that agree in these are one.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -44,10 +51,18 @@ class QuantizerView:
         confidence: how sure the recognition is.
         num_codes: K.
         dim: D.
-        keys: role ("codebook", "counts", "sums", "initted", …) to raw key in the file.
+        keys: role ("codebook", "counts", "sums", "initted", "projection", …) to raw key in the file. Every
+            view has a "codebook": where none is stored, the table that it is computed from.
         start_count: the value that this library's EMA counts start from; None where unknown.
         smoothing: epsilon of the layout's Laplace smoothing of the counts; 0 where it uses none.
         default_decay: the library's default EMA decay; None where unknown.
+        lookup: how codes are chosen, where the layout tells; None where it does not: by Euclidean distance,
+            or by angle where all rows have norm one.
+        frozen: whether the tensor `keys["codebook"]` may rightly stay as it was initialised: what is
+            trained is a projection behind it, or nothing at all. Never judge it as untrained.
+        derived: whether the codebook is computed from several tensors, those of `keys`, and stored nowhere.
+            Then it cannot be written back as it is.
+        shared_with: names of further layers that use the very same tensors, in the file's order.
         initted: the flag of data-driven initialisation: False, it is still to come (and will overwrite the
             codebook); True, it is done, or was never asked for; None, the file does not say.
         load_codebook: reads the codebook as float32 [K, D].
@@ -64,6 +79,10 @@ class QuantizerView:
     start_count: float | None = None
     smoothing: float = 0.0
     default_decay: float | None = None
+    lookup: Lookup | None = None
+    frozen: bool = False
+    derived: bool = False
+    shared_with: tuple[str, ...] = ()
     initted: bool | None = None
     load_codebook: Callable[[], Array]
     load_counts: Callable[[], Array | None] = field(default=_none)

@@ -1,12 +1,11 @@
 """Any matrix with the name of a table of codes, in a module that is named after quantization: a guess.
 
-    quantizer.quantizers.0.codebook.weight  [K, D]  DAC, SNAC
-    vqvae.quantizer.codebook                [K, D]  T2M-GPT
-    bottleneck.level_blocks.0.k             [K, D]  jukebox
-    codebooks                               [K, D]  NSVQ
+    quantizer._codebook.weight   [K, D]  BigCodec
+    vqvae.quantizer.codebook     [K, D]  T2M-GPT
+    bottleneck.level_blocks.0.k  [K, D]  jukebox
 
 Token and position embeddings, losses, discriminators, maps between spaces and tables behind a projection
-(SimVQ) are passed over. Codes are taken for rows. The confidence is low.
+(as SimVQ's) are passed over. Codes are taken for rows. The confidence is low.
 """
 
 from __future__ import annotations
@@ -62,11 +61,11 @@ LAYOUT = Layout(
     find=find,
     example=Example(
         shapes={
-            "quantizer.quantizers.0.in_proj.weight": (8, 1024, 1),
-            "quantizer.quantizers.0.codebook.weight": (1024, 8),
+            "vqvae.encoder.model.0.weight": (512, 263, 3),
+            "vqvae.quantizer.codebook": (512, 512),
         },
-        layer="quantizer.quantizers.0",
-        num_codes=1024,
-        dim=8,
+        layer="vqvae.quantizer",
+        num_codes=512,
+        dim=512,
     ),
 )

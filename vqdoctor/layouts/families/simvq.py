@@ -1,0 +1,48 @@
+"""SimVQ of lucidrains' vector-quantize-pytorch: a frozen table behind a trained linear map.
+
+    vq.frozen_codebook        [K, d] buffer
+    vq.code_transform.weight  [D, d]
+    vq.code_transform.bias    [D], if the user's own transform has one
+
+Residual ones are `layers.{q}.*`. The codebook is frozen_codebook · Wᵀ + b. That the table never changes is
+health. A transform of several layers (`code_transform.0.weight`, …) can't be computed from the file, which
+does not tell its nonlinearities: it is left to a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.families._projected import projected
+from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.state_dict import StateDict
+from vqdoctor.layouts.view import QuantizerView
+
+
+def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+    """Yield one view for each frozen table behind one linear map."""
+    for path in state.owners("frozen_codebook") if wish != "dk" else ():
+        yield from projected(
+            state,
+            path,
+            layout=LAYOUT.name,
+            table="frozen_codebook",
+            projection="code_transform",
+            confidence=Confidence.HIGH,
+            lookup="euclidean",
+        )
+
+
+LAYOUT = Layout(
+    name="simvq",
+    title="SimVQ of vector-quantize-pytorch",
+    specificity=Specificity.LIBRARY,
+    find=find,
+    example=Example(
+        shapes={"vq.frozen_codebook": (512, 32), "vq.code_transform.weight": (64, 32)},
+        layer="vq",
+        num_codes=512,
+        dim=64,
+    ),
+)

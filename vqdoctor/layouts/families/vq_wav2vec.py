@@ -1,0 +1,73 @@
+"""The k-means quantizer of fairseq's vq-wav2vec: codes first, groups second.
+
+    vector_quantizer.embedding            [K, G, D]; [K, 1, D] if the groups share one table
+    vector_quantizer.projection.0.weight  [G·D, D, 1]: a convolution of G groups
+    vector_quantizer.projection.1.weight  [G·D]: its group norm
+
+One view for each group. There are no counts: usage needs data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.build import is_float
+from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.state_dict import StateDict, join
+from vqdoctor.layouts.view import Array, QuantizerView, Tensor
+
+
+def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+    """Yield one view for each group of each quantizer."""
+    for path in state.owners("embedding") if wish != "dk" else ():
+        table = state.get(path, "embedding")
+        if table is None or not _is_grouped(state, path, table):
+            continue
+        codes, groups, dim = table.shape
+        for group in range(groups):
+            yield QuantizerView(
+                name=(path or "vq") + (f"[head {group}]" if groups > 1 else ""),
+                layout=LAYOUT.name,
+                confidence=Confidence.HIGH,
+                num_codes=codes,
+                dim=dim,
+                keys={"codebook": state.raw[join(path, "embedding")]},
+                lookup="euclidean",
+                load_codebook=partial(_load, table, group),
+            )
+
+
+def _is_grouped(state: StateDict, path: str, table: Tensor) -> bool:
+    conv, norm = state.get(path, "projection.0.weight"), state.get(path, "projection.1.weight")
+    if conv is None or norm is None or len(table.shape) != 3 or min(table.shape) < 1 or not is_float(table):
+        return False
+    _, groups, dim = table.shape
+    width = norm.shape[0] if len(norm.shape) == 1 else 0
+    return conv.shape == (width, dim, 1) and groups in (1, width // dim) and width % dim == 0
+
+
+def _load(table: Tensor, group: int) -> Array:
+    return np.ascontiguousarray(table.read()[:, group], dtype=np.float32)
+
+
+LAYOUT = Layout(
+    name="vq-wav2vec",
+    title="the k-means quantizer of vq-wav2vec",
+    specificity=Specificity.LIBRARY,
+    find=find,
+    example=Example(
+        shapes={
+            "vector_quantizer.embedding": (320, 1, 256),
+            "vector_quantizer.projection.0.weight": (512, 256, 1),
+            "vector_quantizer.projection.1.weight": (512,),
+            "vector_quantizer.projection.1.bias": (512,),
+        },
+        layer="vector_quantizer",
+        num_codes=320,
+        dim=256,
+    ),
+)

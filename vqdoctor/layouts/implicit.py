@@ -1,0 +1,51 @@
+"""Quantizers whose codes no file shows: they leave a trace, and a note says what they are.
+
+LFQ and BSQ have no codebook at all: a code is the signs of its bits, and they store the bits' values, a
+`mask` or `basis` of powers of two. FSQ leaves nothing, or only projections: a file cannot show it. SimVQ with
+a transform of several layers has a codebook, but the file does not tell how to compute it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vqdoctor.layouts.build import is_matrix
+from vqdoctor.layouts.state_dict import StateDict
+from vqdoctor.layouts.view import Tensor
+
+_MOST_BITS = 62
+
+
+def implicit_notes(state: StateDict) -> Iterator[str]:
+    """Yield one line for each quantizer without a codebook, or with one that only a model can compute."""
+    for suffix in ("mask", "basis"):
+        for path in state.owners(suffix):
+            if bits := _bits(state.get(path, suffix)):
+                yield (
+                    f"{_place(path)} is a lookup-free quantizer of {bits} bits: it has no codebook to "
+                    f"collapse; how many of its {2**bits} codes are used needs data"
+                )
+    for path in state.owners("frozen_codebook"):
+        table, first = state.get(path, "frozen_codebook"), state.get(path, "code_transform.0.weight")
+        if is_matrix(table) and is_matrix(first):
+            yield (
+                f"{_place(path)} is a SimVQ whose transform has several layers: its codes need the model, "
+                "its frozen table is not the codebook"
+            )
+
+
+def _bits(tensor: Tensor | None) -> int:
+    """Return how many bits these values of bits, 2ⁿ⁻¹ to 1, stand for; 0 if they are something else."""
+    if tensor is None or tensor.dtype != "int64" or len(tensor.shape) != 1:
+        return 0
+    bits = tensor.shape[0]
+    if not 1 <= bits <= _MOST_BITS:
+        return 0
+    values = tensor.read()  # as small as a flag
+    return bits if np.array_equal(values, 2 ** np.arange(bits - 1, -1, -1)) else 0
+
+
+def _place(path: str) -> str:
+    return f'"{path}"' if path else "the model"
