@@ -1,5 +1,38 @@
-"""vqdoctor: finds out why a vector-quantized model's codebook collapsed, and ranks the fixes."""
+"""vqdoctor: finds out why a vector-quantized model's codebook collapsed, and ranks the fixes.
+
+    report = vqdoctor.examine("ckpt.pt")
+    report = vqdoctor.examine(model, (x, y))
+    report = vqdoctor.examine(model, batch, losses=lambda model, batch: vqdoctor.Losses(task=…, vq=…))
+
+Importing this loads nothing else: what it offers is imported when it is first asked for.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vqdoctor.engine.notebook import Report, examine
+    from vqdoctor.live.task import Losses, Task
+
 __version__ = "0.1.0"
+__all__ = ["Losses", "Report", "Task", "examine"]
+
+_HOMES = {
+    "examine": "vqdoctor.engine.notebook",
+    "Report": "vqdoctor.engine.notebook",
+    "Task": "vqdoctor.live.task",
+    "Losses": "vqdoctor.live.task",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

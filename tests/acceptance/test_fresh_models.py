@@ -29,9 +29,7 @@ FIRST = {
 }
 
 
-def test_fresh_models_get_the_right_first_finding(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fresh_models_get_the_right_first_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
     with np.load(DIGITS) as file:
         data = dict(file)
@@ -50,7 +48,8 @@ def test_fresh_models_get_the_right_first_finding(
             model = live.to_dict()["model"]
             usage = live.to_dict()["layers"][0]["usage"]
             rows.append(
-                f"{name:<12} {seed}  with data {first or 'none':<6} exit {code}  bare {bare_first or 'none':<6}"
+                f"{name:<12} {seed}  with data {first or 'none':<6} exit {code}"
+                f"  bare {bare_first or 'none':<6}"
                 f"  accuracy {model['accuracy']:.3f}  ECE {model['ece']:.3f}"
                 f"  perplexity {usage['perplexity']:7.1f}  active {usage['active']}"
             )

@@ -62,8 +62,10 @@ def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usa
         ("VQ101", [healthy.NO_OPTIMIZER], "cannot judge"),
         ("VQ101", [GRADIENT.replace(estimator="none", ratio=0.0), MEMORY], "error"),
         # VQ102: where the cut lies
-        ("VQ102", [TASK.replace(at_output=0.0, at_input=0.0, ratio=None)], "error"),
-        ("VQ102", [TASK.replace(at_input=0.0, ratio=0.0)], "error"),
+        ("VQ102", [TASK.replace(at_output=0.0, at_input=0.0, ratio=None, before=0.0)], "error"),
+        ("VQ102", [TASK.replace(at_input=0.0, ratio=0.0, before=0.0)], "error"),
+        # a level of a residual stack with one outer estimator: the encoder does learn
+        ("VQ102", [TASK.replace(at_input=0.0, ratio=0.0)], "passes"),
         ("VQ102", [TASK.replace(before=1e-12)], "error"),
         ("VQ102", [TASK.replace(before=1e-5)], "passes"),
         ("VQ102", [TASK.replace(at_output=None, at_input=0.0, after=0.0)], "cannot judge"),

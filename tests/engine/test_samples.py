@@ -71,7 +71,8 @@ def test_the_data_report_is_whole() -> None:
     assert set(layer["usage_by_source"]) == {"batch", "checkpoint"}
     assert layer["usage"] == layer["usage_by_source"]["batch"]
     assert layer["usage"]["vectors"] == 28752
-    histogram = next(e for e in data["evidence"] if e["kind"] == "usage" and e["source"] == "batch")["histogram"]
+    (usage,) = (e for e in data["evidence"] if (e["kind"], e["source"]) == ("usage", "batch"))
+    histogram = usage["histogram"]
     assert len(histogram) == 256 and sum(histogram) == 28752
     (x,) = (e for e in data["evidence"] if e["kind"] == "input-summary")
     assert x["shape"] == [1797, 1, 8, 8] and (x["minimum"], x["maximum"]) == (0.0, 1.0)

@@ -5,7 +5,7 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
-from vqdoctor.live.kmeans import CHUNK, kmeans, nearest
+from vqdoctor.live.kmeans import CHUNK_BYTES, kmeans, nearest
 from vqdoctor.live.revive import dead_codes, revive
 from vqdoctor.live.schedule import warm_up
 from vqdoctor.reference.model import VectorQuantizerEMA2D
@@ -61,8 +61,8 @@ def test_too_few_points_are_refused():
 
 
 def test_chunks_do_not_change_the_nearest():
-    points = torch.randn(CHUNK + 3, 5, generator=seeded())
-    centres = torch.randn(7, 5, generator=seeded(1))
+    centres = torch.randn(700, 5, generator=seeded(1))
+    points = torch.randn(CHUNK_BYTES // (4 * len(centres)) + 3, 5, generator=seeded())
     indices, distances = nearest(points, centres)
     exact = torch.cdist(points.double(), centres.double()).square().min(1)
     assert torch.equal(indices, exact.indices)

@@ -210,9 +210,9 @@ def test_usage_equals_a_naive_count() -> None:
         indices = model.eval().vq(model.encoder(task.x))[1]
     counts = torch.bincount(indices.flatten(), minlength=16)
     share = counts[counts > 0] / counts.sum()
-    assert usage.vectors == 3 * 64 * POSITIONS  # train, stop and val are all the same data here
+    assert usage.vectors == 64 * POSITIONS  # train, stop and val are the same data here: counted once
     assert usage.used == int((counts > 0).sum())
-    assert usage.groups == 3 * 64
+    assert usage.groups == 64
     assert usage.plug_in_perplexity == pytest.approx(float(torch.exp(-(share * share.log()).sum())), rel=1e-5)
 
 
@@ -275,7 +275,7 @@ def test_the_reference_model_channel_first() -> None:
     found = examine(context(model, Task(model)))
     path, usage, match = found[GradientPath, "vq"], found[Usage, "vq"], found[DataMatch, "vq"]
     assert isinstance(path, GradientPath) and path.estimator == "straight-through"
-    assert isinstance(usage, Usage) and usage.vectors == 3 * 48 * 16
+    assert isinstance(usage, Usage) and usage.vectors == 48 * 16
     with torch.no_grad():
         z_e = model.eval().encoder(x).permute(0, 2, 3, 1).reshape(-1, 8).numpy()
     assert isinstance(match, DataMatch)

@@ -7,20 +7,38 @@ positions, 1,797 images, 30 epochs.
 from __future__ import annotations
 
 from vqdoctor.core.evidence import (
+    BatchMixing,
     CodebookGeometry,
     CodebookGradient,
+    CodebookWriters,
+    CodeExpiry,
+    CodeSequences,
     DataMatch,
     EmaState,
+    EncoderSpread,
+    EvalForward,
+    Flattening,
     ForeignObjects,
+    GradientHealth,
     GradientPath,
+    Initialisation,
+    LevelUse,
+    LookupPrecision,
     LossBalance,
+    LossTerms,
+    LossUse,
     NonFinite,
     OptimizerMemory,
     PositionInformation,
+    ResidualLevel,
+    Revival,
     TaskGradient,
     TaskMetrics,
+    Trace,
+    TrainForward,
     TrainingRecord,
     Usage,
+    WeightDecay,
 )
 
 USAGE = Usage(
@@ -104,3 +122,87 @@ METRICS = TaskMetrics(
 NON_FINITE = NonFinite(layer="vq", source="checkpoint", sample_size=33_024)
 
 FOREIGN_OBJECTS = ForeignObjects(source="checkpoint", sample_size=0)
+
+CODEBOOK_WRITERS = CodebookWriters(
+    layer="vq", source="batch", sample_size=0, gradient=None, listed=None, kept=None, replaced=False
+)
+
+FLATTENING = Flattening(
+    layer="vq", source="batch", sample_size=400, positions=16, equal=1.0, equal_as_stored=0.07,
+    by_chance=0.07, input_runs=False,
+)  # fmt: skip
+
+RESIDUAL_LEVEL = ResidualLevel(
+    layer="vq", source="batch", sample_size=400, level=2, levels=4, reach=1.0, gain=1.0
+)
+
+GRADIENT_HEALTH = GradientHealth(
+    layer="vq", source="batch", sample_size=1_600, broken_input=0, broken=0, median_gain=1.0, worst_gain=1.0,
+    spikes=0, spike_share=0.0,
+)  # fmt: skip
+
+LOOKUP_PRECISION = LookupPrecision(
+    layer="vq", source="batch", sample_size=400, dtype="float32", agreement=1.0, used=240, used_in_full=240
+)
+
+LOSS_TERMS = LossTerms(
+    layer="vq", source="batch", sample_size=400, dim=64, commitment=0.25, codebook=1.0, beta=0.25,
+    beta_from="record", legacy=False,
+)  # fmt: skip
+
+LOSS_USE = LossUse(
+    layer="vq", source="batch", sample_size=400, offered=0.0099, used=True, reported=0.165, gradient=0.0099,
+    vq_weight=0.1,
+)  # fmt: skip
+
+INITIALISATION = Initialisation(
+    layer="vq", source="checkpoint", sample_size=256, identical_rows=1, zero_rows=0, counts_written=True,
+    stepped=True, updates=2_640, structure=270.0,
+)  # fmt: skip
+
+TRAIN_FORWARD = TrainForward(
+    layer="vq", source="batch", sample_size=4, first_moved=0.002, later_moved=0.002, writes_counts=True
+)
+
+EVAL_FORWARD = EvalForward(layer="vq", source="batch", sample_size=3)
+
+WEIGHT_DECAY = WeightDecay(
+    layer="vq", source="checkpoint", sample_size=256, weight_decay=0.01, learning_rate=0.001, updates=2_640,
+    lost=0.026,
+)  # fmt: skip
+
+CODE_EXPIRY = CodeExpiry(layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0)
+
+BATCH_MIXING = BatchMixing(
+    source="batch", sample_size=1_100, batch_size=25, batches=44, label_drift=0.0002, label_z=0.1,
+    code_drift=0.0004, code_z=0.7,
+)  # fmt: skip
+
+TRACE = Trace(
+    layer="vq", source="trace", sample_size=8, optimizer="Adam", own=True, learning_rate=0.002, vq_weight=0.1,
+    weight_known=True, vectors=(400,) * 8, used=(184, 181, 175, 177, 186, 177, 183, 180), used_in_all=252,
+    perplexity=(149.0, 147.0, 147.0, 146.0, 150.0, 139.0, 151.0, 145.0),
+    z_e_rms=(3.33, 3.37, 3.32, 3.33, 3.39, 3.36, 3.3, 3.29),
+    codebook_rms=(3.11, 3.14, 3.09, 3.13, 3.13, 3.09, 3.11, 2.97),
+    encoder_gradient=(0.046, 0.55, 0.59, 0.4, 0.3, 0.23, 0.09, 0.1),
+    z_e_gradient=(0.0014, 0.0092, 0.0089, 0.008, 0.0031, 0.0039, 0.0016, 0.0015),
+    task_loss=(0.026, 0.091, 0.054, 0.055, 0.055, 0.043, 0.027, 0.029),
+    vq_loss=(0.32, 0.36, 0.33, 0.32, 0.32, 0.3, 0.3, 0.31),
+)  # fmt: skip
+
+REVIVAL = Revival(layer="vq", source="batch", sample_size=4, num_codes=256, undone=0, returned=0)
+
+LEVEL_USE = LevelUse(
+    layer="vq", source="batch", sample_size=256, level=3, levels=4, written=True, others_written=3, left=0.3,
+    first_perplexity=190.0,
+)  # fmt: skip
+
+ENCODER_SPREAD = EncoderSpread(
+    layer="vq", source="batch", sample_size=28_752, output_spread=0.89, input_spread=0.56, input_rank=20.5,
+    samples=1_000,
+)  # fmt: skip
+
+CODE_SEQUENCES = CodeSequences(
+    layer="vq", source="batch", sample_size=6_400, sequences=100, length=64, used=240, constant_share=0.0,
+    dwell=1.9, transition_entropy=3.1, same_share=0.06, within=0.7,
+)  # fmt: skip

@@ -39,3 +39,10 @@ def least_perplexity(
 def active_share(usage: Usage) -> float:
     """Return active codes over those that uniform usage would have made active on this sample."""
     return usage.active / usage.expected_active if usage.expected_active else 1.0
+
+
+def poor(usage: Usage) -> bool:
+    """Return whether the usage breaks a default limit of the usage checks, as far as the sample can tell."""
+    enough = effective_vectors(usage) >= usage.num_codes
+    collapsed = usage.perplexity_high < least_perplexity(usage.num_codes)
+    return enough and (collapsed or active_share(usage) < ACTIVE_WARNING)

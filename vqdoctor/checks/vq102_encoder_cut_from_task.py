@@ -48,6 +48,8 @@ class Limits:
 
 def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> Iterator[Problem]:
     """Look for the place from which the task's gradient is gone, from the loss backwards."""
+    if task.before and task.after and task.before / task.after >= limits.parameter_ratio:
+        return  # by whichever way: residual stacks have one estimator around levels that have none
     layer = "passes gradients, but " if path is not None and path.ratio >= limits.gradient_ratio else ""
     if not task.at_output:
         if not task.after:
@@ -67,7 +69,7 @@ def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> I
             task.at_input / task.at_output,
             limits.gradient_ratio,
         )
-    elif task.before is not None and task.after and task.before / task.after < limits.parameter_ratio:
+    elif task.before is not None and task.after:
         yield _problem(
             f"The task's gradient reaches the VQ layer's input, but is {figure(task.before)} at the "
             "encoder's parameters: something between the encoder and the VQ layer detaches it.",

@@ -12,7 +12,8 @@ deviations of z_e. The quantization error over the variance of z_e: 1 means that
 better than a single code at the mean. The distance from a typical code to its nearest z_e: two
 random vectors of the data are about 1.4 standard deviations apart, so a code that has none nearer
 than 1.5 lies outside the data. When z_e itself has collapsed, its standard deviation is tiny and all
-three become large; that is a symptom, and the report names the cause.
+three become large; that is a symptom, and the report names the cause. Where it hardly varies at all there
+is nothing to measure in, and VQ507 judges.
 
 ## Remedy
 data-init: initialise the codebook from encoder outputs (k-means). normalise-before-vq: a norm layer
@@ -29,9 +30,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vqdoctor.checks._encoder import CONSTANT
 from vqdoctor.checks._specimens import DATA_MATCH
 from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
 from vqdoctor.core.evidence import DataMatch
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Severity
@@ -60,6 +62,8 @@ class Limits:
 
 def evaluate(match: DataMatch, limits: Limits) -> Iterator[Problem]:
     """Hold the three distances against their limits; the first that is broken makes the sentence."""
+    if match.data_std < CONSTANT * match.data_rms * match.dim**0.5:
+        raise CannotJudge("z_e hardly varies, so its standard deviation is no yardstick (VQ507)")
     broken = [
         (name, sentence)
         for name, sentence in (
@@ -99,7 +103,21 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("data-init", "normalise-before-vq"),
-    explained_by=("VQ901", "VQ101", "VQ102", "VQ103", "VQ201", "VQ302", "VQ304", "VQ202"),
+    explained_by=(
+        "VQ901",
+        "VQ101",
+        "VQ102",
+        "VQ103",
+        "VQ105",
+        "VQ108",
+        "VQ204",
+        "VQ201",
+        "VQ306",
+        "VQ302",
+        "VQ304",
+        "VQ205",
+        "VQ202",
+    ),
     examples=(
         Example(
             title="a codebook around zero, z_e three standard deviations off in every dimension",

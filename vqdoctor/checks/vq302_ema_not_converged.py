@@ -85,6 +85,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("data-init", "faster-ema"),
+    explained_by=("VQ306",),
     examples=(
         Example(
             title="decay 0.9999 and 550 updates",

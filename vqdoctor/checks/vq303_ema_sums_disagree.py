@@ -72,7 +72,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("reset-ema",),
-    explained_by=("VQ901", "VQ302"),
+    explained_by=("VQ901", "VQ104", "VQ306", "VQ302"),
     examples=(
         Example(
             title="k-means wrote the sums without the counts",

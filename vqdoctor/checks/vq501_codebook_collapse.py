@@ -103,6 +103,7 @@ CHECK = Check(
     limits=Limits(),
     remedies=("data-init", "revive-dead-codes"),
     explained_by=COLLAPSE,
+    meaningless_after=("VQ306",),
     examples=(
         Example(title="every vector on one code", evidence=(COLLAPSED_USAGE,), fires=True),
         Example(

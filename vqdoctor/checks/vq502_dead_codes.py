@@ -105,6 +105,7 @@ CHECK = Check(
     limits=Limits(),
     remedies=("revive-dead-codes",),
     explained_by=(*COLLAPSE, "VQ501"),
+    meaningless_after=("VQ306",),
     examples=(
         Example(
             title="a good start without revival, K = 1,024",

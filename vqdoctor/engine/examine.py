@@ -1,94 +1,106 @@
-"""The examination: a checkpoint, and perhaps a batch, in; a ranked report out."""
+"""The examination: a checkpoint or a live model, and perhaps a batch, in; a ranked report out."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 import vqdoctor
-from vqdoctor.checkpoint import Checkpoint, open_checkpoint
+from vqdoctor.checkpoint import Checkpoint, LazyTensor, open_checkpoint
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import (
+    CodebookGradient,
     DataMatch,
+    Evidence,
+    ForeignObjects,
     GradientPath,
     LossBalance,
+    LossUse,
+    OptimizerMemory,
     TaskGradient,
-    TaskMetrics,
+    Trace,
     TrainingRecord,
+    Unavailable,
+    Usage,
 )
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
 from vqdoctor.engine.batch import Arrays, load_batch
 from vqdoctor.engine.gather import Gathered
 from vqdoctor.engine.judge import choose, judge
 from vqdoctor.engine.rank import plan, rank
-from vqdoctor.engine.settings import Settings
+from vqdoctor.engine.settings import Brought, Settings
 from vqdoctor.engine.verdict import verdict
-from vqdoctor.layouts import Found, find_quantizers, state_dicts
+from vqdoctor.layouts import find_quantizers
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes import dump, file
 from vqdoctor.remedies import all_remedies
 
-if TYPE_CHECKING:
-    from vqdoctor.live.task import Task
-
 Progress = Callable[[str], None]
 
-LIVE_KINDS = (GradientPath, TaskGradient, LossBalance, TaskMetrics)
+VQ_LOSS_KINDS = (CodebookGradient, LossUse, Trace)
+"""What would accuse a model of doing without a VQ loss, where it is merely not known which that is."""
+TRAIN_BATCHES = 4
+"""Training batches that the gradients are measured on, where the user does not say."""
 
 
 def examine(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None,
     *,
-    data: str | os.PathLike[str] | None = None,
+    data: Any = None,
+    brought: Brought | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Examine a checkpoint and return the ranked report.
+    """Examine a checkpoint or a live model and return the ranked report.
 
     Args:
-        path: the checkpoint file.
-        data: a batch file with x (and y) for a task that the checkpoint names, or with z_e and/or
-            indices dumped from any framework.
+        path: the checkpoint file; None where `brought.model` is a live model, to be examined as it is.
+        data: a batch file with x (and y), or with z_e and/or indices dumped from any framework; from
+            Python also the arrays themselves, by name or as x or (x, y), or a DataLoader.
+        brought: the user's model or task; without it x needs a task that the checkpoint names.
         settings: what the user set.
         progress: told in a few words what is being done.
 
     Raises:
-        UserError: if a file cannot be read, or a setting names nothing.
+        UserError: if a file cannot be read, a setting names nothing, or the user's code fails.
     """
-    settings = settings or Settings()
+    settings, brought = settings or Settings(), brought or Brought()
     say = progress or (lambda _: None)
     checks = choose(all_checks(), settings)
-    arrays = None if data is None else load_batch(Path(data))
-    say("reading the checkpoint")
-    checkpoint = open_checkpoint(path)
-    sha256 = checkpoint.verify() if settings.verify else None
-    found = find_quantizers(
-        checkpoint.tensors,
-        layer=settings.layer,
-        codebook_key=settings.codebook_key,
-        orientation=settings.orientation,
-    )
-    gathered = Gathered()
-    context = file.FileContext(
-        checkpoint=checkpoint,
-        views=found.views,
-        seed=settings.seed,
-        histogram=settings.histogram,
-        verify=settings.verify,
-    )
-    gathered.run(file.all_probes(), context, "checkpoint", say)
-    _gather_batch(gathered, checkpoint, found, arrays, data, settings, say)
-    summary = CheckpointSummary(
-        path=os.fspath(path),
-        fingerprint=checkpoint.fingerprint(_vq_tensors(checkpoint, found)),
-        sha256=sha256,
-        container=checkpoint.container,
-        bytes=checkpoint.bytes,
-    )
+    arrays = None if brought.losses is not None else _arrays(data)
+    _refuse_nonsense(path, data, arrays, brought)
+    with contextlib.ExitStack() as stack:
+        say("reading the checkpoint")
+        checkpoint = open_checkpoint(_saved(stack, brought) if path is None else path)
+        sha256 = checkpoint.verify() if settings.verify and path is not None else None
+        found = find_quantizers(
+            checkpoint.tensors,
+            layer=settings.layer,
+            codebook_key=settings.codebook_key,
+            orientation=settings.orientation,
+        )
+        case = _Case(
+            path=path,
+            checkpoint=checkpoint,
+            views=found.views,
+            arrays=arrays,
+            data=data,
+            brought=brought,
+            settings=settings,
+            say=say,
+        )
+        gathered = Gathered()
+        _gather_file(case, gathered)
+        told = _gather_batch(case, gathered)
+        summary = None if path is None else _file(case, os.fspath(path), sha256)
     judgement = judge(checks, [v.name for v in found.views], gathered.evidence, gathered.unavailable)
     findings = rank(judgement.findings, checks)
     layers = tuple(_summary(view) for view in found.views)
@@ -103,115 +115,194 @@ def examine(
         plan=plan(findings, all_remedies()),
         verdict=verdict(findings, layers, gathered.evidence),
         candidates=() if found.views else found.candidates,
-        notes=(*checkpoint.notes, *found.notes),
+        notes=(*checkpoint.notes, *found.notes, *told),
     )
 
 
-def _gather_batch(
-    gathered: Gathered,
-    checkpoint: Checkpoint,
-    found: Found,
-    arrays: Arrays | None,
-    data: str | os.PathLike[str] | None,
-    settings: Settings,
-    say: Progress,
-) -> None:
-    if arrays is None or not found.views:
-        if found.views:
-            gathered.miss((*LIVE_KINDS, DataMatch), "batch", "no data was given", "--data BATCH")
-        return
-    if any(name.partition("/")[0] in ("z_e", "indices") for name in arrays):
-        context = dump.DumpContext(
-            views=found.views, arrays=arrays, seed=settings.seed, histogram=settings.histogram
-        )
-        gathered.run(dump.all_probes(), context, "batch", say)
-        gathered.miss(LIVE_KINDS, "batch", "dumped vectors carry no gradient", "--data with x (and y)")
-    elif "x" in arrays:
-        _gather_live(gathered, checkpoint, found, arrays, settings, say)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Case:
+    """What is examined: the checkpoint (of a live model, one made for the purpose), the data, the wishes."""
+
+    path: str | os.PathLike[str] | None
+    checkpoint: Checkpoint
+    views: tuple[QuantizerView, ...]
+    arrays: Arrays | None
+    data: Any
+    brought: Brought
+    settings: Settings
+    say: Progress
+
+
+def _arrays(data: Any) -> Arrays | None:
+    """Return the arrays of a batch by name; None where there is none, or it is no arrays."""
+    if isinstance(data, str | os.PathLike):
+        return load_batch(Path(data))
+    if isinstance(data, Mapping):
+        named = {str(name): _array(value) for name, value in data.items()}
     else:
+        parts = data if isinstance(data, tuple | list) else (data,)
+        named = dict(zip(("x", "y"), map(_array, parts), strict=False))
+    arrays = {name: array for name, array in named.items() if array is not None}
+    return arrays if arrays and len(arrays) == len(named) else None
+
+
+def _array(value: Any) -> Any:
+    """Return an array or a tensor (which is not asked by its type: torch may not be there) as an array."""
+    if isinstance(value, np.ndarray):
+        return value
+    detach = getattr(value, "detach", None)
+    return detach().cpu().numpy() if callable(detach) and hasattr(value, "numpy") else None
+
+
+def _is_dump(arrays: Arrays | None) -> bool:
+    return any(name.partition("/")[0] in ("z_e", "indices") for name in arrays or ())
+
+
+def _refuse_nonsense(path: object, data: object, arrays: Arrays | None, brought: Brought) -> None:
+    """Refuse what cannot be run, or would be ignored, before anything is read."""
+    x = arrays is not None and "x" in arrays and not _is_dump(arrays)
+    runs = brought.runs or x
+    if path is None and brought.model is None:
+        raise UserError("there is nothing to examine", "give a checkpoint or a model")
+    if path is not None and brought.optimizer is not None:
+        raise UserError("an optimizer belongs to a live model", "a checkpoint holds its own")
+    if brought.losses is not None and data is None:
+        raise UserError("losses= needs a batch", "examine(model, batch, losses=…)")
+    if brought.trained_vq_weight is not None and not runs:
+        hint = "add --task, or --model and --data"
+        raise UserError("--trained-vq-weight says nothing where no model is run", hint)
+    if brought.task is not None and arrays is not None:
+        raise UserError("--task and --data: a task brings its own data", "leave one of them out")
+    if runs and importlib.util.find_spec("torch") is None:
+        raise MissingPackageError("torch", "running a model", "torch")
+
+
+def _saved(stack: contextlib.ExitStack, brought: Brought) -> Path:
+    from vqdoctor.engine.patient import saved
+
+    return stack.enter_context(saved(brought.model, brought.optimizer))
+
+
+def _gather_file(case: _Case, gathered: Gathered) -> None:
+    context = file.FileContext(
+        checkpoint=case.checkpoint,
+        views=case.views,
+        seed=case.settings.seed,
+        histogram=case.settings.histogram,
+        verify=case.settings.verify,
+    )
+    absent: list[type[Evidence]] = []
+    if case.path is None:
+        absent = [ForeignObjects, TrainingRecord]
+        gathered.miss(absent, "checkpoint", "a live model is examined, and no file", "")
+        if case.brought.optimizer is None:
+            gathered.miss((OptimizerMemory,), "checkpoint", "no optimizer was given", "optimizer=…")
+            absent.append(OptimizerMemory)
+    probes = [probe for probe in file.all_probes() if not set(probe.kinds) & set(absent)]
+    gathered.run(probes, context, "checkpoint", case.say)
+
+
+def _gather_batch(case: _Case, gathered: Gathered) -> tuple[str, ...]:
+    """Gather what a dump or a model tells; return what there is to say about the model."""
+    brought, arrays = case.brought, case.arrays
+    bare = case.path is None and brought.task is None and case.data is None
+    if brought.runs and not bare:
+        return _gather_live(case, gathered)
+    if not case.views:
+        return ()
+    if arrays is None:
+        gathered.miss(_untold(gathered), "batch", "no data was given", "--data BATCH")
+    elif _is_dump(arrays):
+        context = dump.DumpContext(
+            views=case.views, arrays=arrays, seed=case.settings.seed, histogram=case.settings.histogram
+        )
+        gathered.run(dump.all_probes(), context, "batch", case.say)
+        why = "dumped vectors tell nothing of the model's gradients and outputs"
+        gathered.miss(_untold(gathered), "batch", why, "--data with x (and y)")
+    elif "x" in arrays:
+        return _gather_live(case, gathered)
+    else:
+        where = case.data if isinstance(case.data, str | os.PathLike) else "the batch"
         raise UserError(
-            f"{data} holds {', '.join(arrays) or 'nothing'}",
+            f"{where} holds {', '.join(arrays) or 'nothing'}",
             "--data takes x (and y), or z_e and/or indices",
         )
+    return ()
 
 
-def _gather_live(
-    gathered: Gathered,
-    checkpoint: Checkpoint,
-    found: Found,
-    arrays: Arrays,
-    settings: Settings,
-    say: Progress,
-) -> None:
-    record = next((e for e in gathered.evidence if isinstance(e, TrainingRecord)), None)
-    name = record.task if record else None
-    if name is None:
-        raise UserError(
-            "the batch has x, but the checkpoint does not say which built-in task it belongs to",
-            "dump z_e or the indices of your VQ layer into the batch instead",
-        )
-    if importlib.util.find_spec("torch") is None:
-        raise MissingPackageError("torch", "examining a model with x", "torch")
+def _untold(gathered: Gathered) -> list[type[Evidence]]:
+    """Return the kinds that some check asks for, and of which nothing is known, not even why."""
+    told = {item.kind for item in gathered.evidence} | {item.kind for item in gathered.unavailable}
+    wanted = {wanted.evidence.kind: wanted.evidence for check in all_checks() for wanted in check.wants}
+    return [kind for name, kind in sorted(wanted.items()) if name not in told]
+
+
+def _gather_live(case: _Case, gathered: Gathered) -> tuple[str, ...]:
+    from vqdoctor.engine.patient import admit, same_randomness
     from vqdoctor.live.device import resolve
-    from vqdoctor.live.load import load_state
     from vqdoctor.live.untouched import untouched
     from vqdoctor.probes import model as model_probes
 
-    say(f"building {name}")
-    task = _task(name, checkpoint, arrays)
-    state, keys = _state_of(checkpoint, found)
-    model = task.model()
-    loaded = load_state(model, state)
-    context = model_probes.ModelContext(
-        model=model,
-        task=task,
-        views=found.views,
-        codebook_names=keys,
-        record=record,
-        arrays=arrays,
-        device=resolve(settings.device),
-        seed=settings.seed,
-        histogram=settings.histogram,
-        progress=say,
-    )
-    with untouched(model, settings.seed):
-        try:
-            _ = context.layers
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            shape = list(arrays["x"].shape)
-            raise UserError(f"the model fails on x {shape}: {reason}", "check the batch") from error
-        gathered.run(model_probes.all_probes(), context, "batch", say)
-    if loaded.missing:
-        gathered.miss((TaskMetrics,), "batch", f"not in the file: {', '.join(loaded.missing[:5])}", "")
-
-
-def _task(name: str, checkpoint: Checkpoint, arrays: Arrays) -> Task:
-    """Return the built-in task of that name; a name from a file never becomes an import."""
-    from vqdoctor.reference import BUILTIN_TASKS
-
-    if name not in BUILTIN_TASKS:
-        raise UserError(
-            f"the checkpoint names the task {name!r}, which is not built in",
-            f"the built-in tasks are {', '.join(BUILTIN_TASKS)}",
+    settings = case.settings
+    record = next((e for e in gathered.evidence if isinstance(e, TrainingRecord)), None)
+    device = resolve(settings.device)
+    case.say("building the model")
+    with same_randomness(settings.seed):
+        patient = admit(
+            path=None if case.path is None else Path(case.path),
+            checkpoint=case.checkpoint,
+            views=case.views,
+            record=record,
+            arrays=case.arrays,
+            data=case.data,
+            brought=case.brought,
+            batches=settings.batches,
         )
-    config = checkpoint.tree.get("config") if isinstance(checkpoint.tree, dict) else None
-    return BUILTIN_TASKS[name](config if isinstance(config, dict) else {}, arrays)
+        context = model_probes.ModelContext(
+            model=patient.model,
+            task=patient.task,
+            views=patient.views,
+            codebook_names=patient.codebook_names,
+            record=record,
+            arrays=case.arrays or {},
+            device=device,
+            seed=settings.seed,
+            histogram=settings.histogram,
+            train_batches=settings.batches or TRAIN_BATCHES,
+            probe_steps=settings.probe_steps,
+            progress=case.say,
+        )
+        with untouched(patient.model, settings.seed):
+            _ = context.layers  # the first batch, after which the task knows its losses
+            unknown = VQ_LOSS_KINDS if patient.vq_loss_unknown else ()
+            why, hint = "no VQ loss was recognised in the model's output", "--vq-loss KEY, or --task"
+            gathered.miss(unknown, "batch", why, hint)
+            probes = [probe for probe in model_probes.all_probes() if not set(probe.kinds) & set(unknown)]
+            gathered.run(probes, context, "batch", case.say)
+    gathered.unavailable += [
+        Unavailable(kind=kind.kind, layer=name, source="batch", reason="the model does not have this layer")
+        for name in patient.absent
+        for kind in (Usage, DataMatch, GradientPath, TaskGradient, LossBalance)
+    ]
+    balances = [e for e in gathered.evidence if isinstance(e, LossBalance)]
+    if balances and context.vq_weight is None:
+        return (*patient.notes, "the VQ loss's weight in training is unknown (--trained-vq-weight tells it)")
+    return patient.notes
 
 
-def _state_of(checkpoint: Checkpoint, found: Found) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """Return the state dict that holds the VQ layers, and each layer's codebook name in it."""
-    wanted = {view.name: view.keys["codebook"] for view in found.views}
-    for state in state_dicts(checkpoint.tensors):
-        clean = {raw: name for name, raw in state.raw.items()}
-        if set(wanted.values()) <= clean.keys():
-            return state.entries, {layer: clean[raw] for layer, raw in wanted.items()}
-    raise UserError("the VQ layers are not all in one state dict", "--layer picks one")
+def _file(case: _Case, path: str, sha256: str | None) -> CheckpointSummary:
+    return CheckpointSummary(
+        path=path,
+        fingerprint=case.checkpoint.fingerprint(_vq_tensors(case)),
+        sha256=sha256,
+        container=case.checkpoint.container,
+        bytes=case.checkpoint.bytes,
+    )
 
 
-def _vq_tensors(checkpoint: Checkpoint, found: Found) -> list[Any]:
-    keys = dict.fromkeys(key for view in found.views for key in view.keys.values())
-    return [checkpoint.tensors[key] for key in keys if key in checkpoint.tensors]
+def _vq_tensors(case: _Case) -> list[LazyTensor]:
+    keys = dict.fromkeys(key for view in case.views for key in view.keys.values())
+    return [case.checkpoint.tensors[key] for key in keys if key in case.checkpoint.tensors]
 
 
 def _summary(view: QuantizerView) -> LayerSummary:

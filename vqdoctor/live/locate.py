@@ -8,10 +8,12 @@ nothing but projections; a whole encoder-decoder is never taken for a VQ layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from vqdoctor.core.errors import UserError
 
@@ -20,6 +22,8 @@ _PROJECTIONS = (nn.Linear, nn.LayerNorm, nn.Identity, nn.Dropout)
 
 def candidates(model: nn.Module, key: str) -> tuple[str, ...]:
     """Return the paths of the modules that may be the VQ layer of codebook `key`, innermost first.
+
+    The path of the model itself is "".
 
     Raises:
         UserError: if the model has no module at that path.
@@ -34,8 +38,10 @@ def candidates(model: nn.Module, key: str) -> tuple[str, ...]:
         ) from None
     found = [path]
     while path:
-        parent = path.rpartition(".")[0]
-        if not parent or not _adds_only_projections(model.get_submodule(parent), path[len(parent) + 1 :]):
+        parent, _, child = path.rpartition(".")
+        # The model itself is a VQ layer only where its codebook is its own or its child's.
+        is_whole = not parent and len(found) > 1
+        if is_whole or not _adds_only_projections(model.get_submodule(parent), child):
             break
         found.append(parent)
         path = parent
@@ -58,17 +64,26 @@ def _is_pointwise(module: nn.Module) -> bool:
 
 def _others(parent: nn.Module, child: str) -> Iterator[nn.Module]:
     for name, module in parent.named_modules():
-        if name and name != child and not name.startswith(f"{child}."):
+        # A parametrization (weight_norm) belongs to its owner, which is judged by its own class.
+        if name and not f"{name}.".startswith(f"{child}.") and not _is_parametrization(parent, name):
             yield module
 
 
+def _is_parametrization(parent: nn.Module, name: str) -> bool:
+    owner, found, _ = f".{name}".partition(".parametrizations.")
+    return bool(found) and parametrize.is_parametrized(parent.get_submodule(owner.lstrip(".")))
+
+
 def tensors_of(value: object) -> Iterator[torch.Tensor]:
-    """Yield the tensors in an argument or output: a tensor, or tuples, lists and dicts of them."""
+    """Yield the tensors in an argument or output: one, or tuples, lists, mappings and dataclasses of them."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, tuple | list):
         for item in value:
             yield from tensors_of(item)
-    elif isinstance(value, dict):
+    elif isinstance(value, Mapping):
         for item in value.values():
             yield from tensors_of(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_of(getattr(value, field.name))

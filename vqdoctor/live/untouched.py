@@ -3,58 +3,178 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
+
+from vqdoctor.core.errors import UserError
+
+_HOOKS = (
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+    "_state_dict_hooks", "_load_state_dict_pre_hooks",
+)  # fmt: skip
 
 
 class TouchedError(AssertionError):
     """An examination changed the user's model or random state: a bug of vqdoctor."""
 
 
-def working_copy(model: torch.nn.Module, *, training: bool) -> torch.nn.Module:
-    """Return a deep copy in train or eval mode, without the original's gradients."""
-    twin = copy.deepcopy(model)
+def inside(module: nn.Module) -> nn.Module | None:
+    """Return the module that torch.compile, DDP or DataParallel is wrapped around; None if it is no wrapper."""
+    if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        inner = module.module
+        return inner if isinstance(inner, nn.Module) else None
+    compiled = module._modules.get("_orig_mod")
+    return compiled if type(module).__name__ == "OptimizedModule" else None
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model itself, without wrappers around the whole of it."""
+    while (inner := inside(model)) is not None:
+        model = inner
+    return model
+
+
+def unwrapped_name(model: nn.Module, name: str) -> str:
+    """Return the name of a tensor or module of `model` in a working copy, which has no wrappers."""
+    kept = []
+    here: nn.Module | None = model
+    for token in name.split("."):
+        if here is None or inside(here) is None or token not in here._modules:
+            kept.append(token)
+        here = None if here is None else here._modules.get(token)
+    return ".".join(kept)
+
+
+def working_copy(
+    model: nn.Module, *, training: bool, rebuild: Callable[[], nn.Module] | None = None
+) -> nn.Module:
+    """Return a deep copy in train or eval mode, without the original's gradients and without wrappers.
+
+    Args:
+        model: the original; it is only read.
+        training: the mode of the copy.
+        rebuild: builds the model anew, for one that cannot be copied (it holds a lock, a stream, …);
+            the copy then gets the original's state dict.
+
+    Raises:
+        UserError: if the model can neither be copied nor rebuilt.
+    """
+    try:
+        twin = _deep_copy(model)
+    except Exception as error:  # whatever an object in a foreign model raises when it is copied
+        twin = _rebuilt(model, rebuild, error)
     twin.zero_grad(set_to_none=True)
+    for module in twin.modules():
+        module._compiled_call_impl = None  # of `module.compile()`, whose code would skip the hooks
     return twin.train(training)
 
 
+def _deep_copy(model: nn.Module) -> nn.Module:
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        # Old weight_norm keeps its computed weight as an attribute, which deepcopy refuses: not a leaf.
+        for value in (*vars(module).values(), *module._buffers.values()):
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    for module in reversed(list(model.modules())):  # from the inside out
+        if (inner := inside(module)) is not None:
+            twin = copy.deepcopy(inner, memo)
+            if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+                vars(twin)["module"] = twin  # for a loss function that reaches into `model.module`
+            memo[id(module)] = twin
+    return copy.deepcopy(model, memo)
+
+
+def _rebuilt(model: nn.Module, rebuild: Callable[[], nn.Module] | None, error: Exception) -> nn.Module:
+    said = str(error).splitlines()[0] if str(error) else ""
+    reason = f"the model cannot be copied ({type(error).__name__}: {said})"
+    hint = "give a task whose model() builds it anew"
+    if rebuild is None:
+        raise UserError(reason, hint) from error
+    twin = rebuild()
+    if twin is model:
+        raise UserError(f"{reason}, and the task's model() returns the same object again", hint) from error
+    own = {unwrapped_name(model, name): tensor for name, tensor in model.state_dict().items()}
+    twin = unwrapped(twin)
+    try:
+        twin.load_state_dict(own)
+    except RuntimeError as mismatch:
+        raise UserError(f"{reason}, and a newly built one has other tensors", hint) from mismatch
+    return twin
+
+
 @contextmanager
-def untouched(model: torch.nn.Module, seed: int) -> Iterator[None]:
-    """Seed the random state inside, restore it outside, and prove the model bit-equal.
+def untouched(model: nn.Module, seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed the random states inside, restore them outside, and prove the model bit-equal.
+
+    The random states are those of torch (CPU and GPUs), numpy and Python.
+
+    Args:
+        model: the user's model.
+        seed: seeds all of them.
+        device: where the copies will run, if not where the model is.
 
     Raises:
-        TouchedError: if a parameter, buffer, gradient, mode or hook of `model` changed inside.
+        TouchedError: if a parameter, buffer, gradient, mode, hook or plain attribute of `model` changed inside.
     """
     before = _marks(model)
-    devices = sorted({t.device.index or 0 for t in model.state_dict().values() if t.is_cuda})
+    used = {t.device for t in model.state_dict().values()} | ({device} if device else set())
+    on_cuda = torch.cuda.is_initialized() or any(place.type == "cuda" for place in used)
+    devices = range(torch.cuda.device_count()) if on_cuda else ()
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    python, legacy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+        try:
+            seed_all(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
+            if mps is not None:
+                torch.mps.set_rng_state(mps)
     after = _marks(model)
     changed = [name for name, value in before.items() if not _same(value, after.get(name))]
     if changed or before.keys() != after.keys():
         raise TouchedError(f"the examination changed {', '.join(changed[:5]) or 'the set of tensors'}")
 
 
-def _marks(model: torch.nn.Module) -> dict[str, Any]:
+def seed_all(seed: int) -> None:
+    """Seed torch's, numpy's and Python's global random states: a layer may draw from any of them."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def _marks(model: nn.Module) -> dict[str, Any]:
     marks: dict[str, Any] = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         marks[name] = tensor.detach().clone()
         marks[f"{name} (gradient)"] = None if tensor.grad is None else tensor.grad.clone()
         marks[f"{name} (identity)"] = (id(tensor), tensor.requires_grad)
     for name, module in model.named_modules():
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        marks[f"{name} (mode and hooks)"] = (module.training, *(tuple(h) for h in hooks))
+        hooks = tuple(tuple(getattr(module, kind)) for kind in _HOOKS)
+        marks[f"{name} (mode and hooks)"] = (module.training, *hooks)
+        for attribute, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                marks[f"{name}.{attribute}"] = value.detach().clone()
+            elif isinstance(value, bool | int | float | str | None):
+                marks[f"{name}.{attribute}"] = repr(value)
     return marks
 
 
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         # bytes, not values: NaN must equal itself
-        return one.dtype == other.dtype and torch.equal(_bytes(one), _bytes(other))
+        alike = (one.dtype, one.shape) == (other.dtype, other.shape)
+        return alike and torch.equal(_bytes(one), _bytes(other))
+    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
+        return False
     return bool(one == other)
 
 

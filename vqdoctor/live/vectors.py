@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 
+_ENOUGH = 4096
+"""Vectors that are compared to tell a channel axis from another one of its length."""
 
-def channel_axis(shape: tuple[int, ...], dim: int, indices: tuple[int, ...] | None = None) -> int:
+
+def channel_axis(
+    shape: tuple[int, ...],
+    dim: int,
+    indices: tuple[int, ...] | None = None,
+    z_q: torch.Tensor | None = None,
+) -> int:
     """Return the axis of z_e that holds its vectors' elements.
 
-    Without that axis z_e's shape is the indices' shape, which decides; else the axis is of length
-    `dim`; else it is the last, which VQ libraries default to. Of two that fit, the last wins.
+    Without that axis z_e's shape is the indices' shape, apart from an axis of heads, which decides; or
+    else there are as many indices as vectors. Of several axes that fit, those of length `dim` win, and of
+    these the one along which `z_q` repeats itself most, as only codes do; without z_q the last. Where
+    nothing fits it is the last, which VQ libraries default to, or axis 1 of an image, as in torch.
     """
-    axes = range(1, len(shape)) if len(shape) > 1 else range(len(shape))
-    fitting = [axis for axis in axes if shape[:axis] + shape[axis + 1 :] == indices]
+    axes = list(range(1, len(shape)) if len(shape) > 1 else range(len(shape)))
+    fitting = _fitting(shape, axes, indices)
     sized = [axis for axis in fitting or axes if shape[axis] == dim]
-    return (sized or fitting or list(axes))[-1]
+    if not (sized or fitting):
+        return 1 if len(shape) >= 4 else axes[-1]
+    chosen = sized or fitting
+    if len(chosen) > 1 and z_q is not None and z_q.shape == shape:
+        return min(reversed(chosen), key=lambda axis: _distinct(z_q, axis))
+    return chosen[-1]
+
+
+def _fitting(shape: tuple[int, ...], axes: list[int], indices: tuple[int, ...] | None) -> list[int]:
+    """Return the axes without which z_e has as many positions as there are indices."""
+    if indices is None:
+        return []
+    positions = {axis: shape[:axis] + shape[axis + 1 :] for axis in axes}
+    by_head = [indices[:head] + indices[head + 1 :] for head in range(1, len(indices))]
+    for fits in (
+        [axis for axis in axes if positions[axis] == indices],
+        [axis for axis in axes if positions[axis] in by_head],
+        [axis for axis in axes if math.prod(positions[axis]) == math.prod(indices)],
+    ):
+        if fits:
+            return fits
+    return []
+
+
+def _distinct(tensor: torch.Tensor, axis: int) -> int:
+    vectors = rows(tensor.detach(), axis).flatten(0, 1)[:_ENOUGH].float()
+    step = vectors.square().mean().sqrt().clamp_min(1e-12) * 1e-3  # rotated codes are equal but for rounding
+    return len(torch.unique((vectors / step).round(), dim=0))
 
 
 def rows(tensor: torch.Tensor, axis: int) -> torch.Tensor:
@@ -23,7 +63,25 @@ def rows(tensor: torch.Tensor, axis: int) -> torch.Tensor:
     return moved.reshape(moved.shape[0], -1, moved.shape[-1])
 
 
-def unrows(vectors: torch.Tensor, shape: torch.Size, axis: int) -> torch.Tensor:
+def unrows(vectors: torch.Tensor, shape: Sequence[int], axis: int) -> torch.Tensor:
     """Return [B, positions, D] in the shape that `rows` was given: its inverse."""
     moved = [size for i, size in enumerate(shape) if i != axis] + [shape[axis]]
     return vectors.reshape(moved).movedim(-1, axis)
+
+
+def by_position(indices: torch.Tensor, positions: Sequence[int]) -> torch.Tensor | None:
+    """Return a layer's indices as [B, positions, heads]; None if they are not as many for each vector.
+
+    Args:
+        indices: integers of any shape: that of the positions, perhaps with an axis of heads, or flat.
+        positions: z_e's shape without its channel axis, (B, ...).
+    """
+    vectors = math.prod(positions)
+    heads, rest = divmod(indices.numel(), vectors) if vectors else (0, 1)
+    if rest or heads < 1:
+        return None
+    for axis in reversed(range(indices.ndim)):
+        if tuple(indices.shape[:axis] + indices.shape[axis + 1 :]) == tuple(positions):
+            indices = indices.movedim(axis, -1)
+            break
+    return indices.reshape(positions[0], -1, heads)

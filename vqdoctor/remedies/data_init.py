@@ -17,7 +17,7 @@ REMEDY = Remedy(
     name="data-init",
     stage=Stage.INITIALISATION,
     safety=Safety.UNSAFE,
-    addresses=("VQ301", "VQ302", "VQ501"),
+    addresses=("VQ301", "VQ302", "VQ501", "VQ504"),
     how="Initialise the codebook from encoder outputs by k-means, with the EMA counts and sums that "
     "belong to it.",
     code="codes, counts = kmeans(z_e, num_codes)   # z_e [N, D] of many batches\n"

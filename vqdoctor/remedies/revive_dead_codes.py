@@ -16,7 +16,7 @@ REMEDY = Remedy(
     name="revive-dead-codes",
     stage=Stage.USAGE,
     safety=Safety.SAFE,
-    addresses=("VQ304", "VQ501", "VQ502"),
+    addresses=("VQ304", "VQ501", "VQ502", "VQ505"),
     how="Move codes that get under a tenth of their fair share onto random encoder outputs, during training.",
     code="dead = counts / counts.sum() < 0.1 / num_codes   # relative to 1/K\n"
     "new = z_e[torch.randperm(len(z_e))[: int(dead.sum())]]\n"

@@ -130,7 +130,8 @@ def _input(summary: InputSummary) -> str:
 def _model(m: TaskMetrics) -> str:
     where = f"{count(m.sample_size, 'sample')} of {m.split}"
     if m.accuracy is None:
-        return f"task loss {number(m.loss)} with VQ, {number(m.bypass_loss)} without, on {where}"
+        without = "" if m.bypass_loss is None else f", {number(m.bypass_loss)} without"
+        return f"task loss {number(m.loss)} with VQ{without}, on {where}"
     bypass = f", {percent(m.bypass_accuracy)} without" if m.bypass_accuracy is not None else ""
     chance = f" (chance {percent(m.chance_accuracy)})" if m.chance_accuracy is not None else ""
     ece = f", ECE {m.ece:.3f}" if m.ece is not None else ""

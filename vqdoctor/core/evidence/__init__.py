@@ -2,6 +2,7 @@
 
 from vqdoctor.core.evidence.base import SOURCES, Evidence, NotFiniteError, Scalar, Source, Unavailable
 from vqdoctor.core.evidence.codebook import CodebookGeometry, DataMatch, EmaState, Usage
+from vqdoctor.core.evidence.dynamics import Revival, Trace
 from vqdoctor.core.evidence.file import (
     ForeignObjects,
     NonFinite,
@@ -14,28 +15,64 @@ from vqdoctor.core.evidence.gradient import (
     LossBalance,
     TaskGradient,
 )
+from vqdoctor.core.evidence.layer import (
+    CodebookWriters,
+    Flattening,
+    GradientHealth,
+    LookupPrecision,
+    LossTerms,
+    LossUse,
+    ResidualLevel,
+)
+from vqdoctor.core.evidence.state import (
+    BatchMixing,
+    CodeExpiry,
+    EvalForward,
+    Initialisation,
+    TrainForward,
+    WeightDecay,
+)
 from vqdoctor.core.evidence.task import InputSummary, PositionInformation, TaskMetrics
+from vqdoctor.core.evidence.use import CodeSequences, EncoderSpread, LevelUse
 
 __all__ = [
     "SOURCES",
+    "BatchMixing",
+    "CodeExpiry",
+    "CodeSequences",
     "CodebookGeometry",
     "CodebookGradient",
+    "CodebookWriters",
     "DataMatch",
     "EmaState",
+    "EncoderSpread",
+    "EvalForward",
     "Evidence",
+    "Flattening",
     "ForeignObjects",
+    "GradientHealth",
     "GradientPath",
+    "Initialisation",
     "InputSummary",
+    "LevelUse",
+    "LookupPrecision",
     "LossBalance",
+    "LossTerms",
+    "LossUse",
     "NonFinite",
     "NotFiniteError",
     "OptimizerMemory",
     "PositionInformation",
+    "ResidualLevel",
+    "Revival",
     "Scalar",
     "Source",
     "TaskGradient",
     "TaskMetrics",
+    "Trace",
+    "TrainForward",
     "TrainingRecord",
     "Unavailable",
     "Usage",
+    "WeightDecay",
 ]

@@ -21,6 +21,7 @@ class TrainingRecord(Evidence):
         updates: optimizer steps (= EMA updates) done.
         batch_size: samples in a batch.
         learning_rate: learning rate, from the config or the optimizer's groups.
+        revival_threshold: the EMA count under which the training replaces a code.
         task: the built-in task that the file names.
         found_at: where each setting was found, as "setting=key.path" strings.
     """
@@ -33,6 +34,7 @@ class TrainingRecord(Evidence):
     updates: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
+    revival_threshold: float | None = None
     task: str | None = None
     found_at: tuple[str, ...] = ()
 

@@ -18,7 +18,8 @@ class GradientPath(Evidence):
         estimator: "none" (no path), "zero" (g is zero), "straight-through" (g equals v),
             "rotation" (|g|/|v| = |z_q|/|z_e| per vector), or "custom".
         ratio: |g| / |v| over all vectors.
-        cosine: cosine of g and v over all vectors; None where g is zero or missing.
+        cosine: cosine of g and v over all vectors; None where g is zero or missing, or has another
+            dimension than v.
         zero_share: share of the vectors whose g is zero.
         worst_gain: the largest |g| / |v| of a single vector.
     """
@@ -36,7 +37,8 @@ class TaskGradient(Evidence):
     """The gradient of the task loss (without the VQ loss) around the VQ layer. Sample size: vectors.
 
     Attributes:
-        at_output: norm of the task loss's gradient at z_q; None if no path leads there.
+        at_output: norm of the task loss's gradient at z_q, or, where the estimator stands outside the
+            layer, at what it puts in place of z_q; None if no path leads there.
         at_input: norm of the task loss's gradient at z_e; 0 if no path leads there.
         ratio: at_input / at_output; None where at_output is missing or zero.
         before: root mean square gradient of the parameters that stand before the VQ layer.

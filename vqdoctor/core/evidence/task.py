@@ -47,7 +47,7 @@ class TaskMetrics(Evidence):
         chance_accuracy: share of the most frequent label.
         ece: expected calibration error, 15 uniform bins, L1.
         loss: the task loss with the quantizer.
-        bypass_loss: with z_e in place of z_q.
+        bypass_loss: with z_e in place of z_q; None, as is the accuracy, where z_e does not fit there.
         shuffled_loss: with the codes shuffled between positions.
         mean_code_loss: with every code replaced by the mean code.
     """
@@ -61,7 +61,7 @@ class TaskMetrics(Evidence):
     chance_accuracy: float | None = None
     ece: float | None = None
     loss: float
-    bypass_loss: float
+    bypass_loss: float | None
     shuffled_loss: float
     mean_code_loss: float
 

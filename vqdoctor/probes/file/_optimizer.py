@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.checkpoint import LazyTensor, children
+from vqdoctor.probes._decay import decays_adaptively
 
 _MAX_DEPTH = 6
 _MAX_NODES = 100_000
@@ -28,6 +29,9 @@ class Slot:
         name: its name, where the file says it.
         group: number of its parameter group.
         weight_decay: weight decay of that group; None where not recorded.
+        rate: learning rate of that group; None where not recorded.
+        adaptive: whether weight decay is part of the gradient that the step divides by its own size, as in
+            Adam and not in AdamW or SGD. A file that does not say so gets the benefit of the doubt.
         beta2: decay of the second moment, for the correction of its start at zero; None for none.
         state: the optimizer's state of it; empty where it never had a gradient.
     """
@@ -35,6 +39,8 @@ class Slot:
     name: str | None
     group: int
     weight_decay: float | None
+    rate: float | None
+    adaptive: bool
     beta2: float | None
     state: Mapping[str, Any]
 
@@ -130,6 +136,8 @@ def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> 
             name=name if isinstance(name, str) else None,
             group=number,
             weight_decay=_number(group.get("weight_decay")),
+            rate=_number(group.get("lr")),
+            adaptive=decays_adaptively(group),
             beta2=beta2,
             state=state if isinstance(state, dict) else {},
         )

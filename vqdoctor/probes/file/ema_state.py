@@ -10,7 +10,7 @@ from vqdoctor.core.evidence import EmaState, Evidence, Unavailable
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.geometry import row_norms
-from vqdoctor.probes._rows import RARE, chosen_lately, live_mask, never_written
+from vqdoctor.probes._rows import RARE, chosen_lately, is_unit, live_mask, never_written
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Probe
 
@@ -55,7 +55,8 @@ def _disagreement(view: QuantizerView) -> Floats:
     used = chosen_lately(view.counts)
     if view.sums is None or view.counts is None or used is None or not np.isfinite(view.sums).all():
         return np.zeros(0)
-    compared = used & live_mask(view)[2]
+    all_norms, _, live = live_mask(view)
+    compared = used & live
     if not compared.any():
         return np.zeros(0)
     counts = view.counts.astype(np.float64)
@@ -63,10 +64,10 @@ def _disagreement(view: QuantizerView) -> Floats:
     smoothed = (counts + epsilon) / (total + len(counts) * epsilon) * total
     codes, sums = view.codebook[compared].astype(np.float64), view.sums[compared].astype(np.float64)
     norms = row_norms(view.codebook[compared])
-    by_rule = [
-        np.linalg.norm(codes - sums / divisor[compared, None], axis=1) / norms
-        for divisor in (smoothed, counts)
-    ]
+    rules = [sums / divisor[compared, None] for divisor in (smoothed, counts)]
+    if is_unit(all_norms, live):  # a cosine codebook keeps only the direction of its mean
+        rules.append(sums / np.linalg.norm(sums, axis=1, keepdims=True).clip(1e-30))
+    by_rule = [np.linalg.norm(codes - rule, axis=1) / norms for rule in rules]
     return min(by_rule, key=lambda gaps: float(np.median(gaps)))
 
 

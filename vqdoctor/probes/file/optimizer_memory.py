@@ -25,6 +25,10 @@ class _Unknown(Exception):
     """What the optimizer remembers cannot be told; the message is the reason."""
 
 
+_EMA_ROLES = ("counts", "sums", "initted")
+"""Roles whose tensors are buffers; a projection is a parameter like any other."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
     """A tensor of the model that may be a parameter; `part` is before, after, codebook or other."""
@@ -65,11 +69,17 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
             yield context.gap(OptimizerMemory.kind, view, str(reason), hint)
 
 
+def codebook_slot(context: FileContext, view: QuantizerView) -> Slot | None:
+    """Return the optimizer's slot of a codebook; None where no optimizer lists it for sure."""
+    try:
+        placed = _placed(context, view, state_dicts(context.checkpoint.tensors))
+    except _Unknown:
+        return None
+    return next((p.slot for p in placed if p.part == "codebook"), None)
+
+
 def _memory(context: FileContext, view: QuantizerView, models: Sequence[StateDict]) -> OptimizerMemory:
-    entries = _entries(context, view, models)
-    placed = [p for optimizer in context.optimizers for p in _place(optimizer, entries)]
-    if not placed:
-        raise _Unknown("the optimizer's parameters do not fit the model's")
+    placed = _placed(context, view, models)
     before, after = _gradient(placed, "before"), _gradient(placed, "after")
     listed = _codebook_listed(placed)
     codebook = next((p.slot for p in placed if p.part == "codebook"), None)
@@ -88,6 +98,14 @@ def _memory(context: FileContext, view: QuantizerView, models: Sequence[StateDic
     )
 
 
+def _placed(context: FileContext, view: QuantizerView, models: Sequence[StateDict]) -> list[_Placed]:
+    entries = _entries(context, view, models)
+    placed = [p for optimizer in context.optimizers for p in _place(optimizer, entries)]
+    if not placed:
+        raise _Unknown("the optimizer's parameters do not fit the model's")
+    return placed
+
+
 def _entries(context: FileContext, view: QuantizerView, models: Sequence[StateDict]) -> list[_Entry]:
     """The model's tensors in its own order, without those that are buffers for sure."""
     own = set(view.keys.values())
@@ -95,7 +113,7 @@ def _entries(context: FileContext, view: QuantizerView, models: Sequence[StateDi
     if model is None:
         raise _Unknown("the layer is not in a state dict")
     others = {key for v in context.views if v is not view for key in v.keys.values()}
-    buffers = {key for v in context.views for role, key in v.keys.items() if role != "codebook"}
+    buffers = {key for v in context.views for role, key in v.keys.items() if role in _EMA_ROLES}
     ema_owned = {v.keys.get("codebook") for v in context.views if "counts" in v.keys and "sums" in v.keys}
     names = list(model.entries)
     inside = [i for i, n in enumerate(names) if model.raw[n] in own or n.startswith(f"{view.name}.")]
@@ -104,7 +122,7 @@ def _entries(context: FileContext, view: QuantizerView, models: Sequence[StateDi
         raw, tensor = model.raw[name], model.entries[name]
         if raw in buffers or name.endswith(_BUFFERS) or not tensor.dtype.startswith(_FLOATS):
             continue
-        if raw == view.keys.get("codebook"):
+        if raw == view.keys.get("codebook") and not view.frozen:
             part = "codebook"
         elif raw in others or inside[0] <= i <= inside[-1]:
             part = "other"

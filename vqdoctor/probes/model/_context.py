@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.live.discover import quantizing
 from vqdoctor.live.locate import candidates
 from vqdoctor.live.task import Batch, Losses, Split, Task
-from vqdoctor.live.untouched import working_copy
-from vqdoctor.live.vectors import channel_axis, rows
-from vqdoctor.live.watch import Call, watch
-from vqdoctor.metrics.match import nearest, unit
-from vqdoctor.probes._rows import is_unit, live_mask
+from vqdoctor.live.untouched import seed_all, unwrapped, unwrapped_name, working_copy
+from vqdoctor.live.watch import Call, Watch, watch
+from vqdoctor.probes.model._located import Located, judge, lookups, stop_dropping_levels
+from vqdoctor.probes.model._seen import Codes, Reader, Seen, fetched, join, read
 
 SPLITS: tuple[Split, ...] = ("train", "stop", "val")
 Change = Callable[[str, Call, int], torch.Tensor]
@@ -36,39 +36,28 @@ class Step:
         z_e: the layer's input.
         z_q: the layer's own output.
         entered: what the rest of the model got: z_q, made to require a gradient where it did not.
+        indices: the codes that the layer chose; None where it gives none.
         axis: the axis of the vectors' elements.
         losses: the losses of the batch.
         model: the copy that ran.
+        own_losses: the scalars with a gradient that the layer itself returned, such as its VQ loss.
+        recorded: whether autograd was recording in the layer: not so under `no_grad`.
     """
 
     z_e: torch.Tensor
     z_q: torch.Tensor
     entered: torch.Tensor
+    indices: torch.Tensor | None = None
     axis: int
     losses: Losses
     model: torch.nn.Module
+    own_losses: tuple[torch.Tensor, ...] = ()
+    recorded: bool = True
 
     @property
     def vectors(self) -> int:
         """How many vectors were quantized."""
         return self.z_e.numel() // self.z_e.shape[self.axis]
-
-
-@dataclass(kw_only=True)
-class Seen:
-    """What one layer did in eval mode on one split.
-
-    Attributes:
-        z_e: input vectors, float32 [B, positions, D].
-        z_q_mean: mean output vector, float32 [D'].
-        indices: chosen codes, int64 [B, positions]; None where the layer gives none.
-        axis: the axis of the vectors' elements.
-    """
-
-    z_e: NDArray[np.float32]
-    z_q_mean: torch.Tensor
-    indices: NDArray[np.int64] | None
-    axis: int
 
 
 @dataclass(kw_only=True)
@@ -88,6 +77,15 @@ class Scored:
     labels: NDArray[np.int64] | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Observed:
+    """What a split showed in eval mode; `bare` are the codes of layers of which nothing else is seen."""
+
+    seen: dict[str, Seen]
+    bare: dict[str, Codes]
+    scored: Scored | None
+
+
 @dataclass(kw_only=True, eq=False)
 class ModelContext:
     """A loaded model, its task, and the VQ layers to examine in it.
@@ -96,7 +94,7 @@ class ModelContext:
         model: the model with the checkpoint in it; it is never run, only copies of it are.
         task: the task.
         views: the VQ layers of the checkpoint.
-        codebook_names: layer name to the codebook's name in the model.
+        codebook_names: layer name to the codebook's name in the model; none for a layer without one.
         record: what the file records of the training.
         arrays: the raw arrays of the batch file.
         device: where the copies run.
@@ -104,7 +102,9 @@ class ModelContext:
         active_share: the multiple of 1/K above which a code is active.
         histogram: whether usage carries every code's count.
         train_batches: how many training batches the gradients are measured on.
+        probe_steps: optimizer steps to take on a copy for a look at the dynamics; 0 is none.
         progress: told what is being done.
+        places: layer name to the path of its module, for layers without a codebook.
     """
 
     model: torch.nn.Module
@@ -118,7 +118,14 @@ class ModelContext:
     active_share: float = 0.1
     histogram: bool = False
     train_batches: int = 4
+    probe_steps: int = 0
     progress: Callable[[str], None] = lambda _: None
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take wrappers (torch.compile, DDP) off: the copies have none, and their names neither."""
+        names = {layer: unwrapped_name(self.model, name) for layer, name in self.codebook_names.items()}
+        self.codebook_names, self.model = names, unwrapped(self.model)
 
     @property
     def vq_weight(self) -> float | None:
@@ -128,148 +135,281 @@ class ModelContext:
 
     def copy(self, *, training: bool) -> torch.nn.Module:
         """Return a copy of the model on the device; the original stays as it is."""
-        return working_copy(self.model, training=training).to(self.device)
+        twin = working_copy(self.model, training=training, rebuild=lambda: self.task.model())
+        return twin.to(self.device)
 
-    @cached_property
+    @property
     def layers(self) -> dict[str, str]:
         """Layer name to the path of the module whose input is z_e and whose output is z_q.
 
-        Of the candidates that map a float input to a float output of its shape, the innermost that
-        passes a gradient; where none does, the innermost. Layers without any are left out.
+        Layers without such a module are left out.
         """
-        names = {v.name: candidates(self.model, self.codebook_names[v.name]) for v in self.views}
-        if not self._train_batches:
-            return {}
-        paths = {path: path for candidate_paths in names.values() for path in candidate_paths}
-        steps = self._step(self.copy(training=True), paths, self._train_batches[0])
-        found: dict[str, str] = {}
-        for name, candidate_paths in names.items():
-            mapping = [path for path in candidate_paths if path in steps]
-            connected = [path for path in mapping if _connected(steps[path])]
-            if mapping:
-                found[name] = (connected or mapping)[0]
+        return {name: place.path for name, place in self.located.items() if place.maps}
+
+    def gap(self, name: str) -> str:
+        """Return why no gradient can be judged at a layer; "" where it can, or where nothing was located."""
+        return self.located[name].gap if name in self.located else ""
+
+    @cached_property
+    def located(self) -> dict[str, Located]:
+        """Where each layer is; a layer that was not found is left out.
+
+        Looked at are the modules around each codebook (see `live.locate`), in train mode. Levels that
+        a quantizer leaves out at random get a run in which none is left out. What is still not found is
+        looked for among all modules, by what they put out.
+        """
+        paths = {view.name: self._candidates(view) for view in self.views}
+        found: dict[str, Located] = {}
+        for number, batch in enumerate((*self._train_batches, *self._train_batches[:1])):
+            missing = {name: found_at for name, found_at in paths.items() if name not in found}
+            if not missing:
+                break
+            model = self.copy(training=True)
+            if number == len(self._train_batches):
+                stop_dropping_levels(model, [p for found_at in paths.values() for p in found_at])
+            unique = dict.fromkeys(path for found_at in missing.values() for path in found_at)
+            watched, _ = self._watched(model, unique, batch, keep_graph=True)
+            for name, found_at in missing.items():
+                place = judge(model, found_at, watched, self.readers[name].dims)
+                if place is not None and (place.maps or number >= len(self._train_batches) - 1):
+                    found[name] = place
+        for view in self.views:
+            if view.name not in found or not found[view.name].maps:
+                path = self._by_output(view)
+                found.update({view.name: Located(path=path)} if path is not None else {})
         return found
 
-    def steps(self) -> Iterator[dict[str, Step]]:
+    def _candidates(self, view: QuantizerView) -> tuple[str, ...]:
+        if view.name in self.places:
+            return (self.places[view.name],)
+        return candidates(self.model, self.codebook_names[view.name])
+
+    def _by_output(self, view: QuantizerView) -> str | None:
+        """Return the innermost module whose output consists of the view's codes; None if there is none."""
+        if not self._train_batches or not self.readers[view.name].has_codebook:
+            return None
+        codebook = torch.from_numpy(view.codebook)
+        for path, table in self._quantizing.items():
+            if table.shape[1] == view.dim:
+                distance = torch.cdist(table, codebook).amin(dim=1)
+                if bool((distance <= 1e-3 * codebook.std().clamp_min(1e-12) * view.dim**0.5).all()):
+                    return path
+        return None
+
+    @cached_property
+    def _quantizing(self) -> dict[str, torch.Tensor]:
+        model = self.copy(training=False)
+        batch = self._train_batches[0]
+        return {q.path: q.outputs for q in quantizing(model, lambda m: self.task.losses(m, batch))}
+
+    @cached_property
+    def readers(self) -> dict[str, Reader]:
+        """What reads each layer's calls, by layer name."""
+        keys = [view.keys.get("codebook") for view in self.views]
+        heads = [keys.count(key) if key is not None and "[head " in view.name else 1
+                 for key, view in zip(keys, self.views, strict=True)]  # fmt: skip
+        return {v.name: Reader(view=v, heads=h) for v, h in zip(self.views, heads, strict=True)}
+
+    def _watched(
+        self,
+        model: torch.nn.Module,
+        paths: Iterable[str],
+        batch: Batch,
+        *,
+        keep_graph: bool = False,
+        changes: Mapping[str, Callable[[Call], torch.Tensor]] | None = None,
+    ) -> tuple[dict[str, Watch], Losses]:
+        """Run a batch and return the calls of the modules at `paths`, and the losses."""
+        changes = changes or {}
+        with contextlib.ExitStack() as stack:
+            watched = {
+                path: stack.enter_context(
+                    watch(model.get_submodule(path), keep_graph=keep_graph, change=changes.get(path))
+                )
+                for path in paths
+            }
+            losses = self.task.losses(model, batch)
+        return watched, losses
+
+    def steps(self, count: int | None = None) -> Iterator[dict[str, Step]]:
         """Yield, for the first training batches, what each layer did in train mode.
 
         Every call starts from a fresh copy and the same random state; within one call the copy's
-        EMA moves from batch to batch, as in training.
+        EMA moves from batch to batch, as in training. With a count, that many batches of the whole
+        train split are taken, from the start again where it ends.
         """
-        layers = self.layers
-        torch.manual_seed(self.seed)
+        layers = {name: path for name, path in self.layers.items() if not self.gap(name)}
         model = self.copy(training=True)
-        for batch in self._train_batches:
-            yield self._step(model, layers, batch)
+        batches = self._train_batches if count is None else itertools.islice(self._endless(), count)
+        shown: set[str] = set()
+        for number, batch in enumerate(batches):
+            seed_all(self.seed + number)  # however much chance a probe used between the batches
+            steps = self._step(model, layers, batch)
+            shown |= steps.keys()
+            yield steps
+        if count is None and shown < layers.keys() and self._train_batches:
+            model = self.copy(training=True)
+            stop_dropping_levels(model, list(layers.values()))
+            seed_all(self.seed)
+            steps = self._step(model, layers, self._train_batches[0])
+            if late := {name: step for name, step in steps.items() if name not in shown}:
+                yield late
+
+    def _endless(self) -> Iterator[Batch]:
+        going = True
+        while going:
+            going = False  # a task may serve its batches once only
+            for batch in self.task.batches("train"):
+                going = True
+                yield _to(batch, self.device)
 
     @cached_property
     def _train_batches(self) -> list[Batch]:
         return [_to(b, self.device) for b in itertools.islice(self.task.batches("train"), self.train_batches)]
 
-    def _step(self, model: torch.nn.Module, paths: Mapping[str, str], batch: Batch) -> dict[str, Step]:
+    def _step(self, model: torch.nn.Module, layers: Mapping[str, str], batch: Batch) -> dict[str, Step]:
         entered: dict[str, torch.Tensor] = {}
 
-        def entering(name: str) -> Callable[[Call], torch.Tensor]:
+        def entering(path: str) -> Callable[[Call], torch.Tensor]:
             def enter(call: Call) -> torch.Tensor:
                 assert call.z_q is not None
                 alive = call.z_q if call.z_q.requires_grad else call.z_q.detach().requires_grad_()
-                entered.setdefault(name, alive)
+                entered.setdefault(path, alive)
                 return alive
 
             return enter
 
-        with contextlib.ExitStack() as stack:
-            watched = {
-                name: stack.enter_context(
-                    watch(model.get_submodule(path), keep_graph=True, change=entering(name))
-                )
-                for name, path in paths.items()
-            }
-            losses = self.task.losses(model, batch)
-        dims = {view.name: view.dim for view in self.views}
+        changes = {path: entering(path) for path in layers.values()}
+        watched, losses = self._watched(model, changes, batch, keep_graph=True, changes=changes)
         steps = {}
-        for name, w in watched.items():
-            call = next((call for call in w.calls if call.z_q is not None), None)
+        for name, path in layers.items():
+            call = next((call for call in watched[path].calls if call.z_q is not None), None)
             if call is not None and call.z_q is not None:
-                axis = _axis(call, dims.get(name, -1))
                 steps[name] = Step(
-                    z_e=call.z_e, z_q=call.z_q, entered=entered[name], axis=axis, losses=losses, model=model
+                    z_e=call.z_e,
+                    z_q=call.z_q,
+                    entered=entered[path],
+                    indices=call.indices,
+                    axis=self.readers[name].axis(call),
+                    losses=losses,
+                    model=model,
+                    own_losses=call.losses,
+                    recorded=call.recorded,
                 )
         return steps
 
     @cached_property
     def seen(self) -> dict[Split, dict[str, Seen]]:
         """What each layer did in eval mode, by split."""
-        return {split: seen for split in SPLITS if (seen := self._observe(split)[0])}
+        return {split: seen for split in SPLITS if (seen := self._observe(split).seen)}
 
-    def codes(self, split: Split) -> dict[str, NDArray[np.int64]]:
-        """Return the codes that each layer chose on a split, [samples, positions].
+    def codes(self, split: Split) -> dict[str, Codes]:
+        """Return the codes that each layer chose on a split, [rows, positions]; -1 where masked.
 
-        They are the layer's own indices, or else the nearest codes where z_e has their dimension.
+        They are the layer's own, or else the nearest codes where z_e has their dimension. Rows are
+        samples, unless samples have different lengths: `rows_of` tells.
         """
-        chosen = {}
-        for view in self.views:
-            seen = self.seen.get(split, {}).get(view.name)
-            if seen is None:
-                continue
-            codes = seen.indices if seen.indices is not None else _nearest(seen, view)
+        chosen = dict(self._observe(split).bare)
+        for name, seen in self.seen.get(split, {}).items():
+            codes = seen.indices if seen.indices is not None else self.readers[name].nearest(seen.z_e)
             if codes is not None:
-                chosen[view.name] = self._by_sample(codes, split)
+                chosen[name] = codes
         return chosen
 
-    def _by_sample(self, codes: NDArray[np.int64], split: Split) -> NDArray[np.int64]:
-        """Fold a batch axis that holds several rows of each sample, such as frames, into positions."""
-        scored = self.scored.get(split)
-        if scored and scored.labels is not None and len(codes) % scored.samples == 0:
-            return codes.reshape(scored.samples, -1)
-        return codes
+    def rows_of(self, split: Split) -> dict[str, Codes]:
+        """Return, for each layer that `codes` has on a split, the sample that each row belongs to."""
+        seen = self.seen.get(split, {})
+        return {
+            name: seen[name].samples if name in seen else np.arange(len(codes))
+            for name, codes in self.codes(split).items()
+        }
 
     @cached_property
     def scored(self) -> dict[Split, Scored]:
         """The task's answers in eval mode, by split."""
-        return {split: scored for split in SPLITS if (scored := self._observe(split)[1])}
+        return {split: scored for split in SPLITS if (scored := self._observe(split).scored)}
 
     def score(self, split: Split, change: Change) -> Scored:
         """Return the task's answers on a split that has data, every layer's z_q replaced by `change`."""
-        scored = self._run(split, change)[1]
+        scored = self._run(split, change).scored
         assert scored is not None
         return scored
 
-    def _observe(self, split: Split) -> tuple[dict[str, Seen], Scored | None]:
+    def _observe(self, split: Split) -> _Observed:
         if split not in self._observed:
             self.progress(f"running the {split} split")
             self._observed[split] = self._run(split)
         return self._observed[split]
 
     @cached_property
-    def _observed(self) -> dict[Split, tuple[dict[str, Seen], Scored | None]]:
+    def _observed(self) -> dict[Split, _Observed]:
         return {}
 
-    def _run(self, split: Split, change: Change | None = None) -> tuple[dict[str, Seen], Scored | None]:
+    def _run(self, split: Split, change: Change | None = None) -> _Observed:
+        """Run a split in eval mode."""
         model = self.copy(training=False)
-        parts: dict[str, list[Seen]] = {name: [] for name in self.layers}
+        parts: dict[str, list[Seen]] = {}
+        bare: dict[str, list[Codes]] = {}
         scores: list[Scored] = []
-        dims = {view.name: view.dim for view in self.views}
-
-        def bound(name: str) -> Callable[[Call], torch.Tensor] | None:
-            return None if change is None else lambda call: change(name, call, _axis(call, dims[name]))
-
+        changes = {} if change is None else self._bound(change)
+        paths = dict.fromkeys((*self.layers.values(), *self._also_watched))
         with torch.no_grad():
             for batch in self._batches(split):
-                with contextlib.ExitStack() as stack:
-                    watched = {
-                        name: stack.enter_context(watch(model.get_submodule(path), change=bound(name)))
-                        for name, path in self.layers.items()
-                    }
-                    scores.append(_scored(self.task.losses(model, _to(batch, self.device))))
+                watched, losses = self._watched(model, paths, _to(batch, self.device), changes=changes)
+                scores.append(_scored(losses))
                 if change is None:
-                    for name, w in watched.items():
-                        parts[name].extend(
-                            _seen(call, dims[name]) for call in w.calls if call.z_q is not None
-                        )
-        if not scores:
-            return {}, None
-        return {name: _join_seen(p) for name, p in parts.items() if p}, _join_scored(scores)
+                    samples = scores[-1].samples if scores[-1].labels is not None else None
+                    self._read(watched, samples, parts, bare)
+        return _Observed(
+            seen={name: join(found) for name, found in parts.items()},
+            bare={name: np.concatenate(found) for name, found in bare.items()},
+            scored=_join_scored(scores) if scores else None,
+        )
+
+    def _read(
+        self,
+        watched: Mapping[str, Watch],
+        samples: int | None,
+        parts: dict[str, list[Seen]],
+        bare: dict[str, list[Codes]],
+    ) -> None:
+        """Add what one batch showed of each layer."""
+        for name, place in self.located.items():
+            reader = self.readers[name]
+            if place.maps:
+                calls = [c for p in self._sharing(name) for c in watched[p].calls if c.z_q is not None]
+                asked = lookups(watched[place.lookup], reader.dims) if place.lookup else []
+                seen = read(reader, calls, asked, samples)
+                if seen is not None:
+                    parts.setdefault(name, []).append(seen)
+            elif (codes := fetched(reader, watched[place.path])) is not None:
+                bare.setdefault(name, []).append(codes)
+
+    def _bound(self, change: Change) -> dict[str, Callable[[Call], torch.Tensor]]:
+        """Return what changes z_q at each path; where several layers share a path, as the first of them."""
+        first = {path: name for name, path in reversed(self.layers.items())}
+
+        def bound(name: str) -> Callable[[Call], torch.Tensor]:
+            return lambda call: change(name, call, self.readers[name].axis(call))
+
+        return {path: bound(name) for path, name in first.items()}
+
+    def _sharing(self, name: str) -> list[str]:
+        """Return the path of a layer, and those of the layers that share its codebook."""
+        view = next(view for view in self.views if view.name == name)
+        path = self.layers[name]
+        paths = [path]
+        for other in view.shared_with if path.startswith(name) else ():
+            with contextlib.suppress(AttributeError):  # a name that is no path shows nothing
+                self.model.get_submodule(there := other + path[len(name) :])
+                paths.append(there)
+        return paths
+
+    @cached_property
+    def _also_watched(self) -> tuple[str, ...]:
+        shared = [path for name in self.layers for path in self._sharing(name)]
+        lookup = [place.lookup for place in self.located.values() if place.lookup is not None]
+        return (*shared, *lookup, *(place.path for place in self.located.values() if not place.maps))
 
     def _batches(self, split: Split) -> Iterator[Batch]:
         batches = cast("Callable[[str], Any]", self.task.batches)
@@ -286,50 +426,6 @@ def gradient(of: torch.Tensor | None, at: torch.Tensor, cotangent: torch.Tensor 
     if of is None or not of.requires_grad or not at.requires_grad:
         return None
     return torch.autograd.grad(of, at, cotangent, retain_graph=True, allow_unused=True)[0]
-
-
-def _connected(step: Step) -> bool:
-    g = gradient(step.z_q, step.z_e, torch.ones_like(step.z_q))
-    return g is not None and bool(g.any())
-
-
-def _axis(call: Call, dim: int) -> int:
-    indices = None if call.indices is None else tuple(call.indices.shape)
-    return channel_axis(tuple(call.z_e.shape), dim, indices)
-
-
-def _seen(call: Call, dim: int) -> Seen:
-    assert call.z_q is not None
-    axis = _axis(call, dim)
-    z_e = rows(call.z_e, axis).float().cpu().numpy()
-    fits = call.indices is not None and call.indices.numel() == z_e.shape[0] * z_e.shape[1]
-    indices = (
-        call.indices.reshape(z_e.shape[:2]).long().cpu().numpy()
-        if fits and call.indices is not None
-        else None
-    )
-    return Seen(z_e=z_e, z_q_mean=rows(call.z_q, axis).float().mean((0, 1)), indices=indices, axis=axis)
-
-
-def _nearest(seen: Seen, view: QuantizerView) -> NDArray[np.int64] | None:
-    if seen.z_e.shape[-1] != view.dim or not np.isfinite(view.codebook).all():
-        return None
-    norms, _, live = live_mask(view)
-    vectors = seen.z_e.reshape(-1, view.dim)
-    found = nearest(unit(vectors) if is_unit(norms, live) else vectors, view.codebook)
-    return found.indices.reshape(seen.z_e.shape[:2])
-
-
-def _join_seen(parts: list[Seen]) -> Seen:
-    weights = torch.tensor([float(len(p.z_e)) for p in parts], device=parts[0].z_q_mean.device)
-    means = torch.stack([p.z_q_mean for p in parts])
-    indices = [p.indices for p in parts if p.indices is not None]
-    return Seen(
-        z_e=np.concatenate([p.z_e for p in parts]),
-        z_q_mean=(means * weights[:, None]).sum(0) / weights.sum(),
-        indices=np.concatenate(indices) if len(indices) == len(parts) else None,
-        axis=parts[0].axis,
-    )
 
 
 def _scored(losses: Losses) -> Scored:

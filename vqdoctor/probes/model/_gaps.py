@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from vqdoctor.core.evidence import Evidence, Unavailable
+from vqdoctor.core.evidence import DataMatch, Evidence, PositionInformation, Unavailable, Usage
 from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._located import NO_MODULE, NOT_CALLED
+
+IN_EVAL_MODE = (Usage, DataMatch, PositionInformation)
+"""What is seen without any gradient, and so for other reasons not seen."""
 
 
 def by_layer(
@@ -19,14 +23,15 @@ def by_layer(
     for view in context.views:
         if view.name in measured:
             yield measured[view.name]
-        else:
-            located = view.name in context.layers
-            yield Unavailable(
-                kind=kind.kind,
-                layer=view.name,
-                source="batch",
-                reason=otherwise
-                if located and otherwise
-                else "no module around this codebook maps a float input to a float output of its shape",
-                hint=hint if located else "",
-            )
+            continue
+        located = view.name in context.layers
+        otherwise_here = otherwise if located else ""
+        gap = context.gap(view.name)
+        first, second = (otherwise_here, gap) if kind in IN_EVAL_MODE else (gap, otherwise_here)
+        yield Unavailable(
+            kind=kind.kind,
+            layer=view.name,
+            source="batch",
+            reason=first or second or (NOT_CALLED if located else NO_MODULE),
+            hint=hint if located and not gap else "",
+        )

@@ -29,7 +29,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
                 grad = _sum(grad, None if pull is None else weight * pull)
             so_far = measured.get(name)
             moved = not torch.equal(codebook.detach().cpu(), before[name].cpu())
-            touched = 0 if grad is None else int(grad.flatten(1).any(dim=1).sum())
+            touched = 0 if grad is None else int(grad.reshape(-1, grad.shape[-1]).any(dim=1).sum())
             measured[name] = CodebookGradient(
                 layer=name,
                 source="batch",
@@ -41,7 +41,12 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
                 ),
                 touched_rows=max(touched, so_far.touched_rows if so_far else 0),
             )
-    yield from by_layer(context, CodebookGradient, measured)
+    frozen = {view.name for view in context.views if view.frozen}
+    for name in frozen:
+        why = "the table behind this codebook stays as initialised by design"
+        yield Unavailable(kind=CodebookGradient.kind, layer=name, source="batch", reason=why)
+    gaps = by_layer(context, CodebookGradient, measured)
+    yield from (item for item in gaps if item.layer not in frozen)
 
 
 def _codebook(model: torch.nn.Module, key: str) -> torch.Tensor:

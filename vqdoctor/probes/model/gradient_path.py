@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -18,45 +19,87 @@ from vqdoctor.probes.probe import Probe
 
 ROUNDING = 1e-4
 """Relative difference up to which two float32 gradients are the same."""
+OUTSIDE = "the estimator stands outside the layer: the task's gradient reaches z_e around z_q"
+NO_GRAD = "the model runs the layer under no_grad: there is no gradient path to judge"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Vjp:
+    """Per vector: what arrived at z_e, what was sent into z_q, and the norms of both."""
+
+    arrived: torch.Tensor
+    sent: torch.Tensor
+    z_e: torch.Tensor
+    z_q: torch.Tensor
+    is_path: bool
+    rounding: float
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield the gradient path of every layer."""
-    pairs: dict[str, list[tuple[torch.Tensor, ...]]] = defaultdict(list)
-    for steps in context.steps():
+    products: dict[str, list[_Vjp]] = defaultdict(list)
+    elsewhere: dict[str, str] = {}
+    for number, steps in enumerate(context.steps()):
         for name, step in steps.items():
-            pairs[name].append(_vjp(step))
-    yield from by_layer(
-        context,
-        GradientPath,
-        {name: _judge(name, *map(torch.cat, zip(*p, strict=True))) for name, p in pairs.items()},
+            product = _vjp(step, context.seed + number)
+            products[name].append(product)
+            if not product.arrived.any():
+                elsewhere.setdefault(name, _elsewhere(step))
+    measured = {name: _judge(name, found) for name, found in products.items() if not elsewhere.get(name)}
+    for item in by_layer(context, GradientPath, measured):
+        reason = elsewhere.get(item.layer or "")
+        yield replace(item, reason=reason) if isinstance(item, Unavailable) and reason else item
+
+
+def _elsewhere(step: Step) -> str:
+    """Return why nothing need arrive at z_e through the layer; "" if it should.
+
+    A model may look codes up in a module and write `z_e + (z_q - z_e).detach()` itself. Then the task's
+    gradient passes z_q by, and reaches z_e all the same.
+    """
+    if not step.recorded:
+        return NO_GRAD
+    at_output, at_input = (gradient(step.losses.task, t) for t in (step.entered, step.z_e))
+    passes_by = at_output is None or not at_output.any()
+    return OUTSIDE if passes_by and at_input is not None and at_input.any() else ""
+
+
+def _vjp(step: Step, seed: int) -> _Vjp:
+    """Return the vector-Jacobian product of a seeded random cotangent."""
+    generator = torch.Generator().manual_seed(seed)
+    cotangent = torch.randn(step.z_q.shape, generator=generator).to(step.z_q)
+    g = gradient(step.z_q, step.z_e, cotangent)
+    arrived = torch.zeros_like(step.z_e) if g is None else g
+    z_e, z_q, arrived, sent = (
+        rows(t.detach(), step.axis).flatten(0, 1).float() for t in (step.z_e, step.z_q, arrived, cotangent)
+    )
+    coarsest = max(torch.finfo(t.dtype).eps for t in (step.z_e, step.z_q))
+    return _Vjp(
+        arrived=arrived,
+        sent=sent,
+        z_e=z_e.norm(dim=1),
+        z_q=z_q.norm(dim=1),
+        is_path=g is not None,
+        rounding=max(ROUNDING, 4 * coarsest),  # under autocast some of it is computed in bfloat16
     )
 
 
-def _vjp(step: Step) -> tuple[torch.Tensor, ...]:
-    """Return, per vector, the arriving g, the sent v, and the norms of z_e and z_q."""
-    cotangent = torch.randn_like(step.z_q)
-    arrived = gradient(step.z_q, step.z_e, cotangent)
-    exists = torch.tensor([arrived is not None])
-    g = torch.zeros_like(step.z_e) if arrived is None else arrived
-    z_e, z_q, g, v = (rows(t, step.axis).flatten(0, 1).float() for t in (step.z_e, step.z_q, g, cotangent))
-    return g, v, z_e.detach().norm(dim=1), z_q.detach().norm(dim=1), exists
-
-
-def _judge(
-    name: str, g: torch.Tensor, v: torch.Tensor, z_e: torch.Tensor, z_q: torch.Tensor, exists: torch.Tensor
-) -> GradientPath:
+def _judge(name: str, products: list[_Vjp]) -> GradientPath:
+    g, v, z_e, z_q = (
+        torch.cat([getattr(p, part) for p in products]) for part in ("arrived", "sent", "z_e", "z_q")
+    )
+    rounding = products[0].rounding
     sent, arrived = v.norm(dim=1), g.norm(dim=1)
     gain = arrived / sent
     ratio = float(arrived.norm() / sent.norm())
-    rotated = gain * z_e - z_q
-    if not exists.any():
+    comparable = g.shape == v.shape  # a Gumbel layer's codes may have another dimension than its input
+    if not any(p.is_path for p in products):
         estimator = "none"
     elif ratio == 0:
         estimator = "zero"
-    elif float((g - v).norm() / sent.norm()) < ROUNDING:
+    elif comparable and float((g - v).norm() / sent.norm()) < rounding:
         estimator = "straight-through"
-    elif float(rotated.norm() / z_q.norm().clamp_min(1e-30)) < ROUNDING * 10:
+    elif comparable and float((gain * z_e - z_q).norm() / z_q.norm().clamp_min(1e-30)) < rounding * 10:
         estimator = "rotation"
     else:
         estimator = "custom"
@@ -66,7 +109,7 @@ def _judge(
         sample_size=len(g),
         estimator=estimator,
         ratio=ratio,
-        cosine=float((g * v).sum() / (g.norm() * v.norm())) if ratio else None,
+        cosine=float((g * v).sum() / (g.norm() * v.norm())) if ratio and comparable else None,
         zero_share=float((arrived == 0).float().mean()),
         worst_gain=float(gain.max()),
     )

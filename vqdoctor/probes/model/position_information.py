@@ -27,7 +27,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     for name, codes in context.codes(SPLIT).items():
         if scored is None or scored.labels is None or scored.logits is None:
             continue
-        if codes.shape[0] != len(scored.labels) or codes.shape[1] < 2:
+        if codes.shape[0] != len(scored.labels) or codes.shape[1] < 2 or codes.min() < 0:
             continue
         measured[name] = PositionInformation(
             layer=name,

@@ -29,6 +29,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
 
 def _evidence(name: str, vectors: int, parts: list[tuple[float | None, ...]]) -> TaskGradient:
     output, input_, before, after = (_root(column) for column in zip(*parts, strict=True))
+    output = output or input_ or output  # what passes z_q by and arrives: the estimator stands outside
     return TaskGradient(
         layer=name,
         source="batch",
@@ -53,10 +54,14 @@ def _around(step: Step, path: str) -> tuple[float | None, float | None]:
     around: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     for (name, parameter), grad in zip(parameters.items(), grads, strict=True):
         if place[name] < inside[0] or place[name] > inside[-1]:
-            flat = torch.zeros_like(parameter) if grad is None else grad
-            around[place[name] > inside[-1]].append(flat.flatten())
+            around[place[name] > inside[-1]].append(_flat(grad, parameter))
     before, after = (float(torch.cat(g).square().mean()) if g else None for g in around)
     return before, after
+
+
+def _flat(grad: torch.Tensor | None, parameter: torch.Tensor) -> torch.Tensor:
+    """Return the gradient, which is zero where no path leads to the parameter, as a vector."""
+    return (torch.zeros_like(parameter) if grad is None else grad).flatten()
 
 
 def _square(grad: torch.Tensor | None) -> float | None:

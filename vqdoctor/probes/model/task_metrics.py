@@ -22,24 +22,27 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     base = context.scored.get(SPLIT)
     seen = context.seen.get(SPLIT)
     if base is None or not seen:
-        yield Unavailable(kind=TaskMetrics.kind, source="batch", reason="the task serves no val split")
+        reason = "no VQ layer's z_q is seen" if base else "the task serves no val split"
+        yield Unavailable(kind=TaskMetrics.kind, source="batch", reason=reason)
         return
     means = {name: layer.z_q_mean for name, layer in seen.items()}
     context.progress("tampering with the codes")
-    tampered = {how: context.score(SPLIT, change) for how, change in _changes(context.seed, means).items()}
-    bypass, shuffled, mean_code = tampered.values()
+    changes = _changes(context.seed, means)
+    fits = all(layer.z_e.shape[-1] == len(layer.z_q_mean) for layer in seen.values())
+    bypass = context.score(SPLIT, changes["bypass"]) if fits else None
+    shuffled, mean_code = (context.score(SPLIT, changes[how]) for how in ("shuffled", "mean_code"))
     yield TaskMetrics(
         source="batch",
         sample_size=base.samples,
         split=SPLIT,
         accuracy=_accuracy(base),
-        bypass_accuracy=_accuracy(bypass),
+        bypass_accuracy=_accuracy(bypass) if bypass else None,
         shuffled_accuracy=_accuracy(shuffled),
         mean_code_accuracy=_accuracy(mean_code),
         chance_accuracy=None if base.labels is None else chance_accuracy(base.labels),
         ece=_ece(base),
         loss=base.loss,
-        bypass_loss=bypass.loss,
+        bypass_loss=bypass.loss if bypass else None,
         shuffled_loss=shuffled.loss,
         mean_code_loss=mean_code.loss,
     )

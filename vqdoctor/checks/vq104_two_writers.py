@@ -1,0 +1,150 @@
+"""Both an EMA and an optimizer write the codebook.
+
+## Why it matters
+An EMA sets every code to its sum over its count, from values of its own: whatever the optimizer did to
+the code since is gone. Any loss on the codes (the codebook term, orthogonality, diversity) then has no
+effect but its cost, and with a large learning rate the codes that the encoder sees jump back and forth.
+
+## How to read it
+With a model: the codes that get a gradient are moved a little on a copy, and a train-mode forward pass
+follows. Kept 1: only the optimizer writes. Kept 0: the forward pass overwrites it. Layers that only
+replace dead codes in the forward pass keep 0.99 and more. A gradient at a codebook that the
+task's own optimizer does not hold is harmless.
+A forward pass that puts a new parameter in the old one's place is a note: an EMA does not mind, but the
+optimizer that was built before keeps the old object, and its state stays where nothing uses it.
+Without a model: the optimizer has a state for the codebook, and yet the codebook is what the EMA's sums
+and counts say, up to the one step since.
+
+## Remedy
+one-writer: a codebook with an EMA requires no gradient; one with an optimizer has no EMA.
+
+## References
+- lucidrains/vector-quantize-pytorch#223: an orthogonality loss on a codebook that an EMA overwrites
+- bytedance/1d-tokenizer#89: EMA and optimizer together, the VQ loss above 10
+- zalandoresearch/pytorch-vq-vae: the EMA assigns a new nn.Parameter in every forward pass
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import CODEBOOK_WRITERS, EMA_STATE, OPTIMIZER_MEMORY
+from vqdoctor.checks._words import figure, percent
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import CodebookWriters, EmaState, OptimizerMemory
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When the forward pass counts as a second writer."""
+
+    kept: float = limit(
+        0.9,
+        "Least share of a move of the codes that must be left after a forward pass. Without an EMA 0.99 to 1 "
+        "was measured; an EMA from sums leaves 0, one that starts from the code itself its decay times that.",
+    )
+    disagreement: float = limit(
+        0.01,
+        "Largest median of |E - S/c| / |E| at which a file's codebook counts as written by its EMA. With "
+        "both writing, one step of Adam since then left 0 to 0.01 (0.07 at a learning rate of 0.003); "
+        "beside a codebook that an optimizer alone writes, EMA statistics measured 0.013 to 0.2.",
+    )
+
+
+def evaluate(
+    writers: CodebookWriters | None,
+    memory: OptimizerMemory | None,
+    ema: EmaState | None,
+    limits: Limits,
+) -> Iterator[Problem]:
+    """Ask the live model; only where there is none, the optimizer and the EMA in the file."""
+    if writers is not None:
+        yield from _live(writers, limits)
+    elif memory is None or ema is None or ema.sums_disagreement is None or ema.never_written:
+        raise CannotJudge("the file does not tell: no optimizer state, or no EMA sums that were ever written")
+    elif memory.codebook_has_state and ema.sums_disagreement < limits.disagreement:
+        yield Problem(
+            message="The optimizer has a state for the codebook, yet that is within "
+            f"{percent(ema.sums_disagreement)} of what the EMA's sums say: both write it, and the EMA wins.",
+            severity=Severity.WARNING,
+            confidence=Confidence.MEDIUM,
+            measurements=(
+                Measurement(name="disagreement", value=ema.sums_disagreement, limit=limits.disagreement),
+            ),
+            decide_with="--data batch.npz",
+        )
+
+
+def _live(writers: CodebookWriters, limits: Limits) -> Iterator[Problem]:
+    if writers.kept is not None and writers.listed is not False and writers.kept < limits.kept:
+        yield Problem(
+            message=f"A train-mode forward pass leaves {percent(max(writers.kept, 0.0))} of what an "
+            f"optimizer does to the {writers.sample_size} codes that get a gradient: an EMA writes them too.",
+            severity=Severity.WARNING,
+            confidence=Confidence.HIGH if writers.listed else Confidence.MEDIUM,
+            measurements=(
+                Measurement(name="kept", value=writers.kept, limit=limits.kept),
+                Measurement(name="codebook_gradient", value=writers.gradient or 0.0),
+            ),
+        )
+    elif writers.replaced and (writers.gradient or writers.listed):
+        gradient = writers.gradient or 0.0
+        yield Problem(
+            message="Every forward pass puts a new parameter in the codebook's place, so the optimizer holds "
+            f"an object that nothing uses (gradient at the codebook {figure(gradient)}).",
+            severity=Severity.WARNING if gradient else Severity.NOTE,
+            measurements=(Measurement(name="codebook_gradient", value=gradient),),
+        )
+
+
+CHECK = Check(
+    code="VQ104",
+    name="two-writers",
+    title="Both an EMA and an optimizer write the codebook.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("one-writer",),
+    examples=(
+        Example(
+            title="an orthogonality loss on a codebook with an EMA",
+            evidence=(CODEBOOK_WRITERS.replace(gradient=5.8, kept=0.0, sample_size=16),),
+            fires=True,
+        ),
+        Example(
+            title="a bare file: optimizer state, and codes that equal the EMA's",
+            evidence=(
+                OPTIMIZER_MEMORY.replace(codebook_listed=True, codebook_has_state=True),
+                EMA_STATE.replace(sums_disagreement=0.004),
+            ),
+            fires=True,
+        ),
+        Example(
+            title="a parameter that is replaced in every forward pass, held by the optimizer",
+            evidence=(CODEBOOK_WRITERS.replace(listed=True, replaced=True),),
+            fires=True,
+        ),
+        Example(title="an EMA alone", evidence=(CODEBOOK_WRITERS,), fires=False),
+        Example(
+            title="an optimizer alone",
+            evidence=(CODEBOOK_WRITERS.replace(gradient=0.12, listed=True, kept=1.0, sample_size=231),),
+            fires=False,
+        ),
+        Example(
+            title="a gradient reaches an EMA's codebook, which no optimizer holds",
+            evidence=(CODEBOOK_WRITERS.replace(gradient=0.12, listed=False, kept=0.0, sample_size=231),),
+            fires=False,
+        ),
+        Example(
+            title="a bare file: EMA statistics beside a codebook that the optimizer writes",
+            evidence=(
+                OPTIMIZER_MEMORY.replace(codebook_listed=True, codebook_has_state=True),
+                EMA_STATE.replace(sums_disagreement=0.12),
+            ),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

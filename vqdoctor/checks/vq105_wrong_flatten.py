@@ -1,0 +1,128 @@
+"""The feature map is cut into vectors along the wrong axis.
+
+## Why it matters
+A convolution stores its output channel after channel. Flattened by `view(-1, D)` without a `permute`, a
+"vector" is then a strip of D neighbouring positions of one channel. The model still trains, and its
+reconstruction can look right; but the codes stand for strips of smooth maps, which are all alike, so
+few of them are used, and no code belongs to a position.
+
+## How to read it
+Inside the layer: codes chosen at random are put on the positions and shuffled. The layer's codes must be
+shuffled alike, exactly; a wrong cut shuffles hardly any alike, and all of them when strips of memory are
+shuffled in place of positions. Only both together are a finding: a layer that mixes positions on purpose
+follows neither. Before the layer: single vectors of its input are traced back to the last convolution or
+norm layer by their gradients; a strip of its memory in every vector is the missing permute.
+
+## Remedy
+permute-before-flatten: `z_e.permute(0, 2, 3, 1).reshape(-1, D)`, and the way back in reverse.
+
+## References
+- lucidrains/vector-quantize-pytorch#70: an example used view in place of permute
+- rosinality/vq-vae-2-pytorch#28, zalandoresearch/pytorch-vq-vae#8: BCHW and BHWC confused
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import FLATTENING
+from vqdoctor.checks._words import percent
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import Flattening
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How well codes must follow their positions."""
+
+    equal: float = limit(
+        0.9,
+        "Least share of the vectors whose code moves with its position. Right layers measured 1.0 whatever "
+        "the library; rounding may turn a near tie. Wrong cuts measured 0.0 to 0.3.",
+    )
+    by_chance: float = limit(
+        0.8,
+        "Largest share that would agree with codes moved at random. Above it, nearly all codes are one, "
+        "and a shuffle cannot tell anything.",
+    )
+
+
+def evaluate(cut: Flattening, limits: Limits) -> Iterator[Problem]:
+    """Look before the layer, then inside it."""
+    if cut.input_runs:
+        yield _problem(
+            "The VQ layer's input is the encoder's channel-first output read without a permute: each of its "
+            f"{cut.sample_size} vectors is a strip of one channel's positions.",
+            cut,
+            limits,
+        )
+        return
+    if cut.equal is None or cut.by_chance is None:
+        if cut.input_runs is None:
+            raise CannotJudge("a sample has one position only, so nothing can be confused")
+        return
+    if cut.equal >= limits.equal:
+        return
+    if cut.by_chance > limits.by_chance:
+        raise CannotJudge(f"{percent(cut.by_chance)} of the codes agree however the positions are shuffled")
+    if cut.equal_as_stored is None or cut.equal_as_stored < limits.equal:
+        raise CannotJudge(
+            f"the layer mixes positions: only {percent(cut.equal)} of the codes follow theirs, and the codes "
+            "do not follow strips of memory either"
+        )
+    yield _problem(
+        f"When positions are shuffled only {percent(cut.equal)} of the codes follow, but "
+        f"{percent(cut.equal_as_stored)} follow strips of memory: the layer flattens without a permute.",
+        cut,
+        limits,
+    )
+
+
+def _problem(message: str, cut: Flattening, limits: Limits) -> Problem:
+    shares = (
+        ("equal", cut.equal, limits.equal),
+        ("equal_as_stored", cut.equal_as_stored, None),
+        ("by_chance", cut.by_chance, None),
+        ("positions", float(cut.positions), None),
+    )
+    return Problem(
+        message=message,
+        severity=Severity.ERROR,
+        measurements=tuple(
+            Measurement(name=name, value=value, limit=bar) for name, value, bar in shares if value is not None
+        ),
+    )
+
+
+CHECK = Check(
+    code="VQ105",
+    name="wrong-flatten",
+    title="The feature map is cut into vectors along the wrong axis.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("permute-before-flatten",),
+    examples=(
+        Example(
+            title="view(-1, D) on a channel-first map",
+            evidence=(FLATTENING.replace(equal=0.06, equal_as_stored=1.0, by_chance=0.06),),
+            fires=True,
+        ),
+        Example(
+            title="the encoder's output was viewed as [B, N, D] before the layer",
+            evidence=(FLATTENING.replace(equal_as_stored=None, input_runs=True),),
+            fires=True,
+        ),
+        Example(title="permuted first", evidence=(FLATTENING,), fires=False),
+        Example(
+            title="one position, rightly permuted before the layer",
+            evidence=(
+                FLATTENING.replace(positions=1, equal=None, equal_as_stored=None, by_chance=None),
+            ),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,112 @@
+"""The residual's codes are subtracted with their gradient.
+
+## Why it matters
+In a residual quantizer each level quantizes what the levels before it left over. If their codes are
+subtracted with a straight-through gradient, the residual's gradient is 1 - 1 = 0: the commitment loss of
+every level after the first is there, but moves no encoder, and the deeper levels run after it. If the
+codes are detached and every level has a straight-through step of its own, the commitment is right, but
+the task's gradient arrives once for each level: Q times.
+
+## How to read it
+A random gradient at a level's input is followed to the input of the first level: 1 where the codes are
+detached, 0 where they are not. EnCodec and DAC were published with 0 and work, so it is a note unless
+that level's usage is poor too; then it is a warning, and the likely cause. The gain is the same from the
+output of the whole to its input; Adam is indifferent to it, but it makes the VQ loss so many times
+lighter than its weight says. That is a note from ten levels on.
+
+## Remedy
+detach-residual: `residual = residual - z_q.detach()`, and one straight-through step around the sum.
+
+## References
+- facebookresearch/encodec#25, descriptinc/descript-audio-codec#107: no gradient from level 2 on
+- EdoardoBotta/RQ-VAE-Recommender#67: detaching multiplies the task's gradient by the number of levels
+- audiocraft, moshi: detach, and one outer straight-through step
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks import _usage
+from vqdoctor.checks._specimens import COLLAPSED_USAGE, RESIDUAL_LEVEL, USAGE
+from vqdoctor.checks._words import figure, percent
+from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.evidence import ResidualLevel, Usage
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much of a level's gradient must reach the encoder, and how often the task's may."""
+
+    reach: float = limit(
+        0.01,
+        "Least share of a gradient at a level's input that must arrive at the first level's. Detached codes "
+        "pass exactly 1 whatever the estimator; subtracted straight-through codes pass 0 but for rounding.",
+    )
+    gain: float = limit(
+        10.0,
+        "Largest factor on the task's gradient. It makes the VQ loss that many times lighter: at 10 the "
+        "usual weight of 0.1 counts as 0.01, under all usual ones. Eight plain levels measured exactly 8.",
+    )
+
+
+def evaluate(level: ResidualLevel, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+    """Judge the way back from this level, and on the first level the gain of the whole."""
+    if level.reach < limits.reach:
+        yield Problem(
+            message=f"Only {percent(level.reach)} of a gradient at residual level {level.level} of "
+            f"{level.levels} reaches the encoder: the codes before it are subtracted without a detach, so "
+            "its commitment loss has no effect.",
+            severity=Severity.WARNING if usage is not None and _usage.poor(usage) else Severity.NOTE,
+            measurements=(
+                Measurement(name="reach", value=level.reach, limit=limits.reach),
+                Measurement(name="level", value=level.level),
+            ),
+        )
+    elif level.level == 1 and level.gain is not None and level.gain >= limits.gain:
+        yield Problem(
+            message=f"The {level.levels} residual levels multiply the task's gradient by "
+            f"{figure(level.gain)}, which makes the VQ loss as much lighter than its weight says.",
+            severity=Severity.NOTE,
+            measurements=(
+                Measurement(name="gain", value=level.gain, limit=limits.gain),
+                Measurement(name="levels", value=level.levels),
+            ),
+        )
+
+
+CHECK = Check(
+    code="VQ106",
+    name="residual-not-detached",
+    title="The residual's codes are subtracted with their gradient.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("detach-residual",),
+    examples=(
+        Example(
+            title="level 2 is cut off and collapsed",
+            evidence=(RESIDUAL_LEVEL.replace(reach=0.0, gain=1.0), COLLAPSED_USAGE),
+            fires=True,
+        ),
+        Example(
+            title="level 2 is cut off and works",
+            evidence=(RESIDUAL_LEVEL.replace(reach=0.0, gain=1.0), USAGE),
+            fires=True,
+        ),
+        Example(
+            title="twelve levels, each with a straight-through step",
+            evidence=(RESIDUAL_LEVEL.replace(level=1, levels=12, gain=12.0),),
+            fires=True,
+        ),
+        Example(title="detached, one step around all", evidence=(RESIDUAL_LEVEL, USAGE), fires=False),
+        Example(
+            title="four levels, each with a straight-through step",
+            evidence=(RESIDUAL_LEVEL.replace(level=1, gain=4.0),),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,140 @@
+"""The nearest code is searched in a precision that cannot tell the codes apart.
+
+## Why it matters
+The search compares |z|^2 - 2 z e + |e|^2 between codes. The terms are large and nearly equal, and their
+difference decides; with 8 bits (bfloat16) or 11 bits (float16) it is often lost in rounding. Vectors then
+go to a code at random near the right one, or always to the same, and fewer codes are used. An EMA in such
+a precision cannot even add a hundredth to a sum.
+
+## How to read it
+With a model: the layer is asked twice for the same input, as it is (its own types, and autocast if the
+task uses it) and in float32. Some disagreement is harmless, since the other code is nearly as near; a
+tight codebook far from the origin is what half precision cannot search (bfloat16 measured 0.15). An
+autocast that your training loop sets outside the task cannot be seen.
+Without a model: a codebook stored in half precision is common and harmless if it was trained in float32.
+It counts only where most codes have a neighbour so near that this precision cannot tell the two.
+
+## Remedy
+full-precision-lookup: keep the codebook, its EMA and the search in float32, with autocast off.
+
+## References
+- rosinality/vq-vae-2-pytorch#65: mixed precision, infinite latent loss
+- lucidrains/vector-quantize-pytorch#144, #145: distances under autocast
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import LOOKUP_PRECISION
+from vqdoctor.checks._words import percent
+from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.evidence import LookupPrecision
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many codes may change with the precision."""
+
+    agreement: float = limit(
+        0.5,
+        "Least share of the vectors that must get the same code in float32. Near ties alone turn some: "
+        "healthy models keep 0.92 to 0.99. From 0.5 upwards at most a tenth of the codes fell out of use, "
+        "below it up to seven tenths (random codebooks of 256 to 8,192 codes, 4 to 64 dimensions).",
+    )
+    blurred: float = limit(
+        0.5,
+        "Largest share of a stored codebook whose nearest neighbour is within the rounding error of the "
+        "search. Trained codebooks cast to half precision measured 0 to 0.05, tight ones far from the origin "
+        "1.",
+    )
+
+
+def evaluate(precision: LookupPrecision, limits: Limits) -> Iterator[Problem]:
+    """Compare the codes where the layer was asked, else the codebook with its own rounding."""
+    share = precision.blurred_rows / precision.sample_size if precision.sample_size else 0.0
+    if precision.agreement is not None:
+        if precision.agreement < limits.agreement:
+            yield _chosen(precision, precision.agreement, limits)
+    elif share > limits.blurred:
+        yield Problem(
+            message=f"The codebook is stored in {precision.dtype}, in which {percent(share)} of its codes "
+            "cannot be told from their neighbours: a search in this precision picks among them at random.",
+            severity=Severity.WARNING,
+            confidence=Confidence.MEDIUM,
+            measurements=(
+                Measurement(name="blurred", value=share, limit=limits.blurred),
+                Measurement(name="blurred_rows", value=precision.blurred_rows, unit="codes"),
+            ),
+            decide_with="--data batch.npz",
+        )
+
+
+def _chosen(precision: LookupPrecision, agreement: float, limits: Limits) -> Problem:
+    measurements = [Measurement(name="agreement", value=agreement, limit=limits.agreement)]
+    if precision.used is not None and precision.used_in_full is not None:
+        measurements += [
+            Measurement(name="used", value=precision.used, unit="codes"),
+            Measurement(name="used_in_float32", value=precision.used_in_full, unit="codes"),
+        ]
+    return Problem(
+        message=f"Only {percent(agreement)} of the vectors get the same code from the search in "
+        f"{precision.dtype} as in float32.",
+        severity=Severity.WARNING,
+        measurements=tuple(measurements),
+    )
+
+
+CHECK = Check(
+    code="VQ108",
+    name="low-precision-lookup",
+    title="The nearest code is searched in a precision that cannot tell the codes apart.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("full-precision-lookup",),
+    examples=(
+        Example(
+            title="bfloat16 on a tight codebook",
+            evidence=(
+                LOOKUP_PRECISION.replace(
+                    dtype="bfloat16", agreement=0.15, used=564, used_in_full=974, sample_size=16_384
+                ),
+            ),
+            fires=True,
+        ),
+        Example(
+            title="a tight codebook stored in bfloat16",
+            evidence=(
+                LOOKUP_PRECISION.replace(
+                    source="checkpoint",
+                    dtype="bfloat16",
+                    agreement=None,
+                    used=None,
+                    used_in_full=None,
+                    sample_size=256,
+                    blurred_rows=250,
+                ),
+            ),
+            fires=True,
+        ),
+        Example(title="float32", evidence=(LOOKUP_PRECISION,), fires=False),
+        Example(
+            title="half precision, well apart",
+            evidence=(LOOKUP_PRECISION.replace(dtype="float16", agreement=0.994, used=239),),
+            fires=False,
+        ),
+        Example(
+            title="a file that was cast to float16 to save space",
+            evidence=(
+                LOOKUP_PRECISION.replace(
+                    source="checkpoint", dtype="float16", agreement=None, used=None, used_in_full=None
+                ),
+            ),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

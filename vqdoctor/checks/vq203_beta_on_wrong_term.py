@@ -1,0 +1,139 @@
+"""The commitment weight multiplies the codebook's term in place of the encoder's.
+
+## Why it matters
+The VQ loss has two terms: one moves the codebook to the encoder's output, the other, weighted by beta,
+commits the encoder to its code. With the terms swapped, the encoder is held 1/beta and the codebook beta
+times as hard: for the usual beta of 0.25, the encoder 4 times as hard as the codebook in place of a
+quarter. The codebook follows slowly, and the encoder is tied to where it happens to be.
+
+## How to read it
+The gradients of the VQ loss at z_e and at the codebook are held against those of plain means of squares,
+which gives the weights of the two terms whatever the code calls them; their ratio should be beta. Beta
+comes from the file or else from an attribute of the layer. Without either nothing is certain: a ratio of
+two and more is then held against a codebook only if that is poorly used. A layer that says `legacy=True`
+of itself (taming-transformers, diffusers) is swapped on purpose, and judged in the same way. With an EMA
+there is only one term, and nothing to swap.
+
+## Remedy
+swap-loss-terms: `F.mse_loss(z_q, z_e.detach()) + beta * F.mse_loss(z_e, z_q.detach())`.
+
+## References
+- CompVis/taming-transformers#57: beta on the wrong term; legacy=False mends it
+- huggingface/diffusers#8226, TencentARC/SEED-Voken#60: the same, inherited
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks import _usage
+from vqdoctor.checks._specimens import COLLAPSED_USAGE, LOSS_TERMS, USAGE
+from vqdoctor.checks._words import figure
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import LossTerms, Usage
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How exactly the ratio of the two weights must be met."""
+
+    factor: float = limit(
+        2.0,
+        "Factor within which the ratio of the two weights counts as beta, or as 1/beta. Single layers meet "
+        "it to 1 %; the levels of a residual quantizer pull together and measured up to 1.6 times more.",
+    )
+    ratio: float = limit(
+        2.0,
+        "Ratio of the encoder's and the codebook's weight from which the terms look swapped where no beta is "
+        "known. Usual betas lie between 0.1 and 1.",
+    )
+
+
+def evaluate(terms: LossTerms, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+    """Hold the ratio of the two weights against beta and against 1/beta."""
+    if terms.commitment is None or terms.codebook is None:
+        raise CannotJudge(
+            "the VQ loss has no squared-error term that moves the codebook, or none that moves the encoder"
+        )
+    ratio = terms.commitment / terms.codebook
+    poor = usage is not None and _usage.poor(usage)
+    if terms.beta is None:
+        if ratio < limits.ratio:
+            return
+        if not poor:
+            raise CannotJudge(
+                f"the encoder is held {figure(ratio)} times as hard as the codebook, and beta is not recorded"
+            )
+        yield _problem(ratio, None, Confidence.LOW, limits)
+    elif _swapped(ratio, terms.beta, limits) and (poor or not terms.legacy):
+        confidence = Confidence.HIGH if terms.beta_from == "record" else Confidence.MEDIUM
+        yield _problem(ratio, terms.beta, confidence, limits)
+
+
+def _swapped(ratio: float, beta: float, limits: Limits) -> bool:
+    return beta > 0 and _near(ratio, 1 / beta, limits) and not _near(ratio, beta, limits)
+
+
+def _near(value: float, target: float, limits: Limits) -> bool:
+    return abs(math.log(value / target)) <= math.log(max(limits.factor, 1.0))
+
+
+def _problem(ratio: float, beta: float | None, confidence: Confidence, limits: Limits) -> Problem:
+    expected = "where less than 1 is usual" if beta is None else f"where beta = {figure(beta)} asks for that"
+    return Problem(
+        message=f"The VQ loss holds the encoder {figure(ratio)} times as hard as the codebook, {expected}: "
+        "its two terms are swapped.",
+        severity=Severity.WARNING,
+        confidence=confidence,
+        measurements=(
+            Measurement(name="ratio", value=ratio, limit=limits.ratio if beta is None else beta),
+            *(() if beta is None else (Measurement(name="beta", value=beta),)),
+        ),
+    )
+
+
+CHECK = Check(
+    code="VQ203",
+    name="beta-on-wrong-term",
+    title="The commitment weight multiplies the codebook's term in place of the encoder's.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("swap-loss-terms",),
+    explained_by=("VQ103",),
+    examples=(
+        Example(
+            title="beta 0.25 on the codebook's term",
+            evidence=(LOSS_TERMS.replace(commitment=1.0, codebook=0.25), USAGE),
+            fires=True,
+        ),
+        Example(
+            title="a legacy layer with a collapsed codebook",
+            evidence=(LOSS_TERMS.replace(commitment=1.0, codebook=0.25, legacy=True), COLLAPSED_USAGE),
+            fires=True,
+        ),
+        Example(
+            title="no beta recorded, and a collapsed codebook",
+            evidence=(
+                LOSS_TERMS.replace(commitment=1.0, codebook=0.25, beta=None, beta_from=""),
+                COLLAPSED_USAGE,
+            ),
+            fires=True,
+        ),
+        Example(title="beta 0.25 on the encoder's term", evidence=(LOSS_TERMS, USAGE), fires=False),
+        Example(
+            title="a legacy layer whose codebook is in use",
+            evidence=(LOSS_TERMS.replace(commitment=1.0, codebook=0.25, legacy=True), USAGE),
+            fires=False,
+        ),
+        Example(
+            title="both terms alike",
+            evidence=(LOSS_TERMS.replace(commitment=1.0, codebook=1.0, beta=1.0), USAGE),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

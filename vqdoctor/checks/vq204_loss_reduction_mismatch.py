@@ -1,0 +1,154 @@
+"""The VQ loss is summed over the dimensions while the task loss is averaged.
+
+## Why it matters
+A sum over D dimensions is D times a mean, so a VQ loss that looks as if it had weight 1 has weight D. The
+encoder serves it alone and goes to one code. The weight in the config looks right, which is why this is
+found late: in the case below the cure was one word, and usage had been near 0.
+
+## How to read it
+The gradient of the VQ loss at z_e is held against that of the mean of squares: the factor is beta for a
+mean, beta times D for a sum over dimensions, beta times D times the number of vectors for a sum over all.
+A sum is right where the task loss is a sum as well; therefore the weighted pull of the VQ loss at z_e
+must also reach the task's. Where both were reduced alike, trained autoencoders of digits measured a pull
+of 0.13 to 0.64 of the task's; with a summed VQ loss and a mean task loss 0.96 to 2.5, up to 87 at the
+start, and each collapsed to one code. The reverse, a summed task loss beside a mean VQ loss, leaves the
+encoder without a hold and is judged by its signs (VQ202).
+
+## Remedy
+match-reductions: average both or sum both; else divide the VQ weight by D.
+
+## References
+- EdoardoBotta/RQ-VAE-Recommender#65: a mean over 768 dimensions beside a summed commitment
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import LOSS_BALANCE, LOSS_TERMS
+from vqdoctor.checks._words import figure
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import LossBalance, LossTerms
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When a VQ loss counts as summed, and when the sum does harm."""
+
+    factor: float = limit(
+        2.0,
+        "Factor within which the weight at z_e must meet beta times D to count as a sum over dimensions. "
+        "Single layers meet it to 1 %; residual levels pull together and measured up to 1.6 times more.",
+    )
+    beta_low: float = limit(
+        0.1,
+        "Smallest beta that is assumed where none is known. Below it a sum over D dimensions cannot be told "
+        "from a mean with a large weight.",
+    )
+    beta_high: float = limit(
+        2.0,
+        "Largest beta that is assumed where none is known; published trainings use 0.1 to 2, nearly all of "
+        "them 0.25 or 1.",
+    )
+    pull: float = limit(
+        0.8,
+        "Least ratio of the weighted VQ gradient and the task's at z_e at which a sum does harm. Trained "
+        "models whose losses were reduced alike measured at most 0.64, mismatched ones at least 0.96.",
+    )
+
+
+def evaluate(terms: LossTerms, balance: LossBalance, limits: Limits) -> Iterator[Problem]:
+    """Tell the reduction from the weight at z_e, then ask whether the VQ loss outweighs the task."""
+    if terms.commitment is None:
+        raise CannotJudge("the VQ loss is no squared error between z_e and z_q")
+    for what, size in (("dimensions", terms.dim), ("vectors and dimensions", terms.dim * terms.sample_size)):
+        if _is_sum(terms, size, limits):
+            if balance.ratio is None:
+                raise CannotJudge(
+                    f"the VQ loss is summed over its {what}, but its weight in the training is unknown"
+                )
+            if balance.ratio > limits.pull:
+                yield _problem(what, size, terms, balance.ratio, limits)
+            return
+
+
+def _is_sum(terms: LossTerms, size: int, limits: Limits) -> bool:
+    """Whether the weight at z_e is that of a sum over `size` values, and cannot be that of a mean."""
+    assert terms.commitment is not None
+    if terms.beta:
+        low, high = terms.beta / limits.factor, terms.beta * limits.factor
+        # swapped terms have weight 1 at z_e where beta is meant
+        most = max(high, limits.factor)
+    else:
+        low, high = limits.beta_low, limits.beta_high
+        most = high
+    return low * size <= terms.commitment <= high * size and terms.commitment > most
+
+
+def _problem(what: str, size: int, terms: LossTerms, pull: float, limits: Limits) -> Problem:
+    return Problem(
+        message=f"The VQ loss is a sum over {size:,} {what}, so it weighs as much more than a mean, and "
+        f"pulls {figure(pull)} times as hard at the encoder as the task does.",
+        severity=Severity.WARNING,
+        confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
+        measurements=(
+            Measurement(name="pull", value=pull, limit=limits.pull),
+            Measurement(name="weight_as_a_mean", value=terms.commitment or 0.0),
+            Measurement(name="dimensions", value=terms.dim),
+        ),
+    )
+
+
+CHECK = Check(
+    code="VQ204",
+    name="loss-reduction-mismatch",
+    title="The VQ loss is summed over the dimensions while the task loss is averaged.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("match-reductions",),
+    meaningless_after=("VQ101", "VQ102"),
+    examples=(
+        Example(
+            title="summed over 64 dimensions beside a mean task loss",
+            evidence=(
+                LOSS_TERMS.replace(commitment=16.0, codebook=64.0),
+                LOSS_BALANCE.replace(vq_weight=1.0, ratio=1.74),
+            ),
+            fires=True,
+        ),
+        Example(
+            title="the same, and no beta recorded",
+            evidence=(
+                LOSS_TERMS.replace(commitment=16.0, codebook=64.0, beta=None, beta_from=""),
+                LOSS_BALANCE.replace(vq_weight=1.0, ratio=35.0),
+            ),
+            fires=True,
+        ),
+        Example(title="both are means", evidence=(LOSS_TERMS, LOSS_BALANCE), fires=False),
+        Example(
+            title="both are sums",
+            evidence=(
+                LOSS_TERMS.replace(commitment=16.0, codebook=64.0),
+                LOSS_BALANCE.replace(vq_weight=1.0, ratio=0.59),
+            ),
+            fires=False,
+        ),
+        Example(
+            title="a mean with a heavy weight is no sum",
+            evidence=(LOSS_TERMS, LOSS_BALANCE.replace(vq_weight=100.0, ratio=72.7)),
+            fires=False,
+        ),
+        Example(
+            title="no beta recorded, and a weight too small for a sum",
+            evidence=(
+                LOSS_TERMS.replace(commitment=1.0, beta=None, beta_from="", dim=4),
+                LOSS_BALANCE.replace(vq_weight=1.0, ratio=1.5),
+            ),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,141 @@
+"""The codebook was never initialised, or never trained.
+
+## Why it matters
+Codes that are all one and the same give every vector the index 0. A layer whose data initialisation
+is still to come overwrites whatever stands in its codebook at the next forward pass; some libraries
+do that in eval mode too, so that an evaluation seems to find a working codebook in a file that has
+none. And of a file that was saved before the first step, usage tells nothing: it is no collapse.
+
+## How to read it
+Four signs. All rows are equal, or zero. The stored flag (`initted`, `inited`) says that the
+initialisation is still to come; that it says "done" proves nothing, since it also stands so where no
+data initialisation was asked for. The optimizer in the file never took a step, or the file records
+zero updates. Or the EMA counts were never written, though a train-mode forward pass writes them.
+For the last two the codebook must look like random noise as well: the squared correlations between
+its dimensions exceed those of independent numbers by no more than chance allows (random starts
+measured -3 to 4 standard deviations, trained codebooks 460 and more). Tables that are frozen on
+purpose are left out.
+
+## Remedy
+load-trained-weights: examine the checkpoint of a training that has run; a layer that initialises
+itself needs one forward pass in train mode before it is saved.
+
+## References
+- lucidrains/vector-quantize-pytorch#102: a codebook of zeros in eval mode and after loading
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import INITIALISATION, TRAIN_FORWARD
+from vqdoctor.checks._words import figure
+from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.evidence import Initialisation, TrainForward
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When the codebook counts as untouched."""
+
+    identical: float = limit(
+        1.0,
+        "Share of the rows that are bitwise equal from which the codebook counts as never initialised. "
+        "Training never makes all rows equal: even a single step moves only those that are chosen.",
+    )
+    structure: float = limit(
+        6.0,
+        "Correlation of the codes' dimensions beyond chance, in standard deviations, under which they look "
+        "like random numbers. Random starts measured up to 4, trained codebooks 460 and more.",
+    )
+
+
+def evaluate(start: Initialisation, forward: TrainForward | None, limits: Limits) -> Iterator[Problem]:
+    """Look at the rows, then at the flag, then for signs that no step was ever taken."""
+    rows = start.sample_size
+    if rows > 1 and start.identical_rows >= limits.identical * rows:
+        what = "zero" if start.zero_rows == rows else "one and the same"
+        yield Problem(
+            message=f"All {rows:,} codes are {what}: the codebook was never initialised, and every vector "
+            "gets the same index.",
+            severity=Severity.ERROR,
+            measurements=(
+                Measurement(name="identical", value=start.identical_rows / rows, limit=limits.identical),
+            ),
+        )
+    elif start.flag is False:
+        yield Problem(
+            message="The layer's own flag says that its data initialisation is still to come, so the next "
+            f"forward pass overwrites its {rows:,} codes.",
+            severity=Severity.ERROR,
+            measurements=(Measurement(name="initialised", value=0.0, limit=1.0),),
+        )
+    elif not start.frozen and start.counts_written is not True and start.structure < limits.structure:
+        yield from _never_trained(start, forward, limits)
+
+
+def _never_trained(start: Initialisation, forward: TrainForward | None, limits: Limits) -> Iterator[Problem]:
+    by_count = start.counts_written is False and forward is not None and bool(forward.writes_counts)
+    if by_count:
+        sign = "its EMA counts were never written, though a training pass writes them"
+    elif start.stepped is False:
+        sign = "the optimizer saved with it never took a step"
+    elif start.updates == 0 and start.stepped is None:
+        sign = "the file records 0 updates"
+    else:
+        return
+    yield Problem(
+        message=f"The codebook is as it was drawn at random ({figure(start.structure)} standard deviations "
+        f"from pure noise), and {sign}: it was never trained.",
+        severity=Severity.ERROR,
+        confidence=Confidence.HIGH if by_count else Confidence.MEDIUM,
+        measurements=(Measurement(name="structure", value=start.structure, limit=limits.structure),),
+    )
+
+
+_FRESH = INITIALISATION.replace(counts_written=False, stepped=None, updates=None, structure=0.7)
+
+CHECK = Check(
+    code="VQ306",
+    name="codebook-uninitialised",
+    title="The codebook was never initialised, or never trained.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("load-trained-weights",),
+    examples=(
+        Example(
+            title="k-means was asked for, and no batch ever came",
+            evidence=(_FRESH.replace(identical_rows=256, zero_rows=256, flag=False, structure=0.0),),
+            fires=True,
+        ),
+        Example(title="the flag says that it is to come", evidence=(_FRESH.replace(flag=False),), fires=True),
+        Example(
+            title="saved at step 0, with its optimizer", evidence=(_FRESH.replace(stepped=False),), fires=True
+        ),
+        Example(
+            title="counts that a training pass would have written",
+            evidence=(_FRESH, TRAIN_FORWARD),
+            fires=True,
+        ),
+        Example(title="trained", evidence=(INITIALISATION,), fires=False),
+        Example(
+            title="a codebook that its optimizer trains, beside counts that nobody writes",
+            evidence=(_FRESH.replace(stepped=True, flag=True), TRAIN_FORWARD.replace(writes_counts=False)),
+            fires=False,
+        ),
+        Example(
+            title="a trained codebook whose counts were stripped for publication",
+            evidence=(_FRESH.replace(structure=210.0), TRAIN_FORWARD),
+            fires=False,
+        ),
+        Example(
+            title="a random projection, frozen on purpose",
+            evidence=(_FRESH.replace(stepped=False, frozen=True, counts_written=None),),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

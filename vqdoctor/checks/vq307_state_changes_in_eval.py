@@ -1,0 +1,98 @@
+"""An eval-mode forward pass changes the model.
+
+## Why it matters
+Where the EMA, the k-means initialisation or the replacement of codes is not guarded by
+`if self.training`, every evaluation trains the codebook: on validation data, in whatever order it
+comes, and again at inference. Two evaluations of one file disagree, and the validation figures are
+no longer honest.
+
+## How to read it
+A copy is run forward once in eval mode without gradients, and all parameters and buffers are compared
+with the original's. A changed codebook is an error. Where only counts change, as in BEiT-2, which
+counts usage in eval mode too, it is a note: the outputs are not affected, but the counts mix
+training and evaluation data. BatchNorm's statistics do not change in eval mode.
+
+## Remedy
+guard-by-training: update the codebook, its EMA and its flags under `if self.training` only.
+
+## References
+- lucidrains/vector-quantize-pytorch#163: expired codes replaced in eval mode
+- microsoft/unilm, beit2/norm_ema_quantizer.py: cluster_size is updated in eval mode
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import EVAL_FORWARD
+from vqdoctor.checks._words import listed
+from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.evidence import EvalForward
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much may change."""
+
+    changed: float = limit(
+        0.0,
+        "Tensors that an evaluation may change. A forward pass in eval mode has no reason to write anything "
+        "that is saved, so any change is reported.",
+    )
+
+
+def evaluate(forward: EvalForward, limits: Limits) -> Iterator[Problem]:
+    """Count what changed; a codebook among it makes it an error."""
+    if forward.changed_count <= limits.changed:
+        return
+    names = listed([name.rpartition(".")[2] for name in forward.changed], forward.changed_count)
+    home = f" of {forward.layer}" if forward.layer else ""
+    effect = "evaluation trains the codebook" if forward.codebook else "they mix training and evaluation data"
+    yield Problem(
+        message=f"One forward pass in eval mode changes {forward.changed_count} of {forward.sample_size} "
+        f"tensors{home} ({names}): {effect}.",
+        severity=Severity.ERROR if forward.codebook else Severity.NOTE,
+        measurements=(
+            Measurement(name="changed", value=forward.changed_count, limit=limits.changed, unit="tensors"),
+        ),
+    )
+
+
+CHECK = Check(
+    code="VQ307",
+    name="state-changes-in-eval",
+    title="An eval-mode forward pass changes the model.",
+    evaluate=evaluate,
+    limits=Limits(),
+    scope="both",
+    remedies=("guard-by-training",),
+    explained_by=("VQ901", "VQ306"),
+    examples=(
+        Example(
+            title="the EMA runs in eval mode",
+            evidence=(
+                EVAL_FORWARD.replace(
+                    changed=("vq.embedding", "vq.ema_cluster_size", "vq.ema_embedding_sum"),
+                    changed_count=3,
+                    codebook=True,
+                ),
+            ),
+            fires=True,
+        ),
+        Example(
+            title="only the counts change, as in BEiT-2",
+            evidence=(EVAL_FORWARD.replace(changed=("vq.cluster_size",), changed_count=1),),
+            fires=True,
+        ),
+        Example(title="nothing changes", evidence=(EVAL_FORWARD,), fires=False),
+        Example(
+            title="nothing changes around the layer",
+            evidence=(EVAL_FORWARD.replace(layer=None),),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

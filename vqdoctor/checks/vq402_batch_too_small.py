@@ -1,0 +1,147 @@
+"""A batch is too small for the count under which codes are replaced.
+
+## Why it matters
+A layer that replaces codes whose EMA count is under a fixed number, such as 2, needs that many vectors
+a code in a batch. With fewer the average count is under the threshold whatever the codes are, so most
+of the codebook is replaced at every step, for as long as training lasts. Usage looks perfect all the
+while: the codes are new each time. No index means the same thing for long.
+
+## How to read it
+Vectors a batch over K, against the threshold. Where no threshold is known, the codes that a single
+train-mode pass moves far, over the most that it could replace, min(K, vectors). Measured on digits
+(K from 64 to 1,024, threshold 2, decay 0.8 and 0.99): with 0.05 to 0.8 vectors a code 0.85 to 0.98 of
+that number is replaced in each pass, with 2 a code 0.15 to 0.3, with 4 at most 0.03. A threshold of a
+tenth of the mean count replaced at most 0.02 with 0.8 vectors a code and more, but 0.67 to 0.98 with 0.2
+and less at decay 0.8, which remembers nine batches: less than two choices a code. In a bare file the sign is
+codes whose count is not above the threshold: a revival leaves the number itself behind. Where no codes are
+replaced the batch size alone is not judged: from 0.05 to 4 vectors a code it did not change the
+perplexity of a plain EMA.
+
+With several processes that share their counts, a batch is all of theirs.
+
+## Remedy
+relative-threshold: replace codes under a share of the mean count, a tenth of it. With very few vectors a
+code, give more, or a slower decay.
+
+## References
+- jishengpeng/WavTokenizer#82: 1,200 vectors a batch, K = 4,096, threshold 2
+- kyutai-labs/moshi: `threshold_usage_ratio` 0.1, relative to uniform usage
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import CODE_EXPIRY
+from vqdoctor.checks._words import figure, percent
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import CodeExpiry
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When replacement counts as running away."""
+
+    per_threshold: float = limit(
+        1.0,
+        "Least vectors a code in a batch, in units of the threshold. Under one the mean count is below the "
+        "threshold, so not all codes can stay, however evenly they are chosen.",
+    )
+    expired: float = limit(
+        0.5,
+        "Largest share of the codes whose count is not above the threshold. With twice as many vectors as "
+        "the threshold asks for it measured up to 0.08, with as many up to 0.45, with fewer 0.91 and more.",
+    )
+    replaced: float = limit(
+        0.5,
+        "Largest share of min(K, vectors) that one pass may replace. Runaway replacement measured 0.67 and "
+        "more, a batch of just the threshold up to 0.3.",
+    )
+
+
+def evaluate(expiry: CodeExpiry, limits: Limits) -> Iterator[Problem]:
+    """Hold the batch against the threshold, or else the replacements against the batch."""
+    if expiry.threshold is None and expiry.replaced is None:
+        raise CannotJudge("the file does not tell whether codes are replaced, nor under which count")
+    broken = list(_broken(expiry, limits))
+    if broken:
+        codes = expiry.sample_size
+        yield Problem(
+            message=f"{_rule(expiry)}, but a batch has {figure(expiry.vectors)} vectors for {codes:,} codes"
+            f"{_consequence(expiry)}.",
+            severity=Severity.WARNING,
+            confidence=Confidence.HIGH if expiry.source == "batch" else Confidence.MEDIUM,
+            measurements=tuple(broken),
+            decide_with="" if expiry.source == "batch" else "--data batch.npz",
+        )
+
+
+def _broken(expiry: CodeExpiry, limits: Limits) -> Iterator[Measurement]:
+    if expiry.threshold is not None:
+        per_threshold = expiry.vectors / expiry.sample_size / expiry.threshold
+        if per_threshold < limits.per_threshold:
+            yield Measurement(name="per_threshold", value=per_threshold, limit=limits.per_threshold)
+    if expiry.expired is not None and expiry.expired > limits.expired:
+        yield Measurement(name="expired", value=expiry.expired, limit=limits.expired)
+    if expiry.replaced is not None and expiry.replaced > limits.replaced:
+        yield Measurement(name="replaced", value=expiry.replaced, limit=limits.replaced)
+
+
+def _rule(expiry: CodeExpiry) -> str:
+    if expiry.threshold is None:
+        return "Every training step replaces codes"
+    return f"Codes with a count under {figure(expiry.threshold)} are replaced"
+
+
+def _consequence(expiry: CodeExpiry) -> str:
+    if expiry.replaced is not None:
+        return f", so each step replaces {percent(expiry.replaced)} of all that it can"
+    if expiry.expired is not None:
+        return f", so {percent(expiry.expired)} of them are due at any time"
+    return ""
+
+
+CHECK = Check(
+    code="VQ402",
+    name="batch-too-small",
+    title="A batch is too small for the count under which codes are replaced.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("relative-threshold",),
+    examples=(
+        Example(
+            title="1,200 vectors, K = 4,096, threshold 2",
+            evidence=(CODE_EXPIRY.replace(sample_size=4096, vectors=1200.0, threshold=2.0, replaced=0.95),),
+            fires=True,
+        ),
+        Example(
+            title="replacement by a rule that is not known",
+            evidence=(CODE_EXPIRY.replace(replaced=0.91),),
+            fires=True,
+        ),
+        Example(
+            title="a bare file with the threshold in most counts",
+            evidence=(
+                CODE_EXPIRY.replace(
+                    source="checkpoint", vectors=540.0, threshold=2.0, expired=0.97, replaced=None
+                ),
+            ),
+            fires=True,
+        ),
+        Example(title="400 vectors for 256 codes, no fixed threshold", evidence=(CODE_EXPIRY,), fires=False),
+        Example(
+            title="100 vectors for 1,024 codes, no replacement",
+            evidence=(CODE_EXPIRY.replace(sample_size=1024, vectors=100.0),),
+            fires=False,
+        ),
+        Example(
+            title="four vectors a code, threshold 2",
+            evidence=(CODE_EXPIRY.replace(vectors=1024.0, threshold=2.0, expired=0.04, replaced=0.04),),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

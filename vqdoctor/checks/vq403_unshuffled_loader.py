@@ -1,0 +1,107 @@
+"""The training batches come in an order: neighbouring ones hold the same kind of sample.
+
+## Why it matters
+Codes move only when they are chosen. While a hundred batches in a row hold one class, or one recording,
+its codes follow the encoder and all others are left behind, dead by the time their samples come again;
+the encoder forgets likewise. A loader that had lost its `shuffle=True` was the cause of a collapse to
+one code.
+
+## How to read it
+The correlation between the samples of neighbouring batches, of their labels and of their codes: 0 in a
+random order, 1 where runs of batches hold one kind. Measured on digits (K = 256, 20 epochs, accuracy 0.952
+shuffled; with and without revival, decay 0.99 and 0.8): 0.09 cost 1 to 4 points, 0.25 cost 4 to 14, 0.49
+cost 6 to 25, and sorted data ended at 0.10 to 0.36. A permutation test says whether it is more than chance.
+Batches that are alike within but come in a random order, as some samplers make them on purpose, are not
+meant: 0.25 of that left the accuracy at 0.957 or more. That two passes come in the same order is no fault.
+Where the task's `batches("train")` is not the loader that trained the model, this says nothing about the
+training.
+
+## Remedy
+shuffle: draw a new random order for every epoch.
+
+## References
+- LatentActionPretraining/LAPA#17: the shuffle of the DataLoader was commented out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import BATCH_MIXING
+from vqdoctor.checks._words import figure
+from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.evidence import BatchMixing
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When the order counts as not random."""
+
+    drift: float = limit(
+        0.2,
+        "Largest correlation between the samples of neighbouring batches. 0.09 cost one to four points of "
+        "accuracy, 0.25 four to fourteen.",
+    )
+    z: float = limit(
+        5.0,
+        "Least distance from random orders, in their standard deviations. Five are beyond what chance gives "
+        "in any number of examinations.",
+    )
+
+
+def evaluate(mixing: BatchMixing, limits: Limits) -> Iterator[Problem]:
+    """Hold the drift of labels and of codes against the limits; the larger one makes the sentence."""
+    drifts = [
+        (drift, z, what)
+        for drift, z, what in (
+            (mixing.label_drift, mixing.label_z, "label"),
+            (mixing.code_drift, mixing.code_z, "code"),
+        )
+        if drift is not None and z is not None and drift > limits.drift and z > limits.z
+    ]
+    if drifts:
+        drift, z, what = max(drifts)
+        yield Problem(
+            message=f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a "
+            f"random order gives 0 ({mixing.batches} batches of {mixing.batch_size}): the loader does not "
+            "shuffle.",
+            severity=Severity.WARNING,
+            confidence=Confidence.MEDIUM,
+            measurements=(
+                Measurement(name=f"{what}_drift", value=drift, limit=limits.drift),
+                Measurement(name=f"{what}_z", value=z, limit=limits.z),
+            ),
+        )
+
+
+CHECK = Check(
+    code="VQ403",
+    name="unshuffled-loader",
+    title="The training batches come in an order: neighbouring ones hold the same kind of sample.",
+    evaluate=evaluate,
+    limits=Limits(),
+    scope="model",
+    remedies=("shuffle",),
+    examples=(
+        Example(
+            title="data sorted by class",
+            evidence=(BATCH_MIXING.replace(label_drift=0.97, label_z=210.0, code_drift=0.3, code_z=150.0),),
+            fires=True,
+        ),
+        Example(
+            title="consecutive chunks of one recording, no labels",
+            evidence=(BATCH_MIXING.replace(label_drift=None, label_z=None, code_drift=0.41, code_z=90.0),),
+            fires=True,
+        ),
+        Example(title="a random order", evidence=(BATCH_MIXING,), fires=False),
+        Example(
+            title="a large drift in too few batches to tell",
+            evidence=(BATCH_MIXING.replace(batches=16, batch_size=1, label_drift=0.3, label_z=2.9),),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

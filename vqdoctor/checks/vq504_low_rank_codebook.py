@@ -1,0 +1,112 @@
+"""The codes lie in fewer directions than the encoder's outputs.
+
+## Why it matters
+Whatever z_e says in a direction in which no two codes differ is lost, however many codes are used. It
+happens where the codes are made by a map of low rank, or started on a line and never left it.
+
+## How to read it
+The effective rank is the number of directions that share the variance evenly: exp of the entropy of the
+squared singular values about the mean, faded and blown-up codes left out. It is held against that of
+z_e (or K - 1, all that K codes can have), not against D: a codebook of rank 2.7 in 64 dimensions is
+right for data of rank 2.5, which is what healthy digit models measured. A low rank that costs nothing is
+no fault either, so the quantization error has to be large too. Without data there is nothing to hold it
+against.
+
+## Remedy
+data-init: codes that are taken from z_e have its directions. Where a map makes the codes, give it full
+rank first.
+
+## References
+- Roy and Vetterli 2007, The effective rank: a measure of effective dimensionality
+- Zhu et al. 2024, Addressing Representation Collapse in Vector Quantized Models (SimVQ), arXiv:2411.02038
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._causes import COLLAPSE
+from vqdoctor.checks._specimens import DATA_MATCH, GEOMETRY
+from vqdoctor.checks._words import figure, percent
+from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.evidence import CodebookGeometry, DataMatch
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far the codes may fall short of the data, and what it must cost."""
+
+    rank_ratio: float = limit(
+        0.5,
+        "Least ratio of the effective ranks of the codes and of z_e. Trained models that use their codes "
+        "measured 0.79 to 1.2; codes that a map of rank 1 or 2 makes, for data of rank 7, 0.14 and 0.27.",
+    )
+    quantization_error: float = limit(
+        0.25,
+        "Least quantization error, as a share of the variance of z_e, for a low rank to count. Healthy "
+        "models measured 0.03 to 0.17, codes of rank 1 and 2 for data of rank 7 0.84 and 0.72.",
+    )
+
+
+def evaluate(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> Iterator[Problem]:
+    """Fire where the codes have fewer directions than the data, and where that loses something."""
+    if match.data_effective_rank <= 0:
+        return
+    # K points have K - 1 directions at most: a small codebook is not of low rank
+    ratio = geometry.effective_rank / min(match.data_effective_rank, max(geometry.sample_size - 1.0, 1.0))
+    if ratio < limits.rank_ratio and match.quantization_error > limits.quantization_error:
+        yield Problem(
+            message=f"The codes lie in {figure(geometry.effective_rank)} directions and the encoder's "
+            f"outputs in {figure(match.data_effective_rank)} of {match.dim}: quantizing loses "
+            f"{percent(match.quantization_error)} of their variance.",
+            severity=Severity.WARNING,
+            measurements=(
+                Measurement(name="rank_ratio", value=ratio, limit=limits.rank_ratio),
+                Measurement(
+                    name="quantization_error", value=match.quantization_error, limit=limits.quantization_error
+                ),
+                Measurement(name="effective_rank", value=geometry.effective_rank),
+                Measurement(name="data_effective_rank", value=match.data_effective_rank),
+            ),
+        )
+
+
+CHECK = Check(
+    code="VQ504",
+    name="low-rank-codebook",
+    title="The codes lie in fewer directions than the encoder's outputs.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("data-init",),
+    explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
+    examples=(
+        Example(
+            title="codes on a line, data in seven directions",
+            evidence=(
+                GEOMETRY.replace(effective_rank=1.0),
+                DATA_MATCH.replace(data_effective_rank=6.9, quantization_error=0.83),
+            ),
+            fires=True,
+        ),
+        Example(
+            title="a healthy codebook of rank 2.7 in 64 dimensions",
+            evidence=(
+                GEOMETRY.replace(effective_rank=2.71),
+                DATA_MATCH.replace(data_effective_rank=2.49, quantization_error=0.037),
+            ),
+            fires=False,
+        ),
+        Example(
+            title="the directions that the codes lack hardly matter",
+            evidence=(
+                GEOMETRY.replace(effective_rank=1.2),
+                DATA_MATCH.replace(data_effective_rank=2.6, quantization_error=0.11),
+            ),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

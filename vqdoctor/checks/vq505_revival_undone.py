@@ -1,0 +1,129 @@
+"""Codes that are moved by hand do not stay: the EMA puts them back.
+
+## Why it matters
+An EMA writes every code anew as its sum over its count. A revival that writes the code alone is undone
+by the next update, often before the same forward pass ends, so it looks busy and does nothing: a speech
+codec's quantizer replaced 254 of 256 codes in each of 300 passes, and not one of them stayed.
+
+## How to read it
+With a model: in train-mode forward passes on a copy every write to the codebook is followed. Undone are
+codes that one write moved and a later one put back; returned are codes that stood elsewhere than their
+sum over count in the file, and that the first pass put there. From a file alone: codes that do stand
+elsewhere, or, where the file records the count under which a code is to be replaced, codes under half of it
+that stand at their sum over count. The last is a guess: a layer that replaces a few codes at a time leaves
+some waiting. Revivals that a layer does only every so many steps need `--probe-steps`.
+
+## Remedy
+revive-dead-codes: write the sums and the counts with the codes.
+
+## References
+- espnet/espnet#6284: a revival without effect, overwritten in the same forward pass
+- facebookresearch/encodec, audiocraft and copies: `replace_` writes `embed` and not `embed_avg`
+- lucidrains/vector-quantize-pytorch: `replace` writes codes, counts and sums
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._specimens import REVIVAL
+from vqdoctor.checks._words import figure
+from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.evidence import Revival
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many codes must be put back, or be waiting."""
+
+    share: float = limit(
+        0.02,
+        "Largest share of the codes that may be put back. Layers whose revival works, and those without one, "
+        "measured exactly 0, a revival that wrote the codes alone 0.87.",
+    )
+    waiting_share: float = limit(
+        0.25,
+        "Largest share of the codes that may stand under half of the recorded count, in a file alone. A "
+        "revival that works leaves none, except those that found no vector in the last batch.",
+    )
+
+
+def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
+    """Ask what was seen to be put back; then what stands elsewhere than its statistics; then who waits."""
+    k = revival.num_codes
+    live = revival.sample_size > 0
+    if revival.undone > limits.share * k:
+        yield _problem(
+            f"A forward pass moves {revival.undone:,} of {k:,} codes and puts them back before it ends: the "
+            "revival does not write the EMA's sums and counts.",
+            Measurement(name="undone_share", value=revival.undone / k, limit=limits.share),
+            Confidence.HIGH,
+        )
+    elif revival.returned > limits.share * k:
+        fate = "the first forward pass put them back" if live else "the next update puts them back"
+        yield _problem(
+            f"{revival.returned:,} of {k:,} codes were moved away from their EMA sums over counts, and "
+            f"{fate}: whoever moved them wrote the codes alone.",
+            Measurement(name="returned_share", value=revival.returned / k, limit=limits.share),
+            Confidence.HIGH if live else Confidence.MEDIUM,
+        )
+    elif revival.under_threshold is not None and revival.under_threshold > limits.waiting_share * k:
+        yield _problem(
+            f"{revival.under_threshold:,} of {k:,} codes have an EMA count under half of "
+            f"{figure(revival.threshold or 0.0)}, where the training replaces them, and still stand at their "
+            "sums over counts.",
+            Measurement(name="waiting_share", value=revival.under_threshold / k, limit=limits.waiting_share),
+            Confidence.LOW,
+        )
+
+
+def _problem(message: str, measurement: Measurement, confidence: Confidence) -> Problem:
+    return Problem(
+        message=message,
+        severity=Severity.WARNING,
+        confidence=confidence,
+        measurements=(measurement,),
+        decide_with="" if confidence is Confidence.HIGH else "--data batch.npz --probe-steps 20",
+    )
+
+
+CHECK = Check(
+    code="VQ505",
+    name="revival-undone",
+    title="Codes that are moved by hand do not stay: the EMA puts them back.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("revive-dead-codes",),
+    explained_by=("VQ901", "VQ104", "VQ306", "VQ302", "VQ303"),
+    examples=(
+        Example(
+            title="a codec's quantizer replaces 220 codes a pass and keeps none",
+            evidence=(REVIVAL.replace(undone=220),),
+            fires=True,
+        ),
+        Example(
+            title="a training loop revived codes without their sums",
+            evidence=(REVIVAL.replace(returned=60),),
+            fires=True,
+        ),
+        Example(
+            title="a bare file: most codes are under the recorded threshold, and untouched",
+            evidence=(
+                REVIVAL.replace(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=190),
+            ),
+            fires=True,
+        ),
+        Example(title="a revival that works, or none", evidence=(REVIVAL,), fires=False),
+        Example(
+            title="a few codes wait for the next batch",
+            evidence=(
+                REVIVAL.replace(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=20),
+            ),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,162 @@
+"""A level of a residual quantizer says nothing.
+
+## Why it matters
+Every level costs its bits and its time. One that was never trained makes the output worse where it is
+used, and one that gives the same code for everything adds a constant.
+
+## How to read it
+Level by level, the first left out: if that one says nothing the whole codebook has collapsed, which is
+another finding. Never trained: the EMA counts of the level all stand at their start value, while those
+of other levels moved; the training never reached it, as when the dropout of levels draws from a range
+that is one too short. Collapsed: its codes have a perplexity near 1 although the levels before leave
+it something to say. Where they leave next to nothing the level is too many, which is a note. A level
+that is only unfinished (poor usage, but moving) is neither: the checks of usage and of the EMA see it.
+
+## Remedy
+train-every-level: let every level take part in the training, or remove it.
+
+## References
+- soundstream-pytorch#7: `randrange(1, Q)` never drew Q, so the last codebook was never trained
+- facebookresearch/encodec#25, lucidrains/vector-quantize-pytorch#33: deeper levels without a gradient
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks import _usage
+from vqdoctor.checks._causes import BEFORE_USE
+from vqdoctor.checks._specimens import COLLAPSED_USAGE, LEVEL_USE, USAGE
+from vqdoctor.checks._words import figure, percent
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import LevelUse, Usage
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When a level says nothing, and when there was something to say."""
+
+    perplexity: float = limit(
+        1.5,
+        "Least perplexity of a level. Healthy deeper levels are flatter than the first and use most of "
+        "their codes; 1.5 is a code for nine vectors of ten and another for the tenth.",
+    )
+    left: float = limit(
+        0.05,
+        "Least size of a level's input, as a share of the first level's spread, for its silence to be a "
+        "fault. Levels of 16 codes on 8 dimensions leave 0.41 to 0.46, and 0.05 is 0.25 % of the variance.",
+    )
+    others_written: float = limit(
+        1.0,
+        "Least number of other levels whose counts must have moved, for an unmoved one to mean that the "
+        "training left it out: a file that was saved before the first step has none.",
+    )
+
+
+def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+    """Ask whether the level was ever written; then whether its codes say anything."""
+    if level.written is False and level.others_written >= limits.others_written:
+        yield _problem(
+            f"Level {level.level} of {level.levels} was never trained: all of its EMA counts stand at their "
+            f"start value, while those of {level.others_written} other levels moved.",
+            Severity.WARNING,
+            Measurement(
+                name="others_written", value=level.others_written, limit=limits.others_written, unit="levels"
+            ),
+        )
+        return
+    if level.level == 1:
+        return  # its collapse is that of the whole codebook
+    if usage is None:
+        if level.written is None:
+            raise CannotJudge("the level has no EMA counts, and nothing else tells its usage")
+        return
+    enough = _usage.effective_vectors(usage) >= _usage.PLENTY
+    if usage.perplexity_high < limits.perplexity and enough:
+        yield from _silent(level, usage, limits)
+
+
+def _silent(level: LevelUse, usage: Usage, limits: Limits) -> Iterator[Problem]:
+    said = f"Level {level.level} of {level.levels} gives one code for everything (perplexity "
+    measured = Measurement(name="perplexity", value=usage.perplexity, limit=limits.perplexity, unit="codes")
+    if level.left is None:
+        yield _problem(
+            f"{said}{figure(usage.perplexity)}).",
+            Severity.WARNING,
+            measured,
+            Confidence.MEDIUM,
+            "--data batch.npz",
+        )
+    elif level.left < limits.left:
+        yield _problem(
+            f"{said}{figure(usage.perplexity)}), since the levels before it leave only {percent(level.left)} "
+            "of the first level's spread.",
+            Severity.NOTE,
+            measured,
+        )
+    else:
+        yield _problem(
+            f"{said}{figure(usage.perplexity)}), although the levels before it leave {percent(level.left)} "
+            "of the first level's spread.",
+            Severity.WARNING,
+            measured,
+        )
+
+
+def _problem(
+    message: str,
+    severity: Severity,
+    measurement: Measurement,
+    confidence: Confidence = Confidence.HIGH,
+    decide_with: str = "",
+) -> Problem:
+    return Problem(
+        message=message,
+        severity=severity,
+        confidence=confidence,
+        measurements=(measurement,),
+        decide_with=decide_with,
+    )
+
+
+CHECK = Check(
+    code="VQ506",
+    name="residual-level-unused",
+    title="A level of a residual quantizer says nothing.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("train-every-level",),
+    explained_by=BEFORE_USE,
+    examples=(
+        Example(
+            title="the last level was never drawn in training",
+            evidence=(LEVEL_USE.replace(level=4, written=False, left=0.2), USAGE.replace(perplexity=160.0)),
+            fires=True,
+        ),
+        Example(
+            title="a level that gives one code, with something left to say",
+            evidence=(LEVEL_USE, COLLAPSED_USAGE),
+            fires=True,
+        ),
+        Example(
+            title="a level too many: nothing is left to say",
+            evidence=(LEVEL_USE.replace(left=0.004), COLLAPSED_USAGE),
+            fires=True,
+        ),
+        Example(title="a level that works", evidence=(LEVEL_USE, USAGE), fires=False),
+        Example(
+            title="a level that is unfinished",
+            evidence=(LEVEL_USE, USAGE.replace(perplexity=9.0, perplexity_high=9.4)),
+            fires=False,
+        ),
+        Example(
+            title="a file that was saved before the first step",
+            evidence=(LEVEL_USE.replace(written=False, others_written=0),),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

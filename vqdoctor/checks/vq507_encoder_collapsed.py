@@ -1,0 +1,150 @@
+"""The encoder gives nearly the same output for everything.
+
+## Why it matters
+Where z_e does not vary there is nothing to quantize: one code is right for all of it, and no codebook,
+however placed or revived, can be used. The fault is in front of the codebook, or in front of the model.
+
+## How to read it
+The spread is the root mean square distance to the mean over the root mean square length. A small spread
+of z_e on input that varies: the encoder has collapsed, starved of gradient, drowned by the VQ loss, or
+dead (a ReLU at the end whose inputs are all negative). If codes still tell the small differences apart,
+nothing is wrong. Input that is itself nearly constant, such as silence, or that has one or two
+directions only, such as a single tone (a tone at all phases has rank 2), leaves any codebook unused: a
+speech codec's healthy codebook gave 8 of its 512 codes for a modem tone. Then the data is at fault, and
+this is a note: examine the model on data that varies.
+
+## Remedy
+wake-encoder: mend what starves the encoder, and start it afresh.
+
+## References
+- Measured: a digit model without a straight-through estimator ended at a spread of 0.007
+- Łańcucki et al. 2020, arXiv:2005.08520: batch normalisation before the VQ layer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks import _usage
+from vqdoctor.checks._causes import BEFORE_USE
+from vqdoctor.checks._encoder import CONSTANT
+from vqdoctor.checks._specimens import COLLAPSED_USAGE, ENCODER_SPREAD, USAGE
+from vqdoctor.checks._words import figure
+from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.evidence import EncoderSpread, Usage
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When z_e, and when the input, counts as constant."""
+
+    output_spread: float = limit(
+        CONSTANT,
+        "Least spread of z_e. Digit models measured 0.85 to 0.97, a collapsed one 0.007; convolutional "
+        "encoders of 2 to 10 layers start at 0.27 to 0.02.",
+    )
+    input_spread: float = limit(
+        CONSTANT,
+        "Least spread of the samples. Digits measure 0.56, noise and speech about 1, silence 0.",
+    )
+    input_rank: float = limit(
+        2.5,
+        "Least effective rank of the samples. Digits measure 20, a tone at random phases 2.0, also with "
+        "noise 30 dB below it.",
+    )
+
+
+def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+    """Blame the data where it hardly varies and the codes show it; else an encoder whose output does not."""
+    constant = spread.output_spread < limits.output_spread
+    if usage is not None and not _few(usage):
+        return  # the codes tell apart whatever is left
+    if spread.input_spread is not None and spread.input_spread < limits.input_spread:
+        if constant or usage is not None:
+            yield _data(
+                "The input is nearly constant",
+                Measurement(name="input_spread", value=spread.input_spread, limit=limits.input_spread),
+            )
+    elif spread.input_rank is not None and spread.input_rank < limits.input_rank:
+        if constant or usage is not None:
+            yield _data(
+                f"The input varies in {figure(spread.input_rank)} directions only, as a single tone does",
+                Measurement(name="input_rank", value=spread.input_rank, limit=limits.input_rank),
+            )
+    elif constant:
+        known = spread.input_spread is not None
+        beside = f", while the input's is {figure(spread.input_spread)}" if spread.input_spread else ""
+        yield Problem(
+            message="The encoder gives nearly the same output for everything: its spread is "
+            f"{figure(spread.output_spread)} of its size{beside}.",
+            severity=Severity.ERROR,
+            confidence=Confidence.HIGH if known else Confidence.MEDIUM,
+            measurements=(
+                Measurement(name="output_spread", value=spread.output_spread, limit=limits.output_spread),
+            ),
+            decide_with="" if known else "--data batch.npz",
+        )
+
+
+def _few(usage: Usage) -> bool:
+    """Whether so few codes are used as a constant z_e, or constant data, would explain."""
+    return usage.perplexity < _usage.least_perplexity(usage.num_codes)
+
+
+def _data(what: str, measurement: Measurement) -> Problem:
+    return Problem(
+        message=f"{what} ({figure(measurement.value)}): the data and not the model leaves the codes "
+        "unused here.",
+        severity=Severity.NOTE,
+        measurements=(measurement,),
+        decide_with="--data with samples that vary",
+    )
+
+
+CHECK = Check(
+    code="VQ507",
+    name="encoder-collapsed",
+    title="The encoder gives nearly the same output for everything.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("wake-encoder",),
+    explained_by=tuple(code for code in BEFORE_USE if code != "VQ301"),
+    examples=(
+        Example(
+            title="a starved encoder, on digits",
+            evidence=(ENCODER_SPREAD.replace(output_spread=0.0069), COLLAPSED_USAGE),
+            fires=True,
+        ),
+        Example(
+            title="silence",
+            evidence=(
+                ENCODER_SPREAD.replace(output_spread=0.0, input_spread=0.0, input_rank=0.0),
+                COLLAPSED_USAGE,
+            ),
+            fires=True,
+        ),
+        Example(
+            title="a single tone at random phases, with some noise",
+            evidence=(
+                ENCODER_SPREAD.replace(output_spread=0.4, input_spread=1.0, input_rank=2.01),
+                COLLAPSED_USAGE.replace(used=8, active=8, perplexity=3.3, perplexity_high=3.4),
+            ),
+            fires=True,
+        ),
+        Example(title="healthy", evidence=(ENCODER_SPREAD, USAGE), fires=False),
+        Example(
+            title="small differences on a large offset, all of them told apart",
+            evidence=(ENCODER_SPREAD.replace(output_spread=0.004), USAGE),
+            fires=False,
+        ),
+        Example(
+            title="a collapsed codebook before an encoder that varies",
+            evidence=(ENCODER_SPREAD, COLLAPSED_USAGE),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

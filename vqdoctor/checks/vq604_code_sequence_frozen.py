@@ -1,0 +1,131 @@
+"""The codes do not change along a sequence, or are the same sequence for every input.
+
+## Why it matters
+A sequence model on top of the codes (an HSMM, a token model) learns from where codes change and what
+follows what. If a clip keeps one code from end to end there are no changes; if every clip has the same
+codes at the same times, they say nothing about the clip. Perplexity and dead codes look normal in both
+cases: many clips bring many codes, and many positions too.
+
+## How to read it
+Only for layers whose positions lie on one axis, in time; images have two and are left out. Constant
+share: sequences that are one code throughout. Same share: sequences that have a position's most frequent
+code there. Dwell is the mean length of a run of equal codes, in positions; long runs are normal (a phone
+lasts 5 to 10 frames), a run as long as the sequence is not. Where z_e varies inside a sequence and the
+code does not, the codes are too coarse; where it does not vary either, the encoder averages over time.
+
+## Remedy
+code-each-step: let each position see its own part of the input, and have enough codes for its changes.
+
+## References
+- van den Oord et al. 2017, arXiv:1711.00937, section 4.2: codes that follow the phones of speech
+- Johnson and Willsky 2013, Bayesian Nonparametric Hidden Semi-Markov Models, arXiv:1203.1365
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vqdoctor.checks._causes import COLLAPSE
+from vqdoctor.checks._specimens import CODE_SEQUENCES
+from vqdoctor.checks._words import figure, percent
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import CodeSequences
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When sequences count as frozen, and how much of them it takes to say so."""
+
+    constant_share: float = limit(
+        0.5,
+        "Largest share of the sequences that may be one code from end to end: with more, the typical "
+        "sequence has no change at all. Working toy models measured 0.",
+    )
+    same_share: float = limit(
+        0.95,
+        "Largest share of the sequences that may agree at a position, on average. Working toy models "
+        "measured 0.03 to 0.3 with 16 codes and more and 0.6 with two, codes of the position alone 0.99.",
+    )
+    length: float = limit(
+        8.0,
+        "Least length of a sequence: a shorter one may well stay with one code.",
+    )
+    sequences: float = limit(
+        16.0,
+        "Least number of sequences: by chance, two agree at every position of a few; sixteen do not.",
+    )
+
+
+def evaluate(codes: CodeSequences, limits: Limits) -> Iterator[Problem]:
+    """Ask whether codes change along a sequence, then whether they differ between sequences."""
+    if codes.length < limits.length:
+        raise CannotJudge(f"sequences of {codes.length} positions are too short to call them frozen")
+    if codes.sequences < limits.sequences:
+        raise CannotJudge(f"{codes.sequences} sequences are too few: give {limits.sequences:.0f} or more")
+    if codes.constant_share > limits.constant_share:
+        fault = "are too coarse for it" if codes.within > 0.1 else "have nothing to follow"
+        yield Problem(
+            message=f"{percent(codes.constant_share)} of the sequences keep one code over all "
+            f"{codes.length} positions (mean dwell {figure(codes.dwell)}); {percent(codes.within)} of the "
+            f"variance of z_e lies inside sequences, so the codes {fault}.",
+            severity=Severity.WARNING,
+            measurements=(
+                Measurement(name="constant_share", value=codes.constant_share, limit=limits.constant_share),
+                *_beside(codes),
+            ),
+        )
+    elif codes.same_share > limits.same_share:
+        yield Problem(
+            message=f"At each position {percent(codes.same_share)} of the {codes.sequences} sequences have "
+            "the same code: the codes tell the position and not the input.",
+            severity=Severity.WARNING,
+            measurements=(
+                Measurement(name="same_share", value=codes.same_share, limit=limits.same_share),
+                *_beside(codes),
+            ),
+        )
+
+
+def _beside(codes: CodeSequences) -> tuple[Measurement, ...]:
+    return (
+        Measurement(name="dwell", value=codes.dwell, unit="positions"),
+        Measurement(name="transition_entropy", value=codes.transition_entropy, unit="bits"),
+        Measurement(name="within", value=codes.within),
+    )
+
+
+CHECK = Check(
+    code="VQ604",
+    name="code-sequence-frozen",
+    title="The codes do not change along a sequence, or are the same sequence for every input.",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("code-each-step",),
+    explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
+    examples=(
+        Example(
+            title="one code a clip, many clips",
+            evidence=(
+                CODE_SEQUENCES.replace(
+                    constant_share=0.97, dwell=62.0, transition_entropy=0.01, within=0.001
+                ),
+            ),
+            fires=True,
+        ),
+        Example(
+            title="every clip has the same codes at the same times",
+            evidence=(CODE_SEQUENCES.replace(same_share=0.998, transition_entropy=0.02),),
+            fires=True,
+        ),
+        Example(title="codes that change", evidence=(CODE_SEQUENCES,), fires=False),
+        Example(
+            title="long dwell, as in speech",
+            evidence=(CODE_SEQUENCES.replace(dwell=9.0, constant_share=0.02, transition_entropy=0.5),),
+            fires=False,
+        ),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,167 @@
+"""How a VQ layer works: who writes it, how it cuts its input, its levels, its losses, its precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vqdoctor.core.evidence.base import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookWriters(Evidence):
+    """Whether the forward pass undoes what an optimizer does to the codes. Sample size: rows compared.
+
+    The rows that get a gradient are moved a little on a copy; then both copies go forward once more.
+
+    Attributes:
+        gradient: norm of the loss's gradient at the codebook; None if there is no path.
+        listed: whether the task's own optimizer holds the codebook; None where the task has none.
+        kept: median share of the move that is left after the next train-mode forward pass: 1 where only
+            the optimizer writes, 0 where an EMA overwrites it; None where no row gets a gradient.
+        replaced: whether a forward pass puts a new object in the parameter's place, which an optimizer
+            built before does not know.
+    """
+
+    kind = "codebook-writers"
+    gradient: float | None
+    listed: bool | None
+    kept: float | None
+    replaced: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flattening(Evidence):
+    """How the input is cut into vectors. Sample size: vectors.
+
+    Positions are shuffled within each sample; a layer that looks at one position at a time must shuffle
+    its codes alike.
+
+    Attributes:
+        positions: positions in a sample.
+        equal: share of the vectors whose code moved with its position; None with one position.
+        equal_as_stored: the same when each run of D values in memory is taken for a vector, which is what a
+            `view` without a `permute` reads; None where that is no other cut.
+        by_chance: the `equal` of codes that move at random.
+        input_runs: whether each vector of the layer's input is a run of D values in memory of the
+            channel-first tensor that it was made of: the permute before the layer is missing. None where
+            no such tensor, with as many positions, stands before the layer.
+    """
+
+    kind = "flattening"
+    positions: int
+    equal: float | None
+    equal_as_stored: float | None
+    by_chance: float | None
+    input_runs: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualLevel(Evidence):
+    """One level of a residual quantizer, seen from the input of the first. Sample size: vectors.
+
+    Attributes:
+        level: its number, from 1.
+        levels: levels of the quantizer, Q.
+        reach: |g| / |v| for a random gradient v at this level's input and g at the first level's: 1 where
+            the residual is detached, 0 where the codes that are subtracted carry their own gradient.
+        gain: the same from the output of the whole quantizer to its input; None where no module around
+            the levels maps a float input to a float output of its shape. Both are medians over the vectors.
+    """
+
+    kind = "residual-level"
+    level: int
+    levels: int
+    reach: float
+    gain: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientHealth(Evidence):
+    """Gradients around the VQ layer that are not finite, or far too large. Sample size: vectors.
+
+    Attributes:
+        broken_input: values of z_e that are NaN or infinite.
+        broken: gradient values that are NaN or infinite: through the layer, and those of the task and of
+            the VQ loss at z_e.
+        median_gain: median over the vectors of |g| / |v|, arriving over sent gradient.
+        worst_gain: the largest of these.
+        spikes: vectors whose gain is over 1,000 times the median.
+        spike_share: share of the squared arriving gradient that the spikes carry.
+    """
+
+    kind = "gradient-health"
+    broken_input: int
+    broken: int
+    median_gain: float
+    worst_gain: float
+    spikes: int
+    spike_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookupPrecision(Evidence):
+    """What low precision costs the search for the nearest code.
+
+    Sample size: vectors that were looked up; from a checkpoint, the codes.
+
+    Attributes:
+        dtype: the least precise type in the lookup, or of the stored codebook ("float32", "bfloat16").
+        agreement: share of the vectors that get the same code in float32; None from a checkpoint.
+        used: codes chosen as it is; None from a checkpoint.
+        used_in_full: codes chosen in float32; None from a checkpoint.
+        blurred_rows: stored codes whose squared distance to the nearest other code is under the rounding
+            error of their squared norm in that type; 0 from a model.
+    """
+
+    kind = "lookup-precision"
+    dtype: str
+    agreement: float | None = None
+    used: int | None = None
+    used_in_full: int | None = None
+    blurred_rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms(Evidence):
+    """The two terms of the VQ loss, told apart by their gradients. Sample size: vectors.
+
+    The gradient at z_e is held against that of mean (z_e - z_q)^2, and the gradient at the codebook
+    against that of the same mean: the factors are the weights of the commitment and of the codebook term
+    in a VQ loss that is a mean over everything.
+
+    Attributes:
+        dim: dimension of a code, D.
+        commitment: the weight at z_e; None where the gradient has another form.
+        codebook: the weight at the codebook; None where it has no gradient, or one of another form.
+        beta: weight of the commitment term as the file records it or else the layer says; None unknown.
+        beta_from: "record", "layer", or "" where unknown.
+        legacy: whether the layer says of itself that it keeps the terms swapped (`legacy=True`).
+    """
+
+    kind = "loss-terms"
+    dim: int
+    commitment: float | None
+    codebook: float | None
+    beta: float | None
+    beta_from: str
+    legacy: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossUse(Evidence):
+    """Whether the VQ layer's loss takes part in the training. Sample size: vectors.
+
+    Attributes:
+        offered: norm of the gradient at z_e of the loss that the layer returns; 0 where it returns none.
+        used: whether the task's losses depend on the loss that the layer returns; None where it returns none.
+        reported: the VQ loss that the task reports; None where it reports none.
+        gradient: norm of the reported VQ loss's gradient at z_e; None where none is reported.
+        vq_weight: weight of the VQ loss in the training; None where unknown.
+    """
+
+    kind = "loss-use"
+    offered: float
+    used: bool | None
+    reported: float | None
+    gradient: float | None
+    vq_weight: float | None

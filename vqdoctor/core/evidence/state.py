@@ -1,0 +1,142 @@
+"""The state of a VQ layer as training goes on: started, kept, undone, decayed, and fed in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vqdoctor.core.evidence.base import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initialisation(Evidence):
+    """Whether the codebook, as stored, was ever initialised and trained. Sample size: the rows, K.
+
+    Attributes:
+        identical_rows: rows that equal the first one, itself included; K where all are one and the same.
+        zero_rows: rows that are exactly zero.
+        flag: the stored flag of data-driven initialisation: False, it is still to come; True, it is done
+            or was never asked for; None, there is no flag.
+        counts_written: whether the EMA counts differ from each other; None without counts.
+        stepped: whether an optimizer in the file ever took a step; None where it does not tell.
+        updates: updates that the file records; None where it does not.
+        structure: how far the correlations between the dimensions of the rows exceed those of independent
+            noise, in standard deviations: about 0 for any random start, large for a trained codebook.
+        frozen: whether the layer's table may rightly stay as it was initialised.
+    """
+
+    kind = "initialisation"
+    identical_rows: int
+    zero_rows: int
+    flag: bool | None = None
+    counts_written: bool | None = None
+    stepped: bool | None = None
+    updates: int | None = None
+    structure: float
+    frozen: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainForward(Evidence):
+    """What train-mode forward passes alone do to a codebook just loaded. Sample size: forward passes.
+
+    A move is the median distance that a code in use travels in one pass, over the median distance of the
+    codes in use from their mean: sqrt(2) where each is replaced by another one.
+
+    Attributes:
+        first_moved: the move in the first pass after loading.
+        later_moved: the largest move in a later pass.
+        writes_counts: whether a pass changes the EMA counts; None without counts.
+    """
+
+    kind = "train-forward"
+    first_moved: float
+    later_moved: float
+    writes_counts: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalForward(Evidence):
+    """What an eval-mode forward pass changes in the model. Sample size: tensors that were compared.
+
+    With a layer: the tensors of that layer. Without: all others.
+
+    Attributes:
+        changed: names of the parameters and buffers that changed, the first 16.
+        changed_count: how many changed.
+        codebook: whether a codebook is among them.
+    """
+
+    kind = "eval-forward"
+    changed: tuple[str, ...] = ()
+    changed_count: int = 0
+    codebook: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightDecay(Evidence):
+    """What the optimizer's weight decay does to the codebook. Sample size: the rows, K.
+
+    Attributes:
+        weight_decay: weight decay of the codebook's parameter group.
+        learning_rate: learning rate of that group; None where unknown.
+        updates: updates done with it; None where unknown.
+        adaptive: whether the decay goes through Adam's division by the gradient's size (L2 in Adam, not in
+            AdamW), so that a code without a gradient of its own shrinks by the learning rate every step.
+        lost: share of its length that a code which is never chosen has lost by now; None where the
+            learning rate or the updates are unknown.
+        short_rows: rows under a tenth of the length of the longest.
+    """
+
+    kind = "weight-decay"
+    weight_decay: float
+    learning_rate: float | None = None
+    updates: int | None = None
+    adaptive: bool = False
+    lost: float | None = None
+    short_rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeExpiry(Evidence):
+    """How a batch compares with the codebook, and with the count under which codes are replaced.
+
+    Sample size: the codes, K.
+
+    Attributes:
+        vectors: vectors in a batch; from a checkpoint the sum of the EMA counts, which revivals raise.
+        threshold: the absolute count under which the layer replaces a code; None where none is known.
+        expired: share of the codes whose count is not above the threshold; None where either is unknown.
+        replaced: codes that one train-mode forward pass moves far, as a share of the most that it could
+            replace, min(K, vectors), after the first pass; None from a checkpoint.
+    """
+
+    kind = "code-expiry"
+    vectors: float
+    threshold: float | None = None
+    expired: float | None = None
+    replaced: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchMixing(Evidence):
+    """How alike samples of neighbouring training batches are, against a random order. Sample size: samples.
+
+    The drift is the correlation between the samples of neighbouring batches: 0 in a random order, 1 where
+    runs of batches hold one and the same kind of sample. Its z-score is that of a permutation test.
+
+    Attributes:
+        batch_size: samples in a batch.
+        batches: batches that were looked at.
+        label_drift: drift of the labels; None without labels.
+        label_z: its z-score.
+        code_drift: drift of the chosen codes, of the layer where it is largest; None where no layer tells.
+        code_z: its z-score.
+    """
+
+    kind = "batch-mixing"
+    batch_size: int
+    batches: int
+    label_drift: float | None = None
+    label_z: float | None = None
+    code_drift: float | None = None
+    code_z: float | None = None

@@ -1,0 +1,250 @@
+"""Finding VQ layers by what they put out: for those that no key of the state dict gives away.
+
+FSQ, LFQ and BSQ have no codebook at all, and a user's own may have any name. But what quantizes shows
+it: many different vectors go in, and few different ones come out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.view import Array, QuantizerView
+from vqdoctor.live.vectors import by_position, rows
+from vqdoctor.live.watch import Call, watch
+
+IMPLICIT = "implicit"
+"""Layout of a layer without a codebook: its codes are combinations of levels."""
+BY_OUTPUT = "found by its output"
+"""Layout of a layer whose codebook has a name that says nothing."""
+
+ENOUGH = 4096
+"""Vectors of a call that are looked at."""
+FEWEST = 32
+"""Vectors under which a call tells nothing."""
+FEW = 4
+"""What quantizes puts out at least this many times fewer different vectors than it is given."""
+MOST_LEVELS = 64
+"""Different values of a channel up to which it is a channel of levels (FSQ's usual levels are 3 to 16)."""
+MOST_CODES = 2**62
+_SIZES = ("codebook_size", "num_codes", "n_codes", "num_embeddings", "n_embed", "n_e", "vocab_size")
+_LEVELS = ("levels", "_levels")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantizing:
+    """A module that quantizes.
+
+    Attributes:
+        path: where it is.
+        outputs: the different vectors that it put out, float32 [any, D].
+        num_codes: how many codes it has; None where nothing tells.
+    """
+
+    path: str
+    outputs: torch.Tensor
+    num_codes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovered:
+    """The layers that were found.
+
+    Attributes:
+        explicit: layers with a codebook in the state dict.
+        codebook_names: layer name to its codebook's name, of those.
+        implicit: layers without one; their views have no keys, and their codebook cannot be read.
+        places: layer name to the path of its module, of all.
+    """
+
+    explicit: tuple[QuantizerView, ...] = ()
+    codebook_names: Mapping[str, str] = field(default_factory=dict)
+    implicit: tuple[QuantizerView, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+
+
+def discover(
+    model: nn.Module, run: Callable[[nn.Module], object], known: Collection[str] = ()
+) -> Discovered:
+    """Return the VQ layers that show by their output, other than those at the paths that are known.
+
+    Args:
+        model: a working copy; it is put in eval mode and run once.
+        run: runs a model on a batch.
+        known: paths of modules that are VQ layers as is known already.
+    """
+    explicit, implicit, names, places = [], [], {}, {}
+    for found in quantizing(model, run):
+        if any(_related(found.path, path) for path in known):
+            continue
+        name = found.path or "vq"
+        table = _stored(model, found)
+        if table is not None:
+            key, transposed = table
+            explicit.append(_explicit(name, key, model.state_dict()[key], transposed))
+            names[name] = key
+        elif found.num_codes is not None:
+            implicit.append(_implicit(name, found.num_codes, found.outputs.shape[1]))
+        else:
+            continue
+        places[name] = found.path
+    return Discovered(explicit=tuple(explicit), codebook_names=names, implicit=tuple(implicit), places=places)
+
+
+def quantizing(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Quantizing]:
+    """Return the innermost modules that quantize, in the model's order."""
+    model.eval()
+    with ExitStack() as stack, torch.no_grad():
+        watched = {
+            path: stack.enter_context(watch(module))
+            for path, module in model.named_modules()
+            if not isinstance(module, nn.ModuleList | nn.ModuleDict)
+        }
+        run(model)
+    found: list[Quantizing] = []
+    for path, seen in reversed(watched.items()):  # children stand after their parents
+        if any(_related(path, inner.path) for inner in found):
+            continue
+        call = next((call for call in seen.forwards if call.z_q is not None), None)
+        quantizer = None if call is None else _read(path, model.get_submodule(path), call)
+        if quantizer is not None:
+            found.append(quantizer)
+    return found[::-1]
+
+
+def _related(path: str, other: str) -> bool:
+    return path == other or not path or not other or f"{path}.".startswith(f"{other}.") or (
+        f"{other}.".startswith(f"{path}.")
+    )
+
+
+def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
+    """Return the module as a quantizer, if on any axis its vectors are those of one."""
+    assert call.z_q is not None
+    for axis in {call.z_e.ndim - 1, 1} if call.z_e.ndim > 2 else {call.z_e.ndim - 1}:
+        if axis < 1 or [s for i, s in enumerate(call.z_e.shape) if i != axis] != [
+            s for i, s in enumerate(call.z_q.shape) if i != axis
+        ]:
+            continue
+        z_e, z_q = (rows(t, axis).flatten(0, 1).float().cpu() for t in (call.z_e, call.z_q))
+        if len(z_e) < FEWEST or not (torch.isfinite(z_e).all() and torch.isfinite(z_q).all()):
+            continue
+        outputs = torch.unique(z_q[:ENOUGH], dim=0)
+        positions = [size for i, size in enumerate(call.z_e.shape) if i != axis]
+        codes = _codes(call, positions)
+        given = len(torch.unique(z_e[:ENOUGH], dim=0))
+        levels = _levels(z_e, z_q)
+        if codes is not None:
+            is_one = given > len(codes.unique(dim=0)) and _follows(z_q[:ENOUGH], codes)
+        else:
+            is_one = bool(levels) or (z_q.shape[1] > 1 and 2 <= len(outputs) <= given / FEW)
+        if is_one:
+            highest = int(codes.max()) if codes is not None else len(outputs) - 1
+            return Quantizing(path=path, outputs=outputs, num_codes=_size(module, highest, levels))
+    return None
+
+
+def _codes(call: Call, positions: list[int]) -> torch.Tensor | None:
+    """Return the integers that may be codes, [vectors, heads]."""
+    for integers in call.integers:
+        found = by_position(integers, positions)
+        if found is not None and int(found.min()) >= 0:
+            return found.flatten(0, 1)[:ENOUGH].cpu()
+    return None
+
+
+def _follows(z_q: torch.Tensor, codes: torch.Tensor) -> bool:
+    """Whether the output is a function of the codes, as far as codes that occur twice can tell."""
+    _, which, counts = codes.unique(dim=0, return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(counts), z_q.shape[1]).index_add_(0, which, z_q)
+    error = z_q - (sums / counts[:, None])[which]
+    return bool((counts > 1).any()) and float(error.abs().max()) <= 1e-4 * float(z_q.abs().max())
+
+
+def _levels(z_e: torch.Tensor, z_q: torch.Tensor) -> tuple[int, ...]:
+    """Return how many values each channel of z_q takes; () where they are not a few of many."""
+    if z_q.shape != z_e.shape or z_q.shape[1] > MOST_LEVELS:
+        return ()
+    levels = [len(channel.unique()) for channel in z_q.T]
+    given = [len(channel.unique()) for channel in z_e.T]
+    few = all(n <= MOST_LEVELS and n * FEW <= m for n, m in zip(levels, given, strict=True))
+    return tuple(levels) if few and max(levels) > 1 else ()
+
+
+def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | None:
+    """Return how many codes the module has: as it says, or else as its channels' levels make it."""
+    for name in _SIZES:
+        said = getattr(module, name, None)
+        if isinstance(said, int) and highest < said <= MOST_CODES:
+            return said
+    for name in _LEVELS:
+        values = getattr(module, name, None)
+        listed = values.tolist() if isinstance(values, torch.Tensor) else values
+        if isinstance(listed, list | tuple) and listed and all(isinstance(n, int) and n > 1 for n in listed):
+            return _bounded(math.prod(listed))
+    return _bounded(math.prod(levels)) if levels else None
+
+
+def _bounded(size: int) -> int | None:
+    return size if size <= MOST_CODES else None
+
+
+def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:
+    """Return the name of the stored matrix that all outputs are rows (or columns, True) of."""
+    dim = found.outputs.shape[1]
+    for name, tensor in model.state_dict().items():
+        if tensor.ndim != 2 or not tensor.is_floating_point() or dim not in tensor.shape:
+            continue
+        for transposed in (False, True):
+            table = tensor.detach().float().cpu()
+            table = table.T if transposed else table
+            if table.shape[1] == dim and len(table) >= len(found.outputs) and _all_rows(found.outputs, table):
+                return name, transposed
+    return None
+
+
+def _all_rows(outputs: torch.Tensor, table: torch.Tensor) -> bool:
+    nearest = torch.cdist(outputs[:MOST_LEVELS], table).amin(dim=1)
+    return bool((nearest <= 1e-3 * table.std().clamp_min(1e-12) * table.shape[1] ** 0.5).all())
+
+
+def _explicit(name: str, key: str, tensor: torch.Tensor, transposed: bool) -> QuantizerView:
+    shape = tuple(tensor.shape)[::-1] if transposed else tuple(tensor.shape)
+    return QuantizerView(
+        name=name,
+        layout=BY_OUTPUT,
+        confidence=Confidence.MEDIUM,
+        num_codes=shape[0],
+        dim=shape[1],
+        keys={"codebook": key},
+        load_codebook=partial(_table, tensor, transposed),
+    )
+
+
+def _table(tensor: torch.Tensor, transposed: bool) -> Array:
+    table = tensor.detach().float().cpu().numpy()
+    return np.ascontiguousarray(table.T if transposed else table)
+
+
+def _implicit(name: str, num_codes: int, dim: int) -> QuantizerView:
+    return QuantizerView(
+        name=name,
+        layout=IMPLICIT,
+        confidence=Confidence.MEDIUM,
+        num_codes=num_codes,
+        dim=dim,
+        keys={},
+        load_codebook=_none_stored,
+    )
+
+
+def _none_stored() -> Array:
+    raise LookupError("this layer has no codebook: its codes are combinations of levels")

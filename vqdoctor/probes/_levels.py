@@ -1,0 +1,57 @@
+"""Which layers are levels of one stack, and which of them were ever written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from vqdoctor.core.evidence import LevelUse, Source
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.probes._rows import never_written
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
+def stacks(views: Sequence[QuantizerView]) -> list[list[QuantizerView]]:
+    """Group the layers of one shape whose names differ in one number only, in the order of that number.
+
+    Where names have several numbers, as groups of levels have, the last one is the level's.
+    """
+    found: dict[tuple[str, str, int], list[tuple[int, QuantizerView]]] = {}
+    for view in views:
+        numbers = list(_NUMBER.finditer(view.name))
+        if numbers:
+            last = numbers[-1]
+            key = (view.name[: last.start()], view.name[last.end() :], view.dim)
+            found.setdefault(key, []).append((int(last.group()), view))
+    return [[view for _, view in sorted(s, key=lambda item: item[0])] for s in found.values() if len(s) > 1]
+
+
+def levels(views: Sequence[QuantizerView], source: Source) -> Iterator[LevelUse]:
+    """Yield what the file's counts say of every level of every stack."""
+    for stack in stacks(views):
+        written = [_written(view) for view in stack]
+        for number, view in enumerate(stack, start=1):
+            yield LevelUse(
+                layer=view.name,
+                source=source,
+                sample_size=view.num_codes,
+                level=number,
+                levels=len(stack),
+                written=written[number - 1],
+                others_written=sum(w is True for i, w in enumerate(written, start=1) if i != number),
+            )
+
+
+def _written(view: QuantizerView) -> bool | None:
+    """Whether the EMA counts were ever written; None where there are none, or none that can be read.
+
+    Zeros are the start of some libraries and the end of none: dead codes fade, but never to exactly 0
+    all together.
+    """
+    counts = view.counts
+    if counts is None or not np.isfinite(counts).all():
+        return None
+    return not never_written(counts)

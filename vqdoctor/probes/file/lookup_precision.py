@@ -1,0 +1,60 @@
+"""A codebook stored in half precision: can a lookup in that precision still tell its codes apart?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vqdoctor.core.evidence import Evidence, LookupPrecision, Unavailable
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.probes._rows import live_mask
+from vqdoctor.probes.file._context import FileContext
+from vqdoctor.probes.probe import Probe
+
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Largest relative rounding error of a value: 11 and 8 bits of mantissa."""
+_ROWS = 1024
+"""Rows whose neighbours are looked for; the count is scaled up to all rows."""
+
+
+def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
+    """Yield the precision of every stored codebook."""
+    for view in context.readable(LookupPrecision.kind):
+        yield view if isinstance(view, Unavailable) else _precision(context, view)
+
+
+def _precision(context: FileContext, view: QuantizerView) -> LookupPrecision:
+    stored = context.checkpoint.tensors.get(view.keys.get("codebook", ""))
+    dtype = stored.dtype if stored is not None else str(view.codebook.dtype)
+    rounding = ROUNDING.get(dtype)
+    return LookupPrecision(
+        layer=view.name,
+        source="checkpoint",
+        sample_size=view.num_codes,
+        dtype=dtype,
+        blurred_rows=0 if rounding is None or view.derived else _blurred(view, rounding, context.seed),
+    )
+
+
+def _blurred(view: QuantizerView, rounding: float, seed: int) -> int:
+    """Count the codes that another one is nearer to than the rounding of |z|^2 - 2 z e + |e|^2 can tell.
+
+    Exact duplicates are left out: no precision tells those apart.
+    """
+    live = view.codebook[live_mask(view)[2]].astype(np.float64)
+    rows = np.unique(live, axis=0)
+    if len(rows) < 2:
+        return 0
+    asked = np.random.default_rng(seed).permutation(len(rows))[:_ROWS]
+    squares = np.square(rows).sum(axis=1)
+    # around the mean, so that float64 has digits to spare
+    centred = rows - rows.mean(axis=0)
+    own = np.square(centred).sum(axis=1)
+    apart = own[asked, None] + own[None, :] - 2 * centred[asked] @ centred.T
+    apart[np.arange(len(asked)), asked] = np.inf
+    share = float(np.mean(apart.min(axis=1) < rounding * squares[asked]))
+    return round(share * len(rows))
+
+
+PROBE = Probe(kinds=(LookupPrecision,), measure=measure)

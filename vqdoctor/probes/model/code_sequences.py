@@ -1,0 +1,71 @@
+"""The codes of a layer whose positions are a sequence: how long they stay, and where they go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqdoctor.core.evidence import CodeSequences, Evidence, Unavailable
+from vqdoctor.live.task import Split
+from vqdoctor.metrics.entropy import plug_in_entropy
+from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.probe import Probe
+
+SPLIT: Split = "val"
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield the sequences of every layer that is given one axis of positions; images have two."""
+    first = next(context.steps(1), {})
+    codes = context.codes(SPLIT)
+    measured = {}
+    for name, step in first.items():
+        seen = context.seen.get(SPLIT, {}).get(name)
+        if step.z_e.ndim != 3 or name not in codes or seen is None or codes[name].shape[1] < 2:
+            continue
+        whole = np.all(codes[name] >= 0, axis=1)  # a masked position has no code
+        if whole.any() and len(codes[name]) == len(seen.z_e):
+            measured[name] = _sequences(name, codes[name][whole], seen.z_e[whole])
+    yield from by_layer(context, CodeSequences, measured, "the layer's positions are no sequence in time")
+
+
+def _sequences(name: str, codes: NDArray[np.int64], z_e: NDArray[np.float32]) -> CodeSequences:
+    count, length = codes.shape
+    changes = codes[:, 1:] != codes[:, :-1]
+    modes = [np.unique(column, return_counts=True)[1].max() for column in codes.T]
+    return CodeSequences(
+        layer=name,
+        source="batch",
+        sample_size=codes.size,
+        sequences=count,
+        length=length,
+        used=len(np.unique(codes)),
+        constant_share=float((~changes).all(axis=1).mean()),
+        dwell=codes.size / float(changes.sum() + count),
+        transition_entropy=_transition_entropy(codes),
+        same_share=float(np.mean(modes)) / count,
+        within=_within(z_e),
+    )
+
+
+def _transition_entropy(codes: NDArray[np.int64]) -> float:
+    """Return H(now, next) - H(now) in bits."""
+    _, ids = np.unique(codes, return_inverse=True)
+    ids = ids.reshape(codes.shape).astype(np.int64)
+    pairs = ids[:, :-1] * (int(ids.max()) + 1) + ids[:, 1:]
+    joint, now = (np.unique(a, return_counts=True)[1] for a in (pairs, ids[:, :-1]))
+    return max(0.0, float(plug_in_entropy(joint) - plug_in_entropy(now)) / float(np.log(2)))
+
+
+def _within(z_e: NDArray[np.float32]) -> float:
+    """Return the share of the variance of z_e [B, T, D] that lies inside the sequences."""
+    vectors = z_e.astype(np.float64)
+    total = np.square(vectors - vectors.mean(axis=(0, 1))).mean()
+    inside = np.square(vectors - vectors.mean(axis=1, keepdims=True)).mean()
+    return float(inside / total) if total > 0 else 0.0
+
+
+PROBE = Probe(kinds=(CodeSequences,), measure=measure)

@@ -1,0 +1,64 @@
+"""What an eval-mode forward pass changes in the model: it should change nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import torch
+
+from vqdoctor.core.evidence import EvalForward, Evidence, Unavailable
+from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.probe import Probe
+
+_NAMED = 16
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield what one eval-mode pass changes in every VQ layer, and in the rest of the model."""
+    if not context._train_batches:
+        yield Unavailable(kind=EvalForward.kind, source="batch", reason="the task serves no batch")
+        return
+    model = context.copy(training=False)
+    with torch.no_grad():
+        context.task.losses(model, context._train_batches[0])
+    before, after = _tensors(context.model), _tensors(model)
+    compared: dict[str | None, int] = defaultdict(int)
+    changed: dict[str | None, list[str]] = defaultdict(list)
+    for name, tensor in before.items():
+        layer = _layer(context, name)
+        compared[layer] += 1
+        if name not in after or not _same(tensor, after[name].to(tensor.device)):
+            changed[layer].append(name)
+    codebooks = set(context.codebook_names.values())
+    for layer in (*(view.name for view in context.views), None):
+        names = changed[layer]
+        yield EvalForward(
+            layer=layer,
+            source="batch",
+            sample_size=compared[layer],
+            changed=tuple(names[:_NAMED]),
+            changed_count=len(names),
+            codebook=not codebooks.isdisjoint(names),
+        )
+
+
+def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _layer(context: ModelContext, tensor: str) -> str | None:
+    """Return the VQ layer whose module, or whose codebook's module, holds the tensor."""
+    for layer, codebook in context.codebook_names.items():
+        homes = {codebook.rpartition(".")[0], context.layers.get(layer, "")} - {""}
+        if tensor == codebook or any(tensor.startswith(f"{home}.") for home in homes):
+            return layer
+    return None
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    # NaN equals itself here: a value that was broken before has not changed
+    return one.shape == other.shape and torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
+
+
+PROBE = Probe(kinds=(EvalForward,), measure=measure)

@@ -1,0 +1,175 @@
+"""How the input is cut into vectors: does a code move with its position, and with nothing else?
+
+A layer that reads one position at a time gives shuffled codes for shuffled positions, exactly. One that
+calls `view(-1, D)` on a channel-first tensor reads runs of memory instead: neighbouring positions of one
+channel. The positions hold random codes, so that a collapsed codebook can tell too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vqdoctor.core.evidence import Evidence, Flattening, Unavailable
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.live.vectors import rows, unrows
+from vqdoctor.probes.model._calls import FAILURES, LayerCall, chosen, first_calls, quantized
+from vqdoctor.probes.model._context import ModelContext, gradient
+from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.probe import Probe
+
+_CHANNEL_FIRST = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.GroupNorm,
+)
+_ASKED = 5
+"""Vectors whose elements are traced back to the encoder's output."""
+_SAME = 1e-3
+"""Relative difference up to which two z_q are the same."""
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield how every layer's input is cut into vectors."""
+    calls, _ = first_calls(context, context.layers, training=False)
+    measured = {}
+    for view in context.views:
+        if view.name in calls:
+            with contextlib.suppress(*FAILURES):
+                measured[view.name] = _flattening(context, view, calls[view.name])
+    yield from by_layer(context, Flattening, measured, "the layer cannot be asked by itself")
+
+
+def _flattening(context: ModelContext, view: QuantizerView, call: LayerCall) -> Flattening:
+    axis = call.axis(view.dim)
+    z_e = call.z_e
+    vectors = rows(z_e, axis)
+    samples, positions, dim = vectors.shape
+    equal = as_stored = by_chance = None
+    if positions > 1:
+        probe = _random_codes(context, view, vectors)
+        generator = torch.Generator().manual_seed(context.seed)
+        order, other = (
+            torch.rand(samples, positions, generator=generator).argsort(1).to(z_e.device) for _ in range(2)
+        )
+        z = unrows(probe, z_e.shape, axis)
+        before = _read(_ask(context, call, z), z, axis, stored=False)
+        after = _read(_ask(context, call, unrows(_pick(probe, order), z.shape, axis)), z, axis, stored=False)
+        equal = _agreement(after, [_pick(part, order) for part in before])
+        by_chance = _agreement(after, [_pick(part, other) for part in before])
+        if axis != z_e.ndim - 1:
+            runs = z.reshape(samples, positions, dim)
+            stored = _read(_ask(context, call, z), z, axis, stored=True)
+            moved = _read(_ask(context, call, _pick(runs, order).reshape(z.shape)), z, axis, stored=True)
+            as_stored = _agreement(moved, [_pick(part, order) for part in stored])
+    return Flattening(
+        layer=view.name,
+        source="batch",
+        sample_size=samples * positions,
+        positions=positions,
+        equal=equal,
+        equal_as_stored=as_stored,
+        by_chance=by_chance,
+        input_runs=_input_runs(context, context.layers[view.name], axis),
+    )
+
+
+def _random_codes(context: ModelContext, view: QuantizerView, vectors: torch.Tensor) -> torch.Tensor:
+    """Return vectors of that shape that are codes chosen at random; the vectors where no code fits."""
+    if (
+        view.name not in context.codebook_names
+        or vectors.shape[-1] != view.dim
+        or not np.isfinite(view.codebook).all()
+    ):
+        return vectors
+    generator = torch.Generator().manual_seed(context.seed)
+    picked = torch.randint(view.num_codes, vectors.shape[:2], generator=generator)
+    return torch.from_numpy(np.array(view.codebook))[picked].to(vectors.device, vectors.dtype)
+
+
+def _ask(context: ModelContext, call: LayerCall, z: torch.Tensor) -> Any:
+    z_e = call.z_e
+    return call.again(context.seed, lambda t: z.contiguous() if t is z_e else t)
+
+
+def _read(output: Any, z: torch.Tensor, axis: int, *, stored: bool) -> list[torch.Tensor]:
+    """Return what tells the codes apart: z_q, and the indices where the layer gives one a vector."""
+    vectors = rows(z, axis)
+    parts = []
+    z_q, indices = quantized(output, z), chosen(output)
+    if z_q is not None:
+        parts.append(z_q.reshape(vectors.shape) if stored else rows(z_q, axis))
+    if indices is not None and indices.numel() == vectors.shape[0] * vectors.shape[1]:
+        parts.append(indices.reshape(*vectors.shape[:2], 1))
+    return parts
+
+
+def _pick(vectors: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    return vectors.gather(1, order[..., None].expand_as(vectors))
+
+
+def _agreement(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
+    """Return the share of the vectors that are the same in both, by all that tells them apart."""
+    same = torch.ones(one[0].shape[:2], dtype=torch.bool, device=one[0].device)
+    for a, b in zip(one, other, strict=True):
+        apart = (a - b).abs().amax(-1).double()
+        same &= apart <= (_SAME * a.float().square().mean().sqrt() if a.is_floating_point() else 0)
+    return float(same.float().mean())
+
+
+def _input_runs(context: ModelContext, path: str, axis: int) -> bool | None:
+    """Trace single vectors of z_e back to the last channel-first tensor: are they runs of its memory?"""
+    model = context.copy(training=False)
+    stood: list[torch.Tensor] = []
+    z_e: list[torch.Tensor] = []
+
+    def passed(_: nn.Module, __: Any, output: Any) -> Any:
+        if z_e or not isinstance(output, torch.Tensor) or output.ndim < 3:
+            return None
+        # a frozen encoder has no graph: start one here
+        alive = output if output.requires_grad else output.detach().requires_grad_()
+        stood[:] = [alive]
+        return alive
+
+    def arrived(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        floats = (
+            t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor) and t.is_floating_point()
+        )
+        if not z_e:
+            z_e.extend([*floats][:1])
+
+    with contextlib.ExitStack() as stack:
+        layer = model.get_submodule(path)
+        for module in model.modules():
+            if isinstance(module, _CHANNEL_FIRST) and module not in set(layer.modules()):
+                stack.callback(module.register_forward_hook(passed).remove)
+        stack.callback(layer.register_forward_pre_hook(arrived, with_kwargs=True).remove)
+        context.task.losses(model, context._train_batches[0])
+    if not stood or not z_e or not z_e[0].requires_grad:
+        return None
+    source = stood[0]
+    vectors = z_e[0].movedim(axis, -1).flatten(0, -2)
+    channels = source.shape[1]
+    if len(vectors) * channels != source.numel() or channels < 2 or source[0, 0].numel() < 2:
+        return None
+    return all(
+        _is_run(vectors, source, number, channels)
+        for number in torch.linspace(0, len(vectors) - 1, _ASKED).long().tolist()
+    )
+
+
+def _is_run(vectors: torch.Tensor, source: torch.Tensor, number: int, length: int) -> bool:
+    grad = gradient(vectors[number].sum(), source)
+    if grad is None:
+        return False
+    touched = grad.flatten().nonzero().flatten()
+    return len(touched) > 1 and bool((touched // length == number).all())
+
+
+PROBE = Probe(kinds=(Flattening,), measure=measure)

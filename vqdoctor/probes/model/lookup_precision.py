@@ -1,0 +1,61 @@
+"""Does the layer choose the same codes in float32 as in the precision that it runs in?
+
+The layer itself is asked twice for the same input, once as the model asked it and once in float32 without
+autocast, so that whatever else it does to its input stays the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+import torch
+
+from vqdoctor.core.evidence import Evidence, LookupPrecision, Unavailable
+from vqdoctor.probes.model._calls import FAILURES, LayerCall, chosen, first_calls
+from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.probe import Probe
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield, for every layer that gives indices, how many survive full precision."""
+    calls, _ = first_calls(context, context.layers, training=False)
+    measured = {}
+    for name, call in calls.items():
+        if call.indices is not None:
+            with contextlib.suppress(*FAILURES):
+                measured[name] = _precision(context, name, call)
+    yield from by_layer(context, LookupPrecision, measured, "the layer gives no indices, or cannot be asked")
+
+
+def _precision(context: ModelContext, name: str, call: LayerCall) -> LookupPrecision:
+    device = call.z_e.device.type
+    with torch.autocast(device, dtype=call.autocast, enabled=call.autocast is not None):
+        as_it_is = chosen(call.again(context.seed, lambda t: t))
+    with torch.autocast(device, enabled=False):
+        in_full = chosen(call.again(context.seed, torch.Tensor.float, copy.deepcopy(call.layer).float()))
+    assert as_it_is is not None and in_full is not None
+    return LookupPrecision(
+        layer=name,
+        source="batch",
+        sample_size=as_it_is.numel(),
+        dtype=str(_coarsest(call)).removeprefix("torch."),
+        agreement=float((as_it_is == in_full).float().mean()),
+        used=_distinct(as_it_is),
+        used_in_full=_distinct(in_full),
+    )
+
+
+def _distinct(codes: torch.Tensor) -> int:
+    return int((torch.bincount(codes.flatten().clamp_min(0)) > 0).sum())
+
+
+def _coarsest(call: LayerCall) -> torch.dtype:
+    tensors = (call.z_e, *call.layer.parameters(), *call.layer.buffers())
+    types = {t.dtype for t in tensors if t.is_floating_point()} | {call.autocast or torch.float32}
+    return max(types, key=lambda dtype: torch.finfo(dtype).eps)
+
+
+PROBE = Probe(kinds=(LookupPrecision,), measure=measure)

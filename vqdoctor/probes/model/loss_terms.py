@@ -1,0 +1,99 @@
+"""The commitment and the codebook term of the VQ loss, told apart by their gradients.
+
+A squared-error VQ loss, a mean over everything, w_c mean (z_e - sg z_q)^2 + w_b mean (sg z_e - z_q)^2, has at
+z_e the gradient w_c 2 (z_e - z_q) / n and at the codebook w_b times the sums of 2 (z_q - z_e) / n by code.
+Projecting the measured gradients on these gives w_c and w_b, whatever the training called them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from vqdoctor.core.evidence import Evidence, LossTerms, Unavailable
+from vqdoctor.live.kmeans import nearest
+from vqdoctor.live.vectors import rows
+from vqdoctor.probes.model._context import ModelContext, Step, gradient
+from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.probe import Probe
+
+FIT = 0.9
+"""Least cosine of a gradient and its squared-error form for the weight to mean anything."""
+_BETA = ("beta", "commitment_weight", "commitment_cost", "_commitment_cost", "commitment", "commit_weight")
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield the weights of the two terms at every layer, on the first training batch."""
+    measured = {}
+    for name, step in next(context.steps(), {}).items():
+        if step.losses.vq is not None:
+            measured[name] = _terms(context, name, step)
+    yield from by_layer(context, LossTerms, measured, "the task reports no VQ loss")
+
+
+def _terms(context: ModelContext, name: str, step: Step) -> LossTerms:
+    # z_q of another dimension than z_e is no squared error of any kind
+    comparable = step.z_e.shape == step.z_q.shape
+    pull = gradient(step.losses.vq, step.z_e) if comparable else None
+    error = (step.z_e - step.z_q).detach() if comparable else torch.zeros_like(step.z_q)
+    form = 2 * error / error.numel()
+    layer = step.model.get_submodule(context.layers[name])
+    beta, origin = _beta(context, layer)
+    return LossTerms(
+        layer=name,
+        source="batch",
+        sample_size=step.vectors,
+        dim=step.z_e.shape[step.axis],
+        commitment=None if pull is None else _weight(pull, form),
+        codebook=_codebook_weight(context, name, step, form),
+        beta=beta,
+        beta_from=origin,
+        legacy=getattr(layer, "legacy", None) is True,
+    )
+
+
+def _codebook_weight(context: ModelContext, name: str, step: Step, form: torch.Tensor) -> float | None:
+    if name not in context.codebook_names:
+        return None
+    path, _, attribute = context.codebook_names[name].rpartition(".")
+    codebook = getattr(step.model.get_submodule(path), attribute)
+    pull = gradient(step.losses.vq, codebook)
+    vectors, sums = rows(step.z_q, step.axis).detach().flatten(0, 1), -rows(form, step.axis).flatten(0, 1)
+    view = next(view for view in context.views if view.name == name)
+    if (
+        pull is None
+        or codebook.numel() != view.num_codes * vectors.shape[1]
+        or codebook.shape[-1] != view.dim
+    ):
+        return None
+    codes = codebook.detach().reshape(-1, view.dim)
+    # z_q is its code up to rounding, so its nearest code is the one that was looked up
+    chosen, _ = nearest(vectors.to(codes.dtype), codes)
+    return _weight(pull, torch.zeros_like(codes).index_add_(0, chosen, sums.to(codes.dtype)))
+
+
+def _weight(pull: torch.Tensor, form: torch.Tensor) -> float | None:
+    """Return the factor by which `pull` is `form`; None where it is something else."""
+    a, b = pull.flatten().double(), form.flatten().double()
+    size = float(a.norm() * b.norm())
+    if not size > 0 or not float(a @ b) >= FIT * size:
+        return None
+    return float(a @ b / (b @ b))
+
+
+def _beta(context: ModelContext, layer: nn.Module) -> tuple[float | None, str]:
+    recorded = context.record.commitment_weight if context.record else None
+    if recorded is not None:
+        return recorded, "record"
+    for module in layer.modules():
+        for attribute in _BETA:
+            value: Any = getattr(module, attribute, None)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value), "layer"
+    return None, ""
+
+
+PROBE = Probe(kinds=(LossTerms,), measure=measure)

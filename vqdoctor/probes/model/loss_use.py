@@ -1,0 +1,54 @@
+"""Does the loss that a VQ layer returns take part in the training?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from vqdoctor.core.evidence import Evidence, LossUse, Unavailable
+from vqdoctor.live.locate import tensors_of
+from vqdoctor.live.task import Losses
+from vqdoctor.probes.model._calls import LayerCall, first_calls
+from vqdoctor.probes.model._context import ModelContext, gradient
+from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.probe import Probe
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield, for every layer, what became of its loss on the first training batch."""
+    calls, losses = first_calls(context, context.layers, training=True)
+    measured = {}
+    for name, call in calls.items():
+        if losses is not None:
+            measured[name] = _use(context, name, call, losses)
+    yield from by_layer(context, LossUse, measured)
+
+
+def _use(context: ModelContext, name: str, call: LayerCall, losses: Losses) -> LossUse:
+    z_e = call.z_e
+    own = [t for t in tensors_of(call.output) if t.is_floating_point() and t.ndim <= 1 and t.requires_grad]
+    pulls = [(t, g) for t in own if (g := gradient(t.sum(), z_e)) is not None and g.any()]
+    pull = gradient(losses.vq, z_e)
+    return LossUse(
+        layer=name,
+        source="batch",
+        sample_size=z_e.numel() // z_e.shape[call.axis(_dim(context, name))],
+        offered=max((float(g.norm()) for _, g in pulls), default=0.0),
+        used=any(_reaches(losses, t) for t, _ in pulls) if pulls else None,
+        reported=None if losses.vq is None else float(losses.vq.detach().sum()),
+        gradient=None if losses.vq is None else 0.0 if pull is None else float(pull.norm()),
+        vq_weight=context.vq_weight,
+    )
+
+
+def _reaches(losses: Losses, own: torch.Tensor) -> bool:
+    """Return whether one of the task's losses depends on a tensor that the layer returned."""
+    return any(loss is own or gradient(loss, own) is not None for loss in (losses.task, losses.vq))
+
+
+def _dim(context: ModelContext, name: str) -> int:
+    return next(view.dim for view in context.views if view.name == name)
+
+
+PROBE = Probe(kinds=(LossUse,), measure=measure)

@@ -1,0 +1,169 @@
+"""A short look at the dynamics: a few optimizer steps on a copy of the model, where they are asked for."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from vqdoctor.core.evidence import Evidence, Trace, Unavailable
+from vqdoctor.probes.model._context import ModelContext, Step
+from vqdoctor.probes.model._forwards import tensor_of
+from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.probe import Probe
+
+LEARNING_RATE = 1e-3
+"""Adam's, where neither the task nor the file says."""
+
+
+@dataclass(kw_only=True)
+class _Rows:
+    """What the steps showed of one layer: columns by the names of the evidence, and the codes seen."""
+
+    columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    codes: set[int] = field(default_factory=set)
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield the trace of every layer; nothing is trained unless steps were asked for."""
+    if context.probe_steps < 1:
+        yield from by_layer(context, Trace, {}, "no training steps were asked for", "--probe-steps 20")
+        return
+    optimizer: torch.optim.Optimizer | None = None
+    seen: dict[str, _Rows] = defaultdict(_Rows)
+    stopped = ""
+    for number, steps in enumerate(context.steps(context.probe_steps), start=1):
+        context.progress(f"training step {number} of {context.probe_steps}, on a copy")
+        if not steps:
+            break
+        model = next(iter(steps.values())).model
+        optimizer = optimizer or _optimizer(context, model)
+        total = _total(context, next(iter(steps.values())))
+        if not total.requires_grad:
+            break
+        if not torch.isfinite(total):
+            stopped = f"the loss was {float(total.detach()):g} at step {number}"
+            break
+        pulls = torch.autograd.grad(
+            total, [step.z_e for step in steps.values()], retain_graph=True, allow_unused=True
+        )
+        optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        noted = {
+            name: _before_step(step, pull, context.layers[name])
+            for (name, step), pull in zip(steps.items(), pulls, strict=True)
+        }
+        optimizer.step()
+        for name, step in steps.items():
+            if name in context.codebook_names:
+                noted[name]["codebook_rms"] = _rms(_codes(context, name, step))
+        if not all(math.isfinite(value) for row in noted.values() for value in row.values()):
+            stopped = f"a norm was not finite at step {number}"
+            break
+        for name, row in noted.items():
+            for column, value in row.items():
+                seen[name].columns[column].append(value)
+            if (chosen := _chosen(steps[name])) is not None:
+                seen[name].codes.update(chosen.tolist())
+    measured = {
+        name: _trace(context, name, noted_rows, optimizer, stopped)
+        for name, noted_rows in seen.items()
+        if optimizer is not None
+    }
+    yield from by_layer(context, Trace, measured, stopped or "the task's loss has no gradient")
+
+
+def _optimizer(context: ModelContext, model: torch.nn.Module) -> torch.optim.Optimizer:
+    build = getattr(context.task, "optimizer", None)
+    if build is not None:
+        made: torch.optim.Optimizer = build(model)
+        return made
+    recorded = context.record.learning_rate if context.record else None
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.Adam(parameters, lr=LEARNING_RATE if recorded is None else recorded)
+
+
+def _total(context: ModelContext, step: Step) -> torch.Tensor:
+    losses = step.losses
+    if losses.vq is None:
+        return losses.task
+    weight = context.vq_weight
+    return losses.task + (1.0 if weight is None else weight) * losses.vq
+
+
+def _before_step(step: Step, pull: torch.Tensor | None, path: str) -> dict[str, float]:
+    """Return what stands after the backward pass: sizes, gradients, losses and the batch's codes."""
+    row: dict[str, float] = {
+        "vectors": step.vectors,
+        "z_e_rms": _rms(step.z_e.detach()),
+        "z_e_gradient": 0.0 if pull is None else float(pull.norm()),
+        "encoder_gradient": _encoder_gradient(step.model, path),
+        "task_loss": float(step.losses.task.detach()),
+    }
+    if step.losses.vq is not None:
+        row["vq_loss"] = float(step.losses.vq.detach())
+    chosen = _chosen(step)
+    if chosen is not None:
+        shares = chosen.bincount().double() / chosen.numel()
+        row["perplexity"] = float(torch.exp(-torch.special.xlogy(shares, shares).sum()))
+        row["used"] = int((shares > 0).sum())
+    return row
+
+
+def _chosen(step: Step) -> torch.Tensor | None:
+    """Return the codes of the batch, int64 [N]; None where the layer gives no whole set of them."""
+    if step.indices is None or step.indices.numel() != step.vectors or bool((step.indices < 0).any()):
+        return None
+    return step.indices.detach().flatten().long()
+
+
+def _codes(context: ModelContext, name: str, step: Step) -> torch.Tensor:
+    """Return the codes that the batch chose, as they stand after the step; all, where that is unknown."""
+    codebook = tensor_of(step.model, context.codebook_names[name]).detach()
+    view = next(view for view in context.views if view.name == name)
+    chosen = _chosen(step)
+    if chosen is None or tuple(codebook.squeeze(0).shape) != (view.num_codes, view.dim):
+        return codebook
+    return codebook.reshape(-1, view.dim)[torch.bincount(chosen).nonzero().squeeze(1)]
+
+
+def _encoder_gradient(model: torch.nn.Module, path: str) -> float:
+    """Return the norm of the gradient at the parameters that stand before the layer in the model's order."""
+    names = list(model.state_dict())
+    inside = [i for i, name in enumerate(names) if name.startswith(f"{path}.")]
+    before = set(names[: inside[0]]) if inside else set()
+    grads = [p.grad for name, p in model.named_parameters() if name in before and p.grad is not None]
+    return float(torch.cat([g.flatten() for g in grads]).norm()) if grads else 0.0
+
+
+def _rms(tensor: torch.Tensor) -> float:
+    return float(tensor.float().square().mean().sqrt())
+
+
+def _trace(
+    context: ModelContext, name: str, seen: _Rows, optimizer: torch.optim.Optimizer, stopped: str
+) -> Trace:
+    columns: dict[str, Any] = {column: tuple(values) for column, values in seen.columns.items()}
+    steps = len(columns["task_loss"])
+    # a layer that gives its codes in some steps only, as under dropout of levels, has no series of them
+    whole = {column: values for column, values in columns.items() if len(values) == steps}
+    return Trace(
+        layer=name,
+        source="trace",
+        sample_size=steps,
+        optimizer=type(optimizer).__name__,
+        own=hasattr(context.task, "optimizer"),
+        learning_rate=float(optimizer.param_groups[0]["lr"]),
+        vq_weight=1.0 if context.vq_weight is None else context.vq_weight,
+        weight_known=context.vq_weight is not None,
+        used_in_all=len(seen.codes) if "used" in whole else None,
+        stopped=stopped,
+        **whole,
+    )
+
+
+PROBE = Probe(kinds=(Trace,), measure=measure)

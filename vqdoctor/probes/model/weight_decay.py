@@ -1,0 +1,60 @@
+"""The weight decay that the task's own optimizer puts on the codebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from vqdoctor.core.evidence import Evidence, Unavailable, WeightDecay
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.geometry import row_norms
+from vqdoctor.probes._decay import decays_adaptively, lost_length, short_rows
+from vqdoctor.probes._rows import never_written
+from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._forwards import tensor_of
+from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.probe import Probe
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield the weight decay of every codebook that the optimizer moves."""
+    build = getattr(context.task, "optimizer", None)
+    if build is None:
+        yield from by_layer(context, WeightDecay, {}, "the task has no optimizer")
+        return
+    model = context.copy(training=True)
+    groups = build(model).param_groups
+    measured = {}
+    for view in context.views:
+        codebook = tensor_of(model, context.codebook_names[view.name])
+        group = next((g for g in groups if any(p is codebook for p in g["params"])), None)
+        by_ema = view.counts is not None and not never_written(view.counts)
+        if group is not None and codebook.requires_grad and not by_ema and np.isfinite(view.codebook).all():
+            measured[view.name] = _evidence(context, view, codebook, group)
+    yield from by_layer(context, WeightDecay, measured, "the optimizer does not move the codebook")
+
+
+def _evidence(
+    context: ModelContext, view: QuantizerView, codebook: torch.Tensor, group: Mapping[str, Any]
+) -> WeightDecay:
+    updates = context.record.updates if context.record else None
+    decay, rate = float(group.get("weight_decay", 0.0)), float(group["lr"])
+    adaptive = decays_adaptively(group)
+    rms = float(codebook.detach().double().square().mean().sqrt())
+    return WeightDecay(
+        layer=view.name,
+        source="batch",
+        sample_size=view.num_codes,
+        weight_decay=decay,
+        learning_rate=rate,
+        updates=updates,
+        adaptive=adaptive,
+        lost=None if updates is None else lost_length(decay, rate, updates, rms=rms, adaptive=adaptive),
+        short_rows=short_rows(row_norms(view.codebook)),
+    )
+
+
+PROBE = Probe(kinds=(WeightDecay,), measure=measure)

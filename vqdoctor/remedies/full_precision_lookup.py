@@ -1,0 +1,23 @@
+"""Search in float32 whatever the rest runs in.
+
+The search compares distances that differ in their last digits, and an EMA adds one part in a hundred:
+bfloat16 has room for neither. It costs next to nothing beside the encoder. After `model.half()` or
+`model.bfloat16()` cast the VQ layer back with `.float()`, buffers included.
+"""
+
+from __future__ import annotations
+
+from vqdoctor.core.levels import Safety, Stage
+from vqdoctor.core.remedy import Remedy
+
+REMEDY = Remedy(
+    name="full-precision-lookup",
+    stage=Stage.GRADIENT,
+    safety=Safety.ADVICE,
+    addresses=("VQ108",),
+    how="Keep the codebook and its EMA in float32, and search for the nearest code in float32 with "
+    "autocast off.",
+    code="with torch.autocast(z_e.device.type, enabled=False):\n"
+    "    indices = torch.cdist(z_e.float(), codebook.float()).argmin(-1)",
+    doc=__doc__,
+)
