@@ -53,7 +53,9 @@ def test_assignment_is_as_fast_as_the_librarys_lookup(ours, capsys: pytest.Captu
     indices = torch.as_tensor(found.indices if ours is nearest_numpy else found[0])
     with capsys.disabled():
         mine, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
-        print(f"\n{PEER_VECTORS} x {CODES}: {mine:.2f} s / vector-quantize-pytorch {peer:.2f} s = {ratio:.2f}")
+        print(
+            f"\n{PEER_VECTORS} x {CODES}: {mine:.2f} s / vector-quantize-pytorch {peer:.2f} s = {ratio:.2f}"
+        )
     assert (indices == own).float().mean() > 0.9999
     assert ratio <= 1.0
 

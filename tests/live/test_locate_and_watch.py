@@ -87,9 +87,7 @@ def test_a_frozen_encoder_still_gives_a_gradient_at_z_e() -> None:
         ((2, 5, 9), 8, (2, 5), 2),
     ],
 )
-def test_channel_axis(
-    shape: tuple[int, ...], dim: int, indices: tuple[int, ...] | None, axis: int
-) -> None:
+def test_channel_axis(shape: tuple[int, ...], dim: int, indices: tuple[int, ...] | None, axis: int) -> None:
     assert channel_axis(shape, dim, indices) == axis
 
 

@@ -62,9 +62,7 @@ def test_the_checkpoint_rebuilds_the_model(data, trained):
 def test_the_codebook_starts_in_the_data(data):
     """K-means codes lie nearer to z_e than N(0, 1) codes do, and counts add up to a batch's vectors."""
     still = replace(SHORT, epochs=1, learning_rate=0.0, decay=1.0, revive_under=0.0)
-    placed, random = (
-        train(replace(still, data_init=start), data, seed=0).model for start in (True, False)
-    )
+    placed, random = (train(replace(still, data_init=start), data, seed=0).model for start in (True, False))
     x = torch.from_numpy(data["x"])
     errors = [torch.cdist(encode(m, x), m.vq.embedding).min(dim=1).values.mean() for m in (placed, random)]
     assert errors[0] < errors[1] / 10

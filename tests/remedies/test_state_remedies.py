@@ -53,8 +53,8 @@ def test_an_exempt_codebook_keeps_its_length() -> None:
 
 def test_a_relative_threshold_is_under_the_mean_count_whatever_the_batch() -> None:
     for vectors, codes in ((16, 1024), (1_200, 4_096), (100_000, 64)):
-        threshold = run("relative-threshold", vectors_per_batch=vectors, num_codes=codes)["threshold_ema_dead_code"]
-        assert threshold == pytest.approx(0.1 * vectors / codes)
+        done = run("relative-threshold", vectors_per_batch=vectors, num_codes=codes)
+        assert done["threshold_ema_dead_code"] == pytest.approx(0.1 * vectors / codes)
 
 
 def test_the_loader_shuffles_anew() -> None:

@@ -41,7 +41,7 @@ class Limits:
     equal: float = limit(
         0.9,
         "Least share of the vectors whose code moves with its position. Right layers measured 1.0 whatever "
-        "the library; rounding may turn a near tie. Wrong cuts measured 0.0 to 0.3.",
+        "the library; rounding may turn a near tie. Wrong cuts measured 0.0.",
     )
     by_chance: float = limit(
         0.8,
@@ -118,9 +118,7 @@ CHECK = Check(
         Example(title="permuted first", evidence=(FLATTENING,), fires=False),
         Example(
             title="one position, rightly permuted before the layer",
-            evidence=(
-                FLATTENING.replace(positions=1, equal=None, equal_as_stored=None, by_chance=None),
-            ),
+            evidence=(FLATTENING.replace(positions=1, equal=None, equal_as_stored=None, by_chance=None),),
             fires=False,
         ),
     ),

@@ -71,9 +71,7 @@ class Discovered:
     places: Mapping[str, str] = field(default_factory=dict)
 
 
-def discover(
-    model: nn.Module, run: Callable[[nn.Module], object], known: Collection[str] = ()
-) -> Discovered:
+def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collection[str] = ()) -> Discovered:
     """Return the VQ layers that show by their output, other than those at the paths that are known.
 
     Args:
@@ -121,8 +119,12 @@ def quantizing(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Qua
 
 
 def _related(path: str, other: str) -> bool:
-    return path == other or not path or not other or f"{path}.".startswith(f"{other}.") or (
-        f"{other}.".startswith(f"{path}.")
+    return (
+        path == other
+        or not path
+        or not other
+        or f"{path}.".startswith(f"{other}.")
+        or (f"{other}.".startswith(f"{path}."))
     )
 
 
@@ -143,7 +145,7 @@ def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
         given = len(torch.unique(z_e[:ENOUGH], dim=0))
         levels = _levels(z_e, z_q)
         if codes is not None:
-            is_one = given > len(codes.unique(dim=0)) and _follows(z_q[:ENOUGH], codes)
+            is_one = given > len(torch.unique(codes, dim=0)) and _follows(z_q[:ENOUGH], codes)
         else:
             is_one = bool(levels) or (z_q.shape[1] > 1 and 2 <= len(outputs) <= given / FEW)
         if is_one:
@@ -163,7 +165,7 @@ def _codes(call: Call, positions: list[int]) -> torch.Tensor | None:
 
 def _follows(z_q: torch.Tensor, codes: torch.Tensor) -> bool:
     """Whether the output is a function of the codes, as far as codes that occur twice can tell."""
-    _, which, counts = codes.unique(dim=0, return_inverse=True, return_counts=True)
+    _, which, counts = torch.unique(codes, dim=0, return_inverse=True, return_counts=True)
     sums = torch.zeros(len(counts), z_q.shape[1]).index_add_(0, which, z_q)
     error = z_q - (sums / counts[:, None])[which]
     return bool((counts > 1).any()) and float(error.abs().max()) <= 1e-4 * float(z_q.abs().max())

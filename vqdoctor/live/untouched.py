@@ -25,7 +25,7 @@ class TouchedError(AssertionError):
 
 
 def inside(module: nn.Module) -> nn.Module | None:
-    """Return the module that torch.compile, DDP or DataParallel is wrapped around; None if it is no wrapper."""
+    """Return the module that torch.compile, DDP or DataParallel wraps; None if it is no wrapper."""
     if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
         inner = module.module
         return inner if isinstance(inner, nn.Module) else None
@@ -121,11 +121,12 @@ def untouched(model: nn.Module, seed: int, device: torch.device | None = None) -
         device: where the copies will run, if not where the model is.
 
     Raises:
-        TouchedError: if a parameter, buffer, gradient, mode, hook or plain attribute of `model` changed inside.
+        TouchedError: if a parameter, buffer, gradient, mode, hook or attribute of `model` changed inside.
     """
     before = _marks(model)
     used = {t.device for t in model.state_dict().values()} | ({device} if device else set())
-    on_cuda = torch.cuda.is_initialized() or any(place.type == "cuda" for place in used)
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    on_cuda = started or any(place.type == "cuda" for place in used)
     devices = range(torch.cuda.device_count()) if on_cuda else ()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     python, legacy = random.getstate(), np.random.get_state()

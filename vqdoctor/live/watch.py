@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -249,7 +249,7 @@ def swap(value: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
             twin[key] = swap(item, old, new)
         return twin
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        twin = copy.copy(value)
+        twin = copy.copy(cast("Any", value))
         for part in dataclasses.fields(value):
             object.__setattr__(twin, part.name, swap(getattr(value, part.name), old, new))
         return twin

@@ -138,7 +138,7 @@ class Reader:
         return None if parts is None else parts.reshape(-1, dim)
 
     def as_stored(self, call: Call) -> bool | None:
-        """Whether a lookup module's call put out the stored rows of its codes; None where that is not seen."""
+        """Whether a lookup module's call put out the stored rows of its codes; None if that is not seen."""
         if call.z_q is None or not self.has_codebook or (self.head is not None and call.z_e.ndim == 4):
             return None
         codes, outputs = self.codes(call), self._parts(rows(call.z_q, self.axis(call)))
@@ -146,7 +146,8 @@ class Reader:
             return None
         stored = self.view.codebook[codes]
         apart = np.linalg.norm(outputs - stored, axis=-1)
-        return bool(np.median(apart) <= OFF * np.linalg.norm(stored - stored.mean(axis=(0, 1)), axis=-1).mean())
+        spread = np.linalg.norm(stored - stored.mean(axis=(0, 1)), axis=-1).mean()
+        return bool(np.median(apart) <= OFF * spread)
 
     def nearest(self, z_e: Vectors) -> Codes | None:
         """Return the codes nearest to z_e [rows, positions, D]; None where distance does not choose them."""
@@ -221,7 +222,7 @@ def _one(reader: Reader, call: Call, samples: int | None) -> Seen:
 
 
 def join(parts: Sequence[Seen]) -> Seen:
-    """Return the batches of a split as one; samples of different lengths become rows of their common divisor."""
+    """Return the batches of a split as one; samples of different lengths share their common divisor."""
     first = np.cumsum([0, *(int(part.samples[-1]) + 1 for part in parts)])
     length = math.gcd(*(part.z_e.shape[1] for part in parts))
     weights = torch.tensor([float(part.z_e.shape[0] * part.z_e.shape[1]) for part in parts])
