@@ -12,8 +12,8 @@ it. A straight-through estimator passes it unchanged (ratio 1). The rotation tri
 and residual layers pass between 0.13 and several times the length, and all of these are right.
 Without a model: the optimizer remembers how large the gradients were before and after the VQ layer.
 On 8x8 digits their ratio was 0.001 to 0.018 with a cut encoder, 0.33 to 0.54 in health, and never
-under 0.69 with any other ailment. This is circumstantial evidence, hence the medium confidence. A VQ loss with a large weight
-also moves a cut encoder and can hide the cut here; data cannot be deceived.
+under 0.69 with any other ailment. This is circumstantial evidence, hence the medium confidence. A VQ
+loss with a large weight also moves a cut encoder and can hide the cut here; data cannot be deceived.
 
 ## Remedy
 straight-through: `z_q = z_e + (z_q - z_e).detach()`, after the VQ losses, as the last step.
