@@ -57,6 +57,8 @@ class Limits:
 
 def evaluate(usage: Usage, limits: Limits) -> Iterator[Problem]:
     """Hold the active share against the limits, in doubt for the codes."""
+    if usage.implicit:
+        raise CannotJudge("the layer stores no codes: combinations of levels cannot die, nor be revived")
     measured = _usage.active_share(usage)
     share = max(measured, _possible_share(usage))
     if share >= limits.warn_below:

@@ -32,11 +32,16 @@ FEWEST = 32
 """Vectors under which a call tells nothing."""
 FEW = 4
 """What quantizes puts out at least this many times fewer different vectors than it is given."""
+ROUNDING = 1e-4
+"""Share of the largest output under which differences are rounding."""
 MOST_LEVELS = 64
 """Different values of a channel up to which it is a channel of levels (FSQ's usual levels are 3 to 16)."""
-MOST_CODES = 2**62
 _SIZES = ("codebook_size", "num_codes", "n_codes", "num_embeddings", "n_embed", "n_e", "vocab_size")
 _LEVELS = ("levels", "_levels")
+_BASES = ("basis", "_basis", "mask")
+
+Radix = tuple[tuple[int, ...], tuple[int, ...]]
+"""Basis and levels of each channel: its level in a code is code // basis % levels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,11 +52,13 @@ class Quantizing:
         path: where it is.
         outputs: the different vectors that it put out, float32 [any, D].
         num_codes: how many codes it has; None where nothing tells.
+        radix: how its codes are made of levels; None where it does not say.
     """
 
     path: str
     outputs: torch.Tensor
     num_codes: int | None
+    radix: Radix | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +70,14 @@ class Discovered:
         codebook_names: layer name to its codebook's name, of those.
         implicit: layers without one; their views have no keys, and their codebook cannot be read.
         places: layer name to the path of its module, of all.
+        radixes: layer name to how its codes are made of levels, of the implicit ones that say so.
     """
 
     explicit: tuple[QuantizerView, ...] = ()
     codebook_names: Mapping[str, str] = field(default_factory=dict)
     implicit: tuple[QuantizerView, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+    radixes: Mapping[str, Radix] = field(default_factory=dict)
 
 
 def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collection[str] = ()) -> Discovered:
@@ -79,7 +88,11 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         run: runs a model on a batch.
         known: paths of modules that are VQ layers as is known already.
     """
-    explicit, implicit, names, places = [], [], {}, {}
+    explicit: list[QuantizerView] = []
+    implicit: list[QuantizerView] = []
+    names: dict[str, str] = {}
+    places: dict[str, str] = {}
+    radixes: dict[str, Radix] = {}
     for found in quantizing(model, run):
         if any(_related(found.path, path) for path in known):
             continue
@@ -91,10 +104,17 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
             names[name] = key
         elif found.num_codes is not None:
             implicit.append(_implicit(name, found.num_codes, found.outputs.shape[1]))
+            radixes.update({name: found.radix} if found.radix else {})
         else:
             continue
         places[name] = found.path
-    return Discovered(explicit=tuple(explicit), codebook_names=names, implicit=tuple(implicit), places=places)
+    return Discovered(
+        explicit=tuple(explicit),
+        codebook_names=names,
+        implicit=tuple(implicit),
+        places=places,
+        radixes=radixes,
+    )
 
 
 def quantizing(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Quantizing]:
@@ -129,28 +149,53 @@ def _related(path: str, other: str) -> bool:
 
 
 def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
-    """Return the module as a quantizer, if on any axis its vectors are those of one."""
+    """Return the module as a quantizer, on the axis along which its output repeats itself most."""
+    last = call.z_e.ndim - 1
+    axes = {2: [1], 3: [2, 1]}.get(call.z_e.ndim, [1, last] if last > 2 else [])
+    read = [found for axis in axes if (found := _along(path, module, call, axis)) is not None]
+    return min(read, key=lambda found: len(found.outputs), default=None)
+
+
+def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | None:
+    """Return the module as a quantizer of the vectors along an axis, if it is one."""
     assert call.z_q is not None
-    for axis in {call.z_e.ndim - 1, 1} if call.z_e.ndim > 2 else {call.z_e.ndim - 1}:
-        if axis < 1 or [s for i, s in enumerate(call.z_e.shape) if i != axis] != [
-            s for i, s in enumerate(call.z_q.shape) if i != axis
-        ]:
-            continue
-        z_e, z_q = (rows(t, axis).flatten(0, 1).float().cpu() for t in (call.z_e, call.z_q))
-        if len(z_e) < FEWEST or not (torch.isfinite(z_e).all() and torch.isfinite(z_q).all()):
-            continue
-        outputs = torch.unique(z_q[:ENOUGH], dim=0)
-        positions = [size for i, size in enumerate(call.z_e.shape) if i != axis]
-        codes = _codes(call, positions)
-        given = len(torch.unique(z_e[:ENOUGH], dim=0))
-        levels = _levels(z_e, z_q)
-        if codes is not None:
-            is_one = given > len(torch.unique(codes, dim=0)) and _follows(z_q[:ENOUGH], codes)
-        else:
-            is_one = bool(levels) or (z_q.shape[1] > 1 and 2 <= len(outputs) <= given / FEW)
-        if is_one:
-            highest = int(codes.max()) if codes is not None else len(outputs) - 1
-            return Quantizing(path=path, outputs=outputs, num_codes=_size(module, highest, levels))
+    positions, others = ([n for i, n in enumerate(t.shape) if i != axis] for t in (call.z_e, call.z_q))
+    z_e, z_q = (rows(t, axis).flatten(0, 1).float().cpu() for t in (call.z_e, call.z_q))
+    if positions != others or len(z_e) < FEWEST or not (z_e.isfinite().all() and z_q.isfinite().all()):
+        return None
+    # z_e + (z_q - z_e).detach() gives the code but for rounding
+    z_q = (z_q / (step := z_q.abs().max().clamp_min(1e-12) * ROUNDING)).round() * step
+    outputs = torch.unique(z_q[:ENOUGH], dim=0)
+    given = len(torch.unique(z_e[:ENOUGH], dim=0))
+    codes = _codes(call, positions)
+    levels = _levels(z_e, z_q)
+    if codes is not None:
+        is_one = given > len(torch.unique(codes, dim=0)) and _follows(z_q[:ENOUGH], codes)
+    else:
+        is_one = bool(levels) or (z_q.shape[1] > 1 and 2 <= len(outputs) <= given / FEW)
+    if not is_one:
+        return None
+    highest = int(codes.max()) if codes is not None else len(outputs) - 1
+    radix = _radix(module)
+    size = _size(module, highest, radix[1] if radix else levels)
+    return Quantizing(path=path, outputs=outputs, num_codes=size, radix=radix)
+
+
+def _radix(module: nn.Module) -> Radix | None:
+    """Return by what the module's indices are put together of its channels' levels, if it says so."""
+    levels = next((v for name in _LEVELS if (v := _whole(module, name))), None)
+    basis = next((v for name in _BASES if (v := _whole(module, name))), None)
+    if basis is not None and levels is None and sorted(basis) == [2**i for i in range(len(basis))]:
+        levels = (2,) * len(basis)  # LFQ, BSQ
+    return (basis, levels) if basis and levels and len(basis) == len(levels) else None
+
+
+def _whole(module: nn.Module, name: str) -> tuple[int, ...] | None:
+    """Return an attribute that is a list or tensor of positive whole numbers; None if it is none."""
+    value = getattr(module, name, None)
+    listed = value.tolist() if isinstance(value, torch.Tensor) and value.ndim == 1 else value
+    if isinstance(listed, list | tuple) and listed and all(isinstance(n, int) and n > 0 for n in listed):
+        return tuple(listed)
     return None
 
 
@@ -168,7 +213,7 @@ def _follows(z_q: torch.Tensor, codes: torch.Tensor) -> bool:
     _, which, counts = torch.unique(codes, dim=0, return_inverse=True, return_counts=True)
     sums = torch.zeros(len(counts), z_q.shape[1]).index_add_(0, which, z_q)
     error = z_q - (sums / counts[:, None])[which]
-    return bool((counts > 1).any()) and float(error.abs().max()) <= 1e-4 * float(z_q.abs().max())
+    return bool((counts > 1).any()) and float(error.abs().max()) <= 2 * ROUNDING * float(z_q.abs().max())
 
 
 def _levels(z_e: torch.Tensor, z_q: torch.Tensor) -> tuple[int, ...]:
@@ -185,18 +230,10 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
     """Return how many codes the module has: as it says, or else as its channels' levels make it."""
     for name in _SIZES:
         said = getattr(module, name, None)
-        if isinstance(said, int) and highest < said <= MOST_CODES:
+        if isinstance(said, int) and highest < said:
             return said
-    for name in _LEVELS:
-        values = getattr(module, name, None)
-        listed = values.tolist() if isinstance(values, torch.Tensor) else values
-        if isinstance(listed, list | tuple) and listed and all(isinstance(n, int) and n > 1 for n in listed):
-            return _bounded(math.prod(listed))
-    return _bounded(math.prod(levels)) if levels else None
-
-
-def _bounded(size: int) -> int | None:
-    return size if size <= MOST_CODES else None
+    listed = next((v for name in _LEVELS if (v := _whole(module, name))), levels)
+    return math.prod(listed) if listed else None
 
 
 def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:

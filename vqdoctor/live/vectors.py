@@ -19,12 +19,17 @@ def channel_axis(
 ) -> int:
     """Return the axis of z_e that holds its vectors' elements.
 
-    Without that axis z_e's shape is the indices' shape, apart from an axis of heads, which decides; or
-    else there are as many indices as vectors. Of several axes that fit, those of length `dim` win, and of
-    these the one along which `z_q` repeats itself most, as only codes do; without z_q the last. Where
-    nothing fits it is the last, which VQ libraries default to, or axis 1 of an image, as in torch.
+    Where z_q's shape differs in one axis, it is that one. Else, without the axis z_e's shape is the
+    indices' shape, apart from an axis of heads; or else there are as many indices as vectors. Of several
+    axes that fit, those of length `dim` win, and of these the one along which `z_q` repeats itself most,
+    as only codes do; without z_q the last. Where nothing fits it is the last, which VQ libraries default
+    to, or axis 1 of an image, as in torch.
     """
     axes = list(range(1, len(shape)) if len(shape) > 1 else range(len(shape)))
+    if z_q is not None and z_q.ndim == len(shape):
+        differing = [axis for axis in axes if z_q.shape[axis] != shape[axis]]
+        if len(differing) == 1:
+            return differing[0]
     fitting = _fitting(shape, axes, indices)
     sized = [axis for axis in fitting or axes if shape[axis] == dim]
     if not (sized or fitting):

@@ -15,6 +15,7 @@ from vqdoctor.core.evidence.gradient import (
     LossBalance,
     TaskGradient,
 )
+from vqdoctor.core.evidence.implicit import ImplicitLevels
 from vqdoctor.core.evidence.layer import (
     CodebookWriters,
     Flattening,
@@ -52,6 +53,7 @@ __all__ = [
     "ForeignObjects",
     "GradientHealth",
     "GradientPath",
+    "ImplicitLevels",
     "Initialisation",
     "InputSummary",
     "LevelUse",

@@ -32,6 +32,7 @@ class Usage(Evidence):
         active_share: the multiple of 1/K above which a code is active.
         count_quantiles: the sorted counts at evenly spaced quantiles from 0 to 1, least first.
         histogram: counts by code, where asked for; else empty.
+        implicit: whether no codebook is stored (FSQ, LFQ): codes combine levels, and none can die.
         window: batches that EMA counts remember, (1 + d)/(1 - d); None for counts of a batch.
     """
 
@@ -54,6 +55,7 @@ class Usage(Evidence):
     active_share: float = 0.1
     count_quantiles: tuple[float, ...] = ()
     histogram: tuple[float, ...] = ()
+    implicit: bool = False
     window: float | None = None
 
     @property

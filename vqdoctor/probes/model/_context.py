@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.live.discover import quantizing
+from vqdoctor.live.discover import Discovered, Radix, discover, quantizing
 from vqdoctor.live.locate import candidates
 from vqdoctor.live.task import Batch, Losses, Split, Task
 from vqdoctor.live.untouched import seed_all, unwrapped, unwrapped_name, working_copy
@@ -105,6 +105,7 @@ class ModelContext:
         probe_steps: optimizer steps to take on a copy for a look at the dynamics; 0 is none.
         progress: told what is being done.
         places: layer name to the path of its module, for layers without a codebook.
+        radixes: layer name to how its codes are made of levels, for those that say so.
     """
 
     model: torch.nn.Module
@@ -121,6 +122,7 @@ class ModelContext:
     probe_steps: int = 0
     progress: Callable[[str], None] = lambda _: None
     places: Mapping[str, str] = field(default_factory=dict)
+    radixes: Mapping[str, Radix] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Take wrappers (torch.compile, DDP) off: the copies have none, and their names neither."""
@@ -145,6 +147,20 @@ class ModelContext:
         Layers without such a module are left out.
         """
         return {name: place.path for name, place in self.located.items() if place.maps}
+
+    def discover(self) -> Discovered:
+        """Return the VQ layers that show by their output only: see `live.discover`."""
+        if not self._train_batches:
+            return Discovered()
+        batch, known = self._train_batches[0], [place.path for place in self.located.values()]
+        seed_all(self.seed)
+        return discover(self.copy(training=False), lambda model: self.task.losses(model, batch), known)
+
+    def others(self, found: Discovered) -> ModelContext:
+        """Return the context of the discovered layers that have no codebook."""
+        return replace(
+            self, views=found.implicit, codebook_names={}, places=found.places, radixes=found.radixes
+        )
 
     def gap(self, name: str) -> str:
         """Return why no gradient can be judged at a layer; "" where it can, or where nothing was located."""
@@ -353,6 +369,7 @@ class ModelContext:
         scores: list[Scored] = []
         changes = {} if change is None else self._bound(change)
         paths = dict.fromkeys((*self.layers.values(), *self._also_watched))
+        seed_all(self.seed)  # a Gumbel layer may draw in eval mode too
         with torch.no_grad():
             for batch in self._batches(split):
                 watched, losses = self._watched(model, paths, _to(batch, self.device), changes=changes)

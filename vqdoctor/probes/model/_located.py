@@ -50,7 +50,8 @@ def judge(
     """Return which of the candidates, innermost first, is the VQ layer; None if none was used.
 
     Of those that map a float input to a float output of its shape, the innermost that passes a
-    gradient; where none does, the innermost. Only of the innermost may the output have another dimension.
+    gradient; where none does, the innermost with the usual batch axis. Only the innermost's output may have
+    another dimension.
 
     Args:
         model: the copy that ran.
@@ -58,14 +59,15 @@ def judge(
         watched: their calls in train mode.
         dims: what the codebook may be asked for: D, or D for each of the heads.
     """
-    lookup = next((p for p in paths if lookups(watched[p], dims)), None)
     calls = {path: _mapping(watched[path]) for path in paths}
     mapping = [(path, call) for path, call in calls.items() if call is not None]
     mapping = [(path, c) for path, c in mapping if path == mapping[0][0] or _same_shape(c)]
     if not mapping:
         return _unmapped(paths, watched)
     alive = [(p, c) for p, c in mapping if not watched[p].by_method and passes_gradient(c)]
-    path, call = (alive or mapping)[0]
+    path, call = (alive or [(p, c) for p, c in mapping if _is_alike(c, mapping[-1][1])])[0]
+    inward = paths[: paths.index(path) + 1]
+    lookup = next((p for p in inward if lookups(watched[p], dims)), None)
     return Located(path=path, lookup=lookup, gap="" if alive else _gap(model, path, call, watched[path]))
 
 
@@ -95,6 +97,11 @@ def _trains_until(model: nn.Module, path: str) -> bool:
     inside = [i for i, name in enumerate(names) if name.startswith(f"{path}.")]
     last = inside[-1] if inside else len(names) - 1
     return any(p.requires_grad for i, p in enumerate(model.parameters()) if i <= last)
+
+
+def _is_alike(call: Call, outermost: Call) -> bool:
+    """Whether the input's batch axis is that of the outermost module: an inner one may have heads first."""
+    return (call.z_e.ndim, call.z_e.shape[0]) == (outermost.z_e.ndim, outermost.z_e.shape[0])
 
 
 def _mapping(watched: Watch) -> Call | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -26,6 +26,8 @@ EXACT = 1e-3
 """An output is a code when it is nearer to it than this share of the codes' spread: rounding only."""
 OFF = 0.05
 """An output is another vector than the stored code when it is off by over this share of the codes' spread."""
+MOST_CODES = 2**24
+"""Codes that are counted one by one; of more, as of 40 bits, no sample would tell anything."""
 MASKED = -1
 """What libraries give for the code of a masked vector."""
 
@@ -63,10 +65,12 @@ class Reader:
     Attributes:
         view: the layer.
         heads: how many views share its module and codebook tensor, as its heads.
+        numbers: the outputs seen so far, of a layer that has no codebook and gives no indices.
     """
 
     view: QuantizerView
     heads: int = 1
+    numbers: dict[bytes, int] = field(default_factory=dict)
 
     @cached_property
     def head(self) -> int | None:
@@ -86,6 +90,8 @@ class Reader:
 
     def codes(self, call: Call) -> Codes | None:
         """Return the call's codes, [B, positions · heads]; None where its output does not tell them."""
+        if self.view.num_codes > MOST_CODES:
+            return None
         axis = self.axis(call)
         positions = [size for i, size in enumerate(call.z_e.shape) if i != axis]
         for integers in call.integers:
@@ -93,7 +99,21 @@ class Reader:
             if found is not None and self._are_codes(found):
                 chosen = found if self.head is None else found[..., self.head : self.head + 1]
                 return chosen.flatten(1).long().cpu().numpy()
-        return None if call.z_q is None else self._from_output(rows(call.z_q, axis))
+        if call.z_q is None:
+            return None
+        z_q = rows(call.z_q, axis)
+        return self._from_output(z_q) if "codebook" in self.view.keys else self._numbered(z_q)
+
+    def _numbered(self, z_q: torch.Tensor) -> Codes | None:
+        """Return the outputs of a layer without a codebook by number, in the order in which they came."""
+        vectors = z_q.float().cpu().numpy()
+        step = EXACT * max(float(np.abs(vectors).max(initial=0.0)), 1e-12)
+        whole = np.round(vectors.reshape(-1, vectors.shape[-1]) / step).astype(np.int64)
+        found, which = np.unique(whole, axis=0, return_inverse=True)
+        numbers = [self.numbers.setdefault(row.tobytes(), len(self.numbers)) for row in found]
+        if len(self.numbers) > self.view.num_codes:
+            return None
+        return np.array(numbers, dtype=np.int64)[which.ravel()].reshape(vectors.shape[:2])
 
     def _are_codes(self, found: torch.Tensor) -> bool:
         if self.head is not None and found.shape[-1] != self.heads:
@@ -142,7 +162,9 @@ class Reader:
         if call.z_q is None or not self.has_codebook or (self.head is not None and call.z_e.ndim == 4):
             return None
         codes, outputs = self.codes(call), self._parts(rows(call.z_q, self.axis(call)))
-        if codes is None or outputs is None or codes.shape != outputs.shape[:2] or codes.min(initial=-1) < 0:
+        if codes is None or outputs is None or codes.shape != outputs.shape[:2]:
+            return None
+        if codes.size == 0 or codes.min() < 0:
             return None
         stored = self.view.codebook[codes]
         apart = np.linalg.norm(outputs - stored, axis=-1)

@@ -36,7 +36,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
                 active_share=context.active_share,
                 histogram=context.histogram,
                 seed=context.seed,
-            )
+            ).replace(implicit=not view.keys)
     yield from by_layer(context, Usage, measured, "the layer gives no indices, and z_e has another dimension")
 
 

@@ -1,0 +1,26 @@
+"""Layers without a codebook (FSQ, LFQ, BSQ), whose codes are combinations of levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vqdoctor.core.evidence.base import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitLevels(Evidence):
+    """How the channels of such a layer use their levels. Sample size: codes.
+
+    No code of it can die, but a channel can: it stands at one level, or saturates at its ends.
+
+    Attributes:
+        levels: how many levels each channel has.
+        used: how many of them were seen.
+        edge_share: share of the codes at the lowest or the highest level of each channel; about
+            2 / levels where all are used evenly.
+    """
+
+    kind = "implicit-levels"
+    levels: tuple[int, ...]
+    used: tuple[int, ...]
+    edge_share: tuple[float, ...]

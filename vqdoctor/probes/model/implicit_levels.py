@@ -1,0 +1,41 @@
+"""Which levels the channels of FSQ, LFQ and their like use, in eval mode, on all splits together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vqdoctor.core.evidence import Evidence, ImplicitLevels, Unavailable
+from vqdoctor.probes.model._context import SPLITS, ModelContext
+from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.model._seen import MASKED
+from vqdoctor.probes.probe import Probe
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield the levels in use of every layer without a codebook; nothing of the others."""
+    by_split = [context.codes(split) for split in SPLITS] if context.radixes else []
+    measured = {}
+    for name, (basis, levels) in context.radixes.items():
+        parts = [codes[name].ravel() for codes in by_split if name in codes]
+        codes = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        codes = codes[codes != MASKED]
+        if len(codes):
+            digits = codes[:, None] // np.array(basis) % np.array(levels)
+            edges = (digits == 0) | (digits == np.array(levels) - 1)
+            measured[name] = ImplicitLevels(
+                layer=name,
+                source="batch",
+                sample_size=len(codes),
+                levels=levels,
+                used=tuple(len(np.unique(channel)) for channel in digits.T),
+                edge_share=tuple(map(float, edges.mean(axis=0))),
+            )
+    implicit = {view.name for view in context.views if not view.keys}
+    for item in by_layer(context, ImplicitLevels, measured, "its indices do not say how levels make them"):
+        if item.layer in implicit:
+            yield item
+
+
+PROBE = Probe(kinds=(ImplicitLevels,), measure=measure)
