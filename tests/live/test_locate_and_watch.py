@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections import OrderedDict
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -85,10 +87,20 @@ def test_a_frozen_encoder_still_gives_a_gradient_at_z_e() -> None:
         ((2, 8, 8, 8), 8, (2, 8, 8), 3),
         ((7, 8), 8, (7,), 1),
         ((2, 5, 9), 8, (2, 5), 2),
+        ((2, 8, 5, 5), 4, (2, 5, 5, 2), 1),
+        ((2, 9, 5, 5), 8, (50,), 1),
+        ((2, 9, 5, 5), 8, None, 1),
     ],
 )
 def test_channel_axis(shape: tuple[int, ...], dim: int, indices: tuple[int, ...] | None, axis: int) -> None:
     assert channel_axis(shape, dim, indices) == axis
+
+
+def test_of_axes_of_one_length_the_one_along_which_codes_repeat() -> None:
+    codes = torch.randn(5, 8)[torch.randint(5, (2, 8, 8))]
+    assert channel_axis((2, 8, 8, 8), 8, (128,), codes) == 3
+    assert channel_axis((2, 8, 8, 8), 8, (128,), codes.permute(0, 3, 1, 2)) == 1
+    assert channel_axis((2, 6, 8), 6, None, torch.randn(2, 6, 12)) == 2
 
 
 @pytest.mark.parametrize("axis", [1, 2, 3])
@@ -120,3 +132,99 @@ def test_untouched_notices_every_mark(touch: Any) -> None:
     model = AutoEncoder(VectorQuantize(dim=8, codebook_size=16)).train()
     with pytest.raises(TouchedError), untouched(model, seed=0):
         touch(model)
+
+
+def test_a_model_that_is_a_vq_layer_itself_is_a_candidate() -> None:
+    assert candidates(VectorQuantize(dim=8, codebook_size=16), "_codebook.embed") == ("_codebook", "")
+
+
+def test_a_weight_normed_projection_is_a_projection() -> None:
+    class Projected(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.in_proj = nn.utils.parametrizations.weight_norm(nn.Conv1d(8, 4, 1))
+            self.codebook = nn.Embedding(16, 4)
+
+    model = nn.ModuleDict({"quantizers": nn.ModuleList([Projected()]), "wide": nn.Conv1d(8, 8, 3)})
+    key = "quantizers.0.codebook.weight"
+    assert candidates(model, key) == ("quantizers.0.codebook", "quantizers.0")
+
+
+@dataclasses.dataclass
+class Output:
+    latents: torch.Tensor
+    info: dict[str, Any]
+
+
+class Named(NamedTuple):
+    indices: torch.Tensor
+    z_q: torch.Tensor
+
+
+class Holder(nn.Module):
+    """A quantizer whose output is in a container of the caller's choice."""
+
+    def __init__(self, contain: Any) -> None:
+        super().__init__()
+        self.contain, self.codes = contain, nn.Parameter(torch.randn(5, 3))
+
+    def forward(self, *, z: torch.Tensor) -> Any:
+        indices = torch.cdist(z.flatten(0, 1), self.codes).argmin(1).view(z.shape[:2])
+        q = self.codes[indices]
+        return self.contain(z + (q - z).detach(), indices)
+
+
+@pytest.mark.parametrize(
+    ("contain", "take"),
+    [
+        (lambda q, i: Output(latents=q, info={"indices": i}), lambda out: out.latents),
+        (lambda q, i: Named(i, q), lambda out: out.z_q),
+        (lambda q, i: {"ids": i, "quantized": [q]}, lambda out: out["quantized"][0]),
+        (lambda q, i: OrderedDict(ids=i, quantized=q), lambda out: out["quantized"]),
+    ],
+    ids=["dataclass", "namedtuple", "nested dict", "mapping"],
+)
+def test_any_container_is_looked_into_and_given_back(contain: Any, take: Any) -> None:
+    layer, z = Holder(contain), torch.randn(2, 4, 3)
+    with watch(layer, change=lambda call: torch.zeros_like(call.z_q)) as seen:
+        out = layer(z=z)
+    assert type(out) is type(layer(z=z)) and not take(out).any()
+    assert torch.equal(seen.last.indices, torch.cdist(z, layer.codes.expand(2, -1, -1)).argmin(-1))
+    assert torch.equal(seen.last.z_q, take(layer(z=z)))
+
+
+class Methods(nn.Module):
+    """A quantizer that is never called: a codec uses its `encode` and `decode`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes = nn.Parameter(torch.randn(5, 3))
+
+    def quantize(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(z, self.codes).argmin(1)
+
+    def encode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.quantize(z.flatten(0, -2)).view(z.shape[:-1])
+
+    def decode(self, indices: torch.Tensor) -> torch.Tensor:
+        return self.codes[indices]
+
+
+def test_a_layer_is_seen_through_its_methods() -> None:
+    layer, z = Methods(), torch.randn(2, 4, 3)
+    with watch(layer, change=lambda call: 2 * call.z_e) as seen:
+        out = layer.decode(layer.encode(z))
+        again = layer.decode(layer.quantize(torch.randn(6, 3)))
+    assert torch.equal(out, 2 * z) and again.shape == (6, 3)
+    first, second = seen.calls
+    assert torch.equal(first.z_e, z) and torch.equal(first.z_q, layer.codes[first.indices])
+    assert first.indices.shape == (2, 4) and second.indices.shape == (6,)
+    assert seen.by_method and "encode" not in vars(layer)
+
+
+def test_the_layers_own_losses_are_kept_with_their_graph() -> None:
+    model = AutoEncoder(VectorQuantize(dim=8, codebook_size=16)).train()
+    with watch(model.vq, keep_graph=True) as seen:
+        loss = model(torch.randn(2, 5, 3))[2]
+    (own,) = seen.last.losses
+    assert own is loss and own.requires_grad

@@ -15,6 +15,7 @@ import vector_quantize_pytorch as vqp
 from torch import nn
 from torch.nn import functional
 
+from vqdoctor.checks import all_checks
 from vqdoctor.core.evidence import (
     CodebookGradient,
     DataMatch,
@@ -26,6 +27,7 @@ from vqdoctor.core.evidence import (
     Unavailable,
     Usage,
 )
+from vqdoctor.engine.judge import judge
 from vqdoctor.live.untouched import untouched
 from vqdoctor.probes import model as model_probes
 from vqdoctor.probes.model import ModelContext
@@ -165,6 +167,31 @@ def test_a_healthy_quantizer_passes_its_gradient_and_nothing_is_touched(name: st
     assert isinstance(found[TaskMetrics, None], TaskMetrics)
 
 
+def accused(ctx: ModelContext) -> list[str]:
+    """The codes of the gradient checks that fire."""
+    items = ask(ctx, GradientPath, TaskGradient, CodebookGradient).values()
+    checks = [check for check in all_checks() if check.code in ("VQ101", "VQ102", "VQ103")]
+    found = [item for item in items if isinstance(item, Evidence)]
+    gaps = [item for item in items if isinstance(item, Unavailable)]
+    return [f.code for f in judge(checks, [view.name for view in ctx.views], found, gaps).findings]
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_no_check_calls_a_healthy_path_missing_or_a_codebook_untrained(name: str) -> None:
+    assert accused(lib.context(HEALTHY[name][0]())) == []
+
+
+def test_what_is_missing_is_called_so() -> None:
+    assert accused(lib.context(lib.Classifier(lib.PlainVQ("bare")))) == ["VQ101"]
+    assert accused(lib.context(lib.Classifier(lib.PlainVQ("not detached")))) == ["VQ101"]
+    assert accused(lib.context(lib.Classifier(lib.PlainVQ(), detached))) == ["VQ102"]
+
+
+def detached(layer: nn.Module, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    z_q, loss, _ = layer(z)
+    return z_q.detach(), loss
+
+
 def codes_of(output: Any, view: Any) -> torch.Tensor:
     """The indices in a layer's output, or the code that each vector of z_q is: one by one, by hand."""
     flat = output if isinstance(output, tuple | list) else (output,)
@@ -255,10 +282,6 @@ def test_an_estimator_outside_the_layer_is_not_missing(estimator: str) -> None:
 
 
 def test_a_detach_after_a_healthy_layer_is_the_task_gradients_affair() -> None:
-    def detached(layer: nn.Module, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        z_q, loss, _ = layer(z)
-        return z_q.detach(), loss
-
     found = ask(lib.context(lib.Classifier(lib.PlainVQ(), detached)), GradientPath, TaskGradient)
     assert found[GradientPath, "vq"].estimator == "straight-through"
     assert (found[TaskGradient, "vq"].at_output, found[TaskGradient, "vq"].at_input) == (None, 0.0)
@@ -282,6 +305,7 @@ def test_a_layer_under_no_grad_is_the_task_gradients_affair() -> None:
 def test_a_random_projection_is_frozen_and_used() -> None:
     quantizer = vqp.RandomProjectionQuantizer(dim=3, codebook_size=CODES, codebook_dim=4, num_codebooks=2)
     model = lib.BestRQ(quantizer)
+    assert accused(lib.context(model)) == []
     ctx = lib.context(model)
     found = ask(ctx, GradientPath, TaskGradient, CodebookGradient, Usage)
     task = lib.ToyTask()
