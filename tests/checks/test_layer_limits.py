@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from judged import problems, says
 
 from vqdoctor.checks import _specimens as healthy
 from vqdoctor.checks import all_checks
-from vqdoctor.core.check import CannotJudge
 from vqdoctor.core.evidence import Evidence
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence
 from vqdoctor.engine.judge import judge
 from vqdoctor.engine.rank import rank
@@ -26,19 +25,6 @@ SWAPPED = TERMS.replace(commitment=1.0, codebook=0.25)
 POOR, EMA = healthy.COLLAPSED_USAGE, healthy.EMA_STATE
 NO_BETA = {"beta": None, "beta_from": ""}
 NO_LOSS = {"offered": 0.0, "used": None}
-
-
-def problems(code: str, *evidence: Evidence) -> list[Problem]:
-    return CHECKS[code].judge({type(item): item for item in evidence})
-
-
-def says(code: str, *evidence: Evidence) -> str:
-    try:
-        found = problems(code, *evidence)
-    except CannotJudge:
-        return "cannot judge"
-    assert len(found) <= 1
-    return found[0].severity.label if found else "passes"
 
 
 @pytest.mark.parametrize(

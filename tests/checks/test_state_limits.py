@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from judged import problems, says
 
 from vqdoctor.checks import _specimens as healthy
 from vqdoctor.checks import all_checks
-from vqdoctor.core.check import CannotJudge
 from vqdoctor.core.evidence import Evidence
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence
 
 CHECKS = {check.code: check for check in all_checks()}
@@ -16,19 +15,6 @@ START, TRAIN, EVAL = healthy.INITIALISATION, healthy.TRAIN_FORWARD, healthy.EVAL
 DECAY, EXPIRY, MIXING = healthy.WEIGHT_DECAY, healthy.CODE_EXPIRY, healthy.BATCH_MIXING
 FRESH = START.replace(counts_written=False, stepped=None, updates=None, structure=0.7)
 POOR = healthy.COLLAPSED_USAGE
-
-
-def problems(code: str, *evidence: Evidence) -> list[Problem]:
-    return CHECKS[code].judge({type(item): item for item in evidence})
-
-
-def says(code: str, *evidence: Evidence) -> str:
-    try:
-        found = problems(code, *evidence)
-    except CannotJudge:
-        return "cannot judge"
-    assert len(found) <= 1
-    return found[0].severity.label if found else "passes"
 
 
 @pytest.mark.parametrize(

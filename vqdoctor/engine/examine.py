@@ -272,7 +272,7 @@ def _gather_live(case: _Case, gathered: Gathered) -> tuple[str, ...]:
             probe_steps=settings.probe_steps,
             progress=case.say,
         )
-        with untouched(patient.model, settings.seed):
+        with untouched(patient.model, settings.seed, device):
             _ = context.layers  # the first batch, after which the task knows its losses
             unknown = VQ_LOSS_KINDS if patient.vq_loss_unknown else ()
             why, hint = "no VQ loss was recognised in the model's output", "--vq-loss KEY, or --task"

@@ -1,6 +1,6 @@
 """Evidence: all that travels from the probes upwards."""
 
-from vqdoctor.core.evidence.base import SOURCES, Evidence, NotFiniteError, Scalar, Source, Unavailable
+from vqdoctor.core.evidence.base import SOURCES, Evidence, NotFiniteError, Source, Unavailable
 from vqdoctor.core.evidence.codebook import CodebookGeometry, DataMatch, EmaState, Usage
 from vqdoctor.core.evidence.dynamics import Revival, Trace
 from vqdoctor.core.evidence.file import (
@@ -67,7 +67,6 @@ __all__ = [
     "PositionInformation",
     "ResidualLevel",
     "Revival",
-    "Scalar",
     "Source",
     "TaskGradient",
     "TaskMetrics",

@@ -11,8 +11,6 @@ Source = Literal["checkpoint", "batch", "trace"]
 SOURCES: tuple[Source, ...] = ("batch", "trace", "checkpoint")
 """Best source first: what was seen on data outranks what a file remembers."""
 
-Scalar = bool | int | float | str | None
-
 
 class NotFiniteError(ValueError):
     """A probe measured NaN or infinity, which no evidence may carry."""
