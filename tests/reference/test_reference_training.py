@@ -106,12 +106,12 @@ def test_no_config_names_its_ailment():
 
 @pytest.mark.slow
 def test_a_cut_encoder_collapses_where_a_healthy_one_learns(data):
-    """One switch apart, four epochs: a classifier against chance."""
+    """One switch apart, eight epochs: a classifier against chance."""
     images = torch.from_numpy(data["x"][data["split"] == 2])
     labels = torch.from_numpy(data["y"][data["split"] == 2])
     found = {}
     for straight_through in (True, False):
-        recipe = replace(HEALTHY, epochs=4, straight_through=straight_through, revive_under=0.0)
+        recipe = replace(HEALTHY, epochs=8, straight_through=straight_through, revive_under=0.0)
         output = train(recipe, data, seed=11).model(images)
         accuracy = (output["logits"].argmax(1) == labels).float().mean().item()
         found[straight_through] = accuracy
