@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.layout import Orientation
+from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import Array, QuantizerView, Tensor
 
@@ -100,10 +102,10 @@ def build(
     ema = ema or Ema()
     heads = shape[0] if len(shape) == 3 else 1
     for head in range(heads):
-        load = partial(_load, head=head if len(shape) == 3 else None, rows=rows)
-        codebook = partial(load, tensors["codebook"], transposed=transposed)
-        counts = partial(load, tensors["counts"]) if "counts" in tensors else _nothing
-        sums = partial(load, tensors["sums"], transposed=transposed) if "sums" in tensors else _nothing
+        place = Place(head=head if len(shape) == 3 else None, transposed=transposed, rows=rows)
+        codebook = partial(load_rows, tensors["codebook"], place.codes)
+        counts = partial(load_rows, tensors["counts"], place.counts) if "counts" in tensors else _nothing
+        sums = partial(load_rows, tensors["sums"], place.codes) if "sums" in tensors else _nothing
         yield QuantizerView(
             name=(name or "vq") + (f"[head {head}]" if heads > 1 else ""),
             layout=layout,
@@ -115,19 +117,16 @@ def build(
             smoothing=ema.smoothing,
             default_decay=ema.default_decay,
             initted=_flag(tensors.get("initted")),
+            place=place,
             load_codebook=codebook,
             load_counts=counts,
             load_sums=sums,
         )
 
 
-def _load(tensor: Tensor, *, head: int | None, rows: int, transposed: bool = False) -> Array:
-    values = tensor.read()
-    if head is not None:
-        values = values[head]
-    if transposed:
-        values = values.T
-    return np.ascontiguousarray(values[:rows], dtype=np.float32)
+def load_rows(tensor: Tensor, rows_of: Callable[[Any], Any]) -> Array:
+    """Read a tensor and return what `rows_of` picks of it, float32."""
+    return np.ascontiguousarray(rows_of(tensor.read()), dtype=np.float32)
 
 
 def _nothing() -> Array | None:

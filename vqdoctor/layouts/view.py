@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.place import Place
 
 Array = NDArray[np.float32]
 
@@ -61,10 +62,11 @@ class QuantizerView:
         frozen: whether the tensor `keys["codebook"]` may rightly stay as it was initialised: what is
             trained is a projection behind it, or nothing at all. Never judge it as untrained.
         derived: whether the codebook is computed from several tensors, those of `keys`, and stored nowhere.
-            Then it cannot be written back as it is.
+            Then it can only be written where it is the quotient of stored sums and counts.
         shared_with: names of further layers that use the very same tensors, in the file's order.
         initted: the flag of data-driven initialisation: False, it is still to come (and will overwrite the
             codebook); True, it is done, or was never asked for; None, the file does not say.
+        place: where the layer's rows lie in its tensors.
         load_codebook: reads the codebook as float32 [K, D].
         load_counts: reads the EMA counts as float32 [K], or None where there are none.
         load_sums: reads the EMA sums as float32 [K, D], or None where there are none.
@@ -84,6 +86,7 @@ class QuantizerView:
     derived: bool = False
     shared_with: tuple[str, ...] = ()
     initted: bool | None = None
+    place: Place = field(default_factory=Place)
     load_codebook: Callable[[], Array]
     load_counts: Callable[[], Array | None] = field(default=_none)
     load_sums: Callable[[], Array | None] = field(default=_none)
@@ -102,3 +105,8 @@ class QuantizerView:
     def sums(self) -> Array | None:
         """The EMA sums, float32 [K, D]; None where the layout stores none."""
         return self.load_sums()
+
+    @property
+    def writable(self) -> bool:
+        """Whether new codes can be written to the stored tensors."""
+        return not self.derived or {"sums", "counts"} <= self.keys.keys()

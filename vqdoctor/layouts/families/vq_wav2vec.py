@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import numpy as np
-
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import is_float
+from vqdoctor.layouts.build import is_float, load_rows
 from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.state_dict import StateDict, join
-from vqdoctor.layouts.view import Array, QuantizerView, Tensor
+from vqdoctor.layouts.view import QuantizerView, Tensor
 
 
 def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
@@ -29,6 +28,7 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
             continue
         codes, groups, dim = table.shape
         for group in range(groups):
+            place = Place(head=group, head_axis=1)
             yield QuantizerView(
                 name=(path or "vq") + (f"[head {group}]" if groups > 1 else ""),
                 layout=LAYOUT.name,
@@ -37,7 +37,8 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
                 dim=dim,
                 keys={"codebook": state.raw[join(path, "embedding")]},
                 lookup="euclidean",
-                load_codebook=partial(_load, table, group),
+                place=place,
+                load_codebook=partial(load_rows, table, place.codes),
             )
 
 
@@ -48,10 +49,6 @@ def _is_grouped(state: StateDict, path: str, table: Tensor) -> bool:
     _, groups, dim = table.shape
     width = norm.shape[0] if len(norm.shape) == 1 else 0
     return conv.shape == (width, dim, 1) and groups in (1, width // dim) and width % dim == 0
-
-
-def _load(table: Tensor, group: int) -> Array:
-    return np.ascontiguousarray(table.read()[:, group], dtype=np.float32)
 
 
 LAYOUT = Layout(

@@ -16,13 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import numpy as np
-
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import is_float
+from vqdoctor.layouts.build import is_float, load_rows
 from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.state_dict import StateDict, join
-from vqdoctor.layouts.view import Array, QuantizerView, Tensor
+from vqdoctor.layouts.view import QuantizerView, Tensor
 
 _TABLES = ("vars", "codevectors")
 _LOGITS = ("weight_proj.weight", *(f"weight_proj.{depth}.weight" for depth in range(1, 5)))
@@ -68,6 +67,7 @@ def _views(state: StateDict, path: str, key: str, groups: int | None) -> Iterato
     table = state.entries[key]
     codes = table.shape[1] // (groups or 1)
     for group in range(groups or 1):
+        place = Place(head=0, first=group * codes, rows=codes)
         yield QuantizerView(
             name=(path or "vq") + (f"[head {group}]" if groups and groups > 1 else ""),
             layout=LAYOUT.name,
@@ -76,12 +76,9 @@ def _views(state: StateDict, path: str, key: str, groups: int | None) -> Iterato
             dim=table.shape[2],
             keys={"codebook": state.raw[key]},
             lookup="logits",
-            load_codebook=partial(_load, table, group * codes, codes),
+            place=place,
+            load_codebook=partial(load_rows, table, place.codes),
         )
-
-
-def _load(table: Tensor, first: int, codes: int) -> Array:
-    return np.ascontiguousarray(table.read()[0, first : first + codes], dtype=np.float32)
 
 
 LAYOUT = Layout(
