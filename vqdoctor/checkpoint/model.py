@@ -7,9 +7,11 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from vqdoctor.checkpoint.dtypes import AnyArray
 from vqdoctor.checkpoint.files import OpenFile, guarded
+from vqdoctor.checkpoint.history import Note
 from vqdoctor.checkpoint.records import DeflatedRecord, StoredRecord, expect_crc
 from vqdoctor.checkpoint.tensor import LazyTensor
 
@@ -35,6 +37,7 @@ class Checkpoint:
         harmless: foreign globals that the file names and that cannot execute anything ("argparse.Namespace").
         dangerous: those that could execute something in an ordinary unpickler ("os.system").
         notes: remarks of the reader, one line each.
+        history: what earlier fixes noted in the file, oldest first.
         file: the open file.
         directory: what identifies the file without reading it all: names, sizes, checksums.
         list_records: returns all records of the file, for `verify`.
@@ -48,6 +51,7 @@ class Checkpoint:
     harmless: tuple[str, ...] = ()
     dangerous: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    history: tuple[Note, ...] = ()
     file: OpenFile = field(repr=False)
     directory: Identity = field(repr=False)
     list_records: Callable[[], Sequence[FileRecord]] = field(repr=False, default=tuple)
@@ -123,9 +127,13 @@ class Container:
             the error of `open` will be more precise than "unknown".
         sniff: whether the first bytes of a file look like this kind.
         open: reads the directory and the tree. Raises `Damaged`, or anything else on hostile bytes.
+        write: writes the file again into another, open for reading and writing, with the values of some
+            tensors changed, by key, and one note more in its history. Raises `Damaged` where a tensor
+            cannot be written.
     """
 
     name: str
     suffixes: tuple[str, ...]
     sniff: Callable[[bytes], bool]
     open: Callable[[OpenFile], Checkpoint]
+    write: Callable[[Checkpoint, BinaryIO, Mapping[str, AnyArray], Note], None]

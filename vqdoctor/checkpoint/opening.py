@@ -41,6 +41,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         return replace(checkpoint, notes=(note, *checkpoint.notes))
 
 
+def container_named(name: str) -> Container:
+    """Return the kind of container that a checkpoint calls by that name."""
+    return next(container for container in _containers() if container.name == name)
+
+
 @cache
 def _containers() -> tuple[Container, ...]:
     return pieces(containers, "CONTAINER", Container)

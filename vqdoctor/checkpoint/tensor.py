@@ -63,7 +63,7 @@ class LazyTensor:
             raise Damaged("forged: a tensor states an impossible shape")
         if not self.numel:
             return
-        if (self.offset + self._span) * self.element.itemsize > self.record.size:
+        if (self.offset + self.span) * self.element.itemsize > self.record.size:
             raise Damaged("forged: a tensor's shape asks for more than its record holds")
         if self.nbytes > max(self.record.size, EXPANDED_BYTES):
             raise Damaged("forged: a tensor of stride zero is far larger than its record")
@@ -84,7 +84,7 @@ class LazyTensor:
         return self.numel * self.element.itemsize
 
     @property
-    def _span(self) -> int:
+    def span(self) -> int:
         """Elements from its first to its last, in the record."""
         return 1 + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
 
@@ -113,7 +113,7 @@ class LazyTensor:
                 return _frozen(self.element.decode(np.empty(self.shape, self._stored)))
             self.record.check()
             size = self._stored.itemsize
-            raw = np.frombuffer(self.record.view(self.offset * size, self._span * size), self._stored)
+            raw = np.frombuffer(self.record.view(self.offset * size, self.span * size), self._stored)
             # The step of a dimension of one is never taken, and may be anything.
             steps = [step * size if n > 1 else size for n, step in zip(self.shape, self.strides, strict=True)]
             return _frozen(self.element.decode(as_strided(raw, self.shape, steps, writeable=False)))
@@ -136,7 +136,7 @@ class LazyTensor:
         """Yield the stored bytes from its first element to its last, for hashing."""
         if self.numel:
             size = self.element.itemsize
-            yield from self.record.chunks(self.offset * size, self._span * size)
+            yield from self.record.chunks(self.offset * size, self.span * size)
 
     def _blocks(self, count: int) -> Iterator[tuple[int, int]]:
         """Yield (first element, elements) of the blocks that make a sample of `count`."""

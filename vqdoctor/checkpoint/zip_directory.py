@@ -17,11 +17,11 @@ from itertools import pairwise
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged, OpenFile, printable
 from vqdoctor.checkpoint.records import DeflatedRecord, StoredRecord
 
-_LOCAL = struct.Struct("<4s5H3I2H")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
-_END = struct.Struct("<4s4H2IH")
-_END64 = struct.Struct("<4sQ2H2I4Q")
-_LOCATOR64 = struct.Struct("<4sIQI")
+LOCAL = struct.Struct("<4s5H3I2H")
+CENTRAL = struct.Struct("<4s6H3I5H2I")
+END = struct.Struct("<4s4H2IH")
+END64 = struct.Struct("<4sQ2H2I4Q")
+LOCATOR64 = struct.Struct("<4sIQI")
 _MAX_COMMENT = 0xFFFF
 _ENCRYPTED = 0x1
 _STORED, _DEFLATED = 0, 8
@@ -65,7 +65,7 @@ def read_directory(file: OpenFile) -> Mapping[str, Entry]:
     Raises:
         Damaged: if the directory is cut, contradicts itself or the file, or hides a bomb.
     """
-    start, size, count = _find_directory(file)
+    start, size, count = find_directory(file)
     if size > MAX_DIRECTORY:
         raise Damaged(f"its zip directory of {size >> 20} MiB is absurd")
     raw = list(_parse(file.pread(start, size)))
@@ -82,26 +82,30 @@ def locate(file: OpenFile, entry: Entry) -> StoredRecord | DeflatedRecord:
     Raises:
         Damaged: if the local header contradicts the directory.
     """
-    head = file.pread(entry.header, min(_LOCAL.size + entry.name_length, entry.end - entry.header))
-    signature, *_, name_length, extra_length = _LOCAL.unpack_from(head)
-    name = head[_LOCAL.size : _LOCAL.size + name_length]
-    start = entry.header + _LOCAL.size + name_length + extra_length
-    if signature != b"PK\x03\x04" or _name(name) != entry.name or start + entry.stored > entry.end:
+    head = file.pread(entry.header, min(LOCAL.size + entry.name_length, entry.end - entry.header))
+    signature, *_, name_length, extra_length = LOCAL.unpack_from(head)
+    name = head[LOCAL.size : LOCAL.size + name_length]
+    start = entry.header + LOCAL.size + name_length + extra_length
+    if signature != b"PK\x03\x04" or name_of(name) != entry.name or start + entry.stored > entry.end:
         raise Damaged(f"corrupt: the record {printable(entry.name)} is not where the directory says")
     if entry.method == _STORED:
         return StoredRecord(file, entry.name, start, entry.size, entry.crc)
     return DeflatedRecord(file, entry.name, start, entry.stored, entry.size, entry.crc)
 
 
-def _find_directory(file: OpenFile) -> tuple[int, int, int]:
-    """Return start, size and entry count of the central directory."""
-    tail_start = max(0, file.size - _END.size - _MAX_COMMENT)
+def find_directory(file: OpenFile) -> tuple[int, int, int]:
+    """Return start, size and entry count of the central directory.
+
+    Raises:
+        Damaged: if it is not where the end of the file says.
+    """
+    tail_start = max(0, file.size - END.size - _MAX_COMMENT)
     tail = file.pread(tail_start, file.size - tail_start)
     at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or at + _END.size > len(tail):
+    if at < 0 or at + END.size > len(tail):
         raise Damaged("truncated: the end of the zip file is missing", TRUNCATED)
-    *_, count, size, start, comment = _END.unpack_from(tail, at)
-    if at + _END.size + comment != len(tail):
+    *_, count, size, start, comment = END.unpack_from(tail, at)
+    if at + END.size + comment != len(tail):
         raise Damaged("corrupt: bytes follow the end of the zip file", TRUNCATED)
     limit = tail_start + at
     if count == 0xFFFF or 0xFFFFFFFF in (size, start) or _locator_before(file, limit):
@@ -112,7 +116,7 @@ def _find_directory(file: OpenFile) -> tuple[int, int, int]:
 
 
 def _locator_before(file: OpenFile, end: int) -> bool:
-    at = end - _LOCATOR64.size
+    at = end - LOCATOR64.size
     return at >= 0 and file.pread(at, 4) == b"PK\x06\x07"
 
 
@@ -120,8 +124,8 @@ def _find_directory64(file: OpenFile, end: int) -> tuple[int, int, int, int]:
     """Return start, size and count from the zip64 end record, and where that record begins."""
     if not _locator_before(file, end):
         raise Damaged("corrupt: the zip64 end record is missing", TRUNCATED)
-    _, _, at, _ = _LOCATOR64.unpack(file.pread(end - _LOCATOR64.size, _LOCATOR64.size))
-    signature, *_, count, size, start = _END64.unpack(file.pread(at, _END64.size))
+    _, _, at, _ = LOCATOR64.unpack(file.pread(end - LOCATOR64.size, LOCATOR64.size))
+    signature, *_, count, size, start = END64.unpack(file.pread(at, END64.size))
     if signature != b"PK\x06\x06":
         raise Damaged("corrupt: the zip64 end record is missing", TRUNCATED)
     return start, size, count, at
@@ -130,14 +134,14 @@ def _find_directory64(file: OpenFile, end: int) -> tuple[int, int, int, int]:
 def _parse(directory: bytes) -> Iterator[Entry]:
     at = 0
     while at < len(directory):
-        fields = _CENTRAL.unpack_from(directory, at)
+        fields = CENTRAL.unpack_from(directory, at)
         signature, flags, method = fields[0], fields[3], fields[4]
         crc, stored, size, name_length, extra_length, comment_length = fields[7:13]
         header = fields[16]
         if signature != b"PK\x01\x02":
             raise Damaged("corrupt: its zip directory is garbled", TRUNCATED)
-        at += _CENTRAL.size
-        name = _name(directory[at : at + name_length])
+        at += CENTRAL.size
+        name = name_of(directory[at : at + name_length])
         extra = directory[at + name_length : at + name_length + extra_length]
         at += name_length + extra_length + comment_length
         if at > len(directory):
@@ -175,7 +179,7 @@ def _bounded(raw: list[Entry], directory_start: int) -> dict[str, Entry]:
     in_file = sorted(raw, key=lambda entry: entry.header)
     starts = [*(entry.header for entry in in_file), directory_start]
     for entry, (start, end) in zip(in_file, pairwise(starts), strict=True):
-        if start + _LOCAL.size + entry.stored > end:
+        if start + LOCAL.size + entry.stored > end:
             raise Damaged(f"corrupt: the record {printable(entry.name)} runs into another", TRUNCATED)
         entries[entry.name] = replace(entry, end=end)
     return entries
@@ -196,5 +200,6 @@ def _refuse_bombs(entries: list[Entry]) -> None:
         )
 
 
-def _name(raw: bytes) -> str:
+def name_of(raw: bytes) -> str:
+    """Return the name of an entry; what is no UTF-8 is escaped."""
     return raw.decode("utf-8", "backslashreplace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -45,3 +46,12 @@ class MissingPackageError(UserError):
             f"{needed_for} needs {package}, which is not installed here",
             f"pip install 'vqdoctor[{extra}]'",
         )
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return a hint for an unknown word: the known one that looks like it, and all that are known."""
+    from difflib import get_close_matches  # 8 ms that only a mistake should cost
+
+    names = sorted(known)
+    near = get_close_matches(word, names, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(names)}"

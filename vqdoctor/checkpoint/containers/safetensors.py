@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
-from vqdoctor.checkpoint.dtypes import DTYPES, DType
+from vqdoctor.checkpoint.dtypes import DTYPES, AnyArray, DType
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged, OpenFile, printable
+from vqdoctor.checkpoint.history import METADATA, Note, read_history, write_history
 from vqdoctor.checkpoint.model import Checkpoint, Container
+from vqdoctor.checkpoint.patching import copy, patch
 from vqdoctor.checkpoint.records import StoredRecord
 from vqdoctor.checkpoint.tensor import MAX_ELEMENTS, LazyTensor
 
 NAME = "safetensors"
 MAX_HEADER = 100_000_000
 _LENGTH = 8
+_ALIGNMENT = 8
 _METADATA = "__metadata__"
 
 _TYPES = {
@@ -70,9 +73,32 @@ def open_safetensors(file: OpenFile) -> Checkpoint:
         tree=tree,
         tensors=tensors,
         notes=tuple(f"{kind} tensors are not read and were left out: {n}" for kind, n in unread.items()),
+        history=read_history((metadata or {}).get(METADATA, "")),
         file=file,
         directory=raw,
     )
+
+
+def write_safetensors(
+    checkpoint: Checkpoint, out: BinaryIO, changes: Mapping[str, AnyArray], note: Note
+) -> None:
+    """Write the file again; the note goes into its `__metadata__`, so its header grows.
+
+    Raises:
+        Damaged: if a value does not fit into a tensor's type.
+    """
+    raw = _header(checkpoint.file)
+    header = _parse(raw)
+    # transformers refuses metadata that does not name the format, and takes none at all for torch's.
+    metadata = header.pop(_METADATA, {"format": "pt"})
+    metadata[METADATA] = write_history(checkpoint.history, note)
+    text = json.dumps({_METADATA: metadata, **header}, separators=(",", ":"), ensure_ascii=False)
+    new = text.encode("utf-8", "surrogatepass")
+    new += b" " * (-len(new) % _ALIGNMENT)
+    out.write(len(new).to_bytes(_LENGTH, "little") + new)
+    copy(checkpoint.file, out, _LENGTH + len(raw), checkpoint.file.size)
+    for key, values in changes.items():
+        patch(out, checkpoint.tensors[key], values, shift=len(new) - len(raw))
 
 
 def _header(file: OpenFile) -> bytes:
@@ -168,4 +194,6 @@ def _shown(name: str) -> str:
     return printable(name)[:80]
 
 
-CONTAINER = Container(name=NAME, suffixes=(".safetensors",), sniff=sniff, open=open_safetensors)
+CONTAINER = Container(
+    name=NAME, suffixes=(".safetensors",), sniff=sniff, open=open_safetensors, write=write_safetensors
+)

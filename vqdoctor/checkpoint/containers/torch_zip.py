@@ -7,13 +7,18 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import BinaryIO
 
+from vqdoctor.checkpoint.dtypes import AnyArray
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged, OpenFile, printable
+from vqdoctor.checkpoint.history import MAX_BYTES, RECORD, Note, read_history, write_history
 from vqdoctor.checkpoint.model import Checkpoint, Container, FileRecord
+from vqdoctor.checkpoint.patching import patch, record_of
 from vqdoctor.checkpoint.pickles.machine import unpickle
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
 from vqdoctor.checkpoint.tree import flatten, settle
 from vqdoctor.checkpoint.zip_directory import Entry, locate, read_directory
+from vqdoctor.checkpoint.zip_writing import append_record, copy_records, renew_checksum
 
 NAME = "torch-zip"
 MAX_PICKLE = 64 << 20
@@ -57,10 +62,34 @@ def open_torch_zip(file: OpenFile) -> Checkpoint:
         harmless=vocabulary.harmless,
         dangerous=vocabulary.dangerous,
         notes=(*cuts, *(f"{note}: {count}" for note, count in vocabulary.notes.items())),
+        history=_history(find(RECORD)) if f"{prefix}{RECORD}" in entries else (),
         file=file,
         directory=_identity(entries),
         list_records=lambda: [locate(file, entry) for entry in entries.values()],
     )
+
+
+def write_torch_zip(
+    checkpoint: Checkpoint, out: BinaryIO, changes: Mapping[str, AnyArray], note: Note
+) -> None:
+    """Write the file again; the note is a record of its own, which `torch.load` passes over.
+
+    Raises:
+        Damaged: if a tensor cannot be written in place.
+    """
+    entries = read_directory(checkpoint.file)
+    name = _prefix(entries) + RECORD
+    records = {record.name: record for record in (record_of(checkpoint.tensors[key]) for key in changes)}
+    copy_records(checkpoint.file, out, without=entries.get(name))
+    for key, values in changes.items():
+        patch(out, checkpoint.tensors[key], values)
+    recorded = {known: record for known, record in records.items() if record.crc}
+    crcs = {known: renew_checksum(out, entries[known], record) for known, record in recorded.items()}
+    append_record(out, checkpoint.file, name, write_history(checkpoint.history, note).encode(), crcs)
+
+
+def _history(record: FileRecord) -> tuple[Note, ...]:
+    return read_history(record.pread(0, min(record.size, MAX_BYTES + 1)))
 
 
 def _prefix(entries: Mapping[str, Entry]) -> str:
@@ -119,4 +148,4 @@ def _identity(entries: Mapping[str, Entry]) -> bytes:
     return "\n".join(lines).encode("utf-8", "backslashreplace")
 
 
-CONTAINER = Container(name=NAME, suffixes=(), sniff=sniff, open=open_torch_zip)
+CONTAINER = Container(name=NAME, suffixes=(), sniff=sniff, open=open_torch_zip, write=write_torch_zip)
