@@ -35,6 +35,10 @@ def says(code: str, *evidence: Evidence) -> str:
     return found[0].severity.label if found else "passes"
 
 
+IMPLICIT = healthy.IMPLICIT_USAGE
+SATURATED = healthy.IMPLICIT_LEVELS.replace(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
+
+
 def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usage:
     """Usage of independent vectors, without an interval."""
     expected = k * (1 - (1 - 1 / k) ** n)
@@ -49,12 +53,31 @@ def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usa
 @pytest.mark.parametrize(
     ("code", "evidence", "expected"),
     [
+        # VQ201: the loss of a layer without a codebook asks for variety
+        ("VQ201", [BALANCE.replace(ratio=38.0), healthy.USAGE], "warning"),
+        ("VQ201", [BALANCE.replace(ratio=38.0), IMPLICIT], "cannot judge"),
+        # VQ501: half of the bits where nothing is stored, 5 % of K where a codebook is
+        ("VQ501", [IMPLICIT.replace(num_codes=4096, perplexity=65.0, perplexity_high=66.0)], "passes"),
+        ("VQ501", [IMPLICIT.replace(num_codes=4096, perplexity=62.0, perplexity_high=63.0)], "error"),
+        (
+            "VQ501",
+            [IMPLICIT.replace(num_codes=4096, perplexity=65.0, perplexity_high=66.0, implicit=False)],
+            "error",
+        ),
+        ("VQ502", [IMPLICIT.replace(active=2)], "cannot judge"),
+        # VQ504: a channel that stays at one level
+        ("VQ504", [healthy.IMPLICIT_LEVELS.replace(used=(8, 2, 5))], "passes"),
+        ("VQ504", [healthy.IMPLICIT_LEVELS.replace(used=(8, 1, 5))], "warning"),
         # VQ101: legitimate estimators pass, whatever their length
         ("VQ101", [GRADIENT.replace(estimator="rotation", ratio=0.31, cosine=0.97)], "passes"),
         ("VQ101", [GRADIENT.replace(estimator="custom", ratio=0.63, cosine=0.91)], "passes"),
         ("VQ101", [GRADIENT.replace(estimator="custom", ratio=8.0, cosine=1.0)], "passes"),
         ("VQ101", [GRADIENT.replace(estimator="zero", ratio=0.0, cosine=None)], "error"),
-        ("VQ101", [GRADIENT.replace(estimator="custom", ratio=0.0009)], "error"),
+        ("VQ101", [GRADIENT.replace(estimator="custom", ratio=0.0009)], "warning"),
+        # … and where the levels are saturated, a tanh's end passes nothing, whatever the estimator
+        ("VQ101", [GRADIENT.replace(estimator="zero", ratio=0.0), healthy.IMPLICIT_LEVELS], "error"),
+        ("VQ101", [GRADIENT.replace(estimator="zero", ratio=0.0), SATURATED], "cannot judge"),
+        ("VQ101", [GRADIENT.replace(estimator="none", ratio=0.0), SATURATED], "error"),
         ("VQ101", [GRADIENT.replace(estimator="custom", ratio=0.7, zero_share=0.6)], "warning"),
         ("VQ101", [MEMORY.replace(ratio=0.0153)], "error"),
         ("VQ101", [MEMORY.replace(ratio=1.2)], "passes"),

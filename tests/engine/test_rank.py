@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from vqdoctor.checks import _specimens as specimens
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Safety, Severity, Stage
 from vqdoctor.core.remedy import Remedy
@@ -88,6 +89,50 @@ def test_roots_sort_by_severity_stage_confidence_code() -> None:
         finding("VQ101", WARNING, layer="d"),
     ]
     assert [f.code for f in rank(found, CHECKS)] == ["VQ501", "VQ502", "VQ101", "VQ603"]
+
+
+LIVE = (specimens.USAGE, specimens.GRADIENT_PATH)
+RIVALS = [finding("VQ101"), finding("VQ201", WARNING), finding("VQ501")]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "experiment"),
+    [
+        ((specimens.EMA_USAGE,), "--data batch.npz"),
+        (LIVE, "--probe-steps 20"),
+        ((*LIVE, specimens.TRACE), ""),
+        (None, ""),
+    ],
+)
+def test_two_causes_of_one_symptom_name_the_experiment_that_tells(evidence: Any, experiment: str) -> None:
+    causes = checks(VQ101=(), VQ201=(), VQ501=("VQ101", "VQ201"))
+    found = rank(RIVALS, causes, evidence)
+    assert [(f.code, f.decide_with) for f in found][:2] == [("VQ101", experiment), ("VQ501", "")]
+
+
+@pytest.mark.parametrize("usual", ["VQ101", "VQ201"])
+def test_with_the_other_cause_absent_nothing_is_left_to_tell(usual: str) -> None:
+    causes = checks(VQ101=(), VQ201=(), VQ501=("VQ101", "VQ201"))
+    found = rank([finding(usual), finding("VQ501")], causes, LIVE)
+    assert [(f.code, f.decide_with, f.explained_by) for f in found] == [
+        (usual, "", None),
+        ("VQ501", "", f"{usual}:vq"),
+    ]
+
+
+def test_a_cause_that_is_itself_a_symptom_is_no_rival() -> None:
+    causes = checks(VQ101=(), VQ201=("VQ101",), VQ501=("VQ101", "VQ201"))
+    assert rank(RIVALS, causes, LIVE)[0].decide_with == ""
+
+
+def test_poor_usage_without_a_cause_names_the_experiment() -> None:
+    assert rank([finding("VQ501")], CHECKS, LIVE)[0].decide_with == "--probe-steps 20"
+    assert rank([finding("VQ501", NOTE)], CHECKS, LIVE)[0].decide_with == ""
+
+
+def test_what_a_check_itself_would_do_to_be_certain_comes_first() -> None:
+    found = rank([finding("VQ501", decide_with="--data batch.npz")], CHECKS, LIVE)
+    assert found[0].decide_with == "--data batch.npz"
 
 
 def test_a_non_finite_vq_tensor_comes_before_everything() -> None:

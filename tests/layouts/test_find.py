@@ -134,3 +134,14 @@ def test_hundreds_of_thousands_of_keys_are_no_burden(fake):
     assert names(find_quantizers(tensors, layer="vq")) == ["vq"]
     assert time.process_time() - start < 10
     assert one.reads == 0
+
+
+@pytest.mark.parametrize("levels", ["vq.levels", "quantizer.layers", "rq.vq_stages.stages"])
+def test_the_levels_of_a_users_own_stack_are_found(levels, fake):
+    shapes = {f"{levels}.{q}.embedding.weight": (16, 4) for q in range(3)}
+    assert names(find_quantizers(fake(shapes))) == [f"{levels}.{q}" for q in range(3)]
+
+
+@pytest.mark.parametrize("path", ["vqgan.encoder.layers.0", "model.layers.0", "vqgan.blocks.0"])
+def test_an_embedding_in_another_list_of_layers_is_no_level(path, fake):
+    assert names(find_quantizers(fake({f"{path}.embedding.weight": (16, 4)}))) == []

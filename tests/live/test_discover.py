@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from vector_quantize_pytorch import FSQ, LFQ, ResidualFSQ
 
 from vqdoctor.live.discover import discover
@@ -39,6 +42,35 @@ class Experts(nn.Module):
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         chosen = self.router(z).argmax(-1)
         return self.expert(z) * (chosen + 1)[..., None], chosen
+
+
+class Does(nn.Module):
+    """What a function does, as a module."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function, self.places = function, nn.Parameter(torch.randn(8, DIM))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.function(z)
+
+
+class Places(Does):
+    """Learned positions: rows of a stored table, the same for every sample."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.places.expand_as(z)
+
+
+class Beside(nn.Module):
+    """Two modules on the same input."""
+
+    def __init__(self, one: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.one, self.other, self.first = one, other, First()
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.one(z) + self.first(self.other(z)) + z
 
 
 class First(nn.Module):
@@ -87,12 +119,56 @@ def test_a_codebook_is_known_by_its_rows() -> None:
         lambda: nn.Dropout(0.5),
         lambda: nn.Softmax(dim=-1),
         lambda: nn.Linear(DIM, DIM).requires_grad_(False),
+        lambda: Places(torch.clone),
+        lambda: Does(lambda z: z.mean(1, keepdim=True).expand_as(z)),
+        lambda: Does(lambda z: functional.relu(z - 1.5)),
+        lambda: Does(lambda z: functional.hardtanh(30 * z)),
+        lambda: Does(lambda z: functional.one_hot(z.argmax(-1), DIM).float()),
+        lambda: Does(lambda z: torch.ones_like(z).tril()),
+        lambda: Does(torch.zeros_like),
     ],
-    ids=["experts", "relu", "dropout", "softmax", "linear"],
+    ids=[
+        "experts",
+        "relu",
+        "dropout",
+        "softmax",
+        "linear",
+        "positions",
+        "pool",
+        "sparse",
+        "clip",
+        "router",
+        "mask",
+        "dead",
+    ],
 )
 def test_what_does_not_quantize(layer) -> None:
     found = found_in(layer())
     assert not found.explicit and not found.implicit
+
+
+def test_a_codebook_of_which_one_code_is_left_is_known_all_the_same() -> None:
+    layer = Prototypes()
+    with torch.no_grad():
+        layer.anchors[:, 1:] += 100
+    (view,) = found_in(layer).explicit
+    assert (view.name, view.num_codes) == ("1", 16)
+
+
+def test_a_dead_encoder_on_which_a_code_stands_is_no_layer() -> None:
+    layer = Prototypes()
+    with torch.no_grad():
+        layer.anchors[:, 0] = 1.0
+    found = found_in(nn.Sequential(Does(torch.ones_like), layer))
+    assert [view.name for view in found.explicit] == ["1"]  # what holds the codebook, and not "1.0"
+
+
+def test_few_levels_without_codes_count_only_where_nothing_else_quantizes() -> None:
+    for other in (FSQ(levels=[8, 5, 5], dim=DIM), Prototypes()):
+        found = found_in(Beside(Does(torch.sign), other))
+        assert [view.name for view in (*found.explicit, *found.implicit)] == ["1.other"]
+    assert not found_in(Signs(), known=("0",)).implicit
+    assert [view.confidence.label for view in found_in(Signs()).implicit] == ["low"]
 
 
 def test_what_is_known_is_not_found_again() -> None:

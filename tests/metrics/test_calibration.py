@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 from scipy import special
 from sklearn.metrics import accuracy_score
 
-from vqdoctor.metrics.calibration import accuracy, chance_accuracy, expected_calibration_error, softmax
+from vqdoctor.metrics.calibration import (
+    accuracy,
+    calibration_interval,
+    chance_accuracy,
+    expected_calibration_error,
+    share_interval,
+    softmax,
+)
 
 
 def naive_ece(probabilities, labels):
@@ -55,3 +62,38 @@ def test_chance_is_the_share_of_the_largest_class():
 def test_refuses_rows_without_labels(labels):
     with pytest.raises(ValueError, match="labels"):
         expected_calibration_error([[0.5, 0.5], [0.1, 0.9]], labels)
+
+
+@pytest.mark.parametrize(
+    ("right", "samples", "low", "high"),
+    [(81, 263, 0.2535, 0.3682), (15, 148, 0.0598, 0.1644), (0, 20, 0.0, 0.2005), (1, 29, 0.0018, 0.1963)],
+)
+def test_the_interval_of_a_share_is_newcombes(right, samples, low, high):
+    found = share_interval(right / samples, samples)
+    assert found == pytest.approx((low, high), abs=1e-4)  # a table of four digits, and z = 1.96
+    mirrored = share_interval(1 - right / samples, samples)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-4)  # a table of four digits, and z = 1.96
+
+
+@pytest.mark.parametrize("overconfidence", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("samples", [100, 400, 2000])
+def test_the_truth_lies_within_the_interval_of_the_calibration_error(samples, overconfidence):
+    rng = np.random.default_rng(0)
+    inside = 0
+    for seed in range(60):
+        # 15 values of confidence, one in the middle of each bin: then the error of the population is exact
+        confidence = (rng.integers(8, 15, samples) + 0.5) / 15
+        right = rng.random(samples) < confidence - overconfidence
+        probabilities = np.stack([confidence, 1 - confidence], axis=1)
+        low, high = calibration_interval(probabilities, np.where(right, 0, 1), seed)
+        inside += low <= overconfidence + 1e-12 and overconfidence <= high
+    assert inside >= 55  # 95 % of 60 is 57
+
+
+def test_the_interval_of_the_calibration_error_holds_the_estimate_and_repeats():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet([4, 1, 1], 300)
+    labels = rng.integers(0, 3, 300)
+    low, high = calibration_interval(probabilities, labels, 3)
+    assert 0 < low < expected_calibration_error(probabilities, labels) < high < 1
+    assert calibration_interval(probabilities, labels, 3) == (low, high)

@@ -7,6 +7,7 @@ from scipy.spatial.distance import pdist, squareform
 from vqdoctor.metrics.geometry import (
     duplicate_rows,
     effective_rank,
+    faded_rows,
     histogram_quantiles,
     init_box_rows,
     live_median,
@@ -84,3 +85,10 @@ def test_init_box_leaves_out_what_has_decayed():
 def test_quantiles_are_of_the_sorted_counts():
     counts = np.random.default_rng(0).permutation(97)
     assert histogram_quantiles(counts, 5) == (0, 24, 48, 72, 96)
+
+
+def test_rows_that_have_faded_to_zero_are_told_from_those_that_stand():
+    codes = rows(0, 100, 8)
+    codes[:40] *= 1e-5
+    assert faded_rows(codes).tolist() == [True] * 40 + [False] * 60
+    assert not faded_rows(codes + 1e-2).any() and not faded_rows(codes[40:]).any()

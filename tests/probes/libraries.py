@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from stored import Stored
 from torch import nn
 from torch.nn import functional
 
@@ -17,20 +18,6 @@ from vqdoctor.live.task import Losses
 from vqdoctor.probes.model import ModelContext
 
 CODES, DIM, POSITIONS = 16, 8, 6
-
-
-class Stored:
-    """A live tensor as a layout sees a stored one."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.shape = tuple(tensor.shape)
-        self.dtype = str(tensor.dtype).removeprefix("torch.")
-        self.storage_id = tensor.untyped_storage().data_ptr()
-        self.offset, self.strides = tensor.storage_offset(), tensor.stride()
-        self.tensor = tensor
-
-    def read(self) -> Any:
-        return self.tensor.detach().numpy()
 
 
 Use = Callable[[nn.Module, torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]

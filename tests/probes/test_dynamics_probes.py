@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stored import Stored
 from torch import nn
 from torch.nn import functional
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
@@ -36,18 +37,6 @@ from vqdoctor.probes.model import (
 )
 
 DIM, LENGTH = 8, 12
-
-
-class Stored:
-    """A live tensor as a layout sees a stored one."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.shape = tuple(tensor.shape)
-        self.dtype = str(tensor.dtype).removeprefix("torch.")
-        self.tensor = tensor.detach().clone()
-
-    def read(self) -> Any:
-        return self.tensor.numpy()
 
 
 class Classifier(nn.Module):

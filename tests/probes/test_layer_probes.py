@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from stored import Stored
 from torch import nn
 from torch.nn import functional
 from vector_quantize_pytorch import GroupedResidualVQ, ResidualVQ, SimVQ, VectorQuantize
@@ -40,18 +41,6 @@ PROBES = (
     residual_level, usage,
 )  # fmt: skip
 DIM, SIDE, K = 12, 4, 32
-
-
-class Stored:
-    """A live tensor as a layout sees a stored one."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.shape = tuple(tensor.shape)
-        self.dtype = str(tensor.dtype).removeprefix("torch.")
-        self.tensor = tensor
-
-    def read(self) -> Any:
-        return self.tensor.detach().float().numpy()
 
 
 class Autoencoder(nn.Module):

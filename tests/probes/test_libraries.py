@@ -167,6 +167,11 @@ def test_a_healthy_quantizer_passes_its_gradient_and_nothing_is_touched(name: st
     assert isinstance(found[TaskMetrics, None], TaskMetrics)
 
 
+@pytest.mark.parametrize("name", HEALTHY)
+def test_what_the_keys_give_away_is_not_found_again_by_its_output(name: str) -> None:
+    assert lib.context(HEALTHY[name][0]()).discover().views == ()
+
+
 def accused(ctx: ModelContext) -> list[str]:
     """The codes of the gradient checks that fire."""
     items = ask(ctx, GradientPath, TaskGradient, CodebookGradient).values()
@@ -461,6 +466,7 @@ def mimi() -> tuple[nn.Module, Any]:
 def test_codecs_that_only_encode_and_decode_have_usage_and_no_verdict_on_gradients(build: Any) -> None:
     model, run = build()
     ctx = lib.context(model, Audio(model, run))
+    assert ctx.discover().views == ()
     found = ask(ctx)
     asked: dict[int, list[torch.Tensor]] = {}
     for index, view in enumerate(ctx.views):

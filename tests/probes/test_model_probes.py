@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from judged import says
+from stored import Stored
 from torch import nn
 from torch.nn import functional
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
@@ -32,18 +34,6 @@ from vqdoctor.probes.model import ModelContext
 from vqdoctor.reference.model import Conv2dVQClassifier
 
 POSITIONS, DIM = 6, 8
-
-
-class Stored:
-    """A live tensor as a layout sees a stored one."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.shape = tuple(tensor.shape)
-        self.dtype = str(tensor.dtype).removeprefix("torch.")
-        self.tensor = tensor
-
-    def read(self) -> Any:
-        return self.tensor.detach().numpy()
 
 
 class Classifier(nn.Module):
@@ -135,6 +125,17 @@ def test_other_estimators_are_connected(options: dict[str, Any]) -> None:
     path = path_of(VectorQuantize(dim=DIM, codebook_size=16, **options))
     assert path.estimator in ("custom", "straight-through", "rotation")
     assert path.ratio > 0.05
+
+
+def test_small_projections_around_the_codes_are_not_called_a_missing_estimator() -> None:
+    layer = VectorQuantize(dim=DIM, codebook_size=16, codebook_dim=4, rotation_trick=False)
+    with torch.no_grad():
+        for projection in (layer.project_in, layer.project_out):
+            projection.weight.mul_(0.03)
+    path = path_of(layer)
+    assert 0 < path.ratio < 0.001 and path.zero_share == 0
+    assert says("VQ101", path) == "warning"
+    assert says("VQ101", path_of(NoEstimator("bare"))) == "error"
 
 
 class NoEstimator(nn.Module):
@@ -282,3 +283,15 @@ def test_the_reference_model_channel_first() -> None:
     assert match.data_rms == pytest.approx(float(np.sqrt(np.mean(z_e**2))), rel=1e-4)
     position = found[PositionInformation, "vq"]
     assert isinstance(position, PositionInformation) and position.positions == 16
+
+
+def test_samples_are_counted_where_there_are_no_labels() -> None:
+    class Unlabelled(ToyTask):
+        def losses(self, model: nn.Module, batch: Any) -> Losses:
+            found = super().losses(model, batch)
+            return Losses(task=found.task, vq=found.vq)
+
+    model = Classifier(VectorQuantize(dim=DIM, codebook_size=16))
+    bare, labelled = (context(model, task(model)).scored["val"] for task in (Unlabelled, ToyTask))
+    assert (bare.samples, bare.labels) == (labelled.samples, None)
+    assert bare.loss == pytest.approx(labelled.loss)

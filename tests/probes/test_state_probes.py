@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stored import Stored
 from torch import nn
 from torch.nn import functional
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
@@ -35,18 +36,6 @@ from vqdoctor.probes.model import (
 )
 
 POSITIONS, DIM, CODES = 6, 8, 16
-
-
-class Stored:
-    """A live tensor as a layout sees a stored one."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.shape = tuple(tensor.shape)
-        self.dtype = str(tensor.dtype).removeprefix("torch.")
-        self.tensor = tensor
-
-    def read(self) -> Any:
-        return self.tensor.detach().numpy()
 
 
 class Classifier(nn.Module):

@@ -21,6 +21,7 @@ from vqdoctor.core.evidence import (
     ForeignObjects,
     GradientHealth,
     GradientPath,
+    ImplicitLevels,
     Initialisation,
     LevelUse,
     LookupPrecision,
@@ -59,6 +60,14 @@ COLLAPSED_USAGE = USAGE.replace(
     plug_in_perplexity=1.0, max_share=1.0, unseen_mass=0.0,
 )  # fmt: skip
 
+IMPLICIT_USAGE = USAGE.replace(
+    num_codes=200, used=96, active=70, expected_used=200.0, expected_active=200.0, share=0.48,
+    perplexity=52.0, perplexity_low=51.0, perplexity_high=53.0, plug_in_perplexity=52.0, implicit=True,
+)  # fmt: skip
+IMPLICIT_LEVELS = ImplicitLevels(
+    layer="vq", source="batch", sample_size=28_752,
+    levels=(8, 5, 5), used=(8, 5, 5), edge_share=(0.28, 0.07, 0.52),
+)  # fmt: skip
 GRADIENT_PATH = GradientPath(
     layer="vq", source="batch", sample_size=4_096, estimator="straight-through", ratio=1.0, cosine=1.0,
     zero_share=0.0, worst_gain=1.0,

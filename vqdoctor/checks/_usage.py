@@ -7,6 +7,7 @@ from vqdoctor.core.evidence import Usage
 CODES = 50.0
 SHARE = 0.2
 FLOOR = 0.05
+BITS = 0.5
 ACTIVE_WARNING = 0.4
 ACTIVE_ERROR = 0.3
 PLENTY = 16
@@ -30,10 +31,28 @@ def uniform_used(num_codes: int, vectors: float) -> float:
 
 
 def least_perplexity(
-    num_codes: int, codes: float = CODES, share: float = SHARE, floor: float = FLOOR
+    num_codes: int,
+    codes: float = CODES,
+    share: float = SHARE,
+    floor: float = FLOOR,
+    *,
+    bits: float | None = None,
 ) -> float:
-    """Return the least perplexity of a working codebook: max(min(codes, share K), floor K)."""
-    return max(min(codes, share * num_codes), floor * num_codes)
+    """Return the least perplexity of a working codebook: max(min(codes, share K), floor K).
+
+    With `bits`, for a layer without a codebook, K to the power of `bits` takes the place of floor K.
+    """
+    least = floor * num_codes if bits is None else num_codes ** min(bits, 1.0)
+    return max(min(codes, share * num_codes), least)
+
+
+def few(usage: Usage) -> bool:
+    """Whether the estimate of the perplexity is under the least that a working layer has."""
+    return usage.perplexity < _least(usage)
+
+
+def _least(usage: Usage) -> float:
+    return least_perplexity(usage.num_codes, bits=BITS if usage.implicit else None)
 
 
 def active_share(usage: Usage) -> float:
@@ -44,5 +63,6 @@ def active_share(usage: Usage) -> float:
 def poor(usage: Usage) -> bool:
     """Return whether the usage breaks a default limit of the usage checks, as far as the sample can tell."""
     enough = effective_vectors(usage) >= usage.num_codes
-    collapsed = usage.perplexity_high < least_perplexity(usage.num_codes)
-    return enough and (collapsed or active_share(usage) < ACTIVE_WARNING)
+    collapsed = usage.perplexity_high < _least(usage)
+    dead = not usage.implicit and active_share(usage) < ACTIVE_WARNING
+    return enough and (collapsed or dead)

@@ -9,7 +9,9 @@ remedy helps while it lasts.
 ## How to read it
 With a model and data: a random gradient is sent into z_q, and what arrives at z_e is compared with
 it. A straight-through estimator passes it unchanged (ratio 1). The rotation trick, cosine codes, FSQ
-and residual layers pass between 0.13 and several times the length, and all of these are right.
+and residual layers pass between 0.13 and several times the length, and all of these are right. A missing
+estimator passes exactly nothing, which is the proof; a little is a warning, for small projections around
+the codes scale the gradient too, and Adam makes up for a scale.
 Without a model: the optimizer remembers how large the gradients were before and after the VQ layer.
 On 8x8 digits their ratio was 0.001 to 0.018 with a cut encoder, 0.33 to 0.54 in health, and never
 under 0.69 with any other ailment. This is circumstantial evidence, hence the medium confidence. A VQ
@@ -30,10 +32,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import GRADIENT_PATH, OPTIMIZER_MEMORY
+from vqdoctor.checks import _levels
+from vqdoctor.checks._specimens import GRADIENT_PATH, IMPLICIT_LEVELS, OPTIMIZER_MEMORY
 from vqdoctor.checks._words import figure, percent
 from vqdoctor.core.check import CannotJudge, Check, Example, limit
-from vqdoctor.core.evidence import GradientPath, OptimizerMemory
+from vqdoctor.core.evidence import GradientPath, ImplicitLevels, OptimizerMemory
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -44,8 +47,9 @@ class Limits:
 
     gradient_ratio: float = limit(
         0.001,
-        "Least share of a gradient at z_q that must arrive at z_e. The weakest legitimate estimator "
-        "measured (four residual levels) passes 0.13; a missing one passes exactly 0.",
+        "Least share of a gradient at z_q that must arrive at z_e, where anything does. The weakest trained "
+        "estimator measured (four residual levels) passes 0.13, a small DAC model as it is built 0.005; a "
+        "missing one passes exactly 0, and is an error whatever the limit.",
     )
     zero_share: float = limit(
         0.5,
@@ -60,9 +64,16 @@ class Limits:
 
 
 def evaluate(
-    gradient: GradientPath | None, memory: OptimizerMemory | None, limits: Limits
+    gradient: GradientPath | None,
+    memory: OptimizerMemory | None,
+    levels: ImplicitLevels | None,
+    limits: Limits,
 ) -> Iterator[Problem]:
     """Ask the live gradient; only where there is none, the optimizer's memory."""
+    if gradient is not None and gradient.estimator != "none" and _levels.are_saturated(levels):
+        raise CannotJudge(
+            "the channels are saturated: there a tanh passes no gradient, whatever the estimator"
+        )
     if gradient is not None:
         yield from _live(gradient, limits)
     elif memory is not None and memory.ratio is not None:
@@ -73,11 +84,19 @@ def evaluate(
 
 def _live(gradient: GradientPath, limits: Limits) -> Iterator[Problem]:
     measured = Measurement(name="gradient_ratio", value=gradient.ratio, limit=limits.gradient_ratio)
-    if gradient.estimator in ("none", "zero") or gradient.ratio < limits.gradient_ratio:
+    if gradient.estimator in ("none", "zero"):
         yield Problem(
             message=f"The VQ layer passes {percent(gradient.ratio)} of the gradient back to the encoder: "
             "the straight-through estimator is missing, so the task cannot train the encoder.",
             severity=Severity.ERROR,
+            measurements=(measured,),
+        )
+    elif gradient.ratio < limits.gradient_ratio:
+        yield Problem(
+            message=f"The VQ layer passes only {percent(gradient.ratio)} of the gradient back to the "
+            "encoder: its estimator is scaled down, or the projections around the codes are tiny.",
+            severity=Severity.WARNING,
+            confidence=Confidence.MEDIUM,
             measurements=(measured,),
         )
     elif gradient.zero_share > limits.zero_share:
@@ -126,6 +145,26 @@ CHECK = Check(
             title="a bare file whose optimizer hardly saw the encoder",
             evidence=(OPTIMIZER_MEMORY.replace(before_gradient=4.6e-6, after_gradient=3.1e-3, ratio=0.0015),),
             fires=True,
+        ),
+        Example(
+            title="levels that are rounded without an estimator",
+            evidence=(
+                GRADIENT_PATH.replace(
+                    estimator="zero", ratio=0.0, cosine=None, zero_share=1.0, worst_gain=0.0
+                ),
+                IMPLICIT_LEVELS,
+            ),
+            fires=True,
+        ),
+        Example(
+            title="an estimator that is scaled down to next to nothing",
+            evidence=(GRADIENT_PATH.replace(estimator="custom", ratio=1e-5, worst_gain=2e-5),),
+            fires=True,
+        ),
+        Example(
+            title="DAC as it is built: small projections around the codes",
+            evidence=(GRADIENT_PATH.replace(estimator="custom", ratio=0.005, cosine=0.1, worst_gain=0.01),),
+            fires=False,
         ),
         Example(title="straight-through estimator", evidence=(GRADIENT_PATH,), fires=False),
         Example(

@@ -7,7 +7,8 @@ the few codes that happen to lie near, and the rest is dead from the first step.
 ## How to read it
 With a model and data: after a backward pass of the whole loss, is there a gradient at the codebook,
 and does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainable codebook, and
-a warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose.
+a warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. Where the
+layer's loss was never added to the task's, that is the cause (VQ205) and nothing is said here.
 Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA
 counts that were ever written. An optimizer creates the state with the first gradient, so there was
 none. A codebook with an EMA is rightly without optimizer state.
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 from vqdoctor.checks._specimens import CODEBOOK_GRADIENT, EMA_STATE, OPTIMIZER_MEMORY
 from vqdoctor.checks._words import figure
 from vqdoctor.core.check import CannotJudge, Check, Example, limit
-from vqdoctor.core.evidence import CodebookGradient, EmaState, OptimizerMemory
+from vqdoctor.core.evidence import CodebookGradient, EmaState, LossUse, OptimizerMemory
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -50,9 +51,12 @@ def evaluate(
     gradient: CodebookGradient | None,
     memory: OptimizerMemory | None,
     ema: EmaState | None,
+    use: LossUse | None,
     limits: Limits,
 ) -> Iterator[Problem]:
     """Ask the live model; only where there is none, the optimizer and the EMA counts in the file."""
+    if use is not None and gradient is not None and _left_out(use):
+        raise CannotJudge("the VQ loss, which may be what moves the codebook, is not in the loss (VQ205)")
     if gradient is not None:
         yield from _live(gradient, limits)
         return
@@ -69,6 +73,12 @@ def evaluate(
             measurements=(Measurement(name="parameters_with_state", value=memory.sample_size),),
             decide_with="--data batch.npz",
         )
+
+
+def _left_out(use: LossUse) -> bool:
+    """Whether the layer's loss has no weight, or none of the task's depends on it or pulls in its place."""
+    unused = use.offered > 0 and use.used is False and not use.gradient
+    return unused or (use.vq_weight is not None and use.vq_weight <= 0)
 
 
 def _live(gradient: CodebookGradient, limits: Limits) -> Iterator[Problem]:

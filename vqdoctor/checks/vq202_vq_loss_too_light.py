@@ -6,7 +6,10 @@ that are not chosen never, and the share of codes within reach shrinks with ever
 
 ## How to read it
 Two things must come together: z_e is several times as large as the codes, and the weighted VQ loss
-pulls at z_e with less than a thousandth of the task's gradient. Large z_e alone does not prove it:
+pulls at z_e with less than a thousandth of the task's gradient. That pull grows with the distance to the
+codes, like that of a spring, so that a loss of weight 0.00001 pulls with a hundredth of the task once z_e is
+10,000 times as far as they are large: where z_e is farther than that, it is taken as it would be there.
+Large z_e alone does not prove it:
 dead codes that fade to zero shrink the codebook too (a ratio of 6 was measured without any runaway).
 A few training steps (`--probe-steps 20`) show the runaway itself, and earlier: z_e grows from the first
 quarter of the steps to the last, the codes that are chosen lag behind, and next to nothing holds it. That
@@ -48,8 +51,8 @@ class Limits:
     )
     gradient_ratio: float = limit(
         0.001,
-        "Least ratio of the weighted VQ loss's gradient and the task's at z_e. Healthy digit models "
-        "measured at least 0.0034, runaways at most 0.0008.",
+        "Least ratio of the weighted VQ loss's gradient and the task's at z_e, at no more than a code's "
+        "length from the codes. Healthy digit models measured at least 0.0034, runaways at most 0.0008.",
     )
     drift_growth: float = limit(
         1.2,
@@ -88,17 +91,24 @@ def evaluate(
             f"z_e is {figure(match.scale_ratio)} times as large as the codes, but only the gradients and the "
             "weight of the VQ loss could tell whether that loss is too light"
         )
-    if balance.ratio < limits.gradient_ratio:
+    pull = balance.ratio / max(_stretch(match), 1.0)
+    if pull < limits.gradient_ratio:
         yield Problem(
             message=f"The encoder's output is {figure(match.scale_ratio)} times as large as the codes, "
-            f"and the VQ loss that should hold it has only {percent(balance.ratio)} of the task's pull.",
+            f"and the VQ loss that should hold it has only {percent(pull)} of the task's pull.",
             severity=Severity.WARNING,
             confidence=Confidence.MEDIUM,
             measurements=(
                 Measurement(name="scale_ratio", value=match.scale_ratio, limit=limits.scale_ratio),
-                Measurement(name="gradient_ratio", value=balance.ratio, limit=limits.gradient_ratio),
+                Measurement(name="gradient_ratio", value=pull, limit=limits.gradient_ratio),
             ),
         )
+
+
+def _stretch(match: DataMatch) -> float:
+    """Return the distance of z_e from its code, in lengths of a code."""
+    length = match.codebook_rms * match.dim**0.5
+    return match.quantization_error**0.5 * match.data_std / length if length else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +172,23 @@ CHECK = Check(
                     scale_ratio=3.31, data_std=26.3, quantization_error=0.33, nearest_data=0.34
                 ),
                 LOSS_BALANCE.replace(vq_weight=0.001, vq_gradient=0.152, ratio=0.00076),
+            ),
+            fires=True,
+        ),
+        Example(
+            title="weight 0.00001: it pulls with a hundredth only because z_e is 12,000 lengths away",
+            evidence=(
+                DATA_MATCH.replace(
+                    dim=16,
+                    data_rms=1640.0,
+                    data_std=4530.0,
+                    codebook_rms=0.138,
+                    mean_offset=1.05,
+                    quantization_error=2.09,
+                    scale_ratio=11_900.0,
+                    nearest_data=0.055,
+                ),
+                LOSS_BALANCE.replace(vq_weight=1e-5, vq_gradient=8.9, task_gradient=0.0087, ratio=0.0103),
             ),
             fires=True,
         ),

@@ -14,7 +14,7 @@ zero updates. Or the EMA counts were never written, though a train-mode forward 
 For the last two the codebook must look like random noise as well: the squared correlations between
 its dimensions exceed those of independent numbers by no more than chance allows (random starts
 measured -3 to 4 standard deviations, trained codebooks 460 and more). Tables that are frozen on
-purpose are left out.
+purpose are left out, and levels that were never reached while others were trained (VQ506).
 
 ## Remedy
 load-trained-weights: examine the checkpoint of a training that has run; a layer that initialises
@@ -29,10 +29,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import INITIALISATION, TRAIN_FORWARD
+from vqdoctor.checks._specimens import INITIALISATION, LEVEL_USE, TRAIN_FORWARD
 from vqdoctor.checks._words import figure
-from vqdoctor.core.check import Check, Example, limit
-from vqdoctor.core.evidence import Initialisation, TrainForward
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import Initialisation, LevelUse, TrainForward
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -53,8 +53,12 @@ class Limits:
     )
 
 
-def evaluate(start: Initialisation, forward: TrainForward | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(
+    start: Initialisation, forward: TrainForward | None, level: LevelUse | None, limits: Limits
+) -> Iterator[Problem]:
     """Look at the rows, then at the flag, then for signs that no step was ever taken."""
+    if level is not None and level.written is False and level.others_written:
+        raise CannotJudge("other levels were trained, so the training leaves this one out (VQ506)")
     rows = start.sample_size
     if rows > 1 and start.identical_rows >= limits.identical * rows:
         what = "zero" if start.zero_rows == rows else "one and the same"
@@ -118,6 +122,11 @@ CHECK = Check(
         Example(
             title="counts that a training pass would have written",
             evidence=(_FRESH, TRAIN_FORWARD),
+            fires=True,
+        ),
+        Example(
+            title="all levels of a residual quantizer",
+            evidence=(_FRESH.replace(flag=False), LEVEL_USE.replace(written=False, others_written=0)),
             fires=True,
         ),
         Example(title="trained", evidence=(INITIALISATION,), fires=False),

@@ -10,7 +10,8 @@ no longer honest.
 A copy is run forward once in eval mode without gradients, and all parameters and buffers are compared
 with the original's. A changed codebook is an error. Where only counts change, as in BEiT-2, which
 counts usage in eval mode too, it is a note: the outputs are not affected, but the counts mix
-training and evaluation data. BatchNorm's statistics do not change in eval mode.
+training and evaluation data. BatchNorm's statistics do not change in eval mode. A residual level that
+the training left out, and that its first pass therefore initialises, is judged by VQ506.
 
 ## Remedy
 guard-by-training: update the codebook, its EMA and its flags under `if self.training` only.
@@ -27,8 +28,8 @@ from dataclasses import dataclass
 
 from vqdoctor.checks._specimens import EVAL_FORWARD
 from vqdoctor.checks._words import listed
-from vqdoctor.core.check import Check, Example, limit
-from vqdoctor.core.evidence import EvalForward
+from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.evidence import EvalForward, LevelUse
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Severity
 
@@ -44,10 +45,12 @@ class Limits:
     )
 
 
-def evaluate(forward: EvalForward, limits: Limits) -> Iterator[Problem]:
+def evaluate(forward: EvalForward, level: LevelUse | None, limits: Limits) -> Iterator[Problem]:
     """Count what changed; a codebook among it makes it an error."""
     if forward.changed_count <= limits.changed:
         return
+    if level is not None and level.written is False and level.others_written:
+        raise CannotJudge("the training leaves this level out, so its first pass initialises it (VQ506)")
     names = listed([name.rpartition(".")[2] for name in forward.changed], forward.changed_count)
     home = f" of {forward.layer}" if forward.layer else ""
     effect = "evaluation trains the codebook" if forward.codebook else "they mix training and evaluation data"

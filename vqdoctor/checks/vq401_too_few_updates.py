@@ -69,7 +69,7 @@ def evaluate(
         yield _unfilled(updates, decay, limits)
     elif record.epochs is None or record.epochs >= limits.epochs:
         return
-    elif usage is not None and _usage.poor(usage):
+    elif usage is not None and not usage.implicit and _usage.poor(usage):
         yield _advice(record.epochs, _growth(trace), limits)
 
 

@@ -17,6 +17,9 @@ codes whose count is not above the threshold: a revival leaves the number itself
 replaced the batch size alone is not judged: from 0.05 to 4 vectors a code it did not change the
 perplexity of a plain EMA.
 
+Where all but a few codes are dead, as behind an encoder that gives one output for everything, a revival
+replaces them rightly, and the batch is judged by the threshold alone.
+
 With several processes that share their counts, a batch is all of theirs.
 
 ## Remedy
@@ -33,10 +36,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vqdoctor.checks import _usage
 from vqdoctor.checks._specimens import CODE_EXPIRY
 from vqdoctor.checks._words import figure, percent
 from vqdoctor.core.check import CannotJudge, Check, Example, limit
-from vqdoctor.core.evidence import CodeExpiry
+from vqdoctor.core.evidence import CodeExpiry, Usage
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -62,11 +66,13 @@ class Limits:
     )
 
 
-def evaluate(expiry: CodeExpiry, limits: Limits) -> Iterator[Problem]:
+def evaluate(expiry: CodeExpiry, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
     """Hold the batch against the threshold, or else the replacements against the batch."""
     if expiry.threshold is None and expiry.replaced is None:
         raise CannotJudge("the file does not tell whether codes are replaced, nor under which count")
     broken = list(_broken(expiry, limits))
+    if broken and broken[0].name != "per_threshold" and usage is not None and _usage.few(usage):
+        raise CannotJudge("codes are replaced, but so few are chosen that most are dead, whatever the batch")
     if broken:
         codes = expiry.sample_size
         yield Problem(

@@ -106,7 +106,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("revive-dead-codes",),
-    explained_by=(*COLLAPSE, "VQ501"),
+    explained_by=(*COLLAPSE, "VQ503", "VQ501"),
     meaningless_after=("VQ306",),
     examples=(
         Example(

@@ -8,6 +8,8 @@ encoder that gives the same output for everything.
 ## How to read it
 Rows nearer than a thousandth of the codebook's spread to an earlier row, as a share of all rows. Dead
 codes that an EMA has let fade to zero all look alike and are left out: they are counted as dead.
+A copy is dead by birth, so copies explain dead codes and a low perplexity. Where they are less than half
+of the codes that are not active, most died of something else, and the copies are a note beside that.
 
 ## Remedy
 spread-duplicates: keep one of each and move the copies onto other encoder outputs.
@@ -23,10 +25,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import GEOMETRY
+from vqdoctor.checks._specimens import COLLAPSED_USAGE, GEOMETRY, USAGE
+from vqdoctor.checks._usage import poor
 from vqdoctor.checks._words import percent
 from vqdoctor.core.check import Check, Example, limit
-from vqdoctor.core.evidence import CodebookGeometry
+from vqdoctor.core.evidence import CodebookGeometry, Usage
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Severity
 
@@ -40,18 +43,23 @@ class Limits:
         "Largest share of rows that are copies. Random and data initialisations have none, a revival "
         "that drew a vector twice a few; 64 vectors for 256 codes made it 0.75.",
     )
+    dead_share: float = limit(
+        0.5,
+        "Least share of the codes that are not active, where the usage is poor, that copies must make up to "
+        "be more than a note: with less, most of them died of something else.",
+    )
 
 
-def evaluate(geometry: CodebookGeometry, limits: Limits) -> Iterator[Problem]:
-    """Hold the share of copies against its limit, faded codes left out."""
-    faded = max(0, geometry.zero_rows - 1)  # all copies of the first of them
-    copies = max(0, geometry.duplicate_rows - faded)
+def evaluate(geometry: CodebookGeometry, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+    """Hold the share of copies against its limit, then against the dead codes."""
+    copies = geometry.duplicate_rows
     share = copies / geometry.sample_size
     if share > limits.duplicate_share:
+        dead = usage.num_codes - usage.active if usage is not None and poor(usage) else 0
         yield Problem(
             message=f"{copies:,} of {geometry.sample_size:,} codes ({percent(share)}) are copies of "
             "other codes and can never be chosen.",
-            severity=Severity.WARNING,
+            severity=Severity.NOTE if copies < limits.dead_share * dead else Severity.WARNING,
             measurements=(
                 Measurement(name="duplicate_share", value=share, limit=limits.duplicate_share),
                 Measurement(name="duplicates", value=copies, unit="codes"),
@@ -66,17 +74,27 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("spread-duplicates",),
-    explained_by=(*COLLAPSE, "VQ501", "VQ502"),
+    explained_by=COLLAPSE,
     examples=(
         Example(
             title="k-means with 64 vectors for 256 codes",
             evidence=(GEOMETRY.replace(duplicate_rows=191, effective_rank=7.9),),
             fires=True,
         ),
+        Example(
+            title="copies are what is dead",
+            evidence=(GEOMETRY.replace(duplicate_rows=191), USAGE.replace(used=65, active=60)),
+            fires=True,
+        ),
+        Example(
+            title="a few copies in a codebook that collapsed: a note",
+            evidence=(GEOMETRY.replace(duplicate_rows=20), COLLAPSED_USAGE),
+            fires=True,
+        ),
         Example(title="healthy", evidence=(GEOMETRY,), fires=False),
         Example(
             title="dead codes that faded to zero",
-            evidence=(GEOMETRY.replace(zero_rows=200, duplicate_rows=199, norm_min=0.0),),
+            evidence=(GEOMETRY.replace(zero_rows=200, norm_min=0.0),),
             fires=False,
         ),
     ),

@@ -10,11 +10,11 @@ squared singular values about the mean, faded and blown-up codes left out. It is
 z_e (or K - 1, all that K codes can have), not against D: a codebook of rank 2.7 in 64 dimensions is
 right for data of rank 2.5, which is what healthy digit models measured. A low rank that costs nothing is
 no fault either, so the quantization error has to be large too. Without data there is nothing to hold it
-against.
+against. FSQ, LFQ and BSQ store no codes; there a channel that stays at one level is a lost direction.
 
 ## Remedy
 data-init: codes that are taken from z_e have its directions. Where a map makes the codes, give it full
-rank first.
+rank first. For a channel that stays at one level normalise-before-vq, so that z_e spans its levels.
 
 ## References
 - Roy and Vetterli 2007, The effective rank: a measure of effective dimensionality
@@ -26,11 +26,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vqdoctor.checks import _levels
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import DATA_MATCH, GEOMETRY
+from vqdoctor.checks._specimens import DATA_MATCH, GEOMETRY, IMPLICIT_LEVELS
 from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import Check, Example, limit
-from vqdoctor.core.evidence import CodebookGeometry, DataMatch
+from vqdoctor.core.check import Check, Example, NoEvidence, limit
+from vqdoctor.core.evidence import CodebookGeometry, DataMatch, ImplicitLevels
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Severity
 
@@ -51,8 +52,34 @@ class Limits:
     )
 
 
-def evaluate(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> Iterator[Problem]:
+def evaluate(
+    geometry: CodebookGeometry | None,
+    match: DataMatch | None,
+    levels: ImplicitLevels | None,
+    limits: Limits,
+) -> Iterator[Problem]:
     """Fire where the codes have fewer directions than the data, and where that loses something."""
+    if levels is not None:
+        yield from _of_levels(levels)
+    elif geometry is None or match is None:
+        raise NoEvidence("the codes, or the vectors that they stand for, are not known")
+    else:
+        yield from _of_codes(geometry, match, limits)
+
+
+def _of_levels(levels: ImplicitLevels) -> Iterator[Problem]:
+    stuck, channels = _levels.stuck(levels), len(levels.levels)
+    if stuck:
+        yield Problem(
+            message=f"{stuck} of the layer's {channels} channels stay at one level, so that the codes lie in "
+            f"{channels - stuck} directions.",
+            severity=Severity.WARNING,
+            measurements=(Measurement(name="stuck", value=stuck, limit=0.0, unit="channels"),),
+            remedies=("normalise-before-vq",),
+        )
+
+
+def _of_codes(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> Iterator[Problem]:
     if match.data_effective_rank <= 0:
         return
     # K points have K - 1 directions at most: a small codebook is not of low rank
@@ -71,6 +98,7 @@ def evaluate(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> It
                 Measurement(name="effective_rank", value=geometry.effective_rank),
                 Measurement(name="data_effective_rank", value=match.data_effective_rank),
             ),
+            remedies=("data-init",),
         )
 
 
@@ -80,7 +108,7 @@ CHECK = Check(
     title="The codes lie in fewer directions than the encoder's outputs.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("data-init",),
+    remedies=("data-init", "normalise-before-vq"),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
         Example(
@@ -91,6 +119,12 @@ CHECK = Check(
             ),
             fires=True,
         ),
+        Example(
+            title="a channel of three that stays at one level",
+            evidence=(IMPLICIT_LEVELS.replace(used=(8, 1, 5), edge_share=(0.3, 0.0, 0.4)),),
+            fires=True,
+        ),
+        Example(title="a healthy FSQ", evidence=(IMPLICIT_LEVELS,), fires=False),
         Example(
             title="a healthy codebook of rank 2.7 in 64 dimensions",
             evidence=(

@@ -8,9 +8,10 @@ used, and one that gives the same code for everything adds a constant.
 Level by level, the first left out: if that one says nothing the whole codebook has collapsed, which is
 another finding. Never trained: the EMA counts of the level all stand at their start value, while those
 of other levels moved; the training never reached it, as when the dropout of levels draws from a range
-that is one too short. Collapsed: its codes have a perplexity near 1 although the levels before leave
-it something to say. Where they leave next to nothing the level is too many, which is a note. A level
-that is only unfinished (poor usage, but moving) is neither: the checks of usage and of the EMA see it.
+that is one too short; then its own initialisation is still to come as well. Collapsed: its codes have a
+perplexity near 1 although the levels before leave it something to say. Where they leave next to nothing
+the level is too many, which is a note. A level that is only unfinished (poor usage, but moving) is
+neither: the checks of usage and of the EMA see it.
 
 ## Remedy
 train-every-level: let every level take part in the training, or remove it.
@@ -58,7 +59,9 @@ class Limits:
 
 def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
     """Ask whether the level was ever written; then whether its codes say anything."""
-    if level.written is False and level.others_written >= limits.others_written:
+    if level.written is False and level.others_written < limits.others_written:
+        return  # nothing was trained, which is another finding
+    if level.written is False:
         yield _problem(
             f"Level {level.level} of {level.levels} was never trained: all of its EMA counts stand at their "
             f"start value, while those of {level.others_written} other levels moved.",

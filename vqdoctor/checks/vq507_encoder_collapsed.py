@@ -60,7 +60,7 @@ class Limits:
 def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
     """Blame the data where it hardly varies and the codes show it; else an encoder whose output does not."""
     constant = spread.output_spread < limits.output_spread
-    if usage is not None and not _few(usage):
+    if usage is not None and not _usage.few(usage):
         return  # the codes tell apart whatever is left
     if spread.input_spread is not None and spread.input_spread < limits.input_spread:
         if constant or usage is not None:
@@ -87,11 +87,6 @@ def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iter
             ),
             decide_with="" if known else "--data batch.npz",
         )
-
-
-def _few(usage: Usage) -> bool:
-    """Whether so few codes are used as a constant z_e, or constant data, would explain."""
-    return usage.perplexity < _usage.least_perplexity(usage.num_codes)
 
 
 def _data(what: str, measurement: Measurement) -> Problem:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,15 +38,26 @@ from vqdoctor.engine.judge import choose, judge
 from vqdoctor.engine.rank import plan, rank
 from vqdoctor.engine.settings import Brought, Settings
 from vqdoctor.engine.verdict import verdict
-from vqdoctor.layouts import find_quantizers
+from vqdoctor.layouts import Found, find_quantizers
+from vqdoctor.layouts.find import lies_in
 from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.geometry import Rows
 from vqdoctor.probes import dump, file
 from vqdoctor.remedies import all_remedies
+
+if TYPE_CHECKING:  # both need torch
+    from vqdoctor.live.discover import Discovered
+    from vqdoctor.probes.model import ModelContext
 
 Progress = Callable[[str], None]
 
 VQ_LOSS_KINDS = (CodebookGradient, LossUse, Trace)
 """What would accuse a model of doing without a VQ loss, where it is merely not known which that is."""
+NONE_IN_FILE = (
+    "a layer that stores no codebook, such as FSQ, does not show in a file: run the model, with --task, or "
+    "--model and --data"
+)
+NONE_SHOWN = "the model was run, and none of its modules gives few different vectors for many"
 TRAIN_BATCHES = 4
 """Training batches that the gradients are measured on, where the user does not say."""
 
@@ -58,6 +69,7 @@ def examine(
     brought: Brought | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    vectors: dict[str, Rows] | None = None,
 ) -> Report:
     """Examine a checkpoint or a live model and return the ranked report.
 
@@ -68,6 +80,7 @@ def examine(
         brought: the user's model or task; without it x needs a task that the checkpoint names.
         settings: what the user set.
         progress: told in a few words what is being done.
+        vectors: filled with each layer's z_e, float32 [N, D], where the data tells it.
 
     Raises:
         UserError: if a file cannot be read, a setting names nothing, or the user's code fails.
@@ -81,12 +94,7 @@ def examine(
         say("reading the checkpoint")
         checkpoint = open_checkpoint(_saved(stack, brought) if path is None else path)
         sha256 = checkpoint.verify() if settings.verify and path is not None else None
-        found = find_quantizers(
-            checkpoint.tensors,
-            layer=settings.layer,
-            codebook_key=settings.codebook_key,
-            orientation=settings.orientation,
-        )
+        found = _find(checkpoint, settings, live=_is_live(path, data, brought))
         case = _Case(
             path=path,
             checkpoint=checkpoint,
@@ -96,14 +104,16 @@ def examine(
             brought=brought,
             settings=settings,
             say=say,
+            vectors={} if vectors is None else vectors,
         )
         gathered = Gathered()
         _gather_file(case, gathered)
-        told = _gather_batch(case, gathered)
-        summary = None if path is None else _file(case, os.fspath(path), sha256)
-    judgement = judge(checks, [v.name for v in found.views], gathered.evidence, gathered.unavailable)
-    findings = rank(judgement.findings, checks)
-    layers = tuple(_summary(view) for view in found.views)
+        shown = _gather_batch(case, gathered)
+        views = (*found.views, *shown.views)
+        summary = None if path is None else _file(case, os.fspath(path), sha256, views)
+    judgement = judge(checks, [v.name for v in views], gathered.evidence, gathered.unavailable)
+    findings = rank(judgement.findings, checks, gathered.evidence)
+    layers = tuple(_summary(view) for view in views)
     return Report(
         version=vqdoctor.__version__,
         checkpoint=summary,
@@ -114,9 +124,22 @@ def examine(
         findings=findings,
         plan=plan(findings, all_remedies()),
         verdict=verdict(findings, layers, gathered.evidence),
-        candidates=() if found.views else found.candidates,
-        notes=(*checkpoint.notes, *found.notes, *told),
+        candidates=() if views else found.candidates,
+        notes=(*checkpoint.notes, *_notes(found, shown), *shown.notes),
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shown:
+    """What a batch showed beside the evidence: notes on the model, and VQ layers that no key gives away."""
+
+    notes: tuple[str, ...] = ()
+    views: tuple[QuantizerView, ...] = ()
+
+
+def _notes(found: Found, shown: _Shown) -> tuple[str, ...]:
+    """Return the notes on the file's layers that still hold after a look at the model."""
+    return tuple(note for note in found.notes if not (shown.views and note in found.unseen))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,6 +154,7 @@ class _Case:
     brought: Brought
     settings: Settings
     say: Progress
+    vectors: dict[str, Rows]
 
 
 def _arrays(data: Any) -> Arrays | None:
@@ -152,6 +176,26 @@ def _array(value: Any) -> Any:
         return value
     detach = getattr(value, "detach", None)
     return detach().cpu().numpy() if callable(detach) and hasattr(value, "numpy") else None
+
+
+def _is_live(path: object, data: object, brought: Brought) -> bool:
+    """Whether the user's model is run; a live model alone, without anything to run it on, is not."""
+    return brought.runs and not (path is None and brought.task is None and data is None)
+
+
+def _find(checkpoint: Checkpoint, settings: Settings, *, live: bool) -> Found:
+    """Return the VQ layers of the file; none where the one that is named may show when the model is run."""
+    try:
+        return find_quantizers(
+            checkpoint.tensors,
+            layer=settings.layer,
+            codebook_key=settings.codebook_key,
+            orientation=settings.orientation,
+        )
+    except UserError:
+        if not live or settings.layer is None or settings.codebook_key is not None:
+            raise
+        return Found(views=())
 
 
 def _is_dump(arrays: Arrays | None) -> bool:
@@ -184,13 +228,7 @@ def _saved(stack: contextlib.ExitStack, brought: Brought) -> Path:
 
 
 def _gather_file(case: _Case, gathered: Gathered) -> None:
-    context = file.FileContext(
-        checkpoint=case.checkpoint,
-        views=case.views,
-        seed=case.settings.seed,
-        histogram=case.settings.histogram,
-        verify=case.settings.verify,
-    )
+    context = _file_context(case, case.views)
     absent: list[type[Evidence]] = []
     if case.path is None:
         absent = [ForeignObjects, TrainingRecord]
@@ -202,14 +240,23 @@ def _gather_file(case: _Case, gathered: Gathered) -> None:
     gathered.run(probes, context, "checkpoint", case.say)
 
 
-def _gather_batch(case: _Case, gathered: Gathered) -> tuple[str, ...]:
-    """Gather what a dump or a model tells; return what there is to say about the model."""
+def _file_context(case: _Case, views: tuple[QuantizerView, ...]) -> file.FileContext:
+    return file.FileContext(
+        checkpoint=case.checkpoint,
+        views=views,
+        seed=case.settings.seed,
+        histogram=case.settings.histogram,
+        verify=case.settings.verify,
+    )
+
+
+def _gather_batch(case: _Case, gathered: Gathered) -> _Shown:
+    """Gather what a dump or a model tells."""
     brought, arrays = case.brought, case.arrays
-    bare = case.path is None and brought.task is None and case.data is None
-    if brought.runs and not bare:
+    if _is_live(case.path, case.data, brought):
         return _gather_live(case, gathered)
     if not case.views:
-        return ()
+        return _Shown(notes=(NONE_IN_FILE,))
     if arrays is None:
         gathered.miss(_untold(gathered), "batch", "no data was given", "--data BATCH")
     elif _is_dump(arrays):
@@ -217,6 +264,7 @@ def _gather_batch(case: _Case, gathered: Gathered) -> tuple[str, ...]:
             views=case.views, arrays=arrays, seed=case.settings.seed, histogram=case.settings.histogram
         )
         gathered.run(dump.all_probes(), context, "batch", case.say)
+        case.vectors.update(context.asked_vectors())
         why = "dumped vectors tell nothing of the model's gradients and outputs"
         gathered.miss(_untold(gathered), "batch", why, "--data with x (and y)")
     elif "x" in arrays:
@@ -227,18 +275,23 @@ def _gather_batch(case: _Case, gathered: Gathered) -> tuple[str, ...]:
             f"{where} holds {', '.join(arrays) or 'nothing'}",
             "--data takes x (and y), or z_e and/or indices",
         )
-    return ()
+    return _Shown()
 
 
-def _untold(gathered: Gathered) -> list[type[Evidence]]:
-    """Return the kinds that some check asks for, and of which nothing is known, not even why."""
-    told = {item.kind for item in gathered.evidence} | {item.kind for item in gathered.unavailable}
+def _untold(gathered: Gathered, layer: str | None = None) -> list[type[Evidence]]:
+    """Return the kinds that some check asks for, and of which nothing is known, not even why.
+
+    With a layer, what is known of other layers does not count.
+    """
+    items: list[Evidence | Unavailable] = [*gathered.evidence, *gathered.unavailable]
+    by_layer = {w.evidence.kind for check in all_checks() if check.scope == "both" for w in check.wants}
+    told = {i.kind for i in items if layer in (None, i.layer) or (i.layer is None and i.kind not in by_layer)}
     wanted = {wanted.evidence.kind: wanted.evidence for check in all_checks() for wanted in check.wants}
     return [kind for name, kind in sorted(wanted.items()) if name not in told]
 
 
-def _gather_live(case: _Case, gathered: Gathered) -> tuple[str, ...]:
-    from vqdoctor.engine.patient import admit, same_randomness
+def _gather_live(case: _Case, gathered: Gathered) -> _Shown:
+    from vqdoctor.engine.patient import admit, as_stored, same_randomness
     from vqdoctor.live.device import resolve
     from vqdoctor.live.untouched import untouched
     from vqdoctor.probes import model as model_probes
@@ -274,34 +327,95 @@ def _gather_live(case: _Case, gathered: Gathered) -> tuple[str, ...]:
         )
         with untouched(patient.model, settings.seed, device):
             _ = context.layers  # the first batch, after which the task knows its losses
+            found = _discover(case, context, gathered)
+            explicit = tuple(as_stored(view, patient) for view in found.explicit)
+            if explicit:
+                context = context.also(found)
+                _gather_file_of(case, explicit, gathered)
             unknown = VQ_LOSS_KINDS if patient.vq_loss_unknown else ()
             why, hint = "no VQ loss was recognised in the model's output", "--vq-loss KEY, or --task"
             gathered.miss(unknown, "batch", why, hint)
             probes = [probe for probe in model_probes.all_probes() if not set(probe.kinds) & set(unknown)]
+            if found.implicit:
+                own = [p for p in model_probes.probes_without_codebook(not context.views) if p in probes]
+                gathered.run(own, context.others(found), "batch", case.say)
+                probes = probes if context.views else [p for p in probes if p not in own]
             gathered.run(probes, context, "batch", case.say)
+            case.vectors.update(model_probes.asked_vectors(context))
+            _miss_codebook(found.implicit, gathered)
     gathered.unavailable += [
         Unavailable(kind=kind.kind, layer=name, source="batch", reason="the model does not have this layer")
         for name in patient.absent
         for kind in (Usage, DataMatch, GradientPath, TaskGradient, LossBalance)
     ]
     balances = [e for e in gathered.evidence if isinstance(e, LossBalance)]
-    if balances and context.vq_weight is None:
-        return (*patient.notes, "the VQ loss's weight in training is unknown (--trained-vq-weight tells it)")
-    return patient.notes
+    unknown_weight = "the VQ loss's weight in training is unknown (--trained-vq-weight tells it)"
+    more = [unknown_weight] if balances and context.vq_weight is None else []
+    more += [] if case.views or found.views else [NONE_SHOWN]
+    return _Shown(notes=(*patient.notes, *more), views=(*explicit, *found.implicit))
 
 
-def _file(case: _Case, path: str, sha256: str | None) -> CheckpointSummary:
+def _discover(case: _Case, context: ModelContext, gathered: Gathered) -> Discovered:
+    """Return the VQ layers that only their output gives away; none where the file has those that are named.
+
+    Raises:
+        UserError: if the user names a layer that neither the file nor the model has.
+    """
+    from vqdoctor.live.discover import Discovered
+
+    layer = case.settings.layer
+    if case.settings.codebook_key is not None or (layer is not None and case.views):
+        return Discovered()
+    case.say("looking for VQ layers that no key gives away")
+    try:
+        found = context.discover()
+    except UserError:
+        raise
+    except Exception as error:  # the layers that are known can be examined all the same
+        gathered.crash("discovery", f"{type(error).__name__}: {error}")
+        return Discovered()
+    if layer is None:
+        return found
+    if not (named := found.only(lambda name: lies_in(layer, name))).views:
+        known = ", ".join(view.name for view in found.views)
+        hint = f"those that show in the model are {known}" if known else "none shows in the model either"
+        raise UserError(f"no VQ layer {layer!r} in the file", hint)
+    return named
+
+
+def _gather_file_of(case: _Case, views: tuple[QuantizerView, ...], gathered: Gathered) -> None:
+    """Gather what the file tells of layers that only the model gave away."""
+    stored = [view for view in views if view.keys["codebook"] in case.checkpoint.tensors]
+    told = Gathered()
+    told.run(file.all_probes(), _file_context(case, tuple(stored)), "checkpoint", case.say)
+    names = {view.name for view in stored}
+    gathered.evidence += [item for item in told.evidence if item.layer in names]
+    gathered.unavailable += [item for item in told.unavailable if item.layer in names]
+    gathered.crashed += told.crashed
+
+
+def _miss_codebook(views: tuple[QuantizerView, ...], gathered: Gathered) -> None:
+    """Say why a layer without a codebook lacks the evidence that nothing was said of."""
+    reason = "the layer stores no codebook: its codes are combinations of levels"
+    for view in views:
+        untold = _untold(gathered, view.name)
+        gathered.unavailable += [
+            Unavailable(kind=kind.kind, layer=view.name, source="batch", reason=reason) for kind in untold
+        ]
+
+
+def _file(case: _Case, path: str, sha256: str | None, views: tuple[QuantizerView, ...]) -> CheckpointSummary:
     return CheckpointSummary(
         path=path,
-        fingerprint=case.checkpoint.fingerprint(_vq_tensors(case)),
+        fingerprint=case.checkpoint.fingerprint(_vq_tensors(case, views)),
         sha256=sha256,
         container=case.checkpoint.container,
         bytes=case.checkpoint.bytes,
     )
 
 
-def _vq_tensors(case: _Case) -> list[LazyTensor]:
-    keys = dict.fromkeys(key for view in case.views for key in view.keys.values())
+def _vq_tensors(case: _Case, views: tuple[QuantizerView, ...]) -> list[LazyTensor]:
+    keys = dict.fromkeys(key for view in views for key in view.keys.values())
     return [case.checkpoint.tensors[key] for key in keys if key in case.checkpoint.tensors]
 
 

@@ -55,7 +55,9 @@ class Gathered:
 
     def _crash(self, probe: Probe[Any], source: Source, error: str) -> None:
         self.miss(probe.kinds, source, f"its probe crashed: {error}", "")
-        self.crashed += [
-            Outcome(code=f"probe:{kind.kind}", layer=None, status="crashed", reason=error)
-            for kind in probe.kinds
-        ]
+        for kind in probe.kinds:
+            self.crash(kind.kind, error)
+
+    def crash(self, what: str, error: str) -> None:
+        """Record that looking at something crashed, so that the report is incomplete."""
+        self.crashed.append(Outcome(code=f"probe:{what}", layer=None, status="crashed", reason=error))

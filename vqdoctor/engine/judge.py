@@ -126,6 +126,6 @@ def _finding(check: Check, layer: str | None, problem: Problem) -> Finding:
         layer=layer,
         message=problem.message,
         measurements=problem.measurements,
-        remedies=check.remedies,
+        remedies=problem.remedies or check.remedies,
         decide_with=problem.decide_with,
     )

@@ -11,7 +11,7 @@ import math
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from vqdoctor.live.load import Loaded, load_state
 from vqdoctor.live.locate import tensors_of
 from vqdoctor.live.names import align
 from vqdoctor.live.task import Batch, Losses, Split, Task
-from vqdoctor.live.untouched import working_copy
+from vqdoctor.live.untouched import unwrapped_name, working_copy
 from vqdoctor.live.user_code import blamed, load_object
 
 BATCHES = 64
@@ -47,6 +47,7 @@ class Patient:
         task: guarded: every call of the user's code that fails is a `UserError`.
         views: the VQ layers that the model has.
         codebook_names: layer to the name of its codebook in the model.
+        raw_keys: name of a tensor in a copy of the model to its key in the file.
         absent: names of VQ layers of the file that the model does not have.
         load_notes: what the file lacked, and what the model did.
     """
@@ -55,6 +56,7 @@ class Patient:
     task: GuardedTask
     views: tuple[QuantizerView, ...]
     codebook_names: Mapping[str, str]
+    raw_keys: Mapping[str, str]
     absent: tuple[str, ...] = ()
     load_notes: tuple[str, ...] = ()
 
@@ -119,9 +121,15 @@ def admit(
         task=guarded,
         views=tuple(view for view in views if view.name in names),
         codebook_names=names,
+        raw_keys={unwrapped_name(model, ours): state.raw[theirs] for ours, theirs in mapped.items()},
         absent=tuple(view.name for view in views if view.name not in names),
         load_notes=() if loaded is None else tuple(_told(loaded)),
     )
+
+
+def as_stored(view: QuantizerView, patient: Patient) -> QuantizerView:
+    """Return a view of a layer found in the model with the keys that its tensors have in the file."""
+    return replace(view, keys={role: patient.raw_keys.get(key, key) for role, key in view.keys.items()})
 
 
 def _unasked(brought: Brought) -> int | None:
@@ -324,6 +332,10 @@ class GuardedTask:
         self._said: list[str] = []
         if own is not None and told_weight is not None and own != told_weight:
             self._said.append(f"--trained-vq-weight {told_weight:g} is not used: the task says {own:g}")
+
+    def whole(self) -> GuardedTask:
+        """Return the same task with all batches of every split."""
+        return GuardedTask(self._task, self.vq_weight, None)
 
     def __getattr__(self, name: str) -> Any:
         """Pass on what a task may have more, such as `optimizer`."""

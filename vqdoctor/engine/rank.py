@@ -9,21 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from vqdoctor.core.check import Check
+from vqdoctor.core.evidence import Evidence, GradientPath, Trace
 from vqdoctor.core.finding import Finding
-from vqdoctor.core.levels import Severity
+from vqdoctor.core.levels import Severity, Stage
 from vqdoctor.core.remedy import Remedy
 from vqdoctor.core.report import PlanStep
 
 NON_FINITE = "VQ901"
 
 
-def rank(findings: Sequence[Finding], checks: Iterable[Check]) -> tuple[Finding, ...]:
+def rank(
+    findings: Sequence[Finding], checks: Iterable[Check], evidence: Iterable[Evidence] | None = None
+) -> tuple[Finding, ...]:
     """Order the findings: roots by weight, each followed by its symptoms, numbered from 1.
 
     A root takes the worst severity of itself and its symptoms. Roots, and likewise the symptoms
     of one root, sort by severity (worst first), stage, confidence (surest first), code and layer;
     a non-finite VQ tensor comes before everything.
+
+    Args:
+        findings: what the checks found.
+        checks: those checks, which say what may explain what.
+        evidence: what they were judged by. With it, roots that might each explain the same symptom, and
+            poor usage for which no cause was found, say which experiment would tell.
     """
+    next_step = "" if evidence is None else experiment(evidence)
     causes_of = {check.code: check.explained_by for check in checks}
     root_of = {id(f): _root(f, findings, causes_of) for f in findings}
     ordered: list[Finding] = []
@@ -32,7 +42,9 @@ def rank(findings: Sequence[Finding], checks: Iterable[Check]) -> tuple[Finding,
         if root_of[id(finding)] is finding:
             symptoms = [f for f in findings if root_of[id(f)] is finding and f is not finding]
             worst = max(f.severity for f in (finding, *symptoms))
-            roots.append((finding.replace(severity=worst), symptoms))
+            open_question = _is_unexplained(finding) or _has_rival(finding, symptoms, findings, causes_of)
+            hint = finding.decide_with or (next_step if open_question else "")
+            roots.append((finding.replace(severity=worst, decide_with=hint), symptoms))
     for root, symptoms in sorted(roots, key=lambda pair: _weight(pair[0])):
         ordered.append(root)
         ordered.extend(f.replace(explained_by=root.fingerprint) for f in sorted(symptoms, key=_weight))
@@ -44,6 +56,25 @@ def _root(finding: Finding, findings: Sequence[Finding], causes_of: Mapping[str,
     causes = _causes(finding, findings, causes_of)
     roots = (cause for cause in causes if not _causes(cause, findings, causes_of))
     return next(roots, finding)
+
+
+def _is_unexplained(root: Finding) -> bool:
+    """Whether a root is poor usage, which something causes that was not found."""
+    return root.stage is Stage.USAGE and root.severity > Severity.NOTE
+
+
+def _has_rival(
+    root: Finding,
+    symptoms: Iterable[Finding],
+    findings: Sequence[Finding],
+    causes_of: Mapping[str, tuple[str, ...]],
+) -> bool:
+    """Whether another cause, which is no symptom itself, would explain one of the root's symptoms as well."""
+    return any(
+        rival.code != root.code and not _causes(rival, findings, causes_of)
+        for symptom in symptoms
+        for rival in _causes(symptom, findings, causes_of)
+    )
 
 
 def _causes(
@@ -70,6 +101,18 @@ def _weight(finding: Finding) -> tuple[object, ...]:
         finding.code,
         finding.layer or "",
     )
+
+
+def experiment(evidence: Iterable[Evidence]) -> str:
+    """Return the flag that brings the evidence that is still missing to tell rival causes apart.
+
+    A bare file lacks data; a model that was run lacks a look at its training. After that look "" is
+    returned: there is nothing more to run.
+    """
+    kinds = {type(item) for item in evidence}
+    if Trace in kinds:
+        return ""
+    return "--probe-steps 20" if GradientPath in kinds else "--data batch.npz"
 
 
 def plan(findings: Iterable[Finding], remedies: Sequence[Remedy]) -> tuple[PlanStep, ...]:

@@ -29,11 +29,13 @@ class Found:
         views: the VQ layers, in the file's order, with names that differ.
         candidates: where there is no view, the tensors nearest to a codebook, best first.
         notes: what was passed over and why, one line each.
+        unseen: those of the notes on quantizers whose codes only a model shows.
     """
 
     views: tuple[QuantizerView, ...]
     candidates: tuple[Candidate, ...] = ()
     notes: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
 
 def find_quantizers(
@@ -57,15 +59,18 @@ def find_quantizers(
     """
     states = state_dicts(tensors)
     notes: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
     if codebook_key is not None:
         views = _at_key(states, codebook_key, orientation)
     else:
         views, notes = _everywhere(states, orientation)
         views = _merged(views, tensors)
-        notes += tuple(note for state in states if not state.is_copy for note in implicit_notes(state))
+        unseen = tuple(note for state in states if not state.is_copy for note in implicit_notes(state))
     if layer is not None:
         views = _only(views, layer)
-    return Found(views=views, candidates=() if views else candidates(states), notes=notes)
+    return Found(
+        views=views, candidates=() if views else candidates(states), notes=(*notes, *unseen), unseen=unseen
+    )
 
 
 def _everywhere(
@@ -210,9 +215,9 @@ def _lookup(states: tuple[StateDict, ...], key: str) -> tuple[StateDict, str]:
 def _only(views: tuple[QuantizerView, ...], layer: str) -> tuple[QuantizerView, ...]:
     """Return the views of that layer: itself, its heads, the layers under that path, or what it shares."""
     for name in (layer, strip_prefixes(layer)):
-        if kept := tuple(v for v in views if _lies_in(name, v.name)):
+        if kept := tuple(v for v in views if lies_in(name, v.name)):
             return kept
-        if kept := tuple(v for v in views if any(_lies_in(name, other) for other in v.shared_with)):
+        if kept := tuple(v for v in views if any(lies_in(name, other) for other in v.shared_with)):
             return kept
     known = ", ".join(view.name for view in views)
     raise UserError(
@@ -221,7 +226,8 @@ def _only(views: tuple[QuantizerView, ...], layer: str) -> tuple[QuantizerView, 
     )
 
 
-def _lies_in(path: str, layer: str) -> bool:
+def lies_in(path: str, layer: str) -> bool:
+    """Whether a layer is the one at that path, a head of it, or lies under it."""
     return layer == path or layer.startswith((f"{path}.", f"{path}["))
 
 

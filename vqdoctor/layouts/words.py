@@ -23,6 +23,9 @@ _SUBTREE = re.compile(r"^loss(?:es)?$|discriminator|^lpips$|perceptual")
 #: Modules that lie between a VQ-named ancestor and a tensor that is no codebook ("vqmodel.encoder.…").
 _NETWORK = re.compile(r"^(?:encoder|decoder|transformer|backbone|blocks|head)$")
 
+#: Lists that a quantizer keeps its levels or groups in; what they are part of is said before them.
+_LIST = re.compile(r"^(?:levels?|layers|stages|groups)$")
+
 
 def vq_word(tokens: Sequence[str]) -> str | None:
     """Return the last token that names a quantizer, a codebook or its usual home; None if there is none."""
@@ -45,11 +48,17 @@ def foreign_word(tokens: Sequence[str]) -> str | None:
 
 
 def near_vq(tokens: Sequence[str], reach: int = 3) -> bool:
-    """Whether a quantizer is named among the last `reach` tokens that are no indices.
+    """Whether a quantizer is named among the last `reach` tokens that are no indices, nor lists of levels.
 
     A network's part in between breaks the tie: "vq.embedding" is near, "vqgan.encoder.embedding" is not.
     """
-    for token in [t for t in reversed(tokens) if not t.isdigit()][:reach]:
+    following = (*tokens[1:], "")
+    names = [
+        token
+        for token, after in zip(tokens, following, strict=True)
+        if not token.isdigit() and not (after.isdigit() and _LIST.search(token.lower()))
+    ]
+    for token in names[::-1][:reach]:
         if _VQ.search(token.lower()):
             return True
         if _NETWORK.search(token.lower()):

@@ -1,10 +1,11 @@
-"""Choosing the device of an examination."""
+"""Choosing the device of an examination or a training, and moving batches to it."""
 
 from __future__ import annotations
 
 import torch
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.live.task import Batch
 
 
 def resolve(name: str) -> torch.device:
@@ -21,3 +22,19 @@ def resolve(name: str) -> torch.device:
         there = ", ".join(kind for kind, there in have.items() if there)
         raise UserError(f"there is no device {name!r} here", f"there is {there}")
     return torch.device(name)
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch with its tensors on a device.
+
+    What is no tensor, tuple, list or dict stays the own affair of the Task.
+    """
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(moved(item, device) for item in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(moved(item, device) for item in batch)
+    if type(batch) is dict:
+        return {key: moved(item, device) for key, item in batch.items()}
+    return batch

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.view import Array, QuantizerView
 from vqdoctor.live.vectors import by_position, rows
 from vqdoctor.live.watch import Call, watch
@@ -27,7 +28,9 @@ BY_OUTPUT = "found by its output"
 """Layout of a layer whose codebook has a name that says nothing."""
 
 ENOUGH = 4096
-"""Vectors of a call that are looked at."""
+"""Vectors of a call that are looked at, where they are not long."""
+MOST_NUMBERS = 2**20
+"""Numbers of a call that are looked at: fewer vectors of them where they are long, such as whole clips."""
 FEWEST = 32
 """Vectors under which a call tells nothing."""
 FEW = 4
@@ -52,12 +55,14 @@ class Quantizing:
         path: where it is.
         outputs: the different vectors that it put out, float32 [any, D].
         num_codes: how many codes it has; None where nothing tells.
+        gives_codes: whether integers come out with the vectors that tell these.
         radix: how its codes are made of levels; None where it does not say.
     """
 
     path: str
     outputs: torch.Tensor
     num_codes: int | None
+    gives_codes: bool = False
     radix: Radix | None = None
 
 
@@ -79,9 +84,25 @@ class Discovered:
     places: Mapping[str, str] = field(default_factory=dict)
     radixes: Mapping[str, Radix] = field(default_factory=dict)
 
+    @property
+    def views(self) -> tuple[QuantizerView, ...]:
+        """All of them."""
+        return (*self.explicit, *self.implicit)
+
+    def only(self, chosen: Callable[[str], bool]) -> Discovered:
+        """Return those whose name is chosen."""
+        return replace(
+            self,
+            explicit=tuple(view for view in self.explicit if chosen(view.name)),
+            implicit=tuple(view for view in self.implicit if chosen(view.name)),
+        )
+
 
 def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collection[str] = ()) -> Discovered:
     """Return the VQ layers that show by their output, other than those at the paths that are known.
+
+    An activation of few values may look like a layer without a codebook (spikes, 4-bit weights' outputs), so
+    that one that gives no codes counts only where nothing else is a VQ layer.
 
     Args:
         model: a working copy; it is put in eval mode and run once.
@@ -103,11 +124,13 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
             explicit.append(_explicit(name, key, model.state_dict()[key], transposed))
             names[name] = key
         elif found.num_codes is not None:
-            implicit.append(_implicit(name, found.num_codes, found.outputs.shape[1]))
+            implicit.append(_implicit(name, found, found.num_codes))
             radixes.update({name: found.radix} if found.radix else {})
         else:
             continue
         places[name] = found.path
+    if known or explicit or any(view.confidence is Confidence.HIGH for view in implicit):
+        implicit = [view for view in implicit if view.confidence is Confidence.HIGH]
     return Discovered(
         explicit=tuple(explicit),
         codebook_names=names,
@@ -133,9 +156,20 @@ def quantizing(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Qua
             continue
         call = next((call for call in seen.forwards if call.z_q is not None), None)
         quantizer = None if call is None else _read(path, model.get_submodule(path), call)
-        if quantizer is not None:
+        if quantizer is not None and (_is_sure(quantizer) or _owns_codes(model, quantizer)):
             found.append(quantizer)
     return found[::-1]
+
+
+def _owns_codes(model: nn.Module, quantizer: Quantizing) -> bool:
+    """Whether the outputs are rows of a table of the module itself: codes go where a dead encoder stands."""
+    stored = _stored(model, quantizer)
+    return stored is not None and (not quantizer.path or stored[0].startswith(f"{quantizer.path}."))
+
+
+def _is_sure(quantizer: Quantizing) -> bool:
+    """Whether no codebook need prove it: one output may be a dead module's, few may be the whole model's."""
+    return quantizer.gives_codes or (len(quantizer.outputs) > 1 and quantizer.path != "")
 
 
 def _related(path: str, other: str) -> bool:
@@ -153,32 +187,60 @@ def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
     last = call.z_e.ndim - 1
     axes = {2: [1], 3: [2, 1]}.get(call.z_e.ndim, [1, last] if last > 2 else [])
     read = [found for axis in axes if (found := _along(path, module, call, axis)) is not None]
+    if read and any(_is_one_hot(call.z_q, axis) for axis in axes):
+        return None  # a choice, and the code is what is looked up for it
     return min(read, key=lambda found: len(found.outputs), default=None)
+
+
+def _is_one_hot(z_q: torch.Tensor | None, axis: int) -> bool:
+    return z_q is not None and z_q.shape[axis] > 1 and bool(((z_q != 0).sum(dim=axis) == 1).all())
 
 
 def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | None:
     """Return the module as a quantizer of the vectors along an axis, if it is one."""
     assert call.z_q is not None
     positions, others = ([n for i, n in enumerate(t.shape) if i != axis] for t in (call.z_e, call.z_q))
-    z_e, z_q = (rows(t, axis).flatten(0, 1).float().cpu() for t in (call.z_e, call.z_q))
+    z_e, z_q = (_some(t, axis) for t in (call.z_e, call.z_q))
     if positions != others or len(z_e) < FEWEST or not (z_e.isfinite().all() and z_q.isfinite().all()):
         return None
     # z_e + (z_q - z_e).detach() gives the code but for rounding
     z_q = (z_q / (step := z_q.abs().max().clamp_min(1e-12) * ROUNDING)).round() * step
-    outputs = torch.unique(z_q[:ENOUGH], dim=0)
-    given = len(torch.unique(z_e[:ENOUGH], dim=0))
-    codes = _codes(call, positions)
+    given, put_out = _different(z_e), _different(z_q)
+    codes = _codes(call, positions, len(z_q))
     levels = _levels(z_e, z_q)
     if codes is not None:
-        is_one = given > len(torch.unique(codes, dim=0)) and _follows(z_q[:ENOUGH], codes)
+        is_one = given > len(torch.unique(codes, dim=0)) and _follows(z_q, codes)
     else:
-        is_one = bool(levels) or (z_q.shape[1] > 1 and 2 <= len(outputs) <= given / FEW)
+        few = bool(levels) or (z_q.shape[1] > 1 and put_out <= given / FEW and bool(z_q.any()))
+        is_one = few and (put_out == 1 or _varies(rows(call.z_q, axis)))
     if not is_one:
         return None
+    outputs = torch.unique(z_q, dim=0)
     highest = int(codes.max()) if codes is not None else len(outputs) - 1
     radix = _radix(module)
     size = _size(module, highest, radix[1] if radix else levels)
-    return Quantizing(path=path, outputs=outputs, num_codes=size, radix=radix)
+    return Quantizing(path=path, outputs=outputs, num_codes=size, gives_codes=codes is not None, radix=radix)
+
+
+def _different(vectors: torch.Tensor) -> int:
+    """Return how many different rows [any, D] has, by their products with one random vector: much faster."""
+    along = torch.randn(vectors.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    shadow = (vectors.double() * along).sum(dim=1)  # equal rows have equal sums, which a matmul need not give
+    return len(torch.unique(shadow))
+
+
+def _some(tensor: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return the first vectors of [B, ..., D, ...], float32 [any, D]."""
+    length = max(tensor.shape[axis], 1)
+    most = min(ENOUGH, max(2 * FEWEST, MOST_NUMBERS // length))
+    samples = most * length * len(tensor) // max(tensor.numel(), 1) + 1
+    return rows(tensor[:samples], axis).flatten(0, 1)[:most].float().cpu()
+
+
+def _varies(z_q: torch.Tensor) -> bool:
+    """Whether [B, positions, D] differs among samples, unlike masks, and among positions, unlike pooling."""
+    among_samples = len(z_q) < 2 or bool((z_q != z_q[:1]).any())
+    return among_samples and (z_q.shape[1] < 2 or bool((z_q != z_q[:, :1]).any()))
 
 
 def _radix(module: nn.Module) -> Radix | None:
@@ -199,12 +261,12 @@ def _whole(module: nn.Module, name: str) -> tuple[int, ...] | None:
     return None
 
 
-def _codes(call: Call, positions: list[int]) -> torch.Tensor | None:
-    """Return the integers that may be codes, [vectors, heads]."""
+def _codes(call: Call, positions: list[int], vectors: int) -> torch.Tensor | None:
+    """Return the integers that may be codes of the first vectors, [vectors, heads]."""
     for integers in call.integers:
         found = by_position(integers, positions)
         if found is not None and int(found.min()) >= 0:
-            return found.flatten(0, 1)[:ENOUGH].cpu()
+            return found.flatten(0, 1)[:vectors].cpu()
     return None
 
 
@@ -220,10 +282,15 @@ def _levels(z_e: torch.Tensor, z_q: torch.Tensor) -> tuple[int, ...]:
     """Return how many values each channel of z_q takes; () where they are not a few of many."""
     if z_q.shape != z_e.shape or z_q.shape[1] > MOST_LEVELS:
         return ()
-    levels = [len(channel.unique()) for channel in z_q.T]
-    given = [len(channel.unique()) for channel in z_e.T]
-    few = all(n <= MOST_LEVELS and n * FEW <= m for n, m in zip(levels, given, strict=True))
-    return tuple(levels) if few and max(levels) > 1 else ()
+    levels: list[int] = []
+    once = 0  # what a sparse activation lets through
+    for channel, given in zip(z_q.T, z_e.T, strict=True):
+        counts = channel.unique(return_counts=True)[1]
+        if len(counts) > MOST_LEVELS or len(counts) * FEW > len(given.unique()):
+            return ()
+        levels.append(len(counts))
+        once += int((counts == 1).sum())
+    return tuple(levels) if max(levels) > 1 and once < sum(levels) / 2 else ()
 
 
 def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | None:
@@ -264,6 +331,7 @@ def _explicit(name: str, key: str, tensor: torch.Tensor, transposed: bool) -> Qu
         num_codes=shape[0],
         dim=shape[1],
         keys={"codebook": key},
+        place=Place(transposed=transposed),
         load_codebook=partial(_table, tensor, transposed),
     )
 
@@ -273,13 +341,13 @@ def _table(tensor: torch.Tensor, transposed: bool) -> Array:
     return np.ascontiguousarray(table.T if transposed else table)
 
 
-def _implicit(name: str, num_codes: int, dim: int) -> QuantizerView:
+def _implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:
     return QuantizerView(
         name=name,
         layout=IMPLICIT,
-        confidence=Confidence.MEDIUM,
+        confidence=Confidence.HIGH if found.gives_codes or found.radix else Confidence.LOW,
         num_codes=num_codes,
-        dim=dim,
+        dim=found.outputs.shape[1],
         keys={},
         load_codebook=_none_stored,
     )

@@ -37,7 +37,8 @@ class Losses:
 class Task(Protocol):
     """A plain class or module-level object that satisfies this needs no base class.
 
-    Optional: `optimizer(model) -> torch.optim.Optimizer`. A Task that serves no "stop" split has a
+    Optional: `optimizer(model) -> torch.optim.Optimizer`, and `shuffled(seed) -> Iterable[Batch]`, the
+    train batches of one epoch in a random order of that seed. A Task that serves no "stop" split has a
     tenth of "train" held back for early stopping; "val" is never used for it.
 
     Attributes:

@@ -14,6 +14,8 @@ ZERO_SHARE = 1e-6
 """A row under this share of the live median norm counts as zero."""
 OVERSIZE = 100.0
 """A row over this many times the live median norm is blown up."""
+COPY = 1e-3
+"""Rows nearer to each other than this share of the rows' spread are copies."""
 _DUST = 1e-9
 _PROJECTIONS = 8
 
@@ -76,21 +78,35 @@ def init_box_rows(rows: Rows) -> int:
     return int(np.sum((largest <= 1 / len(rows)) & (largest >= ZERO_SHARE / len(rows))))
 
 
+def faded_rows(rows: Rows) -> Mask:
+    """Return which of `rows` [K, D] are as near to zero as copies are to each other, bool [K].
+
+    An EMA lets codes that are never chosen fade to zero; there they look alike, and are no copies.
+    """
+    return np.asarray(row_norms(rows) <= COPY * spread(rows))
+
+
 def duplicate_rows(rows: Rows, tolerance: float, seed: int = 0) -> int:
-    """Return how many of `rows` [K, D] lie within `tolerance` of an earlier row.
+    """Return how many of `rows` [K, D] lie within `tolerance` of another one that is kept: see `copies`."""
+    return int(copies(rows, tolerance, seed).sum())
+
+
+def copies(rows: Rows, tolerance: float, seed: int = 0) -> Mask:
+    """Return which of `rows` [K, D] lie within `tolerance` of an earlier row, bool [K].
 
     Rows are sorted along a random direction, in which close rows stay close, so only neighbours in
     that order are compared: about K · (neighbours within the tolerance), never K². "Earlier" is in
-    that order; a row that is counted is not compared again.
+    that order; a row that is counted is not compared again. Of equal rows the first is kept.
     """
-    exact = np.unique(rows, axis=0)
-    count = len(rows) - len(exact)
+    exact, first = np.unique(rows, axis=0, return_index=True)
+    copied = np.ones(len(rows), dtype=bool)
+    copied[first] = False
     rng = np.random.default_rng(seed)
     axes = rng.standard_normal((rows.shape[1], _PROJECTIONS))
     axes /= np.linalg.norm(axes, axis=0)
     shadow = exact.astype(np.float64) @ axes
     order = np.argsort(shadow[:, 0])
-    exact, shadow = exact[order], shadow[order]
+    exact, shadow, first = exact[order], shadow[order], first[order]
     slack = tolerance + 1e-6 * float(np.abs(shadow).max(initial=0.0))  # float32 rows, rounded once
     step = 1
     while step < len(exact):
@@ -101,11 +117,12 @@ def duplicate_rows(rows: Rows, tolerance: float, seed: int = 0) -> int:
         gap = row_norms(exact[near + step] - exact[near])
         close = near[gap <= tolerance] + step
         if close.size:
-            count += len(close)
+            copied[first[close]] = True
             exact, shadow = np.delete(exact, close, axis=0), np.delete(shadow, close, axis=0)
+            first = np.delete(first, close)
         else:
             step += 1
-    return count
+    return copied
 
 
 def histogram_quantiles(counts: Floats | Ints, points: int = 33) -> tuple[float, ...]:

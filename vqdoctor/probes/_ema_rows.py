@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Mask, spread
-from vqdoctor.probes._rows import live_mask, never_written
+from vqdoctor.probes._rows import is_unit, live_mask, never_written
 
 AWAY = 0.1
 """A code stands elsewhere when it is farther from its sum over count than this share of the codes' spread."""
@@ -16,8 +16,8 @@ AWAY = 0.1
 def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
     """Return the sum over the count of every code, [K, D], under the layout's smoothing or none.
 
-    Of the two that one is taken which more codes agree with. None where the layout stores no sums, or
-    they were never written, or a value is not finite.
+    A cosine codebook keeps only the direction of that. Of these rules the one is taken which more codes
+    agree with. None where the layout stores no sums, or they were never written, or a value is not finite.
     """
     counts, sums = view.counts, view.sums
     if counts is None or sums is None or never_written(counts):
@@ -29,6 +29,9 @@ def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
     smoothed = (counts + epsilon) / (total + len(counts) * epsilon) * total
     tiny = np.finfo(np.float32).tiny
     rules = [sums / np.maximum(divisor, tiny)[:, None] for divisor in (smoothed, counts)]
+    norms, _, live = live_mask(view)
+    if is_unit(norms, live):
+        rules.append(sums / np.maximum(np.linalg.norm(sums, axis=1), tiny)[:, None])
     return min(rules, key=lambda rows: float(np.median(np.linalg.norm(rows - view.codebook, axis=1))))
 
 

@@ -41,6 +41,13 @@ def test_blown_up_rows_are_told_from_live_ones_by_their_counts(examine, ask):
     assert (found.oversized_rows, found.zero_rows, found.duplicate_rows) == (54, 0, 0)
 
 
+def test_faded_rows_are_no_copies(examine, ask):
+    codes = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    codes[:20] *= 1e-5
+    codes[50] = codes[51]
+    assert ask(codebook_geometry, examine({"vq.embedding.weight": codes})).duplicate_rows == 1
+
+
 def test_a_cosine_codebook(examine, ask):
     codes = torch.nn.functional.normalize(torch.randn(64, 8), dim=1)
     codes[3] = codes[9]
@@ -99,6 +106,16 @@ def test_non_finite_values_are_counted_where_they_are(tiny, examine, ask):
     assert layer.tensors == ("vq.embedding", "vq.ema_cluster_size")
     assert layer.sample_size == 32 * 6 + 32 + 32 * 6
     assert (rest.nan, rest.inf, rest.tensors) == (0, 1, ("decoder.0.weight",))
+
+
+@pytest.mark.parametrize("blank", [True, False])
+def test_what_holds_no_values_yet_is_not_counted(blank, examine, ask):
+    state = {
+        "vq._codebook.embed": torch.randn(1, 16, 4),
+        "vq._codebook.codebook_mean": torch.full((1, 1, 4), torch.nan),  # as torch.empty may leave it
+        "vq._codebook.codebook_mean_needs_init": torch.tensor(blank),
+    }
+    assert ask(non_finite, examine(state), layer=None).nan == (0 if blank else 4)
 
 
 def test_verify_looks_at_every_value(examine, ask):

@@ -78,7 +78,7 @@ class CodebookGeometry(Evidence):
         mean_norm: norm of the mean row.
         zero_rows: rows that are zero, or under 1e-6 of the median norm of the live rows.
         oversized_rows: rows whose norm is over 100 times the median of the live rows.
-        duplicate_rows: rows closer than 1e-3 of the codebook's spread to an earlier row.
+        duplicate_rows: rows closer than 1e-3 of the codebook's spread to an earlier row, and not to zero.
         effective_rank: exp of the entropy of the normalised squared singular values, at most min(K, D).
         init_box_rows: rows that still lie within ±1/K in every dimension.
         unit_rows: whether every live row has norm one (a cosine codebook).

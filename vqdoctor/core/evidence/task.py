@@ -46,6 +46,8 @@ class TaskMetrics(Evidence):
         mean_code_accuracy: with every code replaced by the mean code.
         chance_accuracy: share of the most frequent label.
         ece: expected calibration error, 15 uniform bins, L1.
+        ece_low: lower end of its 95 % interval.
+        ece_high: upper end of its 95 % interval.
         loss: the task loss with the quantizer.
         bypass_loss: with z_e in place of z_q; None, as is the accuracy, where z_e does not fit there.
         shuffled_loss: with the codes shuffled between positions.
@@ -60,6 +62,8 @@ class TaskMetrics(Evidence):
     mean_code_accuracy: float | None = None
     chance_accuracy: float | None = None
     ece: float | None = None
+    ece_low: float | None = None
+    ece_high: float | None = None
     loss: float
     bypass_loss: float | None
     shuffled_loss: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,6 +120,16 @@ class DumpContext:
         channels_last = np.moveaxis(array, axis, -1).reshape(-1, view.dim)
         rows: Rows = np.ascontiguousarray(channels_last, dtype=np.float32)
         return rows, None if flat else _samples(len(array), len(rows))
+
+    def asked_vectors(self) -> dict[str, Rows]:
+        """Return each layer's finite z_e [N, D]; layers without one are left out."""
+        found = {}
+        for view in self.views:
+            with contextlib.suppress(Missing):
+                rows, _ = self.raw_rows(view)
+                if np.isfinite(rows).all():
+                    found[view.name] = rows
+        return found
 
     def vectors(self, view: QuantizerView) -> Vectors:
         """Return the layer's z_e, assigned to its codes.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 from vqdoctor.core.discovery import pieces
-from vqdoctor.probes.file._context import FileContext
+from vqdoctor.probes.file._context import ESTIMATED_COUNTS, FileContext
+from vqdoctor.probes.file._optimizer import SavedOptimizer
 from vqdoctor.probes.probe import Probe
 
-__all__ = ["FileContext", "all_probes"]
+__all__ = ["ESTIMATED_COUNTS", "FileContext", "SavedOptimizer", "all_probes"]
 
 
 def all_probes() -> tuple[Probe[FileContext], ...]:

@@ -14,6 +14,9 @@ from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes.file._optimizer import SavedOptimizer, saved_optimizers
 from vqdoctor.probes.file._record import read_record
 
+ESTIMATED_COUNTS = "estimated_counts"
+"""Where a fix notes the keys of the EMA counts that it wrote without a training to count them."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileContext:
@@ -50,6 +53,15 @@ class FileContext:
         """d^t, the weight that the EMA's start values still have; None where d or t is not recorded."""
         decay, updates = self.record.decay, self.record.updates
         return None if decay is None or updates is None else float(decay**updates)
+
+    @cached_property
+    def estimated_counts(self) -> frozenset[str]:
+        """Keys of EMA counts that a fix of the file wrote, and that no training has counted since."""
+        notes = self.checkpoint.history
+        keys = notes[-1].get(ESTIMATED_COUNTS) if notes else None
+        return (
+            frozenset(key for key in keys if isinstance(key, str)) if isinstance(keys, list) else frozenset()
+        )
 
     @cached_property
     def _finite(self) -> dict[str, bool]:

@@ -9,18 +9,18 @@ import numpy as np
 from vqdoctor.core.evidence import CodebookGeometry, Evidence, Unavailable
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import (
+    COPY,
     OVERSIZE,
     ZERO_SHARE,
     duplicate_rows,
     effective_rank,
+    faded_rows,
     init_box_rows,
     spread,
 )
 from vqdoctor.probes._rows import is_unit, live_mask
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Probe
-
-_DUPLICATE = 1e-3
 
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
@@ -33,6 +33,7 @@ def _geometry(context: FileContext, view: QuantizerView) -> CodebookGeometry:
     rows = view.codebook
     norms, median, live = live_mask(view)
     alive = rows[live]
+    standing = alive[~faded_rows(alive)]
     stored = context.checkpoint.tensors.get(view.keys.get("codebook", ""))
     return CodebookGeometry(
         layer=view.name,
@@ -47,7 +48,7 @@ def _geometry(context: FileContext, view: QuantizerView) -> CodebookGeometry:
         mean_norm=float(np.linalg.norm(rows.mean(axis=0, dtype=np.float64))),
         zero_rows=int(np.sum((norms == 0) | (norms < ZERO_SHARE * median))),
         oversized_rows=int(np.sum(norms > OVERSIZE * median)) if median > 0 else 0,
-        duplicate_rows=duplicate_rows(alive, _DUPLICATE * spread(alive), context.seed) if live.any() else 0,
+        duplicate_rows=duplicate_rows(standing, COPY * spread(alive), context.seed) if len(standing) else 0,
         effective_rank=effective_rank(alive) if live.any() else 0.0,
         init_box_rows=init_box_rows(rows),
         unit_rows=is_unit(norms, live),

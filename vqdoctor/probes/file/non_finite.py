@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,18 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
     for view in context.views:
         yield _count(_vq_arrays(view), layer=view.name, sampled=False)
     vq_keys = {key for view in context.views for key in view.keys.values()}
-    rest = {key: tensor for key, tensor in context.checkpoint.tensors.items() if key not in vq_keys}
+    tensors = context.checkpoint.tensors
+    rest = {key: t for key, t in tensors.items() if key not in vq_keys and not _is_blank(key, tensors)}
     yield _count(_values(rest.values(), context.verify), layer=None, sampled=not context.verify)
+
+
+def _is_blank(key: str, tensors: Mapping[str, LazyTensor]) -> bool:
+    """Whether a tensor holds no values yet, as a flag beside it says: it was made with `torch.empty`.
+
+    So vector-quantize-pytorch makes the statistics of its affine codes, until the first training step.
+    """
+    flag = tensors.get(f"{key}_needs_init")
+    return flag is not None and flag.dtype == "bool" and flag.shape == () and bool(flag.read())
 
 
 def _count(parts: Iterable[tuple[str, NDArray[Any]]], layer: str | None, sampled: bool) -> NonFinite:

@@ -37,6 +37,8 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
             yield view
             continue
         try:
+            if view.keys.get("counts") in context.estimated_counts:
+                raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
             yield _usage(context, view, _votes(view, context.start_weight))
         except _Unknown as reason:
             yield context.gap(Usage.kind, view, str(reason), _HINT)

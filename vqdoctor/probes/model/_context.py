@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.live.device import moved
 from vqdoctor.live.discover import Discovered, Radix, discover, quantizing
-from vqdoctor.live.locate import candidates
+from vqdoctor.live.locate import candidates, tensors_of
 from vqdoctor.live.task import Batch, Losses, Split, Task
 from vqdoctor.live.untouched import seed_all, unwrapped, unwrapped_name, working_copy
 from vqdoctor.live.watch import Call, Watch, watch
@@ -153,8 +154,21 @@ class ModelContext:
         if not self._train_batches:
             return Discovered()
         batch, known = self._train_batches[0], [place.path for place in self.located.values()]
+        lost = [self.codebook_names[v.name] for v in self.views if v.name not in self.located]
+        known += [owner for key in lost if (owner := key.rpartition(".")[0])]
         seed_all(self.seed)
-        return discover(self.copy(training=False), lambda model: self.task.losses(model, batch), known)
+        found = discover(self.copy(training=False), lambda model: self.task.losses(model, batch), known)
+        taken = set(self.codebook_names.values())
+        fresh = [view for view in found.explicit if view.keys["codebook"] not in taken]
+        return replace(found, explicit=tuple(fresh))
+
+    def also(self, found: Discovered) -> ModelContext:
+        """Return the context of these layers and of the discovered ones that have a codebook."""
+        return replace(
+            self,
+            views=(*self.views, *found.explicit),
+            codebook_names={**self.codebook_names, **found.codebook_names},
+        )
 
     def others(self, found: Discovered) -> ModelContext:
         """Return the context of the discovered layers that have no codebook."""
@@ -277,11 +291,13 @@ class ModelContext:
             going = False  # a task may serve its batches once only
             for batch in self.task.batches("train"):
                 going = True
-                yield _to(batch, self.device)
+                yield moved(batch, self.device)
 
     @cached_property
     def _train_batches(self) -> list[Batch]:
-        return [_to(b, self.device) for b in itertools.islice(self.task.batches("train"), self.train_batches)]
+        return [
+            moved(b, self.device) for b in itertools.islice(self.task.batches("train"), self.train_batches)
+        ]
 
     def _step(self, model: torch.nn.Module, layers: Mapping[str, str], batch: Batch) -> dict[str, Step]:
         entered: dict[str, torch.Tensor] = {}
@@ -372,8 +388,8 @@ class ModelContext:
         seed_all(self.seed)  # a Gumbel layer may draw in eval mode too
         with torch.no_grad():
             for batch in self._batches(split):
-                watched, losses = self._watched(model, paths, _to(batch, self.device), changes=changes)
-                scores.append(_scored(losses))
+                watched, losses = self._watched(model, paths, moved(batch, self.device), changes=changes)
+                scores.append(_scored(losses, batch))
                 if change is None:
                     samples = scores[-1].samples if scores[-1].labels is not None else None
                     self._read(watched, samples, parts, bare)
@@ -445,10 +461,11 @@ def gradient(of: torch.Tensor | None, at: torch.Tensor, cotangent: torch.Tensor 
     return torch.autograd.grad(of, at, cotangent, retain_graph=True, allow_unused=True)[0]
 
 
-def _scored(losses: Losses) -> Scored:
+def _scored(losses: Losses, batch: Batch) -> Scored:
     logits, labels = losses.logits, losses.labels
+    first = next((t for t in (labels, logits, *tensors_of(batch)) if t is not None and t.ndim), None)
     return Scored(
-        samples=len(labels) if labels is not None else len(logits) if logits is not None else 1,
+        samples=1 if first is None else len(first),
         loss=float(losses.task),
         logits=None if logits is None else logits.float().cpu().numpy(),
         labels=None if labels is None else labels.long().cpu().numpy(),
@@ -465,16 +482,3 @@ def _join_scored(parts: list[Scored]) -> Scored:
         logits=np.concatenate(logits) if len(logits) == len(parts) else None,
         labels=np.concatenate(labels) if len(labels) == len(parts) else None,
     )
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    """Move a batch's tensors; what is no tensor, tuple, list or dict stays the Task's own affair."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_to(item, device) for item in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(_to(item, device) for item in batch)
-    if type(batch) is dict:
-        return {key: _to(item, device) for key, item in batch.items()}
-    return batch

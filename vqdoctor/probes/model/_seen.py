@@ -92,17 +92,24 @@ class Reader:
         """Return the call's codes, [B, positions · heads]; None where its output does not tell them."""
         if self.view.num_codes > MOST_CODES:
             return None
+        given = self.given(call)
+        if given is not None:
+            return given.cpu().numpy()
+        if call.z_q is None:
+            return None
+        z_q = rows(call.z_q, self.axis(call))
+        return self._from_output(z_q) if "codebook" in self.view.keys else self._numbered(z_q)
+
+    def given(self, call: Call) -> torch.Tensor | None:
+        """Return the codes that the layer itself gave, int64 [B, positions · heads]; None if it gave none."""
         axis = self.axis(call)
         positions = [size for i, size in enumerate(call.z_e.shape) if i != axis]
         for integers in call.integers:
             found = by_position(integers, positions)
             if found is not None and self._are_codes(found):
                 chosen = found if self.head is None else found[..., self.head : self.head + 1]
-                return chosen.flatten(1).long().cpu().numpy()
-        if call.z_q is None:
-            return None
-        z_q = rows(call.z_q, axis)
-        return self._from_output(z_q) if "codebook" in self.view.keys else self._numbered(z_q)
+                return chosen.flatten(1).long()
+        return None
 
     def _numbered(self, z_q: torch.Tensor) -> Codes | None:
         """Return the outputs of a layer without a codebook by number, in the order in which they came."""
@@ -153,7 +160,7 @@ class Reader:
             z = z[self.head]
         axis = self.axis(call) if z is call.z_e else z.ndim - 1
         if z.shape[axis] == dim:
-            return rows(z, axis).float().cpu().numpy().reshape(-1, dim)
+            return rows(z, axis).detach().float().cpu().numpy().reshape(-1, dim)
         parts = None if self.head is None else self._parts(rows(z, axis))
         return None if parts is None else parts.reshape(-1, dim)
 

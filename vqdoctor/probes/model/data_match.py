@@ -43,6 +43,25 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     yield from by_layer(context, DataMatch, measured, WHY_NOT)
 
 
+def asked_vectors(context: ModelContext) -> dict[str, Vectors]:
+    """Return the vectors [N, D] that each codebook is asked for: those of the train split, else of all.
+
+    Layers are left out whose vectors are not seen, or that compare them with something else than the stored
+    codes.
+    """
+    found = {}
+    for view in context.views:
+        by_split = {split: layers[view.name] for split, layers in context.seen.items() if view.name in layers}
+        seen = [by_split["train"]] if "train" in by_split else list(by_split.values())
+        reader, vectors = context.readers[view.name], _vectors(seen, view.dim)
+        if vectors is None or not reader.has_codebook:
+            continue
+        nearest_codes = nearest(reader.as_compared(vectors), reader.as_compared(view.codebook)).indices
+        if not _transformed(seen, nearest_codes):
+            found[view.name] = vectors
+    return found
+
+
 def _vectors(seen: list[Seen], dim: int) -> Vectors | None:
     """Return the finite vectors that the codebook is asked for; None where they are not seen."""
     parts = [s.z_e.reshape(-1, s.z_e.shape[-1]) if s.looked_up is None else s.looked_up for s in seen]

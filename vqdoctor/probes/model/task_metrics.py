@@ -10,7 +10,13 @@ from vqdoctor.core.evidence import Evidence, TaskMetrics, Unavailable
 from vqdoctor.live.task import Split
 from vqdoctor.live.vectors import rows, unrows
 from vqdoctor.live.watch import Call
-from vqdoctor.metrics.calibration import accuracy, chance_accuracy, expected_calibration_error, softmax
+from vqdoctor.metrics.calibration import (
+    accuracy,
+    calibration_interval,
+    chance_accuracy,
+    expected_calibration_error,
+    softmax,
+)
 from vqdoctor.probes.model._context import Change, ModelContext, Scored
 from vqdoctor.probes.probe import Probe
 
@@ -31,6 +37,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     fits = all(layer.z_e.shape[-1] == len(layer.z_q_mean) for layer in seen.values())
     bypass = context.score(SPLIT, changes["bypass"]) if fits else None
     shuffled, mean_code = (context.score(SPLIT, changes[how]) for how in ("shuffled", "mean_code"))
+    ece, (ece_low, ece_high) = _ece(base), _ece_interval(base, context.seed)
     yield TaskMetrics(
         source="batch",
         sample_size=base.samples,
@@ -40,7 +47,9 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         shuffled_accuracy=_accuracy(shuffled),
         mean_code_accuracy=_accuracy(mean_code),
         chance_accuracy=None if base.labels is None else chance_accuracy(base.labels),
-        ece=_ece(base),
+        ece=ece,
+        ece_low=ece_low,
+        ece_high=ece_high,
         loss=base.loss,
         bypass_loss=bypass.loss if bypass else None,
         shuffled_loss=shuffled.loss,
@@ -75,6 +84,12 @@ def _ece(scored: Scored) -> float | None:
     if scored.logits is None or scored.labels is None:
         return None
     return expected_calibration_error(softmax(scored.logits), scored.labels)
+
+
+def _ece_interval(scored: Scored, seed: int) -> tuple[float | None, float | None]:
+    if scored.logits is None or scored.labels is None:
+        return None, None
+    return calibration_interval(softmax(scored.logits), scored.labels, seed)
 
 
 PROBE = Probe(kinds=(TaskMetrics,), measure=measure)

@@ -1,0 +1,103 @@
+"""Fault × implementation: what comes first in the report, from the bare file and with the user's task.
+
+`make accept` prints the table. Trainings are kept in pytest's cache, so that only what changed is trained
+again. The implementation `HELD_OUT` and the data set of the same name in `ward.data` took no part in any
+decision about limits, rules and ranking; their figures stand apart.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from ward import data
+from ward.faults import FAULTS, HELD_OUT, Fault, cells
+from ward.healthy import healthy
+from ward.table import Patient, Row, examined
+
+pytestmark = pytest.mark.accept
+
+SEEDS = (0, 1)
+LIVE, BARE = 0.95, 0.8
+"""Least share of the patients whose first finding is their fault; bare, of those that a file can tell."""
+
+
+@pytest.fixture(scope="module")
+def folder(request: pytest.FixtureRequest) -> Path:
+    cache = request.config.cache
+    assert cache is not None
+    return Path(cache.mkdir("ward"))
+
+
+def _patient(fault: Fault, implementation: str, seed: int, name: str | None = None) -> Patient:
+    return Patient(
+        setup=fault.setup(implementation, seed, name),
+        name=fault.name,
+        code=fault.code,
+        told_by_file=fault.told_by_file(implementation),
+    )
+
+
+def _well(held_out: bool) -> Iterator[Patient]:
+    for setup in healthy(held_out=held_out):
+        yield Patient(setup=setup, name="healthy", code=None, told_by_file=True)
+
+
+def _shown(patients: Iterable[Patient], folder: Path, capsys: pytest.CaptureFixture[str]) -> list[Row]:
+    rows = []
+    with capsys.disabled():
+        print()
+        for row in examined(patients, folder):
+            rows.append(row)
+            print(row.line(), flush=True)
+    return rows
+
+
+def _shares(rows: list[Row]) -> tuple[float, float, str]:
+    """Return the shares of right first findings, live and bare, and what to print of them."""
+    told = [row for row in rows if row.patient.told_by_file]
+    live, bare = sum(row.right_live for row in rows), sum(row.right_bare for row in told)
+    text = f"right first finding: live {live} of {len(rows)}, bare {bare} of {len(told)} that a file can tell"
+    return live / len(rows), bare / len(told), text
+
+
+def test_the_first_finding_is_the_fault(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    patients = [_patient(*cell, seed) for cell in cells(held_out=False) for seed in SEEDS]
+    on = defaultdict(set)
+    for patient in patients:
+        on[patient.name].add(patient.setup.implementation)
+    assert sum(len(implementations) >= 4 for implementations in on.values()) >= 15
+    live, bare, text = _shares(_shown(patients, folder, capsys))
+    with capsys.disabled():
+        print(text)
+    assert live >= LIVE
+    assert bare >= BARE
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_nothing_is_wrong_with_the_healthy(
+    held_out: bool, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = _shown(_well(held_out), folder, capsys)
+    assert {row.live_exit for row in rows} == {0}
+    # a file without EMA counts says nothing of its usage: 3, too little evidence, and nothing found
+    assert {row.bare_exit for row in rows if row.bare} <= {0}
+    assert {row.bare_exit for row in rows} <= {0, 3}
+
+
+def test_held_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    patients = [_patient(*cell, seed) for cell in cells(held_out=True) for seed in SEEDS]
+    unlabelled = [fault for fault in FAULTS if not fault.labelled]
+    patients += [
+        _patient(fault, implementation, 2, data.HELD_OUT)
+        for fault in unlabelled
+        for implementation in fault.implementations()
+        if implementation != HELD_OUT
+    ]
+    live, bare, text = _shares(_shown(patients, folder, capsys))
+    with capsys.disabled():
+        print(f"held out ({HELD_OUT}, {data.HELD_OUT}): {text}")
+    assert live >= LIVE
+    assert bare >= BARE

@@ -1,0 +1,1 @@
+"""Seeded faults: small models with other people's quantizers, each with one switch from health."""
