@@ -67,7 +67,7 @@ def test_the_nearest_pyproject_is_taken_and_it_alone(tmp_path: Path) -> None:
             "[tool.vqdoctor]\nfail_on = 'error'\n",
             "tool.vqdoctor.fail_on: no such setting: did you mean fail-on?",
         ),
-        ("[tool.vqdoctor]\nxyz = 1\n", "known: codebook-key, device, fail-on, format, histogram, ignore"),
+        ("[tool.vqdoctor]\nxyz = 1\n", "device, fail-on, format, gate, histogram, ignore"),
         ("[tool.vqdoctor]\nseed = -1\n", "-1 is no seed"),
         ("[tool.vqdoctor]\nseed = true\n", "True is no seed"),
         ("[tool.vqdoctor]\nverify = 1\n", "neither true nor false"),

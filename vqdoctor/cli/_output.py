@@ -5,20 +5,31 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
-import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Self, TextIO
 
+from vqdoctor.checks import all_checks
+from vqdoctor.core.config import suggestion
 from vqdoctor.core.errors import UserError
-from vqdoctor.render import RenderOptions, printable
+from vqdoctor.core.files import beside
+from vqdoctor.core.levels import Severity
+from vqdoctor.core.report import Report
+from vqdoctor.render import Renderer, RenderOptions, format_names, printable, renderer_of
+
+SUMMARY_LIMIT = 1_000_000
+"""Bytes of a job summary that are written; GitHub drops a summary of more than 1 MiB whole."""
+
+WORKSPACES = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR", "WORKSPACE")
+"""Environment variables in which GitHub, GitLab and Jenkins name the folder of the repository."""
 
 
 def terminal_options() -> RenderOptions:
     """Return what standard output can show: width and colour on a terminal, 80 plain columns elsewhere."""
-    terminal = _is_terminal(sys.stdout)
+    terminal = is_terminal(sys.stdout)
     return RenderOptions(
         width=shutil.get_terminal_size((80, 24)).columns if terminal else 80,
         color=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
@@ -26,7 +37,81 @@ def terminal_options() -> RenderOptions:
     )
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where the reports of a run go: one format to standard output, others to files.
+
+    Attributes:
+        renderer: the format of standard output.
+        targets: files to save, and the format of each.
+    """
+
+    renderer: Renderer
+    targets: Mapping[Path, Renderer]
+
+    @classmethod
+    def of(cls, format: str, saves: Sequence[str], inputs: tuple[Path, ...]) -> Self:
+        """Return where to write, once all of it is known to be possible.
+
+        Args:
+            format: name of the format of standard output.
+            saves: FORMAT=FILE as typed, each.
+            inputs: files that must not be written over.
+
+        Raises:
+            UserError: if a format is unknown, or a file cannot be written.
+        """
+        targets: dict[Path, Renderer] = {}
+        renderer = _renderer(format)
+        for text in saves:
+            name, equals, file = text.partition("=")
+            if not (equals and file):
+                raise UserError(f"--save {text}: not of the form FORMAT=FILE", "such as json=report.json")
+            saver, target = _renderer(name), Path(file)
+            check_target(target, inputs)
+            if any(target.resolve() == other.resolve() for other in targets):
+                raise UserError(f"--save {text}: two reports for one file", "save under two names")
+            targets[target] = saver
+        return cls(renderer=renderer, targets=targets)
+
+    def publish(self, reports: Sequence[Report], bar: Severity | None) -> None:
+        """Write the reports of one run everywhere; `bar` is the severity from which a finding fails it.
+
+        Raises:
+            UserError: if something cannot be written.
+        """
+        folder, root = _place()
+        docs = {check.code: check.doc for check in all_checks()}
+        saved = RenderOptions(bar=bar, folder=folder, root=root, docs=docs)
+        shown = replace(terminal_options(), bar=bar, folder=folder, root=root, docs=docs)
+        write(self.renderer.render_all(reports, shown))
+        for target, saver in self.targets.items():
+            save(saver.render_all(reports, saved), target)
+        if self.renderer.summary:
+            variable, format = self.renderer.summary
+            file = os.environ.get(variable)
+            if file:
+                append(_renderer(format).render_all(reports, saved), Path(file), SUMMARY_LIMIT)
+
+
+def _renderer(name: str) -> Renderer:
+    known = format_names()
+    if name not in known:
+        raise UserError(f"there is no format {name!r}", suggestion(name, known))
+    return renderer_of(name)
+
+
+def _place() -> tuple[str, str]:
+    """Return the folder that this runs in and the root of its repository; both "" where there is none."""
+    here = Path.cwd()
+    named = [Path(os.environ[name]) for name in WORKSPACES if os.environ.get(name)]
+    checkouts = (folder for folder in (here, *here.parents) if (folder / ".git").exists())
+    root = next((folder for folder in (*named, *checkouts) if here.is_relative_to(folder)), None)
+    return ("", "") if root is None else (str(here), str(root))
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody watches the stream."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
@@ -82,7 +167,7 @@ def complain(message: str) -> None:
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str], None] | None]:
     """Give a function that shows what is being done: on standard error, and only on a terminal."""
-    if not _is_terminal(sys.stderr):
+    if not is_terminal(sys.stderr):
         yield None
         return
     from rich.console import Console
@@ -125,12 +210,28 @@ def save(text: str, path: Path) -> None:
         UserError: if it cannot be written.
     """
     target = path.resolve()  # through a link, so that the link survives
-    temporary = target.with_name(f".vqdoctor-{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        temporary.replace(target)
+        with beside(target) as temporary:
+            with temporary.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            temporary.replace(target)
     except OSError as error:
         raise UserError(f"--save {path}: {error.strerror or error}", "save elsewhere") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def append(text: str, path: Path, limit: int) -> None:
+    """Append to a file that may grow to `limit` bytes; what does not fit is cut off at a line, and told.
+
+    Nobody asked for this file by name, so a failure is told and changes nothing else.
+    """
+    data, more = text.encode(), b"\nCut off here: no more fits into this summary.\n"
+    try:
+        with path.open("ab") as file:
+            room = limit - file.tell()
+            if len(data) > room:
+                data = data[: max(0, room - len(more))]
+                data = data[: data.rfind(b"\n") + 1]
+                data += more if data else b""
+            file.write(data)
+    except OSError as error:
+        complain(f"warning: the summary {path} was not written: {error.strerror or error}")

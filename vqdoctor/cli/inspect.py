@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import sys
 from pathlib import Path
@@ -10,11 +9,9 @@ from typing import Annotated
 
 import typer
 
-from vqdoctor.cli import _codes
-from vqdoctor.cli._output import check_target, progress, save, terminal_options, write
-from vqdoctor.core.config import configure, parse_limits, suggestion
-from vqdoctor.core.errors import UserError
-from vqdoctor.render import Renderer, RenderOptions, all_renderers
+from vqdoctor.cli import _codes, _options
+from vqdoctor.cli._output import Output, progress
+from vqdoctor.core.config import configure, parse_limits
 
 
 def inspect(
@@ -28,23 +25,9 @@ def inspect(
             help="A batch (.npz .npy .pt .safetensors) with x (and y), or with z_e and/or indices.",
         ),
     ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.py:NAME|PKG:NAME", help="Your Task: model, data and losses in your own code."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.py:NAME|PKG:NAME|hf",
-            help="What builds your model, for --data with x; hf: transformers or diffusers, by config.json.",
-        ),
-    ] = None,
-    model_arg: Annotated[
-        list[str] | None,
-        typer.Option(metavar="K=V", help="An argument for it, such as dim=64; may be given several times."),
-    ] = None,
+    task: _options.Task = None,
+    model: _options.Model = None,
+    model_arg: _options.ModelArg = None,
     vq_loss: Annotated[
         str | None, typer.Option(metavar="KEY", help="The model's output that is the VQ loss.")
     ] = None,
@@ -69,55 +52,18 @@ def inspect(
             metavar="N", min=0, help="Training steps to take on a copy, for a look at the dynamics."
         ),
     ] = 0,
-    layer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Examine only the VQ layer of this name.")
-    ] = None,
-    codebook_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Take the tensor under this key as the codebook.")
-    ] = None,
-    layout: Annotated[
-        str | None, typer.Option(metavar="kd|dk", help="How that codebook lies: [K, D] or [D, K].")
-    ] = None,
-    verify: Annotated[
-        bool | None, typer.Option("--verify/--no-verify", help="Read and check every byte of the checkpoint.")
-    ] = None,
-    select: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CODES", help="Run only these checks: VQ101,VQ5 (beginnings allowed)."),
-    ] = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option(metavar="CODES", help="Leave out these checks, likewise.")
-    ] = None,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CODE.NAME=VALUE", help="Change a limit; `vqdoctor explain CODE` lists them."),
-    ] = None,
-    fail_on: Annotated[
-        str | None,
-        typer.Option(metavar="error|warning|never", help="Exit 1 from which severity on.  [default: error]"),
-    ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="FORMAT",
-            help="Format of standard output: rich, json or markdown.  [default: rich]",
-            autocompletion=lambda: list(all_renderers()),
-        ),
-    ] = None,
-    save_as: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--save", metavar="FORMAT=FILE", help="Also save the report; may be given several times."
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Seed of all that is drawn.  [default: 0]")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="auto|cpu|cuda|mps", help="Where a model is run.  [default: auto]")
-    ] = None,
+    layer: _options.Layer = None,
+    codebook_key: _options.CodebookKey = None,
+    layout: _options.Layout = None,
+    verify: _options.Verify = None,
+    select: _options.Select = None,
+    ignore: _options.Ignore = None,
+    limit: _options.Limit = None,
+    fail_on: _options.FailOn = None,
+    format: _options.Format = None,
+    save_as: _options.Save = None,
+    seed: _options.Seed = None,
+    device: _options.Device = None,
     histogram: Annotated[
         bool | None,
         typer.Option("--histogram/--no-histogram", help="Put the usage of every code into the report."),
@@ -145,15 +91,14 @@ def inspect(
         },
     )
     _codes.require_known(config.limits, (*config.select, *config.ignore))
-    renderer = _renderer(config.format)
-    targets = _targets(save_as or [], (checkpoint, *([data] if data else [])))
+    output = Output.of(config.format, save_as or [], (checkpoint, *([data] if data else [])))
 
     from vqdoctor.engine import Brought, Settings, examine, exit_code
 
     brought = Brought(
         task=task,
         model=model,
-        model_args=dict(map(_model_arg, model_arg or ())),
+        model_args=dict(map(_options.model_arg, model_arg or ())),
         vq_loss=vq_loss,
         task_loss=task_loss,
         trained_vq_weight=trained_vq_weight,
@@ -175,40 +120,5 @@ def inspect(
     # What the user's code prints must not get into a report that a script reads.
     with progress() as say, contextlib.redirect_stdout(sys.stderr):
         report = examine(checkpoint, data=data, brought=brought, settings=settings, progress=say)
-    write(renderer.render(report, terminal_options()))
-    for target, saver in targets.items():
-        save(saver.render(report, RenderOptions()), target)
+    output.publish([report], config.bar)
     raise typer.Exit(exit_code(report, config.bar))
-
-
-def _renderer(name: str) -> Renderer:
-    known = all_renderers()
-    if name not in known:
-        raise UserError(f"there is no format {name!r}", suggestion(name, known))
-    return known[name]
-
-
-def _model_arg(text: str) -> tuple[str, object]:
-    """Return name and value; a value that is no Python literal is a string."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise UserError(f"--model-arg {text}: not of the form K=V", "such as dim=64 or shape=(1, 28, 28)")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return name, value
-
-
-def _targets(saves: list[str], inputs: tuple[Path, ...]) -> dict[Path, Renderer]:
-    """Return where to save in which format, once all of it is known to be possible."""
-    targets: dict[Path, Renderer] = {}
-    for text in saves:
-        name, equals, file = text.partition("=")
-        if not (equals and file):
-            raise UserError(f"--save {text}: not of the form FORMAT=FILE", "such as json=report.json")
-        renderer, target = _renderer(name), Path(file)
-        check_target(target, inputs)
-        if any(target.resolve() == other.resolve() for other in targets):
-            raise UserError(f"--save {text}: two reports for one file", "save under two names")
-        targets[target] = renderer
-    return targets

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from vqdoctor import __version__
-from vqdoctor.cli import checks, explain, inspect
+from vqdoctor.cli import checks, explain, fix, gate, inspect
 from vqdoctor.cli._output import complain, flush, write
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.exit_codes import ExitCode
@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (inspect, explain, checks):
+for command in (inspect, fix, gate, explain, checks):
     app.command()(getattr(command, command.__name__.rpartition(".")[2]))
 
 

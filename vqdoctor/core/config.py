@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from vqdoctor.core.assertion import GateRules, GateTable, parse_gate
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.errors import suggestion as suggestion
 from vqdoctor.core.levels import Severity
 
 Limits = Mapping[str, Mapping[str, float]]
@@ -32,8 +33,10 @@ class Config:
         layout: "kd" or "dk", how that tensor lies; None is a guess.
         histogram: whether the report carries the usage of every code.
         device: "auto", "cpu", "cuda" or "mps".
+        checkpoint: what `fix` mends where the command line names nothing, from the folder of pyproject.toml.
         fail_on: "error", "warning" or "never".
         format: name of the format of standard output.
+        gate: what a gate asserts.
     """
 
     select: tuple[str, ...] = ()
@@ -46,8 +49,10 @@ class Config:
     layout: Literal["kd", "dk"] | None = None
     histogram: bool = False
     device: str = "auto"
+    checkpoint: str | None = None
     fail_on: str = "error"
     format: str = "rich"
+    gate: GateRules = field(default_factory=GateRules)
 
     @property
     def bar(self) -> Severity | None:
@@ -55,12 +60,15 @@ class Config:
         return None if self.fail_on == "never" else Severity.parse(self.fail_on)
 
 
-def configure(start: Path, flags: Mapping[str, object]) -> Config:
+def configure(
+    start: Path, flags: Mapping[str, object], gate_flags: Mapping[str, object] | None = None
+) -> Config:
     """Return the settings for a run in the folder `start`.
 
     Args:
         start: where the search for pyproject.toml begins, upwards.
         flags: settings by name as the flags are written ("fail-on"); None is a flag not given.
+        gate_flags: settings of the table `gate` likewise ("min-perplexity").
 
     Raises:
         UserError: if a name is unknown or a value cannot be; the message says where and what can be.
@@ -71,6 +79,8 @@ def configure(start: Path, flags: Mapping[str, object]) -> Config:
     values = {**told, **_parse_all(given, "--")}
     # A flag moves its own limit and leaves those that the file moved.
     values["limits"] = _merge(told.get("limits", {}), values.get("limits", {}))
+    asserted = {name: value for name, value in (gate_flags or {}).items() if value is not None}
+    values["gate"] = told.get("gate", GateTable()).under(parse_gate(asserted, "--")).rules()
     return Config(**{name.replace("-", "_"): value for name, value in values.items()})
 
 
@@ -125,13 +135,6 @@ def parse_limits(texts: Iterable[str]) -> dict[str, dict[str, float]]:
     return merged
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return a hint for an unknown word: the known one that looks like it, and all that are known."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(names)}"
-
-
 def _merge(below: Limits, above: Limits) -> dict[str, dict[str, float]]:
     return {code: {**below.get(code, {}), **above.get(code, {})} for code in (*below, *above)}
 
@@ -167,6 +170,12 @@ def _limits(where: str, value: object) -> dict[str, dict[str, float]]:
         checked = {str(k): _finite(f"{where}.{code}.{k}", v) for k, v in inner.items()}
         limits = _merge(limits, {code.upper(): checked})
     return limits
+
+
+def _gate(where: str, value: object) -> GateTable:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: no table", "write [tool.vqdoctor.gate] on a line of its own")
+    return parse_gate(value, f"{where}.")
 
 
 def _finite(where: str, value: object) -> float:
@@ -210,7 +219,9 @@ PARSERS: Mapping[str, Callable[[str, object], Any]] = {
     "layout": partial(_choice, of=("kd", "dk")),
     "histogram": _flag,
     "device": partial(_choice, of=("auto", "cpu", "cuda", "mps")),
+    "checkpoint": _text,
     "fail-on": partial(_choice, of=("error", "warning", "never")),
     "format": _text,
+    "gate": _gate,
 }
 """Every setting, under the name of its flag, with the function that checks its value."""

@@ -36,6 +36,7 @@ class Problem:
         confidence: how sure it is.
         measurements: the numbers behind it, the decisive one first.
         decide_with: a flag that would turn a guess into a certainty ("--data batch.npz"); "" if sure.
+        remedies: those of the check's remedies that fit this problem; () is all of them.
     """
 
     message: str
@@ -43,6 +44,7 @@ class Problem:
     confidence: Confidence = Confidence.HIGH
     measurements: tuple[Measurement, ...] = ()
     decide_with: str = ""
+    remedies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

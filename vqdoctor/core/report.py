@@ -10,6 +10,8 @@ from typing import Any, Literal, Self, TypeVar
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import SOURCES, Evidence, TaskMetrics, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Outcome
+from vqdoctor.core.gate import Gate
+from vqdoctor.core.retraining import Retraining
 
 SCHEMA = 1
 Verdict = Literal["collapsed", "at-risk", "inconclusive", "healthy"]
@@ -80,18 +82,54 @@ class PlanStep:
     code: str = ""
 
 
+DRY_RUN = "nothing was written: a dry run"
+"""The note of a report whose repairs were only tried in memory."""
 RepairStatus = Literal["applied", "no-effect", "reverted", "skipped"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a repair writes into one tensor of the file.
+
+    Attributes:
+        key: raw key of the tensor.
+        what: what is written, in a few words ("865 of 1,024 codes").
+        before: figures of the tensor before, by name ("largest").
+        after: the same figures after.
+    """
+
+    key: str
+    what: str
+    before: Mapping[str, float] = field(default_factory=dict)
+    after: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Repair:
-    """What became of one remedy: its status and the figures before and after."""
+    """What became of one remedy: its status and the figures before and after.
+
+    Attributes:
+        remedy: its name.
+        status: applied, no-effect, reverted or skipped.
+        reason: why it was not applied, or what is to be known of it; "" where there is nothing to say.
+        before: figures before, by name ("dead", "perplexity").
+        after: the same figures after; one that is missing was not measured.
+        layer: the VQ layer; None for the whole model.
+        changes: what it writes, tensor by tensor.
+    """
 
     remedy: str
     status: RepairStatus
     reason: str = ""
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
+    layer: str | None = None
+    changes: tuple[Change, ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the repair that a report's JSON holds."""
+        return cls(**{**data, "changes": tuple(Change(**c) for c in data.get("changes", ()))})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +149,8 @@ class Report:
         candidates: tensors near to a codebook, where no layer was recognised.
         notes: remarks of the reader, one line each.
         repairs: what a fix did; empty for an inspection.
+        gate: what a gate decided; None where none was asked.
+        retraining: what a retraining did; None where there was none.
     """
 
     version: str
@@ -125,6 +165,8 @@ class Report:
     candidates: tuple[Candidate, ...] = ()
     notes: tuple[str, ...] = ()
     repairs: tuple[Repair, ...] = ()
+    gate: Gate | None = None
+    retraining: Retraining | None = None
 
     def find(self, kind: type[E], layer: str | None = None) -> E | None:
         """Return the evidence of that kind on that layer, from its best source; None if there is none."""
@@ -165,6 +207,8 @@ class Report:
             "notes": list(self.notes),
             "repairs": [asdict(r) for r in self.repairs],
             "verdict": self.verdict,
+            "gate": self.gate.to_dict() if self.gate else None,
+            "retraining": self.retraining.to_dict() if self.retraining else None,
         }
 
     def _layer_dict(self, layer: LayerSummary) -> dict[str, Any]:
@@ -208,9 +252,11 @@ class Report:
                 verdict=data["verdict"],
                 candidates=tuple(Candidate(**{**c, "shape": tuple(c["shape"])}) for c in data["candidates"]),
                 notes=tuple(data["notes"]),
-                repairs=tuple(Repair(**r) for r in data["repairs"]),
+                repairs=tuple(Repair.from_dict(r) for r in data["repairs"]),
+                gate=Gate.from_dict(data["gate"]) if data.get("gate") else None,
+                retraining=Retraining.from_dict(data["retraining"]) if data.get("retraining") else None,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"the report is damaged: {type(error).__name__} {error}", "write it again"
             ) from error

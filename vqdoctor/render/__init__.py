@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 from functools import cache
 
@@ -9,10 +11,22 @@ from vqdoctor.core.discovery import pieces
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import printable
 
-__all__ = ["RenderOptions", "Renderer", "all_renderers", "printable"]
+__all__ = ["RenderOptions", "Renderer", "all_renderers", "format_names", "printable", "renderer_of"]
 
 
 @cache
 def all_renderers() -> dict[str, Renderer]:
     """Return every renderer by its name."""
     return {r.name: r for r in pieces(sys.modules[__name__], "RENDERER", Renderer)}
+
+
+def format_names() -> tuple[str, ...]:
+    """Return the names of all formats without importing one: a format is called as its module."""
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
+
+
+def renderer_of(name: str) -> Renderer:
+    """Return the renderer of that name, one of `format_names()`, and import no other."""
+    renderer = importlib.import_module(f"{__name__}.{name}").RENDERER
+    assert isinstance(renderer, Renderer)
+    return renderer

@@ -1,26 +1,35 @@
-"""What a renderer is: one function from a report to text."""
+"""What a renderer is: one function from a report to text, and for some formats one from several reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOptions:
-    """What the place that the text goes to can show.
+    """What the place that the text goes to can show, and what it has to know beside the report.
 
     Attributes:
         width: columns.
         color: whether it understands colour.
         ascii: whether it can show nothing but ASCII.
+        bar: the severity from which a finding fails the run; None if none does.
+        folder: the folder that the reports' paths start from; "" leaves relative paths as they are.
+        root: the repository, for formats that name files within it; "" where there is none.
+        docs: the page of each check by its code, in Markdown; its first line is the title.
     """
 
     width: int = 80
     color: bool = False
     ascii: bool = False
+    bar: Severity | None = Severity.ERROR
+    folder: str = ""
+    root: str = ""
+    docs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +43,21 @@ class Renderer:
         name: what `--format` calls it.
         suffix: what its files end in (".json").
         render: report and options in, text out, ending in a newline.
+        several: the same for several reports; None where their texts can stand under each other.
+        summary: (environment variable, format): where a CI system names a file there, the report
+            is appended to it in that format as well; None where there is no such custom.
     """
 
     name: str
     suffix: str
     render: Callable[[Report, RenderOptions], str]
+    several: Callable[[Sequence[Report], RenderOptions], str] | None = None
+    summary: tuple[str, str] | None = None
+
+    def render_all(self, reports: Sequence[Report], options: RenderOptions) -> str:
+        """Return one report as `render` does, and several as one text."""
+        if len(reports) == 1:
+            return self.render(reports[0], options)
+        if self.several:
+            return self.several(reports, options)
+        return "\n".join(self.render(report, options) for report in reports)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vqdoctor.core.finding import Finding
+from vqdoctor.core.gate import GateStatus
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
+from vqdoctor.render import _repairs as repairs
+from vqdoctor.render import _retraining as retraining
 from vqdoctor.render import _story as story
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import listing, printable
@@ -17,11 +20,32 @@ _PUNCTUATION = re.compile(r"([\\`*\[\]#|~$]|(?<![^\W_])_|_(?![^\W_])|:(?=[\w/]))
 # What makes a block of the line that it begins: a list, a rule, a heading underlined.
 _BLOCK_START = re.compile(r"^(\d*)([-+=.)])(?!\d)")
 
+BADGE_COLOURS: dict[GateStatus, str] = {"pass": "brightgreen", "fail": "red", "inconclusive": "lightgrey"}
+
 
 def render(report: Report, options: RenderOptions) -> str:
     """Return the report as Markdown."""
     blocks = ["\n".join(lines) for lines in _parts(report, options.ascii) if lines]
     return "\n\n".join(blocks) + "\n"
+
+
+def several(reports: Sequence[Report], options: RenderOptions) -> str:
+    """Return the reports as Markdown: a table of all, then each."""
+    escape = _Escape(options.ascii)
+    status = story.gate_status(reports)
+    head = (
+        [_badge(status), "", f"**{story.gate_verdict(status)}: {story.gate_tally(reports)}**", ""]
+        if status
+        else []
+    )
+    rows = ["| checkpoint | gate | verdict | first |", "| --- | --- | --- | --- |"]
+    for report in reports:
+        gate = story.GATE_WORDS[report.gate.status] if report.gate else ""
+        file = escape.span(story.subject(report), in_table=True)
+        rows.append(f"| {file} | {gate} | {story.verdict(report)} | {escape.prose(story.headline(report))} |")
+    return "\n---\n\n".join(
+        ["\n".join([*head, *rows]) + "\n", *(render(report, options) for report in reports)]
+    )
 
 
 class _Escape:
@@ -67,6 +91,8 @@ def _is_python(code: str) -> bool:
 def _parts(report: Report, ascii: bool) -> Iterator[list[str]]:
     """Yield the blocks of lines that make the report, without the blank lines between them."""
     escape = _Escape(ascii)
+    if report.gate:
+        yield [_badge(report.gate.status)]
     yield [f"### vqdoctor: {story.verdict(report)}"]
     yield [f"**{escape.prose(story.headline(report))}**"]
     crashes = [
@@ -76,6 +102,9 @@ def _parts(report: Report, ascii: bool) -> Iterator[list[str]]:
     ]
     if crashes:
         yield [*crashes, "> What these checks look for was not looked for. Please report this bug."]
+    yield from _gate(report, escape)
+    yield from _retraining(report, escape)
+    yield from _repairs(report, escape)
     facts = [f"- {label}: {escape.prose(text)}" for label, text in _facts(report)]
     if facts:
         yield facts
@@ -84,6 +113,72 @@ def _parts(report: Report, ascii: bool) -> Iterator[list[str]]:
     yield from _plan(report, escape)
     yield from _gaps(report, escape)
     yield [f"<sub>{story.tally(report)}. Written by vqdoctor {escape.prose(report.version)}.</sub>"]
+
+
+def _badge(status: GateStatus) -> str:
+    """Return the gate's status as a picture, and in words where pictures are not shown."""
+    word = story.GATE_WORDS[status]
+    return f"![gate {word}](https://img.shields.io/badge/vqdoctor_gate-{word}-{BADGE_COLOURS[status]})"
+
+
+def _retraining(report: Report, escape: _Escape) -> Iterator[list[str]]:
+    done = report.retraining
+    if done is None:
+        return
+    yield [f"**{retraining.outcome(done).upper()}: {escape.prose(retraining.headline(done))}**"]
+    rows = ["| | before | after | goal | met |", "| --- | --- | --- | --- | --- |"]
+    for row in retraining.compared(done):
+        met = "" if row.met is None else "yes" if row.met else "no"
+        rows.append(f"| {escape.prose(row.name)} | {row.before} | {row.after} | {row.goal} | {met} |")
+    yield rows
+    yield [escape.prose(retraining.beside(done))]
+    if done.trial:
+        tried = [f"| {escape.prose(name)} | {figures} |" for name, figures in retraining.arms(done)]
+        yield ["| tried | came to |", "| --- | --- |", *tried]
+    statuses = [
+        f"- {status}: {escape.span(remedy)} {escape.prose(reason)}"
+        for status, remedy, reason in retraining.repairs(report)
+    ]
+    if statuses:
+        yield statuses
+    for change in done.source:
+        yield [f"Left to change in your source: {escape.prose(change.why)}:"]
+        yield escape.block(change.code)
+
+
+def _repairs(report: Report, escape: _Escape) -> Iterator[list[str]]:
+    if not repairs.shown(report):
+        return
+    yield [f"**FIX: {escape.prose(repairs.headline(report))}**"]
+    yield [
+        line
+        for repair in report.repairs
+        for line in (
+            f"- {repairs.status(report, repair)}: {escape.span(repair.remedy)} "
+            f"{escape.prose(repairs.title(repair))}",
+            *(f"  - {escape.prose(f'{n}: {b} → {a}')}" for n, b, a in repairs.figures(repair)),
+            *(
+                f"  - {escape.span(key)} {escape.prose(f'{what}; {told}' if told else what)}"
+                for key, what, told in map(repairs.change, repair.changes)
+            ),
+        )
+    ]
+
+
+def _gate(report: Report, escape: _Escape) -> Iterator[list[str]]:
+    gate = report.gate
+    if gate is None:
+        return
+    yield [f"**{story.gate_verdict(gate.status)}: {escape.prose(story.gate_headline(gate))}**"]
+    if gate.judgements:
+        rows = ["| gate | assertion | on | figure | why |", "| --- | --- | --- | --- | --- |"]
+        for judgement in gate.judgements:
+            where = escape.span(judgement.layer, in_table=True) if judgement.layer else "the model"
+            rows.append(
+                f"| {story.judged(gate, judgement)} | {escape.prose(story.assertion(judgement))} | {where} "
+                f"| {escape.prose(story.measured_figure(judgement))} | {escape.prose(judgement.reason)} |"
+            )
+        yield rows
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
@@ -177,4 +272,4 @@ def _gaps(report: Report, escape: _Escape) -> Iterator[list[str]]:
         yield ["</details>"]
 
 
-RENDERER = Renderer(name="markdown", suffix=".md", render=render)
+RENDERER = Renderer(name="markdown", suffix=".md", render=render, several=several)

@@ -1,0 +1,266 @@
+"""A threshold is held against an interval; what nothing tells never passes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from gate_reports import METRICS, a_crash, a_finding, a_report, a_usage, no_usage, of_ema
+
+from vqdoctor.core.assertion import GateRules, parse_assertion
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.gate import Gate
+from vqdoctor.core.levels import Severity
+from vqdoctor.core.report import Report
+from vqdoctor.engine.gate.policy import Policy, decide, hold, require_known_layers
+from vqdoctor.probes._usage import usage_from_indices
+
+
+def rules(*texts: str, **others: object) -> GateRules:
+    return GateRules(assertions=tuple(parse_assertion(t, "--require") for t in texts), **others)  # type: ignore[arg-type]
+
+
+def gate(report: Report, *texts: str, **policy: object) -> Gate:
+    settings = {"rules": rules(*texts), **policy}
+    return decide(report, hold(report, Policy(**settings)), Policy(**settings))  # type: ignore[arg-type]
+
+
+def straddling(how: str | None) -> GateRules:
+    return rules("perplexity>=178", inconclusive=how)
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("perplexity>=175", "pass"),
+        ("perplexity>=176", "inconclusive"),
+        ("perplexity>=184", "inconclusive"),
+        ("perplexity>=185.1", "fail"),
+        ("perplexity<=186", "pass"),
+        ("perplexity<=180", "inconclusive"),
+        ("perplexity<=174", "fail"),
+        ("perplexity>=0.5K", "pass"),
+        ("perplexity>=0.8K", "fail"),
+        ("accuracy>=0.9", "pass"),
+        ("accuracy>=0.94", "inconclusive"),
+        ("accuracy>=0.99", "fail"),
+        ("ece<=0.05", "pass"),
+        ("ece<=0.03", "inconclusive"),
+        ("ece<=0.005", "fail"),
+    ],
+)
+def test_an_interval_is_compared_not_a_point(text: str, status: str) -> None:
+    found = gate(a_report(a_usage(180, 5), METRICS), text)
+    assert found.status == status
+    (judgement,) = found.judgements
+    assert judgement.status == status
+    assert judgement.low <= judgement.value <= judgement.high  # type: ignore[operator]
+
+
+def test_the_reason_says_figure_origin_threshold_and_what_it_takes() -> None:
+    (judgement,) = gate(a_report(a_usage(180, 5)), "perplexity>=178").judgements
+    assert judgement.reason == (
+        "180 [175–185] from 16,384 vectors of 1,024 samples, against at least 178; "
+        "too close to tell; about 6 more batches like this one would do"
+    )
+    (judgement,) = gate(a_report(a_usage(180, 5)), "perplexity>=180").judgements
+    assert "too close to tell on any amount of data" in judgement.reason
+    (judgement,) = gate(a_report(of_ema(180, 1)), "perplexity>=181").judgements
+    assert "EMA counts over ~200 batches" in judgement.reason and "--data BATCH" in judgement.reason
+
+
+@pytest.mark.parametrize(("how", "status"), [(None, "inconclusive"), ("pass", "pass"), ("fail", "fail")])
+def test_an_undecided_interval_counts_as_told(how: str | None, status: str) -> None:
+    found = gate(a_report(a_usage(180, 5)), rules=straddling(how))
+    assert found.status == status
+    assert ("undecided" in found.judgements[0].reason) == (how is not None)
+
+
+@pytest.mark.parametrize("how", [None, "pass", "fail"])
+@pytest.mark.parametrize("perplexity", [30.0, 178.0, 250.0])
+def test_fewer_independent_vectors_than_codes_is_inconclusive_whatever_is_told(
+    how: str | None, perplexity: float
+) -> None:
+    few = a_usage(perplexity, 0.1, sample_size=2048, groups=8, effective_size=200.0)
+    found = gate(a_report(few), rules=straddling(how))
+    assert found.status == "inconclusive"
+    assert found.judgements[0].reason.endswith(
+        "200 independent vectors are too few for 256 codes; "
+        "about 20 more batches like this one make 16 per code"
+    )
+    assert gate(a_report(few.replace(effective_size=256.0)), rules=rules("perplexity>=20")).status == "pass"
+
+
+@pytest.mark.parametrize(("samples", "says"), [(1, "1 sample does not"), (3, "3 samples do not")])
+def test_few_samples_say_nothing_of_others(samples: int, says: str) -> None:
+    found = gate(a_report(a_usage(180, 5, groups=samples)), "perplexity>=20")
+    assert found.status == "inconclusive" and says in found.judgements[0].reason
+    assert gate(a_report(a_usage(180, 5, groups=4)), "perplexity>=20").status == "pass"
+    assert gate(a_report(a_usage(180, 5, groups=None)), "perplexity>=20").status == "pass"
+
+
+def test_one_image_twice_is_not_taken_for_independent_vectors() -> None:
+    image = np.random.default_rng(0).integers(0, 40, 1024)
+    usage = usage_from_indices(np.tile(image, 2), 256, layer="vq", groups=np.repeat([0, 1], 1024))
+    assert usage.effective_size == 2048 and usage.perplexity_high < 50
+    assert gate(a_report(usage), "perplexity>=50").status == "inconclusive"
+
+
+@pytest.mark.parametrize("how", [None, "pass", "fail"])
+def test_what_nothing_tells_is_inconclusive_with_the_reason(how: str | None) -> None:
+    found = gate(a_report(unavailable=(no_usage(),)), rules=straddling(how))
+    (judgement,) = found.judgements
+    assert (found.status, judgement.value) == ("inconclusive", None)
+    assert "EMA counts not converged" in judgement.reason and "--data BATCH" in judgement.reason
+    unlabelled = dataclasses.replace(METRICS, accuracy=None, ece=None)
+    assert (
+        gate(a_report(unlabelled), "accuracy>=0").judgements[0].reason.startswith("the batch has no labels")
+    )
+    assert gate(a_report(), "ece<=1").status == "inconclusive"
+
+
+@pytest.mark.parametrize("how", [None, "pass"])
+@pytest.mark.parametrize("bar", [None, Severity.ERROR])
+@pytest.mark.parametrize("texts", [(), ("accuracy>=0",), ("perplexity>=0",)])
+def test_neither_a_file_without_a_vq_layer_nor_a_crash_ever_passes(
+    texts: tuple[str, ...], bar: Severity | None, how: str | None
+) -> None:
+    policy = {"rules": rules(*texts, inconclusive=how), "bar": bar}
+    empty = a_report(METRICS, layers=())
+    crashed = a_report(a_usage(), METRICS, outcomes=(a_crash(),))
+    for report, metric in ((empty, "layers"), (crashed, "crashed")):
+        known = {"known": (dataclasses.replace(report, gate=gate(report, **policy)),)}
+        for more in ({}, known):
+            found = gate(report, **policy, **more)
+            assert found.status == "inconclusive"
+            assert metric in [j.metric for j in found.judgements]
+
+
+def test_without_assertions_no_codebook_may_have_collapsed() -> None:
+    assert gate(a_report(a_usage(60, 5))).status == "pass"
+    assert gate(a_report(a_usage(52, 5))).status == "inconclusive"
+    found = gate(a_report(a_usage(40, 5)))
+    assert found.status == "fail" and found.judgements[0].threshold == 50
+    moved = {"limits": {"VQ501": {"codes": 30.0}}}
+    assert gate(a_report(a_usage(40, 5)), **moved).status == "pass"
+
+
+def test_every_layer_is_held_and_one_can_be_named() -> None:
+    report = a_report(a_usage(180, 5, layer="rvq.0"), a_usage(30, 5, layer="rvq.1"))
+    statuses = {j.layer: j.status for j in gate(report, "perplexity>=50").judgements}
+    assert statuses == {"rvq.0": "pass", "rvq.1": "fail"}
+    assert gate(report, "perplexity>=50@rvq.0").status == "pass"
+    assert [j.layer for j in gate(report, "perplexity>=10@rvq.*").judgements] == ["rvq.0", "rvq.1"]
+
+
+def test_a_layer_that_is_not_there_is_the_users_error() -> None:
+    told = rules("perplexity>=50@rvq.2")
+    with pytest.raises(UserError, match=r"a\.pt: there is no VQ layer rvq\.2: did you mean rvq\.0\?"):
+        require_known_layers(told, [a_report(a_usage(layer="rvq.0"))])
+    require_known_layers(told, [a_report(layers=())])  # inconclusive instead
+
+
+def test_a_warning_says_so_and_fails_nothing() -> None:
+    (assertion,) = rules("perplexity>=200").assertions
+    warn = GateRules(assertions=(dataclasses.replace(assertion, level="warn"),))
+    found = gate(a_report(a_usage(180, 5)), rules=warn)
+    assert (found.status, found.judgements[0].status, found.judgements[0].level) == ("pass", "fail", "warn")
+
+
+def test_the_best_source_is_held_and_a_batch_outranks_the_file() -> None:
+    both = a_report(of_ema(30, 1), a_usage(180, 5))
+    (judgement,) = gate(both, "perplexity>=100").judgements
+    assert judgement.status == "pass" and "vectors of" in judgement.reason
+
+
+def test_findings_at_the_bar_fail_and_others_do_not() -> None:
+    report = a_report(a_usage(), findings=(a_finding("VQ101"), a_finding("VQ401", severity=Severity.WARNING)))
+    found = gate(report, "perplexity>=50")
+    assert (found.status, found.failing) == ("fail", ("VQ101:vq",))
+    assert gate(report, "perplexity>=50", bar=Severity.WARNING).failing == ("VQ101:vq", "VQ401:vq")
+    assert gate(report, "perplexity>=50", bar=None).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("code", "layer", "text"),
+    [("VQ501", "vq", "perplexity>=20"), ("VQ502", "vq", "dead<=1"), ("VQ603", None, "ece<=0.9")],
+)
+def test_an_assertion_takes_the_place_of_the_checks_own_limit(code: str, layer: str, text: str) -> None:
+    report = a_report(a_usage(), METRICS, findings=(a_finding(code, layer),))
+    assert gate(report, text).status == "pass"
+    assert gate(report, "accuracy>=0").failing == (f"{code}:{layer or ''}",)
+    (assertion,) = rules(text).assertions
+    warn = GateRules(assertions=(dataclasses.replace(assertion, level="warn"),))
+    assert gate(report, rules=warn).status == "fail"
+
+
+def test_a_finding_that_says_why_nothing_is_known_proves_no_failure() -> None:
+    findings = (a_finding("VQ302"), a_finding("VQ401", explained_by="VQ302:vq"))
+    unknown = a_report(unavailable=(no_usage(),), findings=findings)
+    assert gate(unknown).status == gate(unknown, "perplexity>=50").status == "inconclusive"
+    assert gate(a_report(of_ema(), findings=findings)).failing == ("VQ302:vq", "VQ401:vq")
+    assert gate(a_report(METRICS, findings=findings), "accuracy>=0.9").failing == ("VQ302:vq", "VQ401:vq")
+
+
+def test_what_was_there_before_is_silenced_and_nothing_else() -> None:
+    before = a_report(a_usage(20, 1), findings=(a_finding("VQ101"), a_finding("VQ501")))
+    now = dataclasses.replace(before, findings=(*before.findings, a_finding("VQ902", None)))
+    found = gate(now, known=(before,))
+    assert (found.status, found.failing) == ("fail", ("VQ902:",))
+    assert set(found.hidden) == {"VQ101:vq", "VQ501:vq", "gate/perplexity:vq"}
+    assert gate(before, known=(before,)).status == "pass"
+    # a limit that the user states is silenced only where it failed before
+    assert gate(before, "perplexity>=50", known=(before,)).status == "fail"
+    failed = dataclasses.replace(before, gate=gate(before, "perplexity>=50"))
+    assert gate(before, "perplexity>=50", known=(failed,)).status == "pass"
+
+
+def test_of_several_known_reports_the_one_of_the_same_file_counts() -> None:
+    sick = {"findings": (a_finding("VQ101"),)}
+    known = (a_report(a_usage(), path="runs/a.pt", **sick), a_report(a_usage(), path="runs/b.pt"))
+    assert gate(a_report(a_usage(), path="runs/a.pt", **sick), known=known).status == "pass"
+    assert gate(a_report(a_usage(), path="new/a.pt", **sick), known=known).status == "pass"
+    assert gate(a_report(a_usage(), path="runs/b.pt", **sick), known=known).status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("new", "drop", "status"),
+    [
+        (180, 0.1, "pass"),
+        (155, 0.1, "fail"),
+        (164, 0.1, "inconclusive"),
+        (155, 0.2, "pass"),
+        (250, 0, "pass"),
+    ],
+)
+def test_a_drop_is_held_against_the_doubt_of_both(new: float, drop: float, status: str) -> None:
+    baseline = a_report(a_usage(180, 5))
+    found = gate(a_report(a_usage(new, 5)), rules=GateRules(max_drop=drop), baseline=(baseline,))
+    judgement = found.judgements[0]
+    assert (judgement.metric, judgement.status, judgement.baseline) == ("perplexity", status, 180)
+    assert judgement.threshold == pytest.approx(180 * (1 - drop))
+    assert judgement.high - judgement.low > 10  # type: ignore[operator]
+
+
+def test_a_drop_compares_like_with_like() -> None:
+    bare, full = a_report(of_ema(180, 1)), a_report(of_ema(170, 1), a_usage(60, 5))
+    (perplexity, usage) = gate(full, baseline=(bare,)).judgements
+    assert (perplexity.value, perplexity.status, usage.metric) == (170, "pass", "usage")
+    found = gate(a_report(a_usage(180, 5)), baseline=(bare,))
+    assert found.status == "inconclusive" and "nothing to compare" in found.judgements[0].reason
+
+
+def test_a_baseline_with_other_layers_or_other_files_is_inconclusive() -> None:
+    gone = gate(a_report(a_usage(layer="new")), baseline=(a_report(a_usage(layer="old")),))
+    assert gone.status == "inconclusive"
+    assert [j.layer for j in gone.judgements] == ["old"]
+    others = (a_report(a_usage(), path="x.pt"), a_report(a_usage(), path="y.pt"))
+    assert gate(a_report(a_usage()), baseline=others).status == "inconclusive"
+    assert gate(a_report(a_usage(), path="y.pt"), baseline=others).status == "pass"
+
+
+def test_accuracy_is_held_against_the_baseline_too() -> None:
+    worse = dataclasses.replace(METRICS, accuracy=0.70)
+    found = gate(a_report(a_usage(), worse), baseline=(a_report(a_usage(), METRICS),))
+    assert [j.metric for j in found.judgements if j.status == "fail"] == ["accuracy"]

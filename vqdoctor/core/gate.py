@@ -1,0 +1,108 @@
+"""What a gate says: one judgement for every assertion, and one for the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+GateStatus = Literal["pass", "fail", "inconclusive"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """One assertion, judged on one layer or on the whole model.
+
+    Attributes:
+        metric: what is compared: "perplexity", "usage", "dead", "ece", "accuracy"; or "layers", the VQ
+            layers that were found, and "crashed", the checks that crashed, where they forbid a pass.
+        layer: the VQ layer, or None for the whole model.
+        relation: ">=" or "<=".
+        threshold: what it is compared with.
+        value: the measured figure; None where nothing tells it.
+        low: lower end of its interval; None where it has none.
+        high: upper end of its interval; None where it has none.
+        status: pass, fail or inconclusive.
+        level: "error" fails the gate, "warn" only says so.
+        reason: one sentence: the comparison, where the figure is from, and what an inconclusive one takes.
+        baseline: the baseline's figure, where the threshold is what may be lost of it; else None.
+        aggregate: "median" or "worst" where the figures are those of several reports together; else None.
+    """
+
+    metric: str
+    layer: str | None
+    relation: Literal[">=", "<="]
+    threshold: float
+    value: float | None
+    low: float | None
+    high: float | None
+    status: GateStatus
+    level: Literal["warn", "error"]
+    reason: str
+    baseline: float | None = None
+    aggregate: Literal["median", "worst"] | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The stable name of this assertion: it holds across runs and thresholds."""
+        drop = "-drop" if self.baseline is not None else ""
+        of = f"{self.aggregate}-" if self.aggregate else ""
+        return f"gate/{of}{self.metric}{drop}:{self.layer or ''}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of this judgement."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the judgement that `to_dict` wrote."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a gate decided on one report.
+
+    Attributes:
+        status: fail if an error-level judgement failed or a finding fails it, else inconclusive if an
+            error-level judgement is, else pass; what is hidden does not count.
+        judgements: one for every assertion and layer.
+        hidden: fingerprints of findings and judgements that were there before and are silenced.
+        failing: fingerprints of the findings at or above the bar that fail it.
+    """
+
+    status: GateStatus
+    judgements: tuple[Judgement, ...]
+    hidden: tuple[str, ...] = ()
+    failing: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, judgements: Iterable[Judgement], *, hidden: Iterable[str] = (), failing: Iterable[str] = ()
+    ) -> Self:
+        """Return the gate that these judgements and failing findings come to."""
+        judgements, hidden, failing = tuple(judgements), tuple(hidden), tuple(failing)
+        counted = {j.status for j in judgements if j.level == "error" and j.fingerprint not in hidden}
+        status: GateStatus = "inconclusive" if "inconclusive" in counted else "pass"
+        if failing or "fail" in counted:
+            status = "fail"
+        return cls(status=status, judgements=judgements, hidden=hidden, failing=failing)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of this gate."""
+        return {
+            "status": self.status,
+            "judgements": [judgement.to_dict() for judgement in self.judgements],
+            "hidden": list(self.hidden),
+            "failing": list(self.failing),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the gate that `to_dict` wrote."""
+        return cls(
+            status=data["status"],
+            judgements=tuple(Judgement.from_dict(j) for j in data["judgements"]),
+            hidden=tuple(data["hidden"]),
+            failing=tuple(data["failing"]),
+        )

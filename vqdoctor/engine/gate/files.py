@@ -1,0 +1,255 @@
+"""From what was named on the command line to gated reports: globs, run folders, saved reports."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import vqdoctor
+from vqdoctor.checkpoint.files import printable
+from vqdoctor.checks import all_checks
+from vqdoctor.core.errors import CheckpointError, UserError
+from vqdoctor.core.exit_codes import ExitCode
+from vqdoctor.core.gate import Gate, Judgement
+from vqdoctor.core.report import CheckpointSummary, Report
+from vqdoctor.engine.examine import examine
+from vqdoctor.engine.gate.policy import Policy, decide, hold, require_known_layers
+from vqdoctor.engine.gate.together import gate_together
+from vqdoctor.engine.judge import choose, judge
+from vqdoctor.engine.rank import plan, rank
+from vqdoctor.engine.settings import Brought, Settings
+from vqdoctor.engine.verdict import verdict
+from vqdoctor.remedies import all_remedies
+
+Progress = Callable[[str], None]
+
+LARGEST_REPORT = 1 << 30
+"""Bytes of a saved report that are read; one with the histograms of a thousand layers has under 1 % of it."""
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".th", ".pth.tar")
+_USUAL = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
+_NOT_WEIGHTS = ("optimizer", "scheduler", "rng_state", "scaler", "training_args", ".")
+_NUMBERS = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What to judge: checkpoints or saved reports, and the batches to examine checkpoints with."""
+
+    paths: tuple[Path, ...]
+    data: tuple[Path, ...] = ()
+    brought: Brought | None = None
+    settings: Settings | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What became of all that was to be judged.
+
+    Attributes:
+        reports: a report with its gate for each file; of an unreadable one it says no more than that.
+        errors: what is wrong with files that cannot be read.
+    """
+
+    reports: tuple[Report, ...]
+    errors: tuple[CheckpointError, ...] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """2 where a file cannot be read, else 1 where a gate fails, else 3 where one is inconclusive."""
+        statuses = {report.gate.status for report in self.reports if report.gate}
+        if self.errors:
+            return ExitCode.USER_ERROR
+        if "fail" in statuses:
+            return ExitCode.FINDINGS
+        return ExitCode.OK if statuses == {"pass"} else ExitCode.INCOMPLETE
+
+
+def judge_all(source: Source, policy: Policy, progress: Progress | None = None) -> Judged:
+    """Judge every file of `source`.
+
+    Raises:
+        UserError: if nothing could be read, a name is unknown, or a batch or the user's code fails.
+    """
+    reports: list[Report] = []
+    unreadable: list[Report] = []
+    errors: list[CheckpointError] = []
+    for path in source.paths:
+        try:
+            reports += _reports(path, source, progress)
+        except CheckpointError as error:
+            if len(source.paths) == 1 or error.path in _names(source.data):
+                raise
+            errors.append(error)
+            unreadable.append(_unreadable(path, error))
+    require_known_layers(policy.rules, reports)
+    try:
+        if policy.rules.aggregate and len(reports) > 1:
+            gates = gate_together(reports, policy.rules.aggregate, policy)
+        else:
+            gates = [decide(report, hold(report, policy), policy) for report in reports]
+    except (TypeError, ValueError, OverflowError) as error:
+        if any(path.suffix.lower() == ".json" for path in source.paths):
+            what = f"a report holds a value that cannot be ({type(error).__name__}: {error})"
+            raise UserError(what, "write the report again") from error
+        raise
+    gated = [replace(report, gate=gate) for report, gate in zip(reports, gates, strict=True)]
+    return Judged(reports=(*gated, *unreadable), errors=tuple(errors))
+
+
+def _names(paths: Iterable[Path]) -> set[str]:
+    return {name for path in paths for name in (os.fspath(path), printable(path))}
+
+
+def expand(names: Sequence[str]) -> tuple[Path, ...]:
+    """Return the files that the names stand for: globs expanded, a run's folder as its newest checkpoint.
+
+    Raises:
+        UserError: if a pattern matches nothing.
+    """
+    found: dict[Path, Path] = {}
+    for name in names:
+        for path in _matches(name):
+            chosen = newest(path) if path.is_dir() else path
+            found.setdefault(chosen.absolute(), chosen)
+    return tuple(found.values())
+
+
+def _matches(name: str) -> list[Path]:
+    if os.path.lexists(name) or not glob.has_magic(name):
+        return [Path(name)]
+    found = glob.glob(name, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    matched = sorted(found, key=_natural)
+    if not matched:
+        raise UserError(f"{printable(name)}: the pattern matches nothing", "check it with ls")
+    return [Path(match) for match in matched]
+
+
+def newest(folder: Path) -> Path:
+    """Return the newest checkpoint in a run's folder and those below it; the folder where it has none.
+
+    Where the paths differ in their numbers alone (epochs, steps) the highest wins: a copied or downloaded
+    folder has lost its times. Else the latest time wins.
+    """
+    candidates = [Path(place, file) for place, files in _walk(folder) for file in _weights(files)]
+    if not candidates:
+        return folder
+    if len({_NUMBERS.sub("#", os.fspath(path)) for path in candidates}) == 1:
+        return max(candidates, key=lambda path: _natural(os.fspath(path)))
+    return max(candidates, key=lambda path: (path.stat().st_mtime_ns, _natural(os.fspath(path))))
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield place, files
+
+
+def _weights(files: Iterable[str]) -> list[str]:
+    """Return the names of a folder's checkpoints, without what is saved beside them."""
+    usual = [name for name in files if name in _USUAL]
+    kept = [name for name in files if name.lower().endswith(_SUFFIXES) and not name.startswith(_NOT_WEIGHTS)]
+    return usual or kept
+
+
+def _natural(text: str) -> tuple[tuple[int, str], ...]:
+    """Sort key in which 10 comes after 9."""
+    pieces = re.split(r"(\d+)", text)
+    return tuple((int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces)
+
+
+def _reports(path: Path, source: Source, progress: Progress | None) -> list[Report]:
+    settings = source.settings or Settings()
+    if path.suffix.lower() == ".json":
+        if source.data or (source.brought and source.brought.runs):
+            raise UserError(f"{printable(path)} is a saved report", "--data is for checkpoints")
+        return [_judged_again(report, settings) for report in load_reports(path)]
+    reports = []
+    for data in source.data or (None,):
+        report = examine(path, data=data, brought=source.brought, settings=settings, progress=progress)
+        if len(source.data) > 1:
+            report = replace(report, notes=(*report.notes, f"examined with {data}"))
+        reports.append(report)
+    return reports
+
+
+def load_reports(path: Path) -> tuple[Report, ...]:
+    """Return the reports of a JSON file: the report of one checkpoint, or those of several.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or is no report of this version.
+    """
+    shown = printable(path)
+    try:
+        if path.stat().st_size > LARGEST_REPORT or not path.is_file():
+            raise CheckpointError(shown, "no saved report", "vqdoctor inspect CKPT -f json writes one")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(shown, error.strerror or str(error), "check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(shown, f"no valid JSON ({error})", "write the report again") from error
+    if not isinstance(data, dict) or "schema" not in data:
+        raise CheckpointError(
+            shown, "JSON, but no vqdoctor report", "vqdoctor inspect CKPT -f json writes one"
+        )
+    parts = data["reports"] if isinstance(data.get("reports"), list) else [data]
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        raise CheckpointError(shown, "holds no report", "write it again")
+    try:
+        return tuple(Report.from_dict(part) for part in parts)
+    except CheckpointError:
+        raise
+    except UserError as error:
+        raise CheckpointError(shown, error.what, error.hint) from error
+
+
+def _judged_again(report: Report, settings: Settings) -> Report:
+    """Return a saved report, judged again where the settings ask for other checks or limits."""
+    if not (settings.select or settings.ignore or settings.limits):
+        return report
+    checks = choose(all_checks(), settings)
+    found = judge(checks, [layer.name for layer in report.layers], report.evidence, report.unavailable)
+    findings = rank(found.findings, checks, report.evidence)
+    probes = [outcome for outcome in report.outcomes if outcome.code.startswith("probe:")]
+    return replace(
+        report,
+        outcomes=(*found.outcomes, *probes),
+        findings=findings,
+        plan=plan(findings, all_remedies()),
+        verdict=verdict(findings, report.layers, report.evidence),
+    )
+
+
+def _unreadable(path: Path, error: CheckpointError) -> Report:
+    """Return the report of a file that cannot be read: it fails, so that no format shows it as passed."""
+    reason = f"{error.kind}: {error.hint}" if error.hint else error.kind
+    judgement = Judgement(
+        metric="readable",
+        layer=None,
+        relation=">=",
+        threshold=1,
+        value=0,
+        low=0,
+        high=0,
+        status="fail",
+        level="error",
+        reason=reason,
+    )
+    return Report(
+        version=vqdoctor.__version__,
+        checkpoint=CheckpointSummary(
+            path=printable(path), fingerprint="", sha256=None, container="unreadable", bytes=0
+        ),
+        layers=(),
+        evidence=(),
+        unavailable=(),
+        outcomes=(),
+        findings=(),
+        plan=(),
+        verdict="inconclusive",
+        gate=Gate.of([judgement]),
+    )

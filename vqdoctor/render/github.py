@@ -1,0 +1,62 @@
+"""Annotations of a GitHub job: the first ten, for GitHub shows no more of a step; the summary has all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vqdoctor.core.levels import Severity
+from vqdoctor.core.report import Report
+from vqdoctor.render._alerts import Alert, alerts, file_of
+from vqdoctor.render._renderer import Renderer, RenderOptions
+from vqdoctor.render._text import count, printable
+
+SHOWN = 10
+"""Annotations that GitHub shows of one step."""
+
+LONGEST_TITLE = 255
+"""Characters of a title that GitHub takes."""
+
+COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
+
+
+def render(report: Report, options: RenderOptions) -> str:
+    """Return the report as workflow commands."""
+    return several([report], options)
+
+
+def several(reports: Sequence[Report], options: RenderOptions) -> str:
+    """Return the reports as workflow commands, the worst first, and one line that counts the rest."""
+    told = [
+        (alert, file_of(report, options))
+        for report in reports
+        for alert in alerts(report)
+        if not alert.hidden
+    ]
+    told.sort(key=lambda pair: -pair[0].severity)
+    lines = [_command(alert, file, options.ascii) for alert, file in told[:SHOWN]]
+    rest = f", {len(told) - SHOWN} more in the job summary" if len(told) > SHOWN else ""
+    lines.append(f"vqdoctor: {count(len(reports), 'checkpoint')}, {count(len(lines), 'annotation')}{rest}")
+    return "\n".join(lines) + "\n"
+
+
+def _command(alert: Alert, file: str, ascii: bool) -> str:
+    title = printable(alert.title, ascii=ascii)[:LONGEST_TITLE]
+    properties = f"file={_property(printable(file, ascii=ascii))},title={_property(title)}"
+    return f"::{COMMANDS[alert.severity]} {properties}::{_data(printable(alert.message, ascii=ascii))}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+RENDERER = Renderer(
+    name="github",
+    suffix=".github",
+    render=render,
+    several=several,
+    summary=("GITHUB_STEP_SUMMARY", "markdown"),
+)

@@ -1,0 +1,183 @@
+"""JUnit XML, for Jenkins, GitLab and others: one suite a checkpoint, one case a judgement and a check.
+
+A case fails exactly where it fails the run. What could not be told is an error, never a pass; a
+warning, or what is known, is skipped with its reason, which CI systems show in yellow.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from vqdoctor.core.finding import Outcome
+from vqdoctor.core.gate import Gate, Judgement
+from vqdoctor.core.levels import Severity
+from vqdoctor.core.report import Report
+from vqdoctor.render import _story as story
+from vqdoctor.render._alerts import INCOMPLETE, Alert, alerts, fails, file_of
+from vqdoctor.render._renderer import Renderer, RenderOptions
+from vqdoctor.render._text import printable
+
+if TYPE_CHECKING:
+    import junitparser
+
+_NO_XML = {0xFFFE: r"\ufffe", 0xFFFF: r"\uffff"}
+"""The characters that are printable, and that XML 1.0 forbids."""
+
+KNOWN = "known: it was there before"
+
+Ended = Literal["passed", "skipped", "failure", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """One test case: how it ended, in one line, and what more there is to say."""
+
+    group: Literal["gate", "checks", "usage"]
+    name: str
+    ended: Ended = "passed"
+    kind: str = ""
+    line: str = ""
+    details: tuple[str, ...] = ()
+
+
+def render(report: Report, options: RenderOptions) -> str:
+    """Return the report as JUnit XML."""
+    return several([report], options)
+
+
+def several(reports: Sequence[Report], options: RenderOptions) -> str:
+    """Return the reports as JUnit XML, a suite each."""
+    import junitparser
+
+    whole = junitparser.JUnitXml("vqdoctor")
+    for report in reports:
+        whole.append(_suite(report, options))  # type: ignore[no-untyped-call]  # add_testsuite merges two of one name
+    whole.update_statistics()  # type: ignore[no-untyped-call]
+    file = io.BytesIO()
+    whole.write(file, pretty=True)
+    return file.getvalue().decode("utf-8").replace("\t", "  ").rstrip("\n") + "\n"
+
+
+def _suite(report: Report, options: RenderOptions) -> junitparser.TestSuite:
+    import junitparser
+
+    def safe(text: str) -> str:
+        return printable(text, ascii=options.ascii).translate(_NO_XML)
+
+    file = safe(file_of(report, options))
+    suite = junitparser.TestSuite(file)
+    suite.add_property("verdict", report.verdict)
+    if report.checkpoint:
+        suite.add_property("fingerprint", safe(report.checkpoint.fingerprint))
+    results = {"failure": junitparser.Failure, "error": junitparser.Error, "skipped": junitparser.Skipped}
+    cases = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for item in _cases(report, options):
+        # CI systems tell cases apart by class and name, whatever the suite, and cut a class at its dots.
+        seen[item.group, item.name] += 1
+        again = f" ({n})" if (n := seen[item.group, item.name]) > 1 else ""
+        group = f"vqdoctor.{file.replace('.', '_')}.{item.group}"
+        case = junitparser.TestCase(safe(item.name) + again, group)
+        details = "\n".join(safe(line) for line in (item.line, *item.details) if line)
+        if item.ended == "passed":
+            case.system_out = details
+        else:
+            result = results[item.ended](safe(item.line), item.kind)
+            result.text = details
+            case.result = result
+        cases.append(case)
+    suite.add_testcases(cases)
+    return suite
+
+
+def _cases(report: Report, options: RenderOptions) -> Iterator[_Case]:
+    found: dict[tuple[str, str | None], list[Alert]] = {}
+    for alert in alerts(report):
+        if alert.finding:
+            found.setdefault((alert.finding.code, alert.finding.layer), []).append(alert)
+    if report.gate:
+        for judgement in report.gate.judgements:
+            yield _judgement(report.gate, judgement)
+    else:
+        yield from _usages(report)
+    for outcome in report.outcomes:
+        told = found.pop((outcome.code, outcome.layer), [])
+        if outcome.status == "found" or told:
+            yield _found(report, outcome.code, outcome.layer, told, options)
+        else:
+            yield _outcome(report, outcome)
+    for (code, layer), told in found.items():
+        yield _found(report, code, layer, told, options)
+
+
+def _judgement(gate: Gate, judgement: Judgement) -> _Case:
+    name, line = story.judged_on(judgement), f"{story.assertion(judgement)}: {judgement.reason}"
+    match story.judged(gate, judgement):
+        case "pass":
+            return _Case(group="gate", name=name, line=line)
+        case "fail":
+            return _Case(group="gate", name=name, ended="failure", kind="gate", line=line)
+        case "inconclusive":
+            return _Case(group="gate", name=name, ended="error", kind="inconclusive", line=line)
+        case "known":
+            return _Case(group="gate", name=name, ended="skipped", kind="known", line=f"{KNOWN}: {line}")
+        case _:
+            return _Case(group="gate", name=name, ended="skipped", kind="warning", line=f"warning: {line}")
+
+
+def _usages(report: Report) -> Iterator[_Case]:
+    """Yield a case a layer: an inspection that knows nothing of a layer's usage is incomplete."""
+    for layer in report.layers:
+        usage = next(iter(report.usages(layer.name).values()), None)
+        if usage:
+            yield _Case(group="usage", name=f"usage of {layer.name}", line=story.usage_sentence(usage))
+        else:
+            why = "; ".join(story.unknown_usage(report, layer.name)) or "no source tells it"
+            yield _Case(
+                group="usage", name=f"usage of {layer.name}", ended="error", kind=INCOMPLETE, line=why
+            )
+    if not report.layers:
+        line = "no VQ layer was found, so nothing was examined"
+        yield _Case(group="usage", name="VQ layers", ended="error", kind=INCOMPLETE, line=line)
+
+
+def _outcome(report: Report, outcome: Outcome) -> _Case:
+    name = f"{outcome.code} on {outcome.layer}" if outcome.layer else outcome.code
+    reason = outcome.reason or "no reason given"
+    if outcome.status == "passed":
+        return _Case(group="checks", name=name)
+    if outcome.status == "skipped":
+        return _Case(group="checks", name=name, ended="skipped", kind="skipped", line=reason)
+    let_pass = report.gate is not None and report.gate.status == "pass"
+    ended: Ended = "skipped" if let_pass else "error"
+    return _Case(group="checks", name=name, ended=ended, kind="crashed", line=f"crashed: {reason}")
+
+
+def _found(report: Report, code: str, layer: str | None, told: list[Alert], options: RenderOptions) -> _Case:
+    worst = max((alert.severity for alert in told), default=Severity.ERROR)
+    line = "; ".join(alert.message for alert in told)
+    ended: Ended = "skipped" if worst > Severity.NOTE else "passed"
+    if any(alert.hidden for alert in told):
+        ended, line = "skipped", f"{KNOWN}: {line}"
+    elif any(alert.finding and fails(report, alert.finding, options) for alert in told):
+        ended = "failure"
+    return _Case(
+        group="checks",
+        name=f"{code} on {layer}" if layer else code,
+        ended=ended,
+        kind=worst.label,
+        line=f"{worst.label}: {line}",
+        details=tuple(_measured(alert) for alert in told if alert.finding),
+    )
+
+
+def _measured(alert: Alert) -> str:
+    rows = (story.measured(m) for m in (alert.finding.measurements if alert.finding else ()))
+    return ", ".join(" ".join(filter(None, row)) for row in rows)
+
+
+RENDERER = Renderer(name="junit", suffix=".xml", render=render, several=several)
