@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vqdoctor.checks import all_checks
+from vqdoctor.core.assertion import METRICS
 from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.engine import examine
 from vqdoctor.layouts.families import all_layouts
@@ -33,6 +34,23 @@ def exit_codes() -> str:
     """What each exit code means."""
     rows = [f"| {int(code)} | {code.meaning} |" for code in ExitCode]
     return "\n".join(["| code | meaning |", "| --- | --- |", *rows])
+
+
+def formats() -> str:
+    """What each format is for, as its module says."""
+    docs = {name: sys.modules[r.render.__module__].__doc__ or "" for name, r in all_renderers().items()}
+    rows = [f"| `{name}` | {doc.partition(chr(10))[0]} |" for name, doc in docs.items()]
+    return "\n".join(["| format | what it is |", "| --- | --- |", *rows])
+
+
+def metrics() -> str:
+    """What a gate can hold: each metric with the option that sets its limit."""
+    rows = [
+        f"| `{metric.name}` | `--{metric.option}` | {'each VQ layer' if metric.by_layer else 'the model'} "
+        f"| {metric.title} |"
+        for metric in METRICS.values()
+    ]
+    return "\n".join(["| metric | option | of | what it is |", "| --- | --- | --- | --- |", *rows])
 
 
 def checks() -> str:
@@ -63,6 +81,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "demo": demo,
     "layouts": layouts,
     "exit codes": exit_codes,
+    "metrics": metrics,
+    "formats": formats,
     "checks": checks,
     "samples": samples,
 }

@@ -33,7 +33,15 @@ def loaded(
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("inspect", "--help"), ("explain", "VQ101"), ("checks",), ("--version",)]
+    "arguments",
+    [
+        ("--help",),
+        ("inspect", "--help"),
+        ("gate", "--help"),
+        ("explain", "VQ101"),
+        ("checks",),
+        ("--version",),
+    ],
 )
 def test_what_reads_no_file_loads_nothing_heavy(
     environment: dict[str, str], tmp_path: Path, arguments: tuple[str, ...]
@@ -43,18 +51,29 @@ def test_what_reads_no_file_loads_nothing_heavy(
     assert heavy == set()
 
 
-def test_inspect_without_data_loads_numpy_and_no_torch(
-    environment: dict[str, str], tmp_path: Path, sick: Path
+@pytest.mark.parametrize("command", ["inspect", "gate"])
+def test_a_checkpoint_without_data_loads_numpy_and_no_torch(
+    environment: dict[str, str], tmp_path: Path, sick: Path, command: str
 ) -> None:
-    heavy, done = loaded(environment, tmp_path, "inspect", sick)
+    heavy, done = loaded(environment, tmp_path, command, sick)
     assert done.returncode == 1
     assert heavy == {"numpy"}
 
 
-def test_inspect_works_where_there_is_no_torch(
+def test_a_saved_report_is_gated_without_torch(
     environment: dict[str, str], tmp_path: Path, healthy: Path
 ) -> None:
-    _, done = loaded(environment, tmp_path, "inspect", healthy, before="sys.modules['torch'] = None")
+    loaded(environment, tmp_path, "inspect", healthy, "--save", "json=report.json")
+    before = "sys.modules['torch'] = None"
+    heavy, done = loaded(environment, tmp_path, "gate", "report.json", before=before)
+    assert (done.returncode, heavy & {"torch"}) == (0, set())
+
+
+@pytest.mark.parametrize("command", ["inspect", "gate"])
+def test_a_checkpoint_is_read_where_there_is_no_torch(
+    environment: dict[str, str], tmp_path: Path, healthy: Path, command: str
+) -> None:
+    _, done = loaded(environment, tmp_path, command, healthy, before="sys.modules['torch'] = None")
     assert done.returncode == 0, done.stderr
     assert "HEALTHY" in done.stdout
 

@@ -67,7 +67,7 @@ def test_a_user_error_is_one_line_and_2(
 def test_a_wrong_pyproject_is_a_user_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.vqdoctor]\nselekt = []\n")
     assert main(["inspect", "x.pt"]) == 2
-    assert "did you mean select? known: codebook-key" in only_line(capsys)
+    assert "did you mean select? known: " in only_line(capsys)
 
 
 def test_options_are_judged_before_the_file_is_opened(

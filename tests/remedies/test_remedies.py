@@ -33,13 +33,16 @@ def test_the_file_is_named_after_the_remedy(remedy: Remedy) -> None:
 
 @each_remedy
 def test_it_addresses_checks_that_name_it(remedy: Remedy) -> None:
+    """One that no check names is another way to retrain, to be asked for by name or tried."""
     naming = {check.code for check in all_checks() if remedy.name in check.remedies}
-    assert remedy.addresses
+    assert remedy.addresses or remedy.plan is not None
     assert set(remedy.addresses) == naming
 
 
 @each_remedy
 def test_it_stands_no_later_than_the_latest_finding_that_it_mends(remedy: Remedy) -> None:
+    if not remedy.addresses:
+        return
     assert remedy.stage <= max(Stage(int(code[2])) for code in remedy.addresses) or remedy.name == "warm-up"
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from vqdoctor.core.evidence import InputSummary, TaskMetrics, TrainingRecord, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Measurement, Outcome
+from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.core.report import Candidate, CheckpointSummary, LayerSummary, PlanStep, Report
 
@@ -73,6 +76,22 @@ def finding(code: str, name: str, message: str, **changes: object) -> Finding:
 
 def outcome(code: str, status: str, reason: str | None = None, layer: str | None = "vq") -> Outcome:
     return Outcome(code=code, layer=layer, status=status, reason=reason)  # type: ignore[arg-type]
+
+
+def judgement(metric: str, status: str, **changes: object) -> Judgement:
+    values: dict[str, object] = {
+        "metric": metric,
+        "status": status,
+        "layer": "vq",
+        "relation": ">=",
+        "threshold": 50.0,
+        "value": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+        "level": "error",
+        "reason": f"{metric} is 1.0 [1.0–1.0], batch of 28,752 vectors.",
+    }
+    return Judgement(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def report(**changes: object) -> Report:
@@ -340,7 +359,46 @@ def hostile() -> Report:
     )
 
 
-MAKERS = (collapsed, healthy, at_risk, inconclusive, incomplete, hostile)
+def gate_passed() -> Report:
+    """A healthy file whose assertions hold, but for one that only warns and one that was known before."""
+    shy = judgement("usage", "fail", level="warn", threshold=0.4, value=0.31, low=0.3, high=0.32)
+    known = judgement(
+        "ece", "fail", layer=None, relation="<=", threshold=0.05, value=0.2, low=None, high=None
+    )
+    judgements = (judgement("perplexity", "pass", value=171.3, low=166.9, high=175.8), shy, known)
+    return replace(healthy(), gate=Gate(status="pass", judgements=judgements, hidden=("gate/ece:",)))
+
+
+def gate_failed() -> Report:
+    """The no-ste sample with its data: an assertion and two findings fail it, one finding is known."""
+    gate = Gate(
+        status="fail",
+        judgements=(judgement("perplexity", "fail"), judgement("dead", "pass", relation="<=", value=0.0)),
+        hidden=("VQ502:vq",),
+        failing=("VQ101:vq", "VQ501:vq"),
+    )
+    return replace(collapsed(), gate=gate)
+
+
+def gate_inconclusive() -> Report:
+    """Too few vectors for one assertion; another is not known at all."""
+    judgements = (
+        judgement("perplexity", "inconclusive", value=61.0, low=40.2, high=88.0),
+        judgement("accuracy", "inconclusive", layer=None, value=None, low=None, high=None),
+    )
+    return replace(healthy(), gate=Gate(status="inconclusive", judgements=judgements))
+
+
+def gate_hostile() -> Report:
+    """A gate over every string that a file can choose, chosen by an enemy."""
+    bad = judgement("perplexity", "fail", layer=HOSTILE, reason=HOSTILE)
+    gate = Gate(status="fail", judgements=(bad,), hidden=(f"VQ902:{HOSTILE}",), failing=(f"VQ101:{HOSTILE}",))
+    return replace(hostile(), gate=gate)
+
+
+PLAIN = (collapsed, healthy, at_risk, inconclusive, incomplete, hostile)
+GATED = (gate_passed, gate_failed, gate_inconclusive, gate_hostile)
+MAKERS = (*PLAIN, *GATED)
 
 
 @pytest.fixture

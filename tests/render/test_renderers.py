@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -18,7 +20,8 @@ def test_every_format_renders_every_report_with_its_first_cause(
     for report in reports.values():
         text = all_renderers()[format].render(report, RenderOptions())
         assert text.endswith("\n") and not text.endswith("\n\n")
-        assert all(root.code in text for root in report.roots())
+        hidden = report.gate.hidden if report.gate else ()
+        assert all(root.code in text for root in report.roots() if root.fingerprint not in hidden)
 
 
 def test_names_and_suffixes_are_each_ones_own() -> None:
@@ -51,3 +54,14 @@ def test_small_words() -> None:
     assert against(0.3, 0.3) == ("0.3", "0.3")
     assert (size(1), size(361_376), size(3 << 30)) == ("1 byte", "352.9 KiB", "3.0 GiB")
     assert listing(list("abc"), at_most=2) == "a, b and 1 more"
+
+
+def test_no_format_loads_what_only_its_rendering_needs() -> None:
+    script = (
+        "import sys; from vqdoctor.render import all_renderers, renderer_of; renderer_of('json')\n"
+        "assert 'rich' not in sys.modules, 'one format loads another'\n"
+        "all_renderers()\n"
+        "assert 'rich' in sys.modules and 'junitparser' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

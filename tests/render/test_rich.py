@@ -12,7 +12,10 @@ from vqdoctor.remedies import all_remedies
 from vqdoctor.render import RenderOptions, all_renderers
 from vqdoctor.render.rich import _cells
 
-NAMES = ("collapsed", "healthy", "at_risk", "inconclusive", "incomplete", "hostile")
+NAMES = (
+    "collapsed", "healthy", "at_risk", "inconclusive", "incomplete", "hostile",
+    "gate_passed", "gate_failed", "gate_inconclusive", "gate_hostile",
+)  # fmt: skip
 
 
 def shown(report: Report, **options: object) -> str:

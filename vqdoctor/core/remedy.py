@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 
 
@@ -19,6 +22,11 @@ class Remedy:
         how: one sentence: what to do.
         code: the two or three lines that do it, or the command; "" for plain advice.
         doc: the module's docstring: why it helps, and what to watch.
+        apply: changes one VQ layer's `layouts.layer_arrays.LayerArrays` in place, and returns "", or why it
+            changed nothing; None where a file alone cannot take the remedy.
+        plan: sets this remedy's part of a course of retraining; None where retraining cannot apply it.
+        changes_model: whether a model retrained with it computes something else than the user's source, so
+            that it is only applied where it is asked for by name.
     """
 
     name: str
@@ -28,3 +36,6 @@ class Remedy:
     how: str
     code: str = ""
     doc: str = ""
+    apply: Callable[[Any], str] | None = None
+    plan: Callable[[Course, Wishes], Course] | None = None
+    changes_model: bool = False

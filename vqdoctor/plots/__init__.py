@@ -1,1 +1,1 @@
-"""Pictures, drawn with matplotlib from a report's evidence alone. Not written yet."""
+"""Pictures, drawn with matplotlib from a report's plain values alone."""

@@ -21,3 +21,6 @@ def _digits(config: Mapping[str, object], data: Mapping[str, NDArray[np.generic]
 
 BUILTIN_TASKS: Mapping[str, TaskFactory] = MappingProxyType({NAME: _digits})
 """The tasks that a checkpoint may name, and the only ones: a name from a file is never imported."""
+
+BUILTIN_DATA: Mapping[str, str] = MappingProxyType({NAME: "digits.npz"})
+"""The data file of each built-in task, as it lies beside the task's checkpoints."""

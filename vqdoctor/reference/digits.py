@@ -79,6 +79,13 @@ class DigitsTask:
         images, labels = self.data[split]
         return zip(torch.split(images, size), torch.split(labels, size), strict=True)
 
+    def shuffled(self, seed: int) -> Iterator[Batch]:
+        """Return the train batches of one epoch, the images in a random order of that seed."""
+        images, labels = self.data["train"]
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        for rows in torch.split(order, int(self._number("batch_size"))):
+            yield images[rows], labels[rows]
+
     def losses(self, model: torch.nn.Module, batch: Batch) -> Losses:
         """Run the model on a batch (images, labels) and return its losses."""
         x, y = batch

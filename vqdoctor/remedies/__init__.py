@@ -1,4 +1,4 @@
-"""The remedies: one file each, found by scanning this package."""
+"""The remedies: one file each, found by scanning this package. None needs numpy before it is applied."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from functools import cache
 
 from vqdoctor.core.discovery import pieces
 from vqdoctor.core.remedy import Remedy
+
+__all__ = ["all_remedies"]
 
 
 @cache

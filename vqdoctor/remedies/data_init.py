@@ -10,8 +10,53 @@ on; that is why it is not applied unasked.
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+if TYPE_CHECKING:  # a remedy is shown without numpy
+    from vqdoctor.layouts.layer_arrays import LayerArrays
+
+VECTORS_PER_CODE = 10
+"""With fewer, a centre is the mean of too little to stand for new data."""
+
+
+def apply(layer: LayerArrays) -> str:
+    """Put every code onto the mean of a cluster of vectors, counted as the vectors are."""
+    import numpy as np
+
+    from vqdoctor.metrics.match import unit
+
+    if layer.z_e is None or layer.chosen_by_logits:
+        return "there are no vectors to place the codes by; --data brings them"
+    least = VECTORS_PER_CODE * layer.num_codes
+    if len(layer.z_e) < least:
+        return f"{len(layer.z_e):,} vectors are too few for {layer.num_codes:,} codes; give {least:,} or more"
+    if importlib.util.find_spec("torch") is None:
+        return "k-means needs torch: pip install 'vqdoctor[torch]'"
+    import torch
+
+    from vqdoctor.live.kmeans import kmeans
+
+    generator = torch.Generator().manual_seed(int(layer.rng.integers(2**31)))
+    vectors = torch.from_numpy(unit(layer.z_e) if layer.unit_rows else layer.z_e)
+    clusters = kmeans(vectors, layer.num_codes, generator=generator)
+    layer.write(np.arange(layer.num_codes), clusters.centres.numpy())
+    old, new = layer.sound_counts(), clusters.counts.numpy().astype(np.float64)
+    if old is not None:
+        total = old.sum() or new.sum()
+        layer.settle(np.maximum(new * total / new.sum(), layer.least_count()), estimated=True)
+    return ""
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Place the codebooks by k-means before the first step."""
+    return replace(course, data_init=True)
+
 
 REMEDY = Remedy(
     name="data-init",
@@ -24,4 +69,6 @@ REMEDY = Remedy(
     "vq.embedding.copy_(codes); vq.ema_cluster_size.copy_(counts)\n"
     "vq.ema_sum.copy_(codes * counts[:, None])   # or the next update undoes it",
     doc=__doc__,
+    apply=apply,
+    plan=plan,
 )

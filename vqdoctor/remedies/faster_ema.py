@@ -7,8 +7,17 @@ start values good ones.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Lower the EMA decay of the codebooks."""
+    return replace(course, decay=0.95)
+
 
 REMEDY = Remedy(
     name="faster-ema",
@@ -18,4 +27,5 @@ REMEDY = Remedy(
     how="Lower the EMA decay to 0.95 to 0.99, so that the codebook can follow the encoder.",
     code="VectorQuantizerEMA2D(..., decay=0.95)   # remembers 20 batches",
     doc=__doc__,
+    plan=plan,
 )

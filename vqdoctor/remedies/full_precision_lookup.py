@@ -7,8 +7,17 @@ bfloat16 has room for neither. It costs next to nothing beside the encoder. Afte
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Run the VQ layers in float32."""
+    return replace(course, full_precision=True)
+
 
 REMEDY = Remedy(
     name="full-precision-lookup",
@@ -20,4 +29,5 @@ REMEDY = Remedy(
     code="with torch.autocast(z_e.device.type, enabled=False):\n"
     "    indices = torch.cdist(z_e.float(), codebook.float()).argmin(-1)",
     doc=__doc__,
+    plan=plan,
 )

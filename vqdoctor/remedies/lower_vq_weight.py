@@ -7,8 +7,17 @@ in the other is a hidden factor of D. The change takes effect by training on.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Set the weight of the VQ loss."""
+    return replace(course, vq_weight=wishes.vq_weight, balanced=wishes.balanced)
+
 
 REMEDY = Remedy(
     name="lower-vq-weight",
@@ -18,4 +27,5 @@ REMEDY = Remedy(
     how="Weigh the VQ loss at a tenth of the task loss, with both reduced alike (both means or both sums).",
     code="loss = task + 0.1 * vq",
     doc=__doc__,
+    plan=plan,
 )

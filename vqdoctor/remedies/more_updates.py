@@ -6,8 +6,17 @@ per epoch at the same cost, and leave more codes to chance, which helps those th
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Train for 200 epochs or more, with a faster EMA."""
+    return replace(course, epochs=max(course.epochs, 200), decay=course.decay or 0.95)
+
 
 REMEDY = Remedy(
     name="more-updates",
@@ -17,4 +26,5 @@ REMEDY = Remedy(
     how="Train longer or in smaller batches: 200 epochs or more, EMA decay 0.95, batches of 16.",
     code="DataLoader(data, batch_size=16, shuffle=True)   # 200 epochs, decay 0.95",
     doc=__doc__,
+    plan=plan,
 )

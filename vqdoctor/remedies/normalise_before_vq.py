@@ -6,16 +6,27 @@ both impossible. It changes the model: train it afresh.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Bring every z_e to zero mean and unit variance over its elements."""
+    return replace(course, geometry="unit-variance")
+
 
 REMEDY = Remedy(
     name="normalise-before-vq",
     stage=Stage.LOSS,
     safety=Safety.ADVICE,
-    addresses=("VQ202", "VQ301"),
+    addresses=("VQ202", "VQ301", "VQ501", "VQ504"),
     how="Put a norm layer before the VQ layer, or compare directions only (cosine codes), so that z_e "
     "cannot drift away.",
     code="z_e = F.layer_norm(encoder(x), (dim,))   # over the code dimension, last",
     doc=__doc__,
+    plan=plan,
+    changes_model=True,
 )

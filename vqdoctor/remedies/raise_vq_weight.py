@@ -6,15 +6,25 @@ of two or three of each other.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Let the weight follow the gradients, unless another is wished for."""
+    return replace(course, balanced=True)
+
 
 REMEDY = Remedy(
     name="raise-vq-weight",
     stage=Stage.LOSS,
     safety=Safety.ADVICE,
-    addresses=("VQ202",),
+    addresses=("VQ202", "VQ501"),
     how="Raise the weight of the VQ loss until z_e stays about as large as the codes; 0.1 to 1 is usual.",
     code="loss = task + 0.25 * vq",
     doc=__doc__,
+    plan=plan,
 )

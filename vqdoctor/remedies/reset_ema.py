@@ -1,21 +1,47 @@
 """Write the sums and counts that belong to the codes.
 
 No code moves, so the outputs stay the same; only the next update no longer jumps. Codes that have
-blown up stay where they are: revive them afterwards (revive-dead-codes). In training code, start the
-counts at one and never write codes without their sums and counts.
+blown up stay where they are: revive them afterwards (revive-dead-codes). Counts are raised to a twentieth
+of the mean and no further: a dead code still counts as one, but its sum no longer fades to nothing. In
+training code, start the counts at one and never write codes without their sums and counts.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+if TYPE_CHECKING:  # a remedy is shown without numpy
+    from vqdoctor.layouts.layer_arrays import LayerArrays
+
+
+def apply(layer: LayerArrays) -> str:
+    """Raise lost counts, and write the sums of the codes that would jump."""
+    import numpy as np
+
+    counts, off = layer.sound_counts(), layer.disagreeing()
+    if counts is None or off is None:
+        return "the layer stores no EMA sums and counts"
+    least = layer.least_count()
+    raised = np.where(
+        counts < 0.5 * least, least, counts
+    )  # raising some also raises the mean, by 5 % at most
+    if not off.any() and (raised == counts).all():
+        return "counts and sums agree with the codes"
+    layer.settle(raised, estimated=False, also=off)
+    return ""
+
 
 REMEDY = Remedy(
     name="reset-ema",
     stage=Stage.INITIALISATION,
     safety=Safety.SAFE,
     addresses=("VQ303", "VQ304"),
-    how="Make the EMA agree with the codebook: counts of at least one, and sums equal to codes times counts.",
-    code="vq.ema_cluster_size.clamp_(min=1.0)\nvq.ema_sum.copy_(vq.embedding * vq.ema_cluster_size[:, None])",
+    how="Make the EMA agree with the codebook: sums equal to codes times counts, and no count near nothing.",
+    code="vq.ema_cluster_size.clamp_(min=0.05 * vq.ema_cluster_size.mean())\n"
+    "vq.ema_sum.copy_(vq.embedding * vq.ema_cluster_size[:, None])",
     doc=__doc__,
+    apply=apply,
 )

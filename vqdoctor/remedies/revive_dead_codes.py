@@ -9,8 +9,35 @@ outputs hardly change. Stop a few epochs before the end, so that the counts sett
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+if TYPE_CHECKING:  # a remedy is shown without numpy
+    from vqdoctor.layouts.layer_arrays import LayerArrays
+
+
+def apply(layer: LayerArrays) -> str:
+    """Put the dead codes where vectors are, or without vectors beside the codes that are used most."""
+    from vqdoctor.remedies._places import relocate
+
+    dead = layer.dead()
+    if layer.chosen_by_logits:
+        return "its codes are chosen by a map of their own, wherever they lie"
+    if dead is None:
+        return "nothing tells which codes are dead; --data does"
+    if not dead.any():
+        return "no code is dead"
+    return "" if relocate(layer, dead) else "no code has two different vectors to share"
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Revive codes under a tenth of their fair share while training."""
+    return replace(course, revive_under=0.1)
+
 
 REMEDY = Remedy(
     name="revive-dead-codes",
@@ -23,4 +50,6 @@ REMEDY = Remedy(
     "fair = counts.mean()\n"
     "embedding[dead] = new; counts[dead] = fair; ema_sum[dead] = new * fair",
     doc=__doc__,
+    apply=apply,
+    plan=plan,
 )

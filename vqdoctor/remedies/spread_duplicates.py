@@ -7,8 +7,24 @@ least as many vectors as there are copies; otherwise new copies are made.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+if TYPE_CHECKING:  # a remedy is shown without numpy
+    from vqdoctor.layouts.layer_arrays import LayerArrays
+
+
+def apply(layer: LayerArrays) -> str:
+    """Move all but one of each group of equal codes."""
+    from vqdoctor.remedies._places import relocate
+
+    equal = layer.copies()
+    if not equal.any():
+        return "no two codes are equal"
+    return "" if relocate(layer, equal) else "no code has two different vectors to share"
+
 
 REMEDY = Remedy(
     name="spread-duplicates",
@@ -21,4 +37,5 @@ REMEDY = Remedy(
     "codes[copies] = z_e[torch.randperm(len(z_e))[: int(copies.sum())]]\n"
     "counts[copies] = 1.0; ema_sum[copies] = codes[copies]",
     doc=__doc__,
+    apply=apply,
 )

@@ -11,8 +11,18 @@ digits), so compare both.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from vqdoctor.core.course import Course, Estimator, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Graft the estimator onto the layers that lack it."""
+    grafts: dict[str, Estimator] = dict.fromkeys(wishes.layers, "straight-through")
+    return replace(course, estimators={**course.estimators, **grafts})
+
 
 REMEDY = Remedy(
     name="straight-through",
@@ -22,4 +32,5 @@ REMEDY = Remedy(
     how="Let the gradient at z_q pass to z_e unchanged, as the last step of the VQ layer.",
     code="z_q = z_e + (z_q - z_e).detach()",
     doc=__doc__,
+    plan=plan,
 )

@@ -9,8 +9,17 @@ the model needs nothing: examine it on samples that differ.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Build everything that leads to z_e anew."""
+    return replace(course, start="fresh-encoder")
+
 
 REMEDY = Remedy(
     name="wake-encoder",
@@ -21,4 +30,5 @@ REMEDY = Remedy(
     "layer, on data that varies.",
     code="to_vq = nn.Sequential(nn.Linear(width, dim), nn.BatchNorm1d(dim))\nz_e = to_vq(features)",
     doc=__doc__,
+    plan=plan,
 )

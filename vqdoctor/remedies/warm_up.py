@@ -6,8 +6,17 @@ few near codes is what starts a collapse. It only makes a difference to a run fr
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Let the weight of the VQ loss grow."""
+    return replace(course, warm_up_epochs=wishes.warm_up_epochs)
+
 
 REMEDY = Remedy(
     name="warm-up",
@@ -17,4 +26,5 @@ REMEDY = Remedy(
     how="Let the weight of the VQ loss grow from 0 to its full value over the first 10 epochs.",
     code="vq_weight = 0.1 * min(1.0, epoch / 10)\nloss = task + vq_weight * vq",
     doc=__doc__,
+    plan=plan,
 )

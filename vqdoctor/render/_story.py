@@ -5,11 +5,12 @@ Sentences may hold strings from the examined file as they are. Escaping is for t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vqdoctor.core.evidence import InputSummary, TaskMetrics, TrainingRecord, Usage
 from vqdoctor.core.finding import Finding, Measurement, Outcome
+from vqdoctor.core.gate import Gate, GateStatus, Judgement
 from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.core.report import LayerSummary, PlanStep, Report
 from vqdoctor.render._text import against, count, listing, number, percent, size
@@ -20,6 +21,9 @@ VERDICTS: Mapping[str, str] = {
     "inconclusive": "INCONCLUSIVE",
     "healthy": "HEALTHY",
 }
+
+GATE_WORDS: Mapping[GateStatus, str] = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
+WORST_FIRST: tuple[GateStatus, ...] = ("fail", "inconclusive", "pass")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,98 @@ def headline(report: Report) -> str:
         unknown = [layer.name for layer in report.layers if not report.usages(layer.name)]
         return f"nothing tells which codes {listing(unknown)} uses; see what was not examined"
     return f"no error and no warning in {count(len(report.layers), 'VQ layer')}"
+
+
+def gate_status(reports: Sequence[Report]) -> GateStatus | None:
+    """What a gate says of several reports: the worst that it says of one; None where there is no gate."""
+    told = {report.gate.status for report in reports if report.gate}
+    return next((status for status in WORST_FIRST if status in told), None)
+
+
+def gate_verdict(status: GateStatus) -> str:
+    """The gate's status in capitals."""
+    return f"GATE {GATE_WORDS[status].upper()}"
+
+
+def gate_tally(reports: Sequence[Report]) -> str:
+    """How many checkpoints failed, were inconclusive and passed a gate."""
+    told = [report.gate.status for report in reports if report.gate]
+    amounts = (f"{told.count(word)} {GATE_WORDS[word]}" for word in WORST_FIRST if word in told)
+    return f"{', '.join(amounts)}, of {count(len(told), 'checkpoint')}"
+
+
+def subject(report: Report) -> str:
+    """What was examined: the file as it was named, or "model"."""
+    return report.checkpoint.path if report.checkpoint else "model"
+
+
+def gate_headline(gate: Gate) -> str:
+    """What decided: the assertions and findings that fail it, or those that leave it open."""
+    if gate.status != "pass":
+        decisive = [
+            judged_on(j)
+            for j in gate.judgements
+            if (j.status, j.level) == (gate.status, "error") and j.fingerprint not in gate.hidden
+        ]
+        if gate.status == "fail":
+            decisive += [_code_on(fingerprint) for fingerprint in gate.failing]
+        return listing(decisive, at_most=4)
+    held = sum(j.status == "pass" for j in gate.judgements)
+    amounts = [(held, "assertion holds", "assertions hold")]
+    amounts += [
+        (_open(gate), "warning", ""),
+        (len(gate.hidden), "known problem hidden", "known problems hidden"),
+    ]
+    told = [count(*words) for words in amounts if words[0]]
+    return ", ".join(told) or "no finding at or above the bar"
+
+
+def _open(gate: Gate) -> int:
+    """How many assertions did not pass, and neither fail the gate nor are known."""
+    return sum(j.status != "pass" and j.fingerprint not in gate.hidden for j in gate.judgements)
+
+
+def metric(judgement: Judgement) -> str:
+    """What a judgement compares, as "perplexity" or "perplexity drop"."""
+    return judgement.fingerprint.partition(":")[0].removeprefix("gate/").replace("-", " ")
+
+
+def judged_on(judgement: Judgement) -> str:
+    """What a judgement is about, as "perplexity on vq"; it holds across thresholds."""
+    return f"{metric(judgement)} on {judgement.layer}" if judgement.layer else metric(judgement)
+
+
+def assertion(judgement: Judgement) -> str:
+    """A judgement's assertion, as "perplexity >= 50"."""
+    return f"{metric(judgement)} {judgement.relation} {number(judgement.threshold)}"
+
+
+def measured_figure(judgement: Judgement) -> str:
+    """A judgement's figure with its interval; "unknown" where nothing tells it."""
+    if judgement.value is None:
+        return "unknown"
+    if judgement.low is None or judgement.high is None:
+        return number(judgement.value)
+    return f"{number(judgement.value)} [{number(judgement.low)}–{number(judgement.high)}]"
+
+
+def judged(gate: Gate, judgement: Judgement) -> str:
+    """A judgement in one word: a known one and a mere warning do not look like a failure."""
+    if judgement.status == "pass":
+        return "pass"
+    if judgement.fingerprint in gate.hidden:
+        return "known"
+    return judgement.status if judgement.level == "error" else "warn"
+
+
+def _code_on(fingerprint: str) -> str:
+    code, _, layer = fingerprint.partition(":")
+    return f"{code} on {layer}" if layer else code
+
+
+def cause(finding: Finding) -> str:
+    """What explains a symptom, as "VQ101 on vq"; "" for a root."""
+    return _code_on(finding.explained_by) if finding.explained_by else ""
 
 
 def place(finding: Finding, root: Finding | None = None) -> str:

@@ -7,15 +7,19 @@ needs first stands first (the verdict), and again last, next to the prompt.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from vqdoctor.core.evidence import Usage
 from vqdoctor.core.finding import Finding
+from vqdoctor.core.gate import Gate, GateStatus
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import LayerSummary, Report
+from vqdoctor.core.retraining import Retraining
+from vqdoctor.render import _repairs as repairs
+from vqdoctor.render import _retraining as retraining
 from vqdoctor.render import _story as story
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import listing, number, printable
@@ -28,6 +32,18 @@ VERDICT_STYLES = {
     "at-risk": "bold yellow",
     "inconclusive": "bold cyan",
     "healthy": "bold green",
+}
+GATE_STYLES: dict[GateStatus, str] = {
+    "pass": "bold green",
+    "fail": "bold red",
+    "inconclusive": "bold cyan",
+}
+JUDGED_STYLES = {
+    "pass": "green",
+    "fail": "bold red",
+    "inconclusive": "bold cyan",
+    "warn": "bold yellow",
+    "known": "dim",
 }
 SEVERITY_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "cyan"}
 
@@ -104,8 +120,15 @@ class Page:
 def render(report: Report, options: RenderOptions) -> str:
     """Return the report as lines of text."""
     page = Page(options)
+    if report.gate:
+        _gate_line(page, report.gate)
+    _retraining(page, report)
+    _repairs(page, report)
     _verdict(page, report)
     _crashes(page, report)
+    if report.gate:
+        page.heading("Gate")
+        _judgements(page, report.gate, indent=0)
     page.blank()
     for label, sentence in story.facts(report):
         page.labelled((label, "dim"), sentence, column=10)
@@ -117,9 +140,106 @@ def render(report: Report, options: RenderOptions) -> str:
     return page.text()
 
 
-def _verdict(page: Page, report: Report) -> None:
+def several(reports: Sequence[Report], options: RenderOptions) -> str:
+    """Return what was decided on each report and why, and last the whole; one report alone tells more."""
+    page = Page(options)
+    for report in reports:
+        page.line((story.subject(report), "bold"))
+        if report.gate:
+            _gate_line(page, report.gate, indent=2)
+            _judgements(page, report.gate, indent=4)
+        _verdict(page, report, indent=2)
+        page.blank()
+    status = story.gate_status(reports)
+    if status:
+        word = (f"{story.gate_verdict(status)}: ", GATE_STYLES[status])
+        page.line(word, (story.gate_tally(reports), "bold"), hang=2)
+    page.line(("more of one: ", "dim"), ("vqdoctor inspect CKPT", "bold"))
+    return page.text()
+
+
+def _gate_line(page: Page, gate: Gate, indent: int = 0) -> None:
+    word = (f"{story.gate_verdict(gate.status)}: ", GATE_STYLES[gate.status])
+    page.line(word, (story.gate_headline(gate), "bold"), indent=indent, hang=2)
+
+
+def _retraining(page: Page, report: Report) -> None:
+    """Write what a retraining came to: in one line, as a table, and remedy by remedy."""
+    done = report.retraining
+    if done is None:
+        return
+    _retrained(page, done)
+    rows = retraining.compared(done)
+    columns = [(r.name, r.before, r.after) for r in rows] or [("", "", "")]
+    name, before, after = (max(map(len, column)) for column in zip(*columns, strict=True))
+    page.heading("Before and after")
+    for row in rows:
+        mark = "" if row.met is None else page.glyph("✓ ", "ok ") if row.met else page.glyph("✗ ", "!! ")
+        page.line(
+            (f"{row.name:<{name}}  ", "dim"),
+            f"{row.before:>{before}} {page.glyph('→', '->')} ",
+            (f"{row.after:<{after}}", "bold"),
+            (f"  {mark}{row.goal}", "green" if row.met else "bold red"),
+            indent=2,
+            hang=2,
+        )
+    page.line((retraining.beside(done), "dim"), indent=2)
+    if done.trial:
+        page.heading("Trial, best first")
+    for tried, figures in retraining.arms(done):
+        page.line((tried, "bold"), f"  {figures}", indent=2, hang=2)
+    page.heading("Remedies")
+    for status, remedy, reason in retraining.repairs(report):
+        color = "green" if status == "applied" else "dim"
+        page.labelled((status, color), (remedy, "bold"), f"  {reason}", indent=2, column=11)
+    page.blank()
+
+
+def _repairs(page: Page, report: Report) -> None:
+    """Write what a fix without retraining did, remedy by remedy and tensor by tensor."""
+    if not repairs.shown(report):
+        return
+    page.line(("FIX: ", "bold"), (repairs.headline(report), "bold"), hang=2)
+    page.blank()
+    for repair in report.repairs:
+        color = "green" if repair.status == "applied" else "dim"
+        page.labelled(
+            (repairs.status(report, repair), color),
+            (repair.remedy, "bold"),
+            f"  {repairs.title(repair)}",
+            indent=2,
+            column=11,
+        )
+        for name, before, after in repairs.figures(repair):
+            page.line((f"{name} ", "dim"), f"{before} → ", (after, "bold"), indent=13, hang=2)
+        for change in repair.changes:
+            key, what, told = repairs.change(change)
+            page.line((f"{key}: ", "dim"), f"{what}; {told}" if told else what, indent=13, hang=2)
+    page.blank()
+
+
+def _retrained(page: Page, done: Retraining) -> None:
+    style = "bold green" if done.cured else "bold yellow"
+    word = f"{retraining.outcome(done).upper()}: "
+    page.line((word, style), (retraining.headline(done), "bold"), hang=2)
+
+
+def _judgements(page: Page, gate: Gate, indent: int) -> None:
+    """Write every assertion with its figure, and why it was judged so."""
+    words = [story.judged(gate, judgement) for judgement in gate.judgements]
+    for word, judgement in zip(words, gate.judgements, strict=True):
+        page.labelled(
+            (word, JUDGED_STYLES[word]),
+            (story.judged_on(judgement), "bold"),
+            f"  {judgement.reason}",
+            indent=indent,
+            column=max(map(len, words)) + 2,
+        )
+
+
+def _verdict(page: Page, report: Report, indent: int = 0) -> None:
     style = VERDICT_STYLES[report.verdict]
-    page.line((f"{story.verdict(report)}: ", style), (story.headline(report), "bold"), hang=2)
+    page.line((f"{story.verdict(report)}: ", style), (story.headline(report), "bold"), indent=indent, hang=2)
 
 
 def _crashes(page: Page, report: Report) -> None:
@@ -302,6 +422,15 @@ def _end(page: Page, report: Report) -> None:
         page.line(word, f": begin with {code}; more: ", (f"vqdoctor explain {code}", "bold"))
     else:
         _verdict(page, report)
+    if report.gate:
+        _gate_line(page, report.gate)
+    if report.retraining:
+        _retrained(page, report.retraining)
+        if report.retraining.source:
+            page.line(("The file is retrained; your source is as it was.", "bold"))
+        for change in report.retraining.source:
+            page.line(f"{change.why}:", indent=2, hang=2)
+            page.code(change.code, indent=4)
 
 
-RENDERER = Renderer(name="rich", suffix=".txt", render=render)
+RENDERER = Renderer(name="rich", suffix=".txt", render=render, several=several)

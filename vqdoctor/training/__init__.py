@@ -1,1 +1,1 @@
-"""Training: retraining with remedies, and a monitor for a user's own loop. Not written yet."""
+"""Training: a sick model retrained with remedies, epoch by epoch, to its goals."""

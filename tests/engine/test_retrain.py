@@ -1,0 +1,210 @@
+"""Retraining as a whole: a user's sick checkpoint in, a cured one out, whatever ends the run on its way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_training import DIGITS, Digits
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.report import Report
+from vqdoctor.core.retraining import Goals
+from vqdoctor.engine import examine
+from vqdoctor.engine.retrain import RetrainSettings, retrain
+from vqdoctor.engine.settings import Settings
+from vqdoctor.training.resume import load_state, state_path
+
+EASY = Goals(min_perplexity=2.0, min_usage=0.05, min_accuracy=0.0, max_ece=1.0)
+SHORT = RetrainSettings(epochs=5, warm_up_epochs=1, goals=EASY)
+
+
+@pytest.fixture(scope="module")
+def sick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small reference model without a straight-through estimator, and its data beside it."""
+    folder = tmp_path_factory.mktemp("sick")
+    with np.load(DIGITS) as data:
+        np.savez(folder / "digits.npz", **{name: data[name][:300] for name in ("x", "y", "split")})
+    task = Digits(straight_through=False, vq_weight=1.0)
+    torch.manual_seed(0)
+    model = task.model()
+    optimizer = task.optimizer(model)
+    for batch in task.shuffled(0):
+        found = task.losses(model, batch)
+        optimizer.zero_grad()
+        (found.task + found.vq).backward()
+        optimizer.step()
+    with torch.no_grad():
+        model.vq.set_codes(torch.full_like(model.vq.embedding, 30.0), torch.ones(32))
+        model.vq.embedding[0] = 0.0
+    state = {
+        "vqdoctor_task": "conv2d-vq/digits",
+        "config": task.config,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    torch.save(state, folder / "sick.pt")
+    return folder / "sick.pt"
+
+
+def states(path: Path) -> dict[str, torch.Tensor]:
+    return dict(torch.load(path, weights_only=True)["model"])
+
+
+def test_it_is_cured_and_the_input_is_as_it_was(sick: Path, tmp_path: Path) -> None:
+    before = sick.read_bytes()
+    report = retrain(sick, tmp_path / "fixed.pt", wanted=SHORT)
+    assert sick.read_bytes() == before
+    done = report.retraining
+    assert done is not None
+    assert done.before is not None
+    assert done.after is not None
+    assert done.before.layers["vq"].perplexity < 2.0 < 5.0 < done.after.layers["vq"].perplexity
+    assert done.cured
+    assert not state_path(tmp_path / "fixed.pt").exists()
+    statuses = {repair.remedy: repair.status for repair in report.repairs}
+    assert statuses["straight-through"] == statuses["data-init"] == "applied"
+    assert any("straight-through" in change.why for change in done.source)
+    assert "VQ101" in {finding.code for finding in report.findings}  # the source is as it was
+    assert Report.from_dict(json.loads(report.to_json())) == report
+
+
+def test_the_output_loads_into_the_unchanged_model_and_its_optimizer(sick: Path, tmp_path: Path) -> None:
+    retrain(sick, tmp_path / "fixed.pt", wanted=SHORT)
+    task = Digits(straight_through=False)
+    model = task.model()
+    saved = torch.load(tmp_path / "fixed.pt", weights_only=True)
+    model.load_state_dict(saved["model"], strict=True)
+    optimizer = task.optimizer(model)
+    optimizer.load_state_dict(saved["optimizer"])
+    assert saved["config"] == task.config | {"straight_through": False, "vq_weight": 1.0}
+    encoder = optimizer.state[model.encoder[0].weight]["exp_avg_sq"]
+    assert float(encoder.mean()) > 0  # the bare file no longer says that the encoder is cut
+    assert "VQ101" not in {finding.code for finding in examine(tmp_path / "fixed.pt").findings}
+
+
+def test_the_same_seed_gives_the_same_file(sick: Path, tmp_path: Path) -> None:
+    for name in ("a.pt", "b.pt"):
+        retrain(sick, tmp_path / name, wanted=SHORT, settings=Settings(seed=3))
+    a, b = states(tmp_path / "a.pt"), states(tmp_path / "b.pt")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_missed_goals_are_said_and_the_output_is_written(sick: Path, tmp_path: Path) -> None:
+    hard = RetrainSettings(epochs=1, goals=Goals(min_perplexity=31.9, min_accuracy=1.0))
+    done = retrain(sick, tmp_path / "fixed.pt", wanted=hard).retraining
+    assert done is not None
+    assert not done.cured
+    assert (tmp_path / "fixed.pt").is_file()
+
+
+def test_the_accuracy_to_reach_is_that_of_the_same_model_without_vq(sick: Path, tmp_path: Path) -> None:
+    done = retrain(sick, tmp_path / "fixed.pt", wanted=RetrainSettings(epochs=6)).retraining
+    assert done is not None
+    assert done.without_vq is not None
+    assert done.without_vq.accuracy is not None
+    (limit,) = (goal.limit for goal in done.goals if goal.name == "accuracy")
+    assert limit == pytest.approx(done.without_vq.accuracy - 0.015)
+
+
+def test_a_trial_ranks_by_what_was_measured_and_has_a_random_choice_beside_it(
+    sick: Path, tmp_path: Path
+) -> None:
+    wanted = RetrainSettings(epochs=8, trial=True, goals=EASY, warm_up_epochs=2)
+    report = retrain(sick, tmp_path / "fixed.pt", wanted=wanted)
+    done = report.retraining
+    assert done is not None
+    names = [arm.name for arm in done.trial]
+    assert {"as it was", "the plan", "a random choice", "data-init"} <= set(names)
+    assert [arm.chosen for arm in done.trial] == [True] + [False] * (len(names) - 1)
+    chosen = done.trial[0]
+    applied = {repair.remedy for repair in report.repairs if repair.status == "applied"}
+    assert applied == set(chosen.remedies)
+    untried = {r.remedy for r in report.repairs if r.status == "reverted"}
+    assert not untried & set(chosen.remedies)
+
+
+def test_an_output_that_exists_is_left_alone(sick: Path, tmp_path: Path) -> None:
+    (tmp_path / "fixed.pt").write_text("mine")
+    with pytest.raises(UserError, match="exists already"):
+        retrain(sick, tmp_path / "fixed.pt", wanted=SHORT)
+    assert (tmp_path / "fixed.pt").read_text() == "mine"
+
+
+DRIVER = """
+import sys, torch
+torch.set_num_threads(1)
+from vqdoctor.core.retraining import Goals
+from vqdoctor.engine.retrain import RetrainSettings, retrain
+easy = Goals(min_perplexity=2.0, min_usage=0.05, min_accuracy=0.0, max_ece=1.0)
+wanted = RetrainSettings(epochs=8, warm_up_epochs=8, goals=easy, resume=True, overwrite=True)
+class Watcher:
+    def say(self, doing): pass
+    def epoch(self, phase, row, epochs): print("epoch", row.epoch, flush=True)
+report = retrain(sys.argv[1], sys.argv[2], wanted=wanted, watcher=Watcher())
+print("interrupted" if report.retraining.interrupted else "done", flush=True)
+"""
+
+
+def drive(sick: Path, output: Path, **more: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(sick), str(output)], stdout=subprocess.PIPE, text=True, **more
+    )
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_loses_at_most_an_epoch_and_leaves_no_unreadable_file(
+    sick: Path, tmp_path: Path
+) -> None:
+    """Killed twenty times, some while a state is being written; then it ends to the bit as if unkilled."""
+    whole, output = tmp_path / "whole.pt", tmp_path / "fixed.pt"
+    with drive(sick, whole) as run:
+        assert run.wait() == 0
+    draw = random.Random(0)
+    reached, kills = 0, 0
+    while kills < 20:
+        with drive(sick, output) as run:
+            assert run.stdout is not None
+            told = run.stdout.readline()  # an epoch is done, or the run
+            time.sleep(draw.uniform(0.0, 0.06))
+            run.kill()
+            told += run.stdout.read()
+        kills += 1
+        epochs = [int(line.split()[1]) for line in told.splitlines() if line.startswith("epoch")]
+        state = state_path(output)
+        if state.exists():
+            rows = len(load_state(state)["training"]["trainer"]["rows"])
+            assert rows >= max([reached, *epochs])
+            reached = rows
+        if output.exists():  # whole, or not there
+            states(output)
+        if "done" in told or (output.exists() and not state.exists()):
+            reached = 0
+            output.unlink()
+    with drive(sick, output) as run:
+        assert run.wait() == 0
+    one, other = states(whole), states(output)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_sigterm_ends_the_run_with_what_there_is(sick: Path, tmp_path: Path) -> None:
+    with drive(sick, tmp_path / "fixed.pt") as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        os.kill(run.pid, signal.SIGTERM)
+        told = run.stdout.read()
+        assert run.wait() == 0
+    if "interrupted" in told:  # else it was done before the signal came
+        assert state_path(tmp_path / "fixed.pt").exists()
+    states(tmp_path / "fixed.pt")

@@ -1,0 +1,64 @@
+"""The reference model on a few digits: something to retrain in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.live.codebook import LiveCodebook
+from vqdoctor.live.task import Losses
+from vqdoctor.probes.model import Reader
+from vqdoctor.reference.ailments import PLAIN
+from vqdoctor.reference.digits import DigitsTask
+from vqdoctor.reference.model import Conv2dVQClassifier
+from vqdoctor.training.layer import Layer
+
+DIGITS = Path(__file__).parents[1] / "sample_checkpoints" / "digits.npz"
+CPU = torch.device("cpu")
+
+
+def reference_layer(model: Conv2dVQClassifier) -> Layer:
+    """The VQ layer of the reference model."""
+    vq = model.vq
+    assert vq is not None
+    view = QuantizerView(
+        name="vq",
+        layout="reference",
+        confidence=Confidence.HIGH,
+        num_codes=vq.num_codes,
+        dim=vq.dim,
+        keys={"codebook": "vq.embedding", "counts": "vq.ema_cluster_size", "sums": "vq.ema_embedding_sum"},
+        smoothing=1e-5,
+        load_codebook=lambda: vq.embedding.numpy(),
+    )
+    tensors = {"codebook": vq.embedding, "counts": vq.ema_cluster_size, "sums": vq.ema_embedding_sum}
+    codebook = LiveCodebook(view=view, tensors=tensors)
+    return Layer(name="vq", module=vq, lookup=None, codebook=codebook, reader=Reader(view=view))
+
+
+@dataclass
+class Digits(DigitsTask):
+    """A few digits, and what its losses shall be told."""
+
+    def __init__(
+        self, images: int = 300, spoil: Callable[[int], bool] = lambda _: False, **config: Any
+    ) -> None:
+        with np.load(DIGITS) as data:
+            x, y, split = (data[name][:images] for name in ("x", "y", "split"))
+        recipe = replace(PLAIN, num_codes=32, dim=8)
+        super().__init__(x, y, split, {**recipe.config(seed=0), **config})
+        self.spoil, self.calls = spoil, 0
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        found = super().losses(model, batch)
+        self.calls += model.training
+        if model.training and self.spoil(self.calls):
+            return replace(found, task=found.task * float("nan"))
+        return found

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from small_training import CPU, Digits, reference_layer
+from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.live.estimators import rotation, straight_through
+from vqdoctor.training.initialise import place_codes
+from vqdoctor.training.layer import watching
+from vqdoctor.training.resume import load_state
+from vqdoctor.training.revival import Revival
+from vqdoctor.training.splits import HELD_BACK, Splits
+from vqdoctor.training.start import restart
+
+
+def test_the_rotation_agrees_with_vector_quantize_pytorch() -> None:
+    z_e, z_q = torch.randn(64, 8, requires_grad=True), torch.randn(64, 8)
+    cotangent = torch.randn(64, 8)
+    ours, theirs = rotation(z_e, z_q, 1), rotate_to(z_e, z_q)
+    assert torch.allclose(ours, z_q, atol=1e-6)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    found, wanted = (torch.autograd.grad(out, z_e, cotangent)[0] for out in (ours, theirs))
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_the_straight_through_estimator_copies_the_gradient() -> None:
+    z_e, z_q, cotangent = torch.randn(5, 4, requires_grad=True), torch.randn(5, 4), torch.randn(5, 4)
+    out = straight_through(z_e, z_q)
+    assert torch.allclose(out, z_q)
+    assert torch.equal(torch.autograd.grad(out, z_e, cotangent)[0], cotangent)
+
+
+def test_written_codes_stay_through_the_next_update_of_the_ema() -> None:
+    task = Digits(straight_through=True)
+    model = task.model()
+    layer = reference_layer(model)
+    rows, codes = torch.tensor([3, 9]), torch.full((2, 8), 50.0)  # nothing is near: nothing moves them
+    layer.codebook.write(rows, codes, 4.0)
+    assert torch.equal(layer.codebook.codes()[rows], codes)
+    model.train()
+    task.losses(model, next(iter(task.batches("train"))))
+    assert torch.allclose(layer.codebook.codes()[rows], codes, rtol=1e-3)
+
+
+def test_writing_clears_what_the_optimizer_remembers_of_those_rows_alone() -> None:
+    codebook = torch.nn.Parameter(torch.randn(32, 8))
+    optimizer = torch.optim.Adam([codebook])
+    codebook.grad = torch.ones_like(codebook)
+    optimizer.step()
+    layer = reference_layer(Digits().model())
+    from vqdoctor.live.codebook import LiveCodebook
+
+    live = LiveCodebook(view=layer.codebook.view, tensors={"codebook": codebook})
+    live.write(torch.tensor([5]), torch.zeros(1, 8), optimizer=optimizer)
+    moments = optimizer.state[codebook]["exp_avg"]
+    assert moments[5].abs().sum() == 0
+    assert (moments[torch.arange(32) != 5] != 0).all()
+
+
+def test_revival_moves_the_dead_onto_the_batch_and_never_all_at_once() -> None:
+    task = Digits()
+    model = task.model().train()
+    layer = reference_layer(model)
+    with torch.no_grad():
+        model.vq.set_codes(torch.full((32, 8), 1e3), torch.ones(32))
+        batch = next(iter(task.batches("train")))
+        model.vq.embedding[0] = 0.0
+    revival = Revival(layer=layer, threshold=0.1)
+    optimizer = torch.optim.Adam(model.parameters())
+    model.eval()
+    for _ in range(5):
+        with torch.no_grad(), watching((layer,)) as watched:
+            task.losses(model, batch)
+        vectors = layer.vectors(watched)
+        revival.after_step(watched, optimizer, torch.Generator().manual_seed(0))
+        if revival.revived:
+            break
+    assert revival.revived == 31
+    assert torch.equal(model.vq.embedding[0], torch.zeros(8))
+    distances = torch.cdist(model.vq.embedding[1:], vectors).amin(1)
+    assert torch.allclose(distances, torch.zeros(31), atol=1e-3)
+
+
+def test_placed_codes_lie_in_the_data_with_the_counts_of_a_batch() -> None:
+    task = Digits()
+    model = task.model()
+    layer = reference_layer(model)
+    splits = Splits(task, CPU)
+    optimizer = torch.optim.Adam(model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    left = place_codes(model, task, splits, (layer,), optimizer, generator, lambda _: None)
+    assert left == {}
+    with torch.no_grad(), watching((layer,)) as watched:
+        task.losses(model.eval(), next(iter(splits.in_order())))
+    vectors = layer.vectors(watched)
+    chosen = layer.counts(watched)
+    assert float((chosen > 0).double().mean()) > 0.5
+    assert float(torch.cdist(vectors, model.vq.embedding).amin(1).mean()) < float(vectors.std()) * 4
+    assert float(model.vq.ema_cluster_size.sum()) == pytest.approx(len(vectors), rel=0.05)
+
+
+def test_a_fresh_encoder_is_all_that_z_e_depends_on_and_nothing_else() -> None:
+    task = Digits()
+    model = task.model()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    layer = reference_layer(model)
+    batch = next(iter(task.batches("train")))
+    restart(model, task, batch, (layer,), "fresh-encoder", seed=5)
+    changed = {name for name, t in model.state_dict().items() if not torch.equal(t, before[name])}
+    assert changed == {name for name in before if name.startswith("encoder.")}
+    restart(model, task, batch, (layer,), "scratch", seed=5)
+    torch.manual_seed(5)
+    fresh = task.model().state_dict()
+    assert all(torch.equal(t, fresh[name]) for name, t in model.state_dict().items())
+
+
+class Numbers:
+    """Batches that are numbers, without a stop split unless it is asked for."""
+
+    def __init__(self, train: int, stop: int = 0) -> None:
+        self.sizes = {"train": train, "stop": stop, "val": 2}
+
+    def batches(self, split: str) -> Any:
+        return range(self.sizes[split])
+
+
+@pytest.mark.parametrize("size", [3, HELD_BACK, 37])
+def test_a_tenth_is_held_back_where_there_is_no_stop_split(size: int) -> None:
+    splits = Splits(Numbers(size), CPU)
+    train, stop = list(splits.train(0)), list(splits.stop())
+    assert sorted([*train, *stop]) == list(range(size))
+    assert len(stop) == size // HELD_BACK
+    assert splits.has_stop == (size >= HELD_BACK)
+
+
+def test_a_stop_split_of_the_task_is_used_and_nothing_held_back() -> None:
+    splits = Splits(Numbers(20, stop=3), CPU)
+    assert (len(list(splits.train(0))), list(splits.stop()), list(splits.val())) == (20, [0, 1, 2], [0, 1])
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"not a state"])
+def test_a_damaged_state_is_one_clear_line(tmp_path: Any, content: bytes) -> None:
+    path = tmp_path / "fixed.pt.resume"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="delete it"):
+        load_state(path)

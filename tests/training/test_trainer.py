@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_training import CPU, Digits, reference_layer
+
+from vqdoctor.core.course import Course
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.retraining import Goals
+from vqdoctor.training.layer import grafts, watching
+from vqdoctor.training.resume import load_state, save_state
+from vqdoctor.training.splits import Splits
+from vqdoctor.training.trainer import COOL_DOWN, PATIENCE, Trainer
+
+Start = Callable[..., Trainer]
+ALL = Course(epochs=6, vq_weight=0.1, warm_up_epochs=3, data_init=True, revive_under=0.1, seed=3)
+
+
+def tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return dict(trainer.model.state_dict())
+
+
+def same(one: Trainer, other: Trainer) -> bool:
+    a, b = tensors(one), tensors(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("course", [ALL, replace(ALL, linear=True), replace(ALL, balanced=True)], ids=str)
+def test_a_run_taken_up_from_its_file_ends_as_one_that_was_never_interrupted(
+    start: Start, tmp_path: Path, course: Course
+) -> None:
+    whole = start(course=course)
+    whole.run()
+    first = start(course=course)
+    first.train_to(2)
+    save_state({"kind": "vqdoctor-retraining", "trainer": first.state_dict()}, tmp_path / "state")
+    second = start(course=course)
+    torch.rand(7)  # whatever else drew from the random state between
+    second.load_state_dict(load_state(tmp_path / "state")["trainer"])
+    second.run()
+    assert same(whole, second)
+    assert whole.rows == second.rows
+    assert not same(whole, first)
+
+
+def test_another_seed_is_another_training(start: Start) -> None:
+    one, other = start(course=replace(ALL, epochs=1)), start(course=replace(ALL, epochs=1, seed=4))
+    one.run()
+    other.run()
+    assert not same(one, other)
+
+
+def test_a_loss_that_is_not_finite_once_costs_an_epoch_and_half_the_learning_rate(start: Start) -> None:
+    task = Digits(spoil=lambda call: call == 15)
+    trainer = start(task, course=replace(ALL, epochs=3))
+    rate = trainer.optimizer.param_groups[0]["lr"]
+    trainer.run()
+    assert len(trainer.rows) == 3
+    assert all(torch.isfinite(t).all() for t in tensors(trainer).values())
+    assert trainer.optimizer.param_groups[0]["lr"] == rate / 2
+    assert any("half the learning rate" in note for note in trainer.notes)
+
+
+def test_a_loss_that_stays_not_finite_ends_the_run_with_the_last_good_epoch(start: Start) -> None:
+    per_epoch = len(list(Digits().batches("train")))
+    trainer = start(Digits(spoil=lambda call: call > per_epoch + 2), course=replace(ALL, epochs=5))
+    with pytest.raises(UserError, match="not finite in epoch 2"):
+        trainer.run()
+    assert len(trainer.rows) == 1
+    assert all(torch.isfinite(t).all() for t in tensors(trainer).values())
+
+
+def test_goals_that_hold_end_the_training_after_a_cool_down(start: Start) -> None:
+    easy = Goals(min_perplexity=1.0, min_usage=0.0, max_ece=1.0)
+    trainer = start(course=replace(ALL, epochs=40), goals=easy)
+    trainer.run()
+    assert len(trainer.rows) == ALL.warm_up_epochs + PATIENCE - 1 + COOL_DOWN
+    assert trainer.optimizer.param_groups[0]["lr"] < 0.2 * 2e-3
+
+
+def test_goals_that_never_hold_train_for_all_epochs(start: Start) -> None:
+    trainer = start(course=ALL, goals=Goals(min_perplexity=32.0, min_usage=1.0, max_ece=0.0))
+    trainer.run()
+    assert len(trainer.rows) == ALL.epochs
+    assert trainer.streak == 0
+
+
+def test_the_vq_weight_warms_up(start: Start) -> None:
+    trainer = start(course=replace(ALL, epochs=4))
+    trainer.run()
+    assert [row.vq_weight for row in trainer.rows] == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, 0.1])
+
+
+def test_without_vq_the_codebook_is_neither_trained_nor_looked_at(start: Start) -> None:
+    trainer = start(course=replace(ALL, epochs=1), without_vq=True)
+    batch = next(iter(trainer.splits.in_order()))
+    with torch.no_grad():
+        z_e = trainer.model.encoder(batch[0])
+        logits = trainer.model.head(trainer.model.features(z_e).mean(dim=(2, 3)))
+    trainer.model.eval()
+    from vqdoctor.training.layer import bypass
+
+    with torch.no_grad(), watching(trainer.layers, bypass):
+        assert torch.allclose(trainer.task.losses(trainer.model, batch).logits, logits, atol=1e-6)
+
+
+def test_the_graft_gives_the_encoder_the_gradient_that_the_layer_cuts_off() -> None:
+    task = Digits(straight_through=False)
+    model = task.model()
+    layers = (reference_layer(model),)
+    batch = next(iter(Splits(task, CPU).in_order()))
+
+    def encoder_gradient(course: Course) -> float:
+        model.zero_grad()
+        with watching(layers, grafts(course), keep_graph=True):
+            task.losses(model, batch).task.backward()
+        gradient = model.encoder[0].weight.grad
+        return 0.0 if gradient is None else float(gradient.norm())
+
+    assert encoder_gradient(Course()) == 0.0
+    assert encoder_gradient(Course(estimators={"vq": "straight-through"})) > 0.0
+    assert encoder_gradient(Course(estimators={"vq": "rotation"})) > 0.0
+    assert not model.vq._forward_hooks
+    assert not model.vq._forward_pre_hooks
+
+
+@pytest.mark.parametrize("settings", [{"num_codes": 1}, {"num_codes": 4000}, {"batch_size": 1}], ids=str)
+def test_odd_sizes_train(start: Start, settings: dict[str, Any]) -> None:
+    """One code; more codes than vectors, in a batch and in all; a batch of one image."""
+    trainer = start(Digits(images=60, **settings), course=replace(ALL, epochs=2))
+    trainer.run()
+    figures = trainer.figures()
+    assert figures is not None
+    assert 1.0 <= figures.layers["vq"].perplexity <= figures.layers["vq"].num_codes
+
+
+def test_a_decay_is_set_where_the_layer_keeps_one(start: Start) -> None:
+    trainer = start(course=replace(ALL, decay=0.9))
+    assert trainer.model.vq.decay == 0.9
+    assert trainer.notes == []

@@ -1,0 +1,277 @@
+"""What a retraining was to reach, what it did epoch by epoch, and what came of it, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from vqdoctor.core.course import Course
+
+ACTIVE_SHARE = 0.1
+"""A code is active above this multiple of 1/K of the usage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFigures:
+    """The usage of one layer.
+
+    Attributes:
+        num_codes: K.
+        vectors: how many vectors were quantized.
+        used: codes chosen at least once.
+        active: codes above 0.1/K of the usage.
+        expected_active: codes that uniform usage would show as active on so many vectors.
+        perplexity: Grassberger's estimate, in codes.
+        quantiles: quantiles of the sorted counts, for a picture of the usage.
+    """
+
+    num_codes: int
+    vectors: int
+    used: int
+    active: int
+    expected_active: float
+    perplexity: float
+    quantiles: tuple[float, ...] = ()
+
+    @property
+    def active_share(self) -> float:
+        """Active codes, as a share of those that uniform usage would show on so many vectors."""
+        return min(1.0, self.active / self.expected_active) if self.expected_active else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What a model did on one split.
+
+    Attributes:
+        loss: mean task loss a sample.
+        samples: samples of the split.
+        accuracy: share of right labels; None where the task has no labels.
+        ece: expected calibration error; None where the task has no labels.
+        layers: layer to its usage; layers that do not tell their codes are left out.
+    """
+
+    loss: float
+    samples: int
+    accuracy: float | None = None
+    ece: float | None = None
+    layers: Mapping[str, LayerFigures]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the figures that `to_dict` wrote."""
+        layers = {
+            name: LayerFigures(**{**layer, "quantiles": tuple(layer["quantiles"])})
+            for name, layer in data["layers"].items()
+        }
+        return cls(**{**data, "layers": layers})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One epoch.
+
+    Attributes:
+        epoch: from 1.
+        task_loss: mean task loss of the training batches.
+        vq_loss: their mean VQ loss, unweighted; None where the task has none.
+        vq_weight: the weight that it had.
+        revived: codes revived in the epoch.
+        stop: the figures on the split that stops the training; None without one.
+    """
+
+    epoch: int
+    task_loss: float
+    vq_loss: float | None
+    vq_weight: float
+    revived: int
+    stop: Figures | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the epoch that `to_dict` wrote."""
+        return cls(**{**data, "stop": _figures(data["stop"])})
+
+
+TOLERANCE = 0.015
+"""By how much the accuracy may stay behind the one without VQ: 1.5 points."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """One goal, compared with what was measured.
+
+    Attributes:
+        name: what is measured: "perplexity", "usage", "accuracy" or "ece".
+        layer: the layer; None for the whole model.
+        value: what was measured.
+        limit: what it is compared with.
+        met: whether it is met.
+    """
+
+    name: str
+    layer: str | None
+    value: float
+    limit: float
+    met: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goals:
+    """The goals of a retraining.
+
+    Attributes:
+        min_perplexity: of every layer, in codes; None is a fifth of its K, 51 of 256.
+        min_usage: active codes of every layer, as a share of those that uniform usage would show.
+        min_accuracy: on the split; None where nothing tells what the model does without VQ.
+        max_ece: expected calibration error.
+    """
+
+    min_perplexity: float | None = None
+    min_usage: float = 0.4
+    min_accuracy: float | None = None
+    max_ece: float = 0.05
+
+    def compare(self, figures: Figures) -> tuple[Goal, ...]:
+        """Return every goal that the figures tell something about."""
+        found = []
+        for name, layer in figures.layers.items():
+            wanted = layer.num_codes / 5 if self.min_perplexity is None else self.min_perplexity
+            found.append(_at_least("perplexity", name, layer.perplexity, min(wanted, layer.num_codes)))
+            found.append(_at_least("usage", name, layer.active_share, self.min_usage))
+        if figures.accuracy is not None and self.min_accuracy is not None:
+            found.append(_at_least("accuracy", None, figures.accuracy, self.min_accuracy))
+        if figures.ece is not None:
+            met = figures.ece <= self.max_ece
+            found.append(Goal(name="ece", layer=None, value=figures.ece, limit=self.max_ece, met=met))
+        return tuple(found)
+
+    def met(self, figures: Figures) -> bool:
+        """Whether all goals are met, of which there must be one."""
+        compared = self.compare(figures)
+        return bool(compared) and all(goal.met for goal in compared)
+
+    def attained(self, figures: Figures) -> float:
+        """Return how far the goals are reached, from 0 to 1: the mean share of each, none above 1."""
+        compared = self.compare(figures)
+        if not compared:
+            return 0.0
+        shares = [g.limit / g.value if g.name == "ece" and g.value > 0 else _share(g) for g in compared]
+        return sum(min(1.0, max(0.0, share)) for share in shares) / len(shares)
+
+
+def _share(goal: Goal) -> float:
+    return goal.value / goal.limit if goal.limit > 0 else 1.0
+
+
+def _at_least(name: str, layer: str | None, value: float, limit: float) -> Goal:
+    return Goal(name=name, layer=layer, value=value, limit=limit, met=value >= limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way of retraining that was tried for a few epochs.
+
+    Attributes:
+        name: the remedies in it, or what it is: "as it was", "the plan", "a random choice", "fresh start".
+        remedies: their names.
+        epochs: how many epochs it was given before it was dropped or won.
+        figures: what it came to on the split that stops the training.
+        chosen: whether the long run goes this way.
+    """
+
+    name: str
+    remedies: tuple[str, ...]
+    epochs: int
+    figures: Figures
+    chosen: bool = False
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the arm that `asdict` made plain."""
+        figures = Figures.from_dict(data["figures"])
+        return cls(**{**data, "remedies": tuple(data["remedies"]), "figures": figures})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceChange:
+    """What a retraining did beside the user's source, which still has to be changed there.
+
+    Attributes:
+        why: one sentence: what the source lacks, and where.
+        code: the lines to write.
+    """
+
+    why: str
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """A whole retraining.
+
+    Attributes:
+        course: what was done.
+        epochs: the epochs, in order.
+        before: the figures of the checkpoint on the val split.
+        after: those of what was written, on the same split.
+        without_vq: those of the same model without VQ, trained as long; None where it was not trained.
+        goals: the goals, compared with `after`.
+        trial: what was tried before the long run; empty without a trial.
+        source: what is left to change in the user's source.
+        split: the split that before, after and without_vq come from.
+        interrupted: whether it was ended before its time.
+        seconds: how long it took; a resumed run counts what it ran itself.
+    """
+
+    course: Course
+    epochs: tuple[Epoch, ...]
+    before: Figures | None
+    after: Figures | None
+    without_vq: Figures | None = None
+    goals: tuple[Goal, ...] = ()
+    trial: tuple[Arm, ...] = ()
+    source: tuple[SourceChange, ...] = ()
+    split: str = "val"
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    @property
+    def cured(self) -> bool:
+        """Whether all goals are met, of which there must be one."""
+        return bool(self.goals) and all(goal.met for goal in self.goals)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {**asdict(self), "cured": self.cured}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the retraining that `to_dict` wrote."""
+        plain = {key: value for key, value in data.items() if key != "cured"}
+        return cls(
+            **{
+                **plain,
+                "course": Course.from_dict(data["course"]),
+                "epochs": tuple(map(Epoch.from_dict, data["epochs"])),
+                "before": _figures(data["before"]),
+                "after": _figures(data["after"]),
+                "without_vq": _figures(data["without_vq"]),
+                "goals": tuple(Goal(**goal) for goal in data["goals"]),
+                "trial": tuple(map(Arm.from_dict, data["trial"])),
+                "source": tuple(SourceChange(**change) for change in data["source"]),
+            }
+        )
+
+
+def _figures(data: Mapping[str, Any] | None) -> Figures | None:
+    return None if data is None else Figures.from_dict(data)

@@ -1,0 +1,293 @@
+"""Repairing a file without training: the remedies that it can take, in the plan's order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import vqdoctor
+from vqdoctor.checkpoint import Checkpoint, check_output, open_checkpoint, write_checkpoint
+from vqdoctor.core.errors import UserError, suggestion
+from vqdoctor.core.evidence import TaskMetrics, Usage
+from vqdoctor.core.finding import Finding
+from vqdoctor.core.levels import Safety, Severity
+from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.report import DRY_RUN, Repair, Report
+from vqdoctor.engine.examine import Progress, examine
+from vqdoctor.engine.layers import Pending, arrays_of, in_order, residuals
+from vqdoctor.engine.settings import Brought, Settings
+from vqdoctor.layouts import find_quantizers
+from vqdoctor.layouts.layer_arrays import LayerArrays
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.geometry import Rows
+from vqdoctor.probes.file import ESTIMATED_COUNTS, FileContext
+from vqdoctor.remedies import all_remedies
+
+FIXED = ".fixed"
+"""What stands before the suffix of an output that the user does not name."""
+_USAGE = ("used", "active", "perplexity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairSettings:
+    """What the user may set about a repair; the defaults are those of the command line.
+
+    Attributes:
+        only: names of remedies to apply, and no others; empty is the plan's.
+        skip: names of remedies to leave out.
+        unsafe: whether remedies that change trained weights are applied.
+        dry_run: whether nothing is written.
+        overwrite: whether the output may exist already.
+    """
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    unsafe: bool = False
+    dry_run: bool = False
+    overwrite: bool = False
+
+
+def default_output(path: Path) -> Path:
+    """Return the output of a fix that names none: beside the input.
+
+    >>> default_output(Path("runs/model.ckpt")).as_posix()
+    'runs/model.fixed.ckpt'
+    """
+    return path.with_name(f"{path.stem}{FIXED}{path.suffix}")
+
+
+def require_remedies(names: Collection[str]) -> None:
+    """Make sure that these are names of remedies.
+
+    Raises:
+        UserError: if one is not; the closest is named.
+    """
+    known = [remedy.name for remedy in all_remedies()]
+    for name in names:
+        if name not in known:
+            raise UserError(f"there is no remedy {name!r}", suggestion(name, known))
+
+
+def repair_file(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    data: Any = None,
+    brought: Brought | None = None,
+    settings: Settings | None = None,
+    wanted: RepairSettings | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Apply to a checkpoint what it can take without training, write it, and return the output's report.
+
+    Codes that stand still keep their values. Whoever writes codes also writes their EMA sums and counts, sets
+    the flag of the initialisation and clears the optimizer's moments of these rows. Where nothing is to be
+    done, or only to be shown, nothing is written, and the report is the input's.
+
+    Args:
+        path: the checkpoint; it is only read.
+        output: the file to write; None is `default_output`.
+        data: a batch file, as for `examine`; its z_e say where codes are needed.
+        brought: the user's model or task.
+        settings: what the user set about the examinations before and after.
+        wanted: what the user set about the repair.
+        progress: told in a few words what is being done.
+
+    Raises:
+        UserError: if a file cannot be read or written, a name is no remedy's, or the user's code fails.
+    """
+    settings, wanted = settings or Settings(), wanted or RepairSettings()
+    require_remedies((*wanted.only, *wanted.skip))
+    checkpoint = open_checkpoint(path)
+    target = Path(output) if output is not None else default_output(checkpoint.path)
+    if not wanted.dry_run:
+        check_output(checkpoint, target, overwrite=wanted.overwrite)
+    vectors: dict[str, Rows] = {}
+    before = examine(
+        path,
+        data=data,
+        brought=brought,
+        settings=replace(settings, histogram=True),
+        progress=progress,
+        vectors=vectors,
+    )
+    views = find_quantizers(
+        checkpoint.tensors,
+        layer=settings.layer,
+        codebook_key=settings.codebook_key,
+        orientation=settings.orientation,
+    ).views
+    pending = Pending(checkpoint=checkpoint, views=views)
+    repairs = _repairs(before, pending, vectors, wanted, settings.seed)
+    if not settings.histogram:
+        before = _without_histograms(before)
+    notes = [
+        f"which of the optimizer's moments belong to {name} cannot be told; they stay"
+        for name in pending.unclear
+    ]
+    if wanted.dry_run or not pending.values:
+        none = "nothing was written: the file can take none of the remedies, or needs none"
+        notes.append(DRY_RUN if wanted.dry_run else none)
+        return replace(before, repairs=repairs, notes=(*before.notes, *notes))
+    if progress is not None:
+        progress(f"writing {target.name}")
+    note = _note(checkpoint, repairs, pending.estimated, settings.seed)
+    write_checkpoint(checkpoint, target, pending.values, note=note, overwrite=wanted.overwrite)
+    after = examine(target, data=data, brought=brought, settings=settings, progress=progress)
+    measured = tuple(_with_usage(repair, before, after) for repair in repairs)
+    notes.append(f"repaired from {path}, which is as it was")
+    return replace(after, repairs=measured, notes=(*after.notes, *notes))
+
+
+def _repairs(
+    before: Report,
+    pending: Pending,
+    vectors: Mapping[str, Rows],
+    wanted: RepairSettings,
+    seed: int,
+) -> tuple[Repair, ...]:
+    """Apply the remedies layer by layer, each layer's in stage order, and say what became of each."""
+    chosen = _chosen(before, pending.views, wanted)
+    found: list[tuple[Remedy, Repair]] = []
+    todo: dict[str, list[Remedy]] = {}
+    for remedy, layers in chosen:
+        refused = _refused(remedy, wanted)
+        if refused:
+            found.append((remedy, Repair(remedy=remedy.name, status="skipped", reason=refused)))
+        for name in layers if not refused else ():
+            todo.setdefault(name, []).append(remedy)
+    done: dict[str, tuple[LayerArrays, Rows]] = {}
+    for number, (view, level_before) in enumerate(in_order(pending.views)):
+        z_e = vectors.get(view.name)
+        if level_before is not None and level_before.name in done:
+            z_e = residuals(*done[level_before.name], z_e)
+        layer = arrays_of(view, before, z_e, np.random.default_rng((seed, number)))
+        done[view.name] = layer, view.codebook
+        found += [(remedy, _apply(remedy, view, layer, pending)) for remedy in todo.get(view.name, ())]
+    order = {remedy.name: place for place, remedy in enumerate(all_remedies())}
+    return tuple(repair for remedy, repair in sorted(found, key=lambda pair: order[pair[0].name]))
+
+
+def _chosen(
+    before: Report, views: Sequence[QuantizerView], wanted: RepairSettings
+) -> Iterator[tuple[Remedy, tuple[str, ...]]]:
+    """Yield the remedies that are asked for, in stage order, with the layers that they are for."""
+    everywhere = tuple(view.name for view in views)
+    findings = list(_mendable(before))
+    for remedy in all_remedies():
+        layers = [f.layer for f in findings if remedy.name in f.remedies]
+        if wanted.only and remedy.name in wanted.only:
+            yield remedy, everywhere
+        elif not wanted.only and layers:
+            yield remedy, everywhere if None in layers else tuple(n for n in everywhere if n in layers)
+
+
+def _mendable(before: Report) -> Iterator[Finding]:
+    """Yield the causes, and the symptoms of those that a file can be rid of; notes aside.
+
+    Where the cause stays, in the source or in the training, its symptoms would only come back.
+    """
+    in_a_file = {remedy.name for remedy in all_remedies() if remedy.apply is not None}
+    for root in before.roots():
+        mendable = in_a_file & set(root.remedies)
+        found = (root, *before.symptoms(root)) if mendable else (root,)
+        yield from (finding for finding in found if finding.severity > Severity.NOTE)
+
+
+def _refused(remedy: Remedy, wanted: RepairSettings) -> str:
+    if remedy.name in wanted.skip:
+        return "left out, as asked"
+    if remedy.apply is None:
+        training = "; --retrain applies it" if remedy.plan is not None else ""
+        return f"a file alone cannot take it{training}: {remedy.how}"
+    if remedy.safety < Safety.SAFE and not wanted.unsafe:
+        return "it changes trained weights: add --unsafe-fixes, or --retrain"
+    return ""
+
+
+def _apply(remedy: Remedy, view: QuantizerView, layer: LayerArrays, pending: Pending) -> Repair:
+    """Apply a remedy to a layer's arrays, and take what it wrote."""
+    assert remedy.apply is not None
+    if view.frozen or not view.writable:
+        why = (
+            "its codes are rightly never trained"
+            if view.frozen
+            else "its codes are computed from other tensors"
+        )
+        return Repair(remedy=remedy.name, status="skipped", reason=why, layer=view.name)
+    figures, codes = _figures(layer), layer.codebook.copy()
+    counts = None if layer.counts is None else layer.counts.copy()
+    sums = None if layer.sums is None else layer.sums.copy()
+    reason = remedy.apply(layer)
+    if reason:
+        return Repair(remedy=remedy.name, status="no-effect", reason=reason, layer=view.name)
+    moved = (codes != layer.codebook).any(axis=1)
+    recounted = np.zeros(layer.num_codes, dtype=bool)
+    if counts is not None and layer.counts is not None:
+        recounted |= counts != layer.counts
+    if sums is not None and layer.sums is not None:
+        recounted |= (sums != layer.sums).any(axis=1)
+    changes = pending.take(view, layer, moved, recounted)
+    after = _figures(layer)
+    told = {name for name in figures if figures[name] != after.get(name)}
+    return Repair(
+        remedy=remedy.name,
+        status="applied",
+        before={name: figures[name] for name in figures if name in told},
+        after={name: after[name] for name in after if name in told},
+        layer=view.name,
+        changes=tuple(changes),
+    )
+
+
+def _figures(layer: LayerArrays) -> dict[str, float]:
+    """Return what remedies change of a layer; of dead codes after a change only z_e can tell."""
+    found = {"copies": float(layer.copies().sum()), "non_finite": float((~layer.finite).sum())}
+    dead, off = layer.dead(), layer.disagreeing()
+    if dead is not None and (layer.z_e is not None or not layer.moved.any()):
+        found["dead"] = float(dead.sum())
+    if off is not None:
+        found["off_their_sums"] = float(off.sum())
+    return found
+
+
+def _with_usage(repair: Repair, before: Report, after: Report) -> Repair:
+    """Add what was measured of the two files: the layer's usage from one source, and the model's accuracy."""
+    if repair.status != "applied" or repair.layer is None:
+        return repair
+    old, new = before.find(Usage, repair.layer), after.find(Usage, repair.layer)
+    if old is None or new is None or old.source != new.source:
+        return repair
+    both = [{name: float(getattr(usage, name)) for name in _USAGE} for usage in (old, new)]
+    for figures, report in zip(both, (before, after), strict=True):
+        metrics = report.find(TaskMetrics)
+        told = {} if metrics is None else {name: getattr(metrics, name) for name in ("accuracy", "ece")}
+        figures.update({name: float(value) for name, value in told.items() if value is not None})
+    return replace(repair, before={**repair.before, **both[0]}, after={**repair.after, **both[1]})
+
+
+def _without_histograms(report: Report) -> Report:
+    evidence = (e.replace(histogram=()) if isinstance(e, Usage) else e for e in report.evidence)
+    return replace(report, evidence=tuple(evidence))
+
+
+def _note(
+    checkpoint: Checkpoint, repairs: Sequence[Repair], estimated: Collection[str], seed: int
+) -> dict[str, Any]:
+    """Return what the file keeps of its repair."""
+    known = FileContext(checkpoint=checkpoint, views=()).estimated_counts
+    return {
+        "tool": f"vqdoctor {vqdoctor.__version__}",
+        "seed": seed,
+        "repairs": [
+            {"remedy": r.remedy, "layer": r.layer, "changes": {c.key: c.what for c in r.changes}}
+            for r in repairs
+            if r.status == "applied"
+        ],
+        ESTIMATED_COUNTS: sorted({*known, *estimated}),
+    }

@@ -1,0 +1,32 @@
+"""Compare directions only.
+
+With z_e and codes on the unit sphere neither can run away from the other, and no code wins by being
+short (Yu et al. 2022, ViT-VQGAN). It changes the model: the source must do the same, else the retrained
+file is read by a layer that compares distances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vqdoctor.core.course import Course, Wishes
+from vqdoctor.core.levels import Safety, Stage
+from vqdoctor.core.remedy import Remedy
+
+
+def plan(course: Course, wishes: Wishes) -> Course:
+    """Put z_e and the codes on the unit sphere."""
+    return replace(course, geometry="sphere")
+
+
+REMEDY = Remedy(
+    name="cosine-codes",
+    stage=Stage.INITIALISATION,
+    safety=Safety.ADVICE,
+    addresses=(),
+    how="Bring z_e and the codes to unit length before the lookup.",
+    code="z_e = F.normalize(z_e, dim=-1); codebook = F.normalize(codebook, dim=-1)",
+    doc=__doc__,
+    plan=plan,
+    changes_model=True,
+)

@@ -1,0 +1,90 @@
+"""Placing the codebooks where the data is, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from vqdoctor.live.kmeans import kmeans
+from vqdoctor.live.task import Task
+from vqdoctor.training.layer import Layer, watching
+from vqdoctor.training.splits import Splits
+
+VECTORS_PER_CODE = 64
+"""Vectors that k-means gets for each code, where the data has as many."""
+_JITTER = 0.01
+"""Codes beyond the number of vectors are copies, moved by this share of the vectors' spread."""
+
+
+def place_codes(
+    model: torch.nn.Module,
+    task: Task,
+    splits: Splits,
+    layers: tuple[Layer, ...],
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    say: Callable[[str], None],
+) -> dict[str, str]:
+    """Place every codebook by k-means on z_e, one after another.
+
+    So a residual level sees what the levels before it leave. The EMA counts become what an average batch
+    would give, and the sums follow.
+
+    Returns:
+        Layer to why it was not placed, for those that were not.
+    """
+    left = {}
+    for layer in layers:
+        if not layer.codebook.writable:
+            left[layer.name] = "its codebook is computed from other tensors"
+            continue
+        say(f"k-means for {layer.name}")
+        found = _vectors(model, task, splits, layer)
+        if found is None:
+            left[layer.name] = "its vectors cannot be seen in the codebook's dimension"
+            continue
+        vectors, per_batch = found
+        codes, counts = _cluster(vectors, layer.num_codes, generator)
+        rows = torch.arange(layer.num_codes)
+        layer.codebook.write(rows, codes, counts * (per_batch / float(counts.sum())), optimizer)
+    return left
+
+
+def _vectors(
+    model: torch.nn.Module, task: Task, splits: Splits, layer: Layer
+) -> tuple[torch.Tensor, float] | None:
+    """Return finite vectors of the train split [N, D] and how many a batch has; None where none are seen."""
+    found: list[torch.Tensor] = []
+    enough = VECTORS_PER_CODE * layer.num_codes
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for batch in splits.in_order():
+                with watching((layer,)) as watched:
+                    task.losses(model, batch)
+                vectors = layer.vectors(watched)
+                if vectors is None:
+                    return None
+                found.append(vectors[torch.isfinite(vectors).all(dim=1)])
+                if sum(map(len, found)) >= enough:
+                    break
+    finally:
+        model.train(training)
+    vectors = torch.cat(found) if found else torch.empty(0, 1)
+    return (vectors, len(vectors) / len(found)) if len(vectors) else None
+
+
+def _cluster(
+    vectors: torch.Tensor, num_codes: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return codes [K, D] and the vectors of each [K]; too few vectors are repeated with a jitter."""
+    if len(vectors) < num_codes:
+        spread = vectors.std(dim=0, correction=0).mean().clamp_min(1e-6)
+        again = torch.arange(num_codes) % len(vectors)
+        noise = torch.randn(num_codes, vectors.shape[1], generator=generator).to(vectors.device)
+        noise[: len(vectors)] = 0
+        return vectors[again] + _JITTER * spread * noise, torch.ones(num_codes)
+    clusters = kmeans(vectors, num_codes, generator=generator, points_per_code=VECTORS_PER_CODE)
+    return clusters.centres, clusters.counts.clamp_min(1).float()

@@ -1,0 +1,42 @@
+"""What a checkpoint's optimizer remembers, after the model beside it was retrained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vqdoctor.checkpoint import LazyTensor
+from vqdoctor.probes.file import SavedOptimizer
+
+
+def new_moments(
+    saved: Sequence[SavedOptimizer], optimizer: torch.optim.Optimizer
+) -> dict[str, NDArray[np.generic]]:
+    """Return the file's optimizer tensors by key, with the values that belong to the retrained model.
+
+    Where a saved optimizer lists the same parameters in the same order, they are the retraining's own.
+    Else nothing that was remembered is true any more, and all is zero, as at the start.
+    """
+    own = [p for group in optimizer.param_groups for p in group["params"]]
+    found: dict[str, NDArray[np.generic]] = {}
+    for one in saved:
+        shapes = [slot.shape for slot in one.slots]
+        same = len(shapes) == len(own) and all(
+            shape is None or shape == tuple(p.shape) for shape, p in zip(shapes, own, strict=True)
+        )
+        for number, slot in enumerate(one.slots):
+            state = optimizer.state.get(own[number], {}) if same else {}
+            for role, tensor in slot.state.items():
+                if isinstance(tensor, LazyTensor):
+                    found[tensor.key] = _value(state.get(role), tensor)
+    return found
+
+
+def _value(value: Any, stored: LazyTensor) -> NDArray[np.generic]:
+    if isinstance(value, torch.Tensor) and tuple(value.shape) == stored.shape:
+        return value.detach().cpu().float().numpy() if value.is_floating_point() else value.cpu().numpy()
+    return np.zeros(stored.shape, dtype=np.float32)

@@ -1,0 +1,91 @@
+"""The batches of a retraining: reshuffled where the task can, a tenth held back where it has no "stop"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+
+from vqdoctor.live.device import moved
+from vqdoctor.live.task import Batch, Task
+
+HELD_BACK = 10
+"""One train batch in so many is held back for early stopping where the task serves no "stop" split."""
+
+
+class Splits:
+    """The train, stop and val batches of a task, on a device.
+
+    "val" is only ever used for the figures that are quoted. Where the task serves no "stop" split, every
+    tenth train batch is held back for it; where it serves fewer than ten, nothing is, and training
+    runs its full length.
+    """
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self._task = task
+        self._device = device
+
+    @cached_property
+    def _serves_stop(self) -> bool:
+        return next(iter(self._given("stop")), None) is not None
+
+    @cached_property
+    def _train_length(self) -> int:
+        return sum(1 for _ in self._given("train"))
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether a part of the train split is held back."""
+        return not self._serves_stop and self._train_length >= HELD_BACK
+
+    @property
+    def has_stop(self) -> bool:
+        """Whether there is anything to stop early by."""
+        return self._serves_stop or self.holds_back
+
+    def train(self, seed: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch, in an order of that seed where the task can reshuffle them."""
+        shuffled = getattr(self._task, "shuffled", None)
+        if callable(shuffled) and not self.holds_back:
+            yield from map(self._moved, shuffled(seed))
+            return
+        given = self._given("train")
+        kept = (batch for number, batch in enumerate(given) if not (self.holds_back and _is_held(number)))
+        if isinstance(given, list | tuple):  # in memory: another order costs nothing
+            batches = list(kept)
+            order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(seed))
+            kept = (batches[number] for number in order.tolist())
+        yield from map(self._moved, kept)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Yield the train batches in their own order, none held back."""
+        return map(self._moved, self._given("train"))
+
+    def stop(self) -> Iterator[Batch]:
+        """Yield the batches by which training is stopped early."""
+        if self._serves_stop:
+            yield from map(self._moved, self._given("stop"))
+        elif self.holds_back:
+            given = enumerate(self._given("train"))
+            yield from (self._moved(batch) for number, batch in given if _is_held(number))
+
+    def val(self) -> Iterator[Batch]:
+        """Yield the batches that every quoted figure comes from; the train split where there is no other."""
+        empty = True
+        for batch in self._given("val"):
+            empty = False
+            yield self._moved(batch)
+        if empty:
+            yield from self.in_order()
+
+    def _given(self, split: str) -> Iterable[Batch]:
+        return cast("Iterable[Batch]", cast("Any", self._task).batches(split))
+
+    def _moved(self, batch: Batch) -> Batch:
+        return moved(batch, self._device)
+
+
+def _is_held(number: int) -> bool:
+    return number % HELD_BACK == HELD_BACK - 1

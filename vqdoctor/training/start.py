@@ -1,0 +1,75 @@
+"""What a retraining starts from: the checkpoint, the checkpoint with a new encoder, or a new model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from vqdoctor.core.course import Start
+from vqdoctor.core.errors import UserError
+from vqdoctor.live.task import Batch, Task
+from vqdoctor.live.untouched import seed_all
+from vqdoctor.training.layer import Layer, watching
+
+
+@torch.no_grad()
+def restart(
+    model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[Layer, ...], start: Start, seed: int
+) -> int:
+    """Give what is to start anew the values of a freshly built model, in place.
+
+    A new encoder is every parameter that z_e depends on, with the buffers of the modules that own one;
+    the codebooks are not among them.
+
+    Args:
+        model: the model with the checkpoint in it.
+        task: its task, which builds the fresh one.
+        batch: a train batch, which shows what z_e depends on.
+        layers: its VQ layers.
+        start: what it starts from.
+        seed: seed of the fresh model.
+
+    Returns:
+        How many tensors were given new values.
+
+    Raises:
+        UserError: if the fresh model does not have the same tensors.
+    """
+    if start == "checkpoint":
+        return 0
+    seed_all(seed)
+    fresh = task.model()
+    if fresh is model:
+        raise UserError("task.model() returns the model that is retrained", "build a new one at every call")
+    values = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    names = set(own) if start == "scratch" else _leading_to(model, task, batch, layers)
+    for name in names:
+        if name not in values or values[name].shape != own[name].shape:
+            raise UserError(
+                f"a freshly built model has no {name} of this shape", "build the same model each time"
+            )
+        own[name].copy_(values[name])
+    return len(names)
+
+
+def _leading_to(model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[Layer, ...]) -> set[str]:
+    """Return the names of the parameters that z_e depends on, and of their modules' buffers."""
+    stored = {id(t) for layer in layers for t in layer.codebook.tensors.values()}
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in stored}
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.train()
+    with torch.enable_grad(), watching(layers, keep_graph=True) as watched:
+        task.losses(model, batch)
+        z_e = [call.z_e for layer in layers for call in watched.calls(layer.module)[:1]]
+        total = torch.stack([z.float().sum() for z in z_e]).sum()
+        found: Sequence[torch.Tensor | None] = torch.autograd.grad(
+            total, list(named.values()), allow_unused=True
+        )
+    for name, buffer in model.named_buffers():
+        buffer.copy_(before[name])
+    leading = {name for name, gradient in zip(named, found, strict=True) if gradient is not None}
+    owners = {name.rpartition(".")[0] for name in leading}
+    buffers = {name for name, t in model.named_buffers() if id(t) not in stored}
+    return leading | {name for name in buffers if name.rpartition(".")[0] in owners}

@@ -1,0 +1,326 @@
+"""The training loop: a course of treatment, epoch by epoch, to be interrupted and taken up at any of them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from vqdoctor.core.course import Course
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.retraining import Epoch, Figures, Goals
+from vqdoctor.live.schedule import warm_up
+from vqdoctor.live.task import Losses, Task
+from vqdoctor.live.untouched import seed_all
+from vqdoctor.training.evaluate import evaluate
+from vqdoctor.training.initialise import place_codes
+from vqdoctor.training.layer import Change, Layer, Watched, bypass, grafts, reshaped, set_decay, watching
+from vqdoctor.training.linear import LinearCodebook
+from vqdoctor.training.revival import Revival
+from vqdoctor.training.splits import Splits
+
+LEARNING_RATE = 1e-3
+"""Adam's, where the task brings no optimizer."""
+PATIENCE = 5
+"""Epochs in a row on which the goals must hold before the training begins to end."""
+COOL_DOWN = 5
+"""Last epochs, over which the learning rate falls to nothing and no code is revived: without them accuracy
+and usage depend on which epoch happens to be the last."""
+RETRIES = 3
+"""How often a non-finite loss sends a training back to its last finished epoch, at half the learning rate."""
+BALANCE = 0.1
+"""Of a balanced weight: how strong the VQ loss pulls at z_e, as a share of the task loss."""
+_STRIDE = 1_000_003
+
+
+class NotFinite(Exception):
+    """The loss was not finite."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Trainer:
+    """One retraining of one model, which is changed.
+
+    The same course on the same task gives the same model, also across an interruption: every epoch starts
+    from a random state of its own, and what else an epoch leaves behind is in `state_dict`.
+
+    Attributes:
+        model: the model, on its device; it is changed.
+        task: its task.
+        splits: the task's batches.
+        layers: its VQ layers.
+        course: what is done.
+        goals: what ends the training early; None trains for all epochs.
+        without_vq: whether the layers are bypassed: the same model without VQ.
+        say: told what is being done.
+        rows: the epochs so far.
+        notes: what could not be done, one line each.
+        streak: epochs in a row on which the goals held.
+        cooled: epochs of the cool-down that are done.
+    """
+
+    model: torch.nn.Module
+    task: Task
+    splits: Splits
+    layers: tuple[Layer, ...]
+    course: Course
+    goals: Goals | None = None
+    without_vq: bool = False
+    say: Callable[[str], None] = lambda _: None
+    rows: list[Epoch] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    streak: int = 0
+    cooled: int = 0
+    optimizer: torch.optim.Optimizer = field(init=False)
+    _retries: int = 0
+    _revivals: list[Revival] = field(init=False, default_factory=list)
+    _linear: list[LinearCodebook] = field(init=False, default_factory=list)
+    _rates: list[float] = field(init=False, default_factory=list)
+    _started: bool = False
+
+    def __post_init__(self) -> None:
+        """Set the optimizer up, and what goes along with its steps."""
+        self.optimizer = optimizer_of(self.task, self.model)
+        self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        treated = () if self.without_vq else self.layers
+        if self.course.revive_under > 0:
+            self._revivals = [Revival(layer=layer, threshold=self.course.revive_under) for layer in treated]
+        if self.course.decay is not None:
+            unset = [layer.name for layer in treated if not set_decay(layer, self.course.decay)]
+            self.notes += [f"{name} has no EMA decay that could be set" for name in unset]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or the goals held for long enough and the cool-down is done."""
+        return len(self.rows) >= self.course.epochs or 0 < self._cool_down <= self.cooled
+
+    @property
+    def _cool_down(self) -> int:
+        return min(COOL_DOWN, self.course.epochs // 5)
+
+    @property
+    def cooling(self) -> bool:
+        """Whether the next epoch is one of the cool-down."""
+        ending = self.streak >= PATIENCE or len(self.rows) >= self.course.epochs - self._cool_down
+        return self._cool_down > 0 and (self.cooled > 0 or ending)
+
+    def run(self, after_epoch: Callable[[Epoch], None] = lambda _: None) -> None:
+        """Train until it is finished; see `train_to`."""
+        self.train_to(self.course.epochs, after_epoch)
+
+    def train_to(self, epochs: int, after_epoch: Callable[[Epoch], None] = lambda _: None) -> None:
+        """Train until it is finished, or has had that many epochs.
+
+        After a non-finite loss the last finished epoch is taken up again at half the learning rate.
+
+        Args:
+            epochs: epochs in all.
+            after_epoch: called with every epoch's row; what it raises ends the training there.
+
+        Raises:
+            UserError: if the loss does not stay finite.
+        """
+        self._start()
+        good = self.state_dict()
+        while not self.finished and len(self.rows) < epochs:
+            try:
+                row = self._epoch(len(self.rows))
+            except NotFinite as error:
+                retries = self._retries + 1
+                self.load_state_dict(good)
+                self._retries = retries
+                if retries > RETRIES:
+                    raise UserError(
+                        f"the loss is not finite in epoch {len(self.rows) + 1}: {error}",
+                        "lower the learning rate of the task's optimizer, or look for NaN in the data",
+                    ) from None
+                self._rates = [rate / 2 for rate in self._rates]
+                self.notes.append(f"epoch {len(self.rows) + 1}: {error}; again at half the learning rate")
+                good = self.state_dict()
+                continue
+            self.cooled += self.cooling
+            self.rows.append(row)
+            held = self.goals is not None and row.stop is not None and self.goals.met(row.stop)
+            self.streak = self.streak + 1 if held and row.epoch >= self.course.warm_up_epochs else 0
+            good = self.state_dict()
+            after_epoch(row)
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        self._started = True
+        if self.course.data_init and not self.without_vq:
+            seed_all(self.course.seed)
+            generator = torch.Generator().manual_seed(self.course.seed)
+            left = place_codes(
+                self.model, self.task, self.splits, self.layers, self.optimizer, generator, self.say
+            )
+            self.notes += [f"{name} was not initialised from data: {why}" for name, why in left.items()]
+        if self.course.linear and not self.without_vq:
+            self._linear = self._matrices()
+
+    def _matrices(self) -> list[LinearCodebook]:
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        return [LinearCodebook(layer, rate) for layer in self.layers if layer.codebook.writable]
+
+    def _epoch(self, number: int) -> Epoch:
+        seed = (self.course.seed * _STRIDE + number) % 2**63
+        seed_all(seed)
+        generator = torch.Generator().manual_seed(seed)
+        self.model.train()
+        weight = self.course.vq_weight * warm_up(number, self.course.warm_up_epochs)
+        self._set_rates()
+        losses: list[tuple[float, float | None]] = []
+        change = bypass if self.without_vq else grafts(self.course)
+        with reshaped(
+            () if self.without_vq else self.layers,
+            self.course.geometry,
+            full_precision=self.course.full_precision,
+        ):
+            for at, batch in enumerate(self.splits.train(seed)):
+                with watching(self.layers, change, keep_graph=True) as watched:
+                    found = self._losses(batch)
+                if at == 0 and self.course.balanced and not self.without_vq:
+                    weight = warm_up(number, self.course.warm_up_epochs) * self._balanced(watched, found)
+                losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
+            stop = evaluate(self.model, self.task, self.splits.stop(), self.layers, self._bypassed)
+        known = [vq for _, vq in losses if vq is not None]
+        return Epoch(
+            epoch=number + 1,
+            task_loss=sum(task for task, _ in losses) / max(len(losses), 1),
+            vq_loss=sum(known) / len(known) if known else None,
+            vq_weight=weight,
+            revived=sum(revival.take() for revival in self._revivals),
+            stop=stop,
+        )
+
+    def _set_rates(self) -> None:
+        left = 1.0 - (self.cooled + 1) / (self._cool_down + 1) if self.cooling else 1.0
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * left
+
+    @property
+    def _bypassed(self) -> Change | None:
+        return bypass if self.without_vq else None
+
+    def figures(self) -> Figures | None:
+        """Return the figures on the val split, from which every quoted figure comes."""
+        layers = () if self.without_vq else self.layers
+        with reshaped(layers, self.course.geometry, full_precision=self.course.full_precision):
+            return evaluate(self.model, self.task, self.splits.val(), self.layers, self._bypassed)
+
+    def _losses(self, batch: Any) -> Losses:
+        with self._mixed_precision():
+            return self.task.losses(self.model, batch)
+
+    @contextlib.contextmanager
+    def _mixed_precision(self) -> Iterator[None]:
+        """Run the model in bfloat16 on CUDA, where the course keeps the lookup in float32."""
+        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        mixed = device.type == "cuda" and self.course.full_precision and torch.cuda.is_bf16_supported()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
+            yield
+
+    def _step(
+        self, found: Losses, weight: float, watched: Watched, generator: torch.Generator, where: str
+    ) -> tuple[float, float | None]:
+        total = found.task
+        if found.vq is not None and not self.without_vq:
+            total = total + weight * found.vq
+        value = float(total.detach())
+        if not math.isfinite(value):
+            raise NotFinite(f"{value:g} at {where}")
+        self.optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        for revival in () if self.cooling else self._revivals:
+            revival.after_step(watched, self.optimizer, generator)
+        for linear in self._linear:
+            linear.after_step(watched)
+        if self.course.geometry == "sphere":
+            self._onto_sphere()
+        return float(found.task.detach()), None if found.vq is None else float(found.vq.detach())
+
+    def _onto_sphere(self) -> None:
+        for layer in self.layers:
+            if layer.codebook.writable:
+                codes = torch.nn.functional.normalize(layer.codebook.codes(), dim=1)
+                layer.codebook.write(torch.arange(layer.num_codes), codes)
+
+    def _balanced(self, watched: Watched, found: Losses) -> float:
+        """Return the weight at which the VQ loss pulls at z_e by a tenth of the task loss's gradient.
+
+        The gradients' norms are compared as in the adaptive weight of Esser et al. 2021 (VQGAN), at z_e.
+        """
+        z_e = [call.z_e for layer in self.layers for call in watched.calls(layer.module)]
+        if found.vq is None or not found.vq.requires_grad or not z_e:
+            return self.course.vq_weight
+        pulls = [
+            torch.autograd.grad(loss, z_e, retain_graph=True, allow_unused=True)
+            for loss in (found.task, found.vq)
+        ]
+        task, vq = (_norm(pull) for pull in pulls)
+        return BALANCE * task / vq if vq > 0 and task > 0 else self.course.vq_weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return, as a copy, all that this training leaves behind after an epoch."""
+        return copy.deepcopy(
+            {
+                "course": self.course.to_dict(),
+                "started": self._started,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "rows": [row.to_dict() for row in self.rows],
+                "notes": list(self.notes),
+                "streak": self.streak,
+                "cooled": self.cooled,
+                "rates": list(self._rates),
+                "retries": self._retries,
+                "revivals": [revival.state_dict() for revival in self._revivals],
+                "linear": [linear.state_dict() for linear in self._linear],
+            }
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take a training up where `state_dict` left it."""
+        self._started = state["started"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.rows = [Epoch.from_dict(row) for row in state["rows"]]
+        self.notes, self.streak, self._retries = list(state["notes"]), state["streak"], state["retries"]
+        self.cooled, self._rates = state["cooled"], list(state["rates"])
+        for revival, kept in zip(self._revivals, state["revivals"], strict=True):
+            revival.load_state_dict(copy.deepcopy(kept))
+        if state["linear"]:
+            self._linear = self._matrices()
+            for linear, kept in zip(self._linear, state["linear"], strict=True):
+                linear.load_state_dict(kept)
+
+
+def _norm(gradients: Iterable[torch.Tensor | None]) -> float:
+    return math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
+
+
+def optimizer_of(task: Task, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return the task's optimizer of the model; Adam where it brings none.
+
+    Raises:
+        UserError: if nothing of the model can be trained.
+    """
+    own = getattr(task, "optimizer", None)
+    if callable(own):
+        optimizer = own(model)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise UserError(
+                f"task.optimizer(model) returns a {type(optimizer).__name__}", "return a torch optimizer"
+            )
+        return optimizer
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise UserError("the model has no parameter that requires a gradient", "unfreeze some of it")
+    return torch.optim.Adam(trained, lr=LEARNING_RATE)
