@@ -62,3 +62,29 @@ class Digits(DigitsTask):
         if model.training and self.spoil(self.calls):
             return replace(found, task=found.task * float("nan"))
         return found
+
+
+def sick_checkpoint(folder: Path) -> Path:
+    """Write a small reference model without a straight-through estimator, and its data beside it."""
+    with np.load(DIGITS) as data:
+        np.savez(folder / "digits.npz", **{name: data[name][:300] for name in ("x", "y", "split")})
+    task = Digits(straight_through=False, vq_weight=1.0)
+    torch.manual_seed(0)
+    model = task.model()
+    optimizer = task.optimizer(model)
+    for batch in task.shuffled(0):
+        found = task.losses(model, batch)
+        optimizer.zero_grad()
+        (found.task + found.vq).backward()
+        optimizer.step()
+    with torch.no_grad():
+        model.vq.set_codes(torch.full_like(model.vq.embedding, 30.0), torch.ones(32))
+        model.vq.embedding[0] = 0.0
+    state = {
+        "vqdoctor_task": "conv2d-vq/digits",
+        "config": task.config,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    torch.save(state, folder / "sick.pt")
+    return folder / "sick.pt"

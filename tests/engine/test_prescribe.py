@@ -108,6 +108,13 @@ def test_a_weight_that_is_too_light_is_balanced_unless_another_is_wished_for() -
     assert not prescribed(light, weight_is_wished=True).course.balanced
 
 
+def test_more_updates_are_more_epochs_unless_the_user_says_how_many() -> None:
+    stalled = report(finding("VQ302", "more-updates"))
+    assert prescribe(stalled, all_remedies(), PLAIN, WISHES).course.epochs == 200
+    few = replace(WISHES, epochs=PLAIN.epochs)
+    assert prescribe(stalled, all_remedies(), PLAIN, few).course.epochs == PLAIN.epochs < 200
+
+
 def test_notes_ask_for_nothing() -> None:
     assert names(prescribed(finding("VQ401", "more-updates", severity=Severity.NOTE))) == list(RECIPE)
 

@@ -12,10 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from small_training import DIGITS, Digits
+from small_training import Digits, sick_checkpoint
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.report import Report
@@ -32,29 +31,7 @@ SHORT = RetrainSettings(epochs=5, warm_up_epochs=1, goals=EASY)
 @pytest.fixture(scope="module")
 def sick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small reference model without a straight-through estimator, and its data beside it."""
-    folder = tmp_path_factory.mktemp("sick")
-    with np.load(DIGITS) as data:
-        np.savez(folder / "digits.npz", **{name: data[name][:300] for name in ("x", "y", "split")})
-    task = Digits(straight_through=False, vq_weight=1.0)
-    torch.manual_seed(0)
-    model = task.model()
-    optimizer = task.optimizer(model)
-    for batch in task.shuffled(0):
-        found = task.losses(model, batch)
-        optimizer.zero_grad()
-        (found.task + found.vq).backward()
-        optimizer.step()
-    with torch.no_grad():
-        model.vq.set_codes(torch.full_like(model.vq.embedding, 30.0), torch.ones(32))
-        model.vq.embedding[0] = 0.0
-    state = {
-        "vqdoctor_task": "conv2d-vq/digits",
-        "config": task.config,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    torch.save(state, folder / "sick.pt")
-    return folder / "sick.pt"
+    return sick_checkpoint(tmp_path_factory.mktemp("sick"))
 
 
 def states(path: Path) -> dict[str, torch.Tensor]:

@@ -25,6 +25,18 @@ ModelArg = Annotated[
     list[str] | None,
     typer.Option(metavar="K=V", help="An argument for it, such as dim=64; may be given several times."),
 ]
+VqLoss = Annotated[str | None, typer.Option(metavar="KEY", help="The model's output that is the VQ loss.")]
+TaskLoss = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ce|mse|KEY",
+        help="The task loss: cross-entropy against y, squared error, or an output of the model.",
+    ),
+]
+TrainedVqWeight = Annotated[
+    float | None,
+    typer.Option(metavar="W", help="The weight that the training gave the VQ loss, if nothing tells it."),
+]
 Layer = Annotated[str | None, typer.Option(metavar="NAME", help="Examine only the VQ layer of this name.")]
 CodebookKey = Annotated[
     str | None, typer.Option(metavar="KEY", help="Take the tensor under this key as the codebook.")

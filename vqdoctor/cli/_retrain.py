@@ -20,7 +20,14 @@ from vqdoctor.render import printable
 if TYPE_CHECKING:  # needs torch
     from vqdoctor.engine.retrain import RetrainSettings, Watcher
 
-Epochs = Annotated[int, typer.Option(metavar="N", min=1, help="With --retrain: at most so many epochs.")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="With --retrain: at most so many epochs.  [default: 50, or what a remedy needs]",
+    ),
+]
 VqWeight = Annotated[
     str | None,
     typer.Option(
@@ -53,7 +60,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="With --retrain: go on wi
 
 def settings(
     *,
-    epochs: int,
+    epochs: int | None,
     vq_weight: str | None,
     warm_up: int,
     goals: Goals,

@@ -59,7 +59,10 @@ def fix(
     task: _options.Task = None,
     model: _options.Model = None,
     model_arg: _options.ModelArg = None,
-    epochs: _retrain.Epochs = 50,
+    vq_loss: _options.VqLoss = None,
+    task_loss: _options.TaskLoss = None,
+    trained_vq_weight: _options.TrainedVqWeight = None,
+    epochs: _retrain.Epochs = None,
     vq_weight: _retrain.VqWeight = None,
     warm_up: _retrain.WarmUp = 10,
     min_perplexity: _retrain.MinPerplexity = None,
@@ -111,7 +114,14 @@ def fix(
     inputs = [file for file in (path, data, from_report) if file]
     report_to = Output.of(config.format, save_as or [], (*inputs, target))
     _refuse_input(target, [file for file in (data, from_report) if file])
-    brought = Brought(task=task, model=model, model_args=dict(map(_options.model_arg, model_arg or ())))
+    brought = Brought(
+        task=task,
+        model=model,
+        model_args=dict(map(_options.model_arg, model_arg or ())),
+        vq_loss=vq_loss,
+        task_loss=task_loss,
+        trained_vq_weight=trained_vq_weight,
+    )
     settings = Settings(
         select=config.select,
         ignore=config.ignore,

@@ -28,20 +28,9 @@ def inspect(
     task: _options.Task = None,
     model: _options.Model = None,
     model_arg: _options.ModelArg = None,
-    vq_loss: Annotated[
-        str | None, typer.Option(metavar="KEY", help="The model's output that is the VQ loss.")
-    ] = None,
-    task_loss: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ce|mse|KEY",
-            help="The task loss: cross-entropy against y, squared error, or an output of the model.",
-        ),
-    ] = None,
-    trained_vq_weight: Annotated[
-        float | None,
-        typer.Option(metavar="W", help="The weight that the training gave the VQ loss, if nothing tells it."),
-    ] = None,
+    vq_loss: _options.VqLoss = None,
+    task_loss: _options.TaskLoss = None,
+    trained_vq_weight: _options.TrainedVqWeight = None,
     batches: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="How many batches of each split to run."),

@@ -68,9 +68,11 @@ class Wishes:
         vq_weight: the weight of the VQ loss that is wished for.
         balanced: whether a weight that follows the gradients is wished for.
         warm_up_epochs: the length of the warm-up that is wished for.
+        epochs: the most epochs that are wished for; None leaves them to the remedies.
     """
 
     layers: tuple[str, ...]
     vq_weight: float = 0.1
     balanced: bool = False
     warm_up_epochs: int = 10
+    epochs: int | None = None

@@ -51,6 +51,8 @@ from vqdoctor.training.start import restart
 from vqdoctor.training.trainer import Trainer
 
 KIND = "vqdoctor-retraining"
+EPOCHS = 50
+"""Epochs at most, where neither the user nor a remedy says how many."""
 TRAINING_ONLY = ("lower-vq-weight", "raise-vq-weight", "faster-ema", "data-init")
 """Remedies that mend how a model is trained, and leave no trace in its source."""
 
@@ -70,7 +72,7 @@ class RetrainSettings:
     """What the user may set about a retraining; the defaults are those of the command line.
 
     Attributes:
-        epochs: at most this many passes over the train split.
+        epochs: at most this many passes over the train split; None is 50, or what a remedy needs.
         vq_weight: weight of the VQ loss; None is 0.1.
         balanced: whether the weight follows the gradients instead.
         warm_up_epochs: epochs over which the weight grows.
@@ -82,7 +84,7 @@ class RetrainSettings:
         overwrite: whether the output may exist already.
     """
 
-    epochs: int = 50
+    epochs: int | None = None
     vq_weight: float | None = None
     balanced: bool = False
     warm_up_epochs: int = 10
@@ -299,7 +301,7 @@ def _prescription(
     layers = tuple(clinic.context.layers)
     trained_with = clinic.context.vq_weight
     plain = Course(
-        epochs=wanted.epochs,
+        epochs=EPOCHS if wanted.epochs is None else wanted.epochs,
         seed=settings.seed,
         vq_weight=1.0 if trained_with is None else trained_with,
     )
@@ -308,6 +310,7 @@ def _prescription(
         vq_weight=0.1 if wanted.vq_weight is None else wanted.vq_weight,
         balanced=wanted.balanced,
         warm_up_epochs=wanted.warm_up_epochs,
+        epochs=wanted.epochs,
     )
     return prescribe(
         before,

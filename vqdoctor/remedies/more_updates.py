@@ -12,10 +12,13 @@ from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
 
+EPOCHS = 200
+
 
 def plan(course: Course, wishes: Wishes) -> Course:
-    """Train for 200 epochs or more, with a faster EMA."""
-    return replace(course, epochs=max(course.epochs, 200), decay=course.decay or 0.95)
+    """Train for 200 epochs or more, unless fewer are wished for, with a faster EMA."""
+    epochs = max(course.epochs, EPOCHS) if wishes.epochs is None else wishes.epochs
+    return replace(course, epochs=epochs, decay=course.decay or 0.95)
 
 
 REMEDY = Remedy(

@@ -1,0 +1,120 @@
+"""`fix --retrain`: the cure of every ailment on fresh seeds, of users' models, and of the shipped samples.
+
+`make accept` prints the tables. As many remedies drawn at random stand beside each cure, with the same
+budget and the same goals: a repair tool that they match has proven nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ward.cures import Case, Cure, cured
+from ward.data import DIGITS
+from ward.setup import Setup
+
+from vqdoctor.core.report import Report
+from vqdoctor.reference.ailments import SAMPLES
+
+pytestmark = pytest.mark.accept
+
+AILMENTS = tuple(name for name in SAMPLES if not name.startswith("healthy"))
+SEEDS = range(201, 211)
+TOLERANCE = 0.015
+"""By how much the mean accuracy of the cured may stay behind the mean without VQ."""
+
+PLAIN = {"data_init": False, "revival": False}
+USERS = {
+    "no-ste": ({"straight_through": False}, {"straight_through": True}),
+    "overweighted": ({"vq_weight": 100.0, **PLAIN}, {"vq_weight": 0.1}),
+    "dead-codes": ({"codes": 512, **PLAIN}, {}),
+}
+IMPLEMENTATIONS = ("VectorQuantize", "taming", "rosinality")
+
+
+@pytest.fixture(scope="module")
+def folder(request: pytest.FixtureRequest) -> Path:
+    cache = request.config.cache
+    assert cache is not None
+    return Path(cache.mkdir("cures"))
+
+
+def table(cases: list[Case], folder: Path, capsys: pytest.CaptureFixture[str]) -> list[tuple[Case, Cure]]:
+    rows = []
+    with capsys.disabled():
+        print()
+        for case, cure in cured(cases, folder):
+            rows.append((case, cure))
+            print(cure.line(case), flush=True)
+        cures = [cure for _, cure in rows]
+        print(
+            f"cured {sum(c.cured for c in cures)} of {len(cures)}; "
+            f"by five remedies drawn at random {sum(c.at_random for c in cures)}"
+        )
+    return rows
+
+
+def test_every_ailment_on_fresh_seeds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [Case(name=name, seed=seed) for seed in SEEDS for name in AILMENTS]
+    cases += [Case(name=name, seed=seed, codes=512) for seed in SEEDS[:5] for name in ("no-ste", "masked")]
+    rows = table(cases, folder, capsys)
+    assert np.mean([cure.cured for _, cure in rows]) >= 0.98
+    assert {(cure.bare_exit, cure.mended_exit) for _, cure in rows if cure.cured} == {(0, 0)}
+    behind = defaultdict(list)
+    for case, cure in rows:
+        assert cure.perplexity >= 130 / 256 * cure.codes
+        assert cure.active >= 0.8
+        assert cure.ece < 0.05
+        behind[case.name, cure.codes].append(cure.without_vq - cure.accuracy)
+    for which, gaps in behind.items():
+        with capsys.disabled():
+            print(f"{which[0]}, K {which[1]}: mean accuracy {-np.mean(gaps):+.4f} of that without VQ")
+        assert np.mean(gaps) <= TOLERANCE
+
+
+def test_users_models(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [
+        Case(
+            name=name,
+            seed=seed,
+            setup=Setup(implementation=implementation, data="digit-classes", seed=seed, **sick),
+            healthy=tuple(healthy.items()),
+        )
+        for implementation in IMPLEMENTATIONS
+        for name, (sick, healthy) in USERS.items()
+        for seed in (0, 1)
+    ]
+    rows = table(cases, folder, capsys)
+    assert all(cure.cured for _, cure in rows)
+    assert {cure.mended_exit for _, cure in rows} == {0}
+
+
+@pytest.mark.parametrize("name", AILMENTS)
+def test_a_sample_by_its_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample, output, saved = DIGITS.with_name(f"{name}.pt"), tmp_path / "fixed.pt", tmp_path / "report.json"
+    command = [sys.executable, "-m", "vqdoctor", "fix", sample, "--retrain", "-o", output]
+    started = time.monotonic()
+    done = subprocess.run([*command, "--save", f"json={saved}"], capture_output=True, text=True)
+    seconds = time.monotonic() - started
+    assert done.returncode == 0, done.stderr
+    report = Report.from_dict(json.loads(saved.read_text()))
+    assert report.retraining is not None and report.retraining.after is not None
+    after = report.retraining.after
+    (layer,) = after.layers.values()
+    with capsys.disabled():
+        print(
+            f"\nfix {sample.name} --retrain: {seconds:.0f} s, perplexity {layer.perplexity:.0f} of "
+            f"{layer.num_codes}, active {layer.active_share:.0%} of the expected, accuracy "
+            f"{after.accuracy:.3f}, ECE {after.ece:.3f}"
+        )
+    assert seconds < 240
+    assert layer.perplexity >= 130 / 256 * layer.num_codes
+    assert layer.active_share >= 0.8
+    assert after.accuracy is not None and after.accuracy >= 0.94
+    assert after.ece is not None and after.ece < 0.05

@@ -1,0 +1,127 @@
+"""`vqdoctor fix --retrain` as a shell runs it: exit codes, what is written, said and taken up again."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_training import sick_checkpoint
+
+Run = Callable[..., Any]
+EASY = ("--min-perplexity", "2", "--min-usage", "0.05", "--min-accuracy", "0", "--max-ece", "1")
+LONG = ("--epochs", "400", "--warmup", "400", *EASY)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sick_checkpoint(tmp_path_factory.mktemp("sick"))
+
+
+@pytest.fixture
+def small(made: Path, tmp_path: Path) -> Path:
+    """A sick checkpoint and its data, in the folder in which the shell runs."""
+    for name in ("sick.pt", "digits.npz"):
+        (tmp_path / name).write_bytes((made.parent / name).read_bytes())
+    return tmp_path / "sick.pt"
+
+
+def test_cured_with_a_picture_and_what_is_left_to_change(shell: Run, small: Path, tmp_path: Path) -> None:
+    before = small.read_bytes()
+    done = shell("fix", small, "--retrain", "--epochs", "4", *EASY, "--save", "json=r.json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("CURED: all 4 goals met after 4 epochs")
+    assert "vq has no straight-through estimator (VQ101): end it with:" in done.stdout
+    assert "z_q = z_e + (z_q - z_e).detach()" in done.stdout
+    assert done.stderr == f"picture: {tmp_path / 'sick.fixed.png'}\n"
+    assert (tmp_path / "sick.fixed.png").read_bytes().startswith(b"\x89PNG")
+    assert small.read_bytes() == before
+    assert torch.load(tmp_path / "sick.fixed.pt", weights_only=True)["config"]["num_codes"] == 32
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["retraining"]["cured"] and len(report["retraining"]["epochs"]) == 4
+    bare = shell("inspect", "sick.fixed.pt", "--ignore", "VQ401", "-f", "json")
+    assert "VQ101" not in {finding["code"] for finding in json.loads(bare.stdout)["findings"]}
+    with_source = shell("inspect", "sick.fixed.pt", "--data", "digits.npz")
+    assert with_source.returncode == 1 and "VQ101" in with_source.stdout  # the source is as it was
+
+
+def test_missed_goals_exit_1_and_the_output_is_written(shell: Run, small: Path, tmp_path: Path) -> None:
+    done = shell("fix", small, "--retrain", "--epochs", "1", "--min-perplexity", "31.9", "-o", "out.pt")
+    assert done.returncode == 1 and "✗" in done.stdout and (tmp_path / "out.pt").is_file()
+    assert not done.stdout.startswith("CURED")
+
+
+def test_interrupted_and_taken_up_again(small: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "vqdoctor", "fix", small, "--retrain", *LONG, "-o", "out.pt"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        state = tmp_path / "out.pt.resume"
+        while not state.exists():
+            time.sleep(0.02)
+        run.send_signal(signal.SIGINT)
+        told, said = run.communicate(timeout=60)
+    assert run.returncode in (0, 3), said  # easy goals may hold already
+    assert "interrupted" in told.lower() and (tmp_path / "out.pt").is_file()
+    again = [*command, "--overwrite"]
+    refused = subprocess.run(again, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2 and "add --resume to go on" in refused.stderr
+    other = [*again, "--resume", "--vq-weight", "0.3"]
+    refused = subprocess.run(other, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2 and "other settings" in refused.stderr
+
+
+def test_a_full_disk_is_one_line(small: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    def fill() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "vqdoctor", "fix", small, "--retrain", "--epochs", "2", *EASY, "-o", "out.pt"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, preexec_fn=fill,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and "make room" in done.stderr and done.stdout == ""
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["digits.npz", "sick.pt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["model.pt"], "retraining needs the model, its data and its losses"),
+        (["sick.pt", "--vq-weight", "heavy"], "neither a weight nor auto"),
+        (["sick.pt", "--only", "shuffle"], "retraining cannot apply shuffle"),
+        (["sick.pt", "--only", "warm-upp"], "did you mean warm-up"),
+        (["sick.pt", "-o", "nowhere/out.pt"], "there is no folder"),
+        (["sick.pt", "--dry-run"], "--dry-run says nothing with --retrain"),
+        (["sick.pt", "--task", "nowhere.py:task"], "nowhere.py"),
+        (["alone/sick.pt"], "digits.npz"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], says: str, shell: Run, small: Path, tmp_path: Path
+) -> None:
+    torch.save({"model": {"vq.embedding.weight": torch.randn(64, 8)}}, tmp_path / "model.pt")
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "sick.pt").write_bytes(small.read_bytes())
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    done = shell("fix", *arguments, "--retrain")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and says in done.stderr
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_without_torch_it_says_what_to_install(shell: Run, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")
+    done = shell("fix", small, "--retrain", PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
+    assert done.returncode == 2 and "pip install 'vqdoctor[torch]'" in done.stderr
+    assert done.stderr.count("\n") == 1
