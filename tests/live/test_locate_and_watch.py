@@ -228,3 +228,21 @@ def test_the_layers_own_losses_are_kept_with_their_graph() -> None:
         loss = model(torch.randn(2, 5, 3))[2]
     (own,) = seen.last.losses
     assert own is loss and own.requires_grad
+
+
+class OneHot(nn.Module):
+    """Tells its codes as zalando's notebook does: as rows of zeros and a one."""
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        codes = (z.sum(-1) > 0).long().flatten()
+        encodings = nn.functional.one_hot(codes, 6).float()
+        return z + 0.1, encodings.mean(0), encodings, encodings / 2
+
+
+def test_codes_are_read_from_one_hot_rows() -> None:
+    z = torch.randn(2, 5, 3)
+    layer = OneHot()
+    with watch(layer) as seen:
+        layer(z)
+    (codes,) = seen.last.integers
+    assert torch.equal(codes, (z.sum(-1) > 0).long().flatten())

@@ -32,7 +32,7 @@ class Call:
         z_q: the float output of that shape, or else one that differs in a single axis (a Gumbel layer's
             codes need not have the dimension of its input); None where the layer gives none.
         indices: the first integer output; None where the layer gives none.
-        integers: all integer outputs.
+        integers: all integer outputs; where there is none, the places of the ones in one-hot outputs.
         losses: the float outputs of one value each that have a gradient: the layer's own losses.
         training: whether the layer was in train mode.
         recorded: whether autograd was recording: not so under `no_grad`.
@@ -55,7 +55,9 @@ class Call:
         if self.z_q is None:
             self.z_q = next((t for t in floats if _differs_in_one_axis(t, self.z_e)), None)
         self.losses = tuple(t for t in floats if t.numel() == 1 and t.requires_grad and t is not self.z_q)
-        self.integers = tuple(t.detach() for t in tensors if _is_integer(t) and t.ndim)
+        integers = [t.detach() for t in tensors if _is_integer(t) and t.ndim]
+        others = [t for t in floats if t is not self.z_q]
+        self.integers = tuple(integers or [t.argmax(-1) for t in others if _is_one_hot(t)])
         self.indices = self.integers[0] if self.integers else None
 
     @property
@@ -262,6 +264,14 @@ def _first_float(value: Any) -> torch.Tensor | None:
 
 def _is_integer(tensor: torch.Tensor) -> bool:
     return not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool
+
+
+def _is_one_hot(tensor: torch.Tensor) -> bool:
+    """Whether every row is zeros and a single one, as `encodings` of zalando's notebook are."""
+    if tensor.requires_grad or tensor.ndim < 2 or tensor.shape[-1] < 2 or not tensor.numel():
+        return False
+    ones = tensor == 1
+    return bool(((tensor == 0) | ones).all() and (ones.sum(-1) == 1).all())
 
 
 def _differs_in_one_axis(tensor: torch.Tensor, z_e: torch.Tensor) -> bool:
