@@ -53,10 +53,9 @@ def table(cases: list[Case], folder: Path, capsys: pytest.CaptureFixture[str]) -
             rows.append((case, cure))
             print(cure.line(case), flush=True)
         cures = [cure for _, cure in rows]
-        print(
-            f"cured {sum(c.cured for c in cures)} of {len(cures)}; "
-            f"by five remedies drawn at random {sum(c.at_random for c in cures)}"
-        )
+        tried = [cure.at_random for cure in cures if cure.at_random is not None]
+        by_chance = f"; by five remedies drawn at random {sum(tried)} of {len(tried)}" if tried else ""
+        print(f"cured {sum(cure.cured for cure in cures)} of {len(cures)}{by_chance}")
     return rows
 
 
@@ -82,13 +81,12 @@ def test_users_models(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = [
         Case(
             name=name,
-            seed=seed,
-            setup=Setup(implementation=implementation, data="digit-classes", seed=seed, **sick),
+            seed=0,
+            setup=Setup(implementation=implementation, data="digit-classes", **sick),
             healthy=tuple(healthy.items()),
         )
         for implementation in IMPLEMENTATIONS
         for name, (sick, healthy) in USERS.items()
-        for seed in (0, 1)
     ]
     rows = table(cases, folder, capsys)
     assert all(cure.cured for _, cure in rows)

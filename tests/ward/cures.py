@@ -72,7 +72,7 @@ class Cure:
         seconds: how long it took, the training without VQ included.
         bare_exit: exit code of the bare examination of the output.
         mended_exit: that of the examination with the mended source.
-        at_random: whether as many remedies drawn at random meet the same goals.
+        at_random: whether five remedies drawn at random meet the same goals; None where none were tried.
         drawn: those remedies.
     """
 
@@ -88,7 +88,7 @@ class Cure:
     seconds: float
     bare_exit: int
     mended_exit: int
-    at_random: bool
+    at_random: bool | None
     drawn: tuple[str, ...]
 
     def line(self, case: Case) -> str:
@@ -98,9 +98,14 @@ class Cure:
             f"{'cured ' if self.cured else 'MISSED'} {self.epochs:>2} epochs {self.seconds:4.0f} s  "
             f"perplexity {self.before[0]:5.1f} → {self.perplexity:5.1f}  active {self.active:4.0%}  "
             f"accuracy {self.before[1]:.3f} → {self.accuracy:.3f} (without VQ {self.without_vq:.3f})  "
-            f"ECE {self.ece:.3f}  inspect bare {self.bare_exit}, mended {self.mended_exit}; at random "
-            f"{'cured' if self.at_random else 'missed'} ({', '.join(self.drawn)})"
+            f"ECE {self.ece:.3f}  inspect bare {self.bare_exit}, mended {self.mended_exit}{self._chance}"
         )
+
+    @property
+    def _chance(self) -> str:
+        if self.at_random is None:
+            return ""
+        return f"; at random {'cured' if self.at_random else 'missed'} ({', '.join(self.drawn)})"
 
 
 def cured(cases: Iterable[Case], folder: Path) -> Iterator[tuple[Case, Cure]]:
@@ -129,16 +134,20 @@ def _sick(case: Case, folder: Path) -> Cure:
     sick, output = folder / f"{_key(case)}.pt", folder / f"{_key(case)}.fixed.pt"
     data, user, mended = _brought(case, sick)
     wanted = RetrainSettings(epochs=EPOCHS, overwrite=True)
+    chance: Retraining | None = None
+    drawn: tuple[str, ...] = ()
     settings = Settings(seed=case.seed)
     done = _retrained(sick, output, data, user, settings, wanted)
     assert done.before is not None and done.after is not None and done.without_vq is not None
     strict = (mended if user.task is None else user).task.model()
     strict.load_state_dict(torch.load(output, weights_only=True)["model"], strict=True)
-    names = [r.name for r in all_remedies() if r.plan is not None and not r.changes_model]
-    drawn = tuple(random.Random(case.seed).sample(names, k=5))  # the recipe's four, and the cause's own
-    goals = Goals(min_accuracy=next(goal.limit for goal in done.goals if goal.name == "accuracy"))
-    other = folder / f"{_key(case)}.random.pt"
-    chance = _retrained(sick, other, data, user, settings, replace(wanted, only=drawn, goals=goals))
+    if case.setup is None:
+        names = [r.name for r in all_remedies() if r.plan is not None and not r.changes_model]
+        # as many as the recipe's four and the cause's own
+        drawn = tuple(random.Random(f"{case.name} {case.seed}").sample(names, k=5))
+        goals = Goals(min_accuracy=next(goal.limit for goal in done.goals if goal.name == "accuracy"))
+        other = folder / f"{_key(case)}.random.pt"
+        chance = _retrained(sick, other, data, user, settings, replace(wanted, only=drawn, goals=goals))
     (layer,) = done.after.layers.values()
     return Cure(
         codes=layer.num_codes,
@@ -153,7 +162,7 @@ def _sick(case: Case, folder: Path) -> Cure:
         seconds=done.seconds,
         bare_exit=int(exit_code(examine(output))),
         mended_exit=int(exit_code(examine(output, brought=mended))),
-        at_random=chance.cured,
+        at_random=None if chance is None else chance.cured,
         drawn=drawn,
     )
 
