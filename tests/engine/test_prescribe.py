@@ -115,6 +115,14 @@ def test_more_updates_are_more_epochs_unless_the_user_says_how_many() -> None:
     assert prescribe(stalled, all_remedies(), PLAIN, few).course.epochs == PLAIN.epochs < 200
 
 
+def test_of_a_symptom_only_the_recipe_is_meant() -> None:
+    stalled = finding("VQ302", "faster-ema")
+    few = finding("VQ401", "more-updates", "data-init", explained_by="VQ302:one")
+    found = prescribed(stalled, few)
+    assert "more-updates" not in names(found) and "faster-ema" in names(found)
+    assert {p.remedy.name: p.because for p in found.remedies}["data-init"] == ("VQ401",)
+
+
 def test_notes_ask_for_nothing() -> None:
     assert names(prescribed(finding("VQ401", "more-updates", severity=Severity.NOTE))) == list(RECIPE)
 

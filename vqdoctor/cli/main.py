@@ -53,6 +53,9 @@ def _common(
 
 def run() -> NoReturn:
     """Run the command line and leave with its exit code."""
+    # torch's threads spin while they wait for each other: where another process wants a core too, small
+    # models took eight times as long. What the user has set stands.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     code = main(sys.argv[1:])
     flush()
     sys.exit(code)

@@ -108,11 +108,17 @@ def prescribe(
 
 
 def _asked(report: Report) -> dict[str, dict[str, list[str]]]:
-    """Return remedy to code to layers, for the remedies that any finding above a note asks for."""
+    """Return remedy to code to layers, for the remedies that any finding above a note asks for.
+
+    A symptom goes with its cause: of its own remedies only those of the recipe are meant. A stalled EMA's
+    few updates, for one, need a faster EMA and not 200 epochs.
+    """
     asked: dict[str, dict[str, list[str]]] = {}
     for finding in report.findings:
         if finding.severity > Severity.NOTE:
             for name in finding.remedies:
+                if finding.explained_by is not None and name not in RECIPE:
+                    continue
                 layers = asked.setdefault(name, {}).setdefault(finding.code, [])
                 if finding.layer is not None:
                     layers.append(finding.layer)

@@ -38,7 +38,7 @@ from vqdoctor.engine.trial import Tried, hold_trial
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.live.codebook import LiveCodebook
 from vqdoctor.live.device import resolve
-from vqdoctor.probes.file import FileContext
+from vqdoctor.probes.file import RETRAINED, FileContext
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.reference import BUILTIN_DATA
 from vqdoctor.remedies import all_remedies
@@ -134,7 +134,7 @@ def retrain(
     before = examine(path, data=data, brought=brought, settings=settings, progress=say)
     with same_randomness(settings.seed), _sigterm_as_interrupt():
         clinic = Clinic.of(Path(path), checkpoint, data, brought, settings, say)
-        prescription = _prescription(before, clinic, settings, wanted)
+        prescription = prescription_of(before, clinic, settings, wanted)
         run = _Run(clinic=clinic, output=output, wanted=wanted, watcher=watcher, course=prescription.course)
         run.take_up()
         result = run.all(prescription)
@@ -295,9 +295,10 @@ def _module(model: torch.nn.Module, path: str | None) -> torch.nn.Module | None:
     return None if path is None else model.get_submodule(path)
 
 
-def _prescription(
+def prescription_of(
     before: Report, clinic: Clinic, settings: Settings, wanted: RetrainSettings
 ) -> Prescription:
+    """Return the course for what an examination found in a clinic's patient, as the user wants it."""
     layers = tuple(clinic.context.layers)
     trained_with = clinic.context.vq_weight
     plain = Course(
@@ -504,11 +505,28 @@ def _write(clinic: Clinic, result: _Result, output: Path, overwrite: bool) -> No
         "vqdoctor": vqdoctor.__version__,
         "command": "fix --retrain",
         "course": retraining.course.to_dict(),
-        "epochs": len(retraining.epochs),
+        RETRAINED: _record(result, context.record),
         "remedies": [prescribed.remedy.name for prescribed in _applied(result)],
         "cured": retraining.cured,
     }
     write_checkpoint(clinic.checkpoint, output, changes, note=note, overwrite=overwrite)
+
+
+def _record(result: _Result, before: TrainingRecord) -> dict[str, float | int | None]:
+    """Return what the file's probes have to know of the training that it now comes from.
+
+    Where the EMA neither starts anew nor forgets faster, its start values have both trainings' updates
+    behind them.
+    """
+    course, rows = result.retraining.course, result.retraining.epochs
+    anew = course.data_init or course.decay is not None
+    steps = result.trainer.steps
+    return {
+        "vq_weight": rows[-1].vq_weight if rows else None,
+        "decay": course.decay,
+        "epochs": len(rows),
+        "updates": steps if anew or before.updates is None else before.updates + steps,
+    }
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.generic]:

@@ -62,6 +62,7 @@ class Trainer:
         notes: what could not be done, one line each.
         streak: epochs in a row on which the goals held.
         cooled: epochs of the cool-down that are done.
+        steps: optimizer steps that are done.
     """
 
     model: torch.nn.Module
@@ -76,6 +77,7 @@ class Trainer:
     notes: list[str] = field(default_factory=list)
     streak: int = 0
     cooled: int = 0
+    steps: int = 0
     optimizer: torch.optim.Optimizer = field(init=False)
     _retries: int = 0
     _revivals: list[Revival] = field(init=False, default_factory=list)
@@ -238,6 +240,7 @@ class Trainer:
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        self.steps += 1
         for revival in () if self.cooling else self._revivals:
             revival.after_step(watched, self.optimizer, generator)
         for linear in self._linear:
@@ -279,6 +282,7 @@ class Trainer:
                 "notes": list(self.notes),
                 "streak": self.streak,
                 "cooled": self.cooled,
+                "steps": self.steps,
                 "rates": list(self._rates),
                 "retries": self._retries,
                 "revivals": [revival.state_dict() for revival in self._revivals],
@@ -293,7 +297,7 @@ class Trainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.rows = [Epoch.from_dict(row) for row in state["rows"]]
         self.notes, self.streak, self._retries = list(state["notes"]), state["streak"], state["retries"]
-        self.cooled, self._rates = state["cooled"], list(state["rates"])
+        self.cooled, self.steps, self._rates = state["cooled"], state["steps"], list(state["rates"])
         for revival, kept in zip(self._revivals, state["revivals"], strict=True):
             revival.load_state_dict(copy.deepcopy(kept))
         if state["linear"]:

@@ -7,9 +7,10 @@ import sys
 from vqdoctor.core.discovery import pieces
 from vqdoctor.probes.file._context import ESTIMATED_COUNTS, FileContext
 from vqdoctor.probes.file._optimizer import SavedOptimizer
+from vqdoctor.probes.file._record import RETRAINED
 from vqdoctor.probes.probe import Probe
 
-__all__ = ["ESTIMATED_COUNTS", "FileContext", "SavedOptimizer", "all_probes"]
+__all__ = ["ESTIMATED_COUNTS", "RETRAINED", "FileContext", "SavedOptimizer", "all_probes"]
 
 
 def all_probes() -> tuple[Probe[FileContext], ...]:

@@ -12,7 +12,7 @@ from vqdoctor.checkpoint import Checkpoint
 from vqdoctor.core.evidence import TrainingRecord, Unavailable
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes.file._optimizer import SavedOptimizer, saved_optimizers
-from vqdoctor.probes.file._record import read_record
+from vqdoctor.probes.file._record import as_retrained, read_record
 
 ESTIMATED_COUNTS = "estimated_counts"
 """Where a fix notes the keys of the EMA counts that it wrote without a training to count them."""
@@ -45,8 +45,8 @@ class FileContext:
 
     @cached_property
     def record(self) -> TrainingRecord:
-        """What the file records of its training."""
-        return read_record(self.checkpoint.tree, self.optimizers)
+        """What the file records of its last training."""
+        return as_retrained(read_record(self.checkpoint.tree, self.optimizers), self.checkpoint.history)
 
     @cached_property
     def start_weight(self) -> float | None:

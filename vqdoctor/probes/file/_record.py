@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,8 @@ _SETTINGS: Mapping[str, _Setting] = {
 _NAMES = frozenset(name for setting in _SETTINGS.values() for name in setting.names + setting.weak)
 _CONTAINERS = (dict, list, tuple, Inert)
 _WHOLE = ("epochs", "updates", "batch_size")
+RETRAINED = "retrained"
+"""Where a retraining notes its own settings and steps, which the file's config does not tell."""
 _TASK = "vqdoctor_task"
 
 
@@ -130,6 +132,28 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
         found_at=tuple(f"{name}={where}" for name, (_, where) in found.items()),
         **plain,
     )
+
+
+def as_retrained(record: TrainingRecord, notes: Sequence[Mapping[str, Any]]) -> TrainingRecord:
+    """Return what a file records that `fix --retrain` wrote: its config still tells of the training before.
+
+    Args:
+        record: what the file's own values say.
+        notes: the history of the file's fixes, oldest first.
+    """
+    told = notes[-1].get(RETRAINED) if notes else None
+    if not isinstance(told, dict):
+        return record
+    found: dict[str, Any] = {}
+    for name in ("vq_weight", "decay", "epochs", "updates"):
+        value, setting = told.get(name), _SETTINGS[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            continue
+        if setting.low <= value <= setting.high:
+            found[name] = int(value) if name in _WHOLE else float(value)
+    known = [where for where in record.found_at if where.partition("=")[0] not in found]
+    found_at = (*known, *(f"{name}={RETRAINED} by vqdoctor" for name in found))
+    return record.replace(**found, found_at=found_at, sample_size=len(found_at))
 
 
 def _ask_optimizers(
