@@ -140,7 +140,7 @@ def _independent(usage: Usage) -> float:
 def _origin(usage: Usage, vectors: float) -> str:
     if usage.source == "checkpoint":
         window = f"over ~{usage.window:,.0f} batches" if usage.window else "over an unrecorded window"
-        return f"EMA counts {window}"
+        return f"EMA counts {window} ({ASSUMED_EFFECT:g} alike vectors counted as 1)"
     told = f"{usage.vectors:,} vectors"
     if usage.groups:
         told += f" of {usage.groups:,} sample{'' if usage.groups == 1 else 's'}"
