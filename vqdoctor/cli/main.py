@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -16,6 +17,9 @@ from vqdoctor.cli._output import complain, flush, write
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.exit_codes import ExitCode
 
+COLLECT_AFTER = 50_000
+"""New objects between two searches for garbage. Python's 700 would search all that is being imported, again
+and again: a twentieth of a short run, while there is no garbage yet."""
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C ended."""
 
@@ -53,6 +57,7 @@ def _common(
 
 def run() -> NoReturn:
     """Run the command line and leave with its exit code."""
+    gc.set_threshold(COLLECT_AFTER)
     code = main(sys.argv[1:])
     flush()
     sys.exit(code)
