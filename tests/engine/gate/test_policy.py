@@ -325,3 +325,9 @@ def test_a_baseline_that_compares_nothing_passes_nothing(bar: Severity | None) -
     both = a_report(a_usage(180, 5, layer="old"), a_usage(1, 0.1, layer="new"))
     found = gate(both, baseline=(a_report(a_usage(180, 5, layer="old")),), bar=bar)
     assert [j.layer for j in found.judgements if j.status == "fail"] == ["new"]
+
+
+def test_the_interval_of_a_drop_is_no_impossible_figure_and_says_whose_doubt_it_has() -> None:
+    (judgement, *_) = gate(a_report(a_usage(1, 0.1)), baseline=(a_report(a_usage(180, 5)),)).judgements
+    assert judgement.low == 0 and judgement.status == "fail"
+    assert "1,024 samples, in the doubt of the baseline too, against at least 162" in judgement.reason

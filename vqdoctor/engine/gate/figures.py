@@ -93,7 +93,7 @@ def _of_model(report: Report, metric: Metric) -> Figure | Unknown:
     told = report.find(TaskMetrics)
     if told is None:
         return _missing(report, TaskMetrics.kind, None)
-    origin = f"{told.sample_size:,} samples of the {told.split} split"
+    origin = f"{told.sample_size:,} sample{'' if told.sample_size == 1 else 's'} of the {told.split} split"
     grows = "batches like this one"
     if metric is METRICS["accuracy"]:
         if told.accuracy is None:

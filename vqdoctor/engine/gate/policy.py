@@ -314,7 +314,13 @@ def _against(
     down = math.hypot(new.value - new.low, kept * (old.high - old.value))
     up = math.hypot(new.high - new.value, kept * (old.value - old.low))
     short = new.shortage or (f"the baseline: {old.shortage}" if old.shortage else "")
-    widened = replace(new, low=new.value - down, high=new.value + up, shortage=short)
+    low, high = (
+        max(0.0, new.value - down),
+        new.value + up,
+    )  # a figure under 0 would puzzle, and decides nothing
+    high = min(high, 1.0) if metric.share else high
+    origin = f"{new.origin}, in the doubt of the baseline too"
+    widened = replace(new, low=low, high=high, shortage=short, origin=origin)
     judgement = _drop_judgement(metric, layer, kept * old.value, old.value, "")
     return _held(judgement, widened, rules)
 
