@@ -165,6 +165,10 @@ class Cell:
         """Wrong verdicts, as a share of those that were given."""
         return float(np.sum(list(self.wrong.values())) / max(1e-9, np.sum(list(self.given.values()))))
 
+    def wrong_of(self, usage: str) -> float:
+        """Wrong verdicts on one usage, as a share of those that were given on it."""
+        return self.wrong[usage] / max(1e-9, self.given[usage])
+
 
 def test_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
@@ -183,7 +187,7 @@ def test_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{DRAWS} draws a cell, a quarter of each usage; verdicts given, and wrong ones of them")
         for (codes, size, ratio), cell in cells.items():
-            each = "  ".join(f"{name} {share:4.0%}" for name, share in cell.given.items())
+            each = "  ".join(f"{name} {cell.given[name]:.0%}, {cell.wrong_of(name):.1%}" for name in USAGES)
             print(
                 f"K {codes:5}, {size:4} a sample, N/K {ratio:2}: given {cell.verdicts:4.0%}, "
                 f"wrong {cell.errors:.2%}   ({each})"

@@ -115,6 +115,16 @@ def test_a_saved_report_gives_what_its_checkpoint_gives(
     assert [j["metric"] for j in gates[0]["judgements"]] == ["usage", "dead"]
 
 
+@pytest.mark.parametrize("flag", ["--layer", "--codebook-key", "--layout"])
+def test_a_flag_that_a_saved_report_would_ignore_is_2(
+    flag: str, saved: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = str(saved("healthy-256"))
+    capsys.readouterr()
+    assert main(["gate", report, flag, "kd"]) == 2
+    assert f"is a saved report, and {flag} is for checkpoints" in capsys.readouterr().err
+
+
 def test_several_files_are_one_json(saved: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
     saved("healthy-256"), saved("no-ste")
     capsys.readouterr()

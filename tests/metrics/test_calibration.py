@@ -90,6 +90,19 @@ def test_the_truth_lies_within_the_interval_of_the_calibration_error(samples, ov
     assert inside >= 55  # 95 % of 60 is 57
 
 
+@pytest.mark.parametrize("samples", [1, 2, 5, 20])
+def test_few_samples_do_not_tell_the_calibration_error(samples):
+    rng = np.random.default_rng(0)
+    outside = 0
+    for seed in range(200):
+        confidence = np.full(samples, 29 / 30)
+        right = rng.random(samples) < confidence - 0.05  # mostly all right: a bootstrap has no width
+        probabilities = np.stack([confidence, 1 - confidence], axis=1)
+        low, high = calibration_interval(probabilities, np.where(right, 0, 1), seed)
+        outside += not low <= 0.05 <= high
+    assert outside <= 10  # 5 % of 200
+
+
 def test_the_interval_of_the_calibration_error_holds_the_estimate_and_repeats():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet([4, 1, 1], 300)

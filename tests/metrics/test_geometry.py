@@ -12,6 +12,7 @@ from vqdoctor.metrics.geometry import (
     init_box_rows,
     live_median,
     live_rows,
+    middle,
     row_norms,
     spread,
 )
@@ -92,3 +93,12 @@ def test_rows_that_have_faded_to_zero_are_told_from_those_that_stand():
     codes[:40] *= 1e-5
     assert faded_rows(codes).tolist() == [True] * 40 + [False] * 60
     assert not faded_rows(codes + 1e-2).any() and not faded_rows(codes[40:]).any()
+
+
+@pytest.mark.parametrize(
+    "values", [[3.0], [2.0, 1.0], [5.0, 1.0, 3.0], [1.0, np.inf], [np.nan, 1.0, 2.0, 3.0]]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_middle_is_numpys_median(values: list[float], dtype: type) -> None:
+    array = np.array(values, dtype=dtype)
+    np.testing.assert_equal(middle(array), float(np.median(array)))

@@ -384,7 +384,7 @@ def gate_inconclusive() -> Report:
     """Too few vectors for one assertion; another is not known at all."""
     judgements = (
         judgement("perplexity", "inconclusive", value=61.0, low=40.2, high=88.0),
-        judgement("accuracy", "inconclusive", layer=None, value=None, low=None, high=None),
+        judgement("accuracy", "inconclusive", layer=None, threshold=0.5, value=None, low=None, high=None),
     )
     return replace(healthy(), gate=Gate(status="inconclusive", judgements=judgements))
 

@@ -52,7 +52,7 @@ def test_markdown_has_a_badge_and_a_row_for_every_assertion(reports: dict[str, R
         assert html.count("<tr>") == 1 + len(gate.judgements)
         assert html.count("<td>") == 5 * len(gate.judgements)
     assert "| known | ece &lt;= 0.05 | the model | 0.2 |" in shown("markdown", reports["gate_passed"])
-    assert "| accuracy &gt;= 50 | the model | unknown |" in shown("markdown", reports["gate_inconclusive"])
+    assert "| accuracy &gt;= 50% | the model | unknown |" in shown("markdown", reports["gate_inconclusive"])
 
 
 def test_a_hostile_layer_gets_one_row(reports: dict[str, Report]) -> None:

@@ -66,6 +66,11 @@ def test_errors_of_a_later_file_come_before_warnings_of_an_earlier(reports: dict
     assert severities == sorted(severities, key=["error", "warning", "notice"].index)
 
 
+def test_a_file_with_much_to_say_leaves_room_for_the_first_of_another(reports: dict[str, Report]) -> None:
+    text = shown(many(300), reports["gate_failed"])
+    assert "gate failed: perplexity on vq" in [p["title"] for _, p, _ in commands(text)[:2]]
+
+
 def test_a_gap_is_an_annotation(reports: dict[str, Report]) -> None:
     for name, title in (("incomplete", "VQ503 crashed on vq"), ("inconclusive", "no VQ layer was found")):
         assert commands(shown(reports[name]))[0][1]["title"] == title

@@ -67,7 +67,7 @@ def test_what_only_warns_or_is_known_is_seen_and_does_not_fail(reports: dict[str
         "VQ501 on vq": "passed",
         "VQ201 on vq": "skipped",
     }
-    assert 'message="warning: usage &gt;= 0.4' in text
+    assert 'message="warning: usage &gt;= 40%' in text
     assert 'message="known: it was there before: ece &lt;= 0.05' in text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from vqdoctor.cli import _codes, _options
 from vqdoctor.cli._output import Output, complain, progress
 from vqdoctor.core.config import configure, parse_limits
 from vqdoctor.core.errors import UserError
+from vqdoctor.render import printable
 
 
 def gate(
@@ -130,6 +132,7 @@ def gate(
     from vqdoctor.engine.settings import Brought, Settings
 
     files = expand(paths)
+    _refuse_on_reports(files, {"--layer": layer, "--codebook-key": codebook_key, "--layout": layout})
     named = [path for path in (baseline, hide_known) if path]
     output = Output.of(config.format, save_as or [], (*files, *(data or ()), *named))
     source = Source(
@@ -162,3 +165,18 @@ def gate(
     for error in judged.errors:
         complain(f"error: {error}")
     raise typer.Exit(judged.exit_code)
+
+
+def _refuse_on_reports(files: Sequence[Path], flags: Mapping[str, str | None]) -> None:
+    """Make sure that no flag is given that a saved report would ignore, for its layers are chosen already.
+
+    Raises:
+        UserError: if one is.
+    """
+    from vqdoctor.engine.gate import is_report
+
+    report = next((file for file in files if is_report(file)), None)
+    given = next((flag for flag, value in flags.items() if value), None)
+    if report and given:
+        hint = "--require METRIC>=N@LAYER names one layer"
+        raise UserError(f"{printable(str(report))} is a saved report, and {given} is for checkpoints", hint)

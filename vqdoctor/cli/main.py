@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -16,6 +17,9 @@ from vqdoctor.cli._output import complain, flush, write
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.exit_codes import ExitCode
 
+COLLECT_AFTER = 50_000
+"""New objects between two searches for garbage. Python's 700 would search all that is being imported, again
+and again: a twentieth of a short run, while there is no garbage yet."""
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C ended."""
 
@@ -56,6 +60,7 @@ def run() -> NoReturn:
     # torch's threads spin while they wait for each other: where another process wants a core too, small
     # models took eight times as long. What the user has set stands.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    gc.set_threshold(COLLECT_AFTER)
     code = main(sys.argv[1:])
     flush()
     sys.exit(code)

@@ -22,7 +22,10 @@ MAX_DROP = 0.1
 """Share of a baseline's figure that may be lost where nobody says how much."""
 
 _EXPRESSION = re.compile(r"\s*([a-z-]+)\s*(>=|<=)\s*([^@\s]+)\s*(?:@\s*(\S+)\s*)?", re.IGNORECASE)
-_NUMBER = re.compile(r"([+-]?(?:\d[\d,_]*)?\.?\d*(?:e[+-]?\d+)?)\s*(%|K)?", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)?\.?\d*(?:e[+-]?\d+)?)\s*(%|K)?",  # a comma parts thousands alone
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class Metric:
         share: whether it lies between 0 and 1.
         option: the option that sets its limit.
         title: what it is, in a few words.
+        percent: whether people read it in percent.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Metric:
     share: bool
     option: str
     title: str
+    percent: bool = False
 
 
 METRICS: Mapping[str, Metric] = {
@@ -64,6 +69,7 @@ METRICS: Mapping[str, Metric] = {
             share=True,
             option="min-usage",
             title="share of the codes that are chosen at all",
+            percent=True,
         ),
         Metric(
             name="dead",
@@ -72,6 +78,7 @@ METRICS: Mapping[str, Metric] = {
             share=True,
             option="max-dead",
             title="share of the codes chosen less than a tenth as often as on even usage",
+            percent=True,
         ),
         Metric(
             name="ece",
@@ -88,6 +95,7 @@ METRICS: Mapping[str, Metric] = {
             share=True,
             option="min-accuracy",
             title="share of the samples that are classified rightly",
+            percent=True,
         ),
     )
 }
@@ -270,6 +278,9 @@ def _number(where: str, value: object, *, share: bool) -> Threshold:
     number = value / 100 if unit == "%" else float(value)
     if number < 0 or (unit and (unit == "%") != share) or (share and number > 1):
         raise UserError(f"{where}: {value:g}{unit or ''} cannot be", example)
+    if unit and not share and number > 1:
+        what = f"{where}: {value:g}K is more than perplexity can be, for K is the layer's number of codes"
+        raise UserError(what, f"write {1000 * number:g}, or a part of K, such as 0.2K")
     return Threshold(value=number, of_codes=unit is not None and not share)
 
 

@@ -12,6 +12,7 @@ from vqdoctor.core.evidence import SOURCES, Evidence, TaskMetrics, Unavailable, 
 from vqdoctor.core.finding import Finding, Outcome
 from vqdoctor.core.gate import Gate
 from vqdoctor.core.retraining import Retraining
+from vqdoctor.core.typed import misfits
 
 SCHEMA = 1
 Verdict = Literal["collapsed", "at-risk", "inconclusive", "healthy"]
@@ -240,7 +241,7 @@ class Report:
                 LayerSummary(**{k: v for k, v in x.items() if k not in ("usage", "usage_by_source")})
                 for x in data["layers"]
             )
-            return cls(
+            report = cls(
                 version=data["tool"]["version"],
                 checkpoint=CheckpointSummary(**data["checkpoint"]) if data["checkpoint"] else None,
                 layers=layers,
@@ -260,6 +261,10 @@ class Report:
             raise UserError(
                 f"the report is damaged: {type(error).__name__} {error}", "write it again"
             ) from error
+        wrong = next(misfits(report, "report"), None)
+        if wrong:
+            raise UserError(f"the report is damaged: {wrong}", "write it again")
+        return report
 
 
 def _usage_dict(usage: Usage) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from vqdoctor.metrics.entropy import Floats, Ints
 BINS = 15
 _DRAWS = 200
 _Z = 1.96  # 97.5 % point of the normal distribution
+_TAIL = 0.025
 
 
 def softmax(logits: ArrayLike) -> Floats:
@@ -89,7 +90,8 @@ def calibration_interval(
 
     The estimate is too high by what chance alone leaves in every bin, and by no more than it would be
     were the model perfectly calibrated: that much is taken off the lower end. The width is 1.96 standard
-    deviations of a bootstrap over the samples.
+    deviations of a bootstrap over the samples, and no less than what was never drawn may weigh: a bootstrap
+    of one sample, or of samples that are all right, has no width.
 
     Raises:
         ValueError: if there are no rows, or the numbers of rows differ.
@@ -107,7 +109,8 @@ def calibration_interval(
     for i in range(_DRAWS):
         rows = rng.integers(0, len(labels), len(labels))
         drawn[i] = _gap(where[rows], (right - confidence)[rows], bins)
-    spread = _Z * float(drawn.std(ddof=1))
+    never_drawn = 1 - _TAIL ** (1 / len(labels))  # all samples miss this much once in forty times
+    spread = max(_Z * float(drawn.std(ddof=1)), never_drawn)
     return max(0.0, measured - float(np.mean(by_chance)) - spread), min(1.0, measured + spread)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.metrics.geometry import Mask, spread
+from vqdoctor.metrics.geometry import Mask, middle, spread
 from vqdoctor.probes._rows import is_unit, live_mask, never_written
 
 AWAY = 0.1
@@ -32,7 +32,7 @@ def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
     norms, _, live = live_mask(view)
     if is_unit(norms, live):
         rules.append(sums / np.maximum(np.linalg.norm(sums, axis=1), tiny)[:, None])
-    return min(rules, key=lambda rows: float(np.median(np.linalg.norm(rows - view.codebook, axis=1))))
+    return min(rules, key=lambda rows: middle(np.linalg.norm(rows - view.codebook, axis=1)))
 
 
 def stale(view: QuantizerView, means: NDArray[np.float64]) -> Mask:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from vqdoctor.core.assertion import METRICS
 from vqdoctor.core.evidence import InputSummary, TaskMetrics, TrainingRecord, Usage
 from vqdoctor.core.finding import Finding, Measurement, Outcome
 from vqdoctor.core.gate import Gate, GateStatus, Judgement
@@ -128,7 +129,7 @@ def judged_on(judgement: Judgement) -> str:
 
 def assertion(judgement: Judgement) -> str:
     """A judgement's assertion, as "perplexity >= 50"."""
-    return f"{metric(judgement)} {judgement.relation} {number(judgement.threshold)}"
+    return f"{metric(judgement)} {judgement.relation} {_figure(judgement, judgement.threshold)}"
 
 
 def measured_figure(judgement: Judgement) -> str:
@@ -136,8 +137,15 @@ def measured_figure(judgement: Judgement) -> str:
     if judgement.value is None:
         return "unknown"
     if judgement.low is None or judgement.high is None:
-        return number(judgement.value)
-    return f"{number(judgement.value)} [{number(judgement.low)}–{number(judgement.high)}]"
+        return _figure(judgement, judgement.value)
+    value, low, high = (_figure(judgement, x) for x in (judgement.value, judgement.low, judgement.high))
+    return f"{value} [{low}–{high}]"
+
+
+def _figure(judgement: Judgement, value: float) -> str:
+    """A figure of what is judged, as people read it."""
+    percent = judgement.metric in METRICS and METRICS[judgement.metric].percent
+    return f"{number(100 * value)}%" if percent else number(value)
 
 
 def judged(gate: Gate, judgement: Judgement) -> str:

@@ -25,15 +25,16 @@ def render(report: Report, options: RenderOptions) -> str:
 
 
 def several(reports: Sequence[Report], options: RenderOptions) -> str:
-    """Return the reports as workflow commands, the worst first, and one line that counts the rest."""
-    told = [
-        (alert, file_of(report, options))
-        for report in reports
-        for alert in alerts(report)
-        if not alert.hidden
-    ]
-    told.sort(key=lambda pair: -pair[0].severity)
-    lines = [_command(alert, file, options.ascii) for alert, file in told[:SHOWN]]
+    """Return the reports as workflow commands, the worst first, and one line that counts the rest.
+
+    Of equally bad ones the first of every report come before the second of any: no file may fill all places.
+    """
+    told = []
+    for report in reports:
+        seen = [alert for alert in alerts(report) if not alert.hidden]
+        told += [(-alert.severity, rank, alert, file_of(report, options)) for rank, alert in enumerate(seen)]
+    told.sort(key=lambda one: one[:2])
+    lines = [_command(alert, file, options.ascii) for _, _, alert, file in told[:SHOWN]]
     rest = f", {len(told) - SHOWN} more in the job summary" if len(told) > SHOWN else ""
     lines.append(f"vqdoctor: {count(len(reports), 'checkpoint')}, {count(len(lines), 'annotation')}{rest}")
     return "\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from gate_reports import a_finding, a_report, a_usage
+from gate_reports import a_crash, a_finding, a_report, a_usage
 
 from vqdoctor.core.assertion import GateRules, parse_assertion
 from vqdoctor.core.errors import CheckpointError, UserError
@@ -49,6 +49,29 @@ def test_a_name_that_exists_is_no_pattern() -> None:
     touch("run[1].pt")
     assert expand(["run[1].pt"]) == (Path("run[1].pt"),)
     assert expand(["nosuch.pt"]) == (Path("nosuch.pt"),)
+
+
+def test_an_empty_name_is_an_unset_variable_and_never_the_newest_file_here() -> None:
+    touch("a.pt")
+    for name in ("", " "):
+        with pytest.raises(UserError, match="an empty path was given"):
+            expand([name])
+    assert expand(["."]) == (Path("a.pt"),)
+
+
+def test_a_link_whose_file_is_gone_is_not_the_newest() -> None:
+    touch("run/a.pt")
+    Path("run/last.ckpt").symlink_to("gone.pt")
+    assert expand(["run"]) == (Path("run/a.pt"),)
+
+
+def test_a_report_that_windows_wrote_and_a_checkpoint_in_its_place() -> None:
+    text = a_report(a_usage(180)).to_json()
+    Path("bom.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert len(load_reports(Path("bom.json"))) == 1
+    Path("a.pt").write_bytes(b"PK\x03\x04\x80\x81")
+    with pytest.raises(CheckpointError, match=r"a\.pt: no saved report, for it is no text: vqdoctor inspect"):
+        load_reports(Path("a.pt"))
 
 
 def test_a_pattern_without_a_match_is_the_users_error() -> None:
@@ -103,6 +126,13 @@ def test_a_proven_failure_beside_an_inconclusive_file_is_1_and_alone_3() -> None
     empty, bad = save("empty.json", a_report(layers=())), save("bad.json", a_report(a_usage(20)))
     assert judge_all(Source(paths=(empty,)), ABOVE).exit_code is ExitCode.INCOMPLETE
     assert judge_all(Source(paths=(empty, bad)), ABOVE).exit_code is ExitCode.FINDINGS
+
+
+def test_a_crash_comes_before_a_failure_as_in_every_command() -> None:
+    bad = save("bad.json", a_report(a_usage(20)))
+    crashed = save("crashed.json", a_report(a_usage(20), outcomes=(a_crash(),)))
+    for paths in ((crashed,), (bad, crashed)):
+        assert judge_all(Source(paths=paths), ABOVE).exit_code is ExitCode.INCOMPLETE
 
 
 def test_an_unreadable_file_among_others_is_2_and_never_looks_passed() -> None:

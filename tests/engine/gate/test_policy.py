@@ -254,7 +254,8 @@ def test_a_drop_compares_like_with_like() -> None:
 def test_a_baseline_with_other_layers_or_other_files_is_inconclusive() -> None:
     gone = gate(a_report(a_usage(layer="new")), baseline=(a_report(a_usage(layer="old")),))
     assert gone.status == "inconclusive"
-    assert [j.layer for j in gone.judgements] == ["old"]
+    # what is new cannot be compared: it may not have collapsed
+    assert [(j.layer, j.status) for j in gone.judgements] == [("new", "pass"), ("old", "inconclusive")]
     others = (a_report(a_usage(), path="x.pt"), a_report(a_usage(), path="y.pt"))
     assert gate(a_report(a_usage()), baseline=others).status == "inconclusive"
     assert gate(a_report(a_usage(), path="y.pt"), baseline=others).status == "pass"
@@ -264,3 +265,69 @@ def test_accuracy_is_held_against_the_baseline_too() -> None:
     worse = dataclasses.replace(METRICS, accuracy=0.70)
     found = gate(a_report(a_usage(), worse), baseline=(a_report(a_usage(), METRICS),))
     assert [j.metric for j in found.judgements if j.status == "fail"] == ["accuracy"]
+
+
+@pytest.mark.parametrize("text", ["perplexity<=1000", "usage<=1", "dead>=0"])
+def test_an_end_on_the_other_side_takes_no_checks_place(text: str) -> None:
+    report = a_report(a_usage(), findings=(a_finding("VQ501"), a_finding("VQ502")))
+    assert gate(report, text).failing == ("VQ501:vq", "VQ502:vq")
+
+
+@pytest.mark.parametrize("bar", [None, Severity.ERROR])
+def test_where_only_warnings_are_asserted_no_codebook_may_have_collapsed(bar: Severity | None) -> None:
+    (assertion,) = rules("usage>=0.4").assertions
+    warn = {"rules": GateRules(assertions=(dataclasses.replace(assertion, level="warn"),)), "bar": bar}
+    assert gate(a_report(a_usage(40, 5)), **warn).status == "fail"
+    unknown = a_report(unavailable=(no_usage(),), findings=(a_finding("VQ302"),))
+    assert gate(unknown, **warn).status == "inconclusive"
+    assert gate(a_report(a_usage(180, 5)), **warn).status == "pass"
+
+
+def test_a_threshold_out_of_reach_says_so() -> None:
+    (judgement,) = gate(a_report(a_usage(180, 5)), "perplexity>=300").judgements
+    assert judgement.status == "fail" and judgement.reason.endswith("; 256 codes can never reach it")
+
+
+def failed_at(threshold: float, perplexity: float, *findings: str) -> Report:
+    report = a_report(a_usage(perplexity, 5), findings=tuple(map(a_finding, findings)))
+    return dataclasses.replace(report, gate=gate(report, f"perplexity>={threshold}"))
+
+
+def test_a_known_failure_hides_no_other_threshold_of_the_same_metric() -> None:
+    now = a_report(a_usage(30, 5))
+    assert gate(now, "perplexity>=50", known=(failed_at(200, 180),)).status == "fail"
+    assert gate(now, "perplexity>=50", known=(failed_at(200, 20),)).status == "pass"
+    assert gate(now, "perplexity>=220", known=(failed_at(200, 180),)).status == "pass"
+    both = gate(now, "perplexity>=50", "perplexity>=200", known=(failed_at(200, 180),))
+    assert (both.status, both.hidden) == ("fail", ())
+
+
+def test_a_silenced_threshold_does_not_stand_in_for_the_check_of_the_collapse() -> None:
+    known = failed_at(230, 180)
+    now = a_report(a_usage(1, 0.1), findings=(a_finding("VQ501"),))
+    found = gate(now, "perplexity>=230", known=(known,))
+    assert (found.hidden, found.failing) == (("gate/perplexity:vq",), ("VQ501:vq",))
+    assert gate(now, "perplexity>=230", known=(failed_at(230, 1, "VQ501"),)).status == "pass"
+
+
+def test_a_known_warning_that_became_an_error_is_not_known() -> None:
+    warned = a_report(a_usage(), findings=(a_finding("VQ501", severity=Severity.WARNING),))
+    now = a_report(a_usage(20, 1), findings=(a_finding("VQ501"),))
+    found = gate(now, known=(warned,))
+    assert (found.status, found.hidden, found.failing) == ("fail", (), ("VQ501:vq",))
+
+
+@pytest.mark.parametrize("bar", [None, Severity.ERROR])
+def test_a_baseline_that_compares_nothing_passes_nothing(bar: Severity | None) -> None:
+    empty = gate(a_report(a_usage(180, 5)), baseline=(a_report(layers=()),), bar=bar)
+    assert empty.status == "inconclusive"
+    assert any("the baseline has no VQ layer" in j.reason for j in empty.judgements)
+    both = a_report(a_usage(180, 5, layer="old"), a_usage(1, 0.1, layer="new"))
+    found = gate(both, baseline=(a_report(a_usage(180, 5, layer="old")),), bar=bar)
+    assert [j.layer for j in found.judgements if j.status == "fail"] == ["new"]
+
+
+def test_the_interval_of_a_drop_is_no_impossible_figure_and_says_whose_doubt_it_has() -> None:
+    (judgement, *_) = gate(a_report(a_usage(1, 0.1)), baseline=(a_report(a_usage(180, 5)),)).judgements
+    assert judgement.low == 0 and judgement.status == "fail"
+    assert "1,024 samples, in the doubt of the baseline too, against at least 162" in judgement.reason

@@ -93,7 +93,7 @@ def _of_model(report: Report, metric: Metric) -> Figure | Unknown:
     told = report.find(TaskMetrics)
     if told is None:
         return _missing(report, TaskMetrics.kind, None)
-    origin = f"{told.sample_size:,} samples of the {told.split} split"
+    origin = f"{told.sample_size:,} sample{'' if told.sample_size == 1 else 's'} of the {told.split} split"
     grows = "batches like this one"
     if metric is METRICS["accuracy"]:
         if told.accuracy is None:
@@ -140,7 +140,7 @@ def _independent(usage: Usage) -> float:
 def _origin(usage: Usage, vectors: float) -> str:
     if usage.source == "checkpoint":
         window = f"over ~{usage.window:,.0f} batches" if usage.window else "over an unrecorded window"
-        return f"EMA counts {window}"
+        return f"EMA counts {window} ({ASSUMED_EFFECT:g} alike vectors counted as 1)"
     told = f"{usage.vectors:,} vectors"
     if usage.groups:
         told += f" of {usage.groups:,} sample{'' if usage.groups == 1 else 's'}"

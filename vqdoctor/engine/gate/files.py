@@ -30,6 +30,7 @@ Progress = Callable[[str], None]
 
 LARGEST_REPORT = 1 << 30
 """Bytes of a saved report that are read; one with the histograms of a thousand layers has under 1 % of it."""
+WRITES_ONE = "vqdoctor inspect CKPT --save json=report.json writes one"
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".th", ".pth.tar")
 _USUAL = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
 _NOT_WEIGHTS = ("optimizer", "scheduler", "rng_state", "scaler", "training_args", ".")
@@ -60,10 +61,12 @@ class Judged:
 
     @property
     def exit_code(self) -> ExitCode:
-        """2 where a file cannot be read, else 1 where a gate fails, else 3 where one is inconclusive."""
+        """2 where a file cannot be read, else 3 where a check crashed, else 1 before 3, as the gates say."""
         statuses = {report.gate.status for report in self.reports if report.gate}
         if self.errors:
             return ExitCode.USER_ERROR
+        if any(outcome.status == "crashed" for report in self.reports for outcome in report.outcomes):
+            return ExitCode.INCOMPLETE
         if "fail" in statuses:
             return ExitCode.FINDINGS
         return ExitCode.OK if statuses == {"pass"} else ExitCode.INCOMPLETE
@@ -92,8 +95,8 @@ def judge_all(source: Source, policy: Policy, progress: Progress | None = None) 
             gates = gate_together(reports, policy.rules.aggregate, policy)
         else:
             gates = [decide(report, hold(report, policy), policy) for report in reports]
-    except (TypeError, ValueError, OverflowError) as error:
-        if any(path.suffix.lower() == ".json" for path in source.paths):
+    except (TypeError, ValueError, ArithmeticError) as error:
+        if any(map(is_report, source.paths)):
             what = f"a report holds a value that cannot be ({type(error).__name__}: {error})"
             raise UserError(what, "write the report again") from error
         raise
@@ -109,10 +112,12 @@ def expand(names: Sequence[str]) -> tuple[Path, ...]:
     """Return the files that the names stand for: globs expanded, a run's folder as its newest checkpoint.
 
     Raises:
-        UserError: if a pattern matches nothing.
+        UserError: if a pattern matches nothing, or a name is empty.
     """
     found: dict[Path, Path] = {}
     for name in names:
+        if not name.strip():  # an unset variable must not become "whatever lies here"
+            raise UserError("an empty path was given", "name a checkpoint, or . for the newest one here")
         for path in _matches(name):
             chosen = newest(path) if path.is_dir() else path
             found.setdefault(chosen.absolute(), chosen)
@@ -129,13 +134,19 @@ def _matches(name: str) -> list[Path]:
     return [Path(match) for match in matched]
 
 
+def is_report(path: Path) -> bool:
+    """Whether a file is taken for a saved report, and not for a checkpoint."""
+    return path.suffix.lower() == ".json"
+
+
 def newest(folder: Path) -> Path:
     """Return the newest checkpoint in a run's folder and those below it; the folder where it has none.
 
     Where the paths differ in their numbers alone (epochs, steps) the highest wins: a copied or downloaded
     folder has lost its times. Else the latest time wins.
     """
-    candidates = [Path(place, file) for place, files in _walk(folder) for file in _weights(files)]
+    found = (Path(place, file) for place, files in _walk(folder) for file in _weights(files))
+    candidates = [path for path in found if path.exists()]  # a link "last.ckpt" may outlive its file
     if not candidates:
         return folder
     if len({_NUMBERS.sub("#", os.fspath(path)) for path in candidates}) == 1:
@@ -164,7 +175,7 @@ def _natural(text: str) -> tuple[tuple[int, str], ...]:
 
 def _reports(path: Path, source: Source, progress: Progress | None) -> list[Report]:
     settings = source.settings or Settings()
-    if path.suffix.lower() == ".json":
+    if is_report(path):
         if source.data or (source.brought and source.brought.runs):
             raise UserError(f"{printable(path)} is a saved report", "--data is for checkpoints")
         return [_judged_again(report, settings) for report in load_reports(path)]
@@ -186,16 +197,17 @@ def load_reports(path: Path) -> tuple[Report, ...]:
     shown = printable(path)
     try:
         if path.stat().st_size > LARGEST_REPORT or not path.is_file():
-            raise CheckpointError(shown, "no saved report", "vqdoctor inspect CKPT -f json writes one")
-        data = json.loads(path.read_text(encoding="utf-8"))
+            raise CheckpointError(shown, "no saved report", WRITES_ONE)
+        with path.open("rb") as file:
+            data = json.loads(file.read().decode("utf-8-sig"))
     except OSError as error:
         raise CheckpointError(shown, error.strerror or str(error), "check the path") from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(shown, "no saved report, for it is no text", WRITES_ONE) from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(shown, f"no valid JSON ({error})", "write the report again") from error
     if not isinstance(data, dict) or "schema" not in data:
-        raise CheckpointError(
-            shown, "JSON, but no vqdoctor report", "vqdoctor inspect CKPT -f json writes one"
-        )
+        raise CheckpointError(shown, "JSON, but no vqdoctor report", WRITES_ONE)
     parts = data["reports"] if isinstance(data.get("reports"), list) else [data]
     if not parts or not all(isinstance(part, dict) for part in parts):
         raise CheckpointError(shown, "holds no report", "write it again")

@@ -89,11 +89,16 @@ def hold(report: Report, policy: Policy) -> tuple[Held, ...]:
 def decide(report: Report, held: Sequence[Held], policy: Policy) -> Gate:
     """Return what a gate says of a report, given its judgements."""
     judgements = tuple(item.judgement for item in held)
-    known = _known(policy.known, report)
-    failing = [f for f in report.findings if _fails(f, report, judgements, policy)]
-    hidden = [f.fingerprint for f in report.findings if f.fingerprint in known]
-    failed = [j for j in judgements if j.status == "fail"]
-    hidden += [j.fingerprint for j in failed if j.fingerprint in known or _default_known(j, policy, known)]
+    before = counterpart(report, policy.known) if policy.known else None
+    hidden = [f.fingerprint for f in report.findings if before and _was_found(f, before)]
+    failed: dict[str, bool] = {}
+    for judgement in judgements:
+        if judgement.status == "fail":
+            # Two thresholds on one metric share a fingerprint: it is hidden where both failed before.
+            known = before is not None and _failed_before(judgement, before, policy)
+            failed[judgement.fingerprint] = known and failed.get(judgement.fingerprint, True)
+    hidden += [fingerprint for fingerprint, known in failed.items() if known]
+    failing = [f for f in report.findings if _fails(f, report, judgements, hidden, policy)]
     codes = [f.fingerprint for f in failing if f.fingerprint not in hidden]
     return Gate.of(judgements, hidden=hidden, failing=codes)
 
@@ -151,7 +156,7 @@ def _obstacle(metric: str, relation: Relation, threshold: float, value: float, r
 
 
 def _asserted(report: Report, policy: Policy) -> Iterator[Held]:
-    """Yield the assertions; where there is none, that no codebook has collapsed."""
+    """Yield the assertions; where neither one nor the baseline can fail, that no codebook has collapsed."""
     rules = policy.rules
     for assertion in rules.assertions:
         metric = METRICS[assertion.metric]
@@ -161,13 +166,27 @@ def _asserted(report: Report, policy: Policy) -> Iterator[Held]:
         for layer in report.layers:
             if assertion.is_about(layer.name):
                 threshold = assertion.threshold.of(layer.num_codes)
-                yield _judge(report, assertion, metric, layer.name, threshold, rules)
-    if not rules.assertions and not policy.baseline:
+                held = _judge(report, assertion, metric, layer.name, threshold, rules)
+                if assertion.relation == ">=" and not metric.share and threshold > layer.num_codes:
+                    held = _adding(held, f"{layer.num_codes:,} codes can never reach it")
+                yield held
+    if not _has_errors(rules):
         metric = METRICS["perplexity"]
         assertion = Assertion(metric=metric.name, relation=metric.better, threshold=Threshold(value=0))
+        compared = _layers_to_compare(report, policy)
         for layer in report.layers:
+            if layer.name in compared:
+                continue
             least = usage_limits.least_perplexity(layer.num_codes, **_collapse_limits(policy))
             yield _judge(report, assertion, metric, layer.name, least, rules)
+
+
+def _layers_to_compare(report: Report, policy: Policy) -> set[str]:
+    """Return the layers that are held against the baseline: those that it has, or all where it is unclear."""
+    if not policy.baseline:
+        return set()
+    baseline = counterpart(report, policy.baseline)
+    return {layer.name for layer in (baseline or report).layers}
 
 
 def _collapse_limits(policy: Policy) -> dict[str, float]:
@@ -199,17 +218,20 @@ def _judge(
     return Held(judgement=judgement) if isinstance(found, Unknown) else _held(judgement, found, rules)
 
 
+def _adding(held: Held, remark: str) -> Held:
+    reason = f"{held.judgement.reason}; {remark}"
+    return replace(held, judgement=replace(held.judgement, reason=reason))
+
+
 def _held(judgement: Judgement, found: Figure, rules: GateRules) -> Held:
     """Fill in the figure of a judgement, and compare."""
     relation, threshold = judgement.relation, judgement.threshold
     side = "at least" if relation == ">=" else "at most"
-    against = f"{side} {_number(threshold)}"
+    against = f"{side} {shown(threshold, judgement.metric)}"
     if judgement.baseline is not None:
-        against += f", from {_number(judgement.baseline)} in the baseline"
-    reason = (
-        f"{_number(found.value)} [{_number(found.low)}–{_number(found.high)}] from {found.origin}, "
-        f"against {against}"
-    )
+        against += f", from {shown(judgement.baseline, judgement.metric)} in the baseline"
+    value, low, high = (shown(x, judgement.metric) for x in (found.value, found.low, found.high))
+    reason = f"{value} [{low}–{high}] from {found.origin}, against {against}"
     judgement = replace(judgement, value=found.value, low=found.low, high=found.high)
     if found.shortage:
         return Held(judgement=replace(judgement, reason=f"{reason}; {found.shortage}"))
@@ -250,6 +272,9 @@ def _compared(report: Report, policy: Policy) -> Iterator[Held]:
                 yield held
     if baseline is not None:
         here = {layer.name for layer in report.layers}
+        if here and not baseline.layers:
+            none = "nothing to compare: the baseline has no VQ layer"
+            yield Held(judgement=_drop_judgement(METRICS["perplexity"], None, 0.0, 0.0, none))
         for layer in baseline.layers:
             if here and layer.name not in here:
                 gone = f"the baseline has a VQ layer {layer.name}, which is not here"
@@ -289,7 +314,13 @@ def _against(
     down = math.hypot(new.value - new.low, kept * (old.high - old.value))
     up = math.hypot(new.high - new.value, kept * (old.value - old.low))
     short = new.shortage or (f"the baseline: {old.shortage}" if old.shortage else "")
-    widened = replace(new, low=new.value - down, high=new.value + up, shortage=short)
+    low, high = (
+        max(0.0, new.value - down),
+        new.value + up,
+    )  # a figure under 0 would puzzle, and decides nothing
+    high = min(high, 1.0) if metric.share else high
+    origin = f"{new.origin}, in the doubt of the baseline too"
+    widened = replace(new, low=low, high=high, shortage=short, origin=origin)
     judgement = _drop_judgement(metric, layer, kept * old.value, old.value, "")
     return _held(judgement, widened, rules)
 
@@ -326,13 +357,18 @@ def _name(report: Report) -> str:
     return path_of(report).replace("\\", "/").rpartition("/")[2]
 
 
-def _fails(finding: Finding, report: Report, judgements: Sequence[Judgement], policy: Policy) -> bool:
+def _fails(
+    finding: Finding, report: Report, judgements: Sequence[Judgement], hidden: Sequence[str], policy: Policy
+) -> bool:
     """Whether a finding fails the gate, known or not."""
     if policy.bar is None or finding.severity < policy.bar:
         return False
+    # What is silenced holds nothing, and an upper end of what should be large asks for no least.
+    silent = {j.metric for j in judgements if j.layer == finding.layer and j.fingerprint in hidden}
     replaced = any(
         REPLACES.get(a.metric) == finding.code
-        and a.level == "error"
+        and (a.level, a.relation) == ("error", METRICS[a.metric].better)
+        and a.metric not in silent
         and (not METRICS[a.metric].by_layer or (finding.layer is not None and a.is_about(finding.layer)))
         for a in policy.rules.assertions
     )
@@ -352,22 +388,42 @@ def _only_says_unknown(finding: Finding, report: Report, judgements: Sequence[Ju
     )
 
 
-def _known(reports: Sequence[Report], report: Report) -> set[str]:
-    """Return the fingerprints of what was there before: findings, and judgements that failed."""
-    if not reports:
-        return set()
-    before = counterpart(report, reports)
-    if before is None:
-        return set()
-    failed = [j.fingerprint for j in before.gate.judgements if j.status == "fail"] if before.gate else []
-    return {*(finding.fingerprint for finding in before.findings), *failed}
+def _was_found(finding: Finding, before: Report) -> bool:
+    """Whether a finding was there before, and no less severe."""
+    same = (f for f in before.findings if f.fingerprint == finding.fingerprint)
+    return any(f.severity >= finding.severity for f in same)
 
 
-def _default_known(judgement: Judgement, policy: Policy, known: set[str]) -> bool:
-    """Whether a failure of what is asserted by default is the collapse that was there before."""
-    default = not policy.rules.assertions and judgement.baseline is None
-    return default and judgement.metric == "perplexity" and f"{COLLAPSE}:{judgement.layer}" in known
+def _failed_before(judgement: Judgement, before: Report, policy: Policy) -> bool:
+    """Whether what fails now failed before, or would have failed this threshold then."""
+    relation, threshold = judgement.relation, judgement.threshold
+    for then in before.gate.judgements if before.gate else ():
+        if (then.fingerprint, then.relation, then.status) == (judgement.fingerprint, relation, "fail"):
+            stricter = compare(then.threshold, then.threshold, relation, threshold) == "fail"
+            interval = then.low is not None and then.high is not None and (then.low, then.high)
+            if (
+                stricter
+                or then.threshold == threshold
+                or (interval and compare(*interval, relation, threshold) == "fail")
+            ):
+                return True
+    # What is asserted by default is the limit of the collapse check.
+    default = not _has_errors(policy.rules) and judgement.baseline is None
+    collapsed = f"{COLLAPSE}:{judgement.layer}"
+    return (
+        default
+        and judgement.metric == "perplexity"
+        and any(f.fingerprint == collapsed and f.severity >= Severity.ERROR for f in before.findings)
+    )
 
 
-def _number(value: float) -> str:
+def _has_errors(rules: GateRules) -> bool:
+    """Whether anything is asserted that fails the gate."""
+    return any(assertion.level == "error" for assertion in rules.assertions)
+
+
+def shown(value: float, metric: str) -> str:
+    """Return a figure of a metric as people read it."""
+    if metric in METRICS and METRICS[metric].percent:
+        return f"{100 * value:.4g}%"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

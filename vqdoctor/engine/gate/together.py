@@ -14,7 +14,7 @@ from dataclasses import replace
 from vqdoctor.core.assertion import Aggregate
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.report import Report
-from vqdoctor.engine.gate.policy import Held, Policy, compare, decide, hold, settle
+from vqdoctor.engine.gate.policy import Held, Policy, compare, decide, hold, settle, shown
 
 Key = tuple[object, ...]
 
@@ -60,9 +60,9 @@ def _joint(items: Sequence[Held], how: Aggregate, policy: Policy) -> Judgement:
     values = [item.judgement.value for item in items if item.judgement.value is not None]
     low, high = pick([item.low for item in items]), pick([item.high for item in items])
     status = compare(low, high, first.relation, first.threshold)
-    shown = [f"{value:.4g}" for value in values] + ["unknown"] * (len(items) - len(values))
+    told = [shown(value, first.metric) for value in values] + ["unknown"] * (len(items) - len(values))
     side = "at least" if first.relation == ">=" else "at most"
-    reason = f"the {how} of {', '.join(shown)}, against {side} {first.threshold:.4g}"
+    reason = f"the {how} of {', '.join(told)}, against {side} {shown(first.threshold, first.metric)}"
     if status == "inconclusive" and math.isfinite(low) and math.isfinite(high):
         status, reason = settle(status, reason, policy.rules.inconclusive)
     elif status == "inconclusive":

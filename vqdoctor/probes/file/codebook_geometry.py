@@ -16,6 +16,7 @@ from vqdoctor.metrics.geometry import (
     effective_rank,
     faded_rows,
     init_box_rows,
+    middle,
     spread,
 )
 from vqdoctor.probes._rows import is_unit, live_mask
@@ -43,7 +44,7 @@ def _geometry(context: FileContext, view: QuantizerView) -> CodebookGeometry:
         dtype=stored.dtype if stored is not None else str(rows.dtype),
         rms=float(np.sqrt(np.mean(np.square(rows, dtype=np.float64)))),
         norm_min=float(norms.min()),
-        norm_median=float(np.median(norms)),
+        norm_median=middle(norms),
         norm_max=float(norms.max()),
         mean_norm=float(np.linalg.norm(rows.mean(axis=0, dtype=np.float64))),
         zero_rows=int(np.sum((norms == 0) | (norms < ZERO_SHARE * median))),

@@ -9,7 +9,7 @@ import numpy as np
 from vqdoctor.core.evidence import EmaState, Evidence, Unavailable
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats
-from vqdoctor.metrics.geometry import row_norms
+from vqdoctor.metrics.geometry import middle, row_norms
 from vqdoctor.probes._rows import RARE, chosen_lately, is_unit, live_mask, never_written
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Probe
@@ -40,7 +40,7 @@ def _state(context: FileContext, view: QuantizerView) -> EmaState | Unavailable:
         decay=context.record.decay,
         updates=context.record.updates,
         start_weight=context.start_weight,
-        sums_disagreement=float(np.median(gaps)) if gaps.size else None,
+        sums_disagreement=middle(gaps) if gaps.size else None,
         worst_disagreement=float(gaps.max()) if gaps.size else None,
         compared_rows=len(gaps),
     )
@@ -68,7 +68,7 @@ def _disagreement(view: QuantizerView) -> Floats:
     if is_unit(all_norms, live):  # a cosine codebook keeps only the direction of its mean
         rules.append(sums / np.linalg.norm(sums, axis=1, keepdims=True).clip(1e-30))
     by_rule = [np.linalg.norm(codes - rule, axis=1) / norms for rule in rules]
-    return min(by_rule, key=lambda gaps: float(np.median(gaps)))
+    return min(by_rule, key=middle)
 
 
 PROBE = Probe(kinds=(EmaState,), measure=measure)

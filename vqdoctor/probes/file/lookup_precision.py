@@ -43,7 +43,7 @@ def _blurred(view: QuantizerView, rounding: float, seed: int) -> int:
     Exact duplicates are left out: no precision tells those apart.
     """
     live = view.codebook[live_mask(view)[2]].astype(np.float64)
-    rows = np.unique(live, axis=0)
+    rows = np.unique(live, axis=0, return_counts=True)[0]  # without the counts it loads numpy.ma
     if len(rows) < 2:
         return 0
     asked = np.random.default_rng(seed).permutation(len(rows))[:_ROWS]
