@@ -21,7 +21,7 @@ from vqdoctor.engine.settings import Brought
 from ward.host import WardTask, save
 from ward.setup import Setup
 
-_RESULT_ONLY = ("faults.py", "healthy.py", "table.py")
+_RESULT_ONLY = ("cures.py", "faults.py", "healthy.py", "table.py")
 
 
 @dataclass(frozen=True, kw_only=True)
