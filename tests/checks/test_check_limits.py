@@ -13,6 +13,8 @@ from vqdoctor.core.evidence import Evidence, Usage
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
+SPREAD = healthy.ENCODER_SPREAD
+
 CHECKS = {check.code: check for check in all_checks()}
 GRADIENT, MEMORY = healthy.GRADIENT_PATH, healthy.OPTIMIZER_MEMORY
 TASK, CODEBOOK = healthy.TASK_GRADIENT, healthy.CODEBOOK_GRADIENT
@@ -160,6 +162,10 @@ def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usa
         ("VQ501", [usage(512, 64, 45, 50)], "cannot judge"),
         ("VQ501", [usage(512, 256, 104, 132)], "passes"),
         ("VQ501", [usage(512, 4_096, 182, 415)], "passes"),
+        # a tone is heard by an encoder that is alive, and silence by none
+        ("VQ507", [SPREAD.replace(output_spread=0.4, input_rank=2.0), healthy.COLLAPSED_USAGE], "note"),
+        ("VQ507", [SPREAD.replace(output_spread=0.0, input_rank=2.0), healthy.COLLAPSED_USAGE], "error"),
+        ("VQ507", [SPREAD.replace(output_spread=0.0, input_spread=0.0), healthy.COLLAPSED_USAGE], "note"),
         # one code for 64 vectors is a collapse however small the sample
         ("VQ501", [usage(512, 64, 1, 1)], "error"),
         ("VQ501", [usage(512, 28_752, 20, 40, effective_size=300.0)], "error"),

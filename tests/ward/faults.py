@@ -233,7 +233,7 @@ FAULTS = (
         name="dead codes",
         code="VQ502",
         switch={"revival": False},
-        base={"codes": 2048},  # of 1,024, half stay in use on the drawn sequences: no fault
+        base={"codes": 1024},
         bare=("VectorQuantize", "ResidualVQ", "rosinality", "zalando"),
         why="EMA counts tell it; a codebook without them needs data",
     ),

@@ -58,7 +58,10 @@ class Limits:
 
 
 def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
-    """Blame the data where it hardly varies and the codes show it; else an encoder whose output does not."""
+    """Blame the data where it hardly varies and the codes show it; else an encoder whose output does not.
+
+    A tone is heard by an encoder that is alive: where z_e is constant, few directions are no excuse.
+    """
     constant = spread.output_spread < limits.output_spread
     if usage is not None and not _usage.few(usage):
         return  # the codes tell apart whatever is left
@@ -68,8 +71,8 @@ def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iter
                 "The input is nearly constant",
                 Measurement(name="input_spread", value=spread.input_spread, limit=limits.input_spread),
             )
-    elif spread.input_rank is not None and spread.input_rank < limits.input_rank:
-        if constant or usage is not None:
+    elif spread.input_rank is not None and spread.input_rank < limits.input_rank and not constant:
+        if usage is not None:
             yield _data(
                 f"The input varies in {figure(spread.input_rank)} directions only, as a single tone does",
                 Measurement(name="input_rank", value=spread.input_rank, limit=limits.input_rank),

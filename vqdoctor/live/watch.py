@@ -55,9 +55,7 @@ class Call:
         if self.z_q is None:
             self.z_q = next((t for t in floats if _differs_in_one_axis(t, self.z_e)), None)
         self.losses = tuple(t for t in floats if t.numel() == 1 and t.requires_grad and t is not self.z_q)
-        integers = [t.detach() for t in tensors if _is_integer(t) and t.ndim]
-        others = [t for t in floats if t is not self.z_q]
-        self.integers = tuple(integers or [t.argmax(-1) for t in others if _is_one_hot(t)])
+        self.integers = codes_in(output)
         self.indices = self.integers[0] if self.integers else None
 
     @property
@@ -258,6 +256,13 @@ def swap(value: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
     return value
 
 
+def codes_in(output: Any) -> tuple[torch.Tensor, ...]:
+    """Return what may be codes in a layer's output: integers, or else where one-hot rows have their ones."""
+    tensors = [t.detach() for t in tensors_of(output) if t.ndim]
+    integers = tuple(t for t in tensors if _is_integer(t))
+    return integers or tuple(t.argmax(-1) for t in tensors if t.is_floating_point() and _is_one_hot(t))
+
+
 def _first_float(value: Any) -> torch.Tensor | None:
     return next((t for t in tensors_of(value) if t.is_floating_point()), None)
 
@@ -268,7 +273,7 @@ def _is_integer(tensor: torch.Tensor) -> bool:
 
 def _is_one_hot(tensor: torch.Tensor) -> bool:
     """Whether every row is zeros and a single one, as `encodings` of zalando's notebook are."""
-    if tensor.requires_grad or tensor.ndim < 2 or tensor.shape[-1] < 2 or not tensor.numel():
+    if tensor.ndim < 2 or tensor.shape[-1] < 2 or not tensor.numel():
         return False
     ones = tensor == 1
     return bool(((tensor == 0) | ones).all() and (ones.sum(-1) == 1).all())

@@ -14,7 +14,7 @@ from vqdoctor.live.locate import tensors_of
 from vqdoctor.live.task import Losses
 from vqdoctor.live.untouched import seed_all
 from vqdoctor.live.vectors import channel_axis
-from vqdoctor.live.watch import swap
+from vqdoctor.live.watch import codes_in, swap
 from vqdoctor.probes.model._context import ModelContext
 
 FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError)
@@ -52,7 +52,7 @@ class LayerCall:
 
     @property
     def indices(self) -> torch.Tensor | None:
-        """The integer output."""
+        """The output that may be codes."""
         return chosen(self.output)
 
     def axis(self, dim: int) -> int:
@@ -75,9 +75,8 @@ def quantized(output: Any, z_e: torch.Tensor) -> torch.Tensor | None:
 
 
 def chosen(output: Any) -> torch.Tensor | None:
-    """Return the integer tensor in an output; None where there is none."""
-    whole = (t for t in tensors_of(output) if not t.is_floating_point() and t.dtype != torch.bool and t.ndim)
-    return next(whole, None)
+    """Return the first tensor in an output that may be codes; None where there is none."""
+    return next(iter(codes_in(output)), None)
 
 
 def first_calls(
