@@ -12,10 +12,13 @@ from small_training import CPU, Digits, reference_layer
 from vqdoctor.core.course import Course
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Goals
+from vqdoctor.live.task import Losses
 from vqdoctor.training.layer import grafts, watching
 from vqdoctor.training.resume import load_state, save_state
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.trainer import COOL_DOWN, PATIENCE, Trainer
+
+MIXED_ON = "vqdoctor.training.trainer.MIXED_ON"
 
 Start = Callable[..., Trainer]
 ALL = Course(epochs=6, vq_weight=0.1, warm_up_epochs=3, data_init=True, revive_under=0.1, seed=3)
@@ -143,3 +146,68 @@ def test_a_decay_is_set_where_the_layer_keeps_one(start: Start) -> None:
     trainer = start(course=replace(ALL, decay=0.9))
     assert trainer.model.vq.decay == 0.9
     assert trainer.notes == []
+
+
+@pytest.fixture
+def mixed_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MIXED_ON, ("cpu",))
+
+
+@pytest.mark.usefixtures("mixed_on_cpu")
+def test_mixed_precision_spares_the_vq_layer_and_outlasts_an_interruption(start: Start) -> None:
+    course = replace(ALL, epochs=3)
+    whole = start(course=course)
+    inside: set[tuple[torch.dtype, bool]] = set()
+    follow = whole.model.vq._follow
+
+    def watched(vectors: torch.Tensor, *more: torch.Tensor) -> None:
+        inside.add((vectors.dtype, torch.is_autocast_enabled("cpu")))
+        follow(vectors, *more)
+
+    whole.model.vq._follow = watched
+    features: set[torch.dtype] = set()
+    hook = whole.model.encoder[0].register_forward_hook(lambda _, __, out: features.add(out.dtype))
+    whole.run()
+    hook.remove()
+    assert whole.mixed
+    assert inside == {(torch.float32, False)}
+    assert features == {torch.bfloat16, torch.float32}  # trained in the one, measured in the other
+    assert {p.dtype for p in whole.model.parameters()} == {torch.float32}
+    assert "forward" not in vars(whole.model.vq)
+    first, second = start(course=course), start(course=course)
+    first.train_to(1)
+    second.load_state_dict(first.state_dict())
+    second.run()
+    assert second.mixed
+    assert same(whole, second)
+
+
+class Fails(Digits):
+    """A task with an operation that bfloat16 does not have."""
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("binary_cross_entropy is unsafe to autocast\nand more")
+        return super().losses(model, batch)
+
+
+class Rounds(Digits):
+    """A task whose loss is another one in bfloat16."""
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        found = super().losses(model, batch)
+        return replace(found, task=found.task * (1.1 if torch.is_autocast_enabled("cpu") else 1.0))
+
+
+@pytest.mark.usefixtures("mixed_on_cpu")
+@pytest.mark.parametrize(
+    ("task", "why"),
+    [(Fails, "the model fails (binary_cross_entropy is unsafe to autocast)"), (Rounds, "the task loss is")],
+)
+def test_what_bfloat16_breaks_is_trained_in_float32(start: Start, task: type[Digits], why: str) -> None:
+    trainer = start(task(), course=replace(ALL, epochs=1))
+    trainer.run()
+    assert not trainer.mixed
+    (note,) = trainer.notes
+    assert note.startswith("trained in float32: in bfloat16")
+    assert why in note

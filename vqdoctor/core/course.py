@@ -22,7 +22,7 @@ class Course:
         epochs: at most this many passes over the train split.
         seed: seed of everything that is drawn.
         vq_weight: weight of the VQ loss after the warm-up.
-        balanced: whether that weight follows the gradients at z_e instead (see `training.balance`).
+        balanced: whether that weight follows the gradients at z_e instead (see `training.trainer`).
         warm_up_epochs: epochs over which the weight grows linearly; 0 is the full weight at once.
         estimators: layer to the gradient estimator that is put behind it; a layer that is not named keeps
             its own.

@@ -6,15 +6,13 @@ from collections.abc import Callable
 
 import torch
 
-from vqdoctor.live.kmeans import kmeans
+from vqdoctor.live.kmeans import codes_from_data
 from vqdoctor.live.task import Task
 from vqdoctor.training.layer import Layer, watching
 from vqdoctor.training.splits import Splits
 
 VECTORS_PER_CODE = 64
 """Vectors that k-means gets for each code, where the data has as many."""
-_JITTER = 0.01
-"""Codes beyond the number of vectors are copies, moved by this share of the vectors' spread."""
 
 
 def place_codes(
@@ -45,7 +43,7 @@ def place_codes(
             left[layer.name] = "its vectors cannot be seen in the codebook's dimension"
             continue
         vectors, per_batch = found
-        codes, counts = _cluster(vectors, layer.num_codes, generator)
+        codes, counts = codes_from_data(vectors, layer.num_codes, generator=generator)
         rows = torch.arange(layer.num_codes)
         layer.codebook.write(rows, codes, counts * (per_batch / float(counts.sum())), optimizer)
     return left
@@ -74,17 +72,3 @@ def _vectors(
         model.train(training)
     vectors = torch.cat(found) if found else torch.empty(0, 1)
     return (vectors, len(vectors) / len(found)) if len(vectors) else None
-
-
-def _cluster(
-    vectors: torch.Tensor, num_codes: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return codes [K, D] and the vectors of each [K]; too few vectors are repeated with a jitter."""
-    if len(vectors) < num_codes:
-        spread = vectors.std(dim=0, correction=0).mean().clamp_min(1e-6)
-        again = torch.arange(num_codes) % len(vectors)
-        noise = torch.randn(num_codes, vectors.shape[1], generator=generator).to(vectors.device)
-        noise[: len(vectors)] = 0
-        return vectors[again] + _JITTER * spread * noise, torch.ones(num_codes)
-    clusters = kmeans(vectors, num_codes, generator=generator, points_per_code=VECTORS_PER_CODE)
-    return clusters.centres, clusters.counts.clamp_min(1).float()

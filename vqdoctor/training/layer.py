@@ -181,17 +181,32 @@ def reshaped(layers: tuple[Layer, ...], geometry: Geometry, *, full_precision: b
                 reader = next(layer.reader for layer in layers if layer.module is module)
                 stack.callback(module.register_forward_pre_hook(_reshape(geometry, reader)).remove)
             if full_precision:
-                stack.callback(setattr, module, "forward", module.forward)
-                module.forward = _precise(module.forward)
+                stack.enter_context(_precise(module))
         yield
 
 
-def _precise(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def precise(z_e: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(z_e.device.type, enabled=False):
-            return forward(z_e.float(), *args, **kwargs)
+@contextlib.contextmanager
+def _precise(module: torch.nn.Module) -> Iterator[None]:
+    """Run a module in float32, whatever the precision of what it gets and of what is around it."""
+    own, forward = vars(module).get("forward"), module.forward
 
-    return precise
+    def precise(*args: Any, **kwargs: Any) -> Any:
+        device = next((a.device for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)), None)
+        with torch.autocast("cpu" if device is None else device.type, enabled=False):
+            return forward(*map(_full, args), **{name: _full(value) for name, value in kwargs.items()})
+
+    module.forward = precise
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+def _full(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def _reshape(geometry: Geometry, reader: Reader) -> Callable[..., tuple[Any, ...] | None]:

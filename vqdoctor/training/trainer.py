@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,10 @@ RETRIES = 3
 """How often a non-finite loss sends a training back to its last finished epoch, at half the learning rate."""
 BALANCE = 0.1
 """Of a balanced weight: how strong the VQ loss pulls at z_e, as a share of the task loss."""
+MIXED_ON = ("cuda",)
+"""Devices on which a model is trained in bfloat16, and its VQ layers in float32."""
+MIXED_TOLERANCE = 0.02
+"""By what share the task loss may change in bfloat16, whose numbers have a precision of 0.4 %."""
 _STRIDE = 1_000_003
 
 
@@ -63,6 +67,7 @@ class Trainer:
         streak: epochs in a row on which the goals held.
         cooled: epochs of the cool-down that are done.
         steps: optimizer steps that are done.
+        mixed: whether the model is trained in bfloat16; its VQ layers then run in float32.
     """
 
     model: torch.nn.Module
@@ -78,6 +83,7 @@ class Trainer:
     streak: int = 0
     cooled: int = 0
     steps: int = 0
+    mixed: bool = False
     optimizer: torch.optim.Optimizer = field(init=False)
     _retries: int = 0
     _revivals: list[Revival] = field(init=False, default_factory=list)
@@ -156,6 +162,7 @@ class Trainer:
         if self._started:
             return
         self._started = True
+        self.mixed = self._can_be_mixed()
         if self.course.data_init and not self.without_vq:
             seed_all(self.course.seed)
             generator = torch.Generator().manual_seed(self.course.seed)
@@ -179,11 +186,7 @@ class Trainer:
         self._set_rates()
         losses: list[tuple[float, float | None]] = []
         change = bypass if self.without_vq else grafts(self.course)
-        with reshaped(
-            () if self.without_vq else self.layers,
-            self.course.geometry,
-            full_precision=self.course.full_precision,
-        ):
+        with self._reshaped():
             for at, batch in enumerate(self.splits.train(seed)):
                 with watching(self.layers, change, keep_graph=True) as watched:
                     found = self._losses(batch)
@@ -212,21 +215,45 @@ class Trainer:
 
     def figures(self) -> Figures | None:
         """Return the figures on the val split, from which every quoted figure comes."""
-        layers = () if self.without_vq else self.layers
-        with reshaped(layers, self.course.geometry, full_precision=self.course.full_precision):
+        with self._reshaped():
             return evaluate(self.model, self.task, self.splits.val(), self.layers, self._bypassed)
 
+    def _reshaped(self) -> contextlib.AbstractContextManager[None]:
+        layers = () if self.without_vq else self.layers
+        return reshaped(layers, self.course.geometry, full_precision=self.course.full_precision or self.mixed)
+
     def _losses(self, batch: Any) -> Losses:
-        with self._mixed_precision():
+        device = _device_of(self.model).type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.mixed):
             return self.task.losses(self.model, batch)
 
-    @contextlib.contextmanager
-    def _mixed_precision(self) -> Iterator[None]:
-        """Run the model in bfloat16 on CUDA, where the course keeps the lookup in float32."""
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        mixed = device.type == "cuda" and self.course.full_precision and torch.cuda.is_bf16_supported()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
-            yield
+    def _can_be_mixed(self) -> bool:
+        """Whether bfloat16 is fast here, and a batch's task loss the same in it as in float32."""
+        device = _device_of(self.model)
+        if device.type not in MIXED_ON or not _has_bfloat16(device):
+            return False
+        batch = next(iter(self.splits.in_order()), None)
+        if batch is None:
+            return False
+        exact = evaluate(self.model, self.task, [batch], self.layers, self._bypassed)
+        assert exact is not None
+        try:
+            with (
+                reshaped(self.layers, "own", full_precision=True),
+                torch.autocast(device.type, dtype=torch.bfloat16),
+            ):
+                rounded = evaluate(self.model, self.task, [batch], self.layers, self._bypassed)
+        except RuntimeError as error:  # an operation that bfloat16 does not have
+            why = str(error).partition("\n")[0]
+            self.notes.append(f"trained in float32: in bfloat16 the model fails ({why})")
+            return False
+        assert rounded is not None
+        if math.isclose(rounded.loss, exact.loss, rel_tol=MIXED_TOLERANCE):
+            return True
+        self.notes.append(
+            f"trained in float32: in bfloat16 the task loss is {rounded.loss:.4g}, not {exact.loss:.4g}"
+        )
+        return False
 
     def _step(
         self, found: Losses, weight: float, watched: Watched, generator: torch.Generator, where: str
@@ -283,6 +310,7 @@ class Trainer:
                 "streak": self.streak,
                 "cooled": self.cooled,
                 "steps": self.steps,
+                "mixed": self.mixed,
                 "rates": list(self._rates),
                 "retries": self._retries,
                 "revivals": [revival.state_dict() for revival in self._revivals],
@@ -292,7 +320,7 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take a training up where `state_dict` left it."""
-        self._started = state["started"]
+        self._started, self.mixed = state["started"], state["mixed"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.rows = [Epoch.from_dict(row) for row in state["rows"]]
@@ -304,6 +332,14 @@ class Trainer:
             self._linear = self._matrices()
             for linear, kept in zip(self._linear, state["linear"], strict=True):
                 linear.load_state_dict(kept)
+
+
+def _device_of(model: torch.nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _norm(gradients: Iterable[torch.Tensor | None]) -> float:
