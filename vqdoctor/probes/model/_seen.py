@@ -66,11 +66,14 @@ class Reader:
         view: the layer.
         heads: how many views share its module and codebook tensor, as its heads.
         numbers: the outputs seen so far, of a layer that has no codebook and gives no indices.
+        axes: shapes of a call to the axis that was found for them: where two axes fit, it takes a look at all
+            vectors, which a training cannot afford at every step.
     """
 
     view: QuantizerView
     heads: int = 1
     numbers: dict[bytes, int] = field(default_factory=dict)
+    axes: dict[tuple[torch.Size | None, ...], int] = field(default_factory=dict)
 
     @cached_property
     def head(self) -> int | None:
@@ -85,8 +88,11 @@ class Reader:
 
     def axis(self, call: Call) -> int:
         """Return the axis of z_e that holds its vectors' elements."""
-        shape = None if call.indices is None else tuple(call.indices.shape)
-        return channel_axis(tuple(call.z_e.shape), self.view.dim, shape, call.z_q)
+        shapes = tuple(None if t is None else t.shape for t in (call.z_e, call.indices, call.z_q))
+        if shapes not in self.axes:
+            indices = None if call.indices is None else tuple(call.indices.shape)
+            self.axes[shapes] = channel_axis(tuple(call.z_e.shape), self.view.dim, indices, call.z_q)
+        return self.axes[shapes]
 
     def codes(self, call: Call) -> Codes | None:
         """Return the call's codes, [B, positions · heads]; None where its output does not tell them."""
