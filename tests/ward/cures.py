@@ -46,6 +46,7 @@ class Case:
         codes: K of the reference model; None is the recipe's own.
         setup: the ward's training; None is the reference model.
         healthy: what differs in the source once it is mended.
+        trial: whether the remedies are tried against each other first.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Case:
     codes: int | None = None
     setup: Setup | None = None
     healthy: tuple[tuple[str, Any], ...] = ()
+    trial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,7 @@ def _cure(job: tuple[Case, Path]) -> Cure:
 def _sick(case: Case, folder: Path) -> Cure:
     sick, output = folder / f"{_key(case)}.pt", folder / f"{_key(case)}.fixed.pt"
     data, user, mended = _brought(case, sick)
-    wanted = RetrainSettings(epochs=EPOCHS, overwrite=True)
+    wanted = RetrainSettings(epochs=EPOCHS, trial=case.trial, overwrite=True)
     chance: Retraining | None = None
     drawn: tuple[str, ...] = ()
     settings = Settings(seed=case.seed)

@@ -45,7 +45,8 @@ def headline(retraining: Retraining) -> str:
     if not retraining.goals:
         return f"{spent}, but nothing could be compared with a goal"
     if missed:
-        return f"{spent}; missed: {', '.join(_goal(goal) for goal in missed)}"
+        next_ = "" if retraining.trial else "; --trial measures what helps here"
+        return f"{spent}; missed: {', '.join(_goal(goal) for goal in missed)}{next_}"
     return f"all {len(retraining.goals)} goals met after {spent}"
 
 
