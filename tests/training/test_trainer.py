@@ -18,7 +18,7 @@ from vqdoctor.training.resume import load_state, save_state
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.trainer import COOL_DOWN, PATIENCE, Trainer
 
-MIXED_ON = "vqdoctor.training.trainer.MIXED_ON"
+MIXED_ON = "vqdoctor.training.precision.MIXED_ON"
 
 Start = Callable[..., Trainer]
 ALL = Course(epochs=6, vq_weight=0.1, warm_up_epochs=3, data_init=True, revive_under=0.1, seed=3)
@@ -191,6 +191,16 @@ class Fails(Digits):
         return super().losses(model, batch)
 
 
+class Blamed(Fails):
+    """The same, as the engine tells it of a user's task."""
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        try:
+            return super().losses(model, batch)
+        except RuntimeError as error:
+            raise UserError(f"the task fails on a batch of two: {error}") from error
+
+
 class Rounds(Digits):
     """A task whose loss is another one in bfloat16."""
 
@@ -202,7 +212,11 @@ class Rounds(Digits):
 @pytest.mark.usefixtures("mixed_on_cpu")
 @pytest.mark.parametrize(
     ("task", "why"),
-    [(Fails, "the model fails (binary_cross_entropy is unsafe to autocast)"), (Rounds, "the task loss is")],
+    [
+        (Fails, "the model fails (binary_cross_entropy is unsafe to autocast)"),
+        (Blamed, "the model fails (the task fails on a batch of two: binary_cross_entropy"),
+        (Rounds, "the task loss is"),
+    ],
 )
 def test_what_bfloat16_breaks_is_trained_in_float32(start: Start, task: type[Digits], why: str) -> None:
     trainer = start(task(), course=replace(ALL, epochs=1))

@@ -42,7 +42,7 @@ def evaluate(
     losses: list[tuple[float, int]] = []
     logits: list[np.ndarray[Any, Any]] = []
     labels: list[np.ndarray[Any, Any]] = []
-    with _in_eval_mode(model), torch.no_grad():
+    with in_eval_mode(model), torch.no_grad():
         for batch in batches:
             with watching(layers, change) as watched:
                 found = task.losses(model, batch)
@@ -97,7 +97,8 @@ def _perplexity(counts: np.ndarray[Any, Any], num_codes: int) -> float:
 
 
 @contextmanager
-def _in_eval_mode(model: torch.nn.Module) -> Iterator[None]:
+def in_eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Run a model in eval mode; every module's own mode comes back."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

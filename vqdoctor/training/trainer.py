@@ -21,6 +21,7 @@ from vqdoctor.training.evaluate import evaluate
 from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.layer import Change, Layer, Watched, bypass, grafts, reshaped, set_decay, watching
 from vqdoctor.training.linear import LinearCodebook
+from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.splits import Splits
 
@@ -36,10 +37,6 @@ RETRIES = 3
 """How often a non-finite loss sends a training back to its last finished epoch, at half the learning rate."""
 BALANCE = 0.1
 """Of a balanced weight: how strong the VQ loss pulls at z_e, as a share of the task loss."""
-MIXED_ON = ("cuda",)
-"""Devices on which a model is trained in bfloat16, and its VQ layers in float32."""
-MIXED_TOLERANCE = 0.02
-"""By what share the task loss may change in bfloat16, whose numbers have a precision of 0.4 %."""
 _STRIDE = 1_000_003
 
 
@@ -224,37 +221,18 @@ class Trainer:
         return reshaped(layers, self.course.geometry, full_precision=self.course.full_precision or self.mixed)
 
     def _losses(self, batch: Any) -> Losses:
-        device = _device_of(self.model).type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.mixed):
+        with torch.autocast(device_of(self.model).type, dtype=torch.bfloat16, enabled=self.mixed):
             return self.task.losses(self.model, batch)
 
     def _can_be_mixed(self) -> bool:
-        """Whether bfloat16 is fast here, and a batch's task loss the same in it as in float32."""
-        device = _device_of(self.model)
-        if device.type not in MIXED_ON or not _has_bfloat16(device):
-            return False
+        """Whether bfloat16 is worth it; a note says where it is fast and something speaks against it."""
         batch = next(iter(self.splits.in_order()), None)
-        if batch is None:
+        if batch is None or not bfloat16_is_fast(device_of(self.model)):
             return False
-        exact = evaluate(self.model, self.task, [batch], self.layers, self._bypassed)
-        assert exact is not None
-        try:
-            with (
-                reshaped(self.layers, "own", full_precision=True),
-                torch.autocast(device.type, dtype=torch.bfloat16),
-            ):
-                rounded = evaluate(self.model, self.task, [batch], self.layers, self._bypassed)
-        except RuntimeError as error:  # an operation that bfloat16 does not have
-            why = str(error).partition("\n")[0]
-            self.notes.append(f"trained in float32: in bfloat16 the model fails ({why})")
-            return False
-        assert rounded is not None
-        if math.isclose(rounded.loss, exact.loss, rel_tol=MIXED_TOLERANCE):
-            return True
-        self.notes.append(
-            f"trained in float32: in bfloat16 the task loss is {rounded.loss:.4g}, not {exact.loss:.4g}"
-        )
-        return False
+        why = against_bfloat16(self.model, self.task, batch, self.layers, self._bypassed)
+        if why is not None:
+            self.notes.append(f"trained in float32: {why}")
+        return why is None
 
     def _step(
         self, found: Losses, weight: float, watched: Watched, generator: torch.Generator, where: str
@@ -333,14 +311,6 @@ class Trainer:
             self._linear = self._matrices()
             for linear, kept in zip(self._linear, state["linear"], strict=True):
                 linear.load_state_dict(kept)
-
-
-def _device_of(model: torch.nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _norm(gradients: Iterable[torch.Tensor | None]) -> float:
