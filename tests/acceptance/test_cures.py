@@ -64,8 +64,6 @@ def test_every_ailment_on_fresh_seeds(folder: Path, capsys: pytest.CaptureFixtur
     cases = [Case(name=name, seed=seed) for seed in SEEDS for name in AILMENTS]
     cases += [Case(name=name, seed=seed, codes=512) for seed in SEEDS[:5] for name in ("no-ste", "masked")]
     rows = table(cases, folder, capsys)
-    # of the ailments as they are; another K, of fewer seeds, is judged by the means below
-    assert np.mean([cure.cured for case, cure in rows if case.codes is None]) >= 0.98
     assert {(cure.bare_exit, cure.mended_exit) for _, cure in rows if cure.cured} == {(0, 0)}
     behind = defaultdict(list)
     for case, cure in rows:
@@ -77,6 +75,7 @@ def test_every_ailment_on_fresh_seeds(folder: Path, capsys: pytest.CaptureFixtur
         with capsys.disabled():
             print(f"{which[0]}, K {which[1]}: mean accuracy {-np.mean(gaps):+.4f} of that without VQ")
         assert np.mean(gaps) <= TOLERANCE
+    assert np.mean([cure.cured for _, cure in rows]) >= 0.98
 
 
 def test_users_models(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,10 +92,10 @@ def test_users_models(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     rows = table(cases, folder, capsys)
     missed = [replace(case, trial=True) for case, cure in rows if not cure.cured]
-    assert len(missed) <= 2  # the goal is none; each fell short by one of 497 samples
     tried = table(missed, folder, capsys)
     assert all(cure.cured for _, cure in tried)
     assert {cure.mended_exit for _, cure in (*rows, *tried)} == {0}
+    assert all(cure.cured for _, cure in rows)
 
 
 @pytest.mark.parametrize("name", AILMENTS)

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -114,17 +114,26 @@ def watch(
         layer.register_forward_pre_hook(watcher.before, with_kwargs=True),
         layer.register_forward_hook(watcher.after, with_kwargs=True),
     ]
-    wrapped = [] if isinstance(layer, torch.jit.ScriptModule) else watcher.wrap_methods()
-    try:
-        yield watcher.seen
-    finally:
+    with ExitStack() as stack:
         for handle in handles:
-            handle.remove()
-        for name, own in wrapped:
-            if own is None:
-                delattr(layer, name)
-            else:
-                setattr(layer, name, own)
+            stack.callback(handle.remove)
+        for name, method in watcher.methods():
+            stack.enter_context(replaced(layer, name, method))
+        yield watcher.seen
+
+
+@contextmanager
+def replaced(module: nn.Module, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """Give a module another method while the context lasts, and then what it had itself."""
+    own = vars(module).get(name)
+    setattr(module, name, method)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(module, name)
+        else:
+            setattr(module, name, own)
 
 
 class _Watcher:
@@ -161,15 +170,12 @@ class _Watcher:
         call.take(output, z_e)
         return self._changed(call, output)
 
-    def wrap_methods(self) -> list[tuple[str, Any]]:
-        """Wrap the layer's methods; return their names, each with what the instance itself held there."""
-        wrapped = []
-        for name in METHODS:
+    def methods(self) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """Yield the layer's methods by name, wrapped; a scripted layer's cannot be."""
+        for name in () if isinstance(self._layer, torch.jit.ScriptModule) else METHODS:
             method = getattr(self._layer, name, None)
             if callable(method) and not isinstance(method, nn.Module):
-                wrapped.append((name, vars(self._layer).get(name)))
-                setattr(self._layer, name, self._watched(method))
-        return wrapped
+                yield name, self._watched(method)
 
     def _watched(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)

@@ -14,9 +14,10 @@ from vqdoctor.core.course import Course, Estimator, Geometry
 from vqdoctor.live.codebook import LiveCodebook
 from vqdoctor.live.estimators import rotation, straight_through
 from vqdoctor.live.kmeans import nearest
+from vqdoctor.live.locate import tensors_of
 from vqdoctor.live.task import Batch, Task
 from vqdoctor.live.vectors import rows
-from vqdoctor.live.watch import Call, Watch, watch
+from vqdoctor.live.watch import Call, Watch, replaced, swap, watch
 from vqdoctor.probes.model import Reader
 
 DECAYS = ("decay", "_decay", "ema_decay", "gamma", "discount")
@@ -185,28 +186,20 @@ def reshaped(layers: tuple[Layer, ...], geometry: Geometry, *, full_precision: b
         yield
 
 
-@contextlib.contextmanager
-def _precise(module: torch.nn.Module) -> Iterator[None]:
+def _precise(module: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
     """Run a module in float32, whatever the precision of what it gets and of what is around it."""
-    own, forward = vars(module).get("forward"), module.forward
+    forward = module.forward
 
     def precise(*args: Any, **kwargs: Any) -> Any:
-        device = next((a.device for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)), None)
-        with torch.autocast("cpu" if device is None else device.type, enabled=False):
-            return forward(*map(_full, args), **{name: _full(value) for name, value in kwargs.items()})
+        given = (args, kwargs)
+        for tensor in tensors_of(given):
+            if tensor.is_floating_point() and tensor.itemsize < torch.float32.itemsize:
+                given = swap(given, tensor, tensor.float())
+        device = next((tensor.device.type for tensor in tensors_of(given)), "cpu")
+        with torch.autocast(device, enabled=False):
+            return forward(*given[0], **given[1])
 
-    module.forward = precise
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
-
-
-def _full(value: Any) -> Any:
-    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+    return replaced(module, "forward", precise)
 
 
 def _reshape(geometry: Geometry, reader: Reader) -> Callable[..., tuple[Any, ...] | None]:

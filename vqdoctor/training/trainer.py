@@ -226,9 +226,9 @@ class Trainer:
 
     def _can_be_mixed(self) -> bool:
         """Whether bfloat16 is worth it; a note says where it is fast and something speaks against it."""
-        batch = next(iter(self.splits.in_order()), None)
-        if batch is None or not bfloat16_is_fast(device_of(self.model)):
+        if not bfloat16_is_fast(device_of(self.model)):
             return False
+        batch = next(iter(self.splits.in_order()))
         why = against_bfloat16(self.model, self.task, batch, self.layers, self._bypassed)
         if why is not None:
             self.notes.append(f"trained in float32: {why}")
