@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from vqdoctor.capture.codebook import LiveCodebook
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.live.codebook import LiveCodebook
-from vqdoctor.live.task import Losses
+from vqdoctor.models.task import Losses
 from vqdoctor.probes.model import Reader
-from vqdoctor.reference.ailments import PLAIN
 from vqdoctor.reference.digits import DigitsTask
 from vqdoctor.reference.model import Conv2dVQClassifier
+from vqdoctor.reference.recipes import PLAIN
 from vqdoctor.training.layer import Layer
 
 DIGITS = Path(__file__).parents[1] / "sample_checkpoints" / "digits.npz"

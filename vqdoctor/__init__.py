@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vqdoctor.engine.notebook import Report, examine
-    from vqdoctor.live.task import Losses, Task
+    from vqdoctor.models.task import Losses, Task
 
 __version__ = "0.1.0"
 __all__ = ["Losses", "Report", "Task", "examine"]
@@ -22,8 +22,8 @@ __all__ = ["Losses", "Report", "Task", "examine"]
 _HOMES = {
     "examine": "vqdoctor.engine.notebook",
     "Report": "vqdoctor.engine.notebook",
-    "Task": "vqdoctor.live.task",
-    "Losses": "vqdoctor.live.task",
+    "Task": "vqdoctor.models.task",
+    "Losses": "vqdoctor.models.task",
 }
 
 

@@ -1,4 +1,4 @@
-"""`fix --retrain`: the cure of every ailment on fresh seeds, of users' models, and of the shipped samples.
+"""`fix --retrain`: the cure of every fault on fresh seeds, of users' models, and of the shipped samples.
 
 `make accept` prints the tables. As many remedies drawn at random stand beside each cure, with the same
 budget and the same goals: a repair tool that they match has proven nothing.
@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ward.cures import Case, Cure, cured
-from ward.data import DIGITS
-from ward.setup import Setup
+from fault_bench.cures import Case, Cure, cured
+from fault_bench.data import DIGITS
+from fault_bench.setup import Setup
 
 from vqdoctor.core.report import Report
-from vqdoctor.reference.ailments import SAMPLES
+from vqdoctor.reference.recipes import SAMPLES
 
 pytestmark = pytest.mark.accept
 
-AILMENTS = tuple(name for name in SAMPLES if not name.startswith("healthy"))
+FAULTS = tuple(name for name in SAMPLES if not name.startswith("healthy"))
 SEEDS = range(201, 211)
 TOLERANCE = 0.015
 """By how much the mean accuracy of the cured may stay behind the mean without VQ."""
@@ -60,8 +60,8 @@ def table(cases: list[Case], folder: Path, capsys: pytest.CaptureFixture[str]) -
     return rows
 
 
-def test_every_ailment_on_fresh_seeds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cases = [Case(name=name, seed=seed) for seed in SEEDS for name in AILMENTS]
+def test_every_fault_on_fresh_seeds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [Case(name=name, seed=seed) for seed in SEEDS for name in FAULTS]
     cases += [Case(name=name, seed=seed, codes=512) for seed in SEEDS[:5] for name in ("no-ste", "masked")]
     rows = table(cases, folder, capsys)
     assert {(cure.bare_exit, cure.mended_exit) for _, cure in rows if cure.cured} == {(0, 0)}
@@ -98,7 +98,7 @@ def test_users_models(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(cure.cured for _, cure in rows)
 
 
-@pytest.mark.parametrize("name", AILMENTS)
+@pytest.mark.parametrize("name", FAULTS)
 def test_a_sample_by_its_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample, output, saved = DIGITS.with_name(f"{name}.pt"), tmp_path / "fixed.pt", tmp_path / "report.json"
     command = [sys.executable, "-m", "vqdoctor", "fix", sample, "--retrain", "-o", output]

@@ -1,8 +1,8 @@
 """Fault × implementation: what comes first in the report, from the bare file and with the user's task.
 
 `make accept` prints the table. Trainings are kept in pytest's cache, so that only what changed is trained
-again. The implementation `HELD_OUT` and the data set of the same name in `ward.data` took no part in any
-decision about limits, rules and ranking; their figures stand apart.
+again. The implementation `HELD_OUT` and the data set of the same name in `fault_bench.data` took no part in
+any decision about limits, rules and ranking; their figures stand apart.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from ward import data
-from ward.faults import FAULTS, HELD_OUT, Fault, cells
-from ward.healthy import healthy
-from ward.table import Patient, Row, examined
+from fault_bench import data
+from fault_bench.faults import FAULTS, HELD_OUT, Fault, cells
+from fault_bench.healthy import healthy
+from fault_bench.table import Patient, Row, examined
 
 pytestmark = pytest.mark.accept
 
@@ -28,7 +28,7 @@ LIVE, BARE = 0.95, 0.8
 def folder(request: pytest.FixtureRequest) -> Path:
     cache = request.config.cache
     assert cache is not None
-    return Path(cache.mkdir("ward"))
+    return Path(cache.mkdir("fault_bench"))
 
 
 def _patient(fault: Fault, implementation: str, seed: int, name: str | None = None) -> Patient:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vqdoctor.engine import examine, exit_code
-from vqdoctor.reference.ailments import RECIPES
+from vqdoctor.reference.recipes import RECIPES
 from vqdoctor.reference.train import train
 
 pytestmark = pytest.mark.accept

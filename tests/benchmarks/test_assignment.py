@@ -15,8 +15,8 @@ import pytest
 import torch
 from vector_quantize_pytorch import VectorQuantize
 
-from vqdoctor.live.kmeans import nearest as nearest_torch
 from vqdoctor.metrics.match import nearest as nearest_numpy
+from vqdoctor.vq.kmeans import nearest as nearest_torch
 
 pytestmark = pytest.mark.bench
 

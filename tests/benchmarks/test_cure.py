@@ -18,15 +18,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from fault_bench.host import BenchTask, Host, save
+from fault_bench.setup import Setup
 from torch import nn
-from ward.host import Host, WardTask, save
-from ward.setup import Setup
 
 from vqdoctor.checkpoint import open_checkpoint
 from vqdoctor.core.retraining import Figures, Goals
 from vqdoctor.engine import examine
 from vqdoctor.engine.retrain import Clinic, RetrainSettings, prescription_of
-from vqdoctor.engine.settings import Brought, Settings
+from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.training.evaluate import evaluate
 
 pytestmark = pytest.mark.bench
@@ -52,7 +52,7 @@ def one_thread() -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class TrainingPlan:
     """What one way came to: CPU seconds to the goals, None if never, and in all; figures of the val split."""
 
     to_goals: float | None
@@ -85,33 +85,33 @@ class Clock:
         if self.reached is None and stop is not None and GOALS.met(stop):
             self.reached = time.process_time() - self.start
 
-    def course(self, val: Figures | None) -> Course:
+    def reading(self, val: Figures | None) -> TrainingPlan:
         assert val is not None
-        return Course(to_goals=self.reached, whole=time.process_time() - self.start, val=val)
+        return TrainingPlan(to_goals=self.reached, whole=time.process_time() - self.start, val=val)
 
 
 def clinic(setup: Setup, path: Path) -> Clinic:
     checkpoint = open_checkpoint(save(setup, path))
-    brought = Brought(task=WardTask(setup))
-    return Clinic.of(path, checkpoint, None, brought, Settings(seed=setup.seed), lambda _: None)
+    user_model = UserModel(task=BenchTask(setup))
+    return Clinic.of(path, checkpoint, None, user_model, Settings(seed=setup.seed), lambda _: None)
 
 
-def ours(setup: Setup, folder: Path) -> Course:
+def ours(setup: Setup, folder: Path) -> TrainingPlan:
     path = folder / f"sick-{setup.seed}.pt"
     here, settings = clinic(setup, path), Settings(seed=setup.seed)
-    report = examine(path, brought=Brought(task=WardTask(setup)), settings=settings)
-    course = prescription_of(report, here, settings, RetrainSettings(epochs=EPOCHS)).course
+    report = examine(path, user_model=UserModel(task=BenchTask(setup)), settings=settings)
+    plan = prescription_of(report, here, settings, RetrainSettings(epochs=EPOCHS)).plan
     clock = Clock()
-    trainer = here.trainer(course)
+    trainer = here.trainer(plan)
     trainer.run(lambda row: clock.epoch(row.stop))
-    return clock.course(trainer.figures())
+    return clock.reading(trainer.figures())
 
 
-def from_scratch(setup: Setup, folder: Path, vq: dict[str, object]) -> Course:
+def from_scratch(setup: Setup, folder: Path, vq: dict[str, object]) -> TrainingPlan:
     """Train as the user's script would, on the batches and with the stop split that ours has."""
     healthy = replace(setup, straight_through=True, steps=0)
     here = clinic(healthy, folder / f"fresh-{setup.seed}.pt")
-    task, splits = WardTask(healthy), here.splits
+    task, splits = BenchTask(healthy), here.splits
     clock = Clock()
     torch.manual_seed(setup.seed)
     model = task.model()
@@ -128,7 +128,7 @@ def from_scratch(setup: Setup, folder: Path, vq: dict[str, object]) -> Course:
             (losses.task + setup.vq_weight * losses.vq).backward()
             optimizer.step()
         clock.epoch(evaluate(model, task, splits.stop(), layers))
-    return clock.course(evaluate(model, task, splits.val(), layers))
+    return clock.reading(evaluate(model, task, splits.val(), layers))
 
 
 def _vector_quantize(setup: Setup, more: dict[str, object]) -> nn.Module:
@@ -144,7 +144,7 @@ def test_no_slower_than_from_scratch_and_with_more_perplexity(
         "the fault corrected": {},
         "kmeans_init, threshold 2": {"kmeans_init": True, "threshold_ema_dead_code": 2},
     }
-    found: dict[str, list[Course]] = {name: [] for name in ("fix --retrain", *peers)}
+    found: dict[str, list[TrainingPlan]] = {name: [] for name in ("fix --retrain", *peers)}
     for seed in SEEDS:
         setup = replace(SICK, seed=seed)
         found["fix --retrain"].append(ours(setup, tmp_path))
@@ -152,9 +152,9 @@ def test_no_slower_than_from_scratch_and_with_more_perplexity(
             found[name].append(from_scratch(setup, tmp_path, vq))
     with capsys.disabled():
         print()
-        for name, courses in found.items():
-            for seed, course in zip(SEEDS, courses, strict=True):
-                print(f"{name:<26} seed {seed}: {course.told()}")
+        for name, readings in found.items():
+            for seed, reading in zip(SEEDS, readings, strict=True):
+                print(f"{name:<26} seed {seed}: {reading.told()}")
     mine = found["fix --retrain"]
     for name in peers:
         ratio = statistics.median(a.seconds / b.seconds for a, b in zip(mine, found[name], strict=True))

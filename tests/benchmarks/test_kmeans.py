@@ -20,9 +20,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vqdoctor.live.kmeans import kmeans, nearest
 from vqdoctor.reference.model import Conv2dVQClassifier
 from vqdoctor.reference.train import encode
+from vqdoctor.vq.kmeans import kmeans, nearest
 
 pytestmark = pytest.mark.bench
 
@@ -123,7 +123,7 @@ def test_the_peak_is_a_tenth_of_the_librarys_own(capsys: pytest.CaptureFixture[s
     script = (
         "import re, torch\n"
         "from vector_quantize_pytorch.vector_quantize_pytorch import kmeans as peer\n"
-        "from vqdoctor.live.kmeans import kmeans\n"
+        "from vqdoctor.vq.kmeans import kmeans\n"
         "torch.manual_seed(0)\n"
         f"z_e = torch.randn({VECTORS}, {DIM})\n"
         "{call}\n"

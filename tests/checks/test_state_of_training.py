@@ -18,8 +18,8 @@ from vector_quantize_pytorch import VectorQuantize
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.engine import examine
-from vqdoctor.engine.settings import Brought
-from vqdoctor.live.task import Losses
+from vqdoctor.engine.settings import UserModel
+from vqdoctor.models.task import Losses
 
 CODES, DIM, POSITIONS, BATCH = 64, 8, 6, 24
 
@@ -134,7 +134,7 @@ def saved(path: Path, task: Task, steps: int) -> Path:
 
 
 def live(path: Path, task: Task) -> Report:
-    return examine(path, brought=Brought(task=task))
+    return examine(path, user_model=UserModel(task=task))
 
 
 def found(report: Report, *codes: str) -> dict[str, Severity]:

@@ -21,12 +21,12 @@ from vector_quantize_pytorch import VectorQuantize
 
 from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.core.report import Report
-from vqdoctor.engine import Brought, Settings, examine
-from vqdoctor.live.kmeans import kmeans
-from vqdoctor.live.revive import revive
-from vqdoctor.live.task import Losses
-from vqdoctor.reference.ailments import HEALTHY, PLAIN
+from vqdoctor.engine import Settings, UserModel, examine
+from vqdoctor.models.task import Losses
+from vqdoctor.reference.recipes import HEALTHY, PLAIN
 from vqdoctor.reference.train import encode, train
+from vqdoctor.vq.kmeans import kmeans
+from vqdoctor.vq.revive import revive
 
 DIM, POSITIONS, BATCH = 8, 16, 24
 OURS = ("VQ504", "VQ505", "VQ506", "VQ507", "VQ604", "VQ605")
@@ -165,7 +165,7 @@ def trained(task: Task, steps: int = 120, learning_rate: float = 3e-3) -> nn.Mod
 def examined(path: Path, task: Task, model: nn.Module, probe_steps: int = 0, **more: Any) -> Report:
     torch.save({"model": model.state_dict(), **more}, path / "model.pt")
     report = examine(
-        path / "model.pt", brought=Brought(task=task), settings=Settings(probe_steps=probe_steps)
+        path / "model.pt", user_model=UserModel(task=task), settings=Settings(probe_steps=probe_steps)
     )
     assert [o for o in report.outcomes if o.status == "crashed"] == []
     return report

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from vqdoctor.core.course import Course
 from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, LayerFigures, Retraining
+from vqdoctor.core.training_plan import TrainingPlan
 
 LAYER = LayerFigures(
     num_codes=256,
@@ -66,7 +66,7 @@ def test_a_small_sample_is_not_blamed_for_codes_that_it_cannot_show() -> None:
 
 def test_a_retraining_survives_json() -> None:
     done = Retraining(
-        course=Course(estimators={"vq": "straight-through"}),
+        plan=TrainingPlan(estimators={"vq": "straight-through"}),
         epochs=(
             Epoch(epoch=1, task_loss=1.0, vq_loss=None, vq_weight=0.1, revived=3, stop=FIGURES),
             Epoch(epoch=2, task_loss=0.5, vq_loss=0.2, vq_weight=0.1, revived=0, stop=None),

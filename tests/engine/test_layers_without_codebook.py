@@ -18,7 +18,7 @@ from vector_quantize_pytorch import FSQ, LFQ, ResidualFSQ, VectorQuantize
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import CodebookGeometry, GradientPath, ImplicitLevels, TaskMetrics, Usage
 from vqdoctor.core.report import Report
-from vqdoctor.engine import Brought, Settings, examine, exit_code
+from vqdoctor.engine import Settings, UserModel, examine, exit_code
 
 DIM = 8
 
@@ -121,7 +121,7 @@ def trained(task: Reconstruction, epochs: int = 6) -> nn.Module:
 
 def inspected(task: Reconstruction, folder: Path, settings: Settings | None = None) -> Report:
     torch.save({"state_dict": trained(task).state_dict()}, folder / "c.pt")
-    report = examine(folder / "c.pt", brought=Brought(task=task), settings=settings)
+    report = examine(folder / "c.pt", user_model=UserModel(task=task), settings=settings)
     assert not [outcome for outcome in report.outcomes if outcome.status == "crashed"]
     return report
 
@@ -212,7 +212,7 @@ def test_a_codebook_under_any_name_is_judged_as_the_file_holds_it(tmp_path: Path
     own = Reconstruction(Prototypes)
     state = {f"module.{name}": tensor for name, tensor in trained(own).state_dict().items()}
     torch.save({"net": state}, tmp_path / "c.pt")
-    report = examine(tmp_path / "c.pt", brought=Brought(task=own))
+    report = examine(tmp_path / "c.pt", user_model=UserModel(task=own))
     (layer,) = report.layers
     assert (layer.name, layer.num_codes, layer.dim) == ("bottleneck", 32, DIM)
     assert layer.keys == {"codebook": "net.module.bottleneck.anchors"}
@@ -254,13 +254,13 @@ def test_a_layer_of_each_kind_and_the_one_that_is_named(tmp_path: Path) -> None:
 def test_a_live_model_in_a_script_and_a_factory_with_data(tmp_path: Path) -> None:
     task = HEALTHY["fsq"][0]
     model = trained(task)
-    report = examine(None, data=digits()[0], brought=Brought(model=model, losses=task.losses))
+    report = examine(None, data=digits()[0], user_model=UserModel(model=model, losses=task.losses))
     assert ([layer.name for layer in report.layers], exit_code(report)) == (["bottleneck"], 0)
     torch.save(model.state_dict(), tmp_path / "c.pt")
     np.savez(tmp_path / "x.npz", x=digits()[0].numpy())
-    brought = Brought(model=lambda: FirstOf(task.model()))
+    user_model = UserModel(model=lambda: FirstOf(task.model()))
     torch.save(FirstOf(model).state_dict(), tmp_path / "c.pt")
-    report = examine(tmp_path / "c.pt", data=tmp_path / "x.npz", brought=brought)
+    report = examine(tmp_path / "c.pt", data=tmp_path / "x.npz", user_model=user_model)
     assert [layer.name for layer in report.layers] == ["inner.bottleneck"]
     assert exit_code(report) == 0
 

@@ -1,4 +1,4 @@
-"""From hand-made findings to a course of retraining."""
+"""From hand-made findings to a training plan."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.core.report import LayerSummary, Report
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.prescribe import RECIPE, Prescription, prescribe
 from vqdoctor.remedies import all_remedies
 
-PLAIN = Course(vq_weight=1.0)
-WISHES = Wishes(layers=("one", "two"))
+PLAIN = TrainingPlan(vq_weight=1.0)
+OPTIONS = PlanOptions(layers=("one", "two"))
 
 
 def finding(code: str, *remedies: str, layer: str | None = "one", **more: Any) -> Finding:
@@ -37,7 +37,7 @@ def finding(code: str, *remedies: str, layer: str | None = "one", **more: Any) -
 def report(*findings: Finding) -> Report:
     layers = tuple(
         LayerSummary(name=name, layout="reference", layout_confidence="high", num_codes=8, dim=2)
-        for name in WISHES.layers
+        for name in OPTIONS.layers
     )
     return Report(
         version="0",
@@ -53,7 +53,7 @@ def report(*findings: Finding) -> Report:
 
 
 def prescribed(*findings: Finding, **more: Any) -> Prescription:
-    return prescribe(report(*findings), all_remedies(), PLAIN, WISHES, **more)
+    return prescribe(report(*findings), all_remedies(), PLAIN, OPTIONS, **more)
 
 
 def names(found: Prescription) -> Sequence[str]:
@@ -69,22 +69,22 @@ def test_the_recipe_is_in_the_priority_order() -> None:
 
 def test_the_estimator_is_grafted_where_it_is_missing_and_nowhere_else() -> None:
     found = prescribed(finding("VQ101", "straight-through", layer="two"))
-    assert found.course.estimators == {"two": "straight-through"}
-    assert prescribed(finding("VQ502", "revive-dead-codes")).course.estimators == {}
+    assert found.plan.estimators == {"two": "straight-through"}
+    assert prescribed(finding("VQ502", "revive-dead-codes")).plan.estimators == {}
 
 
 def test_the_course_holds_what_the_recipe_says() -> None:
-    course = prescribed(finding("VQ501", "data-init")).course
-    assert (course.vq_weight, course.warm_up_epochs, course.data_init) == (0.1, 10, True)
-    assert (course.revive_under, course.decay, course.start) == (0.1, None, "checkpoint")
+    plan = prescribed(finding("VQ501", "data-init")).plan
+    assert (plan.vq_weight, plan.warm_up_epochs, plan.data_init) == (0.1, 10, True)
+    assert (plan.revive_under, plan.decay, plan.start) == (0.1, None, "checkpoint")
 
 
 @pytest.mark.parametrize("code", ["VQ101", "VQ102", "VQ201"])
 def test_a_starved_encoder_is_built_anew(code: str) -> None:
-    assert prescribed(finding(code)).course.start == "fresh-encoder"
-    assert prescribed(finding(code, severity=Severity.WARNING)).course.start == "checkpoint"
-    assert prescribed(finding(code, explained_by="VQ901:one")).course.start == "checkpoint"
-    assert prescribed(finding(code), skip=("wake-encoder",)).course.start == "checkpoint"
+    assert prescribed(finding(code)).plan.start == "fresh-encoder"
+    assert prescribed(finding(code, severity=Severity.WARNING)).plan.start == "checkpoint"
+    assert prescribed(finding(code, explained_by="VQ901:one")).plan.start == "checkpoint"
+    assert prescribed(finding(code), skip=("wake-encoder",)).plan.start == "checkpoint"
 
 
 def test_what_retraining_cannot_do_is_skipped_with_the_reason() -> None:
@@ -97,22 +97,22 @@ def test_what_retraining_cannot_do_is_skipped_with_the_reason() -> None:
 def test_what_changes_the_model_is_only_done_when_asked_for_by_name() -> None:
     drifting = finding("VQ202", "raise-vq-weight", "normalise-before-vq", severity=Severity.WARNING)
     assert "normalise-before-vq" not in names(prescribed(drifting))
-    assert prescribed(drifting, only=("normalise-before-vq",)).course == replace(
+    assert prescribed(drifting, only=("normalise-before-vq",)).plan == replace(
         PLAIN, geometry="unit-variance"
     )
 
 
 def test_a_weight_that_is_too_light_is_balanced_unless_another_is_wished_for() -> None:
     light = finding("VQ202", "raise-vq-weight", severity=Severity.WARNING)
-    assert prescribed(light).course.balanced
-    assert not prescribed(light, weight_is_wished=True).course.balanced
+    assert prescribed(light).plan.balanced
+    assert not prescribed(light, weight_is_wished=True).plan.balanced
 
 
 def test_more_updates_are_more_epochs_unless_the_user_says_how_many() -> None:
     stalled = report(finding("VQ302", "more-updates"))
-    assert prescribe(stalled, all_remedies(), PLAIN, WISHES).course.epochs == 200
-    few = replace(WISHES, epochs=PLAIN.epochs)
-    assert prescribe(stalled, all_remedies(), PLAIN, few).course.epochs == PLAIN.epochs < 200
+    assert prescribe(stalled, all_remedies(), PLAIN, OPTIONS).plan.epochs == 200
+    few = replace(OPTIONS, epochs=PLAIN.epochs)
+    assert prescribe(stalled, all_remedies(), PLAIN, few).plan.epochs == PLAIN.epochs < 200
 
 
 def test_of_a_symptom_only_the_recipe_is_meant() -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import GradientPath, LossBalance, TaskMetrics, Usage
 from vqdoctor.core.report import Report
-from vqdoctor.engine import Brought, Settings, examine
+from vqdoctor.engine import Settings, UserModel, examine
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def whole(report: Report) -> Report:
 
 
 def test_a_users_task_gives_the_figures_that_one_gets_by_hand(ckpt: Path) -> None:
-    report = whole(examine(ckpt, brought=Brought(task=DigitsTask())))
+    report = whole(examine(ckpt, user_model=UserModel(task=DigitsTask())))
     assert report.findings == ()
     assert report.verdict == "healthy"
     model, x = trained()[0], torch.cat(digits())
@@ -61,16 +61,16 @@ def test_a_users_task_gives_the_figures_that_one_gets_by_hand(ckpt: Path) -> Non
 
 def test_a_detach_after_a_healthy_layer_is_the_first_finding_of_its_twin_only(tmp_path: Path) -> None:
     path = save(tmp_path / "cut.pt", detach=True)
-    report = whole(examine(path, brought=Brought(task=DigitsTask(detach=True))))
+    report = whole(examine(path, user_model=UserModel(task=DigitsTask(detach=True))))
     assert report.findings[0].code == "VQ102"
-    report = examine(path, brought=Brought(task=DigitsTask(detach=False)))
+    report = examine(path, user_model=UserModel(task=DigitsTask(detach=False)))
     assert "VQ102" not in {f.code for f in report.findings}
 
 
 def test_a_factory_and_a_file_with_x(ckpt: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=digits()[0].numpy())
-    brought = Brought(model=VQVAE, model_args={"codes": 32}, trained_vq_weight=WEIGHT)
-    report = whole(examine(ckpt, data=tmp_path / "x.npz", brought=brought))
+    user_model = UserModel(model=VQVAE, model_args={"codes": 32}, trained_vq_weight=WEIGHT)
+    report = whole(examine(ckpt, data=tmp_path / "x.npz", user_model=user_model))
     assert report.findings == ()
     assert any("mean squared error of recon against x" in note for note in report.notes)
     assert any(note.startswith("VQ loss: vq_loss") for note in report.notes)
@@ -87,7 +87,7 @@ def test_the_weight_is_the_tasks_else_the_told_one_else_unknown(
 ) -> None:
     task = DigitsTask()
     task.vq_weight = own
-    report = examine(ckpt, brought=Brought(task=task, trained_vq_weight=told), settings=few)
+    report = examine(ckpt, user_model=UserModel(task=task, trained_vq_weight=told), settings=few)
     balance = report.find(LossBalance, "vq")
     assert balance is not None
     assert balance.vq_weight == expected
@@ -103,7 +103,9 @@ def test_the_files_weight_comes_last(tmp_path: Path, few: Settings) -> None:
     task = DigitsTask()
     task.vq_weight = None
     for told, expected in ((None, 0.125), (3.0, 3.0)):
-        report = examine(tmp_path / "c.pt", brought=Brought(task=task, trained_vq_weight=told), settings=few)
+        report = examine(
+            tmp_path / "c.pt", user_model=UserModel(task=task, trained_vq_weight=told), settings=few
+        )
         balance = report.find(LossBalance, "vq")
         assert balance is not None and balance.vq_weight == expected
 
@@ -128,7 +130,7 @@ def test_prefixes_of_file_and_model_need_not_agree(
         def model(self) -> nn.Module:
             return build()  # type: ignore[no-any-return]
 
-    report = whole(examine(save(tmp_path / "c.pt", prefix), brought=Brought(task=Task()), settings=few))
+    report = whole(examine(save(tmp_path / "c.pt", prefix), user_model=UserModel(task=Task()), settings=few))
     assert report.notes == (
         "only the first 1 batches of train were run, only the first 1 batches of val were run (--batches N)",
     )
@@ -140,7 +142,7 @@ def test_missing_and_unexpected_keys_are_listed(tmp_path: Path, few: Settings) -
     state = {**trained()[0].state_dict(), "stranger.weight": torch.ones(2)}
     del state["decoder.2.bias"]
     torch.save(state, tmp_path / "c.pt")
-    notes = examine(tmp_path / "c.pt", brought=Brought(task=DigitsTask()), settings=few).notes
+    notes = examine(tmp_path / "c.pt", user_model=UserModel(task=DigitsTask()), settings=few).notes
     assert "in the model but not in the file, left as built: decoder.2.bias" in notes
     assert "in the file but not in the model: stranger.weight" in notes
 
@@ -149,7 +151,7 @@ def test_a_layer_that_the_model_lacks_is_not_examined_and_the_other_is(tmp_path:
     state = trained()[0].state_dict()
     more = {name.replace("vq.", "vq_two."): t.clone() for name, t in state.items() if name.startswith("vq.")}
     torch.save({**state, **more}, tmp_path / "c.pt")
-    report = whole(examine(tmp_path / "c.pt", brought=Brought(task=DigitsTask()), settings=few))
+    report = whole(examine(tmp_path / "c.pt", user_model=UserModel(task=DigitsTask()), settings=few))
     assert {e.layer for e in report.evidence if isinstance(e, GradientPath)} == {"vq"}
     (gap,) = (u for u in report.unavailable if u.kind == "gradient-path")
     assert (gap.layer, gap.reason) == ("vq_two", "the model does not have this layer")
@@ -170,7 +172,7 @@ def test_an_opaque_batch_and_a_class_for_a_task(ckpt: Path, few: Settings) -> No
         def losses(self, model: nn.Module, batch: Any) -> Any:
             return super().losses(model, batch.x)
 
-    report = whole(examine(ckpt, brought=Brought(task=Task), settings=few))
+    report = whole(examine(ckpt, user_model=UserModel(task=Task), settings=few))
     assert report.find(GradientPath, "vq") is not None
 
 
@@ -188,7 +190,7 @@ def test_data_that_can_be_read_once_is_said(how: str, ckpt: Path) -> None:
     task = DigitsTask()
     task.batches = batches  # type: ignore[method-assign]
     with pytest.raises(UserError, match=r"same iterator twice|empty the second time"):
-        examine(ckpt, brought=Brought(task=task))
+        examine(ckpt, user_model=UserModel(task=task))
 
 
 def changed(**changes: Any) -> Any:
@@ -249,7 +251,7 @@ OTHER = VQVAE()
 )
 def test_what_is_wrong_with_a_task_is_one_line(task: Any, says: str, ckpt: Path, few: Settings) -> None:
     with pytest.raises(UserError, match=says) as caught:
-        examine(ckpt, brought=Brought(task=task), settings=few)
+        examine(ckpt, user_model=UserModel(task=task), settings=few)
     assert "\n" not in str(caught.value)
 
 
@@ -269,19 +271,19 @@ def test_a_task_may_refuse_stop_in_any_way(
             return refuse()
         raise error
 
-    report = whole(examine(ckpt, brought=Brought(task=changed(batches=batches)), settings=few))
+    report = whole(examine(ckpt, user_model=UserModel(task=changed(batches=batches)), settings=few))
     assert report.find(GradientPath, "vq") is not None
 
 
 def test_a_task_that_serves_val_for_stop_has_it_counted_once(ckpt: Path) -> None:
     task = changed(batches=lambda split: digits()[split != "train"].split(64))
-    usage = examine(ckpt, brought=Brought(task=task)).find(Usage, "vq")
+    usage = examine(ckpt, user_model=UserModel(task=task)).find(Usage, "vq")
     assert usage is not None and usage.vectors == 16 * sum(map(len, digits()))
 
 
 def test_more_batches_than_are_run_are_said(ckpt: Path) -> None:
     task, settings = DigitsTask(), Settings(batches=2)
-    report = whole(examine(ckpt, brought=Brought(task=task), settings=settings))
+    report = whole(examine(ckpt, user_model=UserModel(task=task), settings=settings))
     usage, path = report.find(Usage, "vq"), report.find(GradientPath, "vq")
     assert usage is not None and usage.vectors == 2 * 2 * 64 * 16
     assert path is not None and path.sample_size == 2 * 64 * 16
@@ -291,8 +293,8 @@ def test_more_batches_than_are_run_are_said(ckpt: Path) -> None:
 def test_a_task_named_by_path_imports_the_file_beside_it(ckpt: Path, tmp_path: Path, few: Settings) -> None:
     (tmp_path / "helper_of_task.py").write_text("from small_vqvae import DigitsTask\n")
     (tmp_path / "vq_task_one.py").write_text("from helper_of_task import DigitsTask\ntask = DigitsTask()\n")
-    brought = Brought(task=f"{tmp_path / 'vq_task_one.py'}:task")
-    assert whole(examine(ckpt, brought=brought, settings=few)).find(GradientPath, "vq")
+    user_model = UserModel(task=f"{tmp_path / 'vq_task_one.py'}:task")
+    assert whole(examine(ckpt, user_model=user_model, settings=few)).find(GradientPath, "vq")
 
 
 def test_a_name_in_the_file_is_never_imported(tmp_path: Path) -> None:
@@ -304,25 +306,25 @@ def test_a_name_in_the_file_is_never_imported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("brought", "data", "says"),
+    ("user_model", "data", "says"),
     [
-        (Brought(model=VQVAE), None, "needs a batch with x .*given is no batch"),
-        (Brought(model=VQVAE), {"z_e": np.ones((4, 8), "f")}, "given is z_e"),
-        (Brought(task=DigitsTask()), {"x": np.ones((4, 8), "f")}, "a task brings its own data"),
-        (Brought(trained_vq_weight=1.0), None, "says nothing where no model is run"),
-        (Brought(model=3), {"x": np.ones((4, 8), "f")}, "is a int"),
-        (Brought(model=VQVAE), {"x": np.ones((4, 8), "f")}, r"the model fails on x float32 \[4, 8\]"),
+        (UserModel(model=VQVAE), None, "needs a batch with x .*given is no batch"),
+        (UserModel(model=VQVAE), {"z_e": np.ones((4, 8), "f")}, "given is z_e"),
+        (UserModel(task=DigitsTask()), {"x": np.ones((4, 8), "f")}, "a task brings its own data"),
+        (UserModel(trained_vq_weight=1.0), None, "says nothing where no model is run"),
+        (UserModel(model=3), {"x": np.ones((4, 8), "f")}, "is a int"),
+        (UserModel(model=VQVAE), {"x": np.ones((4, 8), "f")}, r"the model fails on x float32 \[4, 8\]"),
         (
-            Brought(model=VQVAE, model_args={"cods": 3}),
+            UserModel(model=VQVAE, model_args={"cods": 3}),
             {"x": np.ones((4, 8), "f")},
             "keyword argument 'cods'",
         ),
-        (Brought(), {"x": np.ones((4, 8), "f")}, "--model PKG.MODULE:FACTORY"),
+        (UserModel(), {"x": np.ones((4, 8), "f")}, "--model PKG.MODULE:FACTORY"),
     ],
 )
-def test_what_does_not_go_together(brought: Brought, data: Any, says: str, ckpt: Path) -> None:
+def test_what_does_not_go_together(user_model: UserModel, data: Any, says: str, ckpt: Path) -> None:
     with pytest.raises(UserError, match=says):
-        examine(ckpt, data=data, brought=brought)
+        examine(ckpt, data=data, user_model=user_model)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +339,7 @@ def test_what_does_not_go_together(brought: Brought, data: Any, says: str, ckpt:
 )
 def test_options_that_would_be_ignored_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"says nothing without|leave one of them out|is for a model"):
-        Brought(**options)
+        UserModel(**options)
 
 
 class Silent(VQVAE):
@@ -350,8 +352,8 @@ class Silent(VQVAE):
 
 
 def test_a_vq_loss_that_is_not_recognised_is_unknown_and_no_fault(ckpt: Path) -> None:
-    data, brought = {"x": digits()[0].numpy()}, Brought(model=Silent)
-    report = whole(examine(ckpt, data=data, brought=brought, settings=Settings(probe_steps=2)))
+    data, user_model = {"x": digits()[0].numpy()}, UserModel(model=Silent)
+    report = whole(examine(ckpt, data=data, user_model=user_model, settings=Settings(probe_steps=2)))
     assert report.findings == ()
     assert any(note.startswith("VQ loss: none found") for note in report.notes)
     reasons = {u.kind: u.reason for u in report.unavailable}
@@ -362,9 +364,9 @@ def test_a_vq_loss_that_is_not_recognised_is_unknown_and_no_fault(ckpt: Path) ->
 
 def test_without_torch_it_says_how_to_get_it(ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for brought, data in ((Brought(task="a.py:task"), None), (Brought(model="hf"), {"x": np.ones(3)})):
+    for user_model, data in ((UserModel(task="a.py:task"), None), (UserModel(model="hf"), {"x": np.ones(3)})):
         with pytest.raises(MissingPackageError, match=r"pip install 'vqdoctor\[torch\]'"):
-            examine(ckpt, data=data, brought=brought)
+            examine(ckpt, data=data, user_model=user_model)
 
 
 def test_the_random_states_are_as_before(ckpt: Path, few: Settings) -> None:
@@ -374,7 +376,7 @@ def test_the_random_states_are_as_before(ckpt: Path, few: Settings) -> None:
         return DigitsTask().losses(model, x)
 
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    examine(ckpt, brought=Brought(task=changed(losses=losses)), settings=few)
+    examine(ckpt, user_model=UserModel(task=changed(losses=losses)), settings=few)
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     assert before[:2] == after[:2]
     assert torch.equal(before[2], after[2])
@@ -386,6 +388,6 @@ def test_a_model_without_a_vq_layer_is_run_and_found_wanting(tmp_path: Path) -> 
             super().__init__(4, 4)
 
     torch.save(Plain().state_dict(), tmp_path / "c.pt")
-    report = examine(tmp_path / "c.pt", data={"x": np.ones((5, 4), "f")}, brought=Brought(model=Plain))
+    report = examine(tmp_path / "c.pt", data={"x": np.ones((5, 4), "f")}, user_model=UserModel(model=Plain))
     assert report.layers == ()
     assert report.verdict == "inconclusive"

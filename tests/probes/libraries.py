@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from vqdoctor.layouts import find_quantizers
-from vqdoctor.live.task import Losses
+from vqdoctor.models.task import Losses
 from vqdoctor.probes.model import ModelContext
 
 CODES, DIM, POSITIONS = 16, 8, 6

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
 
+from vqdoctor.capture.writes import Writes
 from vqdoctor.core.evidence import (
     CodeSequences,
     EncoderSpread,
@@ -24,9 +25,8 @@ from vqdoctor.core.evidence import (
     Unavailable,
 )
 from vqdoctor.layouts import find_quantizers
-from vqdoctor.live.task import Losses
-from vqdoctor.live.untouched import untouched
-from vqdoctor.live.writes import Writes
+from vqdoctor.models.task import Losses
+from vqdoctor.models.untouched import untouched
 from vqdoctor.probes.model import (
     ModelContext,
     code_sequences,

@@ -19,8 +19,8 @@ from vqdoctor.core.finding import Finding
 from vqdoctor.engine.gather import Gathered
 from vqdoctor.engine.judge import judge
 from vqdoctor.layouts import find_quantizers
-from vqdoctor.live.task import Losses
-from vqdoctor.live.untouched import untouched
+from vqdoctor.models.task import Losses
+from vqdoctor.models.untouched import untouched
 from vqdoctor.probes.model import (
     ModelContext,
     codebook_writers,

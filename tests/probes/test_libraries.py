@@ -28,7 +28,7 @@ from vqdoctor.core.evidence import (
     Usage,
 )
 from vqdoctor.engine.judge import judge
-from vqdoctor.live.untouched import untouched
+from vqdoctor.models.untouched import untouched
 from vqdoctor.probes import model as model_probes
 from vqdoctor.probes.model import ModelContext
 

@@ -27,8 +27,8 @@ from vqdoctor.core.evidence import (
     Usage,
 )
 from vqdoctor.layouts import find_quantizers
-from vqdoctor.live.task import Losses
-from vqdoctor.live.untouched import untouched
+from vqdoctor.models.task import Losses
+from vqdoctor.models.untouched import untouched
 from vqdoctor.probes import model as model_probes
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.reference.model import Conv2dVQClassifier

@@ -24,8 +24,8 @@ from vqdoctor.core.evidence import (
     WeightDecay,
 )
 from vqdoctor.layouts import find_quantizers
-from vqdoctor.live.task import Losses
-from vqdoctor.live.untouched import untouched
+from vqdoctor.models.task import Losses
+from vqdoctor.models.untouched import untouched
 from vqdoctor.probes.model import (
     ModelContext,
     batch_mixing,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from vqdoctor.live.task import Task
+from vqdoctor.models.task import Task
 from vqdoctor.reference import BUILTIN_TASKS
 from vqdoctor.reference.digits import SPLITS, DigitsTask
 from vqdoctor.reference.make_digits import digits, stratified

@@ -1,4 +1,4 @@
-"""Training: the same for the same seed, no trace on the random state, and really a cause of its ailment."""
+"""Training: the same for the same seed, no trace on the random state, and really a cause of its fault."""
 
 import io
 from dataclasses import replace
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from vqdoctor.reference import BUILTIN_TASKS
-from vqdoctor.reference.ailments import HEALTHY, RECIPES, SAMPLES
 from vqdoctor.reference.make_digits import digits
+from vqdoctor.reference.recipes import HEALTHY, RECIPES, SAMPLES
 from vqdoctor.reference.train import encode, train
 
 SHORT = replace(HEALTHY, epochs=2, num_codes=64, warm_up_epochs=2)
@@ -99,7 +99,7 @@ def test_sick_configs_rebuild_sick_models(data):
     assert BUILTIN_TASKS["conv2d-vq/digits"](RECIPES["no-vq"].config(seed=0), data).model().vq is None
 
 
-def test_no_config_names_its_ailment():
+def test_no_config_names_its_fault():
     for name in SAMPLES:
         assert not any(name in str(value) for value in RECIPES[name].config(seed=0).values())
 

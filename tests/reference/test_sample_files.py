@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vqdoctor.reference import BUILTIN_TASKS
-from vqdoctor.reference.ailments import RECIPES, SAMPLES
+from vqdoctor.reference.recipes import RECIPES, SAMPLES
 
 FOLDER = Path(__file__).parents[2] / "sample_checkpoints"
 MIB = 2**20

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_training import CPU, Digits, reference_layer
 
-from vqdoctor.core.course import Course
+from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.trainer import Trainer
 
@@ -16,7 +16,7 @@ from vqdoctor.training.trainer import Trainer
 def start() -> Callable[..., Trainer]:
     """Start the training of a small reference model; the same model every time."""
 
-    def start(task: Digits | None = None, *, course: Course, **more: Any) -> Trainer:
+    def start(task: Digits | None = None, *, plan: TrainingPlan, **more: Any) -> Trainer:
         task = task or Digits()
         torch.manual_seed(0)
         model = task.model()
@@ -25,7 +25,7 @@ def start() -> Callable[..., Trainer]:
             task=task,
             splits=Splits(task, CPU),
             layers=(reference_layer(model),),
-            course=course,
+            plan=plan,
             **more,
         )
 

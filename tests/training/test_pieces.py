@@ -8,13 +8,13 @@ from small_training import CPU, Digits, reference_layer
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from vqdoctor.core.errors import UserError
-from vqdoctor.live.estimators import rotation, straight_through
 from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.layer import watching
 from vqdoctor.training.resume import load_state
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.splits import HELD_BACK, Splits
 from vqdoctor.training.start import restart
+from vqdoctor.vq.estimators import rotation, straight_through
 
 
 def test_the_rotation_agrees_with_vector_quantize_pytorch() -> None:
@@ -52,7 +52,7 @@ def test_writing_clears_what_the_optimizer_remembers_of_those_rows_alone() -> No
     codebook.grad = torch.ones_like(codebook)
     optimizer.step()
     layer = reference_layer(Digits().model())
-    from vqdoctor.live.codebook import LiveCodebook
+    from vqdoctor.capture.codebook import LiveCodebook
 
     live = LiveCodebook(view=layer.codebook.view, tensors={"codebook": codebook})
     live.write(torch.tensor([5]), torch.zeros(1, 8), optimizer=optimizer)

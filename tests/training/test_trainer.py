@@ -9,10 +9,10 @@ import pytest
 import torch
 from small_training import CPU, Digits, reference_layer
 
-from vqdoctor.core.course import Course
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Goals
-from vqdoctor.live.task import Losses
+from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.models.task import Losses
 from vqdoctor.training.layer import grafts, watching
 from vqdoctor.training.resume import load_state, save_state
 from vqdoctor.training.splits import Splits
@@ -21,7 +21,7 @@ from vqdoctor.training.trainer import COOL_DOWN, PATIENCE, Trainer
 MIXED_ON = "vqdoctor.training.precision.MIXED_ON"
 
 Start = Callable[..., Trainer]
-ALL = Course(epochs=6, vq_weight=0.1, warm_up_epochs=3, data_init=True, revive_under=0.1, seed=3)
+ALL = TrainingPlan(epochs=6, vq_weight=0.1, warm_up_epochs=3, data_init=True, revive_under=0.1, seed=3)
 
 
 def tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -33,16 +33,16 @@ def same(one: Trainer, other: Trainer) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("course", [ALL, replace(ALL, linear=True), replace(ALL, balanced=True)], ids=str)
+@pytest.mark.parametrize("plan", [ALL, replace(ALL, linear=True), replace(ALL, balanced=True)], ids=str)
 def test_a_run_taken_up_from_its_file_ends_as_one_that_was_never_interrupted(
-    start: Start, tmp_path: Path, course: Course
+    start: Start, tmp_path: Path, plan: TrainingPlan
 ) -> None:
-    whole = start(course=course)
+    whole = start(plan=plan)
     whole.run()
-    first = start(course=course)
+    first = start(plan=plan)
     first.train_to(2)
     save_state({"kind": "vqdoctor-retraining", "trainer": first.state_dict()}, tmp_path / "state")
-    second = start(course=course)
+    second = start(plan=plan)
     torch.rand(7)  # whatever else drew from the random state between
     second.load_state_dict(load_state(tmp_path / "state")["trainer"])
     second.run()
@@ -52,7 +52,10 @@ def test_a_run_taken_up_from_its_file_ends_as_one_that_was_never_interrupted(
 
 
 def test_another_seed_is_another_training(start: Start) -> None:
-    one, other = start(course=replace(ALL, epochs=1)), start(course=replace(ALL, epochs=1, seed=4))
+    one, other = (
+        start(plan=replace(ALL, epochs=1)),
+        start(plan=replace(ALL, epochs=1, seed=4)),
+    )
     one.run()
     other.run()
     assert not same(one, other)
@@ -60,7 +63,7 @@ def test_another_seed_is_another_training(start: Start) -> None:
 
 def test_a_loss_that_is_not_finite_once_costs_an_epoch_and_half_the_learning_rate(start: Start) -> None:
     task = Digits(spoil=lambda call: call == 15)
-    trainer = start(task, course=replace(ALL, epochs=3))
+    trainer = start(task, plan=replace(ALL, epochs=3))
     rate = trainer.optimizer.param_groups[0]["lr"]
     trainer.run()
     assert len(trainer.rows) == 3
@@ -71,7 +74,7 @@ def test_a_loss_that_is_not_finite_once_costs_an_epoch_and_half_the_learning_rat
 
 def test_a_loss_that_stays_not_finite_ends_the_run_with_the_last_good_epoch(start: Start) -> None:
     per_epoch = len(list(Digits().batches("train")))
-    trainer = start(Digits(spoil=lambda call: call > per_epoch + 2), course=replace(ALL, epochs=5))
+    trainer = start(Digits(spoil=lambda call: call > per_epoch + 2), plan=replace(ALL, epochs=5))
     with pytest.raises(UserError, match="not finite in epoch 2"):
         trainer.run()
     assert len(trainer.rows) == 1
@@ -80,27 +83,27 @@ def test_a_loss_that_stays_not_finite_ends_the_run_with_the_last_good_epoch(star
 
 def test_goals_that_hold_end_the_training_after_a_cool_down(start: Start) -> None:
     easy = Goals(min_perplexity=1.0, min_usage=0.0, max_ece=1.0)
-    trainer = start(course=replace(ALL, epochs=40), goals=easy)
+    trainer = start(plan=replace(ALL, epochs=40), goals=easy)
     trainer.run()
     assert len(trainer.rows) == ALL.warm_up_epochs + PATIENCE - 1 + COOL_DOWN
     assert trainer.optimizer.param_groups[0]["lr"] < 0.2 * 2e-3
 
 
 def test_goals_that_never_hold_train_for_all_epochs(start: Start) -> None:
-    trainer = start(course=ALL, goals=Goals(min_perplexity=32.0, min_usage=1.0, max_ece=0.0))
+    trainer = start(plan=ALL, goals=Goals(min_perplexity=32.0, min_usage=1.0, max_ece=0.0))
     trainer.run()
     assert len(trainer.rows) == ALL.epochs
     assert trainer.streak == 0
 
 
 def test_the_vq_weight_warms_up(start: Start) -> None:
-    trainer = start(course=replace(ALL, epochs=4))
+    trainer = start(plan=replace(ALL, epochs=4))
     trainer.run()
     assert [row.vq_weight for row in trainer.rows] == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, 0.1])
 
 
 def test_without_vq_the_codebook_is_neither_trained_nor_looked_at(start: Start) -> None:
-    trainer = start(course=replace(ALL, epochs=1), without_vq=True)
+    trainer = start(plan=replace(ALL, epochs=1), without_vq=True)
     batch = next(iter(trainer.splits.in_order()))
     with torch.no_grad():
         z_e = trainer.model.encoder(batch[0])
@@ -118,16 +121,16 @@ def test_the_graft_gives_the_encoder_the_gradient_that_the_layer_cuts_off() -> N
     layers = (reference_layer(model),)
     batch = next(iter(Splits(task, CPU).in_order()))
 
-    def encoder_gradient(course: Course) -> float:
+    def encoder_gradient(plan: TrainingPlan) -> float:
         model.zero_grad()
-        with watching(layers, grafts(course), keep_graph=True):
+        with watching(layers, grafts(plan), keep_graph=True):
             task.losses(model, batch).task.backward()
         gradient = model.encoder[0].weight.grad
         return 0.0 if gradient is None else float(gradient.norm())
 
-    assert encoder_gradient(Course()) == 0.0
-    assert encoder_gradient(Course(estimators={"vq": "straight-through"})) > 0.0
-    assert encoder_gradient(Course(estimators={"vq": "rotation"})) > 0.0
+    assert encoder_gradient(TrainingPlan()) == 0.0
+    assert encoder_gradient(TrainingPlan(estimators={"vq": "straight-through"})) > 0.0
+    assert encoder_gradient(TrainingPlan(estimators={"vq": "rotation"})) > 0.0
     assert not model.vq._forward_hooks
     assert not model.vq._forward_pre_hooks
 
@@ -135,7 +138,7 @@ def test_the_graft_gives_the_encoder_the_gradient_that_the_layer_cuts_off() -> N
 @pytest.mark.parametrize("settings", [{"num_codes": 1}, {"num_codes": 4000}, {"batch_size": 1}], ids=str)
 def test_odd_sizes_train(start: Start, settings: dict[str, Any]) -> None:
     """One code; more codes than vectors, in a batch and in all; a batch of one image."""
-    trainer = start(Digits(images=60, **settings), course=replace(ALL, epochs=2))
+    trainer = start(Digits(images=60, **settings), plan=replace(ALL, epochs=2))
     trainer.run()
     figures = trainer.figures()
     assert figures is not None
@@ -143,7 +146,7 @@ def test_odd_sizes_train(start: Start, settings: dict[str, Any]) -> None:
 
 
 def test_a_decay_is_set_where_the_layer_keeps_one(start: Start) -> None:
-    trainer = start(course=replace(ALL, decay=0.9))
+    trainer = start(plan=replace(ALL, decay=0.9))
     assert trainer.model.vq.decay == 0.9
     assert trainer.notes == []
 
@@ -155,8 +158,8 @@ def mixed_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("mixed_on_cpu")
 def test_mixed_precision_spares_the_vq_layer_and_outlasts_an_interruption(start: Start) -> None:
-    course = replace(ALL, epochs=3)
-    whole = start(course=course)
+    plan = replace(ALL, epochs=3)
+    whole = start(plan=plan)
     inside: set[tuple[torch.dtype, bool]] = set()
     follow = whole.model.vq._follow
 
@@ -174,7 +177,7 @@ def test_mixed_precision_spares_the_vq_layer_and_outlasts_an_interruption(start:
     assert features == {torch.bfloat16, torch.float32}  # trained in the one, measured in the other
     assert {p.dtype for p in whole.model.parameters()} == {torch.float32}
     assert "forward" not in vars(whole.model.vq)
-    first, second = start(course=course), start(course=course)
+    first, second = start(plan=plan), start(plan=plan)
     first.train_to(1)
     second.load_state_dict(first.state_dict())
     second.run()
@@ -219,7 +222,7 @@ class Rounds(Digits):
     ],
 )
 def test_what_bfloat16_breaks_is_trained_in_float32(start: Start, task: type[Digits], why: str) -> None:
-    trainer = start(task(), course=replace(ALL, epochs=1))
+    trainer = start(task(), plan=replace(ALL, epochs=1))
     trainer.run()
     assert not trainer.mixed
     (note,) = trainer.notes

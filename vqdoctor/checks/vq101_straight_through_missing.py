@@ -14,7 +14,7 @@ estimator passes exactly nothing, which is the proof; a little is a warning, for
 the codes scale the gradient too, and Adam makes up for a scale.
 Without a model: the optimizer remembers how large the gradients were before and after the VQ layer.
 On 8x8 digits their ratio was 0.001 to 0.018 with a cut encoder, 0.33 to 0.54 in health, and never
-under 0.69 with any other ailment. This is circumstantial evidence, hence the medium confidence. A VQ
+under 0.69 with any other fault. This is circumstantial evidence, hence the medium confidence. A VQ
 loss with a large weight also moves a cut encoder and can hide the cut here; data cannot be deceived.
 
 ## Remedy
@@ -59,7 +59,7 @@ class Limits:
     moment_ratio: float = limit(
         0.05,
         "Least ratio of the optimizer's gradient memory before and after the VQ layer. Cut encoders "
-        "measured 0.001 to 0.018, healthy ones at least 0.33, other ailments at least 0.69.",
+        "measured 0.001 to 0.018, healthy ones at least 0.33, other faults at least 0.69.",
     )
 
 

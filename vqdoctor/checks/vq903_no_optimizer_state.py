@@ -2,7 +2,7 @@
 
 ## Why it matters
 The optimizer remembers how large the gradients were on either side of the VQ layer. With it, a file
-alone tells a cut encoder from any other ailment; without it, that takes the model and data. A run
+alone tells a cut encoder from any other fault; without it, that takes the model and data. A run
 that goes on from such a file also starts its moments anew.
 
 ## How to read it

@@ -105,7 +105,7 @@ def fix(
         raise UserError("--dry-run says nothing with --retrain", "leave one of them out")
     path = _checkpoint(checkpoint, from_report, config)
 
-    from vqdoctor.engine import Brought, Settings, exit_code
+    from vqdoctor.engine import Settings, UserModel, exit_code
     from vqdoctor.engine.repair import RepairSettings, default_output, repair_file, require_remedies
 
     names = tuple(only or ()), tuple(skip or ())
@@ -114,7 +114,7 @@ def fix(
     inputs = [file for file in (path, data, from_report) if file]
     report_to = Output.of(config.format, save_as or [], (*inputs, target))
     _refuse_input(target, [file for file in (data, from_report) if file])
-    brought = Brought(
+    user_model = UserModel(
         task=task,
         model=model,
         model_args=dict(map(_options.model_arg, model_arg or ())),
@@ -134,7 +134,7 @@ def fix(
         device=config.device,
     )
     if retrain:
-        wishes = _retrain.settings(
+        options = _retrain.settings(
             epochs=epochs,
             vq_weight=vq_weight,
             warm_up=warm_up,
@@ -158,9 +158,9 @@ def fix(
                     path,
                     target,
                     data=data,
-                    brought=brought,
+                    user_model=user_model,
                     settings=settings,
-                    wanted=wishes,
+                    wanted=options,
                     watcher=watcher,
                 )
         except KeyboardInterrupt:
@@ -175,7 +175,7 @@ def fix(
     # What the user's code prints must not get into a report that a script reads.
     with progress() as say, contextlib.redirect_stdout(sys.stderr):
         report = repair_file(
-            path, target, data=data, brought=brought, settings=settings, wanted=wanted, progress=say
+            path, target, data=data, user_model=user_model, settings=settings, wanted=wanted, progress=say
         )
     report_to.publish([report], config.bar)
     raise typer.Exit(ExitCode.OK if dry_run else exit_code(report, config.bar))

@@ -129,7 +129,7 @@ def gate(
         raise UserError("--max-drop says nothing without --baseline", "--baseline main.json")
 
     from vqdoctor.engine.gate import Policy, Source, expand, judge_all, load_reports
-    from vqdoctor.engine.settings import Brought, Settings
+    from vqdoctor.engine.settings import Settings, UserModel
 
     files = expand(paths)
     _refuse_on_reports(files, {"--layer": layer, "--codebook-key": codebook_key, "--layout": layout})
@@ -138,7 +138,9 @@ def gate(
     source = Source(
         paths=files,
         data=tuple(data or ()),
-        brought=Brought(task=task, model=model, model_args=dict(map(_options.model_arg, model_arg or ()))),
+        user_model=UserModel(
+            task=task, model=model, model_args=dict(map(_options.model_arg, model_arg or ()))
+        ),
         settings=Settings(
             select=config.select,
             ignore=config.ignore,

@@ -82,9 +82,9 @@ def inspect(
     _codes.require_known(config.limits, (*config.select, *config.ignore))
     output = Output.of(config.format, save_as or [], (checkpoint, *([data] if data else [])))
 
-    from vqdoctor.engine import Brought, Settings, examine, exit_code
+    from vqdoctor.engine import Settings, UserModel, examine, exit_code
 
-    brought = Brought(
+    user_model = UserModel(
         task=task,
         model=model,
         model_args=dict(map(_options.model_arg, model_arg or ())),
@@ -108,6 +108,6 @@ def inspect(
     )
     # What the user's code prints must not get into a report that a script reads.
     with progress() as say, contextlib.redirect_stdout(sys.stderr):
-        report = examine(checkpoint, data=data, brought=brought, settings=settings, progress=say)
+        report = examine(checkpoint, data=data, user_model=user_model, settings=settings, progress=say)
     output.publish([report], config.bar)
     raise typer.Exit(exit_code(report, config.bar))

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Remedy:
         doc: the module's docstring: why it helps, and what to watch.
         apply: changes one VQ layer's `layouts.layer_arrays.LayerArrays` in place, and returns "", or why it
             changed nothing; None where a file alone cannot take the remedy.
-        plan: sets this remedy's part of a course of retraining; None where retraining cannot apply it.
+        plan: sets this remedy's part of a training plan; None where retraining cannot apply it.
         changes_model: whether a model retrained with it computes something else than the user's source, so
             that it is only applied where it is asked for by name.
     """
@@ -37,5 +37,5 @@ class Remedy:
     code: str = ""
     doc: str = ""
     apply: Callable[[Any], str] | None = None
-    plan: Callable[[Course, Wishes], Course] | None = None
+    plan: Callable[[TrainingPlan, PlanOptions], TrainingPlan] | None = None
     changes_model: bool = False

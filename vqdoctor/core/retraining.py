@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from vqdoctor.core.course import Course
+from vqdoctor.core.training_plan import TrainingPlan
 
 ACTIVE_SHARE = 0.1
 """A code is active above this multiple of 1/K of the usage."""
@@ -220,7 +220,7 @@ class Retraining:
     """A whole retraining.
 
     Attributes:
-        course: what was done.
+        plan: what was done.
         epochs: the epochs, in order.
         before: the figures of the checkpoint on the val split.
         after: those of what was written, on the same split.
@@ -233,7 +233,7 @@ class Retraining:
         seconds: how long it took; a resumed run counts what it ran itself.
     """
 
-    course: Course
+    plan: TrainingPlan
     epochs: tuple[Epoch, ...]
     before: Figures | None
     after: Figures | None
@@ -252,16 +252,17 @@ class Retraining:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {**asdict(self), "cured": self.cured}
+        plain = asdict(self)
+        return {"course": plain.pop("plan"), **plain, "cured": self.cured}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Return the retraining that `to_dict` wrote."""
-        plain = {key: value for key, value in data.items() if key != "cured"}
+        plain = {key: value for key, value in data.items() if key not in ("cured", "course")}
         return cls(
             **{
                 **plain,
-                "course": Course.from_dict(data["course"]),
+                "plan": TrainingPlan.from_dict(data["course"]),
                 "epochs": tuple(map(Epoch.from_dict, data["epochs"])),
                 "before": _figures(data["before"]),
                 "after": _figures(data["after"]),

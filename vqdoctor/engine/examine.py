@@ -36,7 +36,7 @@ from vqdoctor.engine.batch import Arrays, load_batch
 from vqdoctor.engine.gather import Gathered
 from vqdoctor.engine.judge import choose, judge
 from vqdoctor.engine.rank import plan, rank
-from vqdoctor.engine.settings import Brought, Settings
+from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.verdict import verdict
 from vqdoctor.layouts import Found, find_quantizers
 from vqdoctor.layouts.find import lies_in
@@ -46,7 +46,7 @@ from vqdoctor.probes import dump, file
 from vqdoctor.remedies import all_remedies
 
 if TYPE_CHECKING:  # both need torch
-    from vqdoctor.live.discover import Discovered
+    from vqdoctor.capture.discover import Discovered
     from vqdoctor.probes.model import ModelContext
 
 Progress = Callable[[str], None]
@@ -66,7 +66,7 @@ def examine(
     path: str | os.PathLike[str] | None,
     *,
     data: Any = None,
-    brought: Brought | None = None,
+    user_model: UserModel | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
     vectors: dict[str, Rows] | None = None,
@@ -74,10 +74,10 @@ def examine(
     """Examine a checkpoint or a live model and return the ranked report.
 
     Args:
-        path: the checkpoint file; None where `brought.model` is a live model, to be examined as it is.
+        path: the checkpoint file; None where `user_model.model` is a live model, to be examined as it is.
         data: a batch file with x (and y), or with z_e and/or indices dumped from any framework; from
             Python also the arrays themselves, by name or as x or (x, y), or a DataLoader.
-        brought: the user's model or task; without it x needs a task that the checkpoint names.
+        user_model: the user's model or task; without it x needs a task that the checkpoint names.
         settings: what the user set.
         progress: told in a few words what is being done.
         vectors: filled with each layer's z_e, float32 [N, D], where the data tells it.
@@ -85,23 +85,23 @@ def examine(
     Raises:
         UserError: if a file cannot be read, a setting names nothing, or the user's code fails.
     """
-    settings, brought = settings or Settings(), brought or Brought()
+    settings, user_model = settings or Settings(), user_model or UserModel()
     say = progress or (lambda _: None)
     checks = choose(all_checks(), settings)
-    arrays = None if brought.losses is not None else _arrays(data)
-    _refuse_nonsense(path, data, arrays, brought)
+    arrays = None if user_model.losses is not None else _arrays(data)
+    _refuse_nonsense(path, data, arrays, user_model)
     with contextlib.ExitStack() as stack:
         say("reading the checkpoint")
-        checkpoint = open_checkpoint(_saved(stack, brought) if path is None else path)
+        checkpoint = open_checkpoint(_saved(stack, user_model) if path is None else path)
         sha256 = checkpoint.verify() if settings.verify and path is not None else None
-        found = _find(checkpoint, settings, live=_is_live(path, data, brought))
+        found = _find(checkpoint, settings, live=_is_live(path, data, user_model))
         case = _Case(
             path=path,
             checkpoint=checkpoint,
             views=found.views,
             arrays=arrays,
             data=data,
-            brought=brought,
+            user_model=user_model,
             settings=settings,
             say=say,
             vectors={} if vectors is None else vectors,
@@ -144,14 +144,14 @@ def _notes(found: Found, shown: _Shown) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Case:
-    """What is examined: the checkpoint (of a live model, one made for the purpose), the data, the wishes."""
+    """What is examined: the checkpoint (of a live model, one made for the purpose), the data, the options."""
 
     path: str | os.PathLike[str] | None
     checkpoint: Checkpoint
     views: tuple[QuantizerView, ...]
     arrays: Arrays | None
     data: Any
-    brought: Brought
+    user_model: UserModel
     settings: Settings
     say: Progress
     vectors: dict[str, Rows]
@@ -178,9 +178,9 @@ def _array(value: Any) -> Any:
     return detach().cpu().numpy() if callable(detach) and hasattr(value, "numpy") else None
 
 
-def _is_live(path: object, data: object, brought: Brought) -> bool:
+def _is_live(path: object, data: object, user_model: UserModel) -> bool:
     """Whether the user's model is run; a live model alone, without anything to run it on, is not."""
-    return brought.runs and not (path is None and brought.task is None and data is None)
+    return user_model.runs and not (path is None and user_model.task is None and data is None)
 
 
 def _find(checkpoint: Checkpoint, settings: Settings, *, live: bool) -> Found:
@@ -202,29 +202,29 @@ def _is_dump(arrays: Arrays | None) -> bool:
     return any(name.partition("/")[0] in ("z_e", "indices") for name in arrays or ())
 
 
-def _refuse_nonsense(path: object, data: object, arrays: Arrays | None, brought: Brought) -> None:
+def _refuse_nonsense(path: object, data: object, arrays: Arrays | None, user_model: UserModel) -> None:
     """Refuse what cannot be run, or would be ignored, before anything is read."""
     x = arrays is not None and "x" in arrays and not _is_dump(arrays)
-    runs = brought.runs or x
-    if path is None and brought.model is None:
+    runs = user_model.runs or x
+    if path is None and user_model.model is None:
         raise UserError("there is nothing to examine", "give a checkpoint or a model")
-    if path is not None and brought.optimizer is not None:
+    if path is not None and user_model.optimizer is not None:
         raise UserError("an optimizer belongs to a live model", "a checkpoint holds its own")
-    if brought.losses is not None and data is None:
+    if user_model.losses is not None and data is None:
         raise UserError("losses= needs a batch", "examine(model, batch, losses=…)")
-    if brought.trained_vq_weight is not None and not runs:
+    if user_model.trained_vq_weight is not None and not runs:
         hint = "add --task, or --model and --data"
         raise UserError("--trained-vq-weight says nothing where no model is run", hint)
-    if brought.task is not None and arrays is not None:
+    if user_model.task is not None and arrays is not None:
         raise UserError("--task and --data: a task brings its own data", "leave one of them out")
     if runs and importlib.util.find_spec("torch") is None:
         raise MissingPackageError("torch", "running a model", "torch")
 
 
-def _saved(stack: contextlib.ExitStack, brought: Brought) -> Path:
+def _saved(stack: contextlib.ExitStack, user_model: UserModel) -> Path:
     from vqdoctor.engine.patient import saved
 
-    return stack.enter_context(saved(brought.model, brought.optimizer))
+    return stack.enter_context(saved(user_model.model, user_model.optimizer))
 
 
 def _gather_file(case: _Case, gathered: Gathered) -> None:
@@ -233,7 +233,7 @@ def _gather_file(case: _Case, gathered: Gathered) -> None:
     if case.path is None:
         absent = [ForeignObjects, TrainingRecord]
         gathered.miss(absent, "checkpoint", "a live model is examined, and no file", "")
-        if case.brought.optimizer is None:
+        if case.user_model.optimizer is None:
             gathered.miss((OptimizerMemory,), "checkpoint", "no optimizer was given", "optimizer=…")
             absent.append(OptimizerMemory)
     probes = [probe for probe in file.all_probes() if not set(probe.kinds) & set(absent)]
@@ -252,8 +252,8 @@ def _file_context(case: _Case, views: tuple[QuantizerView, ...]) -> file.FileCon
 
 def _gather_batch(case: _Case, gathered: Gathered) -> _Shown:
     """Gather what a dump or a model tells."""
-    brought, arrays = case.brought, case.arrays
-    if _is_live(case.path, case.data, brought):
+    user_model, arrays = case.user_model, case.arrays
+    if _is_live(case.path, case.data, user_model):
         return _gather_live(case, gathered)
     if not case.views:
         return _Shown(notes=(NONE_IN_FILE,))
@@ -292,8 +292,8 @@ def _untold(gathered: Gathered, layer: str | None = None) -> list[type[Evidence]
 
 def _gather_live(case: _Case, gathered: Gathered) -> _Shown:
     from vqdoctor.engine.patient import admit, as_stored, same_randomness
-    from vqdoctor.live.device import resolve
-    from vqdoctor.live.untouched import untouched
+    from vqdoctor.models.device import resolve
+    from vqdoctor.models.untouched import untouched
     from vqdoctor.probes import model as model_probes
 
     settings = case.settings
@@ -308,7 +308,7 @@ def _gather_live(case: _Case, gathered: Gathered) -> _Shown:
             record=record,
             arrays=case.arrays,
             data=case.data,
-            brought=case.brought,
+            user_model=case.user_model,
             batches=settings.batches,
         )
         context = model_probes.ModelContext(
@@ -361,7 +361,7 @@ def _discover(case: _Case, context: ModelContext, gathered: Gathered) -> Discove
     Raises:
         UserError: if the user names a layer that neither the file nor the model has.
     """
-    from vqdoctor.live.discover import Discovered
+    from vqdoctor.capture.discover import Discovered
 
     layer = case.settings.layer
     if case.settings.codebook_key is not None or (layer is not None and case.views):

@@ -13,10 +13,10 @@ from vqdoctor.checkpoint import Checkpoint, LazyTensor
 from vqdoctor.core.evidence import Usage
 from vqdoctor.core.report import Change, Report
 from vqdoctor.layouts.layer_arrays import LayerArrays
+from vqdoctor.layouts.live_rows import is_unit
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Mask, Rows, live_median, live_rows, row_norms
 from vqdoctor.probes._levels import stacks
-from vqdoctor.probes._rows import is_unit
 from vqdoctor.probes.file import FileContext
 from vqdoctor.probes.file.optimizer_memory import codebook_slot
 

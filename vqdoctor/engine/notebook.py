@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from vqdoctor.core import report as core
 from vqdoctor.core.errors import UserError
 from vqdoctor.engine.examine import examine as examine_quietly
-from vqdoctor.engine.settings import Brought, Settings
+from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.render import RenderOptions, all_renderers
 
 if TYPE_CHECKING:
     import torch
 
-    from vqdoctor.live.task import Task
+    from vqdoctor.models.task import Task
 
 
 class Report(core.Report):
@@ -93,7 +93,7 @@ def examine(
     report = examine_quietly(
         path,
         data=batch,
-        brought=Brought(
+        user_model=UserModel(
             task=task,
             model=model if path is not None else model_or_path,
             model_args=dict(model_args or {}),

@@ -22,16 +22,16 @@ from vqdoctor.checkpoint import Checkpoint
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.engine.batch import Arrays
-from vqdoctor.engine.settings import Brought
+from vqdoctor.engine.settings import UserModel
 from vqdoctor.layouts import QuantizerView, StateDict, state_dicts
-from vqdoctor.live import hf
-from vqdoctor.live.default_task import DefaultTask, batches_of
-from vqdoctor.live.load import Loaded, load_state
-from vqdoctor.live.locate import tensors_of
-from vqdoctor.live.names import align
-from vqdoctor.live.task import Batch, Losses, Split, Task
-from vqdoctor.live.untouched import unwrapped_name, working_copy
-from vqdoctor.live.user_code import blamed, load_object
+from vqdoctor.models import hf
+from vqdoctor.models.default_task import DefaultTask, batches_of
+from vqdoctor.models.load import Loaded, load_state
+from vqdoctor.models.names import align
+from vqdoctor.models.task import Batch, Losses, Split, Task
+from vqdoctor.models.tensors import tensors_of
+from vqdoctor.models.untouched import unwrapped_name, working_copy
+from vqdoctor.models.user_code import blamed, load_object
 
 BATCHES = 64
 """Batches of a split that are run of a user's own data where --batches says nothing: usage needs 16
@@ -79,7 +79,7 @@ def admit(
     record: TrainingRecord | None,
     arrays: Arrays | None,
     data: Any,
-    brought: Brought,
+    user_model: UserModel,
     batches: int | None,
 ) -> Patient:
     """Build the model and the task that the user brings, or that the file names among the built-in ones.
@@ -91,16 +91,16 @@ def admit(
         record: what it records of the training.
         arrays: the data, where it is arrays.
         data: the data as the user gave it.
-        brought: the user's code.
+        user_model: the user's code.
         batches: how many batches of a split are run.
 
     Raises:
         UserError: if something is missing, does not fit, or fails.
     """
     state = _state_of(checkpoint, views)
-    task, loaded = _task(path, checkpoint, state, record, arrays, data, batches or BATCHES, brought)
-    guarded = GuardedTask(task, brought.trained_vq_weight, batches or _unasked(brought))
-    model = brought.model if path is None else guarded.model()
+    task, loaded = _task(path, checkpoint, state, record, arrays, data, batches or BATCHES, user_model)
+    guarded = GuardedTask(task, user_model.trained_vq_weight, batches or _unasked(user_model))
+    model = user_model.model if path is None else guarded.model()
     if not isinstance(model, torch.nn.Module):
         raise UserError(f"the model is a {type(model).__name__}", "return a torch.nn.Module")
     clean = {raw: name for name, raw in state.raw.items()}
@@ -132,9 +132,9 @@ def as_stored(view: QuantizerView, patient: Patient) -> QuantizerView:
     return replace(view, keys={role: patient.raw_keys.get(key, key) for role, key in view.keys.items()})
 
 
-def _unasked(brought: Brought) -> int | None:
+def _unasked(user_model: UserModel) -> int | None:
     """Return how many batches are run where the user does not say: all of a file's, which is in memory."""
-    return None if brought.task is None and brought.losses is None else BATCHES
+    return None if user_model.task is None and user_model.losses is None else BATCHES
 
 
 def _state_of(checkpoint: Checkpoint, views: Sequence[QuantizerView]) -> StateDict:
@@ -157,15 +157,15 @@ def _task(
     arrays: Arrays | None,
     data: Any,
     most: int,
-    brought: Brought,
+    user_model: UserModel,
 ) -> tuple[Task, Loaded | None]:
     """Return the task, and what became of the load where building the model includes it."""
-    if brought.task is not None:
-        return _users_task(brought.task), None
-    if brought.model is None:
+    if user_model.task is not None:
+        return _users_task(user_model.task), None
+    if user_model.model is None:
         return _built_in(record.task if record else None, checkpoint.tree, arrays), None
     batches: Mapping[str, Sequence[Batch]]
-    if brought.losses is not None:
+    if user_model.losses is not None:
         batches = _all_alike(_several(data, most))
     elif arrays is not None and "x" in arrays:
         batches = batches_of(arrays, record.batch_size if record else None)
@@ -174,11 +174,11 @@ def _task(
     else:
         given = "no batch" if data is None else ", ".join(arrays) if arrays else _describe(data)
         raise UserError(f"a model needs a batch with x (and y); given is {given}", "--data BATCH, or --task")
-    model, loaded = _model(path, state, brought)
-    if brought.losses is not None:
-        return _Script(model, batches, brought.losses), loaded
-    vq_loss = brought.vq_loss or hf.VQ_LOSS.get(type(model).__name__)
-    return DefaultTask(model, batches, vq_loss=vq_loss, task_loss=brought.task_loss), loaded
+    model, loaded = _model(path, state, user_model)
+    if user_model.losses is not None:
+        return _Script(model, batches, user_model.losses), loaded
+    vq_loss = user_model.vq_loss or hf.VQ_LOSS.get(type(model).__name__)
+    return DefaultTask(model, batches, vq_loss=vq_loss, task_loss=user_model.task_loss), loaded
 
 
 def _all_alike(batches: list[Batch]) -> dict[str, Sequence[Batch]]:
@@ -229,18 +229,22 @@ def _built_in(name: str | None, tree: Any, arrays: Arrays | None) -> Task:
         return BUILTIN_TASKS[name](config if isinstance(config, dict) else {}, arrays or {})
 
 
-def _model(path: Path | None, state: StateDict, brought: Brought) -> tuple[torch.nn.Module, Loaded | None]:
-    if path is not None and isinstance(brought.model, str) and brought.model == "hf":
+def _model(
+    path: Path | None, state: StateDict, user_model: UserModel
+) -> tuple[torch.nn.Module, Loaded | None]:
+    if path is not None and isinstance(user_model.model, str) and user_model.model == "hf":
         return hf.load(path, {state.raw[name]: tensor for name, tensor in state.entries.items()})
-    factory = load_object(brought.model, "--model") if isinstance(brought.model, str) else brought.model
+    factory = (
+        load_object(user_model.model, "--model") if isinstance(user_model.model, str) else user_model.model
+    )
     if isinstance(factory, torch.nn.Module):
         # A model that a script holds is not loaded into; a copy of it is.
         return (factory if path is None else working_copy(factory, training=True)), None
-    what = f"--model {brought.model}" if isinstance(brought.model, str) else "the model"
+    what = f"--model {user_model.model}" if isinstance(user_model.model, str) else "the model"
     if not callable(factory):
         raise UserError(f"{what}: is a {type(factory).__name__}", "name a function or class that builds it")
     with blamed(what, "--model-arg K=V gives the factory its arguments"):
-        return factory(**brought.model_args), None
+        return factory(**user_model.model_args), None
 
 
 def _load(model: torch.nn.Module, state: StateDict, mapped: Mapping[str, str]) -> Loaded:

@@ -1,15 +1,15 @@
-"""From a report's findings to a course of retraining: which remedies, in the priority order, and why."""
+"""From a report's findings to a training plan: which remedies, in the priority order, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.remedy import Remedy
 from vqdoctor.core.report import Report
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 
 RECIPE = ("lower-vq-weight", "data-init", "warm-up", "revive-dead-codes")
 """What every retraining does unless it is skipped; a graft of the straight-through estimator joins it where
@@ -28,7 +28,7 @@ class Prescribed:
         remedy: the remedy.
         because: codes of the findings that ask for it; empty for one of the recipe, or asked for by name.
         layers: the layers of those findings; all layers where there are none.
-        refused: why it is not part of the course; "" where it is.
+        refused: why it is not part of the training plan; "" where it is.
     """
 
     remedy: Remedy
@@ -39,41 +39,41 @@ class Prescribed:
 
 @dataclass(frozen=True, kw_only=True)
 class Prescription:
-    """A course of retraining, and the remedies that make it, in the priority order.
+    """A training plan, and the remedies that make it, in the priority order.
 
     Attributes:
-        untreated: the course without any remedy.
-        course: the course with those that are applied.
+        untreated: the training plan without any remedy.
+        plan: the training plan with those that are applied.
         remedies: what became of every remedy.
     """
 
-    untreated: Course
-    course: Course
+    untreated: TrainingPlan
+    plan: TrainingPlan
     remedies: tuple[Prescribed, ...]
 
     @property
     def applied(self) -> tuple[Prescribed, ...]:
-        """The remedies that are part of the course."""
+        """The remedies that are part of the training plan."""
         return tuple(prescribed for prescribed in self.remedies if not prescribed.refused)
 
 
 def prescribe(
     report: Report,
     remedies: Iterable[Remedy],
-    course: Course,
-    wishes: Wishes,
+    plan: TrainingPlan,
+    options: PlanOptions,
     *,
     only: Collection[str] = (),
     skip: Collection[str] = (),
     weight_is_wished: bool = False,
 ) -> Prescription:
-    """Return the course for a report, and what became of every remedy that it asks for.
+    """Return the training plan for a report, and what became of every remedy that it asks for.
 
     Args:
         report: the examination.
         remedies: all remedies.
-        course: the course without any remedy.
-        wishes: what the remedies go by; its layers are all layers.
+        plan: the training plan without any remedy.
+        options: what the remedies go by; its layers are all layers.
         only: names of remedies to apply, and no others; empty is the plan and the recipe.
         skip: names of remedies to leave out.
         weight_is_wished: whether the user set the weight of the VQ loss, which then is not raised.
@@ -93,18 +93,18 @@ def prescribe(
     names = dict.fromkeys(only or (*asked, *_recipe(report)))
     ordered = sorted((known[name] for name in names), key=lambda remedy: (remedy.stage, remedy.name))
     found = []
-    untreated = course
+    untreated = plan
     for remedy in ordered:
         because = asked.get(remedy.name, {})
         layers = tuple(dict.fromkeys(layer for layers in because.values() for layer in layers))
         refused = _refused(remedy, only, skip, weight_is_wished)
         prescribed = Prescribed(
-            remedy=remedy, because=tuple(sorted(because)), layers=layers or wishes.layers, refused=refused
+            remedy=remedy, because=tuple(sorted(because)), layers=layers or options.layers, refused=refused
         )
         found.append(prescribed)
         if not refused and remedy.plan is not None:
-            course = remedy.plan(course, replace(wishes, layers=prescribed.layers))
-    return Prescription(untreated=untreated, course=course, remedies=tuple(found))
+            plan = remedy.plan(plan, replace(options, layers=prescribed.layers))
+    return Prescription(untreated=untreated, plan=plan, remedies=tuple(found))
 
 
 def _asked(report: Report) -> dict[str, dict[str, list[str]]]:

@@ -20,7 +20,7 @@ from vqdoctor.core.remedy import Remedy
 from vqdoctor.core.report import DRY_RUN, Repair, Report
 from vqdoctor.engine.examine import Progress, examine
 from vqdoctor.engine.layers import Pending, arrays_of, in_order, residuals
-from vqdoctor.engine.settings import Brought, Settings
+from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.layouts.layer_arrays import LayerArrays
 from vqdoctor.layouts.view import QuantizerView
@@ -78,7 +78,7 @@ def repair_file(
     output: str | os.PathLike[str] | None = None,
     *,
     data: Any = None,
-    brought: Brought | None = None,
+    user_model: UserModel | None = None,
     settings: Settings | None = None,
     wanted: RepairSettings | None = None,
     progress: Progress | None = None,
@@ -93,7 +93,7 @@ def repair_file(
         path: the checkpoint; it is only read.
         output: the file to write; None is `default_output`.
         data: a batch file, as for `examine`; its z_e say where codes are needed.
-        brought: the user's model or task.
+        user_model: the user's model or task.
         settings: what the user set about the examinations before and after.
         wanted: what the user set about the repair.
         progress: told in a few words what is being done.
@@ -111,7 +111,7 @@ def repair_file(
     before = examine(
         path,
         data=data,
-        brought=brought,
+        user_model=user_model,
         settings=replace(settings, histogram=True),
         progress=progress,
         vectors=vectors,
@@ -138,7 +138,7 @@ def repair_file(
         progress(f"writing {target.name}")
     note = _note(checkpoint, repairs, pending.estimated, settings.seed)
     write_checkpoint(checkpoint, target, pending.values, note=note, overwrite=wanted.overwrite)
-    after = examine(target, data=data, brought=brought, settings=settings, progress=progress)
+    after = examine(target, data=data, user_model=user_model, settings=settings, progress=progress)
     measured = tuple(_with_usage(repair, before, after) for repair in repairs)
     notes.append(f"repaired from {path}, which is as it was")
     return replace(after, repairs=measured, notes=(*after.notes, *notes))

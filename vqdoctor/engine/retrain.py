@@ -23,21 +23,21 @@ import torch
 from numpy.typing import NDArray
 
 import vqdoctor
+from vqdoctor.capture.codebook import LiveCodebook
 from vqdoctor.checkpoint import Checkpoint, check_output, open_checkpoint, write_checkpoint
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.report import Repair, Report
 from vqdoctor.core.retraining import TOLERANCE, Arm, Epoch, Figures, Goals, Retraining, SourceChange
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.batch import load_batch
 from vqdoctor.engine.examine import examine
 from vqdoctor.engine.patient import Patient, admit, same_randomness
 from vqdoctor.engine.prescribe import Prescribed, Prescription, prescribe
-from vqdoctor.engine.settings import Brought, Settings
+from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.trial import Tried, hold_trial
 from vqdoctor.layouts import find_quantizers
-from vqdoctor.live.codebook import LiveCodebook
-from vqdoctor.live.device import resolve
+from vqdoctor.models.device import resolve
 from vqdoctor.probes.file import RETRAINED, FileContext
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.reference import BUILTIN_DATA
@@ -101,7 +101,7 @@ def retrain(
     output: str | os.PathLike[str],
     *,
     data: Any = None,
-    brought: Brought | None = None,
+    user_model: UserModel | None = None,
     settings: Settings | None = None,
     wanted: RetrainSettings | None = None,
     watcher: Watcher | None = None,
@@ -115,7 +115,7 @@ def retrain(
         path: the checkpoint; it is only read.
         output: the file to write; its container, names and types are the input's.
         data: a batch file with x (and y).
-        brought: the user's model or task; without it the checkpoint must name a built-in task.
+        user_model: the user's model or task; without it the checkpoint must name a built-in task.
         settings: what the user set about the examinations before and after.
         wanted: what the user set about the retraining.
         watcher: told what is being done.
@@ -124,23 +124,33 @@ def retrain(
         UserError: if a file cannot be read or written, the user's code fails, nothing can be retrained, or
             the loss does not stay finite.
     """
-    settings, brought, wanted = settings or Settings(), brought or Brought(), wanted or RetrainSettings()
+    settings, user_model, wanted = (
+        settings or Settings(),
+        user_model or UserModel(),
+        wanted or RetrainSettings(),
+    )
     started = time.monotonic()
     say = watcher.say if watcher is not None else lambda _: None
     checkpoint = open_checkpoint(path)
     output = Path(output)
     check_output(checkpoint, output, overwrite=wanted.overwrite)
-    data, found = _data(checkpoint, data, brought)
-    before = examine(path, data=data, brought=brought, settings=settings, progress=say)
+    data, found = _data(checkpoint, data, user_model)
+    before = examine(path, data=data, user_model=user_model, settings=settings, progress=say)
     with same_randomness(settings.seed), _sigterm_as_interrupt():
-        clinic = Clinic.of(Path(path), checkpoint, data, brought, settings, say)
+        clinic = Clinic.of(Path(path), checkpoint, data, user_model, settings, say)
         prescription = prescription_of(before, clinic, settings, wanted)
-        run = _Run(clinic=clinic, output=output, wanted=wanted, watcher=watcher, course=prescription.course)
+        run = _Run(
+            clinic=clinic,
+            output=output,
+            wanted=wanted,
+            watcher=watcher,
+            plan=prescription.plan,
+        )
         run.take_up()
         result = run.all(prescription)
     say(f"writing {output}")
     _write(clinic, result, output, wanted.overwrite)
-    after = examine(output, data=data, brought=brought, settings=settings, progress=say)
+    after = examine(output, data=data, user_model=user_model, settings=settings, progress=say)
     if not result.retraining.interrupted:
         state_path(output).unlink(missing_ok=True)
     return replace(
@@ -155,16 +165,16 @@ def retrain(
     )
 
 
-def _data(checkpoint: Checkpoint, data: Any, brought: Brought) -> tuple[Any, tuple[str, ...]]:
+def _data(checkpoint: Checkpoint, data: Any, user_model: UserModel) -> tuple[Any, tuple[str, ...]]:
     """Return the data to train on, and a note where it was not named but found.
 
     Raises:
         UserError: if there is none.
     """
-    if data is not None or brought.task is not None:
+    if data is not None or user_model.task is not None:
         return data, ()
     task = FileContext(checkpoint=checkpoint, views=()).record.task
-    if brought.model is None and task is not None and task in BUILTIN_DATA:
+    if user_model.model is None and task is not None and task in BUILTIN_DATA:
         beside = checkpoint.path.parent / BUILTIN_DATA[task]
         if beside.is_file():
             return beside, (f"trained on {beside}, which lies beside the checkpoint",)
@@ -192,7 +202,7 @@ class Clinic:
         path: Path,
         checkpoint: Checkpoint,
         data: Any,
-        brought: Brought,
+        user_model: UserModel,
         settings: Settings,
         say: Callable[[str], None],
     ) -> Clinic:
@@ -212,7 +222,7 @@ class Clinic:
             record=record,
             arrays=arrays,
             data=data,
-            brought=brought,
+            user_model=user_model,
             batches=settings.batches,
         )
         device = resolve(settings.device)
@@ -235,18 +245,18 @@ class Clinic:
             say=say,
         )
 
-    def trainer(self, course: Course, *, goals: Goals | None = None, without_vq: bool = False) -> Trainer:
+    def trainer(self, plan: TrainingPlan, *, goals: Goals | None = None, without_vq: bool = False) -> Trainer:
         """Return the training of a fresh copy of the model."""
         model = self.context.copy(training=True)
         layers = self.layers(model)
-        start = "scratch" if without_vq else course.start
-        restart(model, self.context.task, next(iter(self.splits.in_order())), layers, start, course.seed)
+        start = "scratch" if without_vq else plan.start
+        restart(model, self.context.task, next(iter(self.splits.in_order())), layers, start, plan.seed)
         return Trainer(
             model=model,
             task=self.context.task,
             splits=self.splits,
             layers=layers,
-            course=course,
+            plan=plan,
             goals=goals,
             without_vq=without_vq,
             say=self.say,
@@ -298,15 +308,15 @@ def _module(model: torch.nn.Module, path: str | None) -> torch.nn.Module | None:
 def prescription_of(
     before: Report, clinic: Clinic, settings: Settings, wanted: RetrainSettings
 ) -> Prescription:
-    """Return the course for what an examination found in a clinic's patient, as the user wants it."""
+    """Return the training plan for what an examination found in a clinic's patient, as the user wants it."""
     layers = tuple(clinic.context.layers)
     trained_with = clinic.context.vq_weight
-    plain = Course(
+    plain = TrainingPlan(
         epochs=EPOCHS if wanted.epochs is None else wanted.epochs,
         seed=settings.seed,
         vq_weight=1.0 if trained_with is None else trained_with,
     )
-    wishes = Wishes(
+    options = PlanOptions(
         layers=layers,
         vq_weight=0.1 if wanted.vq_weight is None else wanted.vq_weight,
         balanced=wanted.balanced,
@@ -317,7 +327,7 @@ def prescription_of(
         before,
         all_remedies(),
         plain,
-        wishes,
+        options,
         only=wanted.only,
         skip=wanted.skip,
         weight_is_wished=wanted.vq_weight is not None or wanted.balanced,
@@ -343,7 +353,7 @@ class _Run:
     output: Path
     wanted: RetrainSettings
     watcher: Watcher | None
-    course: Course
+    plan: TrainingPlan
     state: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -351,7 +361,7 @@ class _Run:
         goals = dataclasses.asdict(self.wanted.goals)
         return {
             "input": self.clinic.checkpoint.fingerprint(()),
-            "course": self.course.to_dict(),
+            "plan": self.plan.to_dict(),
             "goals": goals,
             "trial": self.wanted.trial,
         }
@@ -383,9 +393,9 @@ class _Run:
         by_stop = replace(goals, min_accuracy=_wanted_accuracy(goals, stop, TOLERANCE / 2))
         by_val = replace(goals, min_accuracy=_wanted_accuracy(goals, baseline, TOLERANCE))
         tried = self._trial(prescription, by_stop)
-        course = prescription.course if tried is None else tried.course
+        plan = prescription.plan if tried is None else tried.plan
         early = by_stop if self.clinic.splits.has_stop else None
-        trainer = self.clinic.trainer(course, goals=early)
+        trainer = self.clinic.trainer(plan, goals=early)
         interrupted = self._train(trainer, "retraining")
         before, after = self.clinic.before, trainer.figures()
         return _Result(
@@ -394,7 +404,7 @@ class _Run:
             tried=tried,
             notes=tuple(trainer.notes),
             retraining=Retraining(
-                course=course,
+                plan=plan,
                 epochs=tuple(trainer.rows),
                 before=before,
                 after=after,
@@ -410,7 +420,7 @@ class _Run:
         if "baseline" not in self.state:
             found: tuple[Figures | None, Figures | None] = (None, None)
             if self.wanted.goals.min_accuracy is None and self._can_be_compared:
-                plain = Course(epochs=self.course.epochs, seed=self.course.seed)
+                plain = TrainingPlan(epochs=self.plan.epochs, seed=self.plan.seed)
                 trainer = self.clinic.trainer(plain, without_vq=True)
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt
@@ -447,7 +457,7 @@ class _Run:
         def after_epoch(row: Epoch) -> None:
             self.state["training"] = {"phase": phase, "trainer": trainer.state_dict()}
             self._save()
-            self._heard(phase, row, trainer.course.epochs)
+            self._heard(phase, row, trainer.plan.epochs)
 
         try:
             trainer.run(after_epoch)
@@ -504,7 +514,7 @@ def _write(clinic: Clinic, result: _Result, output: Path, overwrite: bool) -> No
     note = {
         "vqdoctor": vqdoctor.__version__,
         "command": "fix --retrain",
-        "course": retraining.course.to_dict(),
+        "training_plan": retraining.plan.to_dict(),
         RETRAINED: _record(result, context.record),
         "remedies": [prescribed.remedy.name for prescribed in _applied(result)],
         "cured": retraining.cured,
@@ -518,12 +528,12 @@ def _record(result: _Result, before: TrainingRecord) -> dict[str, float | int | 
     Where the EMA neither starts anew nor forgets faster, its start values have both trainings' updates
     behind them.
     """
-    course, rows = result.retraining.course, result.retraining.epochs
-    anew = course.data_init or course.decay is not None
+    plan, rows = result.retraining.plan, result.retraining.epochs
+    anew = plan.data_init or plan.decay is not None
     steps = result.trainer.steps
     return {
         "vq_weight": rows[-1].vq_weight if rows else None,
-        "decay": course.decay,
+        "decay": plan.decay,
         "epochs": len(rows),
         "updates": steps if anew or before.updates is None else before.updates + steps,
     }

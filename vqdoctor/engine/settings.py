@@ -44,7 +44,7 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Brought:
+class UserModel:
     """What a user brings for a live examination. Code is named by the user alone, never by a file.
 
     Attributes:

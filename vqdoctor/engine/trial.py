@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.remedy import Remedy
 from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.prescribe import FRESH_ENCODER, Prescribed, Prescription
 from vqdoctor.remedies import all_remedies
 from vqdoctor.training.trainer import Trainer
@@ -21,7 +21,7 @@ FIRST_SHARE = 10
 LEAST_EPOCHS = 2
 FRESH_START = "fresh-start"
 
-Train = Callable[[Course], Trainer]
+Train = Callable[[TrainingPlan], Trainer]
 Heard = Callable[[str, Epoch, int], None]
 
 
@@ -31,12 +31,12 @@ class Tried:
 
     Attributes:
         arms: what was tried, the best first.
-        course: the course that did best.
+        plan: the training plan that did best.
         names: the remedies in it.
     """
 
     arms: tuple[Arm, ...]
-    course: Course
+    plan: TrainingPlan
     names: tuple[str, ...]
 
     def prescribed(self, prescription: Prescription) -> tuple[Prescribed, ...]:
@@ -54,7 +54,7 @@ class Tried:
         """Return the trial that `to_dict` wrote."""
         return cls(
             arms=tuple(map(Arm.from_dict, data["arms"])),
-            course=Course.from_dict(data["course"]),
+            plan=TrainingPlan.from_dict(data["plan"]),
             names=tuple(data["names"]),
         )
 
@@ -63,14 +63,14 @@ class Tried:
 class _Contestant:
     name: str
     remedies: tuple[str, ...]
-    course: Course
+    plan: TrainingPlan
     trainer: Trainer | None = None
     figures: Figures | None = None
     epochs: int = 0
 
 
 def hold_trial(
-    train: Callable[[Course], Trainer], prescription: Prescription, goals: Goals, heard: Heard
+    train: Callable[[TrainingPlan], Trainer], prescription: Prescription, goals: Goals, heard: Heard
 ) -> Tried:
     """Try the plan, each of its remedies alone, starts from fresh, and a random choice beside them.
 
@@ -79,19 +79,19 @@ def hold_trial(
     measured on the stop split: how far the goals are reached, then accuracy, then the task loss.
 
     Args:
-        train: starts the training of a course, from the checkpoint.
+        train: starts the training of a training plan, from the checkpoint.
         prescription: the plan.
         goals: what counts as cured.
         heard: told of every epoch.
     """
     running = _contestants(prescription)
     everyone = list(running)
-    budget = max(LEAST_EPOCHS, prescription.course.epochs // FIRST_SHARE)
+    budget = max(LEAST_EPOCHS, prescription.plan.epochs // FIRST_SHARE)
     while True:
         for contestant in running:
             _go_on(contestant, train, budget, heard)
         running.sort(key=lambda one: _merit(one, goals), reverse=True)
-        if len(running) == 1 or 2 * budget > prescription.course.epochs // 2:
+        if len(running) == 1 or 2 * budget > prescription.plan.epochs // 2:
             break
         running = running[: math.ceil(len(running) / 2)]
         for contestant in everyone:
@@ -111,23 +111,23 @@ def hold_trial(
         for one in (best, *(one for one in everyone if one is not best))
         if one.figures is not None
     )
-    return Tried(arms=arms, course=best.course, names=best.remedies)
+    return Tried(arms=arms, plan=best.plan, names=best.remedies)
 
 
 def _contestants(prescription: Prescription) -> list[_Contestant]:
     """Return the arms: no remedy, each alone, the plan, the plan with other starts, and a random choice."""
-    plan = prescription.applied
-    course = prescription.course
+    planned = prescription.applied
+    plan = prescription.plan
     plain = prescription.untreated
-    names = tuple(prescribed.remedy.name for prescribed in plan)
+    names = tuple(prescribed.remedy.name for prescribed in planned)
     known = {remedy.name: remedy for remedy in all_remedies()}
-    layers = tuple(dict.fromkeys(layer for p in plan for layer in p.layers))
-    wishes = Wishes(layers=layers, vq_weight=course.vq_weight, warm_up_epochs=course.warm_up_epochs or 10)
+    layers = tuple(dict.fromkeys(layer for p in planned for layer in p.layers))
+    options = PlanOptions(layers=layers, vq_weight=plan.vq_weight, warm_up_epochs=plan.warm_up_epochs or 10)
 
     def arm(name: str, remedies: tuple[str, ...]) -> _Contestant:
-        chosen = [p for p in plan if p.remedy.name in remedies]
+        chosen = [p for p in planned if p.remedy.name in remedies]
         extra = [known[n] for n in remedies if n not in names]
-        return _Contestant(name=name, remedies=remedies, course=_course(plain, chosen, extra, wishes))
+        return _Contestant(name=name, remedies=remedies, plan=_course(plain, chosen, extra, options))
 
     arms = [arm("as it was", ()), arm("the plan", names)]
     arms += [arm(name, (name,)) for name in names if len(names) > 1]
@@ -137,24 +137,26 @@ def _contestants(prescription: Prescription) -> list[_Contestant]:
         kept = tuple(name for name in names if name != FRESH_ENCODER)
         arms.append(arm("the plan with the encoder kept", kept))
     everything = sorted(r.name for r in known.values() if r.plan is not None and not r.changes_model)
-    drawn = random.Random(course.seed).sample(everything, k=min(max(len(names), 1), len(everything)))
+    drawn = random.Random(plan.seed).sample(everything, k=min(max(len(names), 1), len(everything)))
     arms.append(arm("a random choice", tuple(drawn)))
     return arms
 
 
-def _course(plain: Course, chosen: list[Prescribed], extra: list[Remedy], wishes: Wishes) -> Course:
-    steps = [(p.remedy, replace(wishes, layers=p.layers)) for p in chosen] + [(r, wishes) for r in extra]
-    course = plain
+def _course(
+    plain: TrainingPlan, chosen: list[Prescribed], extra: list[Remedy], options: PlanOptions
+) -> TrainingPlan:
+    steps = [(p.remedy, replace(options, layers=p.layers)) for p in chosen] + [(r, options) for r in extra]
+    plan = plain
     for remedy, own in sorted(steps, key=lambda step: (step[0].stage, step[0].name)):
         if remedy.plan is not None:
-            course = remedy.plan(course, own)
-    return replace(course, epochs=plain.epochs)
+            plan = remedy.plan(plan, own)
+    return replace(plan, epochs=plain.epochs)
 
 
 def _go_on(contestant: _Contestant, train: Train, epochs: int, heard: Heard) -> None:
     """Train an arm until it has had that many epochs."""
     if contestant.trainer is None:
-        contestant.trainer = train(contestant.course)
+        contestant.trainer = train(contestant.plan)
     trainer = contestant.trainer
     phase = f"trial: {contestant.name}"
     trainer.train_to(epochs, lambda row: heard(phase, row, epochs))

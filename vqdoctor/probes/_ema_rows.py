@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vqdoctor.layouts.live_rows import is_unit, live_mask, never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Mask, middle, spread
-from vqdoctor.probes._rows import is_unit, live_mask, never_written
 
 AWAY = 0.1
 """A code stands elsewhere when it is farther from its sum over count than this share of the codes' spread."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from vqdoctor.core.evidence import LevelUse, Source
+from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.probes._rows import never_written
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 

@@ -1,4 +1,4 @@
-"""The built-in patient: the Conv2d-VQ reference model, its task on real data, and its ailments."""
+"""The built-in patient: the Conv2d-VQ reference model, its task on real data, and its faults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.live.task import Task
+from vqdoctor.models.task import Task
 from vqdoctor.reference.digits import NAME, DigitsTask
 
 TaskFactory = Callable[[Mapping[str, object], Mapping[str, NDArray[np.generic]]], Task]

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from vqdoctor.live.task import Losses, Split
-from vqdoctor.reference.ailments import HEALTHY
+from vqdoctor.models.task import Losses, Split
 from vqdoctor.reference.model import Conv2dVQClassifier
+from vqdoctor.reference.recipes import HEALTHY
 
 NAME = "conv2d-vq/digits"
 SPLITS: tuple[str, ...] = get_args(Split)
@@ -24,7 +24,7 @@ Array = NDArray[np.generic]
 
 
 class DigitsTask:
-    """The reference model, its data and its losses; satisfies `vqdoctor.live.task.Task`.
+    """The reference model, its data and its losses; satisfies `vqdoctor.models.task.Task`.
 
     The task loss is cross-entropy + `reconstruction_weight` × mean squared error of the pixels.
 

@@ -16,8 +16,8 @@ import torch
 
 from vqdoctor.metrics.calibration import accuracy, expected_calibration_error, softmax
 from vqdoctor.metrics.entropy import plug_in_entropy
-from vqdoctor.reference.ailments import RECIPES, SAMPLES
 from vqdoctor.reference.make_digits import digits
+from vqdoctor.reference.recipes import RECIPES, SAMPLES
 from vqdoctor.reference.train import TrainedModel, train
 
 ACTIVE_SHARE = 0.1

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vqdoctor.live.kmeans import nearest
+from vqdoctor.vq.kmeans import nearest
 
 EPSILON = 1e-5
 """Laplace smoothing of the EMA counts, as in most EMA quantizers."""

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vqdoctor.live.kmeans import kmeans
-from vqdoctor.live.revive import revive
-from vqdoctor.live.schedule import warm_up
-from vqdoctor.reference.ailments import Recipe
 from vqdoctor.reference.digits import NAME, Batch, DigitsTask
 from vqdoctor.reference.model import Conv2dVQClassifier, VectorQuantizerEMA2D
+from vqdoctor.reference.recipes import Recipe
+from vqdoctor.training.schedule import warm_up
+from vqdoctor.vq.kmeans import kmeans
+from vqdoctor.vq.revive import revive
 
 Progress = Callable[[Mapping[str, float]], None]
 

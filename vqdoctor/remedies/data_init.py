@@ -14,9 +14,9 @@ import importlib.util
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 
 if TYPE_CHECKING:  # a remedy is shown without numpy
     from vqdoctor.layouts.layer_arrays import LayerArrays
@@ -40,7 +40,7 @@ def apply(layer: LayerArrays) -> str:
         return "k-means needs torch: pip install 'vqdoctor[torch]'"
     import torch
 
-    from vqdoctor.live.kmeans import kmeans
+    from vqdoctor.vq.kmeans import kmeans
 
     generator = torch.Generator().manual_seed(int(layer.rng.integers(2**31)))
     vectors = torch.from_numpy(unit(layer.z_e) if layer.unit_rows else layer.z_e)
@@ -53,9 +53,9 @@ def apply(layer: LayerArrays) -> str:
     return ""
 
 
-def plan(course: Course, wishes: Wishes) -> Course:
+def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
     """Place the codebooks by k-means before the first step."""
-    return replace(course, data_init=True)
+    return replace(current, data_init=True)
 
 
 REMEDY = Remedy(

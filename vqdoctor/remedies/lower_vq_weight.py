@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 
 
-def plan(course: Course, wishes: Wishes) -> Course:
+def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
     """Set the weight of the VQ loss."""
-    return replace(course, vq_weight=wishes.vq_weight, balanced=wishes.balanced)
+    return replace(current, vq_weight=options.vq_weight, balanced=options.balanced)
 
 
 REMEDY = Remedy(

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 
 EPOCHS = 200
 
 
-def plan(course: Course, wishes: Wishes) -> Course:
+def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
     """Train for 200 epochs or more, unless fewer are wished for, with a faster EMA."""
-    epochs = max(course.epochs, EPOCHS) if wishes.epochs is None else wishes.epochs
-    return replace(course, epochs=epochs, decay=course.decay or 0.95)
+    epochs = max(current.epochs, EPOCHS) if options.epochs is None else options.epochs
+    return replace(current, epochs=epochs, decay=current.decay or 0.95)
 
 
 REMEDY = Remedy(

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 
 
-def plan(course: Course, wishes: Wishes) -> Course:
+def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
     """Bring every z_e to zero mean and unit variance over its elements."""
-    return replace(course, geometry="unit-variance")
+    return replace(current, geometry="unit-variance")
 
 
 REMEDY = Remedy(

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 
 if TYPE_CHECKING:  # a remedy is shown without numpy
     from vqdoctor.layouts.layer_arrays import LayerArrays
@@ -34,9 +34,9 @@ def apply(layer: LayerArrays) -> str:
     return "" if relocate(layer, dead) else "no code has two different vectors to share"
 
 
-def plan(course: Course, wishes: Wishes) -> Course:
+def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
     """Revive codes under a tenth of their fair share while training."""
-    return replace(course, revive_under=0.1)
+    return replace(current, revive_under=0.1)
 
 
 REMEDY = Remedy(

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 
 
-def plan(course: Course, wishes: Wishes) -> Course:
+def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
     """Graft the rotation onto the layers."""
-    return replace(course, estimators={**course.estimators, **dict.fromkeys(wishes.layers, "rotation")})
+    return replace(current, estimators={**current.estimators, **dict.fromkeys(options.layers, "rotation")})
 
 
 REMEDY = Remedy(

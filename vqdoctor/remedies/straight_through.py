@@ -13,15 +13,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.course import Course, Estimator, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.training_plan import Estimator, PlanOptions, TrainingPlan
 
 
-def plan(course: Course, wishes: Wishes) -> Course:
+def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
     """Graft the estimator onto the layers that lack it."""
-    grafts: dict[str, Estimator] = dict.fromkeys(wishes.layers, "straight-through")
-    return replace(course, estimators={**course.estimators, **grafts})
+    grafts: dict[str, Estimator] = dict.fromkeys(options.layers, "straight-through")
+    return replace(current, estimators={**current.estimators, **grafts})
 
 
 REMEDY = Remedy(

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.course import Course, Wishes
 from vqdoctor.core.levels import Safety, Stage
 from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 
 
-def plan(course: Course, wishes: Wishes) -> Course:
+def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
     """Let the weight of the VQ loss grow."""
-    return replace(course, warm_up_epochs=wishes.warm_up_epochs)
+    return replace(current, warm_up_epochs=options.warm_up_epochs)
 
 
 REMEDY = Remedy(

@@ -14,7 +14,7 @@ from vqdoctor.core.finding import Finding
 from vqdoctor.core.gate import Judgement
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
-from vqdoctor.render import _story as story
+from vqdoctor.render import _phrases as story
 from vqdoctor.render._renderer import RenderOptions
 
 INCOMPLETE = "incomplete"

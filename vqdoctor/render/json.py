@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from vqdoctor.core.report import SCHEMA, Report
 from vqdoctor.render._json import safe_json
+from vqdoctor.render._phrases import gate_status
 from vqdoctor.render._renderer import Renderer, RenderOptions
-from vqdoctor.render._story import gate_status
 
 
 def render(report: Report, options: RenderOptions) -> str:

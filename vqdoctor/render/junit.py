@@ -16,7 +16,7 @@ from vqdoctor.core.finding import Outcome
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
-from vqdoctor.render import _story as story
+from vqdoctor.render import _phrases as story
 from vqdoctor.render._alerts import INCOMPLETE, Alert, alerts, fails, file_of
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import printable

@@ -9,9 +9,9 @@ from vqdoctor.core.finding import Finding
 from vqdoctor.core.gate import GateStatus
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
+from vqdoctor.render import _phrases as story
 from vqdoctor.render import _repairs as repairs
 from vqdoctor.render import _retraining as retraining
-from vqdoctor.render import _story as story
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import listing, printable
 

@@ -18,9 +18,9 @@ from vqdoctor.core.gate import Gate, GateStatus
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import LayerSummary, Report
 from vqdoctor.core.retraining import Retraining
+from vqdoctor.render import _phrases as story
 from vqdoctor.render import _repairs as repairs
 from vqdoctor.render import _retraining as retraining
-from vqdoctor.render import _story as story
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import listing, number, printable
 

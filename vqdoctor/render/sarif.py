@@ -11,7 +11,7 @@ from urllib.parse import quote
 from vqdoctor.core.finding import Outcome
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
-from vqdoctor.render import _story as story
+from vqdoctor.render import _phrases as story
 from vqdoctor.render._alerts import INCOMPLETE, Alert, alerts, file_of
 from vqdoctor.render._json import safe_json
 from vqdoctor.render._renderer import Renderer, RenderOptions

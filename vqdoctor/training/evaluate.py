@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from vqdoctor.core.retraining import ACTIVE_SHARE, Figures, LayerFigures
-from vqdoctor.live.task import Batch, Task
 from vqdoctor.metrics.calibration import accuracy, expected_calibration_error, softmax
 from vqdoctor.metrics.entropy import grassberger_entropy
 from vqdoctor.metrics.expectation import expected_active
 from vqdoctor.metrics.geometry import histogram_quantiles
+from vqdoctor.models.task import Batch, Task
 from vqdoctor.training.layer import Change, Layer, watching
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import torch
 
-from vqdoctor.live.kmeans import codes_from_data
-from vqdoctor.live.task import Task
+from vqdoctor.models.task import Task
 from vqdoctor.training.layer import Layer, watching
 from vqdoctor.training.splits import Splits
+from vqdoctor.vq.kmeans import codes_from_data
 
 VECTORS_PER_CODE = 64
 """Vectors that k-means gets for each code, where the data has as many."""

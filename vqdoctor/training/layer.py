@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from vqdoctor.core.course import Course, Estimator, Geometry
-from vqdoctor.live.codebook import LiveCodebook
-from vqdoctor.live.estimators import rotation, straight_through
-from vqdoctor.live.kmeans import nearest
-from vqdoctor.live.locate import tensors_of
-from vqdoctor.live.task import Batch, Task
-from vqdoctor.live.vectors import rows
-from vqdoctor.live.watch import Call, Watch, replaced, swap, watch
+from vqdoctor.capture.codebook import LiveCodebook
+from vqdoctor.capture.vectors import rows
+from vqdoctor.capture.watch import Call, Watch, replaced, swap, watch
+from vqdoctor.core.training_plan import Estimator, Geometry, TrainingPlan
+from vqdoctor.models.task import Batch, Task
+from vqdoctor.models.tensors import tensors_of
 from vqdoctor.probes.model import Reader
+from vqdoctor.vq.estimators import rotation, straight_through
+from vqdoctor.vq.kmeans import nearest
 
 DECAYS = ("decay", "_decay", "ema_decay", "gamma", "discount")
 """Names under which layers keep their EMA decay."""
@@ -140,13 +140,13 @@ def bypassable(model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[L
     return bool(calls) and all(c.z_q is not None and c.z_e.shape == c.z_q.shape for c in calls)
 
 
-def grafts(course: Course) -> Change | None:
-    """Return what puts the course's estimators behind the layers; None where every layer keeps its own."""
-    if not course.estimators:
+def grafts(plan: TrainingPlan) -> Change | None:
+    """Return what puts the plan's estimators behind the layers; None where every layer keeps its own."""
+    if not plan.estimators:
         return None
 
     def graft(layer: Layer, call: Call) -> torch.Tensor:
-        return _graft(course.estimators.get(layer.name, "own"), layer, call)
+        return _graft(plan.estimators.get(layer.name, "own"), layer, call)
 
     return graft
 

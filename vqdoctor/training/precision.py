@@ -8,7 +8,7 @@ import math
 import torch
 
 from vqdoctor.core.errors import UserError
-from vqdoctor.live.task import Batch, Task
+from vqdoctor.models.task import Batch, Task
 from vqdoctor.training.evaluate import in_eval_mode
 from vqdoctor.training.layer import Change, Layer, reshaped, watching
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from vqdoctor.live.revive import dead_codes
 from vqdoctor.training.layer import Layer, Watched
+from vqdoctor.vq.revive import dead_codes
 
 WINDOW = 16
 """Vectors a code over which the usage is averaged: fewer, and a code is called dead by chance."""

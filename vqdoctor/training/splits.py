@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import torch
 
-from vqdoctor.live.device import moved
-from vqdoctor.live.task import Batch, Task
+from vqdoctor.models.device import moved
+from vqdoctor.models.task import Batch, Task
 
 HELD_BACK = 10
 """One train batch in so many is held back for early stopping where the task serves no "stop" split."""

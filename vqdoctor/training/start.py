@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from vqdoctor.core.course import Start
 from vqdoctor.core.errors import UserError
-from vqdoctor.live.task import Batch, Task
-from vqdoctor.live.untouched import seed_all
+from vqdoctor.core.training_plan import Start
+from vqdoctor.models.task import Batch, Task
+from vqdoctor.models.untouched import seed_all
 from vqdoctor.training.layer import Layer, watching
 
 

@@ -1,4 +1,4 @@
-"""The training loop: a course of treatment, epoch by epoch, to be interrupted and taken up at any of them."""
+"""The training loop: a training plan, epoch by epoch, to be interrupted and taken up at any of them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 import torch
 
-from vqdoctor.core.course import Course
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Epoch, Figures, Goals
-from vqdoctor.live.schedule import warm_up
-from vqdoctor.live.task import Losses, Task
-from vqdoctor.live.untouched import seed_all
+from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.models.task import Losses, Task
+from vqdoctor.models.untouched import seed_all
 from vqdoctor.training.evaluate import evaluate
 from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.layer import Change, Layer, Watched, bypass, grafts, reshaped, set_decay, watching
 from vqdoctor.training.linear import LinearCodebook
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
 from vqdoctor.training.revival import Revival
+from vqdoctor.training.schedule import warm_up
 from vqdoctor.training.splits import Splits
 
 LEARNING_RATE = 1e-3
@@ -48,7 +48,7 @@ class NotFinite(Exception):
 class Trainer:
     """One retraining of one model, which is changed.
 
-    The same course on the same task gives the same model, also across an interruption: every epoch starts
+    The same plan on the same task gives the same model, also across an interruption: every epoch starts
     from a random state of its own, and what else an epoch leaves behind is in `state_dict`.
 
     Attributes:
@@ -56,7 +56,7 @@ class Trainer:
         task: its task.
         splits: the task's batches.
         layers: its VQ layers.
-        course: what is done.
+        plan: what is done.
         goals: what ends the training early; None trains for all epochs.
         without_vq: whether the layers are bypassed: the same model without VQ.
         say: told what is being done.
@@ -72,7 +72,7 @@ class Trainer:
     task: Task
     splits: Splits
     layers: tuple[Layer, ...]
-    course: Course
+    plan: TrainingPlan
     goals: Goals | None = None
     without_vq: bool = False
     say: Callable[[str], None] = lambda _: None
@@ -94,30 +94,30 @@ class Trainer:
         self.optimizer = optimizer_of(self.task, self.model)
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         treated = () if self.without_vq else self.layers
-        if self.course.revive_under > 0:
-            self._revivals = [Revival(layer=layer, threshold=self.course.revive_under) for layer in treated]
-        if self.course.decay is not None:
-            unset = [layer.name for layer in treated if not set_decay(layer, self.course.decay)]
+        if self.plan.revive_under > 0:
+            self._revivals = [Revival(layer=layer, threshold=self.plan.revive_under) for layer in treated]
+        if self.plan.decay is not None:
+            unset = [layer.name for layer in treated if not set_decay(layer, self.plan.decay)]
             self.notes += [f"{name} has no EMA decay that could be set" for name in unset]
 
     @property
     def finished(self) -> bool:
         """Whether all epochs are done, or the goals held for long enough and the cool-down is done."""
-        return len(self.rows) >= self.course.epochs or 0 < self._cool_down <= self.cooled
+        return len(self.rows) >= self.plan.epochs or 0 < self._cool_down <= self.cooled
 
     @property
     def _cool_down(self) -> int:
-        return min(COOL_DOWN, self.course.epochs // 5)
+        return min(COOL_DOWN, self.plan.epochs // 5)
 
     @property
     def cooling(self) -> bool:
         """Whether the next epoch is one of the cool-down."""
-        ending = self.streak >= PATIENCE or len(self.rows) >= self.course.epochs - self._cool_down
+        ending = self.streak >= PATIENCE or len(self.rows) >= self.plan.epochs - self._cool_down
         return self._cool_down > 0 and (self.cooled > 0 or ending)
 
     def run(self, after_epoch: Callable[[Epoch], None] = lambda _: None) -> None:
         """Train until it is finished; see `train_to`."""
-        self.train_to(self.course.epochs, after_epoch)
+        self.train_to(self.plan.epochs, after_epoch)
 
     def train_to(self, epochs: int, after_epoch: Callable[[Epoch], None] = lambda _: None) -> None:
         """Train until it is finished, or has had that many epochs.
@@ -152,7 +152,7 @@ class Trainer:
             self.cooled += self.cooling
             self.rows.append(row)
             held = self.goals is not None and row.stop is not None and self.goals.met(row.stop)
-            self.streak = self.streak + 1 if held and row.epoch >= self.course.warm_up_epochs else 0
+            self.streak = self.streak + 1 if held and row.epoch >= self.plan.warm_up_epochs else 0
             good = self.state_dict()
             after_epoch(row)
 
@@ -161,14 +161,14 @@ class Trainer:
             return
         self._started = True
         self.mixed = self._can_be_mixed()
-        if self.course.data_init and not self.without_vq:
-            seed_all(self.course.seed)
-            generator = torch.Generator().manual_seed(self.course.seed)
+        if self.plan.data_init and not self.without_vq:
+            seed_all(self.plan.seed)
+            generator = torch.Generator().manual_seed(self.plan.seed)
             left = place_codes(
                 self.model, self.task, self.splits, self.layers, self.optimizer, generator, self.say
             )
             self.notes += [f"{name} was not initialised from data: {why}" for name, why in left.items()]
-        if self.course.linear and not self.without_vq:
+        if self.plan.linear and not self.without_vq:
             self._linear = self._matrices()
 
     def _matrices(self) -> list[LinearCodebook]:
@@ -176,20 +176,20 @@ class Trainer:
         return [LinearCodebook(layer, rate) for layer in self.layers if layer.codebook.writable]
 
     def _epoch(self, number: int) -> Epoch:
-        seed = (self.course.seed * _STRIDE + number) % 2**63
+        seed = (self.plan.seed * _STRIDE + number) % 2**63
         seed_all(seed)
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
-        weight = self.course.vq_weight * warm_up(number, self.course.warm_up_epochs)
+        weight = self.plan.vq_weight * warm_up(number, self.plan.warm_up_epochs)
         self._set_rates()
         losses: list[tuple[float, float | None]] = []
-        change = bypass if self.without_vq else grafts(self.course)
+        change = bypass if self.without_vq else grafts(self.plan)
         with self._reshaped():
             for at, batch in enumerate(self.splits.train(seed)):
                 with watching(self.layers, change, keep_graph=True) as watched:
                     found = self._losses(batch)
-                if at == 0 and self.course.balanced and not self.without_vq:
-                    weight = warm_up(number, self.course.warm_up_epochs) * self._balanced(watched, found)
+                if at == 0 and self.plan.balanced and not self.without_vq:
+                    weight = warm_up(number, self.plan.warm_up_epochs) * self._balanced(watched, found)
                 losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
             stop = evaluate(self.model, self.task, self.splits.stop(), self.layers, self._bypassed)
         known = [vq for _, vq in losses if vq is not None]
@@ -218,7 +218,11 @@ class Trainer:
 
     def _reshaped(self) -> contextlib.AbstractContextManager[None]:
         layers = () if self.without_vq else self.layers
-        return reshaped(layers, self.course.geometry, full_precision=self.course.full_precision or self.mixed)
+        return reshaped(
+            layers,
+            self.plan.geometry,
+            full_precision=self.plan.full_precision or self.mixed,
+        )
 
     def _losses(self, batch: Any) -> Losses:
         with torch.autocast(device_of(self.model).type, dtype=torch.bfloat16, enabled=self.mixed):
@@ -251,7 +255,7 @@ class Trainer:
             revival.after_step(watched, self.optimizer, generator)
         for linear in self._linear:
             linear.after_step(watched)
-        if self.course.geometry == "sphere":
+        if self.plan.geometry == "sphere":
             self._onto_sphere()
         return float(found.task.detach()), None if found.vq is None else float(found.vq.detach())
 
@@ -268,19 +272,19 @@ class Trainer:
         """
         z_e = [call.z_e for layer in self.layers for call in watched.calls(layer.module)]
         if found.vq is None or not found.vq.requires_grad or not z_e:
-            return self.course.vq_weight
+            return self.plan.vq_weight
         pulls = [
             torch.autograd.grad(loss, z_e, retain_graph=True, allow_unused=True)
             for loss in (found.task, found.vq)
         ]
         task, vq = (_norm(pull) for pull in pulls)
-        return BALANCE * task / vq if vq > 0 and task > 0 else self.course.vq_weight
+        return BALANCE * task / vq if vq > 0 and task > 0 else self.plan.vq_weight
 
     def state_dict(self) -> dict[str, Any]:
         """Return, as a copy, all that this training leaves behind after an epoch."""
         return copy.deepcopy(
             {
-                "course": self.course.to_dict(),
+                "plan": self.plan.to_dict(),
                 "started": self._started,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),

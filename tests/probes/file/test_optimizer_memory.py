@@ -7,7 +7,7 @@ from torch import nn
 
 from vqdoctor.core.evidence import OptimizerMemory, Unavailable
 from vqdoctor.probes.file import optimizer_memory
-from vqdoctor.probes.file._optimizer import align
+from vqdoctor.saved.optimizer import align
 
 
 def by_hand(model, optimizer, part):

@@ -7,7 +7,7 @@ import torch
 from vqdoctor.checkpoint import LazyTensor
 from vqdoctor.core.evidence import TrainingRecord, Unavailable
 from vqdoctor.probes.file import RETRAINED, training_record
-from vqdoctor.probes.file._record import as_retrained
+from vqdoctor.saved.record import as_retrained
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from vqdoctor.engine.gate.policy import Policy, decide, hold, require_known_laye
 from vqdoctor.engine.gate.together import gate_together
 from vqdoctor.engine.judge import choose, judge
 from vqdoctor.engine.rank import plan, rank
-from vqdoctor.engine.settings import Brought, Settings
+from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.verdict import verdict
 from vqdoctor.remedies import all_remedies
 
@@ -43,7 +43,7 @@ class Source:
 
     paths: tuple[Path, ...]
     data: tuple[Path, ...] = ()
-    brought: Brought | None = None
+    user_model: UserModel | None = None
     settings: Settings | None = None
 
 
@@ -176,12 +176,12 @@ def _natural(text: str) -> tuple[tuple[int, str], ...]:
 def _reports(path: Path, source: Source, progress: Progress | None) -> list[Report]:
     settings = source.settings or Settings()
     if is_report(path):
-        if source.data or (source.brought and source.brought.runs):
+        if source.data or (source.user_model and source.user_model.runs):
             raise UserError(f"{printable(path)} is a saved report", "--data is for checkpoints")
         return [_judged_again(report, settings) for report in load_reports(path)]
     reports = []
     for data in source.data or (None,):
-        report = examine(path, data=data, brought=source.brought, settings=settings, progress=progress)
+        report = examine(path, data=data, user_model=source.user_model, settings=settings, progress=progress)
         if len(source.data) > 1:
             report = replace(report, notes=(*report.notes, f"examined with {data}"))
         reports.append(report)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Unavailable
+from vqdoctor.layouts.live_rows import is_unit, live_mask
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
 from vqdoctor.metrics.match import Assignment, nearest, unit
-from vqdoctor.probes._rows import is_unit, live_mask
 
 AnyArray = NDArray[Any]
 Z_E = "z_e"

@@ -6,9 +6,9 @@ import sys
 
 from vqdoctor.core.discovery import pieces
 from vqdoctor.probes.file._context import ESTIMATED_COUNTS, FileContext
-from vqdoctor.probes.file._optimizer import SavedOptimizer
-from vqdoctor.probes.file._record import RETRAINED
 from vqdoctor.probes.probe import Probe
+from vqdoctor.saved.optimizer import SavedOptimizer
+from vqdoctor.saved.record import RETRAINED
 
 __all__ = ["ESTIMATED_COUNTS", "RETRAINED", "FileContext", "SavedOptimizer", "all_probes"]
 

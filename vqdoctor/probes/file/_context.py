@@ -11,8 +11,8 @@ import numpy as np
 from vqdoctor.checkpoint import Checkpoint
 from vqdoctor.core.evidence import TrainingRecord, Unavailable
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.probes.file._optimizer import SavedOptimizer, saved_optimizers
-from vqdoctor.probes.file._record import as_retrained, read_record
+from vqdoctor.saved.optimizer import SavedOptimizer, saved_optimizers
+from vqdoctor.saved.record import as_retrained, read_record
 
 ESTIMATED_COUNTS = "estimated_counts"
 """Where a fix notes the keys of the EMA counts that it wrote without a training to count them."""

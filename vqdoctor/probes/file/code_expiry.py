@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from vqdoctor.core.evidence import CodeExpiry, Evidence, Unavailable
+from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats
-from vqdoctor.probes._rows import never_written
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Probe
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vqdoctor.core.evidence import CodebookGeometry, Evidence, Unavailable
+from vqdoctor.layouts.live_rows import is_unit, live_mask
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import (
     COPY,
@@ -19,7 +20,6 @@ from vqdoctor.metrics.geometry import (
     middle,
     spread,
 )
-from vqdoctor.probes._rows import is_unit, live_mask
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Probe
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from vqdoctor.core.evidence import EmaState, Evidence, Unavailable
+from vqdoctor.layouts.live_rows import RARE, chosen_lately, is_unit, live_mask, never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.geometry import middle, row_norms
-from vqdoctor.probes._rows import RARE, chosen_lately, is_unit, live_mask, never_written
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Probe
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from vqdoctor.core.evidence import Evidence, Initialisation, Unavailable
+from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.view import Array
-from vqdoctor.probes._rows import never_written
 from vqdoctor.probes.file._context import FileContext
-from vqdoctor.probes.file._optimizer import SavedOptimizer
 from vqdoctor.probes.probe import Probe
+from vqdoctor.saved.optimizer import SavedOptimizer
 
 _DIMS = 64
 """Dimensions that are correlated with each other, at most; more add nothing but time."""

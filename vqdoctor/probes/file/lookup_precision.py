@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from vqdoctor.core.evidence import Evidence, LookupPrecision, Unavailable
+from vqdoctor.layouts.live_rows import live_mask
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.probes._rows import live_mask
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Probe
 

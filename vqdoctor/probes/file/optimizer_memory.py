@@ -12,8 +12,8 @@ from vqdoctor.core.evidence import Evidence, OptimizerMemory, Unavailable
 from vqdoctor.layouts.state_dict import StateDict, state_dicts, strip_prefixes
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes.file._context import FileContext
-from vqdoctor.probes.file._optimizer import SavedOptimizer, Shape, Slot, align
 from vqdoctor.probes.probe import Probe
+from vqdoctor.saved.optimizer import SavedOptimizer, Shape, Slot, align
 
 _SAMPLE = 1 << 14
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")

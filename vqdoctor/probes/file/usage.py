@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from vqdoctor.core.evidence import Evidence, Unavailable, Usage
+from vqdoctor.layouts.live_rows import RARE, never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats, plug_in_entropy
 from vqdoctor.metrics.expectation import expected_active, expected_used
 from vqdoctor.metrics.geometry import histogram_quantiles
 from vqdoctor.metrics.perplexity import ema_interval
-from vqdoctor.probes._rows import RARE, never_written
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Probe
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from vqdoctor.core.evidence import Evidence, Unavailable, WeightDecay
+from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import row_norms
-from vqdoctor.probes._decay import lost_length, short_rows
-from vqdoctor.probes._rows import never_written
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.file.optimizer_memory import codebook_slot
 from vqdoctor.probes.probe import Probe
+from vqdoctor.saved.weight_decay import lost_length, short_rows
 
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:

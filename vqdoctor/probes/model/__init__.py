@@ -6,6 +6,7 @@ import sys
 from functools import cache
 from typing import Any
 
+from vqdoctor.capture.seen import Reader
 from vqdoctor.core.discovery import pieces
 from vqdoctor.core.evidence import (
     CodeSequences,
@@ -22,7 +23,6 @@ from vqdoctor.core.evidence import (
     Usage,
 )
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.model._seen import Reader
 from vqdoctor.probes.model.data_match import asked_vectors
 from vqdoctor.probes.probe import Probe
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from vqdoctor.live.locate import tensors_of
-from vqdoctor.live.task import Losses
-from vqdoctor.live.untouched import seed_all
-from vqdoctor.live.vectors import channel_axis
-from vqdoctor.live.watch import codes_in, swap
+from vqdoctor.capture.vectors import channel_axis
+from vqdoctor.capture.watch import codes_in, swap
+from vqdoctor.models.task import Losses
+from vqdoctor.models.tensors import tensors_of
+from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes.model._context import ModelContext
 
 FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError)

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vqdoctor.capture.discover import Discovered, Radix, discover, quantizing
+from vqdoctor.capture.locate import candidates
+from vqdoctor.capture.located import Located, judge, lookups, stop_dropping_levels
+from vqdoctor.capture.seen import Codes, Reader, Seen, fetched, join, read
+from vqdoctor.capture.watch import Call, Watch, watch
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.live.device import moved
-from vqdoctor.live.discover import Discovered, Radix, discover, quantizing
-from vqdoctor.live.locate import candidates, tensors_of
-from vqdoctor.live.task import Batch, Losses, Split, Task
-from vqdoctor.live.untouched import seed_all, unwrapped, unwrapped_name, working_copy
-from vqdoctor.live.watch import Call, Watch, watch
-from vqdoctor.probes.model._located import Located, judge, lookups, stop_dropping_levels
-from vqdoctor.probes.model._seen import Codes, Reader, Seen, fetched, join, read
+from vqdoctor.models.device import moved
+from vqdoctor.models.task import Batch, Losses, Split, Task
+from vqdoctor.models.tensors import tensors_of
+from vqdoctor.models.untouched import seed_all, unwrapped, unwrapped_name, working_copy
 
 SPLITS: tuple[Split, ...] = ("train", "stop", "val")
 Change = Callable[[str, Call, int], torch.Tensor]

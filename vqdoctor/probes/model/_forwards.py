@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vqdoctor.layouts.live_rows import chosen_lately
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.probes._rows import chosen_lately
 from vqdoctor.probes.model._context import ModelContext
 
 PASSES = 4

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from vqdoctor.capture.located import NO_MODULE, NOT_CALLED
 from vqdoctor.core.evidence import DataMatch, Evidence, PositionInformation, Unavailable, Usage
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.model._located import NO_MODULE, NOT_CALLED
 
 IN_EVAL_MODE = (Usage, DataMatch, PositionInformation)
 """What is seen without any gradient, and so for other reasons not seen."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from vqdoctor.core.evidence import CodeExpiry, Evidence, Unavailable
+from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.probes._rows import never_written
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._forwards import FAR, Pass, passes
 from vqdoctor.probes.model._gaps import by_layer

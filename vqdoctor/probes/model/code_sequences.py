@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.core.evidence import CodeSequences, Evidence, Unavailable
-from vqdoctor.live.task import Split
 from vqdoctor.metrics.entropy import plug_in_entropy
+from vqdoctor.models.task import Split
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe

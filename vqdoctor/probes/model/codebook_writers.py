@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from vqdoctor.core.evidence import CodebookWriters, Evidence, Unavailable
-from vqdoctor.live.task import Losses
-from vqdoctor.live.untouched import seed_all
+from vqdoctor.models.task import Losses
+from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes.model._calls import FAILURES
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer

@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 import numpy as np
 
+from vqdoctor.capture.seen import Codes, Seen, Vectors
 from vqdoctor.core.evidence import DataMatch, Evidence, Unavailable
 from vqdoctor.metrics.match import match, nearest
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.model._seen import Codes, Seen, Vectors
 from vqdoctor.probes.probe import Probe
 
 WHY_NOT = (

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.core.evidence import EncoderSpread, Evidence, Unavailable
-from vqdoctor.live.locate import tensors_of
 from vqdoctor.metrics.geometry import effective_rank, spread
+from vqdoctor.models.tensors import tensors_of
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe

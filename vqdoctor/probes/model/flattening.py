@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence import Evidence, Flattening, Unavailable
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.live.vectors import rows, unrows
 from vqdoctor.probes.model._calls import FAILURES, LayerCall, chosen, first_calls, quantized
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer

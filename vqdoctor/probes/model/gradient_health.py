@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import Evidence, GradientHealth, Unavailable
-from vqdoctor.live.vectors import rows
 from vqdoctor.probes.model._context import ModelContext, Step, gradient
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe

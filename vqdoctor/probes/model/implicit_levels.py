@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vqdoctor.capture.seen import MASKED
 from vqdoctor.core.evidence import Evidence, ImplicitLevels, Unavailable
 from vqdoctor.probes.model._context import SPLITS, ModelContext
 from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.model._seen import MASKED
 from vqdoctor.probes.probe import Probe
 
 

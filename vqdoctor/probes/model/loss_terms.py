@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import Evidence, LossTerms, Unavailable
-from vqdoctor.live.kmeans import nearest
-from vqdoctor.live.vectors import rows
 from vqdoctor.probes.model._context import ModelContext, Step, gradient
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
+from vqdoctor.vq.kmeans import nearest
 
 FIT = 0.9
 """Least cosine of a gradient and its squared-error form for the weight to mean anything."""

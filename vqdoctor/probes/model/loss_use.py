@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from vqdoctor.core.evidence import Evidence, LossUse, Unavailable
-from vqdoctor.live.locate import tensors_of
-from vqdoctor.live.task import Losses
+from vqdoctor.models.task import Losses
+from vqdoctor.models.tensors import tensors_of
 from vqdoctor.probes.model._calls import LayerCall, first_calls
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.core.evidence import Evidence, PositionInformation, Unavailable
-from vqdoctor.live.task import Split
 from vqdoctor.metrics.calibration import accuracy, chance_accuracy
 from vqdoctor.metrics.information import (
     conditional_entropy_bits,
@@ -13,6 +12,7 @@ from vqdoctor.metrics.information import (
     held_out_accuracy,
     mutual_information,
 )
+from vqdoctor.models.task import Split
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe

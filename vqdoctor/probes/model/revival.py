@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from vqdoctor.capture.writes import BACK, Writes, rows_of
 from vqdoctor.core.evidence import Evidence, Revival, Unavailable
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.live.writes import BACK, Writes, rows_of
 from vqdoctor.probes._ema_rows import ema_rows, stale
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._forwards import tensor_of

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
+from vqdoctor.capture.vectors import rows, unrows
+from vqdoctor.capture.watch import Call
 from vqdoctor.core.evidence import Evidence, TaskMetrics, Unavailable
-from vqdoctor.live.task import Split
-from vqdoctor.live.vectors import rows, unrows
-from vqdoctor.live.watch import Call
 from vqdoctor.metrics.calibration import (
     accuracy,
     calibration_interval,
@@ -17,6 +16,7 @@ from vqdoctor.metrics.calibration import (
     expected_calibration_error,
     softmax,
 )
+from vqdoctor.models.task import Split
 from vqdoctor.probes.model._context import Change, ModelContext, Scored
 from vqdoctor.probes.probe import Probe
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from vqdoctor.capture.seen import MASKED, Codes
 from vqdoctor.core.evidence import Evidence, Unavailable, Usage
-from vqdoctor.live.task import Split
+from vqdoctor.models.task import Split
 from vqdoctor.probes._usage import usage_from_indices
 from vqdoctor.probes.model._context import SPLITS, ModelContext
 from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.model._seen import MASKED, Codes
 from vqdoctor.probes.probe import Probe
 
 SAME = 1e-4

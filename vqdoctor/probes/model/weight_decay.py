@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from vqdoctor.core.evidence import Evidence, Unavailable, WeightDecay
+from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import row_norms
-from vqdoctor.probes._decay import decays_adaptively, lost_length, short_rows
-from vqdoctor.probes._rows import never_written
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._forwards import tensor_of
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
+from vqdoctor.saved.weight_decay import decays_adaptively, lost_length, short_rows
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:

@@ -1,0 +1,175 @@
+"""VQ layers that show by their output alone, and modules that only look like one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from vector_quantize_pytorch import FSQ, LFQ, ResidualFSQ
+
+from vqdoctor.capture.discover import discover
+
+DIM = 8
+
+
+class Prototypes(nn.Module):
+    """A user's quantizer whose codebook [D, K] has a name of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchors = nn.Parameter(torch.randn(DIM, 16))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        codes = self.anchors.T[torch.cdist(z, self.anchors.T.expand(len(z), -1, -1)).argmin(-1)]
+        return z + (codes - z).detach()
+
+
+class Signs(nn.Module):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z + (torch.sign(z) - z).detach()
+
+
+class Experts(nn.Module):
+    """A mixture of experts: integers come out, but they do not say what else does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.expert = nn.Linear(DIM, 4), nn.Linear(DIM, DIM)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = self.router(z).argmax(-1)
+        return self.expert(z) * (chosen + 1)[..., None], chosen
+
+
+class Does(nn.Module):
+    """What a function does, as a module."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function, self.places = function, nn.Parameter(torch.randn(8, DIM))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.function(z)
+
+
+class Places(Does):
+    """Learned positions: rows of a stored table, the same for every sample."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.places.expand_as(z)
+
+
+class Beside(nn.Module):
+    """Two modules on the same input."""
+
+    def __init__(self, one: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.one, self.other, self.first = one, other, First()
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.one(z) + self.first(self.other(z)) + z
+
+
+class First(nn.Module):
+    def forward(self, out: tuple[torch.Tensor, ...] | torch.Tensor) -> torch.Tensor:
+        return out[0] if isinstance(out, tuple) else out
+
+
+def found_in(layer: nn.Module, known: tuple[str, ...] = ()):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, DIM), layer, First(), nn.Linear(DIM, 3))
+    return discover(model, lambda m: m(torch.randn(16, 8, 3)), known)
+
+
+@pytest.mark.parametrize(
+    ("layer", "codes"),
+    [
+        (lambda: FSQ(levels=[8, 5, 5], dim=DIM), {"1": 200}),
+        (lambda: FSQ(levels=[8, 8, 8, 5, 5, 5], dim=DIM), {"1": 64000}),
+        (lambda: LFQ(codebook_size=64, dim=DIM), {"1": 64}),
+        (lambda: ResidualFSQ(levels=[5, 5], dim=DIM, num_quantizers=2), {"1.layers.0": 25, "1.layers.1": 25}),
+        (Signs, {"1": 256}),
+    ],
+    ids=["fsq", "large fsq", "lfq", "residual fsq", "signs"],
+)
+def test_layers_without_a_codebook(layer, codes) -> None:
+    found = found_in(layer())
+    assert {view.name: view.num_codes for view in found.implicit} == codes
+    assert not found.explicit
+    with pytest.raises(LookupError, match="no codebook"):
+        _ = found.implicit[0].codebook
+
+
+def test_a_codebook_is_known_by_its_rows() -> None:
+    found = found_in(layer := Prototypes())
+    (view,) = found.explicit
+    assert (view.name, view.num_codes, view.dim) == ("1", 16, DIM)
+    assert found.codebook_names == {"1": "1.anchors"}
+    assert torch.equal(torch.from_numpy(view.codebook), layer.anchors.T)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Experts,
+        lambda: nn.Sequential(nn.Linear(DIM, DIM), nn.ReLU()),
+        lambda: nn.Dropout(0.5),
+        lambda: nn.Softmax(dim=-1),
+        lambda: nn.Linear(DIM, DIM).requires_grad_(False),
+        lambda: Places(torch.clone),
+        lambda: Does(lambda z: z.mean(1, keepdim=True).expand_as(z)),
+        lambda: Does(lambda z: functional.relu(z - 1.5)),
+        lambda: Does(lambda z: functional.hardtanh(30 * z)),
+        lambda: Does(lambda z: functional.one_hot(z.argmax(-1), DIM).float()),
+        lambda: Does(lambda z: torch.ones_like(z).tril()),
+        lambda: Does(torch.zeros_like),
+    ],
+    ids=[
+        "experts",
+        "relu",
+        "dropout",
+        "softmax",
+        "linear",
+        "positions",
+        "pool",
+        "sparse",
+        "clip",
+        "router",
+        "mask",
+        "dead",
+    ],
+)
+def test_what_does_not_quantize(layer) -> None:
+    found = found_in(layer())
+    assert not found.explicit and not found.implicit
+
+
+def test_a_codebook_of_which_one_code_is_left_is_known_all_the_same() -> None:
+    layer = Prototypes()
+    with torch.no_grad():
+        layer.anchors[:, 1:] += 100
+    (view,) = found_in(layer).explicit
+    assert (view.name, view.num_codes) == ("1", 16)
+
+
+def test_a_dead_encoder_on_which_a_code_stands_is_no_layer() -> None:
+    layer = Prototypes()
+    with torch.no_grad():
+        layer.anchors[:, 0] = 1.0
+    found = found_in(nn.Sequential(Does(torch.ones_like), layer))
+    assert [view.name for view in found.explicit] == ["1"]  # what holds the codebook, and not "1.0"
+
+
+def test_few_levels_without_codes_count_only_where_nothing_else_quantizes() -> None:
+    for other in (FSQ(levels=[8, 5, 5], dim=DIM), Prototypes()):
+        found = found_in(Beside(Does(torch.sign), other))
+        assert [view.name for view in (*found.explicit, *found.implicit)] == ["1.other"]
+    assert not found_in(Signs(), known=("0",)).implicit
+    assert [view.confidence.label for view in found_in(Signs()).implicit] == ["low"]
+
+
+def test_what_is_known_is_not_found_again() -> None:
+    assert not found_in(Prototypes(), known=("1",)).explicit

@@ -1,0 +1,154 @@
+"""Copies of models that resist copying, and the proof that nothing of the original changed."""
+
+from __future__ import annotations
+
+import random
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from vector_quantize_pytorch import VectorQuantize
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.models.untouched import TouchedError, seed_all, untouched, unwrapped_name, working_copy
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(3, 4)
+        self.vq = VectorQuantize(dim=4, codebook_size=8)
+        self.decoder = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.vq(self.encoder(x))[0])
+
+
+@pytest.fixture
+def one_process(tmp_path: Any) -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def equal_states(one: nn.Module, other: nn.Module) -> bool:
+    names = one.state_dict().keys()
+    return names == other.state_dict().keys() and all(
+        torch.equal(one.state_dict()[name], other.state_dict()[name]) for name in names
+    )
+
+
+def compiled(model: nn.Module) -> Any:
+    return torch.compile(model, backend="eager")  # which needs no compiler to be imported
+
+
+@pytest.mark.parametrize("wrap", [compiled, nn.DataParallel])
+def test_a_wrapper_around_the_model_is_left_behind(wrap: Any) -> None:
+    model = Model()
+    twin = working_copy(wrap(model), training=True)
+    assert type(twin) is Model
+    assert equal_states(twin, model)
+    assert twin.encoder.weight is not model.encoder.weight
+
+
+def test_ddp_is_left_behind_and_a_loss_may_still_reach_into_it(one_process: None) -> None:
+    model = Model()
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    twin = working_copy(wrapped, training=False)
+    assert type(twin) is Model and twin.module is twin
+    assert equal_states(twin, model)
+    assert unwrapped_name(wrapped, "module.vq._codebook.embed") == "vq._codebook.embed"
+
+
+def test_a_compiled_child_is_left_behind() -> None:
+    model = Model()
+    model.vq = compiled(model.vq)
+    model.decoder.compile(backend="eager")
+    twin = working_copy(model, training=True)
+    assert type(twin.vq) is VectorQuantize
+    assert twin.decoder._compiled_call_impl is None and model.decoder._compiled_call_impl is not None
+    assert unwrapped_name(model, "vq._orig_mod._codebook.embed") == "vq._codebook.embed"
+    assert twin(torch.randn(2, 5, 3)).shape == (2, 5, 3)
+
+
+def test_old_weight_norm_is_copied() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.utils.weight_norm(nn.Linear(3, 4))
+    x = torch.randn(2, 3)
+    expected = model(x)  # leaves a computed weight, which is no leaf, in the module
+    twin = working_copy(model, training=True)
+    assert torch.equal(twin(x), expected)
+    twin.weight_v.data.zero_()
+    assert torch.equal(model(x), expected)
+
+
+class Locked(Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_what_cannot_be_copied_is_built_anew() -> None:
+    model = Locked()
+    twin = working_copy(model, training=False, rebuild=Locked)
+    assert equal_states(twin, model) and twin is not model
+
+
+@pytest.mark.parametrize("rebuild", [None, "same"])
+def test_what_can_neither_be_copied_nor_built_is_the_users_error(rebuild: str | None) -> None:
+    model = Locked()
+    with pytest.raises(UserError, match="cannot be copied"):
+        working_copy(model, training=False, rebuild=None if rebuild is None else lambda: model)
+
+
+def test_all_random_states_are_seeded_inside_and_restored_outside() -> None:
+    def draw() -> tuple[float, float, float]:
+        return float(torch.rand(())), random.random(), float(np.random.rand())
+
+    model = Model()
+    seed_all(5)
+    first = draw()
+    seed_all(5)
+    with untouched(model, seed=1):
+        inside = draw()
+    assert draw() == first
+    with untouched(model, seed=1):
+        assert draw() == inside
+
+
+def test_the_random_states_are_restored_when_an_examination_fails() -> None:
+    model = Model()
+    seed_all(5)
+    states = torch.get_rng_state(), random.getstate()
+    with pytest.raises(ZeroDivisionError), untouched(model, seed=1):
+        random.random()
+        raise ZeroDivisionError
+    assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[1]
+
+
+@pytest.mark.parametrize("attribute", ["temperature", "cache"])
+def test_a_plain_attribute_that_changes_is_noticed(attribute: str) -> None:
+    model = Model()
+    model.temperature, model.cache = 1.0, torch.zeros(2)
+    changed: dict[str, Any] = {"temperature": 0.5, "cache": torch.ones(2)}
+    with pytest.raises(TouchedError, match=attribute), untouched(model, seed=0):
+        setattr(model, attribute, changed[attribute])
+
+
+def test_an_optimizer_still_knows_its_parameters() -> None:
+    model = Model().train()
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.randn(2, 5, 3)).sum().backward()
+    optimizer.step()
+    before = {key: value.clone() for key, value in optimizer.state[model.encoder.weight].items()}
+    with untouched(model, seed=0):
+        working_copy(model, training=True)(torch.randn(2, 5, 3)).sum().backward()
+    after = optimizer.state[model.encoder.weight]
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert optimizer.param_groups[0]["params"][0] is model.encoder.weight

@@ -1,0 +1,357 @@
+"""Finding VQ layers by what they put out: for those that no key of the state dict gives away.
+
+FSQ, LFQ and BSQ have no codebook at all, and a user's own may have any name. But what quantizes shows
+it: many different vectors go in, and few different ones come out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from vqdoctor.capture.vectors import by_position, rows
+from vqdoctor.capture.watch import Call, watch
+from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.place import Place
+from vqdoctor.layouts.view import Array, QuantizerView
+
+IMPLICIT = "implicit"
+"""Layout of a layer without a codebook: its codes are combinations of levels."""
+BY_OUTPUT = "found by its output"
+"""Layout of a layer whose codebook has a name that says nothing."""
+
+ENOUGH = 4096
+"""Vectors of a call that are looked at, where they are not long."""
+MOST_NUMBERS = 2**20
+"""Numbers of a call that are looked at: fewer vectors of them where they are long, such as whole clips."""
+FEWEST = 32
+"""Vectors under which a call tells nothing."""
+FEW = 4
+"""What quantizes puts out at least this many times fewer different vectors than it is given."""
+ROUNDING = 1e-4
+"""Share of the largest output under which differences are rounding."""
+MOST_LEVELS = 64
+"""Different values of a channel up to which it is a channel of levels (FSQ's usual levels are 3 to 16)."""
+_SIZES = ("codebook_size", "num_codes", "n_codes", "num_embeddings", "n_embed", "n_e", "vocab_size")
+_LEVELS = ("levels", "_levels")
+_BASES = ("basis", "_basis", "mask")
+
+Radix = tuple[tuple[int, ...], tuple[int, ...]]
+"""Basis and levels of each channel: its level in a code is code // basis % levels."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantizing:
+    """A module that quantizes.
+
+    Attributes:
+        path: where it is.
+        outputs: the different vectors that it put out, float32 [any, D].
+        num_codes: how many codes it has; None where nothing tells.
+        gives_codes: whether integers come out with the vectors that tell these.
+        radix: how its codes are made of levels; None where it does not say.
+    """
+
+    path: str
+    outputs: torch.Tensor
+    num_codes: int | None
+    gives_codes: bool = False
+    radix: Radix | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovered:
+    """The layers that were found.
+
+    Attributes:
+        explicit: layers with a codebook in the state dict.
+        codebook_names: layer name to its codebook's name, of those.
+        implicit: layers without one; their views have no keys, and their codebook cannot be read.
+        places: layer name to the path of its module, of all.
+        radixes: layer name to how its codes are made of levels, of the implicit ones that say so.
+    """
+
+    explicit: tuple[QuantizerView, ...] = ()
+    codebook_names: Mapping[str, str] = field(default_factory=dict)
+    implicit: tuple[QuantizerView, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+    radixes: Mapping[str, Radix] = field(default_factory=dict)
+
+    @property
+    def views(self) -> tuple[QuantizerView, ...]:
+        """All of them."""
+        return (*self.explicit, *self.implicit)
+
+    def only(self, chosen: Callable[[str], bool]) -> Discovered:
+        """Return those whose name is chosen."""
+        return replace(
+            self,
+            explicit=tuple(view for view in self.explicit if chosen(view.name)),
+            implicit=tuple(view for view in self.implicit if chosen(view.name)),
+        )
+
+
+def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collection[str] = ()) -> Discovered:
+    """Return the VQ layers that show by their output, other than those at the paths that are known.
+
+    An activation of few values may look like a layer without a codebook (spikes, 4-bit weights' outputs), so
+    that one that gives no codes counts only where nothing else is a VQ layer.
+
+    Args:
+        model: a working copy; it is put in eval mode and run once.
+        run: runs a model on a batch.
+        known: paths of modules that are VQ layers as is known already.
+    """
+    explicit: list[QuantizerView] = []
+    implicit: list[QuantizerView] = []
+    names: dict[str, str] = {}
+    places: dict[str, str] = {}
+    radixes: dict[str, Radix] = {}
+    for found in quantizing(model, run):
+        if any(_related(found.path, path) for path in known):
+            continue
+        name = found.path or "vq"
+        table = _stored(model, found)
+        if table is not None:
+            key, transposed = table
+            explicit.append(_explicit(name, key, model.state_dict()[key], transposed))
+            names[name] = key
+        elif found.num_codes is not None:
+            implicit.append(_implicit(name, found, found.num_codes))
+            radixes.update({name: found.radix} if found.radix else {})
+        else:
+            continue
+        places[name] = found.path
+    if known or explicit or any(view.confidence is Confidence.HIGH for view in implicit):
+        implicit = [view for view in implicit if view.confidence is Confidence.HIGH]
+    return Discovered(
+        explicit=tuple(explicit),
+        codebook_names=names,
+        implicit=tuple(implicit),
+        places=places,
+        radixes=radixes,
+    )
+
+
+def quantizing(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Quantizing]:
+    """Return the innermost modules that quantize, in the model's order."""
+    model.eval()
+    with ExitStack() as stack, torch.no_grad():
+        watched = {
+            path: stack.enter_context(watch(module))
+            for path, module in model.named_modules()
+            if not isinstance(module, nn.ModuleList | nn.ModuleDict)
+        }
+        run(model)
+    found: list[Quantizing] = []
+    for path, seen in reversed(watched.items()):  # children stand after their parents
+        if any(_related(path, inner.path) for inner in found):
+            continue
+        call = next((call for call in seen.forwards if call.z_q is not None), None)
+        quantizer = None if call is None else _read(path, model.get_submodule(path), call)
+        if quantizer is not None and (_is_sure(quantizer) or _owns_codes(model, quantizer)):
+            found.append(quantizer)
+    return found[::-1]
+
+
+def _owns_codes(model: nn.Module, quantizer: Quantizing) -> bool:
+    """Whether the outputs are rows of a table of the module itself: codes go where a dead encoder stands."""
+    stored = _stored(model, quantizer)
+    return stored is not None and (not quantizer.path or stored[0].startswith(f"{quantizer.path}."))
+
+
+def _is_sure(quantizer: Quantizing) -> bool:
+    """Whether no codebook need prove it: one output may be a dead module's, few may be the whole model's."""
+    return quantizer.gives_codes or (len(quantizer.outputs) > 1 and quantizer.path != "")
+
+
+def _related(path: str, other: str) -> bool:
+    return (
+        path == other
+        or not path
+        or not other
+        or f"{path}.".startswith(f"{other}.")
+        or (f"{other}.".startswith(f"{path}."))
+    )
+
+
+def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
+    """Return the module as a quantizer, on the axis along which its output repeats itself most."""
+    last = call.z_e.ndim - 1
+    axes = {2: [1], 3: [2, 1]}.get(call.z_e.ndim, [1, last] if last > 2 else [])
+    read = [found for axis in axes if (found := _along(path, module, call, axis)) is not None]
+    if read and any(_is_one_hot(call.z_q, axis) for axis in axes):
+        return None  # a choice, and the code is what is looked up for it
+    return min(read, key=lambda found: len(found.outputs), default=None)
+
+
+def _is_one_hot(z_q: torch.Tensor | None, axis: int) -> bool:
+    return z_q is not None and z_q.shape[axis] > 1 and bool(((z_q != 0).sum(dim=axis) == 1).all())
+
+
+def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | None:
+    """Return the module as a quantizer of the vectors along an axis, if it is one."""
+    assert call.z_q is not None
+    positions, others = ([n for i, n in enumerate(t.shape) if i != axis] for t in (call.z_e, call.z_q))
+    z_e, z_q = (_some(t, axis) for t in (call.z_e, call.z_q))
+    if positions != others or len(z_e) < FEWEST or not (z_e.isfinite().all() and z_q.isfinite().all()):
+        return None
+    # z_e + (z_q - z_e).detach() gives the code but for rounding
+    z_q = (z_q / (step := z_q.abs().max().clamp_min(1e-12) * ROUNDING)).round() * step
+    given, put_out = _different(z_e), _different(z_q)
+    codes = _codes(call, positions, len(z_q))
+    levels = _levels(z_e, z_q)
+    if codes is not None:
+        is_one = given > len(torch.unique(codes, dim=0)) and _follows(z_q, codes)
+    else:
+        few = bool(levels) or (z_q.shape[1] > 1 and put_out <= given / FEW and bool(z_q.any()))
+        is_one = few and (put_out == 1 or _varies(rows(call.z_q, axis)))
+    if not is_one:
+        return None
+    outputs = torch.unique(z_q, dim=0)
+    highest = int(codes.max()) if codes is not None else len(outputs) - 1
+    radix = _radix(module)
+    size = _size(module, highest, radix[1] if radix else levels)
+    return Quantizing(path=path, outputs=outputs, num_codes=size, gives_codes=codes is not None, radix=radix)
+
+
+def _different(vectors: torch.Tensor) -> int:
+    """Return how many different rows [any, D] has, by their products with one random vector: much faster."""
+    along = torch.randn(vectors.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    shadow = (vectors.double() * along).sum(dim=1)  # equal rows have equal sums, which a matmul need not give
+    return len(torch.unique(shadow))
+
+
+def _some(tensor: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return the first vectors of [B, ..., D, ...], float32 [any, D]."""
+    length = max(tensor.shape[axis], 1)
+    most = min(ENOUGH, max(2 * FEWEST, MOST_NUMBERS // length))
+    samples = most * length * len(tensor) // max(tensor.numel(), 1) + 1
+    return rows(tensor[:samples], axis).flatten(0, 1)[:most].float().cpu()
+
+
+def _varies(z_q: torch.Tensor) -> bool:
+    """Whether [B, positions, D] differs among samples, unlike masks, and among positions, unlike pooling."""
+    among_samples = len(z_q) < 2 or bool((z_q != z_q[:1]).any())
+    return among_samples and (z_q.shape[1] < 2 or bool((z_q != z_q[:, :1]).any()))
+
+
+def _radix(module: nn.Module) -> Radix | None:
+    """Return by what the module's indices are put together of its channels' levels, if it says so."""
+    levels = next((v for name in _LEVELS if (v := _whole(module, name))), None)
+    basis = next((v for name in _BASES if (v := _whole(module, name))), None)
+    if basis is not None and levels is None and sorted(basis) == [2**i for i in range(len(basis))]:
+        levels = (2,) * len(basis)  # LFQ, BSQ
+    return (basis, levels) if basis and levels and len(basis) == len(levels) else None
+
+
+def _whole(module: nn.Module, name: str) -> tuple[int, ...] | None:
+    """Return an attribute that is a list or tensor of positive whole numbers; None if it is none."""
+    value = getattr(module, name, None)
+    listed = value.tolist() if isinstance(value, torch.Tensor) and value.ndim == 1 else value
+    if isinstance(listed, list | tuple) and listed and all(isinstance(n, int) and n > 0 for n in listed):
+        return tuple(listed)
+    return None
+
+
+def _codes(call: Call, positions: list[int], vectors: int) -> torch.Tensor | None:
+    """Return the integers that may be codes of the first vectors, [vectors, heads]."""
+    for integers in call.integers:
+        found = by_position(integers, positions)
+        if found is not None and int(found.min()) >= 0:
+            return found.flatten(0, 1)[:vectors].cpu()
+    return None
+
+
+def _follows(z_q: torch.Tensor, codes: torch.Tensor) -> bool:
+    """Whether the output is a function of the codes, as far as codes that occur twice can tell."""
+    _, which, counts = torch.unique(codes, dim=0, return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(counts), z_q.shape[1]).index_add_(0, which, z_q)
+    error = z_q - (sums / counts[:, None])[which]
+    return bool((counts > 1).any()) and float(error.abs().max()) <= 2 * ROUNDING * float(z_q.abs().max())
+
+
+def _levels(z_e: torch.Tensor, z_q: torch.Tensor) -> tuple[int, ...]:
+    """Return how many values each channel of z_q takes; () where they are not a few of many."""
+    if z_q.shape != z_e.shape or z_q.shape[1] > MOST_LEVELS:
+        return ()
+    levels: list[int] = []
+    once = 0  # what a sparse activation lets through
+    for channel, given in zip(z_q.T, z_e.T, strict=True):
+        counts = channel.unique(return_counts=True)[1]
+        if len(counts) > MOST_LEVELS or len(counts) * FEW > len(given.unique()):
+            return ()
+        levels.append(len(counts))
+        once += int((counts == 1).sum())
+    return tuple(levels) if max(levels) > 1 and once < sum(levels) / 2 else ()
+
+
+def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | None:
+    """Return how many codes the module has: as it says, or else as its channels' levels make it."""
+    for name in _SIZES:
+        said = getattr(module, name, None)
+        if isinstance(said, int) and highest < said:
+            return said
+    listed = next((v for name in _LEVELS if (v := _whole(module, name))), levels)
+    return math.prod(listed) if listed else None
+
+
+def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:
+    """Return the name of the stored matrix that all outputs are rows (or columns, True) of."""
+    dim = found.outputs.shape[1]
+    for name, tensor in model.state_dict().items():
+        if tensor.ndim != 2 or not tensor.is_floating_point() or dim not in tensor.shape:
+            continue
+        for transposed in (False, True):
+            table = tensor.detach().float().cpu()
+            table = table.T if transposed else table
+            if table.shape[1] == dim and len(table) >= len(found.outputs) and _all_rows(found.outputs, table):
+                return name, transposed
+    return None
+
+
+def _all_rows(outputs: torch.Tensor, table: torch.Tensor) -> bool:
+    nearest = torch.cdist(outputs[:MOST_LEVELS], table).amin(dim=1)
+    return bool((nearest <= 1e-3 * table.std().clamp_min(1e-12) * table.shape[1] ** 0.5).all())
+
+
+def _explicit(name: str, key: str, tensor: torch.Tensor, transposed: bool) -> QuantizerView:
+    shape = tuple(tensor.shape)[::-1] if transposed else tuple(tensor.shape)
+    return QuantizerView(
+        name=name,
+        layout=BY_OUTPUT,
+        confidence=Confidence.MEDIUM,
+        num_codes=shape[0],
+        dim=shape[1],
+        keys={"codebook": key},
+        place=Place(transposed=transposed),
+        load_codebook=partial(_table, tensor, transposed),
+    )
+
+
+def _table(tensor: torch.Tensor, transposed: bool) -> Array:
+    table = tensor.detach().float().cpu().numpy()
+    return np.ascontiguousarray(table.T if transposed else table)
+
+
+def _implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:
+    return QuantizerView(
+        name=name,
+        layout=IMPLICIT,
+        confidence=Confidence.HIGH if found.gives_codes or found.radix else Confidence.LOW,
+        num_codes=num_codes,
+        dim=found.outputs.shape[1],
+        keys={},
+        load_codebook=_none_stored,
+    )
+
+
+def _none_stored() -> Array:
+    raise LookupError("this layer has no codebook: its codes are combinations of levels")

@@ -1,0 +1,78 @@
+"""A training plan: how a model is retrained, as plain values that the remedies set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+Start = Literal["checkpoint", "fresh-encoder", "scratch"]
+"""What the retraining starts from: the checkpoint, the checkpoint with what leads to z_e built anew, or a
+freshly built model."""
+Estimator = Literal["own", "straight-through", "rotation"]
+Geometry = Literal["own", "unit-variance", "sphere"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """How a model is retrained; without a remedy, the training goes on as the user's own would.
+
+    Attributes:
+        start: what it starts from.
+        epochs: at most this many passes over the train split.
+        seed: seed of everything that is drawn.
+        vq_weight: weight of the VQ loss after the warm-up.
+        balanced: whether that weight follows the gradients at z_e instead (see `training.trainer`).
+        warm_up_epochs: epochs over which the weight grows linearly; 0 is the full weight at once.
+        estimators: layer to the gradient estimator that is put behind it; a layer that is not named keeps
+            its own.
+        data_init: whether k-means on z_e places the codebooks before the first step.
+        revive_under: a code is revived under this multiple of 1/K of the running usage; 0 never.
+        decay: EMA decay of the codebooks while they are retrained; None keeps the layer's own.
+        geometry: what becomes of z_e before the lookup: nothing, unit variance, or unit length, in
+            which case the codes have it too.
+        full_precision: whether the VQ layer runs in float32 where the rest does not.
+        linear: whether the codes move together, through one trained matrix (SimVQ), and not one by one.
+    """
+
+    start: Start = "checkpoint"
+    epochs: int = 50
+    seed: int = 0
+    vq_weight: float = 1.0
+    balanced: bool = False
+    warm_up_epochs: int = 0
+    estimators: Mapping[str, Estimator] = field(default_factory=dict)
+    data_init: bool = False
+    revive_under: float = 0.0
+    decay: float | None = None
+    geometry: Geometry = "own"
+    full_precision: bool = False
+    linear: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the training plan that `to_dict` wrote."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What a remedy goes by when it sets its part of a training plan.
+
+    Attributes:
+        layers: the layers on which a finding asks for the remedy; where none does, all of them.
+        vq_weight: the weight of the VQ loss that is wished for.
+        balanced: whether a weight that follows the gradients is wished for.
+        warm_up_epochs: the length of the warm-up that is wished for.
+        epochs: the most epochs that are wished for; None leaves them to the remedies.
+    """
+
+    layers: tuple[str, ...]
+    vq_weight: float = 0.1
+    balanced: bool = False
+    warm_up_epochs: int = 10
+    epochs: int | None = None

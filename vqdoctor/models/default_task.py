@@ -1,0 +1,381 @@
+"""The Task of a model that comes without one: its usual outputs, and a batch of x and perhaps y.
+
+The outputs are a tensor, or any nesting of tuples, dicts and objects of them. Which of them is the task
+loss and which the VQ loss is decided once, on the first training batch, by name or else by shape. The
+task says what it took (`notes`), and the user can say otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.models.task import Losses, Split
+from vqdoctor.models.user_code import blamed
+
+BATCH_SIZE = 64
+"""Samples in a batch where nothing tells the training's."""
+
+Batch = dict[str, torch.Tensor]
+Tensors = Mapping[str, torch.Tensor]
+"""The tensors of an output by path: "logits", "vq_loss.vq", "1.0"; a lone tensor is "output"."""
+
+_VQ_TOTAL = re.compile(
+    r"(vq|quant|quanti[sz]er|quanti[sz]ation|codebook_commit\w*|latent)_?(loss(es)?|diff)"
+    r"|loss(es)?_?(vq|quant|quanti[sz]er|quanti[sz]ation)|q_?loss|loss_?q|diff|aux_loss"
+)
+_VQ_PART = re.compile(
+    r"(\w+_)?(codebook|commit|commitment|emb|embed|embedding|[eq]_latent)_?loss(es)?"
+    r"|loss(es)?_?(codebook|commit|commitment|emb|embed|embedding|[eq]_latent)|commit(ment)?"
+)
+_TASK = re.compile(
+    r"(task|rec|recon|recons|reconstruction|nll|ce|xent|classification|cls|mse|l1)_?loss"
+    r"|loss_?(task|rec|recon|recons|reconstruction|nll|ce|cls|mse|l1)"
+)
+_LOGITS = re.compile(r"logits?|pred(iction)?s?|scores?|class(es)?")
+_RECON = re.compile(
+    r"(\w+_)?(recon|recons|reconstruction|reconstructed|rec)(_\w+)?|\w_?(hat|rec|tilde)|dec(oded)?"
+    r"|outputs?|out|sample|audio(_values)?|pred(iction)?"
+)
+_LATENT = re.compile(r"z(_\w+)?|quant(i[sz]ed)?(_\w+)?|(\w+_)?(latents?|embed(dings?)?|codes?|features?)")
+_STATISTIC = re.compile(r"perplexity|ppl|usage|entropy|acc(uracy)?")
+_MOST_TERMS = 64
+"""Values that a loss may have, one for each level (and group) of a residual quantizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """Which tensors of the output are the losses.
+
+    Attributes:
+        how: "ce", "mse" (of `output`), or "own": the model gives the loss itself, as `output`.
+        output: path of the tensor.
+        target: "x" or "y", what an "mse" is taken against.
+        vq: paths of the tensors whose sum is the VQ loss.
+        by_sample: those of all these that have one value a sample, and are averaged. Another loss of several
+            values has one a level, and is summed.
+    """
+
+    how: str
+    output: str
+    target: str = "x"
+    vq: tuple[str, ...] = ()
+    by_sample: tuple[str, ...] = ()
+
+    def reduce(self, outputs: Tensors, path: str) -> torch.Tensor:
+        """Return that loss as a scalar."""
+        return outputs[path].mean() if path in self.by_sample else outputs[path].sum()
+
+
+class DefaultTask:
+    """A model and its batches, with losses made of its outputs; satisfies `vqdoctor.models.task.Task`.
+
+    Attributes:
+        vq_weight: weight of the VQ loss in the user's training; None is unknown.
+        terms: which outputs were taken for the losses; None until the first batch.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        batches: Mapping[str, Sequence[Batch]],
+        *,
+        vq_loss: str | None = None,
+        task_loss: str | None = None,
+        vq_weight: float | None = None,
+    ) -> None:
+        """Take the model and the batches of each split.
+
+        Args:
+            model: called as model(x), and with what else a batch holds and its forward() names.
+            batches: split to its batches; each has x, perhaps y, and more.
+            vq_loss: the output to take for the VQ loss; all below it are summed.
+            task_loss: "ce", "mse", or the output to take for the task loss.
+            vq_weight: see the attribute.
+        """
+        self.vq_weight = vq_weight
+        self.terms: Terms | None = None
+        self._model = model
+        self._batches = batches
+        self._vq_loss = vq_loss
+        self._task_loss = task_loss
+        self._said: list[str] = []
+
+    @property
+    def vq_loss_unknown(self) -> bool:
+        """Whether no output was recognised as the VQ loss; the training may have one all the same."""
+        return self.terms is not None and not self.terms.vq
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which outputs were taken for the task loss and for the VQ loss, one line each."""
+        return tuple(self._said)
+
+    def model(self) -> torch.nn.Module:
+        """Return the model."""
+        return self._model
+
+    def batches(self, split: Split) -> Sequence[Batch]:
+        """Return the batches of a split."""
+        return self._batches.get(split, ())
+
+    def losses(self, model: torch.nn.Module, batch: Batch) -> Losses:
+        """Run the model on a batch and return its losses."""
+        x, y = batch["x"], batch.get("y")
+        outputs = flatten(self._run(model, batch))
+        if self.terms is None:
+            self.terms = self._choose(outputs, x, y)
+        terms = self.terms
+        if terms.output not in outputs:
+            raise UserError(f"the model's output has no {terms.output} on this batch", _shown(outputs))
+        # Many a model gives its VQ loss in training only.
+        vq = [terms.reduce(outputs, path) for path in terms.vq if path in outputs]
+        found = outputs[terms.output]
+        logits = labels = None
+        if terms.how == "ce":
+            assert y is not None
+            found = _classes_second(found, y)
+            task = functional.cross_entropy(found.float(), y.long())
+            logits, labels = (found, y) if found.ndim == 2 else (None, None)
+        elif terms.how == "mse":
+            target = y if terms.target == "y" and y is not None else x
+            task = functional.mse_loss(*_cropped(found, target))
+        else:
+            task = terms.reduce(outputs, terms.output)
+        return Losses(task=task, vq=sum(vq[1:], vq[0]) if vq else None, logits=logits, labels=labels)
+
+    def _run(self, model: torch.nn.Module, batch: Batch) -> Any:
+        floating = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        x = batch["x"].to(floating) if batch["x"].is_floating_point() else batch["x"]
+        named = inspect.signature(model.forward).parameters
+        more = {name: value for name, value in batch.items() if name in named and name not in ("x", "y")}
+        with blamed(f"the model fails on x {_describe(x)}", "--data must hold x as the model takes it"):
+            return model(x, **more)
+
+    def _choose(self, outputs: Tensors, x: torch.Tensor, y: torch.Tensor | None) -> Terms:
+        task = self._choose_task(outputs, x, y)
+        vq = self._choose_vq(outputs, task, x)
+        loss = task.output
+        said = {"ce": f"cross-entropy of {_name(loss)} against y", "own": f"the model's own {loss}"}.get(
+            task.how, f"mean squared error of {_name(loss)} against {task.target}"
+        )
+        by_sample = tuple(path for path in (task.output, *vq) if outputs[path].shape == (len(x),))
+        told = " + ".join(_term(path, outputs[path], path in by_sample) for path in vq)
+        self._said += [
+            f"task loss: {said} (--task-loss chooses another)",
+            f"VQ loss: {told or f'none found; {_shown(outputs)}'} (--vq-loss chooses another)",
+        ]
+        return dataclasses.replace(task, vq=vq, by_sample=by_sample)
+
+    def _choose_task(self, outputs: Tensors, x: torch.Tensor, y: torch.Tensor | None) -> Terms:
+        wish = self._task_loss
+        logits = _logits(outputs, x, y)
+        recon = _reconstruction(outputs, x)
+        if wish not in (None, "ce", "mse"):
+            (path, *others) = _below(outputs, str(wish), "--task-loss")
+            if others:
+                raise UserError(
+                    f"--task-loss {wish}: is several outputs", f"name one: {path}, {others[0]}, …"
+                )
+            return Terms(how="own", output=path)
+        if wish == "ce" and logits is None:
+            why = "integer labels y" if y is None or y.is_floating_point() else "an output with their classes"
+            raise UserError(f"--task-loss ce: cross-entropy needs {why}", _shown(outputs))
+        if logits is not None and wish != "mse":
+            return Terms(how="ce", output=logits)
+        given = _first(outputs, _TASK, lambda t: t.numel() == 1)
+        if given is not None and wish is None:
+            return Terms(how="own", output=given)
+        if y is not None and y.is_floating_point() and (like_y := _reconstruction(outputs, y)) is not None:
+            return Terms(how="mse", output=like_y, target="y")
+        if recon is not None:
+            return Terms(how="mse", output=recon)
+        if wish is None and "loss" in outputs:
+            return Terms(how="own", output="loss")
+        raise UserError(
+            f"no task loss can be made of the model's output on x {_describe(x)}; {_shown(outputs)}",
+            "name one with --task-loss ce|mse|KEY, or write a Task and give it with --task",
+        )
+
+    def _choose_vq(self, outputs: Tensors, task: Terms, x: torch.Tensor) -> tuple[str, ...]:
+        if self._vq_loss is not None:
+            return tuple(_below(outputs, self._vq_loss, "--vq-loss"))
+        others = (path for path in outputs if path != task.output and not _is(_STATISTIC, path))
+        losses = {path: outputs[path] for path in others if _is_loss(outputs[path], len(x))}
+        for pattern in (_VQ_TOTAL, _VQ_PART):
+            named = tuple(path for path in losses if _is(pattern, path))
+            if named:
+                return named
+        # Without names: the first value that was made for learning; a perplexity has no gradient.
+        unnamed = (p for p, t in losses.items() if t.requires_grad and p.rpartition(".")[2].isdigit())
+        return tuple(p for p in (next(unnamed, None),) if p is not None)
+
+
+def flatten(output: Any) -> dict[str, torch.Tensor]:
+    """Return the tensors in a model's output by path, in its order."""
+    if isinstance(output, torch.Tensor):
+        return {"output": output}
+    return dict(_leaves(output, "", 4))
+
+
+def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield path, value
+    elif depth:
+        for name, item in _items(value):
+            yield from _leaves(item, f"{path}.{name}" if path else name, depth - 1)
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((str(key), item) for key, item in value.items())
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        yield from zip(value._fields, value, strict=True)
+    elif isinstance(value, tuple | list):
+        yield from ((str(i), item) for i, item in enumerate(value))
+    elif hasattr(value, "__dict__") and not isinstance(value, type | torch.nn.Module):
+        yield from vars(value).items()
+
+
+def batches_of(arrays: Mapping[str, NDArray[Any]], size: int | None = None) -> dict[str, Sequence[Batch]]:
+    """Cut a batch file's arrays into the batches of each split.
+
+    Args:
+        arrays: x, and perhaps y, split (names or positions of the splits) and more; what has as many
+            rows as x is cut along.
+        size: samples in a batch.
+
+    Raises:
+        UserError: if y or split has another number of rows than x.
+    """
+    rows = len(arrays["x"]) if arrays["x"].ndim else 0
+    for name in ("y", "split"):
+        if name in arrays and arrays[name].shape[:1] != (rows,):
+            shapes = f"x {list(arrays['x'].shape)} and {name} {list(arrays[name].shape)}"
+            raise UserError(f"the batch has {shapes}", "they need the same number of rows")
+    if not rows:
+        raise UserError("the batch's x is empty", "save at least one sample")
+    split = arrays.get("split")
+    tensors = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items() if name != "split"}
+    found: dict[str, Sequence[Batch]] = {}
+    for i, name in enumerate(get_args(Split)):
+        # Without splits every split is all the data; the usage counts it once.
+        mine = torch.arange(rows)
+        if split is not None:
+            mine = torch.from_numpy(np.flatnonzero(split == (name if split.dtype.kind == "U" else i)))
+        elif name == "stop":
+            continue
+        found[name] = [
+            {key: t[part] if t.shape[:1] == (rows,) else t for key, t in tensors.items()}
+            for part in torch.split(mine, size or BATCH_SIZE)
+            if len(part)
+        ]
+    return found
+
+
+def _is(pattern: re.Pattern[str], path: str) -> bool:
+    """Whether a name in the path, or all of it, has the pattern: "vq/commit_loss" is a commit_loss too."""
+    names = (*re.split(r"[./]", path), *path.split("."), path)
+    return any(pattern.fullmatch(re.sub(r"\W+", "_", name).lower()) for name in names)
+
+
+def _first(outputs: Tensors, pattern: re.Pattern[str], fits: Callable[[torch.Tensor], bool]) -> str | None:
+    """Return the first path with that name whose tensor fits."""
+    return next((path for path, t in outputs.items() if fits(t) and _is(pattern, path)), None)
+
+
+def _logits(outputs: Tensors, x: torch.Tensor, y: torch.Tensor | None) -> str | None:
+    if y is None or y.is_floating_point() or y.dtype == torch.bool:
+        return None
+    classes = int(y.max()) + 1
+
+    def fits(t: torch.Tensor) -> bool:
+        channels = _channels(t, y)
+        return channels is not None and channels >= max(2, classes)
+
+    named = _first(outputs, _LOGITS, fits)
+    other = (p for p, t in outputs.items() if fits(t) and not _is(_LATENT, p) and t.shape != x.shape)
+    return named if named is not None else next(other, None)
+
+
+def _channels(t: torch.Tensor, y: torch.Tensor) -> int | None:
+    """Return how many classes `t` scores for every label of y; None where it does not."""
+    if not t.is_floating_point() or t.ndim != y.ndim + 1:
+        return None
+    if t.shape[:1] + t.shape[2:] == y.shape:
+        return t.shape[1]
+    return t.shape[-1] if t.shape[:-1] == y.shape else None
+
+
+def _classes_second(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return t if t.shape[:1] + t.shape[2:] == y.shape else t.movedim(-1, 1)
+
+
+def _reconstruction(outputs: Tensors, target: torch.Tensor) -> str | None:
+    if not target.is_floating_point():
+        return None
+    named = _first(outputs, _RECON, lambda t: _comparable(t, target))
+    same = (p for p, t in outputs.items() if _is_like(t, target) and not _is(_LATENT, p))
+    return named if named is not None else next(same, None)
+
+
+def _is_like(t: torch.Tensor, target: torch.Tensor) -> bool:
+    return t.is_floating_point() and t.shape == target.shape and t is not target
+
+
+def _comparable(t: torch.Tensor, target: torch.Tensor) -> bool:
+    """Whether `t` is like the target, but for axes of length one and a few samples at the end of the last."""
+    if not t.is_floating_point() or t is target or not t.ndim:
+        return False
+    a, b = ([n for n in tensor.shape[:-1] if n != 1] for tensor in (t, target))
+    return a == b and 0.9 < t.shape[-1] / max(1, target.shape[-1]) < 1.1
+
+
+def _cropped(t: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    length = min(t.shape[-1], target.shape[-1])
+    target = target[..., :length].to(t.dtype)
+    return t[..., :length].reshape(target.shape), target
+
+
+def _is_loss(t: torch.Tensor, samples: int) -> bool:
+    if not t.is_floating_point():
+        return False
+    by_level = t.ndim <= 2 and t.numel() <= _MOST_TERMS and t.shape[:1] != (samples,)
+    return t.numel() == 1 or t.shape == (samples,) or by_level
+
+
+def _term(path: str, t: torch.Tensor, by_sample: bool) -> str:
+    if t.numel() == 1:
+        return _name(path)
+    return f"{_name(path)} ({'mean' if by_sample else 'sum'} of its {t.numel()} values)"
+
+
+def _name(path: str) -> str:
+    """Return how a sentence calls an output: a place in a tuple needs a word."""
+    return f"output {path}" if path[0].isdigit() else path
+
+
+def _below(outputs: Tensors, key: str, option: str) -> list[str]:
+    found = [p for p in outputs if p == key or p.startswith(f"{key}.")]
+    if not found:
+        raise UserError(f"{option} {key}: the model's output has no such term", _shown(outputs))
+    return found
+
+
+def _shown(outputs: Tensors) -> str:
+    told = ", ".join(f"{path} {list(t.shape)}" for path, t in list(outputs.items())[:12])
+    return f"the output has {told or 'no tensor'}"
+
+
+def _describe(x: torch.Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}"

@@ -1,0 +1,150 @@
+"""The user's own code: importing what the user names, and turning its errors into one clear line.
+
+Only a name from the command line or from Python comes here. A name that a checkpoint holds never does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vqdoctor.core.errors import UserError
+
+FORM = "PKG.MODULE:NAME or PATH/TO/FILE.py:NAME"
+
+_OURS = Path(__file__).parents[1]
+_CALLERS = ("models/user_code.py", "models/default_task.py", "models/hf.py")
+"""Those of our files that call the user's code, rather than being called back from it."""
+_LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
+
+
+def load_object(spec: str, option: str) -> Any:
+    """Import the object that the user names.
+
+    The file's folder, or the working directory for a module, is put first on the search path, as
+    `python FILE.py` and `python -m MODULE` do, so that it can import what lies beside it.
+
+    Args:
+        spec: "pkg.module:name" or "path/to/file.py:name"; the name may have dots.
+        option: what the user wrote it after, such as "--task".
+
+    Raises:
+        UserError: if it cannot be imported, with the file and line that failed.
+    """
+    place, colon, name = spec.rpartition(":")
+    if not (colon and place and name):
+        raise UserError(f"{option} {spec}: not of the form {FORM}", f"such as {option} {_example(spec)}")
+    with blamed(f"{option} {spec}"):
+        module = _from_file(Path(place), option) if place.endswith(".py") else _from_path(place, option)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = ", ".join(n for n in vars(module) if not n.startswith("_")) or "nothing"
+            raise UserError(f"{option} {spec}: {place} has no {name!r}", f"it defines {names}")
+        found = getattr(found, part)
+    return found
+
+
+def _example(spec: str) -> str:
+    return f"{spec}:task" if spec.endswith(".py") else "vq_task.py:task"
+
+
+def _from_file(path: Path, option: str) -> ModuleType:
+    if not path.is_file():
+        raise UserError(f"{option} {path}: there is no such file", f"{option} takes {FORM}")
+    _search_first(path.resolve().parent)
+    name = path.stem
+    loaded = sys.modules.get(name)
+    if name in sys.stdlib_module_names or (loaded and not _is_from(loaded, path)):
+        name = f"_vqdoctor_user_{name}"  # train.py must not take the place of another `train`
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where pickle, dataclasses and the files beside it look
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _is_from(module: ModuleType, path: Path) -> bool:
+    return Path(getattr(module, "__file__", None) or "/").resolve() == path.resolve()
+
+
+def _from_path(name: str, option: str) -> ModuleType:
+    _search_first(Path.cwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # found, but something that it imports is not
+        hint = f"{option} takes {FORM}; modules are looked for in {Path.cwd()} and where Python looks"
+        raise UserError(f"{option} {name}: there is no module {error.name!r}", hint) from None
+
+
+def _search_first(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+@contextlib.contextmanager
+def blamed(doing: str, hint: str = "") -> Iterator[None]:
+    """Turn an error in the user's code into a `UserError` that names file and line.
+
+    An error that vqdoctor's own hooks raise while the user's code runs is none of the user's: it passes.
+
+    Args:
+        doing: what was being done, for the line.
+        hint: what to do next.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except SyntaxError as error:
+        where = f"{_short(error.filename)}:{error.lineno}" if error.filename else doing
+        raise UserError(f"{where}: {type(error).__name__}: {error.msg}", hint) from error
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if _is_hook(frames):
+            raise
+        where = next((f"{_short(f.filename)}:{f.lineno}" for f in reversed(frames) if _is_users(f)), "")
+        said = f"{type(error).__name__}: {_one_line(error)}".removesuffix(": ")
+        raise UserError(f"{doing}: {said}" + (f" ({where})" if where else ""), hint) from error
+
+
+def _is_hook(frames: traceback.StackSummary) -> bool:
+    """Whether vqdoctor was called back from the user's code when it happened."""
+    ours = [Path(f.filename).relative_to(_OURS).as_posix() for f in frames if _is_ours(f)]
+    return bool(ours) and ours[-1].startswith(("models/", "capture/", "probes/")) and ours[-1] not in _CALLERS
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return Path(frame.filename).is_relative_to(_OURS)
+
+
+def _is_users(frame: traceback.FrameSummary) -> bool:
+    path = Path(frame.filename)
+    library = any(path.is_relative_to(folder) for folder in _LIBRARIES)
+    return not (library or _is_ours(frame) or frame.filename.startswith("<"))
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(" :") if lines else ""
+
+
+def _short(filename: str) -> str:
+    """Return the path as the user would type it: below the working directory without its beginning."""
+    path = Path(filename)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename

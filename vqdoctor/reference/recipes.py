@@ -1,0 +1,77 @@
+"""The faults as data: each is the recipe of a training, and a few switches from health.
+
+Nothing is damaged afterwards: a sick checkpoint is what the switched training really yields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All switches of the reference model and of its training; the defaults are the healthy ones.
+
+    Attributes:
+        num_codes: codes in the codebook, K.
+        dim: dimension of a code, D.
+        decay: EMA decay.
+        use_vq: whether there is a VQ layer at all.
+        straight_through: whether the gradient of z_q is copied to z_e.
+        vq_weight: weight of the VQ loss after the warm-up.
+        reconstruction_weight: weight of the reconstruction's MSE beside the cross-entropy.
+        data_init: whether k-means on z_e places the codebook.
+        data_init_epoch: the epoch before which it does; 0 is before the first step.
+        warm_up_epochs: epochs over which the VQ loss's weight grows linearly.
+        revive_under: codes under this multiple of 1/K of an epoch's usage are revived after the
+            epoch; 0 never.
+        epochs: epochs of training.
+        batch_size: images a batch.
+        learning_rate: Adam's learning rate.
+    """
+
+    num_codes: int = 256
+    dim: int = 64
+    decay: float = 0.99
+    use_vq: bool = True
+    straight_through: bool = True
+    vq_weight: float = 0.1
+    reconstruction_weight: float = 3.0
+    data_init: bool = True
+    data_init_epoch: int = 0
+    warm_up_epochs: int = 10
+    revive_under: float = 0.1
+    epochs: int = 50
+    batch_size: int = 25
+    learning_rate: float = 2e-3
+
+    def config(self, seed: int) -> dict[str, int | float | bool]:
+        """Return the settings that a checkpoint records, as a user's training script would."""
+        return {**asdict(self), "seed": seed}
+
+
+HEALTHY = Recipe()
+PLAIN = replace(HEALTHY, data_init=False, warm_up_epochs=0, revive_under=0.0)
+"""Without the remedies: a codebook from N(0, 1) and the full weight from the first step."""
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "no-vq": replace(HEALTHY, use_vq=False),
+        "healthy-256": HEALTHY,
+        "healthy-512": replace(HEALTHY, num_codes=512),
+        # the healthy twin of "overweighted": the same weight, on a codebook that stands in the data
+        "heavy-but-healthy": replace(HEALTHY, vq_weight=100.0, warm_up_epochs=0),
+        "no-ste": replace(PLAIN, straight_through=False),
+        # 100 times the plain sum of the losses
+        "overweighted": replace(PLAIN, vq_weight=100.0),
+        "stalled-ema": replace(PLAIN, decay=0.9999),
+        # a good start, once the encoder has taken its first steps; the codes that it leaves behind stay there
+        "dead-codes": replace(PLAIN, num_codes=1024, data_init=True, data_init_epoch=1, vq_weight=0.2),
+        # the plain sum and a slow EMA leave a handful of codes; the average over 16 positions hides it
+        "masked": replace(PLAIN, vq_weight=1.0, decay=0.999),
+    }
+)
+SAMPLES = ("healthy-256", "healthy-512", "no-ste", "overweighted", "stalled-ema", "dead-codes", "masked")
+"""The recipes whose checkpoints are shipped."""

@@ -1,0 +1,1 @@
+"""What a file remembers of its training: optimizer, record, decay. This room needs no torch."""

@@ -1,0 +1,233 @@
+"""Looks through a checkpoint's plain values for the settings of the training."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vqdoctor.checkpoint import Inert, LazyTensor, children
+from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.saved.optimizer import SavedOptimizer, is_optimizer
+
+_MAX_DEPTH = 12
+_MAX_NODES = 300_000
+_PROGRESS_DEPTH = 4
+
+_FOREIGN = ("optim", "sched", "callback", "loops", "scaler", "state_dict", "rng", "_metadata", "_parent")
+"""Parts of a path under which a setting is somebody else's: `step` of Adam, `last_epoch` of a scheduler."""
+_CONFIG = frozenset(
+    {"config", "cfg", "conf", "args", "hparams", "hyper_parameters", "hyperparameters", "hps", "options",
+     "opts", "settings", "params", "kwargs", "model_config", "train_config", "training", "train", "trainer"}
+)  # fmt: skip
+_VQ_WORDS = ("vq", "quant", "codebook", "codes", "n_embed", "num_embeddings", "commit", "bottleneck")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Setting:
+    """How a setting is called, most telling name first, and which values make sense.
+
+    Attributes:
+        names: names that say it outright.
+        weak: names that other things have too; taken only beside or under something of a VQ layer.
+        low: smallest sensible value.
+        high: largest sensible value.
+        progress: a count of what has been done: near the root, and never in a config, which plans.
+    """
+
+    names: tuple[str, ...]
+    weak: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = math.inf
+    progress: bool = False
+
+
+_SETTINGS: Mapping[str, _Setting] = {
+    "vq_weight": _Setting(
+        names=(
+            "vq_weight", "vq_loss_weight", "lambda_vq", "vq_lambda", "vq_loss_lambda", "vq_coef",
+            "vq_loss_coef", "codebook_weight", "codebook_loss_weight", "lambda_codebook",
+            "quantizer_weight", "quant_loss_weight", "quantization_weight", "latent_loss_weight",
+        ),
+    ),
+    "commitment_weight": _Setting(
+        names=(
+            "commitment_weight", "commitment_cost", "commitment_beta", "commitment_loss_weight",
+            "commit_weight", "commit_loss_weight", "commit_beta", "vq_beta",
+        ),
+        weak=("beta", "commitment", "commit"),
+    ),
+    "decay": _Setting(
+        names=("vq_decay", "codebook_decay", "codebook_ema_decay", "vq_ema_decay", "quantizer_decay"),
+        weak=("decay", "ema_decay", "gamma_ema"),
+        high=1.0,
+    ),
+    "epochs": _Setting(
+        names=("epoch", "epochs", "epochs_done", "current_epoch", "epoch_idx", "ep"), progress=True
+    ),
+    "updates": _Setting(
+        names=(
+            "global_step", "num_updates", "updates", "step", "steps", "global_steps", "iteration",
+            "iterations", "iter", "iters", "total_it", "n_iter", "num_steps", "train_steps",
+        ),
+        progress=True,
+    ),
+    "batch_size": _Setting(names=("batch_size", "train_batch_size", "batchsize", "bs"), low=1.0),
+    "learning_rate": _Setting(names=("learning_rate", "lr", "base_lr", "base_learning_rate")),
+    "revival_threshold": _Setting(
+        names=("threshold_ema_dead_code", "revival_threshold", "dead_code_threshold", "restart_thres"),
+    ),
+}  # fmt: skip
+_NAMES = frozenset(name for setting in _SETTINGS.values() for name in setting.names + setting.weak)
+_CONTAINERS = (dict, list, tuple, Inert)
+_WHOLE = ("epochs", "updates", "batch_size")
+RETRAINED = "retrained"
+"""Where a retraining notes its own settings and steps, which the file's config does not tell."""
+_TASK = "vqdoctor_task"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Value:
+    """A plain value of the tree."""
+
+    path: tuple[str, ...]
+    value: bool | int | float | str
+    beside_vq: bool
+
+    @property
+    def name(self) -> str:
+        return _normal(self.path[-1])
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        return tuple(_normal(part) for part in self.path[:-1])
+
+
+def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRecord:
+    """Return what the plain values of `tree`, and its optimizers, record of the training.
+
+    Where a setting is found more than once, the one nearest to the root stands; the optimizer's
+    own steps and learning rate stand in where no other is recorded.
+    """
+    values = list(_values(tree))
+    found: dict[str, tuple[float | str, str]] = {}
+    for name, setting in _SETTINGS.items():
+        candidates = [v for v in values if _fits(v, setting)]
+        if candidates:
+            best = min(candidates, key=lambda v: _rank(v, setting))
+            number = float(best.value)
+            others = {float(v.value) for v in candidates} - {number}
+            note = f" ({len(others)} other value{'s' * (len(others) > 1)} further in)" if others else ""
+            found[name] = (number, ".".join(best.path) + note)
+    _ask_optimizers(found, optimizers)
+    for value in values:
+        if value.path[-1] == _TASK and isinstance(value.value, str):
+            found.setdefault("task", (value.value, ".".join(value.path)))
+    plain: dict[str, Any] = {k: int(v) if k in _WHOLE else v for k, (v, _) in found.items()}
+    return TrainingRecord(
+        source="checkpoint",
+        sample_size=len(found),
+        found_at=tuple(f"{name}={where}" for name, (_, where) in found.items()),
+        **plain,
+    )
+
+
+def as_retrained(record: TrainingRecord, notes: Sequence[Mapping[str, Any]]) -> TrainingRecord:
+    """Return what a file records that `fix --retrain` wrote: its config still tells of the training before.
+
+    Args:
+        record: what the file's own values say.
+        notes: the history of the file's fixes, oldest first.
+    """
+    told = notes[-1].get(RETRAINED) if notes else None
+    if not isinstance(told, dict):
+        return record
+    found: dict[str, Any] = {}
+    for name in ("vq_weight", "decay", "epochs", "updates"):
+        value, setting = told.get(name), _SETTINGS[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            continue
+        if setting.low <= value <= setting.high:
+            found[name] = int(value) if name in _WHOLE else float(value)
+    known = [where for where in record.found_at if where.partition("=")[0] not in found]
+    found_at = (*known, *(f"{name}={RETRAINED} by vqdoctor" for name in found))
+    return record.replace(**found, found_at=found_at, sample_size=len(found_at))
+
+
+def _ask_optimizers(
+    found: dict[str, tuple[float | str, str]], optimizers: tuple[SavedOptimizer, ...]
+) -> None:
+    for optimizer in optimizers:
+        if "updates" not in found and (steps := optimizer.steps):
+            found["updates"] = (steps, f"{optimizer.path}.state.*.step")
+        if "learning_rate" not in found and (rate := optimizer.learning_rate) is not None:
+            found["learning_rate"] = (rate, f"{optimizer.path}.param_groups.0.lr")
+
+
+def _fits(value: _Value, setting: _Setting) -> bool:
+    if isinstance(value.value, bool | str) or not _is_ours(value.parents):
+        return False
+    if not (math.isfinite(value.value) and setting.low <= value.value <= setting.high):
+        return False
+    if setting.progress and (len(value.path) > _PROGRESS_DEPTH or not _CONFIG.isdisjoint(value.parents)):
+        return False
+    return value.name in setting.names or (value.name in setting.weak and _about_vq(value))
+
+
+def _rank(value: _Value, setting: _Setting) -> tuple[int, int]:
+    names = setting.names + setting.weak
+    return len(value.path), names.index(value.name)
+
+
+def _is_ours(parents: tuple[str, ...]) -> bool:
+    return not any(word in part for part in parents for word in _FOREIGN)
+
+
+def _about_vq(value: _Value) -> bool:
+    return value.beside_vq or any(word in part for part in value.parents for word in _VQ_WORDS)
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("-", "_").strip("_")
+
+
+def _values(tree: Any) -> Iterator[_Value]:
+    """Yield the plain values, nearest to the root first; a 0-dimensional tensor counts as one."""
+    todo: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
+    seen = 0
+    while todo and seen < _MAX_NODES:
+        path, node = todo.popleft()
+        inside = list(_fields(node))
+        beside_vq = any(word in _normal(key) for key, _ in inside for word in _VQ_WORDS)
+        for key, child in inside:
+            seen += 1
+            # "model.vq.decay" as a key is a path too.
+            below = (*path, *key.split("."))
+            child = _unwrapped(_normal(below[-1]), child)
+            if isinstance(child, bool | int | float | str):
+                yield _Value(path=below, value=child, beside_vq=beside_vq)
+            elif isinstance(child, _CONTAINERS) and len(below) < _MAX_DEPTH and not is_optimizer(child):
+                todo.append((below, child))
+
+
+def _fields(node: Any) -> Iterator[tuple[str, Any]]:
+    """Children by name; OmegaConf's inner `_content` is passed through."""
+    for key, child in children(node):
+        if key == "_content":
+            yield from children(child)
+        else:
+            yield key, child
+
+
+def _unwrapped(name: str, node: Any) -> Any:
+    """A scalar out of a 0-dimensional tensor or out of OmegaConf's node; else the node itself.
+
+    A model has many tensors of no dimension: only those that may be a setting are read.
+    """
+    if isinstance(node, LazyTensor) and node.shape == () and name in _NAMES:
+        return node.read().item()
+    if isinstance(node, Inert) and isinstance(node.state, dict) and "_val" in node.state:
+        return node.state["_val"]
+    return node

@@ -1,0 +1,1 @@
+"""The arithmetic of a codebook: k-means, revival, gradient estimators, EMA statistics."""
