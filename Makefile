@@ -1,4 +1,4 @@
-# Every target sets up its own environment first: once, and again when what it is made from changes.
+# Every target sets up its own environment first: once, and again when pyproject.toml or the pins change.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ SICK := sample_checkpoints/no-ste.pt
 DATA := sample_checkpoints/digits.npz
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint accept bench samples clean
+.PHONY: help demo test lint accept bench docs samples clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# Runs a command that must find something: exit code 1, and neither 0 nor an error.
+# Runs a command that must report findings: exit code 1. Any other exit code is an error.
 define expect_findings
 	@echo '$$ $(1)'
 	@$(BIN)/$(1); code=$$?; test $$code -eq 1 || { echo "expected exit code 1, got $$code" >&2; exit 1; }
@@ -35,14 +35,18 @@ lint: $(READY)  ## style, types and import contracts
 	$(BIN)/mypy --strict vqdoctor
 	$(BIN)/lint-imports
 
-test: lint  ## lint, then all tests but the acceptance tables and the benchmarks
-	$(BIN)/python -m pytest -q -n 2 -m 'not accept and not bench'
+# ONLY is a folder or a file below tests/, or several: make test ONLY=checks, make test ONLY="docs ci".
+test: lint  ## lint, then all tests except the acceptance tables and the benchmarks; ONLY=checks: one folder
+	$(BIN)/python -m pytest -q -n 2 -m 'not accept and not bench' $(addprefix tests/,$(ONLY))
 
 accept: $(READY)  ## the long acceptance tables
 	$(BIN)/python -m pytest -s -m accept
 
 bench: $(READY)  ## ratios against named peers
 	$(BIN)/python -m pytest -s -m bench
+
+docs: $(READY)  ## write the generated parts of README.md and docs/ again
+	$(BIN)/python tests/pages.py
 
 samples: $(READY)  ## train the sample checkpoints again
 	$(BIN)/python -m vqdoctor.reference.make_samples sample_checkpoints --seed 0

@@ -1,4 +1,4 @@
-"""README's section on CI: its YAML is YAML, its commands run, and they write the files that they promise."""
+"""The snippets for CI: their YAML is YAML, their commands run, and they write the files that they promise."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from typing import Any
 
 import pytest
 import yaml
-from readme import README, ROOT, SAMPLES
+from pages import ROOT, SAMPLES
 
 from vqdoctor.cli.main import main
 
-SECTION = README.read_text().split("## In CI")[1].split("\n## ")[0]
-GITHUB, GITLAB, PRE_COMMIT = (
-    yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", SECTION, re.DOTALL)
-)
-COMMANDS = re.findall(r"vqdoctor gate (runs/[^'\n]*)", SECTION)
+PAGE = (ROOT / "docs" / "formats-and-ci.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def yaml_blocks(text: str) -> list[Any]:
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+GITHUB, GITLAB, PRE_COMMIT = yaml_blocks(PAGE)
+(README_GITHUB,) = yaml_blocks(README)
+COMMANDS = re.findall(r"vqdoctor gate (runs/[^'\n]*)", PAGE)
 
 
 @pytest.fixture(autouse=True)
@@ -35,22 +41,33 @@ def test_commands_run_and_write_what_the_job_keeps(command: str, tmp_path: Path)
         assert (tmp_path / file).read_text()
 
 
+@pytest.mark.parametrize("command", re.findall(r"vqdoctor gate (runs/.*)", README))
+def test_the_guide_has_commands_that_run(command: str) -> None:
+    assert main(["gate", *shlex.split(command, comments=True)]) == 1
+
+
 def test_both_jobs_are_there_and_keep_what_the_commands_write() -> None:
     assert len(COMMANDS) == 2
     kept = GITLAB["vqdoctor"]["artifacts"]["reports"]
     assert f"--save junit={kept['junit']}" in COMMANDS[0]
     assert f"--save gitlab={kept['codequality']}" in COMMANDS[0]
-    assert set(re.findall(r"\w+=(\S+)", COMMANDS[1])) == set(re.findall(r"'(vq\.\w+)'", SECTION))
+    assert set(re.findall(r"\w+=(\S+)", COMMANDS[1])) == set(re.findall(r"'(vq\.\w+)'", PAGE))
 
 
-def test_the_github_job_gives_inputs_that_the_action_has() -> None:
+@pytest.mark.parametrize("job", [GITHUB, README_GITHUB], ids=["reference", "guide"])
+def test_the_github_job_gives_inputs_that_the_action_has(job: dict[str, Any]) -> None:
     action = yaml.safe_load((ROOT / "action.yml").read_text())
-    (step,) = [step for step in GITHUB["steps"] if step.get("id") == "vq"]
+    (step,) = [step for step in job["steps"] if step["uses"].startswith("OWNER/")]
     given: dict[str, Any] = step["with"]
     assert given.keys() <= action["inputs"].keys()
     assert main(["gate", given["checkpoint"], *shlex.split(given["args"])]) == 1
-    assert GITHUB["steps"][-1]["with"]["sarif_file"] == given["sarif-file"]
-    asked = re.findall(r"steps\.vq\.outputs\.([\w-]+)", SECTION)
+
+
+def test_the_github_job_uploads_the_file_that_the_action_writes() -> None:
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    (step,) = [step for step in GITHUB["steps"] if step.get("id") == "vq"]
+    assert GITHUB["steps"][-1]["with"]["sarif_file"] == step["with"]["sarif-file"]
+    asked = re.findall(r"steps\.vq\.outputs\.([\w-]+)", PAGE)
     assert asked and set(asked) <= action["outputs"].keys()
 
 
