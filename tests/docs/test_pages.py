@@ -1,4 +1,4 @@
-"""README and the pages of docs/ say what the code does today: tables, links, options, settings and examples."""
+"""README and the pages of docs/ agree with the code: tables, links, options, settings and examples."""
 
 from __future__ import annotations
 
@@ -109,4 +109,3 @@ def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     batch, task = blocks("docs/model.md", "python")
     exec(batch, {"x": x.numpy(), "y": x[:, 0, 0, 0].numpy(), "z_e": x.numpy(), "indices": x[:, 0].numpy()})
     exec(task, {})
-
