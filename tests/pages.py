@@ -140,7 +140,8 @@ def _check(check: Check) -> Iterator[str]:
         yield inspect.cleandoc(text)
         if title == "Remedy":
             known = {remedy.name: remedy for remedy in all_remedies()}
-            for remedy in (known[name] for name in check.remedies):
+            advice = getattr(check, "advice", None)
+            for remedy in (*(known[name] for name in check.remedies), *([advice] if advice else [])):
                 yield f"`{remedy.name}`: {remedy.how}"
                 if remedy.code:
                     yield f"```python\n{remedy.code}\n```"

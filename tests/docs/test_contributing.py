@@ -13,7 +13,7 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 
 
 @pytest.mark.skipif(
-    not hasattr(vqdoctor.core.check, "CheckLimits"), reason="the example is written for `CheckLimits`"
+    not hasattr(vqdoctor.core.check, "Advice"), reason="the example is written for checks with their advice"
 )
 def test_the_worked_example_is_a_check_whose_examples_behave() -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
