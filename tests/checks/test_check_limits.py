@@ -6,21 +6,39 @@ import random
 
 import pytest
 
-from vqdoctor.checks import _specimens as healthy
 from vqdoctor.checks import all_checks
+from vqdoctor.checks._usage import COLLAPSED_USAGE, IMPLICIT_USAGE
 from vqdoctor.core.check import CannotJudge
-from vqdoctor.core.evidence import Evidence, Usage
+from vqdoctor.core.evidence import (
+    CodebookGeometry,
+    CodebookGradient,
+    DataMatch,
+    EmaState,
+    EncoderSpread,
+    Evidence,
+    ForeignObjects,
+    GradientPath,
+    ImplicitLevels,
+    LossBalance,
+    NonFinite,
+    OptimizerMemory,
+    PositionInformation,
+    TaskGradient,
+    TaskMetrics,
+    TrainingRecord,
+    Usage,
+)
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
-SPREAD = healthy.ENCODER_SPREAD
+SPREAD = EncoderSpread.healthy()
 
 CHECKS = {check.code: check for check in all_checks()}
-GRADIENT, MEMORY = healthy.GRADIENT_PATH, healthy.OPTIMIZER_MEMORY
-TASK, CODEBOOK = healthy.TASK_GRADIENT, healthy.CODEBOOK_GRADIENT
-BALANCE, RECORD = healthy.LOSS_BALANCE, healthy.TRAINING_RECORD
-MATCH, EMA, GEOMETRY = healthy.DATA_MATCH, healthy.EMA_STATE, healthy.GEOMETRY
-POSITIONS, METRICS = healthy.POSITIONS, healthy.METRICS
+GRADIENT, MEMORY = GradientPath.healthy(), OptimizerMemory.healthy()
+TASK, CODEBOOK = TaskGradient.healthy(), CodebookGradient.healthy()
+BALANCE, RECORD = LossBalance.healthy(), TrainingRecord.healthy()
+MATCH, EMA, GEOMETRY = DataMatch.healthy(), EmaState.healthy(), CodebookGeometry.healthy()
+POSITIONS, METRICS = PositionInformation.healthy(), TaskMetrics.healthy()
 
 
 def problems(code: str, *evidence: Evidence) -> list[Problem]:
@@ -37,8 +55,7 @@ def says(code: str, *evidence: Evidence) -> str:
     return found[0].severity.label if found else "passes"
 
 
-IMPLICIT = healthy.IMPLICIT_USAGE
-SATURATED = healthy.IMPLICIT_LEVELS.replace(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
+SATURATED = ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
 
 
 def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usage:
@@ -49,27 +66,27 @@ def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usa
         "expected_used": expected, "expected_active": expected, "effective_size": float(n),
         "perplexity": perplexity, "perplexity_low": perplexity, "perplexity_high": perplexity,
     }  # fmt: skip
-    return healthy.USAGE.replace(**{**values, **more})
+    return Usage.healthy(**{**values, **more})
 
 
 @pytest.mark.parametrize(
     ("code", "evidence", "expected"),
     [
         # VQ201: the loss of a layer without a codebook asks for variety
-        ("VQ201", [BALANCE.replace(ratio=38.0), healthy.USAGE], "warning"),
-        ("VQ201", [BALANCE.replace(ratio=38.0), IMPLICIT], "cannot judge"),
+        ("VQ201", [BALANCE.replace(ratio=38.0), Usage.healthy()], "warning"),
+        ("VQ201", [BALANCE.replace(ratio=38.0), IMPLICIT_USAGE], "cannot judge"),
         # VQ501: half of the bits where nothing is stored, 5 % of K where a codebook is
-        ("VQ501", [IMPLICIT.replace(num_codes=4096, perplexity=65.0, perplexity_high=66.0)], "passes"),
-        ("VQ501", [IMPLICIT.replace(num_codes=4096, perplexity=62.0, perplexity_high=63.0)], "error"),
+        ("VQ501", [IMPLICIT_USAGE.replace(num_codes=4096, perplexity=65.0, perplexity_high=66.0)], "passes"),
+        ("VQ501", [IMPLICIT_USAGE.replace(num_codes=4096, perplexity=62.0, perplexity_high=63.0)], "error"),
         (
             "VQ501",
-            [IMPLICIT.replace(num_codes=4096, perplexity=65.0, perplexity_high=66.0, implicit=False)],
+            [IMPLICIT_USAGE.replace(num_codes=4096, perplexity=65.0, perplexity_high=66.0, implicit=False)],
             "error",
         ),
-        ("VQ502", [IMPLICIT.replace(active=2)], "cannot judge"),
+        ("VQ502", [IMPLICIT_USAGE.replace(active=2)], "cannot judge"),
         # VQ504: a channel that stays at one level
-        ("VQ504", [healthy.IMPLICIT_LEVELS.replace(used=(8, 2, 5))], "passes"),
-        ("VQ504", [healthy.IMPLICIT_LEVELS.replace(used=(8, 1, 5))], "warning"),
+        ("VQ504", [ImplicitLevels.healthy(used=(8, 2, 5))], "passes"),
+        ("VQ504", [ImplicitLevels.healthy(used=(8, 1, 5))], "warning"),
         # VQ101: legitimate estimators pass, whatever their length
         ("VQ101", [GRADIENT.replace(estimator="rotation", ratio=0.31, cosine=0.97)], "passes"),
         ("VQ101", [GRADIENT.replace(estimator="custom", ratio=0.63, cosine=0.91)], "passes"),
@@ -77,14 +94,14 @@ def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usa
         ("VQ101", [GRADIENT.replace(estimator="zero", ratio=0.0, cosine=None)], "error"),
         ("VQ101", [GRADIENT.replace(estimator="custom", ratio=0.0009)], "warning"),
         # … and where the levels are saturated, a tanh's end passes nothing, whatever the estimator
-        ("VQ101", [GRADIENT.replace(estimator="zero", ratio=0.0), healthy.IMPLICIT_LEVELS], "error"),
+        ("VQ101", [GRADIENT.replace(estimator="zero", ratio=0.0), ImplicitLevels.healthy()], "error"),
         ("VQ101", [GRADIENT.replace(estimator="zero", ratio=0.0), SATURATED], "cannot judge"),
         ("VQ101", [GRADIENT.replace(estimator="none", ratio=0.0), SATURATED], "error"),
         ("VQ101", [GRADIENT.replace(estimator="custom", ratio=0.7, zero_share=0.6)], "warning"),
         ("VQ101", [MEMORY.replace(ratio=0.0153)], "error"),
         ("VQ101", [MEMORY.replace(ratio=1.2)], "passes"),
         ("VQ101", [MEMORY.replace(ratio=None)], "cannot judge"),
-        ("VQ101", [healthy.NO_OPTIMIZER], "cannot judge"),
+        ("VQ101", [OptimizerMemory(source="checkpoint", sample_size=0, parameters=0)], "cannot judge"),
         ("VQ101", [GRADIENT.replace(estimator="none", ratio=0.0), MEMORY], "error"),
         # VQ102: where the cut lies
         ("VQ102", [TASK.replace(at_output=0.0, at_input=0.0, ratio=None, before=0.0)], "error"),
@@ -163,9 +180,9 @@ def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usa
         ("VQ501", [usage(512, 256, 104, 132)], "passes"),
         ("VQ501", [usage(512, 4_096, 182, 415)], "passes"),
         # a tone is heard by an encoder that is alive, and silence by none
-        ("VQ507", [SPREAD.replace(output_spread=0.4, input_rank=2.0), healthy.COLLAPSED_USAGE], "note"),
-        ("VQ507", [SPREAD.replace(output_spread=0.0, input_rank=2.0), healthy.COLLAPSED_USAGE], "error"),
-        ("VQ507", [SPREAD.replace(output_spread=0.0, input_spread=0.0), healthy.COLLAPSED_USAGE], "note"),
+        ("VQ507", [SPREAD.replace(output_spread=0.4, input_rank=2.0), COLLAPSED_USAGE], "note"),
+        ("VQ507", [SPREAD.replace(output_spread=0.0, input_rank=2.0), COLLAPSED_USAGE], "error"),
+        ("VQ507", [SPREAD.replace(output_spread=0.0, input_spread=0.0), COLLAPSED_USAGE], "note"),
         # one code for 64 vectors is a collapse however small the sample
         ("VQ501", [usage(512, 64, 1, 1)], "error"),
         ("VQ501", [usage(512, 28_752, 20, 40, effective_size=300.0)], "error"),
@@ -196,8 +213,8 @@ def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usa
         ("VQ503", [GEOMETRY.replace(duplicate_rows=12)], "passes"),
         ("VQ503", [GEOMETRY.replace(duplicate_rows=60, zero_rows=40)], "warning"),
         # VQ601: a small codebook in full use is no collapse; nor is a model that fails visibly
-        ("VQ601", [POSITIONS.replace(code_information=0.9, code_entropy=1.6), healthy.USAGE], "error"),
-        ("VQ601", [POSITIONS.replace(code_information=1.1, code_entropy=1.6), healthy.USAGE], "passes"),
+        ("VQ601", [POSITIONS.replace(code_information=0.9, code_entropy=1.6), Usage.healthy()], "error"),
+        ("VQ601", [POSITIONS.replace(code_information=1.1, code_entropy=1.6), Usage.healthy()], "passes"),
         (
             "VQ601",
             [POSITIONS.replace(code_information=0.39, code_entropy=1.12), usage(4, 28_752, 3.8, 4)],
@@ -205,15 +222,15 @@ def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usa
         ),
         (
             "VQ601",
-            [POSITIONS.replace(code_information=0.6, code_entropy=1.6, pooled_accuracy=0.4), healthy.USAGE],
+            [POSITIONS.replace(code_information=0.6, code_entropy=1.6, pooled_accuracy=0.4), Usage.healthy()],
             "passes",
         ),
         (
             "VQ601",
-            [POSITIONS.replace(code_information=0.6, code_entropy=1.6, code_accuracy=0.85), healthy.USAGE],
+            [POSITIONS.replace(code_information=0.6, code_entropy=1.6, code_accuracy=0.85), Usage.healthy()],
             "passes",
         ),
-        ("VQ601", [POSITIONS.replace(positions=1), healthy.USAGE], "cannot judge"),
+        ("VQ601", [POSITIONS.replace(positions=1), Usage.healthy()], "cannot judge"),
         # VQ602
         ("VQ602", [METRICS.replace(mean_code_accuracy=0.91)], "error"),
         ("VQ602", [METRICS.replace(mean_code_accuracy=0.90)], "passes"),
@@ -226,8 +243,8 @@ def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usa
         ("VQ603", [METRICS.replace(ece=0.2, sample_size=99)], "cannot judge"),
         ("VQ603", [METRICS.replace(ece=None)], "cannot judge"),
         # VQ9xx
-        ("VQ901", [healthy.NON_FINITE.replace(tensors=("a",), tensor_count=1, inf=1)], "error"),
-        ("VQ902", [healthy.FOREIGN_OBJECTS.replace(harmless=("a.B",), dangerous=("os.system",))], "error"),
+        ("VQ901", [NonFinite.healthy(tensors=("a",), tensor_count=1, inf=1)], "error"),
+        ("VQ902", [ForeignObjects.healthy(harmless=("a.B",), dangerous=("os.system",))], "error"),
         ("VQ903", [MEMORY.replace(layer=None)], "passes"),
     ],
 )  # fmt: skip
@@ -256,9 +273,7 @@ def test_the_message_quotes_what_was_measured() -> None:
     assert collapse.message == (
         "The model uses the equivalent of 1 of its 256 codes (perplexity), where at least 50 are expected."
     )
-    (nan,) = problems(
-        "VQ901", healthy.NON_FINITE.replace(tensors=("a", "b", "c", "d"), tensor_count=9, nan=12)
-    )
+    (nan,) = problems("VQ901", NonFinite.healthy(tensors=("a", "b", "c", "d"), tensor_count=9, nan=12))
     assert nan.message == "a, b, c and 6 more hold 12 NaN values."
 
 

@@ -12,7 +12,7 @@ from vqdoctor.checks import all_checks
 from vqdoctor.core.check import Check, Example, NoEvidence
 from vqdoctor.core.evidence import Evidence
 from vqdoctor.core.finding import Problem
-from vqdoctor.remedies import all_remedies
+from vqdoctor.remedies import all_remedies, with_advice
 
 CHECKS = {check.code: check for check in all_checks()}
 EXAMPLES = [(check, example) for check in CHECKS.values() for example in check.examples]
@@ -47,7 +47,7 @@ def test_the_first_digit_is_the_stage_and_the_file_is_named_after_code_and_name(
 
 @each_check
 def test_the_name_is_the_problem_and_not_a_remedy(check: Check) -> None:
-    assert check.name not in {remedy.name for remedy in all_remedies()}
+    assert check.name not in {remedy.name for remedy in with_advice(all_checks())}
 
 
 @each_check
@@ -60,16 +60,26 @@ def test_the_docs_say_what_is_wrong_and_have_their_headings_in_order(check: Chec
 
 
 @each_check
-def test_the_docs_name_every_remedy(check: Check) -> None:
+def test_it_has_a_remedy_or_advice_and_its_docs_name_the_remedies_that_act(check: Check) -> None:
     section = check.doc.split("## Remedy")[1].split("## References")[0]
-    assert check.remedies
+    assert check.remedy_names
+    assert set(check.remedies) <= {remedy.name for remedy in all_remedies()}
     assert [name for name in check.remedies if name not in section] == []
 
 
+def test_the_names_of_remedies_and_advice_are_unique() -> None:
+    names = [remedy.name for remedy in with_advice(all_checks())]
+    assert len(set(names)) == len(names)
+
+
 @each_check
-def test_remedies_and_checks_name_each_other(check: Check) -> None:
-    addressed_by = {remedy.name for remedy in all_remedies() if check.code in remedy.addresses}
-    assert set(check.remedies) == addressed_by
+def test_advice_is_fit_for_a_terminal(check: Check) -> None:
+    if check.advice is not None:
+        how, code = check.advice.how, check.advice.code
+        assert how.endswith(".") and "\n" not in how and "  " not in how
+        assert all(len(line) <= 76 for line in code.splitlines())
+        assert 1 <= len(code.splitlines()) <= 4
+        compile(code, check.advice.name, "exec")
 
 
 @each_check

@@ -5,24 +5,36 @@ from __future__ import annotations
 import pytest
 from judged import problems, says
 
-from vqdoctor.checks import _specimens as healthy
 from vqdoctor.checks import all_checks
-from vqdoctor.core.evidence import Evidence
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.core.evidence import (
+    CodebookWriters,
+    EmaState,
+    Evidence,
+    Flattening,
+    GradientHealth,
+    LookupPrecision,
+    LossBalance,
+    LossTerms,
+    LossUse,
+    OptimizerMemory,
+    ResidualLevel,
+)
 from vqdoctor.core.levels import Confidence
 from vqdoctor.engine.judge import judge
 from vqdoctor.engine.rank import rank
 
 CHECKS = {check.code: check for check in all_checks()}
-WRITERS, CUT, LEVEL = healthy.CODEBOOK_WRITERS, healthy.FLATTENING, healthy.RESIDUAL_LEVEL
-HEALTH, PRECISION = healthy.GRADIENT_HEALTH, healthy.LOOKUP_PRECISION
-TERMS, USE, BALANCE = healthy.LOSS_TERMS, healthy.LOSS_USE, healthy.LOSS_BALANCE
-MEMORY = healthy.OPTIMIZER_MEMORY.replace(codebook_listed=True, codebook_has_state=True)
+WRITERS, CUT, LEVEL = CodebookWriters.healthy(), Flattening.healthy(), ResidualLevel.healthy()
+HEALTH, PRECISION = GradientHealth.healthy(), LookupPrecision.healthy()
+TERMS, USE, BALANCE = LossTerms.healthy(), LossUse.healthy(), LossBalance.healthy()
+MEMORY = OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=True)
 TRAINED = WRITERS.replace(gradient=0.1, sample_size=200)
 STORED = PRECISION.replace(
     source="checkpoint", dtype="bfloat16", agreement=None, used=None, used_in_full=None, sample_size=256
 )
 SWAPPED = TERMS.replace(commitment=1.0, codebook=0.25)
-POOR, EMA = healthy.COLLAPSED_USAGE, healthy.EMA_STATE
+POOR, EMA = COLLAPSED_USAGE, EmaState.healthy()
 NO_BETA = {"beta": None, "beta_from": ""}
 NO_LOSS = {"offered": 0.0, "used": None}
 

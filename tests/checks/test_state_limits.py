@@ -5,16 +5,25 @@ from __future__ import annotations
 import pytest
 from judged import problems, says
 
-from vqdoctor.checks import _specimens as healthy
 from vqdoctor.checks import all_checks
-from vqdoctor.core.evidence import Evidence
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.core.evidence import (
+    BatchMixing,
+    CodeExpiry,
+    EvalForward,
+    Evidence,
+    Initialisation,
+    TrainForward,
+    Usage,
+    WeightDecay,
+)
 from vqdoctor.core.levels import Confidence
 
 CHECKS = {check.code: check for check in all_checks()}
-START, TRAIN, EVAL = healthy.INITIALISATION, healthy.TRAIN_FORWARD, healthy.EVAL_FORWARD
-DECAY, EXPIRY, MIXING = healthy.WEIGHT_DECAY, healthy.CODE_EXPIRY, healthy.BATCH_MIXING
+START, TRAIN, EVAL = Initialisation.healthy(), TrainForward.healthy(), EvalForward.healthy()
+DECAY, EXPIRY, MIXING = WeightDecay.healthy(), CodeExpiry.healthy(), BatchMixing.healthy()
 FRESH = START.replace(counts_written=False, stepped=None, updates=None, structure=0.7)
-POOR = healthy.COLLAPSED_USAGE
+POOR = COLLAPSED_USAGE
 
 
 @pytest.mark.parametrize(
@@ -54,7 +63,7 @@ POOR = healthy.COLLAPSED_USAGE
         ("VQ307", [EVAL.replace(layer=None, changed=("steps",), changed_count=1)], "note"),
         # VQ308
         ("VQ308", [DECAY.replace(lost=0.51), POOR], "warning"),
-        ("VQ308", [DECAY.replace(lost=0.51), healthy.USAGE], "note"),
+        ("VQ308", [DECAY.replace(lost=0.51), Usage.healthy()], "note"),
         ("VQ308", [DECAY.replace(lost=0.49), POOR], "passes"),
         ("VQ308", [DECAY.replace(lost=None), POOR], "cannot judge"),
         ("VQ308", [DECAY.replace(lost=None, weight_decay=0.0), POOR], "passes"),

@@ -10,18 +10,17 @@ import torch.nn.functional as F
 
 import vqdoctor.remedies
 from vqdoctor.checks import all_checks
-from vqdoctor.core.levels import Stage
-from vqdoctor.core.remedy import Remedy
-from vqdoctor.remedies import all_remedies
+from vqdoctor.remedies import Remedy, all_remedies, with_advice
 
 REMEDIES = {remedy.name: remedy for remedy in all_remedies()}
+CODE = {remedy.name: remedy.code for remedy in with_advice(all_checks())}
 each_remedy = pytest.mark.parametrize("remedy", REMEDIES.values(), ids=REMEDIES)
 
 
 def run(name: str, **names: object) -> dict[str, object]:
     """Run the lines that a remedy shows, on tensors of these names; return all names."""
     scope: dict[str, object] = {"torch": torch, "F": F, **names}
-    exec(REMEDIES[name].code, scope)
+    exec(CODE[name], scope)
     return scope
 
 
@@ -32,18 +31,21 @@ def test_the_file_is_named_after_the_remedy(remedy: Remedy) -> None:
 
 
 @each_remedy
-def test_it_addresses_checks_that_name_it(remedy: Remedy) -> None:
-    """One that no check names is another way to retrain, to be asked for by name or tried."""
-    naming = {check.code for check in all_checks() if remedy.name in check.remedies}
-    assert remedy.addresses or remedy.plan is not None
-    assert set(remedy.addresses) == naming
+def test_it_acts(remedy: Remedy) -> None:
+    """What only advises is the advice of a check."""
+    assert remedy.apply is not None or remedy.plan is not None
+
+
+@each_remedy
+def test_a_check_names_it_or_it_is_another_way_to_retrain(remedy: Remedy) -> None:
+    """One that no check names is to be asked for by name, or tried."""
+    assert remedy.plan is not None or any(remedy.name in check.remedies for check in all_checks())
 
 
 @each_remedy
 def test_it_stands_no_later_than_the_latest_finding_that_it_mends(remedy: Remedy) -> None:
-    if not remedy.addresses:
-        return
-    assert remedy.stage <= max(Stage(int(code[2])) for code in remedy.addresses) or remedy.name == "warm-up"
+    stages = [check.stage for check in all_checks() if remedy.name in check.remedies]
+    assert not stages or remedy.stage <= max(stages) or remedy.name == "warm-up"
 
 
 @each_remedy

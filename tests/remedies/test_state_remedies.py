@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from vqdoctor.remedies import all_remedies
+from vqdoctor.checks import all_checks
+from vqdoctor.remedies import with_advice
 
-CODE = {remedy.name: remedy.code for remedy in all_remedies()}
+CODE = {remedy.name: remedy.code for remedy in with_advice(all_checks())}
 
 
 def run(name: str, **names: object) -> dict[str, object]:

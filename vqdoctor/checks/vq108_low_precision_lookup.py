@@ -25,18 +25,15 @@ full-precision-lookup: keep the codebook, its EMA and the search in float32, wit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import LOOKUP_PRECISION
 from vqdoctor.checks._words import percent
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LookupPrecision
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How many codes may change with the precision."""
 
     agreement: float = limit(
@@ -91,49 +88,37 @@ def _chosen(precision: LookupPrecision, agreement: float, limits: Limits) -> Pro
 CHECK = Check(
     code="VQ108",
     name="low-precision-lookup",
-    title="The nearest code is searched in a precision that cannot tell the codes apart.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("full-precision-lookup",),
     examples=(
-        Example(
-            title="bfloat16 on a tight codebook",
-            evidence=(
-                LOOKUP_PRECISION.replace(
-                    dtype="bfloat16", agreement=0.15, used=564, used_in_full=974, sample_size=16_384
-                ),
+        fires(
+            "bfloat16 on a tight codebook",
+            LookupPrecision.healthy(
+                dtype="bfloat16", agreement=0.15, used=564, used_in_full=974, sample_size=16_384
             ),
-            fires=True,
         ),
-        Example(
-            title="a tight codebook stored in bfloat16",
-            evidence=(
-                LOOKUP_PRECISION.replace(
-                    source="checkpoint",
-                    dtype="bfloat16",
-                    agreement=None,
-                    used=None,
-                    used_in_full=None,
-                    sample_size=256,
-                    blurred_rows=250,
-                ),
+        fires(
+            "a tight codebook stored in bfloat16",
+            LookupPrecision.healthy(
+                source="checkpoint",
+                dtype="bfloat16",
+                agreement=None,
+                used=None,
+                used_in_full=None,
+                sample_size=256,
+                blurred_rows=250,
             ),
-            fires=True,
         ),
-        Example(title="float32", evidence=(LOOKUP_PRECISION,), fires=False),
-        Example(
-            title="half precision, well apart",
-            evidence=(LOOKUP_PRECISION.replace(dtype="float16", agreement=0.994, used=239),),
-            fires=False,
+        passes("float32", LookupPrecision.healthy()),
+        passes(
+            "half precision, well apart", LookupPrecision.healthy(dtype="float16", agreement=0.994, used=239)
         ),
-        Example(
-            title="a file that was cast to float16 to save space",
-            evidence=(
-                LOOKUP_PRECISION.replace(
-                    source="checkpoint", dtype="float16", agreement=None, used=None, used_in_full=None
-                ),
+        passes(
+            "a file that was cast to float16 to save space",
+            LookupPrecision.healthy(
+                source="checkpoint", dtype="float16", agreement=None, used=None, used_in_full=None
             ),
-            fires=False,
         ),
     ),
     doc=__doc__,

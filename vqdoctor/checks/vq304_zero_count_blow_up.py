@@ -22,18 +22,15 @@ bring the codes that have blown up back to the data.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import EMA_STATE, GEOMETRY
 from vqdoctor.checks._words import figure
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, EmaState
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How many codes may have blown up."""
 
     oversized_rows: float = limit(
@@ -67,24 +64,18 @@ def evaluate(geometry: CodebookGeometry, ema: EmaState, limits: Limits) -> Itera
 CHECK = Check(
     code="VQ304",
     name="zero-count-blow-up",
-    title="Codes with an EMA count of zero have blown up.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("reset-ema", "revive-dead-codes"),
     examples=(
-        Example(
-            title="counts started at zero, one step done",
-            evidence=(
-                GEOMETRY.replace(oversized_rows=224, norm_max=3.8e5, norm_min=3.1),
-                EMA_STATE.replace(zero_counts=224, count_min=0.0),
-            ),
-            fires=True,
+        fires(
+            "counts started at zero, one step done",
+            CodebookGeometry.healthy(oversized_rows=224, norm_max=3.8e5, norm_min=3.1),
+            EmaState.healthy(zero_counts=224, count_min=0.0),
         ),
-        Example(title="healthy", evidence=(GEOMETRY, EMA_STATE), fires=False),
-        Example(
-            title="a dead code that did not blow up",
-            evidence=(GEOMETRY, EMA_STATE.replace(zero_counts=12)),
-            fires=False,
+        passes("healthy", CodebookGeometry.healthy(), EmaState.healthy()),
+        passes(
+            "a dead code that did not blow up", CodebookGeometry.healthy(), EmaState.healthy(zero_counts=12)
         ),
     ),
     doc=__doc__,

@@ -22,19 +22,17 @@ more-updates: more epochs or smaller batches. Mend the causes of the earlier sta
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _usage
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, EMA_STATE, TRACE, TRAINING_RECORD, USAGE
+from vqdoctor.checks._usage import COLLAPSED_USAGE
 from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState, Trace, TrainingRecord, Usage
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How long is long enough."""
 
     windows: float = limit(
@@ -42,8 +40,7 @@ class Limits:
         "Least number of updates, in units of 1/(1 - d). After one unit the start values still weigh 37 %.",
     )
     epochs: float = limit(
-        200.0,
-        "Epochs of the recipe. A codebook with poor usage and fewer of them gets the advice.",
+        200.0, "Epochs of the recipe. A codebook with poor usage and fewer of them gets the advice."
     )
     growth: float = limit(
         1.2,
@@ -54,11 +51,7 @@ class Limits:
 
 
 def evaluate(
-    record: TrainingRecord,
-    ema: EmaState | None,
-    usage: Usage | None,
-    trace: Trace | None,
-    limits: Limits,
+    record: TrainingRecord, ema: EmaState | None, usage: Usage | None, trace: Trace | None, limits: Limits
 ) -> Iterator[Problem]:
     """Warn where the EMA's window was not filled once; advise where usage is poor after few epochs."""
     decay = record.decay if record.decay is not None or ema is None else ema.decay
@@ -114,41 +107,32 @@ def _advice(epochs: int, growth: float | None, limits: Limits) -> Problem:
 CHECK = Check(
     code="VQ401",
     name="too-few-updates",
-    title="The codebook was trained for too few updates.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("more-updates",),
     explained_by=("VQ306", "VQ302"),
     examples=(
-        Example(
-            title="60 updates with decay 0.99",
-            evidence=(TRAINING_RECORD.replace(updates=60, epochs=1), EMA_STATE.replace(updates=60)),
-            fires=True,
+        fires(
+            "60 updates with decay 0.99",
+            TrainingRecord.healthy(updates=60, epochs=1),
+            EmaState.healthy(updates=60),
         ),
-        Example(
-            title="30 epochs and a collapsed codebook",
-            evidence=(TRAINING_RECORD, EMA_STATE, COLLAPSED_USAGE),
-            fires=True,
+        fires(
+            "30 epochs and a collapsed codebook",
+            TrainingRecord.healthy(),
+            EmaState.healthy(),
+            COLLAPSED_USAGE,
         ),
-        Example(
-            title="four epochs, and the perplexity of the batches still doubles",
-            evidence=(
-                TRAINING_RECORD.replace(epochs=4),
-                COLLAPSED_USAGE.replace(perplexity=5.1, perplexity_high=5.2, used=9, active=7),
-                TRACE.replace(perplexity=(3.1, 3.3, 3.6, 4.1, 4.7, 5.2, 6.2, 6.6)),
-            ),
-            fires=True,
+        fires(
+            "four epochs, and the perplexity of the batches still doubles",
+            TrainingRecord.healthy(epochs=4),
+            COLLAPSED_USAGE.replace(perplexity=5.1, perplexity_high=5.2, used=9, active=7),
+            Trace.healthy(perplexity=(3.1, 3.3, 3.6, 4.1, 4.7, 5.2, 6.2, 6.6)),
         ),
-        Example(
-            title="30 epochs and a healthy codebook",
-            evidence=(TRAINING_RECORD, EMA_STATE, USAGE),
-            fires=False,
+        passes(
+            "30 epochs and a healthy codebook", TrainingRecord.healthy(), EmaState.healthy(), Usage.healthy()
         ),
-        Example(
-            title="300 epochs",
-            evidence=(TRAINING_RECORD.replace(epochs=300, updates=26_400), COLLAPSED_USAGE),
-            fires=False,
-        ),
+        passes("300 epochs", TrainingRecord.healthy(epochs=300, updates=26_400), COLLAPSED_USAGE),
     ),
     doc=__doc__,
 )

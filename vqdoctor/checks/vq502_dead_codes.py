@@ -26,13 +26,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, EMA_USAGE, USAGE
+from vqdoctor.checks._usage import COLLAPSED_USAGE, EMA_USAGE
 from vqdoctor.checks._words import percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Usage
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
@@ -40,8 +39,7 @@ from vqdoctor.core.levels import Confidence, Severity
 RULE_OF_THREE = 3.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """Which share of the codes must be active."""
 
     warn_below: float = limit(
@@ -50,8 +48,7 @@ class Limits:
         "healthy at 0.74; a deployed speech codec measured 0.84.",
     )
     fail_below: float = limit(
-        _usage.ACTIVE_ERROR,
-        "Active share under which it is an error: seven of ten codes are wasted.",
+        _usage.ACTIVE_ERROR, "Active share under which it is an error: seven of ten codes are wasted."
     )
 
 
@@ -102,35 +99,31 @@ def _possible_share(usage: Usage) -> float:
 CHECK = Check(
     code="VQ502",
     name="dead-codes",
-    title="Most of the codebook is dead: never or hardly ever chosen.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("revive-dead-codes",),
     explained_by=(*COLLAPSE, "VQ503", "VQ501"),
     meaningless_after=("VQ306",),
     examples=(
-        Example(
-            title="a good start without revival, K = 1,024",
-            evidence=(
-                USAGE.replace(
-                    num_codes=1_024,
-                    used=212,
-                    active=205,
-                    expected_used=1_024.0,
-                    expected_active=1_024.0,
-                    share=0.207,
-                    perplexity=121.0,
-                    perplexity_low=117.0,
-                    perplexity_high=125.0,
-                    plug_in_perplexity=120.0,
-                    effective_size=14_000.0,
-                ),
+        fires(
+            "a good start without revival, K = 1,024",
+            Usage.healthy(
+                num_codes=1_024,
+                used=212,
+                active=205,
+                expected_used=1_024.0,
+                expected_active=1_024.0,
+                share=0.207,
+                perplexity=121.0,
+                perplexity_low=117.0,
+                perplexity_high=125.0,
+                plug_in_perplexity=120.0,
+                effective_size=14_000.0,
             ),
-            fires=True,
         ),
-        Example(title="every vector on one code", evidence=(COLLAPSED_USAGE,), fires=True),
-        Example(title="healthy", evidence=(USAGE,), fires=False),
-        Example(title="healthy EMA counts", evidence=(EMA_USAGE,), fires=False),
+        fires("every vector on one code", COLLAPSED_USAGE),
+        passes("healthy", Usage.healthy()),
+        passes("healthy EMA counts", EMA_USAGE),
     ),
     doc=__doc__,
 )

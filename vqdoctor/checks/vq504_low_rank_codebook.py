@@ -24,20 +24,17 @@ rank first. For a channel that stays at one level normalise-before-vq, so that z
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _levels
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import DATA_MATCH, GEOMETRY, IMPLICIT_LEVELS
 from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import Check, Example, NoEvidence, limit
+from vqdoctor.core.check import Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, DataMatch, ImplicitLevels
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How far the codes may fall short of the data, and what it must cost."""
 
     rank_ratio: float = limit(
@@ -53,10 +50,7 @@ class Limits:
 
 
 def evaluate(
-    geometry: CodebookGeometry | None,
-    match: DataMatch | None,
-    levels: ImplicitLevels | None,
-    limits: Limits,
+    geometry: CodebookGeometry | None, match: DataMatch | None, levels: ImplicitLevels | None, limits: Limits
 ) -> Iterator[Problem]:
     """Fire where the codes have fewer directions than the data, and where that loses something."""
     if levels is not None:
@@ -105,41 +99,30 @@ def _of_codes(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> I
 CHECK = Check(
     code="VQ504",
     name="low-rank-codebook",
-    title="The codes lie in fewer directions than the encoder's outputs.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("data-init", "normalise-before-vq"),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
-        Example(
-            title="codes on a line, data in seven directions",
-            evidence=(
-                GEOMETRY.replace(effective_rank=1.0),
-                DATA_MATCH.replace(data_effective_rank=6.9, quantization_error=0.83),
-            ),
-            fires=True,
+        fires(
+            "codes on a line, data in seven directions",
+            CodebookGeometry.healthy(effective_rank=1.0),
+            DataMatch.healthy(data_effective_rank=6.9, quantization_error=0.83),
         ),
-        Example(
-            title="a channel of three that stays at one level",
-            evidence=(IMPLICIT_LEVELS.replace(used=(8, 1, 5), edge_share=(0.3, 0.0, 0.4)),),
-            fires=True,
+        fires(
+            "a channel of three that stays at one level",
+            ImplicitLevels.healthy(used=(8, 1, 5), edge_share=(0.3, 0.0, 0.4)),
         ),
-        Example(title="a healthy FSQ", evidence=(IMPLICIT_LEVELS,), fires=False),
-        Example(
-            title="a healthy codebook of rank 2.7 in 64 dimensions",
-            evidence=(
-                GEOMETRY.replace(effective_rank=2.71),
-                DATA_MATCH.replace(data_effective_rank=2.49, quantization_error=0.037),
-            ),
-            fires=False,
+        passes("a healthy FSQ", ImplicitLevels.healthy()),
+        passes(
+            "a healthy codebook of rank 2.7 in 64 dimensions",
+            CodebookGeometry.healthy(effective_rank=2.71),
+            DataMatch.healthy(data_effective_rank=2.49, quantization_error=0.037),
         ),
-        Example(
-            title="the directions that the codes lack hardly matter",
-            evidence=(
-                GEOMETRY.replace(effective_rank=1.2),
-                DATA_MATCH.replace(data_effective_rank=2.6, quantization_error=0.11),
-            ),
-            fires=False,
+        passes(
+            "the directions that the codes lack hardly matter",
+            CodebookGeometry.healthy(effective_rank=1.2),
+            DataMatch.healthy(data_effective_rank=2.6, quantization_error=0.11),
         ),
     ),
     doc=__doc__,

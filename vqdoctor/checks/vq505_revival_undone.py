@@ -25,18 +25,15 @@ revive-dead-codes: write the sums and the counts with the codes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import REVIVAL
 from vqdoctor.checks._words import figure
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Revival
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How many codes must be put back, or be waiting."""
 
     share: float = limit(
@@ -93,36 +90,21 @@ def _problem(message: str, measurement: Measurement, confidence: Confidence) -> 
 CHECK = Check(
     code="VQ505",
     name="revival-undone",
-    title="Codes that are moved by hand do not stay: the EMA puts them back.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("revive-dead-codes",),
     explained_by=("VQ901", "VQ104", "VQ306", "VQ302", "VQ303"),
     examples=(
-        Example(
-            title="a codec's quantizer replaces 220 codes a pass and keeps none",
-            evidence=(REVIVAL.replace(undone=220),),
-            fires=True,
+        fires("a codec's quantizer replaces 220 codes a pass and keeps none", Revival.healthy(undone=220)),
+        fires("a training loop revived codes without their sums", Revival.healthy(returned=60)),
+        fires(
+            "a bare file: most codes are under the recorded threshold, and untouched",
+            Revival.healthy(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=190),
         ),
-        Example(
-            title="a training loop revived codes without their sums",
-            evidence=(REVIVAL.replace(returned=60),),
-            fires=True,
-        ),
-        Example(
-            title="a bare file: most codes are under the recorded threshold, and untouched",
-            evidence=(
-                REVIVAL.replace(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=190),
-            ),
-            fires=True,
-        ),
-        Example(title="a revival that works, or none", evidence=(REVIVAL,), fires=False),
-        Example(
-            title="a few codes wait for the next batch",
-            evidence=(
-                REVIVAL.replace(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=20),
-            ),
-            fires=False,
+        passes("a revival that works, or none", Revival.healthy()),
+        passes(
+            "a few codes wait for the next batch",
+            Revival.healthy(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=20),
         ),
     ),
     doc=__doc__,

@@ -14,7 +14,9 @@ lasts 5 to 10 frames), a run as long as the sequence is not. Where z_e varies in
 code does not, the codes are too coarse; where it does not vary either, the encoder averages over time.
 
 ## Remedy
-code-each-step: let each position see its own part of the input, and have enough codes for its changes.
+Look for an average over time, an attention or a recurrent layer that ends up giving every position the
+same summary, and a position embedding that is added before the VQ layer and drowns the input. A VQ
+layer whose codes are too coarse for the changes needs more codes, or a smaller stride before it.
 
 ## References
 - van den Oord et al. 2017, arXiv:1711.00937, section 4.2: codes that follow the phones of speech
@@ -24,19 +26,16 @@ code-each-step: let each position see its own part of the input, and have enough
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import CODE_SEQUENCES
 from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodeSequences
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When sequences count as frozen, and how much of them it takes to say so."""
 
     constant_share: float = limit(
@@ -49,13 +48,9 @@ class Limits:
         "Largest share of the sequences that may agree at a position, on average. Working toy models "
         "measured 0.03 to 0.3 with 16 codes and more and 0.6 with two, codes of the position alone 0.99.",
     )
-    length: float = limit(
-        8.0,
-        "Least length of a sequence: a shorter one may well stay with one code.",
-    )
+    length: float = limit(8.0, "Least length of a sequence: a shorter one may well stay with one code.")
     sequences: float = limit(
-        16.0,
-        "Least number of sequences: by chance, two agree at every position of a few; sixteen do not.",
+        16.0, "Least number of sequences: by chance, two agree at every position of a few; sixteen do not."
     )
 
 
@@ -100,31 +95,33 @@ def _beside(codes: CodeSequences) -> tuple[Measurement, ...]:
 CHECK = Check(
     code="VQ604",
     name="code-sequence-frozen",
-    title="The codes do not change along a sequence, or are the same sequence for every input.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("code-each-step",),
+    advice=Advice(
+        name="code-each-step",
+        how=(
+            "Quantize what belongs to a position alone: no average over time and no position embedding "
+            "before the VQ layer."
+        ),
+        code=(
+            "z_q, indices, vq_loss = vq(encoder(x))   # [B, T, D], not its mean\n"
+            "h = z_q + positions                      # positions come after it"
+        ),
+    ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
-        Example(
-            title="one code a clip, many clips",
-            evidence=(
-                CODE_SEQUENCES.replace(
-                    constant_share=0.97, dwell=62.0, transition_entropy=0.01, within=0.001
-                ),
-            ),
-            fires=True,
+        fires(
+            "one code a clip, many clips",
+            CodeSequences.healthy(constant_share=0.97, dwell=62.0, transition_entropy=0.01, within=0.001),
         ),
-        Example(
-            title="every clip has the same codes at the same times",
-            evidence=(CODE_SEQUENCES.replace(same_share=0.998, transition_entropy=0.02),),
-            fires=True,
+        fires(
+            "every clip has the same codes at the same times",
+            CodeSequences.healthy(same_share=0.998, transition_entropy=0.02),
         ),
-        Example(title="codes that change", evidence=(CODE_SEQUENCES,), fires=False),
-        Example(
-            title="long dwell, as in speech",
-            evidence=(CODE_SEQUENCES.replace(dwell=9.0, constant_share=0.02, transition_entropy=0.5),),
-            fires=False,
+        passes("codes that change", CodeSequences.healthy()),
+        passes(
+            "long dwell, as in speech",
+            CodeSequences.healthy(dwell=9.0, constant_share=0.02, transition_entropy=0.5),
         ),
     ),
     doc=__doc__,
