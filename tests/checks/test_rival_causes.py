@@ -13,16 +13,22 @@ from vqdoctor.checks._usage import COLLAPSED_USAGE, EMA_USAGE
 from vqdoctor.core.evidence import (
     CodebookGeometry,
     CodebookGradient,
+    CodebookWriters,
     CodeExpiry,
     DataMatch,
     EmaState,
     EvalForward,
     Evidence,
+    Flattening,
+    GradientHealth,
     GradientPath,
     Initialisation,
     LevelUse,
+    LookupPrecision,
     LossBalance,
+    LossTerms,
     LossUse,
+    ResidualLevel,
     Trace,
     Usage,
 )
@@ -51,6 +57,27 @@ def first(*evidence: Evidence) -> tuple[str, str]:
     checks = all_checks()
     found = rank(judge(checks, ["vq"], evidence, ()).findings, checks, evidence)
     return found[0].code, found[0].decide_with
+
+
+# A collapse, and the one cause that was found.
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (Flattening.healthy(equal=0.1, equal_as_stored=1.0), "VQ105"),
+        (GradientHealth.healthy(broken=5), "VQ107"),
+        (LookupPrecision.healthy(agreement=0.15, dtype="bfloat16"), "VQ108"),
+        (ResidualLevel.healthy(reach=0.0), "VQ106"),
+        (CodebookWriters.healthy(gradient=0.1, sample_size=200, kept=0.0, listed=True), "VQ104"),
+        (LossTerms.healthy(commitment=1.0, codebook=0.25), "VQ203"),
+        (LossUse.healthy(vq_weight=0.0), "VQ205"),
+    ],
+)
+def test_a_collapse_hangs_under_the_cause_that_was_found(cause: Evidence, code: str) -> None:
+    findings = rank(judge(all_checks(), ["vq"], [cause, COLLAPSED_USAGE], []).findings, all_checks())
+    assert (findings[0].code, findings[0].explained_by, findings[0].severity.label) == (code, None, "error")
+    assert {f.explained_by for f in findings[1:]} == {f"{code}:vq"}
 
 
 # The codebook has no gradient: because its loss was never added, or although it was.

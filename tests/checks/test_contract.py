@@ -46,6 +46,13 @@ def test_the_first_digit_is_the_stage_and_the_file_is_named_after_code_and_name(
 
 
 @each_check
+def test_it_has_a_test_file_of_its_own(check: Check) -> None:
+    path = Path(__file__).with_name(f"test_{check.code.lower()}.py")
+    assert path.is_file(), f"{path.name} is missing: its boundary cases, just inside and just outside"
+    assert f'says("{check.code}", ' in path.read_text()
+
+
+@each_check
 def test_the_name_is_the_problem_and_not_a_remedy(check: Check) -> None:
     assert check.name not in {remedy.name for remedy in with_advice(all_checks())}
 

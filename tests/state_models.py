@@ -1,4 +1,4 @@
-"""Faults in how a codebook is started, kept and fed: really trained models, each beside a one-setting twin.
+"""Small models with faults in how a codebook is started, kept and fed, as switches.
 
 Everything goes through a saved file and `examine`, bare and live, as a user would.
 """
@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from vector_quantize_pytorch import VectorQuantize
 
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
@@ -144,107 +142,3 @@ def found(report: Report, *codes: str) -> dict[str, Severity]:
 
 
 OURS = ("VQ305", "VQ306", "VQ307", "VQ308", "VQ402", "VQ403")
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("flag_saved", [False, True])
-def test_a_flag_that_is_not_saved(tmp_path: Path, flag_saved: bool) -> None:
-    task = Task(lambda: EmaVQ(own_init=True, flag_saved=flag_saved))
-    report = live(saved(tmp_path, task, 120), task)
-    assert found(report, *OURS) == ({} if flag_saved else {"VQ305": Severity.ERROR})
-    assert found(examine(tmp_path / "model.pt"), *OURS) == {}  # an attribute of a class is in no file
-
-
-@pytest.mark.parametrize("writes", ["all", "counts", ""])
-def test_what_changes_in_eval_mode(tmp_path: Path, writes: str) -> None:
-    task = Task(lambda: EmaVQ(own_init=True, eval_writes=writes))
-    report = live(saved(tmp_path, task, 120), task)
-    severity = {"all": Severity.ERROR, "counts": Severity.NOTE}
-    assert found(report, *OURS) == ({"VQ307": severity[writes]} if writes else {})
-
-
-@pytest.mark.parametrize("weight_decay", [1e-3, 0.0])
-def test_weight_decay_in_adam(tmp_path: Path, weight_decay: float) -> None:
-    task = Task(GradientVQ, weight_decay=weight_decay)
-    path = saved(tmp_path, task, 1200)
-    bare, whole = examine(path), live(path, task)
-    assert set(found(bare, *OURS)) == set(found(whole, *OURS)) == ({"VQ308"} if weight_decay else set())
-
-
-@pytest.mark.parametrize(("threshold", "expected"), [(4.0, {"VQ402": Severity.WARNING}), (0.2, {})])
-def test_a_fixed_threshold_above_the_mean_count(
-    tmp_path: Path, threshold: float, expected: dict[str, Severity]
-) -> None:
-    """144 vectors for 64 codes: 2.25 a code."""
-    task = Task(lambda: VectorQuantize(dim=DIM, codebook_size=CODES, threshold_ema_dead_code=threshold))
-    path = saved(tmp_path, task, 120)
-    bare, whole = examine(path), live(path, task)
-    assert found(bare, *OURS) == found(whole, *OURS) == expected
-    if expected:
-        (finding,) = (f for f in whole.findings if f.code == "VQ402")
-        values = {m.name: m.value for m in finding.measurements}
-        assert values["per_threshold"] == pytest.approx(144 / 64 / 4)
-
-
-@pytest.mark.parametrize("sorted_by_class", [True, False])
-def test_batches_in_the_order_of_the_classes(tmp_path: Path, sorted_by_class: bool) -> None:
-    task = Task(lambda: EmaVQ(own_init=True), sorted_by_class=sorted_by_class)
-    report = live(saved(tmp_path, task, 120), task)
-    assert found(report, *OURS) == ({"VQ403": Severity.WARNING} if sorted_by_class else {})
-
-
-def test_data_init_that_never_came(tmp_path: Path) -> None:
-    """vector-quantize-pytorch initialises in eval mode too: a live look alone would find a fresh codebook."""
-    task = Task(lambda: VectorQuantize(dim=DIM, codebook_size=CODES, kmeans_init=True))
-    for report in (examine(saved(tmp_path, task, 0)), live(tmp_path / "model.pt", task)):
-        assert report.findings[0].code == "VQ306"
-        assert "are zero" in report.findings[0].message
-        assert report.verdict == "at-risk"
-    causes = {f.code: f.explained_by for f in report.findings}
-    assert causes["VQ307"] == "VQ306:vq"
-    assert found(live(saved(tmp_path, task, 60), task), *OURS) == {}
-
-
-@pytest.mark.parametrize("vq", [EmaVQ, GradientVQ, lambda: VectorQuantize(dim=DIM, codebook_size=CODES)])
-def test_a_file_saved_at_step_0_is_called_untrained_and_no_collapse(tmp_path: Path, vq: Any) -> None:
-    task = Task(vq)
-    for report in (examine(saved(tmp_path, task, 0)), live(tmp_path / "model.pt", task)):
-        assert report.findings[0].code == "VQ306"
-        assert report.verdict == "at-risk"
-        assert not found(report, "VQ501", "VQ502")
-
-
-def test_without_its_optimizer_a_file_of_step_0_is_told_by_what_a_training_pass_writes(
-    tmp_path: Path,
-) -> None:
-    task = Task(EmaVQ)
-    path = tmp_path / "weights.pt"
-    torch.save(task.model().state_dict(), path)
-    bare = examine(path)
-    assert bare.verdict == "inconclusive"
-    assert all(f.severity is Severity.NOTE for f in bare.findings)
-    whole = live(path, task)
-    assert whole.findings[0].code == "VQ306" and "never written" in whole.findings[0].message
-    assert whole.verdict == "at-risk"
-
-
-def test_a_few_steps_are_not_none(tmp_path: Path) -> None:
-    task = Task(EmaVQ)
-    assert "VQ306" not in found(live(saved(tmp_path, task, 3), task), *OURS)
-
-
-def test_codes_rewritten_by_hand_disagree_with_their_sums(tmp_path: Path) -> None:
-    task = Task(lambda: EmaVQ(own_init=True))
-    whole = trained(task, 120)
-    assert found(examine(saved(tmp_path, task, 120)), "VQ303") == {}
-    whole["model"]["vq.embedding"] = whole["model"]["vq.embedding"].flip(0)
-    torch.save(whole, tmp_path / "edited.pt")
-    for report in (examine(tmp_path / "edited.pt"), live(tmp_path / "edited.pt", task)):
-        assert found(report, "VQ303", *OURS) == {"VQ303": Severity.WARNING}
