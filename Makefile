@@ -8,10 +8,10 @@ SICK := sample_checkpoints/no-ste.pt
 DATA := sample_checkpoints/digits.npz
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint accept bench samples clean
+.PHONY: help demo test lint accept bench samples new-check clean
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,9 @@ bench: $(READY)  ## ratios against named peers
 
 samples: $(READY)  ## train the sample checkpoints again
 	$(BIN)/python -m vqdoctor.reference.make_samples sample_checkpoints --seed 0
+
+new-check: $(READY)  ## write a check and its test from a template: CODE=VQ5xx NAME=some-name
+	@PYTHONPATH=. $(BIN)/python tests/new_check.py "$(CODE)" "$(NAME)"
 
 clean:  ## remove the environment, caches and builds
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

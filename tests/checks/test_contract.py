@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,13 @@ def test_it_has_a_test_file_of_its_own(check: Check) -> None:
     path = Path(__file__).with_name(f"test_{check.code.lower()}.py")
     assert path.is_file(), f"{path.name} is missing: its boundary cases, just inside and just outside"
     assert f'says("{check.code}", ' in path.read_text()
+
+
+@each_check
+def test_nothing_is_left_to_fill_in(check: Check) -> None:
+    source = Path(inspect.getfile(check.evaluate)).read_text()
+    test = Path(__file__).with_name(f"test_{check.code.lower()}.py").read_text()
+    assert "TODO" not in source + test
 
 
 @each_check
