@@ -33,10 +33,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import percent
+from vqdoctor.checks._words import measured, percent
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -53,7 +53,7 @@ def evaluate(usage: Usage, limits: Limits) -> Iterator[Problem]:
             message=f"TODO: one sentence with the decisive number, {percent(usage.share)}.",
             severity=Severity.WARNING,
             confidence=Confidence.MEDIUM,
-            measurements=(Measurement(name="share", value=usage.share, limit=limits.share),),
+            measurements=(measured("share", usage.share, limits.share),),
         )
 
 

@@ -32,10 +32,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.checks import _levels
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import GradientPath, ImplicitLevels, OptimizerMemory
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -74,50 +74,43 @@ def evaluate(
     if gradient is not None:
         yield from _live(gradient, limits)
     elif memory is not None and memory.ratio is not None:
-        yield from _remembered(memory, memory.ratio, limits)
+        if memory.ratio < limits.moment_ratio:
+            yield problem(
+                Severity.ERROR,
+                f"The encoder's remembered gradients are only {figure(memory.ratio)} times those behind the "
+                "VQ layer: the task's gradient does not reach the encoder, usually because the "
+                "straight-through estimator is missing.",
+                measured("moment_ratio", memory.ratio, limits.moment_ratio),
+                confidence=Confidence.MEDIUM,
+                decide_with="--data batch.npz",
+            )
     else:
         raise CannotJudge("neither a live gradient nor the optimizer's memory of one is at hand")
 
 
 def _live(gradient: GradientPath, limits: Limits) -> Iterator[Problem]:
-    measured = Measurement(name="gradient_ratio", value=gradient.ratio, limit=limits.gradient_ratio)
+    ratio = measured("gradient_ratio", gradient.ratio, limits.gradient_ratio)
     if gradient.estimator in ("none", "zero"):
-        yield Problem(
-            message=f"The VQ layer passes {percent(gradient.ratio)} of the gradient back to the encoder: "
+        yield problem(
+            Severity.ERROR,
+            f"The VQ layer passes {percent(gradient.ratio)} of the gradient back to the encoder: "
             "the straight-through estimator is missing, so the task cannot train the encoder.",
-            severity=Severity.ERROR,
-            measurements=(measured,),
+            ratio,
         )
     elif gradient.ratio < limits.gradient_ratio:
-        yield Problem(
-            message=f"The VQ layer passes only {percent(gradient.ratio)} of the gradient back to the "
+        yield problem(
+            Severity.WARNING,
+            f"The VQ layer passes only {percent(gradient.ratio)} of the gradient back to the "
             "encoder: its estimator is scaled down, or the projections around the codes are tiny.",
-            severity=Severity.WARNING,
+            ratio,
             confidence=Confidence.MEDIUM,
-            measurements=(measured,),
         )
     elif gradient.zero_share > limits.zero_share:
-        yield Problem(
-            message=f"The VQ layer passes no gradient back for {percent(gradient.zero_share)} of the "
-            "vectors.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(name="zero_share", value=gradient.zero_share, limit=limits.zero_share),
-                measured,
-            ),
-        )
-
-
-def _remembered(memory: OptimizerMemory, ratio: float, limits: Limits) -> Iterator[Problem]:
-    if ratio < limits.moment_ratio:
-        yield Problem(
-            message=f"The encoder's remembered gradients are only {figure(ratio)} times those behind the VQ "
-            "layer: the task's gradient does not reach the encoder, usually because the straight-through "
-            "estimator is missing.",
-            severity=Severity.ERROR,
-            confidence=Confidence.MEDIUM,
-            measurements=(Measurement(name="moment_ratio", value=ratio, limit=limits.moment_ratio),),
-            decide_with="--data batch.npz",
+        yield problem(
+            Severity.WARNING,
+            f"The VQ layer passes no gradient back for {percent(gradient.zero_share)} of the vectors.",
+            measured("zero_share", gradient.zero_share, limits.zero_share),
+            ratio,
         )
 
 

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import GradientPath, TaskGradient
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -51,37 +51,26 @@ def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> I
     if not task.at_output:
         if not task.after:
             raise CannotJudge("the task loss has no gradient anywhere behind the VQ layer")
-        yield _problem(
+        yield problem(
+            Severity.ERROR,
             f"The VQ layer {layer}the task's gradient at its output is 0: something between the VQ layer and "
             "the loss detaches it, so the task cannot train the encoder.",
-            "gradient_at_output",
-            0.0,
-            None,
+            measured("gradient_at_output", 0.0),
         )
     elif task.at_input < limits.gradient_ratio * task.at_output:
-        yield _problem(
+        yield problem(
+            Severity.ERROR,
             f"Only {figure(task.at_input / task.at_output)} of the task's gradient at the VQ layer's output "
             "arrives at its input, so the task cannot train the encoder.",
-            "gradient_ratio",
-            task.at_input / task.at_output,
-            limits.gradient_ratio,
+            measured("gradient_ratio", task.at_input / task.at_output, limits.gradient_ratio),
         )
     elif task.before is not None and task.after:
-        yield _problem(
+        yield problem(
+            Severity.ERROR,
             f"The task's gradient reaches the VQ layer's input, but is {figure(task.before)} at the "
             "encoder's parameters: something between the encoder and the VQ layer detaches it.",
-            "parameter_ratio",
-            task.before / task.after,
-            limits.parameter_ratio,
+            measured("parameter_ratio", task.before / task.after, limits.parameter_ratio),
         )
-
-
-def _problem(message: str, name: str, value: float, bar: float | None) -> Problem:
-    return Problem(
-        message=message,
-        severity=Severity.ERROR,
-        measurements=(Measurement(name=name, value=value, limit=bar),),
-    )
 
 
 CHECK = Check(

@@ -28,10 +28,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGradient, EmaState, LossUse, OptimizerMemory
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -53,8 +53,10 @@ def evaluate(
     limits: Limits,
 ) -> Iterator[Problem]:
     """Ask the live model; only where there is none, the optimizer and the EMA counts in the file."""
-    if use is not None and gradient is not None and _left_out(use):
-        raise CannotJudge("the VQ loss, which may be what moves the codebook, is not in the loss (VQ205)")
+    if use is not None and gradient is not None:
+        unused = use.offered > 0 and use.used is False and not use.gradient
+        if unused or (use.vq_weight is not None and use.vq_weight <= 0):
+            raise CannotJudge("the VQ loss, which may be what moves the codebook, is not in the loss (VQ205)")
     if gradient is not None:
         yield from _live(gradient, limits)
         return
@@ -63,42 +65,36 @@ def evaluate(
     if memory is None or not memory.codebook_listed:
         raise CannotJudge("the file does not tell who trains the codebook: no EMA counts, no optimizer entry")
     if memory.codebook_has_state is False and memory.sample_size > 0:
-        yield Problem(
-            message="The optimizer lists the codebook but has no state for it, as it has for "
+        yield problem(
+            Severity.ERROR,
+            "The optimizer lists the codebook but has no state for it, as it has for "
             f"{memory.sample_size} other parameters: the codebook never got a gradient.",
-            severity=Severity.ERROR,
+            measured("parameters_with_state", memory.sample_size),
             confidence=Confidence.MEDIUM,
-            measurements=(Measurement(name="parameters_with_state", value=memory.sample_size),),
             decide_with="--data batch.npz",
         )
-
-
-def _left_out(use: LossUse) -> bool:
-    """Whether the layer's loss has no weight, or none of the task's depends on it or pulls in its place."""
-    unused = use.offered > 0 and use.used is False and not use.gradient
-    return unused or (use.vq_weight is not None and use.vq_weight <= 0)
 
 
 def _live(gradient: CodebookGradient, limits: Limits) -> Iterator[Problem]:
     size = gradient.gradient or 0.0
     if gradient.ema_owned or size > limits.gradient:
         return
-    measured = (Measurement(name="codebook_gradient", value=size, limit=limits.gradient),)
+    number = measured("codebook_gradient", size, limits.gradient)
     if gradient.trainable:
-        yield Problem(
-            message=f"The loss's gradient at the codebook is {figure(size)} and no EMA updates it, so its "
+        yield problem(
+            Severity.ERROR,
+            f"The loss's gradient at the codebook is {figure(size)} and no EMA updates it, so its "
             f"{gradient.sample_size} codes stay where they were initialised.",
-            severity=Severity.ERROR,
-            measurements=measured,
+            number,
         )
     else:
-        yield Problem(
-            message=f"The codebook's {gradient.sample_size} codes are frozen: they require no gradient "
+        yield problem(
+            Severity.WARNING,
+            f"The codebook's {gradient.sample_size} codes are frozen: they require no gradient "
             "and no EMA updates them, which is right only for layers that are made so (SimVQ, random "
             "projection).",
-            severity=Severity.WARNING,
+            number,
             confidence=Confidence.MEDIUM,
-            measurements=measured,
         )
 
 

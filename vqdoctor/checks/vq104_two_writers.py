@@ -31,10 +31,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookWriters, EmaState, OptimizerMemory
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -63,37 +63,33 @@ def evaluate(
     elif memory is None or ema is None or ema.sums_disagreement is None or ema.never_written:
         raise CannotJudge("the file does not tell: no optimizer state, or no EMA sums that were ever written")
     elif memory.codebook_has_state and ema.sums_disagreement < limits.disagreement:
-        yield Problem(
-            message="The optimizer has a state for the codebook, yet that is within "
+        yield problem(
+            Severity.WARNING,
+            "The optimizer has a state for the codebook, yet that is within "
             f"{percent(ema.sums_disagreement)} of what the EMA's sums say: both write it, and the EMA wins.",
-            severity=Severity.WARNING,
+            measured("disagreement", ema.sums_disagreement, limits.disagreement),
             confidence=Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="disagreement", value=ema.sums_disagreement, limit=limits.disagreement),
-            ),
             decide_with="--data batch.npz",
         )
 
 
 def _live(writers: CodebookWriters, limits: Limits) -> Iterator[Problem]:
     if writers.kept is not None and writers.listed is not False and writers.kept < limits.kept:
-        yield Problem(
-            message=f"A train-mode forward pass leaves {percent(max(writers.kept, 0.0))} of what an "
+        yield problem(
+            Severity.WARNING,
+            f"A train-mode forward pass leaves {percent(max(writers.kept, 0.0))} of what an "
             f"optimizer does to the {writers.sample_size} codes that get a gradient: an EMA writes them too.",
-            severity=Severity.WARNING,
+            measured("kept", writers.kept, limits.kept),
+            measured("codebook_gradient", writers.gradient or 0.0),
             confidence=Confidence.HIGH if writers.listed else Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="kept", value=writers.kept, limit=limits.kept),
-                Measurement(name="codebook_gradient", value=writers.gradient or 0.0),
-            ),
         )
     elif writers.replaced and (writers.gradient or writers.listed):
         gradient = writers.gradient or 0.0
-        yield Problem(
-            message="Every forward pass puts a new parameter in the codebook's place, so the optimizer holds "
+        yield problem(
+            Severity.WARNING if gradient else Severity.NOTE,
+            "Every forward pass puts a new parameter in the codebook's place, so the optimizer holds "
             f"an object that nothing uses (gradient at the codebook {figure(gradient)}).",
-            severity=Severity.WARNING if gradient else Severity.NOTE,
-            measurements=(Measurement(name="codebook_gradient", value=gradient),),
+            measured("codebook_gradient", gradient),
         )
 
 

@@ -28,10 +28,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import percent
+from vqdoctor.checks._words import measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Flattening
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -88,12 +88,10 @@ def _problem(message: str, cut: Flattening, limits: Limits) -> Problem:
         ("by_chance", cut.by_chance, None),
         ("positions", float(cut.positions), None),
     )
-    return Problem(
-        message=message,
-        severity=Severity.ERROR,
-        measurements=tuple(
-            Measurement(name=name, value=value, limit=bar) for name, value, bar in shares if value is not None
-        ),
+    return problem(
+        Severity.ERROR,
+        message,
+        *tuple(measured(name, value, bar) for name, value, bar in shares if value is not None),
     )
 
 

@@ -31,10 +31,10 @@ from collections.abc import Iterator
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import ResidualLevel, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -56,25 +56,21 @@ class Limits(CheckLimits):
 def evaluate(level: ResidualLevel, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
     """Judge the way back from this level, and on the first level the gain of the whole."""
     if level.reach < limits.reach:
-        yield Problem(
-            message=f"Only {percent(level.reach)} of a gradient at residual level {level.level} of "
+        yield problem(
+            Severity.WARNING if usage is not None and _usage.poor(usage) else Severity.NOTE,
+            f"Only {percent(level.reach)} of a gradient at residual level {level.level} of "
             f"{level.levels} reaches the encoder: the codes before it are subtracted without a detach, so "
             "its commitment loss has no effect.",
-            severity=Severity.WARNING if usage is not None and _usage.poor(usage) else Severity.NOTE,
-            measurements=(
-                Measurement(name="reach", value=level.reach, limit=limits.reach),
-                Measurement(name="level", value=level.level),
-            ),
+            measured("reach", level.reach, limits.reach),
+            measured("level", level.level),
         )
     elif level.level == 1 and level.gain is not None and level.gain >= limits.gain:
-        yield Problem(
-            message=f"The {level.levels} residual levels multiply the task's gradient by "
+        yield problem(
+            Severity.NOTE,
+            f"The {level.levels} residual levels multiply the task's gradient by "
             f"{figure(level.gain)}, which makes the VQ loss as much lighter than its weight says.",
-            severity=Severity.NOTE,
-            measurements=(
-                Measurement(name="gain", value=level.gain, limit=limits.gain),
-                Measurement(name="levels", value=level.levels),
-            ),
+            measured("gain", level.gain, limits.gain),
+            measured("levels", level.levels),
         )
 
 

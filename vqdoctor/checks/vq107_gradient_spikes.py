@@ -29,10 +29,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import GradientHealth
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -61,25 +61,21 @@ def evaluate(health: GradientHealth, limits: Limits) -> Iterator[Problem]:
     broken = health.broken_input or health.broken
     if broken > limits.broken:
         where = "z_e" if health.broken_input else "the gradient at z_e"
-        yield Problem(
-            message=f"{broken:,} values of {where} are NaN or infinite in train mode.",
-            severity=Severity.ERROR,
-            measurements=(
-                Measurement(name="broken", value=broken, limit=limits.broken),
-                Measurement(name="vectors", value=health.sample_size),
-            ),
+        yield problem(
+            Severity.ERROR,
+            f"{broken:,} values of {where} are NaN or infinite in train mode.",
+            measured("broken", broken, limits.broken),
+            measured("vectors", health.sample_size),
         )
     elif health.worst_gain > limits.gain and health.spike_share > limits.share:
-        yield Problem(
-            message=f"The VQ layer multiplies the gradients of {health.spikes:,} vectors by up to "
+        yield problem(
+            Severity.WARNING,
+            f"The VQ layer multiplies the gradients of {health.spikes:,} vectors by up to "
             f"{figure(health.worst_gain)}, where the median is {figure(health.median_gain)}, and these carry "
             f"{percent(health.spike_share)} of the whole.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(name="worst_gain", value=health.worst_gain, limit=limits.gain),
-                Measurement(name="spike_share", value=health.spike_share, limit=limits.share),
-                Measurement(name="spikes", value=health.spikes, unit="vectors"),
-            ),
+            measured("worst_gain", health.worst_gain, limits.gain),
+            measured("spike_share", health.spike_share, limits.share),
+            measured("spikes", health.spikes, unit="vectors"),
         )
 
 

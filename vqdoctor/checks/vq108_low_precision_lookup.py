@@ -26,10 +26,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import percent
+from vqdoctor.checks._words import measured, percent, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LookupPrecision
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -57,31 +57,29 @@ def evaluate(precision: LookupPrecision, limits: Limits) -> Iterator[Problem]:
         if precision.agreement < limits.agreement:
             yield _chosen(precision, precision.agreement, limits)
     elif share > limits.blurred:
-        yield Problem(
-            message=f"The codebook is stored in {precision.dtype}, in which {percent(share)} of its codes "
+        yield problem(
+            Severity.WARNING,
+            f"The codebook is stored in {precision.dtype}, in which {percent(share)} of its codes "
             "cannot be told from their neighbours: a search in this precision picks among them at random.",
-            severity=Severity.WARNING,
+            measured("blurred", share, limits.blurred),
+            measured("blurred_rows", precision.blurred_rows, unit="codes"),
             confidence=Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="blurred", value=share, limit=limits.blurred),
-                Measurement(name="blurred_rows", value=precision.blurred_rows, unit="codes"),
-            ),
             decide_with="--data batch.npz",
         )
 
 
 def _chosen(precision: LookupPrecision, agreement: float, limits: Limits) -> Problem:
-    measurements = [Measurement(name="agreement", value=agreement, limit=limits.agreement)]
+    measurements = [measured("agreement", agreement, limits.agreement)]
     if precision.used is not None and precision.used_in_full is not None:
         measurements += [
-            Measurement(name="used", value=precision.used, unit="codes"),
-            Measurement(name="used_in_float32", value=precision.used_in_full, unit="codes"),
+            measured("used", precision.used, unit="codes"),
+            measured("used_in_float32", precision.used_in_full, unit="codes"),
         ]
-    return Problem(
-        message=f"Only {percent(agreement)} of the vectors get the same code from the search in "
+    return problem(
+        Severity.WARNING,
+        f"Only {percent(agreement)} of the vectors get the same code from the search in "
         f"{precision.dtype} as in float32.",
-        severity=Severity.WARNING,
-        measurements=tuple(measurements),
+        *measurements,
     )
 
 

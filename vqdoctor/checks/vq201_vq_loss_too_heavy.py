@@ -28,10 +28,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import LossBalance, TrainingRecord, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -82,28 +82,26 @@ def _weights(balance: LossBalance | None, record: TrainingRecord | None) -> dict
 
 def _by_gradient(ratio: float, balance: LossBalance, limits: Limits) -> Problem:
     weight = "" if balance.vq_weight is None else f" at weight {figure(balance.vq_weight)}"
-    return Problem(
-        message=f"The VQ loss{weight} pulls {figure(ratio)} times as hard at the encoder as the task does.",
-        severity=Severity.WARNING,
-        measurements=(
-            Measurement(name="gradient_ratio", value=ratio, limit=limits.gradient_ratio),
-            Measurement(name="task_loss", value=balance.task_loss),
-            Measurement(name="vq_loss", value=balance.vq_loss),
-        ),
+    return problem(
+        Severity.WARNING,
+        f"The VQ loss{weight} pulls {figure(ratio)} times as hard at the encoder as the task does.",
+        measured("gradient_ratio", ratio, limits.gradient_ratio),
+        measured("task_loss", balance.task_loss),
+        measured("vq_loss", balance.vq_loss),
     )
 
 
 def _by_weight(name: str, weight: float, balance: LossBalance | None, limits: Limits) -> Problem:
-    measurements = [Measurement(name=name, value=weight, limit=limits.weight)]
+    measurements = [measured(name, weight, limits.weight)]
     if balance is not None and balance.ratio is not None:
-        measurements.append(Measurement(name="gradient_ratio", value=balance.ratio))
+        measurements.append(measured("gradient_ratio", balance.ratio))
     what = "VQ loss" if name == "vq_weight" else "commitment loss"
-    return Problem(
-        message=f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
+    return problem(
+        Severity.WARNING,
+        f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
         "to one code than by doing its task.",
-        severity=Severity.WARNING,
+        *measurements,
         confidence=Confidence.MEDIUM if balance is None else Confidence.HIGH,
-        measurements=tuple(measurements),
         decide_with="--data batch.npz" if balance is None else "",
     )
 

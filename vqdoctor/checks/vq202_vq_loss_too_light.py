@@ -32,10 +32,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import DataMatch, LossBalance, Trace
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -89,24 +89,19 @@ def evaluate(
             f"z_e is {figure(match.scale_ratio)} times as large as the codes, but only the gradients and the "
             "weight of the VQ loss could tell whether that loss is too light"
         )
-    pull = balance.ratio / max(_stretch(match), 1.0)
-    if pull < limits.gradient_ratio:
-        yield Problem(
-            message=f"The encoder's output is {figure(match.scale_ratio)} times as large as the codes, "
-            f"and the VQ loss that should hold it has only {percent(pull)} of the task's pull.",
-            severity=Severity.WARNING,
-            confidence=Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="scale_ratio", value=match.scale_ratio, limit=limits.scale_ratio),
-                Measurement(name="gradient_ratio", value=pull, limit=limits.gradient_ratio),
-            ),
-        )
-
-
-def _stretch(match: DataMatch) -> float:
-    """Return the distance of z_e from its code, in lengths of a code."""
+    # the gradient grows with the distance of z_e from its code: in lengths of a code, it is taken out
     length = match.codebook_rms * match.dim**0.5
-    return match.quantization_error**0.5 * match.data_std / length if length else 1.0
+    stretch = match.quantization_error**0.5 * match.data_std / length if length else 1.0
+    pull = balance.ratio / max(stretch, 1.0)
+    if pull < limits.gradient_ratio:
+        yield problem(
+            Severity.WARNING,
+            f"The encoder's output is {figure(match.scale_ratio)} times as large as the codes, "
+            f"and the VQ loss that should hold it has only {percent(pull)} of the task's pull.",
+            measured("scale_ratio", match.scale_ratio, limits.scale_ratio),
+            measured("gradient_ratio", pull, limits.gradient_ratio),
+            confidence=Confidence.MEDIUM,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,16 +130,14 @@ def _drift(trace: Trace, limits: Limits) -> _Drift | None:
 
 def _runaway(drift: _Drift, held: float | None, limits: Limits) -> Problem:
     pull = "by a loss of unknown weight" if held is None else f"by {percent(held)} of the task's pull"
-    return Problem(
-        message=f"In a few training steps the encoder's output grew by a factor of {figure(drift.z_e)} and "
+    return problem(
+        Severity.WARNING,
+        f"In a few training steps the encoder's output grew by a factor of {figure(drift.z_e)} and "
         f"the codes that it chose by {figure(drift.codes)}: it runs away from them, held {pull}.",
-        severity=Severity.WARNING,
+        measured("drift_growth", drift.z_e, limits.drift_growth),
+        measured("drift_lag", drift.z_e / drift.codes, limits.drift_lag),
+        measured("drift_ratio", drift.ratio, limits.drift_ratio),
         confidence=Confidence.LOW if held is None else Confidence.HIGH,
-        measurements=(
-            Measurement(name="drift_growth", value=drift.z_e, limit=limits.drift_growth),
-            Measurement(name="drift_lag", value=drift.z_e / drift.codes, limit=limits.drift_lag),
-            Measurement(name="drift_ratio", value=drift.ratio, limit=limits.drift_ratio),
-        ),
         decide_with="--trained-vq-weight W" if held is None else "",
     )
 

@@ -32,10 +32,10 @@ from collections.abc import Iterator
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossTerms, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -70,13 +70,11 @@ def evaluate(terms: LossTerms, usage: Usage | None, limits: Limits) -> Iterator[
                 f"the encoder is held {figure(ratio)} times as hard as the codebook, and beta is not recorded"
             )
         yield _problem(ratio, None, Confidence.LOW, limits)
-    elif _swapped(ratio, terms.beta, limits) and (poor or not terms.legacy):
+        return
+    swapped = terms.beta > 0 and _near(ratio, 1 / terms.beta, limits) and not _near(ratio, terms.beta, limits)
+    if swapped and (poor or not terms.legacy):
         confidence = Confidence.HIGH if terms.beta_from == "record" else Confidence.MEDIUM
         yield _problem(ratio, terms.beta, confidence, limits)
-
-
-def _swapped(ratio: float, beta: float, limits: Limits) -> bool:
-    return beta > 0 and _near(ratio, 1 / beta, limits) and not _near(ratio, beta, limits)
 
 
 def _near(value: float, target: float, limits: Limits) -> bool:
@@ -85,15 +83,13 @@ def _near(value: float, target: float, limits: Limits) -> bool:
 
 def _problem(ratio: float, beta: float | None, confidence: Confidence, limits: Limits) -> Problem:
     expected = "where less than 1 is usual" if beta is None else f"where beta = {figure(beta)} asks for that"
-    return Problem(
-        message=f"The VQ loss holds the encoder {figure(ratio)} times as hard as the codebook, {expected}: "
+    return problem(
+        Severity.WARNING,
+        f"The VQ loss holds the encoder {figure(ratio)} times as hard as the codebook, {expected}: "
         "its two terms are swapped.",
-        severity=Severity.WARNING,
+        measured("ratio", ratio, limits.ratio if beta is None else beta),
+        *(() if beta is None else (measured("beta", beta),)),
         confidence=confidence,
-        measurements=(
-            Measurement(name="ratio", value=ratio, limit=limits.ratio if beta is None else beta),
-            *(() if beta is None else (Measurement(name="beta", value=beta),)),
-        ),
     )
 
 

@@ -27,10 +27,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossBalance, LossTerms
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -70,7 +70,15 @@ def evaluate(terms: LossTerms, balance: LossBalance, limits: Limits) -> Iterator
                     f"the VQ loss is summed over its {what}, but its weight in the training is unknown"
                 )
             if balance.ratio > limits.pull:
-                yield _problem(what, size, terms, balance.ratio, limits)
+                yield problem(
+                    Severity.WARNING,
+                    f"The VQ loss is a sum over {size:,} {what}, so it weighs as much more than a mean, and "
+                    f"pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
+                    measured("pull", balance.ratio, limits.pull),
+                    measured("weight_as_a_mean", terms.commitment),
+                    measured("dimensions", terms.dim),
+                    confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
+                )
             return
 
 
@@ -85,20 +93,6 @@ def _is_sum(terms: LossTerms, size: int, limits: Limits) -> bool:
         low, high = limits.beta_low, limits.beta_high
         most = high
     return low * size <= terms.commitment <= high * size and terms.commitment > most
-
-
-def _problem(what: str, size: int, terms: LossTerms, pull: float, limits: Limits) -> Problem:
-    return Problem(
-        message=f"The VQ loss is a sum over {size:,} {what}, so it weighs as much more than a mean, and "
-        f"pulls {figure(pull)} times as hard at the encoder as the task does.",
-        severity=Severity.WARNING,
-        confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
-        measurements=(
-            Measurement(name="pull", value=pull, limit=limits.pull),
-            Measurement(name="weight_as_a_mean", value=terms.commitment or 0.0),
-            Measurement(name="dimensions", value=terms.dim),
-        ),
-    )
 
 
 CHECK = Check(

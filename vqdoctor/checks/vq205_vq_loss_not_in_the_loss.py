@@ -26,10 +26,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossUse
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -78,13 +78,11 @@ def _problem(what: str, confidence: Confidence, use: LossUse, limits: Limits) ->
         ("vq_weight", use.vq_weight, limits.weight),
         ("offered_gradient", use.offered, None),
     )
-    return Problem(
-        message=f"{what}, so nothing holds the encoder near the codes.",
-        severity=Severity.WARNING,
+    return problem(
+        Severity.WARNING,
+        f"{what}, so nothing holds the encoder near the codes.",
+        *tuple(measured(name, value, bar) for name, value, bar in known if value is not None),
         confidence=confidence,
-        measurements=tuple(
-            Measurement(name=name, value=value, limit=bar) for name, value, bar in known if value is not None
-        ),
     )
 
 

@@ -30,10 +30,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.checks._encoder import CONSTANT
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import DataMatch
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -83,13 +83,10 @@ def evaluate(match: DataMatch, limits: Limits) -> Iterator[Problem]:
         if getattr(match, name) > getattr(limits, name)
     ]
     if broken:
-        yield Problem(
-            message=broken[0][1],
-            severity=Severity.ERROR,
-            measurements=tuple(
-                Measurement(name=name, value=getattr(match, name), limit=getattr(limits, name))
-                for name, _ in broken
-            ),
+        yield problem(
+            Severity.ERROR,
+            broken[0][1],
+            *tuple(measured(name, getattr(match, name), getattr(limits, name)) for name, _ in broken),
         )
 
 

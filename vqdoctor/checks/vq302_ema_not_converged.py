@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import percent
+from vqdoctor.checks._words import measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -52,26 +52,16 @@ def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
             raise CannotJudge("the EMA counts were never written: this model does not use its EMA")
         return
     mostly = ema.start_weight > limits.mostly_start
-    yield Problem(
-        message=f"{_when(ema)}the codebook's EMA statistics are still {percent(ema.start_weight)} start "
+    known = ema.decay is not None and ema.updates is not None
+    when = f"After {ema.updates:,} updates with decay {ema.decay:g}" if known else "As far as recorded"
+    yield problem(
+        Severity.ERROR if mostly else Severity.WARNING,
+        f"{when}, the codebook's EMA statistics are still {percent(ema.start_weight)} start "
         "values, so the codebook cannot follow the encoder.",
-        severity=Severity.ERROR if mostly else Severity.WARNING,
-        measurements=(
-            Measurement(
-                name="start_weight",
-                value=ema.start_weight,
-                limit=limits.mostly_start if mostly else limits.start_weight,
-            ),
-            *(Measurement(name="decay", value=ema.decay) for _ in (0,) if ema.decay is not None),
-            *(Measurement(name="updates", value=ema.updates) for _ in (0,) if ema.updates is not None),
-        ),
+        measured("start_weight", ema.start_weight, limits.mostly_start if mostly else limits.start_weight),
+        *(measured("decay", ema.decay) for _ in (0,) if ema.decay is not None),
+        *(measured("updates", ema.updates) for _ in (0,) if ema.updates is not None),
     )
-
-
-def _when(ema: EmaState) -> str:
-    if ema.decay is None or ema.updates is None:
-        return "As far as recorded, "
-    return f"After {ema.updates:,} updates with decay {ema.decay:g}, "
 
 
 CHECK = Check(

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import percent
+from vqdoctor.checks._words import measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -49,16 +49,14 @@ def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
     if ema.sums_disagreement is None or not ema.compared_rows:
         raise CannotJudge("the file holds no EMA sums of codes in use")
     if ema.sums_disagreement > limits.disagreement:
-        measurements = [
-            Measurement(name="disagreement", value=ema.sums_disagreement, limit=limits.disagreement)
-        ]
+        measurements = [measured("disagreement", ema.sums_disagreement, limits.disagreement)]
         if ema.worst_disagreement is not None:
-            measurements.append(Measurement(name="worst_disagreement", value=ema.worst_disagreement))
-        yield Problem(
-            message="The codes in use differ from their EMA sums over counts by "
+            measurements.append(measured("worst_disagreement", ema.worst_disagreement))
+        yield problem(
+            Severity.WARNING,
+            "The codes in use differ from their EMA sums over counts by "
             f"{percent(ema.sums_disagreement)} of their length, so the next training step moves them there.",
-            severity=Severity.WARNING,
-            measurements=tuple(measurements),
+            *measurements,
         )
 
 

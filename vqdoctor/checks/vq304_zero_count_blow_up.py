@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, EmaState
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -43,21 +43,14 @@ class Limits(CheckLimits):
 def evaluate(geometry: CodebookGeometry, ema: EmaState, limits: Limits) -> Iterator[Problem]:
     """Fire on oversized rows where there are zero counts to explain them."""
     if geometry.oversized_rows > limits.oversized_rows and ema.zero_counts:
-        yield Problem(
-            message=f"{geometry.oversized_rows} of {geometry.sample_size} codes have blown up, to norms "
+        yield problem(
+            Severity.WARNING,
+            f"{geometry.oversized_rows} of {geometry.sample_size} codes have blown up, to norms "
             f"of up to {figure(geometry.norm_max)} against {figure(geometry.norm_median)}: their EMA "
             "counts are about zero, and the update divides by them.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(
-                    name="oversized_rows",
-                    value=geometry.oversized_rows,
-                    limit=limits.oversized_rows,
-                    unit="codes",
-                ),
-                Measurement(name="norm_max", value=geometry.norm_max),
-                Measurement(name="zero_counts", value=ema.zero_counts, unit="codes"),
-            ),
+            measured("oversized_rows", geometry.oversized_rows, limits.oversized_rows, unit="codes"),
+            measured("norm_max", geometry.norm_max),
+            measured("zero_counts", ema.zero_counts, unit="codes"),
         )
 
 

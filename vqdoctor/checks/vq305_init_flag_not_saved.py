@@ -29,10 +29,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Initialisation, TrainForward
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -59,15 +59,13 @@ def evaluate(forward: TrainForward, start: Initialisation | None, limits: Limits
         raise CannotJudge("the EMA was never updated before, so its first update may move the codes far")
     first, later = forward.first_moved, forward.later_moved
     if first > limits.first_move and later <= limits.later_share * first:
-        yield Problem(
-            message="The first train-mode pass after loading moves a typical code by "
+        yield problem(
+            Severity.ERROR,
+            "The first train-mode pass after loading moves a typical code by "
             f"{figure(first)} of the codebook's radius, and the passes after it by {figure(later)}: the "
             "layer initialises itself again over what was trained.",
-            severity=Severity.ERROR,
-            measurements=(
-                Measurement(name="first_moved", value=first, limit=limits.first_move),
-                Measurement(name="later_moved", value=later),
-            ),
+            measured("first_moved", first, limits.first_move),
+            measured("later_moved", later),
         )
 
 

@@ -30,10 +30,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Initialisation, LevelUse, TrainForward
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -61,20 +61,18 @@ def evaluate(
     rows = start.sample_size
     if rows > 1 and start.identical_rows >= limits.identical * rows:
         what = "zero" if start.zero_rows == rows else "one and the same"
-        yield Problem(
-            message=f"All {rows:,} codes are {what}: the codebook was never initialised, and every vector "
+        yield problem(
+            Severity.ERROR,
+            f"All {rows:,} codes are {what}: the codebook was never initialised, and every vector "
             "gets the same index.",
-            severity=Severity.ERROR,
-            measurements=(
-                Measurement(name="identical", value=start.identical_rows / rows, limit=limits.identical),
-            ),
+            measured("identical", start.identical_rows / rows, limits.identical),
         )
     elif start.flag is False:
-        yield Problem(
-            message="The layer's own flag says that its data initialisation is still to come, so the next "
+        yield problem(
+            Severity.ERROR,
+            "The layer's own flag says that its data initialisation is still to come, so the next "
             f"forward pass overwrites its {rows:,} codes.",
-            severity=Severity.ERROR,
-            measurements=(Measurement(name="initialised", value=0.0, limit=1.0),),
+            measured("initialised", 0.0, 1.0),
         )
     elif not start.frozen and start.counts_written is not True and start.structure < limits.structure:
         yield from _never_trained(start, forward, limits)
@@ -90,12 +88,12 @@ def _never_trained(start: Initialisation, forward: TrainForward | None, limits: 
         sign = "the file records 0 updates"
     else:
         return
-    yield Problem(
-        message=f"The codebook is as it was drawn at random ({figure(start.structure)} standard deviations "
+    yield problem(
+        Severity.ERROR,
+        f"The codebook is as it was drawn at random ({figure(start.structure)} standard deviations "
         f"from pure noise), and {sign}: it was never trained.",
-        severity=Severity.ERROR,
+        measured("structure", start.structure, limits.structure),
         confidence=Confidence.HIGH if by_count else Confidence.MEDIUM,
-        measurements=(Measurement(name="structure", value=start.structure, limit=limits.structure),),
     )
 
 

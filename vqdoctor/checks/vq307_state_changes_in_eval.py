@@ -27,10 +27,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import listed
+from vqdoctor.checks._words import listed, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EvalForward, LevelUse
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -53,13 +53,11 @@ def evaluate(forward: EvalForward, level: LevelUse | None, limits: Limits) -> It
     names = listed([name.rpartition(".")[2] for name in forward.changed], forward.changed_count)
     home = f" of {forward.layer}" if forward.layer else ""
     effect = "evaluation trains the codebook" if forward.codebook else "they mix training and evaluation data"
-    yield Problem(
-        message=f"One forward pass in eval mode changes {forward.changed_count} of {forward.sample_size} "
+    yield problem(
+        Severity.ERROR if forward.codebook else Severity.NOTE,
+        f"One forward pass in eval mode changes {forward.changed_count} of {forward.sample_size} "
         f"tensors{home} ({names}): {effect}.",
-        severity=Severity.ERROR if forward.codebook else Severity.NOTE,
-        measurements=(
-            Measurement(name="changed", value=forward.changed_count, limit=limits.changed, unit="tensors"),
-        ),
+        measured("changed", forward.changed_count, limits.changed, unit="tensors"),
     )
 
 

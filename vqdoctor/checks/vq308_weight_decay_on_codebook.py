@@ -32,10 +32,10 @@ from collections.abc import Iterator
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Usage, WeightDecay
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -66,16 +66,14 @@ def evaluate(decay: WeightDecay, usage: Usage | None, limits: Limits) -> Iterato
         harmed = _usage.poor(usage)
     else:
         harmed = decay.short_rows > limits.short_rows * decay.sample_size
-    yield Problem(
-        message=f"Weight decay {figure(decay.weight_decay)} on the codebook has taken {percent(decay.lost)} "
+    yield problem(
+        Severity.WARNING if harmed else Severity.NOTE,
+        f"Weight decay {figure(decay.weight_decay)} on the codebook has taken {percent(decay.lost)} "
         f"of the length of every code that is not chosen ({decay.updates or 0:,} updates).",
-        severity=Severity.WARNING if harmed else Severity.NOTE,
+        measured("lost", decay.lost, limits.lost),
+        measured("weight_decay", decay.weight_decay),
+        measured("short_rows", decay.short_rows, unit="codes"),
         confidence=Confidence.HIGH if usage is not None else Confidence.MEDIUM,
-        measurements=(
-            Measurement(name="lost", value=decay.lost, limit=limits.lost),
-            Measurement(name="weight_decay", value=decay.weight_decay),
-            Measurement(name="short_rows", value=decay.short_rows, unit="codes"),
-        ),
         decide_with="" if usage is not None else "--data batch.npz",
     )
 

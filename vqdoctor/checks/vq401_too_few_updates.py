@@ -25,10 +25,10 @@ from collections.abc import Iterator
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState, Trace, TrainingRecord, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -63,43 +63,37 @@ def evaluate(
     elif record.epochs is None or record.epochs >= limits.epochs:
         return
     elif usage is not None and not usage.implicit and _usage.poor(usage):
-        yield _advice(record.epochs, _growth(trace), limits)
+        quarter = 0 if trace is None else len(trace.perplexity) // 4
+        growth = None
+        if trace is not None and quarter:
+            growth = sum(trace.perplexity[-quarter:]) / sum(trace.perplexity[:quarter])
+        yield _advice(record.epochs, growth, limits)
 
 
 def _unfilled(updates: int, decay: float, limits: Limits) -> Problem:
     # decay 1 never forgets: (1 - d) is 0, and no number of updates is enough
     needed = f"{limits.windows / (1 - decay):,.0f} updates" if decay < 1 else "infinitely many updates"
-    return Problem(
-        message=f"Only {updates:,} codebook updates were done, where decay {decay:g} needs {needed} to "
+    return problem(
+        Severity.WARNING,
+        f"Only {updates:,} codebook updates were done, where decay {decay:g} needs {needed} to "
         "forget the start values.",
-        severity=Severity.WARNING,
-        measurements=(
-            Measurement(name="windows", value=updates * (1 - decay), limit=limits.windows),
-            Measurement(name="updates", value=updates),
-        ),
+        measured("windows", updates * (1 - decay), limits.windows),
+        measured("updates", updates),
     )
-
-
-def _growth(trace: Trace | None) -> float | None:
-    """Return the growth of the batches' perplexity over a trace; None where that is not known."""
-    quarter = 0 if trace is None else len(trace.perplexity) // 4
-    if trace is None or quarter < 1:
-        return None
-    return sum(trace.perplexity[-quarter:]) / sum(trace.perplexity[:quarter])
 
 
 def _advice(epochs: int, growth: float | None, limits: Limits) -> Problem:
     rises = growth is not None and growth > limits.growth
-    measurements = [Measurement(name="epochs", value=epochs, limit=limits.epochs)]
+    measurements = [measured("epochs", epochs, limits.epochs)]
     if growth is not None:
-        measurements.append(Measurement(name="growth", value=growth, limit=limits.growth))
+        measurements.append(measured("growth", growth, limits.growth))
     seen = f" and a few more steps multiply the perplexity by {figure(growth)}" if growth and rises else ""
-    return Problem(
-        message=f"Only {epochs} epochs were trained{seen}: once the causes are mended, give the codebook "
+    return problem(
+        Severity.NOTE,
+        f"Only {epochs} epochs were trained{seen}: once the causes are mended, give the codebook "
         f"{figure(limits.epochs)} or more, with EMA decay 0.95 and batches of 16.",
-        severity=Severity.NOTE,
+        *measurements,
         confidence=Confidence.MEDIUM if rises else Confidence.LOW,
-        measurements=tuple(measurements),
         decide_with="" if growth is not None else "--probe-steps 60",
     )
 

@@ -39,7 +39,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.checks import _usage
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodeExpiry, Usage
 from vqdoctor.core.finding import Measurement, Problem
@@ -74,14 +74,21 @@ def evaluate(expiry: CodeExpiry, usage: Usage | None, limits: Limits) -> Iterato
     if broken and broken[0].name != "per_threshold" and usage is not None and _usage.few(usage):
         raise CannotJudge("codes are replaced, but so few are chosen that most are dead, whatever the batch")
     if broken:
-        codes = expiry.sample_size
-        yield Problem(
-            message=f"{_rule(expiry)}, but a batch has {figure(expiry.vectors)} vectors for {codes:,} codes"
-            f"{_consequence(expiry)}.",
-            severity=Severity.WARNING,
-            confidence=Confidence.HIGH if expiry.source == "batch" else Confidence.MEDIUM,
-            measurements=tuple(broken),
-            decide_with="" if expiry.source == "batch" else "--data batch.npz",
+        rule, effect = "Every training step replaces codes", ""
+        if expiry.threshold is not None:
+            rule = f"Codes with a count under {figure(expiry.threshold)} are replaced"
+        if expiry.replaced is not None:
+            effect = f", so each step replaces {percent(expiry.replaced)} of all that it can"
+        elif expiry.expired is not None:
+            effect = f", so {percent(expiry.expired)} of them are due at any time"
+        live = expiry.source == "batch"
+        yield problem(
+            Severity.WARNING,
+            f"{rule}, but a batch has {figure(expiry.vectors)} vectors for {expiry.sample_size:,} "
+            f"codes{effect}.",
+            *broken,
+            confidence=Confidence.HIGH if live else Confidence.MEDIUM,
+            decide_with="" if live else "--data batch.npz",
         )
 
 
@@ -89,25 +96,11 @@ def _broken(expiry: CodeExpiry, limits: Limits) -> Iterator[Measurement]:
     if expiry.threshold is not None:
         per_threshold = expiry.vectors / expiry.sample_size / expiry.threshold
         if per_threshold < limits.per_threshold:
-            yield Measurement(name="per_threshold", value=per_threshold, limit=limits.per_threshold)
+            yield measured("per_threshold", per_threshold, limits.per_threshold)
     if expiry.expired is not None and expiry.expired > limits.expired:
-        yield Measurement(name="expired", value=expiry.expired, limit=limits.expired)
+        yield measured("expired", expiry.expired, limits.expired)
     if expiry.replaced is not None and expiry.replaced > limits.replaced:
-        yield Measurement(name="replaced", value=expiry.replaced, limit=limits.replaced)
-
-
-def _rule(expiry: CodeExpiry) -> str:
-    if expiry.threshold is None:
-        return "Every training step replaces codes"
-    return f"Codes with a count under {figure(expiry.threshold)} are replaced"
-
-
-def _consequence(expiry: CodeExpiry) -> str:
-    if expiry.replaced is not None:
-        return f", so each step replaces {percent(expiry.replaced)} of all that it can"
-    if expiry.expired is not None:
-        return f", so {percent(expiry.expired)} of them are due at any time"
-    return ""
+        yield measured("replaced", expiry.replaced, limits.replaced)
 
 
 CHECK = Check(

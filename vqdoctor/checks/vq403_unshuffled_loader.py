@@ -29,10 +29,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import BatchMixing
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -63,16 +63,14 @@ def evaluate(mixing: BatchMixing, limits: Limits) -> Iterator[Problem]:
     ]
     if drifts:
         drift, z, what = max(drifts)
-        yield Problem(
-            message=f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a "
+        yield problem(
+            Severity.WARNING,
+            f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a "
             f"random order gives 0 ({mixing.batches} batches of {mixing.batch_size}): the loader does not "
             "shuffle.",
-            severity=Severity.WARNING,
+            measured(f"{what}_drift", drift, limits.drift),
+            measured(f"{what}_z", z, limits.z),
             confidence=Confidence.MEDIUM,
-            measurements=(
-                Measurement(name=f"{what}_drift", value=drift, limit=limits.drift),
-                Measurement(name=f"{what}_z", value=z, limit=limits.z),
-            ),
         )
 
 

@@ -39,10 +39,10 @@ from collections.abc import Iterator
 from vqdoctor.checks import _levels, _usage
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE, EMA_USAGE, IMPLICIT_USAGE
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import ImplicitLevels, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 WITH_CODEBOOK = ("data-init", "revive-dead-codes")
@@ -97,18 +97,20 @@ def evaluate(usage: Usage, levels: ImplicitLevels | None, limits: Limits) -> Ite
                 f"{vectors:,.0f} independent vectors are too few for {k:,} codes: give {_usage.PLENTY * k:,}"
             )
     certain = usage.perplexity_high < bar
-    yield Problem(
-        message=f"{_sentence(usage, certain)}, where at least {figure(bar)} are expected"
+    doubt = "" if certain else f", {figure(usage.perplexity_high)} at best"
+    bits = levels is not None and set(levels.levels) == {2}
+    remedies = (OF_BITS if bits else WITHOUT_CODEBOOK) if usage.implicit else WITH_CODEBOOK
+    yield problem(
+        Severity.ERROR if certain else Severity.WARNING,
+        f"The model uses the equivalent of {figure(usage.perplexity)} of its {k:,} codes "
+        f"(perplexity{doubt}), where at least {figure(bar)} are expected"
         f"{_channels(levels, limits.edge_share)}.",
-        severity=Severity.ERROR if certain else Severity.WARNING,
+        measured("perplexity", usage.perplexity, bar, unit="codes"),
+        measured("perplexity_high", usage.perplexity_high, unit="codes"),
+        measured("used", usage.used, unit="codes"),
         confidence=Confidence.HIGH if usage.source == "batch" and certain else Confidence.MEDIUM,
-        measurements=(
-            Measurement(name="perplexity", value=usage.perplexity, limit=bar, unit="codes"),
-            Measurement(name="perplexity_high", value=usage.perplexity_high, unit="codes"),
-            Measurement(name="used", value=usage.used, unit="codes"),
-        ),
         decide_with="" if usage.source == "batch" else "--data batch.npz",
-        remedies=_remedies(usage, levels),
+        remedies=remedies,
     )
 
 
@@ -121,19 +123,6 @@ def _channels(levels: ImplicitLevels | None, edge_share: float) -> str:
     said = [f"{stuck} {of} stand at one level"] if stuck else []
     said += [f"{ends} {of} at their lowest or highest"] if ends else []
     return f"; {' and '.join(said)}" if said else ""
-
-
-def _remedies(usage: Usage, levels: ImplicitLevels | None) -> tuple[str, ...]:
-    if not usage.implicit:
-        return WITH_CODEBOOK
-    bits = levels is not None and set(levels.levels) == {2}
-    return OF_BITS if bits else WITHOUT_CODEBOOK
-
-
-def _sentence(usage: Usage, certain: bool) -> str:
-    amount = f"The model uses the equivalent of {figure(usage.perplexity)} of its {usage.num_codes:,} codes"
-    doubt = "" if certain else f", {figure(usage.perplexity_high)} at best"
-    return f"{amount} (perplexity{doubt})"
 
 
 CHECK = Check(

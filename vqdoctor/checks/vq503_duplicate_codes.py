@@ -25,10 +25,10 @@ from collections.abc import Iterator
 
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE, poor
-from vqdoctor.checks._words import percent
+from vqdoctor.checks._words import measured, percent, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -53,14 +53,12 @@ def evaluate(geometry: CodebookGeometry, usage: Usage | None, limits: Limits) ->
     share = copies / geometry.sample_size
     if share > limits.duplicate_share:
         dead = usage.num_codes - usage.active if usage is not None and poor(usage) else 0
-        yield Problem(
-            message=f"{copies:,} of {geometry.sample_size:,} codes ({percent(share)}) are copies of "
+        yield problem(
+            Severity.NOTE if copies < limits.dead_share * dead else Severity.WARNING,
+            f"{copies:,} of {geometry.sample_size:,} codes ({percent(share)}) are copies of "
             "other codes and can never be chosen.",
-            severity=Severity.NOTE if copies < limits.dead_share * dead else Severity.WARNING,
-            measurements=(
-                Measurement(name="duplicate_share", value=share, limit=limits.duplicate_share),
-                Measurement(name="duplicates", value=copies, unit="codes"),
-            ),
+            measured("duplicate_share", share, limits.duplicate_share),
+            measured("duplicates", copies, unit="codes"),
         )
 
 

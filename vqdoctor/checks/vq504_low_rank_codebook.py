@@ -27,10 +27,10 @@ from collections.abc import Iterator
 
 from vqdoctor.checks import _levels
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, DataMatch, ImplicitLevels
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -64,11 +64,11 @@ def evaluate(
 def _of_levels(levels: ImplicitLevels) -> Iterator[Problem]:
     stuck, channels = _levels.stuck(levels), len(levels.levels)
     if stuck:
-        yield Problem(
-            message=f"{stuck} of the layer's {channels} channels stay at one level, so that the codes lie in "
+        yield problem(
+            Severity.WARNING,
+            f"{stuck} of the layer's {channels} channels stay at one level, so that the codes lie in "
             f"{channels - stuck} directions.",
-            severity=Severity.WARNING,
-            measurements=(Measurement(name="stuck", value=stuck, limit=0.0, unit="channels"),),
+            measured("stuck", stuck, 0.0, unit="channels"),
             remedies=("normalise-before-vq",),
         )
 
@@ -79,19 +79,15 @@ def _of_codes(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> I
     # K points have K - 1 directions at most: a small codebook is not of low rank
     ratio = geometry.effective_rank / min(match.data_effective_rank, max(geometry.sample_size - 1.0, 1.0))
     if ratio < limits.rank_ratio and match.quantization_error > limits.quantization_error:
-        yield Problem(
-            message=f"The codes lie in {figure(geometry.effective_rank)} directions and the encoder's "
+        yield problem(
+            Severity.WARNING,
+            f"The codes lie in {figure(geometry.effective_rank)} directions and the encoder's "
             f"outputs in {figure(match.data_effective_rank)} of {match.dim}: quantizing loses "
             f"{percent(match.quantization_error)} of their variance.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(name="rank_ratio", value=ratio, limit=limits.rank_ratio),
-                Measurement(
-                    name="quantization_error", value=match.quantization_error, limit=limits.quantization_error
-                ),
-                Measurement(name="effective_rank", value=geometry.effective_rank),
-                Measurement(name="data_effective_rank", value=match.data_effective_rank),
-            ),
+            measured("rank_ratio", ratio, limits.rank_ratio),
+            measured("quantization_error", match.quantization_error, limits.quantization_error),
+            measured("effective_rank", geometry.effective_rank),
+            measured("data_effective_rank", match.data_effective_rank),
             remedies=("data-init",),
         )
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Revival
 from vqdoctor.core.finding import Measurement, Problem
@@ -56,7 +56,7 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
         yield _problem(
             f"A forward pass moves {revival.undone:,} of {k:,} codes and puts them back before it ends: the "
             "revival does not write the EMA's sums and counts.",
-            Measurement(name="undone_share", value=revival.undone / k, limit=limits.share),
+            measured("undone_share", revival.undone / k, limits.share),
             Confidence.HIGH,
         )
     elif revival.returned > limits.share * k:
@@ -64,7 +64,7 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
         yield _problem(
             f"{revival.returned:,} of {k:,} codes were moved away from their EMA sums over counts, and "
             f"{fate}: whoever moved them wrote the codes alone.",
-            Measurement(name="returned_share", value=revival.returned / k, limit=limits.share),
+            measured("returned_share", revival.returned / k, limits.share),
             Confidence.HIGH if live else Confidence.MEDIUM,
         )
     elif revival.under_threshold is not None and revival.under_threshold > limits.waiting_share * k:
@@ -72,17 +72,17 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
             f"{revival.under_threshold:,} of {k:,} codes have an EMA count under half of "
             f"{figure(revival.threshold or 0.0)}, where the training replaces them, and still stand at their "
             "sums over counts.",
-            Measurement(name="waiting_share", value=revival.under_threshold / k, limit=limits.waiting_share),
+            measured("waiting_share", revival.under_threshold / k, limits.waiting_share),
             Confidence.LOW,
         )
 
 
 def _problem(message: str, measurement: Measurement, confidence: Confidence) -> Problem:
-    return Problem(
-        message=message,
-        severity=Severity.WARNING,
+    return problem(
+        Severity.WARNING,
+        message,
+        measurement,
         confidence=confidence,
-        measurements=(measurement,),
         decide_with="" if confidence is Confidence.HIGH else "--data batch.npz --probe-steps 20",
     )
 

@@ -32,10 +32,10 @@ from collections.abc import Iterator
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import BEFORE_USE
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LevelUse, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -64,13 +64,11 @@ def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Iterator[P
     if level.written is False and level.others_written < limits.others_written:
         return  # nothing was trained, which is another finding
     if level.written is False:
-        yield _problem(
+        yield problem(
+            Severity.WARNING,
             f"Level {level.level} of {level.levels} was never trained: all of its EMA counts stand at their "
             f"start value, while those of {level.others_written} other levels moved.",
-            Severity.WARNING,
-            Measurement(
-                name="others_written", value=level.others_written, limit=limits.others_written, unit="levels"
-            ),
+            measured("others_written", level.others_written, limits.others_written, unit="levels"),
         )
         return
     if level.level == 1:
@@ -81,49 +79,25 @@ def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Iterator[P
         return
     enough = _usage.effective_vectors(usage) >= _usage.PLENTY
     if usage.perplexity_high < limits.perplexity and enough:
-        yield from _silent(level, usage, limits)
+        yield _silent(level, usage, limits)
 
 
-def _silent(level: LevelUse, usage: Usage, limits: Limits) -> Iterator[Problem]:
-    said = f"Level {level.level} of {level.levels} gives one code for everything (perplexity "
-    measured = Measurement(name="perplexity", value=usage.perplexity, limit=limits.perplexity, unit="codes")
+def _silent(level: LevelUse, usage: Usage, limits: Limits) -> Problem:
+    left = 0.0 if level.left is None else level.left
+    spread = f"leave {percent(left)} of the first level's spread"
     if level.left is None:
-        yield _problem(
-            f"{said}{figure(usage.perplexity)}).",
-            Severity.WARNING,
-            measured,
-            Confidence.MEDIUM,
-            "--data batch.npz",
-        )
-    elif level.left < limits.left:
-        yield _problem(
-            f"{said}{figure(usage.perplexity)}), since the levels before it leave only {percent(level.left)} "
-            "of the first level's spread.",
-            Severity.NOTE,
-            measured,
-        )
+        severity, why = Severity.WARNING, ""
+    elif left < limits.left:
+        severity, why = Severity.NOTE, f", since the levels before it {spread.replace('leave', 'leave only')}"
     else:
-        yield _problem(
-            f"{said}{figure(usage.perplexity)}), although the levels before it leave {percent(level.left)} "
-            "of the first level's spread.",
-            Severity.WARNING,
-            measured,
-        )
-
-
-def _problem(
-    message: str,
-    severity: Severity,
-    measurement: Measurement,
-    confidence: Confidence = Confidence.HIGH,
-    decide_with: str = "",
-) -> Problem:
-    return Problem(
-        message=message,
-        severity=severity,
-        confidence=confidence,
-        measurements=(measurement,),
-        decide_with=decide_with,
+        severity, why = Severity.WARNING, f", although the levels before it {spread}"
+    return problem(
+        severity,
+        f"Level {level.level} of {level.levels} gives one code for everything (perplexity "
+        f"{figure(usage.perplexity)}){why}.",
+        measured("perplexity", usage.perplexity, limits.perplexity, unit="codes"),
+        confidence=Confidence.MEDIUM if level.left is None else Confidence.HIGH,
+        decide_with="--data batch.npz" if level.left is None else "",
     )
 
 

@@ -29,7 +29,7 @@ from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import BEFORE_USE
 from vqdoctor.checks._encoder import CONSTANT
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EncoderSpread, Usage
 from vqdoctor.core.finding import Measurement, Problem
@@ -66,35 +66,32 @@ def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iter
         if constant or usage is not None:
             yield _data(
                 "The input is nearly constant",
-                Measurement(name="input_spread", value=spread.input_spread, limit=limits.input_spread),
+                measured("input_spread", spread.input_spread, limits.input_spread),
             )
     elif spread.input_rank is not None and spread.input_rank < limits.input_rank and not constant:
         if usage is not None:
             yield _data(
                 f"The input varies in {figure(spread.input_rank)} directions only, as a single tone does",
-                Measurement(name="input_rank", value=spread.input_rank, limit=limits.input_rank),
+                measured("input_rank", spread.input_rank, limits.input_rank),
             )
     elif constant:
         known = spread.input_spread is not None
         beside = f", while the input's is {figure(spread.input_spread)}" if spread.input_spread else ""
-        yield Problem(
-            message="The encoder gives nearly the same output for everything: its spread is "
+        yield problem(
+            Severity.ERROR,
+            "The encoder gives nearly the same output for everything: its spread is "
             f"{figure(spread.output_spread)} of its size{beside}.",
-            severity=Severity.ERROR,
+            measured("output_spread", spread.output_spread, limits.output_spread),
             confidence=Confidence.HIGH if known else Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="output_spread", value=spread.output_spread, limit=limits.output_spread),
-            ),
             decide_with="" if known else "--data batch.npz",
         )
 
 
 def _data(what: str, measurement: Measurement) -> Problem:
-    return Problem(
-        message=f"{what} ({figure(measurement.value)}): the data and not the model leaves the codes "
-        "unused here.",
-        severity=Severity.NOTE,
-        measurements=(measurement,),
+    return problem(
+        Severity.NOTE,
+        f"{what} ({figure(measurement.value)}): the data and not the model leaves the codes unused here.",
+        measurement,
         decide_with="--data with samples that vary",
     )
 

@@ -29,9 +29,10 @@ from collections.abc import Iterator
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import COLLAPSE
+from vqdoctor.checks._words import measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import OptimizerMemory, TrainingRecord, Usage, WeightDecay
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -73,15 +74,13 @@ def evaluate(
             f"{decay.updates:,} updates of {batch:,} samples are too few for {codes:,} codes to be chosen"
         )
     if untouched > limits.untouched * codes:
-        yield Problem(
-            message=f"The optimizer remembers no gradient for {untouched:,} of {codes:,} codes "
+        yield problem(
+            Severity.WARNING,
+            f"The optimizer remembers no gradient for {untouched:,} of {codes:,} codes "
             f"({decay.updates:,} updates): no vector chooses them.",
-            severity=Severity.WARNING,
+            measured("untouched_share", untouched / codes, limits.untouched),
+            measured("updates", decay.updates),
             confidence=Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="untouched_share", value=untouched / codes, limit=limits.untouched),
-                Measurement(name="updates", value=decay.updates),
-            ),
             decide_with="--data batch.npz",
         )
 

@@ -28,10 +28,10 @@ from collections.abc import Iterator
 
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import PositionInformation, TaskMetrics, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -76,17 +76,15 @@ def evaluate(
     information = position.code_information / position.label_entropy
     masked = pooled >= limits.pooled_skill and pooled - single >= limits.skill_gain
     if masked and entropy < limits.entropy_share and information < limits.information_share:
-        yield Problem(
-            message=f"Accuracy is {figure(accuracy)}, but a single position's code says only "
+        yield problem(
+            Severity.ERROR,
+            f"Accuracy is {figure(accuracy)}, but a single position's code says only "
             f"{figure(position.code_information)} of {figure(position.label_entropy)} bits about the label: "
             f"averaging over {position.positions} positions hides a collapse.",
-            severity=Severity.ERROR,
-            measurements=(
-                Measurement(name="information_share", value=information, limit=limits.information_share),
-                Measurement(name="entropy_share", value=entropy, limit=limits.entropy_share),
-                Measurement(name="code_accuracy", value=position.code_accuracy),
-                Measurement(name="pooled_accuracy", value=accuracy),
-            ),
+            measured("information_share", information, limits.information_share),
+            measured("entropy_share", entropy, limits.entropy_share),
+            measured("code_accuracy", position.code_accuracy),
+            measured("pooled_accuracy", accuracy),
         )
 
 

@@ -25,10 +25,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -57,29 +57,25 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
             raise CannotJudge("the model does no better than chance, so replacing its codes cannot hurt")
         share = (metrics.accuracy - metrics.mean_code_accuracy) / gain
         if share < limits.accuracy_share:
-            yield _problem(
-                f"accuracy is {figure(metrics.mean_code_accuracy)} with every code replaced by the mean "
-                f"code, and {figure(metrics.accuracy)} with the real codes",
-                Measurement(name="accuracy_share", value=share, limit=limits.accuracy_share),
+            yield problem(
+                Severity.ERROR,
+                "The model does not use its codes: accuracy is "
+                f"{figure(metrics.mean_code_accuracy)} with every code replaced by the mean code, "
+                f"and {figure(metrics.accuracy)} with the real codes.",
+                measured("accuracy_share", share, limits.accuracy_share),
             )
     else:
         if metrics.loss <= 0:
             raise CannotJudge("the task loss is not positive, so its growth cannot be judged")
         growth = metrics.mean_code_loss / metrics.loss - 1
         if growth < limits.loss_growth:
-            yield _problem(
-                f"the task loss is {figure(metrics.mean_code_loss)} with every code replaced by the mean "
-                f"code, and {figure(metrics.loss)} with the real codes",
-                Measurement(name="loss_growth", value=growth, limit=limits.loss_growth),
+            yield problem(
+                Severity.ERROR,
+                "The model does not use its codes: the task loss is "
+                f"{figure(metrics.mean_code_loss)} with every code replaced by the mean code, "
+                f"and {figure(metrics.loss)} with the real codes.",
+                measured("loss_growth", growth, limits.loss_growth),
             )
-
-
-def _problem(difference: str, measurement: Measurement) -> Problem:
-    return Problem(
-        message=f"The model does not use its codes: {difference}.",
-        severity=Severity.ERROR,
-        measurements=(measurement,),
-    )
 
 
 CHECK = Check(

@@ -26,10 +26,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -53,11 +53,11 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
     if metrics.sample_size < limits.samples:
         raise CannotJudge(f"{metrics.sample_size} samples are too few: give {figure(limits.samples)}")
     if metrics.ece > limits.ece:
-        yield Problem(
-            message=f"The model's confidence is off by {percent(metrics.ece)} on average (expected "
+        yield problem(
+            Severity.WARNING,
+            f"The model's confidence is off by {percent(metrics.ece)} on average (expected "
             f"calibration error, {metrics.sample_size:,} samples).",
-            severity=Severity.WARNING,
-            measurements=(Measurement(name="ece", value=metrics.ece, limit=limits.ece),),
+            measured("ece", metrics.ece, limits.ece),
         )
 
 

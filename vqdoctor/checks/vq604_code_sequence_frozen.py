@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, percent
+from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodeSequences
 from vqdoctor.core.finding import Measurement, Problem
@@ -62,33 +62,29 @@ def evaluate(codes: CodeSequences, limits: Limits) -> Iterator[Problem]:
         raise CannotJudge(f"{codes.sequences} sequences are too few: give {limits.sequences:.0f} or more")
     if codes.constant_share > limits.constant_share:
         fault = "are too coarse for it" if codes.within > 0.1 else "have nothing to follow"
-        yield Problem(
-            message=f"{percent(codes.constant_share)} of the sequences keep one code over all "
+        yield problem(
+            Severity.WARNING,
+            f"{percent(codes.constant_share)} of the sequences keep one code over all "
             f"{codes.length} positions (mean dwell {figure(codes.dwell)}); {percent(codes.within)} of the "
             f"variance of z_e lies inside sequences, so the codes {fault}.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(name="constant_share", value=codes.constant_share, limit=limits.constant_share),
-                *_beside(codes),
-            ),
+            measured("constant_share", codes.constant_share, limits.constant_share),
+            *_beside(codes),
         )
     elif codes.same_share > limits.same_share:
-        yield Problem(
-            message=f"At each position {percent(codes.same_share)} of the {codes.sequences} sequences have "
+        yield problem(
+            Severity.WARNING,
+            f"At each position {percent(codes.same_share)} of the {codes.sequences} sequences have "
             "the same code: the codes tell the position and not the input.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(name="same_share", value=codes.same_share, limit=limits.same_share),
-                *_beside(codes),
-            ),
+            measured("same_share", codes.same_share, limits.same_share),
+            *_beside(codes),
         )
 
 
 def _beside(codes: CodeSequences) -> tuple[Measurement, ...]:
     return (
-        Measurement(name="dwell", value=codes.dwell, unit="positions"),
-        Measurement(name="transition_entropy", value=codes.transition_entropy, unit="bits"),
-        Measurement(name="within", value=codes.within),
+        measured("dwell", codes.dwell, unit="positions"),
+        measured("transition_entropy", codes.transition_entropy, unit="bits"),
+        measured("within", codes.within),
     )
 
 

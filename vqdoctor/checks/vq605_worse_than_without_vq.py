@@ -26,10 +26,10 @@ import math
 from collections.abc import Iterator
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure
+from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -61,16 +61,14 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
     gap = without - with_codes
     noise = math.sqrt((with_codes * (1 - with_codes) + without * (1 - without)) / max(metrics.sample_size, 1))
     if gap > limits.lost_share * skill and gap > limits.errors * noise:
-        yield Problem(
-            message=f"Accuracy is {figure(with_codes)} with the codes and {figure(without)} with the "
+        yield problem(
+            Severity.WARNING,
+            f"Accuracy is {figure(with_codes)} with the codes and {figure(without)} with the "
             "encoder's outputs in their place: quantizing throws away what the task needs.",
-            severity=Severity.WARNING,
+            measured("lost_share", gap / skill, limits.lost_share),
+            measured("accuracy", with_codes),
+            measured("bypass_accuracy", without),
             confidence=Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="lost_share", value=gap / skill, limit=limits.lost_share),
-                Measurement(name="accuracy", value=with_codes),
-                Measurement(name="bypass_accuracy", value=without),
-            ),
         )
 
 

@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import listed
+from vqdoctor.checks._words import listed, measured, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import NonFinite
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -46,13 +46,11 @@ def evaluate(nonfinite: NonFinite, limits: Limits) -> Iterator[Problem]:
         )
         at_least = "at least " if nonfinite.sampled else ""
         hold = "holds" if nonfinite.tensor_count == 1 else "hold"
-        yield Problem(
-            message=f"{listed(nonfinite.tensors, nonfinite.tensor_count)} {hold} {at_least}{found} values.",
-            severity=Severity.ERROR,
-            measurements=(
-                Measurement(name="non_finite_values", value=values, limit=limits.values),
-                Measurement(name="tensors", value=nonfinite.tensor_count),
-            ),
+        yield problem(
+            Severity.ERROR,
+            f"{listed(nonfinite.tensors, nonfinite.tensor_count)} {hold} {at_least}{found} values.",
+            measured("non_finite_values", values, limits.values),
+            measured("tensors", nonfinite.tensor_count),
         )
 
 

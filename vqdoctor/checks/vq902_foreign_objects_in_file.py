@@ -22,28 +22,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import listed
+from vqdoctor.checks._words import listed, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, passes
 from vqdoctor.core.evidence import ForeignObjects
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
 def evaluate(foreign: ForeignObjects, limits: CheckLimits) -> Iterator[Problem]:
     """Dangerous names are an error; where there are none, harmless ones are a note."""
     if foreign.dangerous:
-        yield Problem(
-            message=f"The file names {listed(foreign.dangerous)}, which can run code on whoever loads it "
+        yield problem(
+            Severity.ERROR,
+            f"The file names {listed(foreign.dangerous)}, which can run code on whoever loads it "
             "in the ordinary way; nothing was run here.",
-            severity=Severity.ERROR,
-            measurements=(Measurement(name="dangerous_names", value=len(foreign.dangerous), limit=0),),
+            measured("dangerous_names", len(foreign.dangerous), 0),
         )
     elif foreign.harmless:
-        yield Problem(
-            message=f"The file holds foreign objects ({listed(foreign.harmless)}), which torch.load refuses "
+        yield problem(
+            Severity.NOTE,
+            f"The file holds foreign objects ({listed(foreign.harmless)}), which torch.load refuses "
             "with weights_only=True; they were left inert here.",
-            severity=Severity.NOTE,
-            measurements=(Measurement(name="foreign_names", value=len(foreign.harmless)),),
+            measured("foreign_names", len(foreign.harmless)),
         )
 
 

@@ -20,20 +20,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vqdoctor.checks._words import measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, passes
 from vqdoctor.core.evidence import OptimizerMemory
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
 def evaluate(memory: OptimizerMemory, limits: CheckLimits) -> Iterator[Problem]:
     """Fire where no parameter has a state: no optimizer was saved, or one without moments (plain SGD)."""
     if memory.sample_size == 0:
-        yield Problem(
-            message="The file has optimizer state for 0 parameters: from the file alone, a cut encoder "
+        yield problem(
+            Severity.NOTE,
+            "The file has optimizer state for 0 parameters: from the file alone, a cut encoder "
             "cannot be told from the other causes.",
-            severity=Severity.NOTE,
-            measurements=(Measurement(name="parameters_with_state", value=0),),
+            measured("parameters_with_state", 0),
             decide_with="--data batch.npz",
         )
 
