@@ -8,10 +8,10 @@ SICK := sample_checkpoints/no-ste.pt
 DATA := sample_checkpoints/digits.npz
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint accept bench docs samples clean
+.PHONY: help demo test lint accept bench docs samples new-check clean
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,9 @@ docs: $(READY)  ## write the generated parts of README.md and docs/ again
 
 samples: $(READY)  ## train the sample checkpoints again
 	$(BIN)/python -m vqdoctor.reference.make_samples sample_checkpoints --seed 0
+
+new-check: $(READY)  ## write a check and its test from a template: CODE=VQ5xx NAME=some-name
+	@PYTHONPATH=. $(BIN)/python tests/new_check.py "$(CODE)" "$(NAME)"
 
 clean:  ## remove the environment, caches and builds
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

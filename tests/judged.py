@@ -1,8 +1,8 @@
-"""What a check says of hand-made evidence, in one word."""
+"""What a check says of hand-made evidence, in one word, and what the lines of its advice do."""
 
 from vqdoctor.checks import all_checks
 from vqdoctor.core.check import CannotJudge
-from vqdoctor.core.evidence import Evidence
+from vqdoctor.core.evidence import Evidence, Usage
 from vqdoctor.core.finding import Problem
 
 CHECKS = {check.code: check for check in all_checks()}
@@ -13,9 +13,32 @@ def problems(code: str, *evidence: Evidence) -> list[Problem]:
 
 
 def says(code: str, *evidence: Evidence) -> str:
+    """The severity of the one problem, "passes", or "cannot judge"."""
     try:
         found = problems(code, *evidence)
     except CannotJudge:
         return "cannot judge"
     assert len(found) <= 1
     return found[0].severity.label if found else "passes"
+
+
+def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usage:
+    """Usage of independent vectors, without an interval."""
+    expected = k * (1 - (1 - 1 / k) ** n)
+    values: dict[str, object] = {
+        "num_codes": k, "sample_size": int(n), "used": used, "active": used, "share": used / k,
+        "expected_used": expected, "expected_active": expected, "effective_size": float(n),
+        "perplexity": perplexity, "perplexity_low": perplexity, "perplexity_high": perplexity,
+    }  # fmt: skip
+    return Usage.healthy(**{**values, **more})
+
+
+def run_advice(code: str, **names: object) -> dict[str, object]:
+    """Run the lines that a check's advice shows, on values of these names; return all names."""
+    import torch
+
+    advice = CHECKS[code].advice
+    assert advice is not None
+    scope: dict[str, object] = {"torch": torch, "F": torch.nn.functional, **names}
+    exec(advice.code, scope)
+    return scope

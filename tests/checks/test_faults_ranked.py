@@ -13,9 +13,22 @@ from typing import Any
 
 import pytest
 
-from vqdoctor.checks import _specimens as healthy
 from vqdoctor.checks import all_checks
-from vqdoctor.core.evidence import Evidence
+from vqdoctor.checks._usage import COLLAPSED_USAGE, EMA_USAGE
+from vqdoctor.core.evidence import (
+    CodebookGeometry,
+    CodebookGradient,
+    DataMatch,
+    EmaState,
+    Evidence,
+    GradientPath,
+    LossBalance,
+    NonFinite,
+    OptimizerMemory,
+    TaskGradient,
+    TrainingRecord,
+    Usage,
+)
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity
 from vqdoctor.engine.judge import judge
@@ -36,24 +49,20 @@ def patient(
     counts = {"perplexity": ema, "perplexity_low": ema, "perplexity_high": ema}
     start = decay**550
     file: list[Evidence] = [
-        healthy.OPTIMIZER_MEMORY.replace(ratio=mem),
-        healthy.TRAINING_RECORD.replace(vq_weight=weight, decay=decay, updates=550, epochs=25),
-        healthy.EMA_STATE.replace(decay=decay, updates=550, start_weight=start),
-        healthy.GEOMETRY.replace(sample_size=k),
+        OptimizerMemory.healthy(ratio=mem),
+        TrainingRecord.healthy(vq_weight=weight, decay=decay, updates=550, epochs=25),
+        EmaState.healthy(decay=decay, updates=550, start_weight=start),
+        CodebookGeometry.healthy(sample_size=k),
     ]
     if start < 0.05:
-        file.append(healthy.EMA_USAGE.replace(**measured, **counts))
+        file.append(EMA_USAGE.replace(**measured, **counts))
     data: list[Evidence] = [
-        healthy.USAGE.replace(**measured, **spread, effective_size=28_752.0),
-        healthy.DATA_MATCH.replace(
-            mean_offset=off, quantization_error=qe, scale_ratio=scale, nearest_data=near
-        ),
-        healthy.LOSS_BALANCE.replace(vq_weight=weight, ratio=None if cut else bal),
-        healthy.CODEBOOK_GRADIENT,
-        healthy.GRADIENT_PATH.replace(estimator="none", ratio=0.0, cosine=None)
-        if cut
-        else healthy.GRADIENT_PATH,
-        healthy.TASK_GRADIENT.replace(at_input=0.0, ratio=0.0) if cut else healthy.TASK_GRADIENT,
+        Usage.healthy(**measured, **spread, effective_size=28_752.0),
+        DataMatch.healthy(mean_offset=off, quantization_error=qe, scale_ratio=scale, nearest_data=near),
+        LossBalance.healthy(vq_weight=weight, ratio=None if cut else bal),
+        CodebookGradient.healthy(),
+        GradientPath.healthy(estimator="none", ratio=0.0, cosine=None) if cut else GradientPath.healthy(),
+        TaskGradient.healthy(at_input=0.0, ratio=0.0) if cut else TaskGradient.healthy(),
     ]
     return {"bare": file, "data": file + data}
 
@@ -114,7 +123,7 @@ def test_healthy_models_get_nothing(name: str, known: str) -> None:
 
 
 def test_a_non_finite_codebook_explains_whatever_else_is_found() -> None:
-    broken = healthy.NON_FINITE.replace(tensors=("vq.embedding",), tensor_count=1, nan=3)
-    findings = examine([broken, healthy.COLLAPSED_USAGE])
+    broken = NonFinite.healthy(tensors=("vq.embedding",), tensor_count=1, nan=3)
+    findings = examine([broken, COLLAPSED_USAGE])
     assert findings[0].code == "VQ901"
     assert {f.explained_by for f in findings[1:]} == {"VQ901:vq"}

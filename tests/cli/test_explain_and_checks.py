@@ -11,7 +11,7 @@ from vqdoctor.checks import all_checks
 from vqdoctor.cli._prose import reflow, section
 from vqdoctor.cli.main import main
 from vqdoctor.core.check import Check
-from vqdoctor.remedies import all_remedies
+from vqdoctor.remedies import with_advice
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda c: c.code)
@@ -24,7 +24,8 @@ def test_every_check_is_explained(check: Check, capsys: pytest.CaptureFixture[st
     for name, default, doc in check.limit_docs():
         assert f"  {name} = {default:g}\n" in text
         assert " ".join(doc.split()) in flat
-    for remedy in (r for r in all_remedies() if r.name in check.remedies):
+    for remedy in (r for r in with_advice([check]) if r.name in check.remedy_names):
+        assert f"\n  {remedy.name}\n" in text
         assert all(line in text for line in remedy.code.splitlines())
         assert remedy.how in flat
     for title in ("Why it matters", "How to read it", "Remedy", "References"):

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
+from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.core.report import LayerSummary, Report
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.prescribe import RECIPE, Prescription, prescribe
-from vqdoctor.remedies import all_remedies
+from vqdoctor.remedies import with_advice
 
+REMEDIES = with_advice(all_checks())
 PLAIN = TrainingPlan(vq_weight=1.0)
 OPTIONS = PlanOptions(layers=("one", "two"))
 
@@ -53,7 +55,7 @@ def report(*findings: Finding) -> Report:
 
 
 def prescribed(*findings: Finding, **more: Any) -> Prescription:
-    return prescribe(report(*findings), all_remedies(), PLAIN, OPTIONS, **more)
+    return prescribe(report(*findings), REMEDIES, PLAIN, OPTIONS, **more)
 
 
 def names(found: Prescription) -> Sequence[str]:
@@ -110,9 +112,9 @@ def test_a_weight_that_is_too_light_is_balanced_unless_another_is_wished_for() -
 
 def test_more_updates_are_more_epochs_unless_the_user_says_how_many() -> None:
     stalled = report(finding("VQ302", "more-updates"))
-    assert prescribe(stalled, all_remedies(), PLAIN, OPTIONS).plan.epochs == 200
+    assert prescribe(stalled, REMEDIES, PLAIN, OPTIONS).plan.epochs == 200
     few = replace(OPTIONS, epochs=PLAIN.epochs)
-    assert prescribe(stalled, all_remedies(), PLAIN, few).plan.epochs == PLAIN.epochs < 200
+    assert prescribe(stalled, REMEDIES, PLAIN, few).plan.epochs == PLAIN.epochs < 200
 
 
 def test_of_a_symptom_only_the_recipe_is_meant() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from vqdoctor.checks import _specimens as specimens
+from vqdoctor.checks._usage import EMA_USAGE
+from vqdoctor.core.evidence import GradientPath, Trace, Usage
 from vqdoctor.core.finding import Finding
-from vqdoctor.core.levels import Confidence, Safety, Severity, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.engine.rank import plan, rank
+from vqdoctor.remedies import Remedy
 
 NOTE, WARNING, ERROR = Severity
 
@@ -91,16 +92,16 @@ def test_roots_sort_by_severity_stage_confidence_code() -> None:
     assert [f.code for f in rank(found, CHECKS)] == ["VQ501", "VQ502", "VQ101", "VQ603"]
 
 
-LIVE = (specimens.USAGE, specimens.GRADIENT_PATH)
+LIVE = (Usage.healthy(), GradientPath.healthy())
 RIVALS = [finding("VQ101"), finding("VQ201", WARNING), finding("VQ501")]
 
 
 @pytest.mark.parametrize(
     ("evidence", "experiment"),
     [
-        ((specimens.EMA_USAGE,), "--data batch.npz"),
+        ((EMA_USAGE,), "--data batch.npz"),
         (LIVE, "--probe-steps 20"),
-        ((*LIVE, specimens.TRACE), ""),
+        ((*LIVE, Trace.healthy()), ""),
         (None, ""),
     ],
 )
@@ -148,7 +149,7 @@ def test_the_input_order_does_not_matter() -> None:
 
 
 def remedy(name: str, stage: int) -> Remedy:
-    return Remedy(name=name, stage=Stage(stage), safety=Safety.ADVICE, addresses=(), how=f"do {name}")
+    return Remedy(name=name, stage=Stage(stage), how=f"do {name}")
 
 
 @pytest.mark.parametrize("swap", [False, True])

@@ -7,8 +7,9 @@ import re
 import pytest
 from rich.cells import cell_len
 
+from vqdoctor.checks import all_checks
 from vqdoctor.core.report import Report
-from vqdoctor.remedies import all_remedies
+from vqdoctor.remedies import with_advice
 from vqdoctor.render import RenderOptions, all_renderers
 from vqdoctor.render.rich import _cells
 
@@ -35,9 +36,8 @@ def test_no_line_is_wider_than_the_terminal(
 
 def test_code_of_every_remedy_fits_in_80_columns() -> None:
     indent = 6
-    assert [
-        (r.name, line) for r in all_remedies() for line in r.code.splitlines() if len(line) + indent > 80
-    ] == []
+    remedies = with_advice(all_checks())
+    assert [(r.name, line) for r in remedies for line in r.code.splitlines() if len(line) + indent > 80] == []
 
 
 def test_code_is_never_broken(reports: dict[str, Report]) -> None:

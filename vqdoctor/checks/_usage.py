@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from vqdoctor.core.evidence import Usage
 
+EMA_USAGE = Usage.healthy(
+    source="checkpoint", sample_size=1_024, perplexity=213.0, perplexity_low=213.0, perplexity_high=213.0,
+    plug_in_perplexity=213.0, estimator="ema-counts", unseen_mass=0.0, groups=None, effective_size=None,
+    window=199.0,
+)  # fmt: skip
+COLLAPSED_USAGE = Usage.healthy(
+    used=1, active=1, share=1 / 256, perplexity=1.0, perplexity_low=1.0, perplexity_high=1.0,
+    plug_in_perplexity=1.0, max_share=1.0, unseen_mass=0.0,
+)  # fmt: skip
+IMPLICIT_USAGE = Usage.healthy(
+    num_codes=200, used=96, active=70, expected_used=200.0, expected_active=200.0, share=0.48,
+    perplexity=52.0, perplexity_low=51.0, perplexity_high=53.0, plug_in_perplexity=52.0, implicit=True,
+)  # fmt: skip
+
 CODES = 50.0
 SHARE = 0.2
 FLOOR = 0.05

@@ -1,8 +1,11 @@
-"""How the checks write numbers: short enough to read at a glance."""
+"""How the checks write numbers: short enough to read at a glance, and beside the message in full."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.levels import Confidence, Severity
 
 
 def figure(value: float) -> str:
@@ -24,3 +27,27 @@ def listed(names: Sequence[str], total: int | None = None, most: int = 3) -> str
     shown = names[:most]
     rest = total - len(shown)
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+
+
+def measured(name: str, value: float, limit: float | None = None, unit: str = "") -> Measurement:
+    """Return a number behind a problem, with the limit that it is held against."""
+    return Measurement(name=name, value=value, limit=limit, unit=unit)
+
+
+def problem(
+    severity: Severity,
+    message: str,
+    *measurements: Measurement,
+    confidence: Confidence = Confidence.HIGH,
+    decide_with: str = "",
+    remedies: tuple[str, ...] = (),
+) -> Problem:
+    """Return a problem: how bad it is, one sentence, and the numbers behind it, the decisive one first."""
+    return Problem(
+        message=message,
+        severity=severity,
+        confidence=confidence,
+        measurements=measurements,
+        decide_with=decide_with,
+        remedies=remedies,
+    )

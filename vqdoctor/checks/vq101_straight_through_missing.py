@@ -30,19 +30,16 @@ straight-through: `z_q = z_e + (z_q - z_e).detach()`, after the VQ losses, as th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _levels
-from vqdoctor.checks._specimens import GRADIENT_PATH, IMPLICIT_LEVELS, OPTIMIZER_MEMORY
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import GradientPath, ImplicitLevels, OptimizerMemory
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When the encoder counts as cut off."""
 
     gradient_ratio: float = limit(
@@ -77,105 +74,83 @@ def evaluate(
     if gradient is not None:
         yield from _live(gradient, limits)
     elif memory is not None and memory.ratio is not None:
-        yield from _remembered(memory, memory.ratio, limits)
+        if memory.ratio < limits.moment_ratio:
+            yield problem(
+                Severity.ERROR,
+                f"The encoder's remembered gradients are only {figure(memory.ratio)} times those behind the "
+                "VQ layer: the task's gradient does not reach the encoder, usually because the "
+                "straight-through estimator is missing.",
+                measured("moment_ratio", memory.ratio, limits.moment_ratio),
+                confidence=Confidence.MEDIUM,
+                decide_with="--data batch.npz",
+            )
     else:
         raise CannotJudge("neither a live gradient nor the optimizer's memory of one is at hand")
 
 
 def _live(gradient: GradientPath, limits: Limits) -> Iterator[Problem]:
-    measured = Measurement(name="gradient_ratio", value=gradient.ratio, limit=limits.gradient_ratio)
+    ratio = measured("gradient_ratio", gradient.ratio, limits.gradient_ratio)
     if gradient.estimator in ("none", "zero"):
-        yield Problem(
-            message=f"The VQ layer passes {percent(gradient.ratio)} of the gradient back to the encoder: "
+        yield problem(
+            Severity.ERROR,
+            f"The VQ layer passes {percent(gradient.ratio)} of the gradient back to the encoder: "
             "the straight-through estimator is missing, so the task cannot train the encoder.",
-            severity=Severity.ERROR,
-            measurements=(measured,),
+            ratio,
         )
     elif gradient.ratio < limits.gradient_ratio:
-        yield Problem(
-            message=f"The VQ layer passes only {percent(gradient.ratio)} of the gradient back to the "
+        yield problem(
+            Severity.WARNING,
+            f"The VQ layer passes only {percent(gradient.ratio)} of the gradient back to the "
             "encoder: its estimator is scaled down, or the projections around the codes are tiny.",
-            severity=Severity.WARNING,
+            ratio,
             confidence=Confidence.MEDIUM,
-            measurements=(measured,),
         )
     elif gradient.zero_share > limits.zero_share:
-        yield Problem(
-            message=f"The VQ layer passes no gradient back for {percent(gradient.zero_share)} of the "
-            "vectors.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(name="zero_share", value=gradient.zero_share, limit=limits.zero_share),
-                measured,
-            ),
-        )
-
-
-def _remembered(memory: OptimizerMemory, ratio: float, limits: Limits) -> Iterator[Problem]:
-    if ratio < limits.moment_ratio:
-        yield Problem(
-            message=f"The encoder's remembered gradients are only {figure(ratio)} times those behind the VQ "
-            "layer: the task's gradient does not reach the encoder, usually because the straight-through "
-            "estimator is missing.",
-            severity=Severity.ERROR,
-            confidence=Confidence.MEDIUM,
-            measurements=(Measurement(name="moment_ratio", value=ratio, limit=limits.moment_ratio),),
-            decide_with="--data batch.npz",
+        yield problem(
+            Severity.WARNING,
+            f"The VQ layer passes no gradient back for {percent(gradient.zero_share)} of the vectors.",
+            measured("zero_share", gradient.zero_share, limits.zero_share),
+            ratio,
         )
 
 
 CHECK = Check(
     code="VQ101",
     name="straight-through-missing",
-    title="The encoder gets no gradient through the VQ layer.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("straight-through",),
     examples=(
-        Example(
-            title="z_q is detached and nothing is added",
-            evidence=(
-                GRADIENT_PATH.replace(
-                    estimator="none", ratio=0.0, cosine=None, zero_share=1.0, worst_gain=0.0
-                ),
-            ),
-            fires=True,
+        fires(
+            "z_q is detached and nothing is added",
+            GradientPath.healthy(estimator="none", ratio=0.0, cosine=None, zero_share=1.0, worst_gain=0.0),
         ),
-        Example(
-            title="a bare file whose optimizer hardly saw the encoder",
-            evidence=(OPTIMIZER_MEMORY.replace(before_gradient=4.6e-6, after_gradient=3.1e-3, ratio=0.0015),),
-            fires=True,
+        fires(
+            "a bare file whose optimizer hardly saw the encoder",
+            OptimizerMemory.healthy(before_gradient=4.6e-6, after_gradient=3.1e-3, ratio=0.0015),
         ),
-        Example(
-            title="levels that are rounded without an estimator",
-            evidence=(
-                GRADIENT_PATH.replace(
-                    estimator="zero", ratio=0.0, cosine=None, zero_share=1.0, worst_gain=0.0
-                ),
-                IMPLICIT_LEVELS,
-            ),
-            fires=True,
+        fires(
+            "levels that are rounded without an estimator",
+            GradientPath.healthy(estimator="zero", ratio=0.0, cosine=None, zero_share=1.0, worst_gain=0.0),
+            ImplicitLevels.healthy(),
         ),
-        Example(
-            title="an estimator that is scaled down to next to nothing",
-            evidence=(GRADIENT_PATH.replace(estimator="custom", ratio=1e-5, worst_gain=2e-5),),
-            fires=True,
+        fires(
+            "an estimator that is scaled down to next to nothing",
+            GradientPath.healthy(estimator="custom", ratio=1e-5, worst_gain=2e-5),
         ),
-        Example(
-            title="DAC as it is built: small projections around the codes",
-            evidence=(GRADIENT_PATH.replace(estimator="custom", ratio=0.005, cosine=0.1, worst_gain=0.01),),
-            fires=False,
+        passes(
+            "DAC as it is built: small projections around the codes",
+            GradientPath.healthy(estimator="custom", ratio=0.005, cosine=0.1, worst_gain=0.01),
         ),
-        Example(title="straight-through estimator", evidence=(GRADIENT_PATH,), fires=False),
-        Example(
-            title="four residual levels with cosine codes",
-            evidence=(GRADIENT_PATH.replace(estimator="custom", ratio=0.13, cosine=0.99, worst_gain=0.4),),
-            fires=False,
+        passes("straight-through estimator", GradientPath.healthy()),
+        passes(
+            "four residual levels with cosine codes",
+            GradientPath.healthy(estimator="custom", ratio=0.13, cosine=0.99, worst_gain=0.4),
         ),
-        Example(
-            title="the model was mended after the file was written",
-            evidence=(GRADIENT_PATH, OPTIMIZER_MEMORY.replace(ratio=0.0015)),
-            fires=False,
+        passes(
+            "the model was mended after the file was written",
+            GradientPath.healthy(),
+            OptimizerMemory.healthy(ratio=0.0015),
         ),
     ),
     doc=__doc__,

@@ -11,7 +11,8 @@ before and after the layer. None or zero at z_q: the cut lies after the layer. Z
 Zero at the parameters before it, but not at z_e: the cut lies between the encoder and the layer.
 
 ## Remedy
-reattach-encoder: feed the decoder with the quantizer's output as it comes, and remove the detach.
+Look for `.detach()`, `torch.no_grad()`, a decoder that looks the codes up again from the indices, and
+an encoder that was frozen for a first phase and never released.
 
 ## References
 - Biohub/esm#92: the decoder got indices only, so the encoder got no gradient
@@ -21,23 +22,19 @@ reattach-encoder: feed the decoder with the quantizer's output as it comes, and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import GRADIENT_PATH, TASK_GRADIENT
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import GradientPath, TaskGradient
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When the task counts as cut off from the encoder."""
 
     gradient_ratio: float = limit(
-        0.001,
-        "Least ratio of the task's gradient at z_e and at z_q; the same bar as for the VQ layer alone.",
+        0.001, "Least ratio of the task's gradient at z_e and at z_q; the same bar as for the VQ layer alone."
     )
     parameter_ratio: float = limit(
         1e-6,
@@ -54,67 +51,54 @@ def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> I
     if not task.at_output:
         if not task.after:
             raise CannotJudge("the task loss has no gradient anywhere behind the VQ layer")
-        yield _problem(
+        yield problem(
+            Severity.ERROR,
             f"The VQ layer {layer}the task's gradient at its output is 0: something between the VQ layer and "
             "the loss detaches it, so the task cannot train the encoder.",
-            "gradient_at_output",
-            0.0,
-            None,
+            measured("gradient_at_output", 0.0),
         )
     elif task.at_input < limits.gradient_ratio * task.at_output:
-        yield _problem(
+        yield problem(
+            Severity.ERROR,
             f"Only {figure(task.at_input / task.at_output)} of the task's gradient at the VQ layer's output "
             "arrives at its input, so the task cannot train the encoder.",
-            "gradient_ratio",
-            task.at_input / task.at_output,
-            limits.gradient_ratio,
+            measured("gradient_ratio", task.at_input / task.at_output, limits.gradient_ratio),
         )
     elif task.before is not None and task.after:
-        yield _problem(
+        yield problem(
+            Severity.ERROR,
             f"The task's gradient reaches the VQ layer's input, but is {figure(task.before)} at the "
             "encoder's parameters: something between the encoder and the VQ layer detaches it.",
-            "parameter_ratio",
-            task.before / task.after,
-            limits.parameter_ratio,
+            measured("parameter_ratio", task.before / task.after, limits.parameter_ratio),
         )
-
-
-def _problem(message: str, name: str, value: float, bar: float | None) -> Problem:
-    return Problem(
-        message=message,
-        severity=Severity.ERROR,
-        measurements=(Measurement(name=name, value=value, limit=bar),),
-    )
 
 
 CHECK = Check(
     code="VQ102",
     name="encoder-cut-from-task",
-    title="The VQ layer passes gradients, but the task's gradient does not reach the encoder.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("reattach-encoder",),
+    advice=Advice(
+        name="reattach-encoder",
+        how=(
+            "Remove the detach or no_grad between the encoder, the VQ layer and the loss, and feed the "
+            "decoder z_q itself."
+        ),
+        code=(
+            "z_q, indices, vq_loss = vq(encoder(x))   # no no_grad, no detach\n"
+            "out = decoder(z_q)                       # z_q, not codebook[indices]"
+        ),
+    ),
     meaningless_after=("VQ101",),
     examples=(
-        Example(
-            title="z_q is detached on its way to the decoder",
-            evidence=(
-                TASK_GRADIENT.replace(at_output=None, at_input=0.0, ratio=None, before=0.0),
-                GRADIENT_PATH,
-            ),
-            fires=True,
+        fires(
+            "z_q is detached on its way to the decoder",
+            TaskGradient.healthy(at_output=None, at_input=0.0, ratio=None, before=0.0),
+            GradientPath.healthy(),
         ),
-        Example(
-            title="the encoder runs under no_grad",
-            evidence=(TASK_GRADIENT.replace(before=0.0), GRADIENT_PATH),
-            fires=True,
-        ),
-        Example(title="the task trains the encoder", evidence=(TASK_GRADIENT, GRADIENT_PATH), fires=False),
-        Example(
-            title="a frozen encoder has no gradients to compare",
-            evidence=(TASK_GRADIENT.replace(before=None),),
-            fires=False,
-        ),
+        fires("the encoder runs under no_grad", TaskGradient.healthy(before=0.0), GradientPath.healthy()),
+        passes("the task trains the encoder", TaskGradient.healthy(), GradientPath.healthy()),
+        passes("a frozen encoder has no gradients to compare", TaskGradient.healthy(before=None)),
     ),
     doc=__doc__,
 )

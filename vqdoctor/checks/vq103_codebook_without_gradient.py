@@ -14,8 +14,9 @@ counts that were ever written. An optimizer creates the state with the first gra
 none. A codebook with an EMA is rightly without optimizer state.
 
 ## Remedy
-train-codebook: compute the codebook loss on the looked-up codes, before the straight-through step,
-and give the codebook to the optimizer; or use an EMA.
+Use either a loss whose gradient reaches the raw looked-up codes, with the codebook among the
+optimizer's parameters, or an EMA; not both, since the EMA overwrites what the optimizer did. Codebooks
+that are frozen on purpose (SimVQ, random projection) need neither.
 
 ## References
 - showlab/Olaf-World#8: the codebook loss was computed on the straight-through output
@@ -26,18 +27,15 @@ and give the codebook to the optimizer; or use an EMA.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import CODEBOOK_GRADIENT, EMA_STATE, OPTIMIZER_MEMORY
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGradient, EmaState, LossUse, OptimizerMemory
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When the codebook counts as unmoved."""
 
     gradient: float = limit(
@@ -55,8 +53,10 @@ def evaluate(
     limits: Limits,
 ) -> Iterator[Problem]:
     """Ask the live model; only where there is none, the optimizer and the EMA counts in the file."""
-    if use is not None and gradient is not None and _left_out(use):
-        raise CannotJudge("the VQ loss, which may be what moves the codebook, is not in the loss (VQ205)")
+    if use is not None and gradient is not None:
+        unused = use.offered > 0 and use.used is False and not use.gradient
+        if unused or (use.vq_weight is not None and use.vq_weight <= 0):
+            raise CannotJudge("the VQ loss, which may be what moves the codebook, is not in the loss (VQ205)")
     if gradient is not None:
         yield from _live(gradient, limits)
         return
@@ -65,75 +65,74 @@ def evaluate(
     if memory is None or not memory.codebook_listed:
         raise CannotJudge("the file does not tell who trains the codebook: no EMA counts, no optimizer entry")
     if memory.codebook_has_state is False and memory.sample_size > 0:
-        yield Problem(
-            message="The optimizer lists the codebook but has no state for it, as it has for "
+        yield problem(
+            Severity.ERROR,
+            "The optimizer lists the codebook but has no state for it, as it has for "
             f"{memory.sample_size} other parameters: the codebook never got a gradient.",
-            severity=Severity.ERROR,
+            measured("parameters_with_state", memory.sample_size),
             confidence=Confidence.MEDIUM,
-            measurements=(Measurement(name="parameters_with_state", value=memory.sample_size),),
             decide_with="--data batch.npz",
         )
-
-
-def _left_out(use: LossUse) -> bool:
-    """Whether the layer's loss has no weight, or none of the task's depends on it or pulls in its place."""
-    unused = use.offered > 0 and use.used is False and not use.gradient
-    return unused or (use.vq_weight is not None and use.vq_weight <= 0)
 
 
 def _live(gradient: CodebookGradient, limits: Limits) -> Iterator[Problem]:
     size = gradient.gradient or 0.0
     if gradient.ema_owned or size > limits.gradient:
         return
-    measured = (Measurement(name="codebook_gradient", value=size, limit=limits.gradient),)
+    number = measured("codebook_gradient", size, limits.gradient)
     if gradient.trainable:
-        yield Problem(
-            message=f"The loss's gradient at the codebook is {figure(size)} and no EMA updates it, so its "
+        yield problem(
+            Severity.ERROR,
+            f"The loss's gradient at the codebook is {figure(size)} and no EMA updates it, so its "
             f"{gradient.sample_size} codes stay where they were initialised.",
-            severity=Severity.ERROR,
-            measurements=measured,
+            number,
         )
     else:
-        yield Problem(
-            message=f"The codebook's {gradient.sample_size} codes are frozen: they require no gradient "
+        yield problem(
+            Severity.WARNING,
+            f"The codebook's {gradient.sample_size} codes are frozen: they require no gradient "
             "and no EMA updates them, which is right only for layers that are made so (SimVQ, random "
             "projection).",
-            severity=Severity.WARNING,
+            number,
             confidence=Confidence.MEDIUM,
-            measurements=measured,
         )
 
 
 CHECK = Check(
     code="VQ103",
     name="codebook-without-gradient",
-    title="Nothing moves the codebook: neither a gradient nor an EMA.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("train-codebook",),
+    advice=Advice(
+        name="train-codebook",
+        how=(
+            "Compute the codebook loss on the looked-up codes before the straight-through step, and give the "
+            "codebook to the optimizer."
+        ),
+        code=(
+            "z_q = codebook[indices]   # the raw lookup, with its gradient\n"
+            "vq = F.mse_loss(z_q, z_e.detach()) + 0.25 * F.mse_loss(z_e, z_q.detach())\n"
+            "z_q = z_e + (z_q - z_e).detach()   # only now"
+        ),
+    ),
     examples=(
-        Example(
-            title="the codebook loss is computed on the straight-through output",
-            evidence=(CODEBOOK_GRADIENT.replace(trainable=True, ema_owned=False),),
-            fires=True,
+        fires(
+            "the codebook loss is computed on the straight-through output",
+            CodebookGradient.healthy(trainable=True, ema_owned=False),
         ),
-        Example(
-            title="a bare file: listed in the optimizer, without state, no EMA",
-            evidence=(OPTIMIZER_MEMORY.replace(codebook_listed=True, codebook_has_state=False),),
-            fires=True,
+        fires(
+            "a bare file: listed in the optimizer, without state, no EMA",
+            OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=False),
         ),
-        Example(title="an EMA owns the codebook", evidence=(CODEBOOK_GRADIENT,), fires=False),
-        Example(
-            title="a codebook parameter without state, moved by an EMA",
-            evidence=(OPTIMIZER_MEMORY.replace(codebook_listed=True, codebook_has_state=False), EMA_STATE),
-            fires=False,
+        passes("an EMA owns the codebook", CodebookGradient.healthy()),
+        passes(
+            "a codebook parameter without state, moved by an EMA",
+            OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=False),
+            EmaState.healthy(),
         ),
-        Example(
-            title="a codebook that is trained by gradient",
-            evidence=(
-                CODEBOOK_GRADIENT.replace(trainable=True, ema_owned=False, gradient=0.043, touched_rows=231),
-            ),
-            fires=False,
+        passes(
+            "a codebook that is trained by gradient",
+            CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.043, touched_rows=231),
         ),
     ),
     doc=__doc__,

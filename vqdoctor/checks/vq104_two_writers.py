@@ -16,7 +16,10 @@ Without a model: the optimizer has a state for the codebook, and yet the codeboo
 and counts say, up to the one step since.
 
 ## Remedy
-one-writer: a codebook with an EMA requires no gradient; one with an optimizer has no EMA.
+With an EMA the codebook is a buffer, or requires no gradient. With an optimizer there is no EMA: in
+vector-quantize-pytorch `ema_update=False, learnable_codebook=True`. A loss on the codes, such as an
+orthogonality or diversity term, needs the optimizer. Assigning a new `nn.Parameter` in the forward pass
+cuts the optimizer's hold as well: write into the old one, `weight.data.copy_(codes)`.
 
 ## References
 - lucidrains/vector-quantize-pytorch#223: an orthogonality loss on a codebook that an EMA overwrites
@@ -27,18 +30,15 @@ one-writer: a codebook with an EMA requires no gradient; one with an optimizer h
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import CODEBOOK_WRITERS, EMA_STATE, OPTIMIZER_MEMORY
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookWriters, EmaState, OptimizerMemory
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When the forward pass counts as a second writer."""
 
     kept: float = limit(
@@ -55,10 +55,7 @@ class Limits:
 
 
 def evaluate(
-    writers: CodebookWriters | None,
-    memory: OptimizerMemory | None,
-    ema: EmaState | None,
-    limits: Limits,
+    writers: CodebookWriters | None, memory: OptimizerMemory | None, ema: EmaState | None, limits: Limits
 ) -> Iterator[Problem]:
     """Ask the live model; only where there is none, the optimizer and the EMA in the file."""
     if writers is not None:
@@ -66,84 +63,73 @@ def evaluate(
     elif memory is None or ema is None or ema.sums_disagreement is None or ema.never_written:
         raise CannotJudge("the file does not tell: no optimizer state, or no EMA sums that were ever written")
     elif memory.codebook_has_state and ema.sums_disagreement < limits.disagreement:
-        yield Problem(
-            message="The optimizer has a state for the codebook, yet that is within "
+        yield problem(
+            Severity.WARNING,
+            "The optimizer has a state for the codebook, yet that is within "
             f"{percent(ema.sums_disagreement)} of what the EMA's sums say: both write it, and the EMA wins.",
-            severity=Severity.WARNING,
+            measured("disagreement", ema.sums_disagreement, limits.disagreement),
             confidence=Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="disagreement", value=ema.sums_disagreement, limit=limits.disagreement),
-            ),
             decide_with="--data batch.npz",
         )
 
 
 def _live(writers: CodebookWriters, limits: Limits) -> Iterator[Problem]:
     if writers.kept is not None and writers.listed is not False and writers.kept < limits.kept:
-        yield Problem(
-            message=f"A train-mode forward pass leaves {percent(max(writers.kept, 0.0))} of what an "
+        yield problem(
+            Severity.WARNING,
+            f"A train-mode forward pass leaves {percent(max(writers.kept, 0.0))} of what an "
             f"optimizer does to the {writers.sample_size} codes that get a gradient: an EMA writes them too.",
-            severity=Severity.WARNING,
+            measured("kept", writers.kept, limits.kept),
+            measured("codebook_gradient", writers.gradient or 0.0),
             confidence=Confidence.HIGH if writers.listed else Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="kept", value=writers.kept, limit=limits.kept),
-                Measurement(name="codebook_gradient", value=writers.gradient or 0.0),
-            ),
         )
     elif writers.replaced and (writers.gradient or writers.listed):
         gradient = writers.gradient or 0.0
-        yield Problem(
-            message="Every forward pass puts a new parameter in the codebook's place, so the optimizer holds "
+        yield problem(
+            Severity.WARNING if gradient else Severity.NOTE,
+            "Every forward pass puts a new parameter in the codebook's place, so the optimizer holds "
             f"an object that nothing uses (gradient at the codebook {figure(gradient)}).",
-            severity=Severity.WARNING if gradient else Severity.NOTE,
-            measurements=(Measurement(name="codebook_gradient", value=gradient),),
+            measured("codebook_gradient", gradient),
         )
 
 
 CHECK = Check(
     code="VQ104",
     name="two-writers",
-    title="Both an EMA and an optimizer write the codebook.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("one-writer",),
+    advice=Advice(
+        name="one-writer",
+        how="Let either the EMA or the optimizer write the codebook, and take it from the other.",
+        code="codebook.requires_grad_(False)   # the EMA writes it, no optimizer",
+    ),
     examples=(
-        Example(
-            title="an orthogonality loss on a codebook with an EMA",
-            evidence=(CODEBOOK_WRITERS.replace(gradient=5.8, kept=0.0, sample_size=16),),
-            fires=True,
+        fires(
+            "an orthogonality loss on a codebook with an EMA",
+            CodebookWriters.healthy(gradient=5.8, kept=0.0, sample_size=16),
         ),
-        Example(
-            title="a bare file: optimizer state, and codes that equal the EMA's",
-            evidence=(
-                OPTIMIZER_MEMORY.replace(codebook_listed=True, codebook_has_state=True),
-                EMA_STATE.replace(sums_disagreement=0.004),
-            ),
-            fires=True,
+        fires(
+            "a bare file: optimizer state, and codes that equal the EMA's",
+            OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=True),
+            EmaState.healthy(sums_disagreement=0.004),
         ),
-        Example(
-            title="a parameter that is replaced in every forward pass, held by the optimizer",
-            evidence=(CODEBOOK_WRITERS.replace(listed=True, replaced=True),),
-            fires=True,
+        fires(
+            "a parameter that is replaced in every forward pass, held by the optimizer",
+            CodebookWriters.healthy(listed=True, replaced=True),
         ),
-        Example(title="an EMA alone", evidence=(CODEBOOK_WRITERS,), fires=False),
-        Example(
-            title="an optimizer alone",
-            evidence=(CODEBOOK_WRITERS.replace(gradient=0.12, listed=True, kept=1.0, sample_size=231),),
-            fires=False,
+        passes("an EMA alone", CodebookWriters.healthy()),
+        passes(
+            "an optimizer alone",
+            CodebookWriters.healthy(gradient=0.12, listed=True, kept=1.0, sample_size=231),
         ),
-        Example(
-            title="a gradient reaches an EMA's codebook, which no optimizer holds",
-            evidence=(CODEBOOK_WRITERS.replace(gradient=0.12, listed=False, kept=0.0, sample_size=231),),
-            fires=False,
+        passes(
+            "a gradient reaches an EMA's codebook, which no optimizer holds",
+            CodebookWriters.healthy(gradient=0.12, listed=False, kept=0.0, sample_size=231),
         ),
-        Example(
-            title="a bare file: EMA statistics beside a codebook that the optimizer writes",
-            evidence=(
-                OPTIMIZER_MEMORY.replace(codebook_listed=True, codebook_has_state=True),
-                EMA_STATE.replace(sums_disagreement=0.12),
-            ),
-            fires=False,
+        passes(
+            "a bare file: EMA statistics beside a codebook that the optimizer writes",
+            OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=True),
+            EmaState.healthy(sums_disagreement=0.12),
         ),
     ),
     doc=__doc__,

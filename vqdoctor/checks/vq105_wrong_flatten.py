@@ -14,7 +14,10 @@ follows neither. Before the layer: single vectors of its input are traced back t
 norm layer by their gradients; a strip of its memory in every vector is the missing permute.
 
 ## Remedy
-permute-before-flatten: `z_e.permute(0, 2, 3, 1).reshape(-1, D)`, and the way back in reverse.
+`view` and `reshape` only count off memory, in which a feature map stores channel after channel;
+`permute` alone changes which values stand together. The way back needs it too: reshape to [B, H, W, D],
+then permute. The codes that were learnt stand for strips of a channel, so train the codebook again
+afterwards.
 
 ## References
 - lucidrains/vector-quantize-pytorch#70: an example used view in place of permute
@@ -24,18 +27,15 @@ permute-before-flatten: `z_e.permute(0, 2, 3, 1).reshape(-1, D)`, and the way ba
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import FLATTENING
-from vqdoctor.checks._words import percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Flattening
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How well codes must follow their positions."""
 
     equal: float = limit(
@@ -88,38 +88,37 @@ def _problem(message: str, cut: Flattening, limits: Limits) -> Problem:
         ("by_chance", cut.by_chance, None),
         ("positions", float(cut.positions), None),
     )
-    return Problem(
-        message=message,
-        severity=Severity.ERROR,
-        measurements=tuple(
-            Measurement(name=name, value=value, limit=bar) for name, value, bar in shares if value is not None
-        ),
+    return problem(
+        Severity.ERROR,
+        message,
+        *tuple(measured(name, value, bar) for name, value, bar in shares if value is not None),
     )
 
 
 CHECK = Check(
     code="VQ105",
     name="wrong-flatten",
-    title="The feature map is cut into vectors along the wrong axis.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("permute-before-flatten",),
+    advice=Advice(
+        name="permute-before-flatten",
+        how="Move the channels last before a feature map is flattened into vectors, "
+        "and back after the lookup.",
+        code="vectors = z_e.permute(0, 2, 3, 1).reshape(-1, z_e.shape[1])",
+    ),
     examples=(
-        Example(
-            title="view(-1, D) on a channel-first map",
-            evidence=(FLATTENING.replace(equal=0.06, equal_as_stored=1.0, by_chance=0.06),),
-            fires=True,
+        fires(
+            "view(-1, D) on a channel-first map",
+            Flattening.healthy(equal=0.06, equal_as_stored=1.0, by_chance=0.06),
         ),
-        Example(
-            title="the encoder's output was viewed as [B, N, D] before the layer",
-            evidence=(FLATTENING.replace(equal_as_stored=None, input_runs=True),),
-            fires=True,
+        fires(
+            "the encoder's output was viewed as [B, N, D] before the layer",
+            Flattening.healthy(equal_as_stored=None, input_runs=True),
         ),
-        Example(title="permuted first", evidence=(FLATTENING,), fires=False),
-        Example(
-            title="one position, rightly permuted before the layer",
-            evidence=(FLATTENING.replace(positions=1, equal=None, equal_as_stored=None, by_chance=None),),
-            fires=False,
+        passes("permuted first", Flattening.healthy()),
+        passes(
+            "one position, rightly permuted before the layer",
+            Flattening.healthy(positions=1, equal=None, equal_as_stored=None, by_chance=None),
         ),
     ),
     doc=__doc__,

@@ -15,7 +15,9 @@ output of the whole to its input; Adam is indifferent to it, but it makes the VQ
 lighter than its weight says. That is a note from ten levels on.
 
 ## Remedy
-detach-residual: `residual = residual - z_q.detach()`, and one straight-through step around the sum.
+With `residual - z_q.detach()` the commitment loss of every level reaches the encoder. If every level
+then keeps a straight-through step of its own, the task's gradient arrives once for each: Q times too
+large. One step around the sum passes it once, as audiocraft and moshi do.
 
 ## References
 - facebookresearch/encodec#25, descriptinc/descript-audio-codec#107: no gradient from level 2 on
@@ -26,19 +28,17 @@ detach-residual: `residual = residual - z_q.detach()`, and one straight-through 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _usage
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, RESIDUAL_LEVEL, USAGE
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import ResidualLevel, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How much of a level's gradient must reach the encoder, and how often the task's may."""
 
     reach: float = limit(
@@ -56,57 +56,52 @@ class Limits:
 def evaluate(level: ResidualLevel, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
     """Judge the way back from this level, and on the first level the gain of the whole."""
     if level.reach < limits.reach:
-        yield Problem(
-            message=f"Only {percent(level.reach)} of a gradient at residual level {level.level} of "
+        yield problem(
+            Severity.WARNING if usage is not None and _usage.poor(usage) else Severity.NOTE,
+            f"Only {percent(level.reach)} of a gradient at residual level {level.level} of "
             f"{level.levels} reaches the encoder: the codes before it are subtracted without a detach, so "
             "its commitment loss has no effect.",
-            severity=Severity.WARNING if usage is not None and _usage.poor(usage) else Severity.NOTE,
-            measurements=(
-                Measurement(name="reach", value=level.reach, limit=limits.reach),
-                Measurement(name="level", value=level.level),
-            ),
+            measured("reach", level.reach, limits.reach),
+            measured("level", level.level),
         )
     elif level.level == 1 and level.gain is not None and level.gain >= limits.gain:
-        yield Problem(
-            message=f"The {level.levels} residual levels multiply the task's gradient by "
+        yield problem(
+            Severity.NOTE,
+            f"The {level.levels} residual levels multiply the task's gradient by "
             f"{figure(level.gain)}, which makes the VQ loss as much lighter than its weight says.",
-            severity=Severity.NOTE,
-            measurements=(
-                Measurement(name="gain", value=level.gain, limit=limits.gain),
-                Measurement(name="levels", value=level.levels),
-            ),
+            measured("gain", level.gain, limits.gain),
+            measured("levels", level.levels),
         )
 
 
 CHECK = Check(
     code="VQ106",
     name="residual-not-detached",
-    title="The residual's codes are subtracted with their gradient.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("detach-residual",),
+    advice=Advice(
+        name="detach-residual",
+        how=(
+            "Detach the codes before they are subtracted from the residual, and put one straight-through "
+            "step around all levels."
+        ),
+        code=(
+            "residual = residual - z_q.detach()\n"
+            "total = total + z_q\n"
+            "out = z_e + (total - z_e).detach()   # once, after the last level"
+        ),
+    ),
     examples=(
-        Example(
-            title="level 2 is cut off and collapsed",
-            evidence=(RESIDUAL_LEVEL.replace(reach=0.0, gain=1.0), COLLAPSED_USAGE),
-            fires=True,
+        fires(
+            "level 2 is cut off and collapsed", ResidualLevel.healthy(reach=0.0, gain=1.0), COLLAPSED_USAGE
         ),
-        Example(
-            title="level 2 is cut off and works",
-            evidence=(RESIDUAL_LEVEL.replace(reach=0.0, gain=1.0), USAGE),
-            fires=True,
+        fires("level 2 is cut off and works", ResidualLevel.healthy(reach=0.0, gain=1.0), Usage.healthy()),
+        fires(
+            "twelve levels, each with a straight-through step",
+            ResidualLevel.healthy(level=1, levels=12, gain=12.0),
         ),
-        Example(
-            title="twelve levels, each with a straight-through step",
-            evidence=(RESIDUAL_LEVEL.replace(level=1, levels=12, gain=12.0),),
-            fires=True,
-        ),
-        Example(title="detached, one step around all", evidence=(RESIDUAL_LEVEL, USAGE), fires=False),
-        Example(
-            title="four levels, each with a straight-through step",
-            evidence=(RESIDUAL_LEVEL.replace(level=1, gain=4.0),),
-            fires=False,
-        ),
+        passes("detached, one step around all", ResidualLevel.healthy(), Usage.healthy()),
+        passes("four levels, each with a straight-through step", ResidualLevel.healthy(level=1, gain=4.0)),
     ),
     doc=__doc__,
 )

@@ -14,8 +14,10 @@ and are a finding where they carry most of the gradient besides. Not finite valu
 lie before the layer: in the encoder, the data or the precision.
 
 ## Remedy
-clip-gradients: clip the norm, skip steps that are not finite, and use a plain straight-through step
-where the rotation trick makes the spikes.
+The rotation trick multiplies a gradient by |z_q| / |z_e|, which has no bound where z_e is near zero, as
+in residual levels whose input is already a code. A straight-through step (`rotation_trick=False`) has
+gain one everywhere. Clipping keeps the direction of the spike; it limits the damage and leaves the
+cause. NaN has a first place: `torch.autograd.set_detect_anomaly(True)` names it.
 
 ## References
 - Fifty et al. 2024, the rotation trick, arXiv:2410.06424
@@ -26,18 +28,15 @@ where the rotation trick makes the spikes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import GRADIENT_HEALTH
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import GradientHealth
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When a gradient counts as broken or as a spike."""
 
     broken: float = limit(
@@ -62,57 +61,55 @@ def evaluate(health: GradientHealth, limits: Limits) -> Iterator[Problem]:
     broken = health.broken_input or health.broken
     if broken > limits.broken:
         where = "z_e" if health.broken_input else "the gradient at z_e"
-        yield Problem(
-            message=f"{broken:,} values of {where} are NaN or infinite in train mode.",
-            severity=Severity.ERROR,
-            measurements=(
-                Measurement(name="broken", value=broken, limit=limits.broken),
-                Measurement(name="vectors", value=health.sample_size),
-            ),
+        yield problem(
+            Severity.ERROR,
+            f"{broken:,} values of {where} are NaN or infinite in train mode.",
+            measured("broken", broken, limits.broken),
+            measured("vectors", health.sample_size),
         )
     elif health.worst_gain > limits.gain and health.spike_share > limits.share:
-        yield Problem(
-            message=f"The VQ layer multiplies the gradients of {health.spikes:,} vectors by up to "
+        yield problem(
+            Severity.WARNING,
+            f"The VQ layer multiplies the gradients of {health.spikes:,} vectors by up to "
             f"{figure(health.worst_gain)}, where the median is {figure(health.median_gain)}, and these carry "
             f"{percent(health.spike_share)} of the whole.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(name="worst_gain", value=health.worst_gain, limit=limits.gain),
-                Measurement(name="spike_share", value=health.spike_share, limit=limits.share),
-                Measurement(name="spikes", value=health.spikes, unit="vectors"),
-            ),
+            measured("worst_gain", health.worst_gain, limits.gain),
+            measured("spike_share", health.spike_share, limits.share),
+            measured("spikes", health.spikes, unit="vectors"),
         )
 
 
 CHECK = Check(
     code="VQ107",
     name="gradient-spikes",
-    title="Gradients at the VQ layer are not finite, or those of a few vectors outweigh all others.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("clip-gradients",),
+    advice=Advice(
+        name="clip-gradients",
+        how=(
+            "Clip the norm of the gradients at every step, skip steps that are not finite, and pass the "
+            "gradient straight through where the rotation trick makes the spikes."
+        ),
+        code=(
+            "norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
+            "if torch.isfinite(norm):\n"
+            "    optimizer.step()"
+        ),
+    ),
     explained_by=("VQ901", "VQ108"),
     examples=(
-        Example(
-            title="the rotation trick on a residual of nearly zero",
-            evidence=(GRADIENT_HEALTH.replace(median_gain=0.9, worst_gain=8e5, spikes=3, spike_share=0.98),),
-            fires=True,
+        fires(
+            "the rotation trick on a residual of nearly zero",
+            GradientHealth.healthy(median_gain=0.9, worst_gain=8e5, spikes=3, spike_share=0.98),
         ),
-        Example(
-            title="infinite distances in half precision",
-            evidence=(GRADIENT_HEALTH.replace(broken=64),),
-            fires=True,
+        fires("infinite distances in half precision", GradientHealth.healthy(broken=64)),
+        passes("straight-through", GradientHealth.healthy()),
+        passes(
+            "the rotation trick on trained vectors", GradientHealth.healthy(median_gain=0.92, worst_gain=3.6)
         ),
-        Example(title="straight-through", evidence=(GRADIENT_HEALTH,), fires=False),
-        Example(
-            title="the rotation trick on trained vectors",
-            evidence=(GRADIENT_HEALTH.replace(median_gain=0.92, worst_gain=3.6),),
-            fires=False,
-        ),
-        Example(
-            title="a padded vector of zeros, whose gradient is small",
-            evidence=(GRADIENT_HEALTH.replace(worst_gain=4e3, spikes=1, spike_share=0.001),),
-            fires=False,
+        passes(
+            "a padded vector of zeros, whose gradient is small",
+            GradientHealth.healthy(worst_gain=4e3, spikes=1, spike_share=0.001),
         ),
     ),
     doc=__doc__,

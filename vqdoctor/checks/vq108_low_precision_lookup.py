@@ -25,18 +25,15 @@ full-precision-lookup: keep the codebook, its EMA and the search in float32, wit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import LOOKUP_PRECISION
-from vqdoctor.checks._words import percent
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LookupPrecision
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How many codes may change with the precision."""
 
     agreement: float = limit(
@@ -60,80 +57,66 @@ def evaluate(precision: LookupPrecision, limits: Limits) -> Iterator[Problem]:
         if precision.agreement < limits.agreement:
             yield _chosen(precision, precision.agreement, limits)
     elif share > limits.blurred:
-        yield Problem(
-            message=f"The codebook is stored in {precision.dtype}, in which {percent(share)} of its codes "
+        yield problem(
+            Severity.WARNING,
+            f"The codebook is stored in {precision.dtype}, in which {percent(share)} of its codes "
             "cannot be told from their neighbours: a search in this precision picks among them at random.",
-            severity=Severity.WARNING,
+            measured("blurred", share, limits.blurred),
+            measured("blurred_rows", precision.blurred_rows, unit="codes"),
             confidence=Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="blurred", value=share, limit=limits.blurred),
-                Measurement(name="blurred_rows", value=precision.blurred_rows, unit="codes"),
-            ),
             decide_with="--data batch.npz",
         )
 
 
 def _chosen(precision: LookupPrecision, agreement: float, limits: Limits) -> Problem:
-    measurements = [Measurement(name="agreement", value=agreement, limit=limits.agreement)]
+    measurements = [measured("agreement", agreement, limits.agreement)]
     if precision.used is not None and precision.used_in_full is not None:
         measurements += [
-            Measurement(name="used", value=precision.used, unit="codes"),
-            Measurement(name="used_in_float32", value=precision.used_in_full, unit="codes"),
+            measured("used", precision.used, unit="codes"),
+            measured("used_in_float32", precision.used_in_full, unit="codes"),
         ]
-    return Problem(
-        message=f"Only {percent(agreement)} of the vectors get the same code from the search in "
+    return problem(
+        Severity.WARNING,
+        f"Only {percent(agreement)} of the vectors get the same code from the search in "
         f"{precision.dtype} as in float32.",
-        severity=Severity.WARNING,
-        measurements=tuple(measurements),
+        *measurements,
     )
 
 
 CHECK = Check(
     code="VQ108",
     name="low-precision-lookup",
-    title="The nearest code is searched in a precision that cannot tell the codes apart.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("full-precision-lookup",),
     examples=(
-        Example(
-            title="bfloat16 on a tight codebook",
-            evidence=(
-                LOOKUP_PRECISION.replace(
-                    dtype="bfloat16", agreement=0.15, used=564, used_in_full=974, sample_size=16_384
-                ),
+        fires(
+            "bfloat16 on a tight codebook",
+            LookupPrecision.healthy(
+                dtype="bfloat16", agreement=0.15, used=564, used_in_full=974, sample_size=16_384
             ),
-            fires=True,
         ),
-        Example(
-            title="a tight codebook stored in bfloat16",
-            evidence=(
-                LOOKUP_PRECISION.replace(
-                    source="checkpoint",
-                    dtype="bfloat16",
-                    agreement=None,
-                    used=None,
-                    used_in_full=None,
-                    sample_size=256,
-                    blurred_rows=250,
-                ),
+        fires(
+            "a tight codebook stored in bfloat16",
+            LookupPrecision.healthy(
+                source="checkpoint",
+                dtype="bfloat16",
+                agreement=None,
+                used=None,
+                used_in_full=None,
+                sample_size=256,
+                blurred_rows=250,
             ),
-            fires=True,
         ),
-        Example(title="float32", evidence=(LOOKUP_PRECISION,), fires=False),
-        Example(
-            title="half precision, well apart",
-            evidence=(LOOKUP_PRECISION.replace(dtype="float16", agreement=0.994, used=239),),
-            fires=False,
+        passes("float32", LookupPrecision.healthy()),
+        passes(
+            "half precision, well apart", LookupPrecision.healthy(dtype="float16", agreement=0.994, used=239)
         ),
-        Example(
-            title="a file that was cast to float16 to save space",
-            evidence=(
-                LOOKUP_PRECISION.replace(
-                    source="checkpoint", dtype="float16", agreement=None, used=None, used_in_full=None
-                ),
+        passes(
+            "a file that was cast to float16 to save space",
+            LookupPrecision.healthy(
+                source="checkpoint", dtype="float16", agreement=None, used=None, used_in_full=None
             ),
-            fires=False,
         ),
     ),
     doc=__doc__,

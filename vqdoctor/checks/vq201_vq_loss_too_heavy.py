@@ -27,18 +27,15 @@ lower-vq-weight: `loss = task + 0.1 * vq`. warm-up: let the weight grow over the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import LOSS_BALANCE, TRAINING_RECORD
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, NoEvidence, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import LossBalance, TrainingRecord, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When the VQ loss counts as too heavy."""
 
     gradient_ratio: float = limit(
@@ -85,28 +82,26 @@ def _weights(balance: LossBalance | None, record: TrainingRecord | None) -> dict
 
 def _by_gradient(ratio: float, balance: LossBalance, limits: Limits) -> Problem:
     weight = "" if balance.vq_weight is None else f" at weight {figure(balance.vq_weight)}"
-    return Problem(
-        message=f"The VQ loss{weight} pulls {figure(ratio)} times as hard at the encoder as the task does.",
-        severity=Severity.WARNING,
-        measurements=(
-            Measurement(name="gradient_ratio", value=ratio, limit=limits.gradient_ratio),
-            Measurement(name="task_loss", value=balance.task_loss),
-            Measurement(name="vq_loss", value=balance.vq_loss),
-        ),
+    return problem(
+        Severity.WARNING,
+        f"The VQ loss{weight} pulls {figure(ratio)} times as hard at the encoder as the task does.",
+        measured("gradient_ratio", ratio, limits.gradient_ratio),
+        measured("task_loss", balance.task_loss),
+        measured("vq_loss", balance.vq_loss),
     )
 
 
 def _by_weight(name: str, weight: float, balance: LossBalance | None, limits: Limits) -> Problem:
-    measurements = [Measurement(name=name, value=weight, limit=limits.weight)]
+    measurements = [measured(name, weight, limits.weight)]
     if balance is not None and balance.ratio is not None:
-        measurements.append(Measurement(name="gradient_ratio", value=balance.ratio))
+        measurements.append(measured("gradient_ratio", balance.ratio))
     what = "VQ loss" if name == "vq_weight" else "commitment loss"
-    return Problem(
-        message=f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
+    return problem(
+        Severity.WARNING,
+        f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
         "to one code than by doing its task.",
-        severity=Severity.WARNING,
+        *measurements,
         confidence=Confidence.MEDIUM if balance is None else Confidence.HIGH,
-        measurements=tuple(measurements),
         decide_with="--data batch.npz" if balance is None else "",
     )
 
@@ -114,38 +109,27 @@ def _by_weight(name: str, weight: float, balance: LossBalance | None, limits: Li
 CHECK = Check(
     code="VQ201",
     name="vq-loss-too-heavy",
-    title="The VQ loss outweighs the task.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("lower-vq-weight", "warm-up"),
     explained_by=("VQ204",),
     meaningless_after=("VQ101", "VQ102"),
     examples=(
-        Example(
-            title="weight 100, early in training",
-            evidence=(
-                LOSS_BALANCE.replace(
-                    vq_loss=2.9, vq_weight=100.0, vq_gradient=0.08, task_gradient=0.11, ratio=72.7
-                ),
+        fires(
+            "weight 100, early in training",
+            LossBalance.healthy(
+                vq_loss=2.9, vq_weight=100.0, vq_gradient=0.08, task_gradient=0.11, ratio=72.7
             ),
-            fires=True,
         ),
-        Example(
-            title="weight 100, after the collapse",
-            evidence=(
-                LOSS_BALANCE.replace(
-                    vq_loss=3e-5, vq_weight=100.0, vq_gradient=0.0009, task_gradient=0.1, ratio=0.87
-                ),
+        fires(
+            "weight 100, after the collapse",
+            LossBalance.healthy(
+                vq_loss=3e-5, vq_weight=100.0, vq_gradient=0.0009, task_gradient=0.1, ratio=0.87
             ),
-            fires=True,
         ),
-        Example(
-            title="a bare file that records weight 100",
-            evidence=(TRAINING_RECORD.replace(vq_weight=100.0),),
-            fires=True,
-        ),
-        Example(title="weight 0.1", evidence=(LOSS_BALANCE, TRAINING_RECORD), fires=False),
-        Example(title="a bare file that records 0.1", evidence=(TRAINING_RECORD,), fires=False),
+        fires("a bare file that records weight 100", TrainingRecord.healthy(vq_weight=100.0)),
+        passes("weight 0.1", LossBalance.healthy(), TrainingRecord.healthy()),
+        passes("a bare file that records 0.1", TrainingRecord.healthy()),
     ),
     doc=__doc__,
 )

@@ -32,16 +32,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import DATA_MATCH, LOSS_BALANCE, TRACE
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import CannotJudge, Check, Example, NoEvidence, limit
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import DataMatch, LossBalance, Trace
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When the encoder counts as having run away."""
 
     scale_ratio: float = limit(
@@ -91,24 +89,19 @@ def evaluate(
             f"z_e is {figure(match.scale_ratio)} times as large as the codes, but only the gradients and the "
             "weight of the VQ loss could tell whether that loss is too light"
         )
-    pull = balance.ratio / max(_stretch(match), 1.0)
-    if pull < limits.gradient_ratio:
-        yield Problem(
-            message=f"The encoder's output is {figure(match.scale_ratio)} times as large as the codes, "
-            f"and the VQ loss that should hold it has only {percent(pull)} of the task's pull.",
-            severity=Severity.WARNING,
-            confidence=Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="scale_ratio", value=match.scale_ratio, limit=limits.scale_ratio),
-                Measurement(name="gradient_ratio", value=pull, limit=limits.gradient_ratio),
-            ),
-        )
-
-
-def _stretch(match: DataMatch) -> float:
-    """Return the distance of z_e from its code, in lengths of a code."""
+    # the gradient grows with the distance of z_e from its code: in lengths of a code, it is taken out
     length = match.codebook_rms * match.dim**0.5
-    return match.quantization_error**0.5 * match.data_std / length if length else 1.0
+    stretch = match.quantization_error**0.5 * match.data_std / length if length else 1.0
+    pull = balance.ratio / max(stretch, 1.0)
+    if pull < limits.gradient_ratio:
+        yield problem(
+            Severity.WARNING,
+            f"The encoder's output is {figure(match.scale_ratio)} times as large as the codes, "
+            f"and the VQ loss that should hold it has only {percent(pull)} of the task's pull.",
+            measured("scale_ratio", match.scale_ratio, limits.scale_ratio),
+            measured("gradient_ratio", pull, limits.gradient_ratio),
+            confidence=Confidence.MEDIUM,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,81 +130,68 @@ def _drift(trace: Trace, limits: Limits) -> _Drift | None:
 
 def _runaway(drift: _Drift, held: float | None, limits: Limits) -> Problem:
     pull = "by a loss of unknown weight" if held is None else f"by {percent(held)} of the task's pull"
-    return Problem(
-        message=f"In a few training steps the encoder's output grew by a factor of {figure(drift.z_e)} and "
+    return problem(
+        Severity.WARNING,
+        f"In a few training steps the encoder's output grew by a factor of {figure(drift.z_e)} and "
         f"the codes that it chose by {figure(drift.codes)}: it runs away from them, held {pull}.",
-        severity=Severity.WARNING,
+        measured("drift_growth", drift.z_e, limits.drift_growth),
+        measured("drift_lag", drift.z_e / drift.codes, limits.drift_lag),
+        measured("drift_ratio", drift.ratio, limits.drift_ratio),
         confidence=Confidence.LOW if held is None else Confidence.HIGH,
-        measurements=(
-            Measurement(name="drift_growth", value=drift.z_e, limit=limits.drift_growth),
-            Measurement(name="drift_lag", value=drift.z_e / drift.codes, limit=limits.drift_lag),
-            Measurement(name="drift_ratio", value=drift.ratio, limit=limits.drift_ratio),
-        ),
         decide_with="--trained-vq-weight W" if held is None else "",
     )
 
 
-_RUNNING = TRACE.replace(
+_RUNNING = Trace.healthy(
     z_e_rms=(5.1, 5.3, 5.6, 5.9, 6.2, 6.5, 6.8, 7.1), codebook_rms=(2.0, 2.1, 2.1, 2.2, 2.2, 2.3, 2.4, 2.5)
 )
 
 CHECK = Check(
     code="VQ202",
     name="vq-loss-too-light",
-    title="The VQ loss is too light to keep the encoder near the codebook.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("raise-vq-weight", "normalise-before-vq"),
     explained_by=("VQ103", "VQ205"),
     meaningless_after=("VQ101", "VQ102"),
     examples=(
-        Example(
-            title="weight 0.001: the encoder runs away from the codes",
-            evidence=(
-                DATA_MATCH.replace(
-                    scale_ratio=3.31, data_std=26.3, quantization_error=0.33, nearest_data=0.34
-                ),
-                LOSS_BALANCE.replace(vq_weight=0.001, vq_gradient=0.152, ratio=0.00076),
+        fires(
+            "weight 0.001: the encoder runs away from the codes",
+            DataMatch.healthy(scale_ratio=3.31, data_std=26.3, quantization_error=0.33, nearest_data=0.34),
+            LossBalance.healthy(vq_weight=0.001, vq_gradient=0.152, ratio=0.00076),
+        ),
+        fires(
+            "weight 0.00001: it pulls with a hundredth only because z_e is 12,000 lengths away",
+            DataMatch.healthy(
+                dim=16,
+                data_rms=1640.0,
+                data_std=4530.0,
+                codebook_rms=0.138,
+                mean_offset=1.05,
+                quantization_error=2.09,
+                scale_ratio=11_900.0,
+                nearest_data=0.055,
             ),
-            fires=True,
+            LossBalance.healthy(vq_weight=1e-5, vq_gradient=8.9, task_gradient=0.0087, ratio=0.0103),
         ),
-        Example(
-            title="weight 0.00001: it pulls with a hundredth only because z_e is 12,000 lengths away",
-            evidence=(
-                DATA_MATCH.replace(
-                    dim=16,
-                    data_rms=1640.0,
-                    data_std=4530.0,
-                    codebook_rms=0.138,
-                    mean_offset=1.05,
-                    quantization_error=2.09,
-                    scale_ratio=11_900.0,
-                    nearest_data=0.055,
-                ),
-                LOSS_BALANCE.replace(vq_weight=1e-5, vq_gradient=8.9, task_gradient=0.0087, ratio=0.0103),
-            ),
-            fires=True,
+        passes("weight 0.1", DataMatch.healthy(), LossBalance.healthy()),
+        fires(
+            "weight 0.001 after four epochs, in eight training steps",
+            DataMatch.healthy(scale_ratio=2.94),
+            LossBalance.healthy(vq_weight=0.001, ratio=0.00089),
+            _RUNNING,
         ),
-        Example(title="weight 0.1", evidence=(DATA_MATCH, LOSS_BALANCE), fires=False),
-        Example(
-            title="weight 0.001 after four epochs, in eight training steps",
-            evidence=(
-                DATA_MATCH.replace(scale_ratio=2.94),
-                LOSS_BALANCE.replace(vq_weight=0.001, ratio=0.00089),
-                _RUNNING,
-            ),
-            fires=True,
+        passes(
+            "the first epoch of a training that ends well",
+            DataMatch.healthy(),
+            LossBalance.healthy(ratio=0.036),
+            _RUNNING,
         ),
-        Example(
-            title="the first epoch of a training that ends well",
-            evidence=(DATA_MATCH, LOSS_BALANCE.replace(ratio=0.036), _RUNNING),
-            fires=False,
-        ),
-        Example(title="a model at rest", evidence=(LOSS_BALANCE.replace(ratio=0.0), TRACE), fires=False),
-        Example(
-            title="dead codes faded to zero, the encoder stayed",
-            evidence=(DATA_MATCH.replace(scale_ratio=5.98), LOSS_BALANCE.replace(ratio=0.0079)),
-            fires=False,
+        passes("a model at rest", LossBalance.healthy(ratio=0.0), Trace.healthy()),
+        passes(
+            "dead codes faded to zero, the encoder stayed",
+            DataMatch.healthy(scale_ratio=5.98),
+            LossBalance.healthy(ratio=0.0079),
         ),
     ),
     doc=__doc__,

@@ -15,7 +15,10 @@ of itself (taming-transformers, diffusers) is swapped on purpose, and judged in 
 there is only one term, and nothing to swap.
 
 ## Remedy
-swap-loss-terms: `F.mse_loss(z_q, z_e.detach()) + beta * F.mse_loss(z_e, z_q.detach())`.
+The term with `z_e.detach()` moves the codebook; the one with `z_q.detach()` is the commitment and moves
+the encoder. In taming-transformers, diffusers and their heirs it is `legacy=False`. A training that was
+tuned with the terms swapped has an effective VQ weight of beta and an effective beta of 1/beta: to keep
+its balance, use these.
 
 ## References
 - CompVis/taming-transformers#57: beta on the wrong term; legacy=False mends it
@@ -26,19 +29,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _usage
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, LOSS_TERMS, USAGE
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossTerms, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How exactly the ratio of the two weights must be met."""
 
     factor: float = limit(
@@ -69,13 +70,11 @@ def evaluate(terms: LossTerms, usage: Usage | None, limits: Limits) -> Iterator[
                 f"the encoder is held {figure(ratio)} times as hard as the codebook, and beta is not recorded"
             )
         yield _problem(ratio, None, Confidence.LOW, limits)
-    elif _swapped(ratio, terms.beta, limits) and (poor or not terms.legacy):
+        return
+    swapped = terms.beta > 0 and _near(ratio, 1 / terms.beta, limits) and not _near(ratio, terms.beta, limits)
+    if swapped and (poor or not terms.legacy):
         confidence = Confidence.HIGH if terms.beta_from == "record" else Confidence.MEDIUM
         yield _problem(ratio, terms.beta, confidence, limits)
-
-
-def _swapped(ratio: float, beta: float, limits: Limits) -> bool:
-    return beta > 0 and _near(ratio, 1 / beta, limits) and not _near(ratio, beta, limits)
 
 
 def _near(value: float, target: float, limits: Limits) -> bool:
@@ -84,55 +83,51 @@ def _near(value: float, target: float, limits: Limits) -> bool:
 
 def _problem(ratio: float, beta: float | None, confidence: Confidence, limits: Limits) -> Problem:
     expected = "where less than 1 is usual" if beta is None else f"where beta = {figure(beta)} asks for that"
-    return Problem(
-        message=f"The VQ loss holds the encoder {figure(ratio)} times as hard as the codebook, {expected}: "
+    return problem(
+        Severity.WARNING,
+        f"The VQ loss holds the encoder {figure(ratio)} times as hard as the codebook, {expected}: "
         "its two terms are swapped.",
-        severity=Severity.WARNING,
+        measured("ratio", ratio, limits.ratio if beta is None else beta),
+        *(() if beta is None else (measured("beta", beta),)),
         confidence=confidence,
-        measurements=(
-            Measurement(name="ratio", value=ratio, limit=limits.ratio if beta is None else beta),
-            *(() if beta is None else (Measurement(name="beta", value=beta),)),
-        ),
     )
 
 
 CHECK = Check(
     code="VQ203",
     name="beta-on-wrong-term",
-    title="The commitment weight multiplies the codebook's term in place of the encoder's.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("swap-loss-terms",),
+    advice=Advice(
+        name="swap-loss-terms",
+        how="Multiply the term that moves the encoder by beta, not the one that moves the codebook.",
+        code="vq = F.mse_loss(z_q, z_e.detach()) + beta * F.mse_loss(z_e, z_q.detach())",
+    ),
     explained_by=("VQ103",),
     examples=(
-        Example(
-            title="beta 0.25 on the codebook's term",
-            evidence=(LOSS_TERMS.replace(commitment=1.0, codebook=0.25), USAGE),
-            fires=True,
+        fires(
+            "beta 0.25 on the codebook's term",
+            LossTerms.healthy(commitment=1.0, codebook=0.25),
+            Usage.healthy(),
         ),
-        Example(
-            title="a legacy layer with a collapsed codebook",
-            evidence=(LOSS_TERMS.replace(commitment=1.0, codebook=0.25, legacy=True), COLLAPSED_USAGE),
-            fires=True,
+        fires(
+            "a legacy layer with a collapsed codebook",
+            LossTerms.healthy(commitment=1.0, codebook=0.25, legacy=True),
+            COLLAPSED_USAGE,
         ),
-        Example(
-            title="no beta recorded, and a collapsed codebook",
-            evidence=(
-                LOSS_TERMS.replace(commitment=1.0, codebook=0.25, beta=None, beta_from=""),
-                COLLAPSED_USAGE,
-            ),
-            fires=True,
+        fires(
+            "no beta recorded, and a collapsed codebook",
+            LossTerms.healthy(commitment=1.0, codebook=0.25, beta=None, beta_from=""),
+            COLLAPSED_USAGE,
         ),
-        Example(title="beta 0.25 on the encoder's term", evidence=(LOSS_TERMS, USAGE), fires=False),
-        Example(
-            title="a legacy layer whose codebook is in use",
-            evidence=(LOSS_TERMS.replace(commitment=1.0, codebook=0.25, legacy=True), USAGE),
-            fires=False,
+        passes("beta 0.25 on the encoder's term", LossTerms.healthy(), Usage.healthy()),
+        passes(
+            "a legacy layer whose codebook is in use",
+            LossTerms.healthy(commitment=1.0, codebook=0.25, legacy=True),
+            Usage.healthy(),
         ),
-        Example(
-            title="both terms alike",
-            evidence=(LOSS_TERMS.replace(commitment=1.0, codebook=1.0, beta=1.0), USAGE),
-            fires=False,
+        passes(
+            "both terms alike", LossTerms.healthy(commitment=1.0, codebook=1.0, beta=1.0), Usage.healthy()
         ),
     ),
     doc=__doc__,

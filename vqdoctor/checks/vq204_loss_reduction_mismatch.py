@@ -15,7 +15,9 @@ start, and each collapsed to one code. The reverse, a summed task loss beside a 
 encoder without a hold and is judged by its signs (VQ202).
 
 ## Remedy
-match-reductions: average both or sum both; else divide the VQ weight by D.
+A sum over D dimensions counts D times as much as a mean. Either make the VQ loss a mean, or make the
+reconstruction loss a sum over its own dimensions; both are the same up to the learning rate. Where the
+sum must stay, divide the VQ weight by D.
 
 ## References
 - EdoardoBotta/RQ-VAE-Recommender#65: a mean over 768 dimensions beside a summed commitment
@@ -24,18 +26,15 @@ match-reductions: average both or sum both; else divide the VQ weight by D.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import LOSS_BALANCE, LOSS_TERMS
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossBalance, LossTerms
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When a VQ loss counts as summed, and when the sum does harm."""
 
     factor: float = limit(
@@ -71,7 +70,15 @@ def evaluate(terms: LossTerms, balance: LossBalance, limits: Limits) -> Iterator
                     f"the VQ loss is summed over its {what}, but its weight in the training is unknown"
                 )
             if balance.ratio > limits.pull:
-                yield _problem(what, size, terms, balance.ratio, limits)
+                yield problem(
+                    Severity.WARNING,
+                    f"The VQ loss is a sum over {size:,} {what}, so it weighs as much more than a mean, and "
+                    f"pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
+                    measured("pull", balance.ratio, limits.pull),
+                    measured("weight_as_a_mean", terms.commitment),
+                    measured("dimensions", terms.dim),
+                    confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
+                )
             return
 
 
@@ -88,66 +95,43 @@ def _is_sum(terms: LossTerms, size: int, limits: Limits) -> bool:
     return low * size <= terms.commitment <= high * size and terms.commitment > most
 
 
-def _problem(what: str, size: int, terms: LossTerms, pull: float, limits: Limits) -> Problem:
-    return Problem(
-        message=f"The VQ loss is a sum over {size:,} {what}, so it weighs as much more than a mean, and "
-        f"pulls {figure(pull)} times as hard at the encoder as the task does.",
-        severity=Severity.WARNING,
-        confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
-        measurements=(
-            Measurement(name="pull", value=pull, limit=limits.pull),
-            Measurement(name="weight_as_a_mean", value=terms.commitment or 0.0),
-            Measurement(name="dimensions", value=terms.dim),
-        ),
-    )
-
-
 CHECK = Check(
     code="VQ204",
     name="loss-reduction-mismatch",
-    title="The VQ loss is summed over the dimensions while the task loss is averaged.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("match-reductions",),
+    advice=Advice(
+        name="match-reductions",
+        how="Average the VQ loss over the dimensions as the task loss is averaged, or sum both.",
+        code="vq = F.mse_loss(z_e, z_q.detach())   # a mean, as in the task",
+    ),
     meaningless_after=("VQ101", "VQ102"),
     examples=(
-        Example(
-            title="summed over 64 dimensions beside a mean task loss",
-            evidence=(
-                LOSS_TERMS.replace(commitment=16.0, codebook=64.0),
-                LOSS_BALANCE.replace(vq_weight=1.0, ratio=1.74),
-            ),
-            fires=True,
+        fires(
+            "summed over 64 dimensions beside a mean task loss",
+            LossTerms.healthy(commitment=16.0, codebook=64.0),
+            LossBalance.healthy(vq_weight=1.0, ratio=1.74),
         ),
-        Example(
-            title="the same, and no beta recorded",
-            evidence=(
-                LOSS_TERMS.replace(commitment=16.0, codebook=64.0, beta=None, beta_from=""),
-                LOSS_BALANCE.replace(vq_weight=1.0, ratio=35.0),
-            ),
-            fires=True,
+        fires(
+            "the same, and no beta recorded",
+            LossTerms.healthy(commitment=16.0, codebook=64.0, beta=None, beta_from=""),
+            LossBalance.healthy(vq_weight=1.0, ratio=35.0),
         ),
-        Example(title="both are means", evidence=(LOSS_TERMS, LOSS_BALANCE), fires=False),
-        Example(
-            title="both are sums",
-            evidence=(
-                LOSS_TERMS.replace(commitment=16.0, codebook=64.0),
-                LOSS_BALANCE.replace(vq_weight=1.0, ratio=0.59),
-            ),
-            fires=False,
+        passes("both are means", LossTerms.healthy(), LossBalance.healthy()),
+        passes(
+            "both are sums",
+            LossTerms.healthy(commitment=16.0, codebook=64.0),
+            LossBalance.healthy(vq_weight=1.0, ratio=0.59),
         ),
-        Example(
-            title="a mean with a heavy weight is no sum",
-            evidence=(LOSS_TERMS, LOSS_BALANCE.replace(vq_weight=100.0, ratio=72.7)),
-            fires=False,
+        passes(
+            "a mean with a heavy weight is no sum",
+            LossTerms.healthy(),
+            LossBalance.healthy(vq_weight=100.0, ratio=72.7),
         ),
-        Example(
-            title="no beta recorded, and a weight too small for a sum",
-            evidence=(
-                LOSS_TERMS.replace(commitment=1.0, beta=None, beta_from="", dim=4),
-                LOSS_BALANCE.replace(vq_weight=1.0, ratio=1.5),
-            ),
-            fires=False,
+        passes(
+            "no beta recorded, and a weight too small for a sum",
+            LossTerms.healthy(commitment=1.0, beta=None, beta_from="", dim=4),
+            LossBalance.healthy(vq_weight=1.0, ratio=1.5),
         ),
     ),
     doc=__doc__,

@@ -13,7 +13,9 @@ loss's weight must not be 0. A layer that returns no loss (FSQ, NSVQ, a commitme
 to have one. vqdoctor sees the Task, not your training loop: if that adds the loss, return it from the Task.
 
 ## Remedy
-add-vq-loss: `loss = task + 0.1 * vq`, with the tensor that the layer returned.
+The VQ loss holds the encoder near the codes and, where no EMA does, moves the codes. Take the tensor
+that the layer returns, not its `.item()` or `.detach()`. A layer that needs no such loss (FSQ, NSVQ)
+returns none. If your training does add it and only the Task leaves it out, return it there as `vq`.
 
 ## References
 - EdoardoBotta/RQ-VAE-Recommender#31: the commitment weight never reached the quantizer
@@ -23,18 +25,15 @@ add-vq-loss: `loss = task + 0.1 * vq`, with the tensor that the layer returned.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import LOSS_USE
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossUse
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When a loss counts as absent."""
 
     gradient: float = limit(
@@ -79,51 +78,39 @@ def _problem(what: str, confidence: Confidence, use: LossUse, limits: Limits) ->
         ("vq_weight", use.vq_weight, limits.weight),
         ("offered_gradient", use.offered, None),
     )
-    return Problem(
-        message=f"{what}, so nothing holds the encoder near the codes.",
-        severity=Severity.WARNING,
+    return problem(
+        Severity.WARNING,
+        f"{what}, so nothing holds the encoder near the codes.",
+        *tuple(measured(name, value, bar) for name, value, bar in known if value is not None),
         confidence=confidence,
-        measurements=tuple(
-            Measurement(name=name, value=value, limit=bar) for name, value, bar in known if value is not None
-        ),
     )
 
 
 CHECK = Check(
     code="VQ205",
     name="vq-loss-not-in-the-loss",
-    title="The VQ layer's loss takes no part in the training.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("add-vq-loss",),
+    advice=Advice(
+        name="add-vq-loss",
+        how="Add the loss that the VQ layer returns to the training loss, with its graph "
+        "and a weight above 0.",
+        code="loss = task + 0.1 * vq   # no .item(), no .detach()",
+    ),
     examples=(
-        Example(
-            title="the loss is logged and never added",
-            evidence=(LOSS_USE.replace(used=False, reported=None, gradient=None),),
-            fires=True,
+        fires(
+            "the loss is logged and never added", LossUse.healthy(used=False, reported=None, gradient=None)
         ),
-        Example(
-            title="the loss went through detach",
-            evidence=(LOSS_USE.replace(used=False, gradient=0.0),),
-            fires=True,
+        fires("the loss went through detach", LossUse.healthy(used=False, gradient=0.0)),
+        fires("weight 0", LossUse.healthy(vq_weight=0.0)),
+        fires(
+            "the reported loss has no commitment term", LossUse.healthy(offered=0.0, used=None, gradient=0.0)
         ),
-        Example(title="weight 0", evidence=(LOSS_USE.replace(vq_weight=0.0),), fires=True),
-        Example(
-            title="the reported loss has no commitment term",
-            evidence=(LOSS_USE.replace(offered=0.0, used=None, gradient=0.0),),
-            fires=True,
+        passes("added with weight 0.1", LossUse.healthy()),
+        passes(
+            "a layer without a loss", LossUse.healthy(offered=0.0, used=None, reported=None, gradient=None)
         ),
-        Example(title="added with weight 0.1", evidence=(LOSS_USE,), fires=False),
-        Example(
-            title="a layer without a loss",
-            evidence=(LOSS_USE.replace(offered=0.0, used=None, reported=None, gradient=None),),
-            fires=False,
-        ),
-        Example(
-            title="the training computes its own VQ loss",
-            evidence=(LOSS_USE.replace(used=False, gradient=0.004),),
-            fires=False,
-        ),
+        passes("the training computes its own VQ loss", LossUse.healthy(used=False, gradient=0.004)),
     ),
     doc=__doc__,
 )

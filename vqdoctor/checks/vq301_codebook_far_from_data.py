@@ -28,19 +28,16 @@ before the VQ layer keeps z_e where the codes are.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks._encoder import CONSTANT
-from vqdoctor.checks._specimens import DATA_MATCH
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import DataMatch
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When the codebook counts as far from the data."""
 
     mean_offset: float = limit(
@@ -86,20 +83,16 @@ def evaluate(match: DataMatch, limits: Limits) -> Iterator[Problem]:
         if getattr(match, name) > getattr(limits, name)
     ]
     if broken:
-        yield Problem(
-            message=broken[0][1],
-            severity=Severity.ERROR,
-            measurements=tuple(
-                Measurement(name=name, value=getattr(match, name), limit=getattr(limits, name))
-                for name, _ in broken
-            ),
+        yield problem(
+            Severity.ERROR,
+            broken[0][1],
+            *tuple(measured(name, getattr(match, name), getattr(limits, name)) for name, _ in broken),
         )
 
 
 CHECK = Check(
     code="VQ301",
     name="codebook-far-from-data",
-    title="The codebook does not lie where the encoder's outputs lie.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("data-init", "normalise-before-vq"),
@@ -119,46 +112,35 @@ CHECK = Check(
         "VQ202",
     ),
     examples=(
-        Example(
-            title="a codebook around zero, z_e three standard deviations off in every dimension",
-            evidence=(
-                DATA_MATCH.replace(
-                    dim=32,
-                    data_rms=3.16,
-                    data_std=5.66,
-                    data_mean_norm=17.0,
-                    codebook_rms=1.0,
-                    codebook_std=5.66,
-                    mean_offset=3.0,
-                    quantization_error=7.6,
-                    scale_ratio=3.16,
-                    nearest_data=3.1,
-                ),
+        fires(
+            "a codebook around zero, z_e three standard deviations off in every dimension",
+            DataMatch.healthy(
+                dim=32,
+                data_rms=3.16,
+                data_std=5.66,
+                data_mean_norm=17.0,
+                codebook_rms=1.0,
+                codebook_std=5.66,
+                mean_offset=3.0,
+                quantization_error=7.6,
+                scale_ratio=3.16,
+                nearest_data=3.1,
             ),
-            fires=True,
         ),
-        Example(
-            title="codes on a far larger scale than z_e, around the same mean",
-            evidence=(
-                DATA_MATCH.replace(
-                    codebook_rms=12.0,
-                    codebook_std=96.0,
-                    scale_ratio=0.13,
-                    quantization_error=0.97,
-                    nearest_data=7.4,
-                ),
+        fires(
+            "codes on a far larger scale than z_e, around the same mean",
+            DataMatch.healthy(
+                codebook_rms=12.0,
+                codebook_std=96.0,
+                scale_ratio=0.13,
+                quantization_error=0.97,
+                nearest_data=7.4,
             ),
-            fires=True,
         ),
-        Example(title="healthy", evidence=(DATA_MATCH,), fires=False),
-        Example(
-            title="most codes dead, but among the data",
-            evidence=(
-                DATA_MATCH.replace(
-                    mean_offset=0.37, quantization_error=0.21, scale_ratio=5.98, nearest_data=0.22
-                ),
-            ),
-            fires=False,
+        passes("healthy", DataMatch.healthy()),
+        passes(
+            "most codes dead, but among the data",
+            DataMatch.healthy(mean_offset=0.37, quantization_error=0.21, scale_ratio=5.98, nearest_data=0.22),
         ),
     ),
     doc=__doc__,

@@ -22,18 +22,15 @@ data-init: start the codebook, the sums and the counts from data. faster-ema: de
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import EMA_STATE
-from vqdoctor.checks._words import percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How much the start values may still weigh."""
 
     start_weight: float = limit(
@@ -42,8 +39,7 @@ class Limits:
         "counts; three times 1/(1 - d) updates reach it.",
     )
     mostly_start: float = limit(
-        0.5,
-        "Weight from which it is an error: the codebook holds more of its start values than of the data.",
+        0.5, "Weight from which it is an error: the codebook holds more of its start values than of the data."
     )
 
 
@@ -56,57 +52,37 @@ def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
             raise CannotJudge("the EMA counts were never written: this model does not use its EMA")
         return
     mostly = ema.start_weight > limits.mostly_start
-    yield Problem(
-        message=f"{_when(ema)}the codebook's EMA statistics are still {percent(ema.start_weight)} start "
+    known = ema.decay is not None and ema.updates is not None
+    when = f"After {ema.updates:,} updates with decay {ema.decay:g}" if known else "As far as recorded"
+    yield problem(
+        Severity.ERROR if mostly else Severity.WARNING,
+        f"{when}, the codebook's EMA statistics are still {percent(ema.start_weight)} start "
         "values, so the codebook cannot follow the encoder.",
-        severity=Severity.ERROR if mostly else Severity.WARNING,
-        measurements=(
-            Measurement(
-                name="start_weight",
-                value=ema.start_weight,
-                limit=limits.mostly_start if mostly else limits.start_weight,
-            ),
-            *(Measurement(name="decay", value=ema.decay) for _ in (0,) if ema.decay is not None),
-            *(Measurement(name="updates", value=ema.updates) for _ in (0,) if ema.updates is not None),
-        ),
+        measured("start_weight", ema.start_weight, limits.mostly_start if mostly else limits.start_weight),
+        *(measured("decay", ema.decay) for _ in (0,) if ema.decay is not None),
+        *(measured("updates", ema.updates) for _ in (0,) if ema.updates is not None),
     )
-
-
-def _when(ema: EmaState) -> str:
-    if ema.decay is None or ema.updates is None:
-        return "As far as recorded, "
-    return f"After {ema.updates:,} updates with decay {ema.decay:g}, "
 
 
 CHECK = Check(
     code="VQ302",
     name="ema-not-converged",
-    title="The EMA statistics are still mostly their start values.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("data-init", "faster-ema"),
     explained_by=("VQ306",),
     examples=(
-        Example(
-            title="decay 0.9999 and 550 updates",
-            evidence=(EMA_STATE.replace(decay=0.9999, updates=550, start_weight=0.946),),
-            fires=True,
+        fires(
+            "decay 0.9999 and 550 updates", EmaState.healthy(decay=0.9999, updates=550, start_weight=0.946)
         ),
-        Example(
-            title="saved before the first update",
-            evidence=(
-                EMA_STATE.replace(
-                    never_written=True, updates=0, start_weight=1.0, total=256.0, count_min=1.0, count_max=1.0
-                ),
+        fires(
+            "saved before the first update",
+            EmaState.healthy(
+                never_written=True, updates=0, start_weight=1.0, total=256.0, count_min=1.0, count_max=1.0
             ),
-            fires=True,
         ),
-        Example(title="decay 0.99 and 2,640 updates", evidence=(EMA_STATE,), fires=False),
-        Example(
-            title="decay 0.99 and 550 updates",
-            evidence=(EMA_STATE.replace(updates=550, start_weight=0.004),),
-            fires=False,
-        ),
+        passes("decay 0.99 and 2,640 updates", EmaState.healthy()),
+        passes("decay 0.99 and 550 updates", EmaState.healthy(updates=550, start_weight=0.004)),
     ),
     doc=__doc__,
 )

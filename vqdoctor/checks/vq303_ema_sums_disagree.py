@@ -22,18 +22,15 @@ reset-ema: sums = codes x counts. Whoever writes codes writes these two as well.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import EMA_STATE
-from vqdoctor.checks._words import percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How far codes and EMA may be apart."""
 
     disagreement: float = limit(
@@ -52,38 +49,32 @@ def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
     if ema.sums_disagreement is None or not ema.compared_rows:
         raise CannotJudge("the file holds no EMA sums of codes in use")
     if ema.sums_disagreement > limits.disagreement:
-        measurements = [
-            Measurement(name="disagreement", value=ema.sums_disagreement, limit=limits.disagreement)
-        ]
+        measurements = [measured("disagreement", ema.sums_disagreement, limits.disagreement)]
         if ema.worst_disagreement is not None:
-            measurements.append(Measurement(name="worst_disagreement", value=ema.worst_disagreement))
-        yield Problem(
-            message="The codes in use differ from their EMA sums over counts by "
+            measurements.append(measured("worst_disagreement", ema.worst_disagreement))
+        yield problem(
+            Severity.WARNING,
+            "The codes in use differ from their EMA sums over counts by "
             f"{percent(ema.sums_disagreement)} of their length, so the next training step moves them there.",
-            severity=Severity.WARNING,
-            measurements=tuple(measurements),
+            *measurements,
         )
 
 
 CHECK = Check(
     code="VQ303",
     name="ema-sums-disagree",
-    title="The codebook is not what its EMA sums and counts say.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("reset-ema",),
     explained_by=("VQ901", "VQ104", "VQ306", "VQ302"),
     examples=(
-        Example(
-            title="k-means wrote the sums without the counts",
-            evidence=(EMA_STATE.replace(sums_disagreement=0.992, worst_disagreement=0.998),),
-            fires=True,
+        fires(
+            "k-means wrote the sums without the counts",
+            EmaState.healthy(sums_disagreement=0.992, worst_disagreement=0.998),
         ),
-        Example(title="written by the EMA", evidence=(EMA_STATE,), fires=False),
-        Example(
-            title="stored in half precision",
-            evidence=(EMA_STATE.replace(sums_disagreement=0.004, worst_disagreement=0.02),),
-            fires=False,
+        passes("written by the EMA", EmaState.healthy()),
+        passes(
+            "stored in half precision", EmaState.healthy(sums_disagreement=0.004, worst_disagreement=0.02)
         ),
     ),
     doc=__doc__,

@@ -22,18 +22,15 @@ bring the codes that have blown up back to the data.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import EMA_STATE, GEOMETRY
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, EmaState
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How many codes may have blown up."""
 
     oversized_rows: float = limit(
@@ -46,45 +43,32 @@ class Limits:
 def evaluate(geometry: CodebookGeometry, ema: EmaState, limits: Limits) -> Iterator[Problem]:
     """Fire on oversized rows where there are zero counts to explain them."""
     if geometry.oversized_rows > limits.oversized_rows and ema.zero_counts:
-        yield Problem(
-            message=f"{geometry.oversized_rows} of {geometry.sample_size} codes have blown up, to norms "
+        yield problem(
+            Severity.WARNING,
+            f"{geometry.oversized_rows} of {geometry.sample_size} codes have blown up, to norms "
             f"of up to {figure(geometry.norm_max)} against {figure(geometry.norm_median)}: their EMA "
             "counts are about zero, and the update divides by them.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(
-                    name="oversized_rows",
-                    value=geometry.oversized_rows,
-                    limit=limits.oversized_rows,
-                    unit="codes",
-                ),
-                Measurement(name="norm_max", value=geometry.norm_max),
-                Measurement(name="zero_counts", value=ema.zero_counts, unit="codes"),
-            ),
+            measured("oversized_rows", geometry.oversized_rows, limits.oversized_rows, unit="codes"),
+            measured("norm_max", geometry.norm_max),
+            measured("zero_counts", ema.zero_counts, unit="codes"),
         )
 
 
 CHECK = Check(
     code="VQ304",
     name="zero-count-blow-up",
-    title="Codes with an EMA count of zero have blown up.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("reset-ema", "revive-dead-codes"),
     examples=(
-        Example(
-            title="counts started at zero, one step done",
-            evidence=(
-                GEOMETRY.replace(oversized_rows=224, norm_max=3.8e5, norm_min=3.1),
-                EMA_STATE.replace(zero_counts=224, count_min=0.0),
-            ),
-            fires=True,
+        fires(
+            "counts started at zero, one step done",
+            CodebookGeometry.healthy(oversized_rows=224, norm_max=3.8e5, norm_min=3.1),
+            EmaState.healthy(zero_counts=224, count_min=0.0),
         ),
-        Example(title="healthy", evidence=(GEOMETRY, EMA_STATE), fires=False),
-        Example(
-            title="a dead code that did not blow up",
-            evidence=(GEOMETRY, EMA_STATE.replace(zero_counts=12)),
-            fires=False,
+        passes("healthy", CodebookGeometry.healthy(), EmaState.healthy()),
+        passes(
+            "a dead code that did not blow up", CodebookGeometry.healthy(), EmaState.healthy(zero_counts=12)
         ),
     ),
     doc=__doc__,

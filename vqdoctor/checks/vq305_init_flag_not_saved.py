@@ -16,7 +16,9 @@ judged by VQ306, and one whose codes differ from their EMA sums by VQ303: there 
 back.
 
 ## Remedy
-save-init-flag: make the flag a buffer, so that it is saved and loaded with the codebook.
+A plain attribute is lost with the process; a buffer is part of the state dict. Load old checkpoints by
+setting the flag by hand, once. `load_state_dict(strict=False)` passes over a flag that the file lacks,
+so look at what it returns.
 
 ## References
 - lucidrains/vector-quantize-pytorch: `initted` is a buffer
@@ -26,18 +28,15 @@ save-init-flag: make the flag a buffer, so that it is saved and loaded with the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import INITIALISATION, TRAIN_FORWARD
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Initialisation, TrainForward
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When the codebook counts as thrown away."""
 
     first_move: float = limit(
@@ -60,38 +59,42 @@ def evaluate(forward: TrainForward, start: Initialisation | None, limits: Limits
         raise CannotJudge("the EMA was never updated before, so its first update may move the codes far")
     first, later = forward.first_moved, forward.later_moved
     if first > limits.first_move and later <= limits.later_share * first:
-        yield Problem(
-            message="The first train-mode pass after loading moves a typical code by "
+        yield problem(
+            Severity.ERROR,
+            "The first train-mode pass after loading moves a typical code by "
             f"{figure(first)} of the codebook's radius, and the passes after it by {figure(later)}: the "
             "layer initialises itself again over what was trained.",
-            severity=Severity.ERROR,
-            measurements=(
-                Measurement(name="first_moved", value=first, limit=limits.first_move),
-                Measurement(name="later_moved", value=later),
-            ),
+            measured("first_moved", first, limits.first_move),
+            measured("later_moved", later),
         )
 
 
 CHECK = Check(
     code="VQ305",
     name="init-flag-not-saved",
-    title="The first training step after loading throws the codebook away.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("save-init-flag",),
+    advice=Advice(
+        name="save-init-flag",
+        how="Keep the flag of the data initialisation in a buffer, and set it for checkpoints that lack it.",
+        code=(
+            'vq.register_buffer("initted", torch.tensor(False))   # in __init__\n'
+            "vq.initted.fill_(True)   # where the codebook has been initialised"
+        ),
+    ),
     explained_by=("VQ901",),
     meaningless_after=("VQ303",),
     examples=(
-        Example(
-            title="k-means runs again on the first batch",
-            evidence=(TRAIN_FORWARD.replace(first_moved=1.31), INITIALISATION),
-            fires=True,
+        fires(
+            "k-means runs again on the first batch",
+            TrainForward.healthy(first_moved=1.31),
+            Initialisation.healthy(),
         ),
-        Example(title="an EMA at work", evidence=(TRAIN_FORWARD, INITIALISATION), fires=False),
-        Example(
-            title="codes that are replaced at every step",
-            evidence=(TRAIN_FORWARD.replace(first_moved=1.2, later_moved=1.1), INITIALISATION),
-            fires=False,
+        passes("an EMA at work", TrainForward.healthy(), Initialisation.healthy()),
+        passes(
+            "codes that are replaced at every step",
+            TrainForward.healthy(first_moved=1.2, later_moved=1.1),
+            Initialisation.healthy(),
         ),
     ),
     doc=__doc__,

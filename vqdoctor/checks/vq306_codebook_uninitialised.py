@@ -17,8 +17,10 @@ measured -3 to 4 standard deviations, trained codebooks 460 and more). Tables th
 purpose are left out, and levels that were never reached while others were trained (VQ506).
 
 ## Remedy
-load-trained-weights: examine the checkpoint of a training that has run; a layer that initialises
-itself needs one forward pass in train mode before it is saved.
+A codebook that was never trained has nothing to repair. Either the wrong file was given (saved at step
+0, or a model built anew without its weights), or the weights did not load: compare the names of the
+file's tensors with the model's. A layer that initialises itself from data has to see a batch in train
+mode before it is saved.
 
 ## References
 - lucidrains/vector-quantize-pytorch#102: a codebook of zeros in eval mode and after loading
@@ -27,18 +29,15 @@ itself needs one forward pass in train mode before it is saved.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import INITIALISATION, LEVEL_USE, TRAIN_FORWARD
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Initialisation, LevelUse, TrainForward
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When the codebook counts as untouched."""
 
     identical: float = limit(
@@ -62,20 +61,18 @@ def evaluate(
     rows = start.sample_size
     if rows > 1 and start.identical_rows >= limits.identical * rows:
         what = "zero" if start.zero_rows == rows else "one and the same"
-        yield Problem(
-            message=f"All {rows:,} codes are {what}: the codebook was never initialised, and every vector "
+        yield problem(
+            Severity.ERROR,
+            f"All {rows:,} codes are {what}: the codebook was never initialised, and every vector "
             "gets the same index.",
-            severity=Severity.ERROR,
-            measurements=(
-                Measurement(name="identical", value=start.identical_rows / rows, limit=limits.identical),
-            ),
+            measured("identical", start.identical_rows / rows, limits.identical),
         )
     elif start.flag is False:
-        yield Problem(
-            message="The layer's own flag says that its data initialisation is still to come, so the next "
+        yield problem(
+            Severity.ERROR,
+            "The layer's own flag says that its data initialisation is still to come, so the next "
             f"forward pass overwrites its {rows:,} codes.",
-            severity=Severity.ERROR,
-            measurements=(Measurement(name="initialised", value=0.0, limit=1.0),),
+            measured("initialised", 0.0, 1.0),
         )
     elif not start.frozen and start.counts_written is not True and start.structure < limits.structure:
         yield from _never_trained(start, forward, limits)
@@ -91,59 +88,58 @@ def _never_trained(start: Initialisation, forward: TrainForward | None, limits: 
         sign = "the file records 0 updates"
     else:
         return
-    yield Problem(
-        message=f"The codebook is as it was drawn at random ({figure(start.structure)} standard deviations "
+    yield problem(
+        Severity.ERROR,
+        f"The codebook is as it was drawn at random ({figure(start.structure)} standard deviations "
         f"from pure noise), and {sign}: it was never trained.",
-        severity=Severity.ERROR,
+        measured("structure", start.structure, limits.structure),
         confidence=Confidence.HIGH if by_count else Confidence.MEDIUM,
-        measurements=(Measurement(name="structure", value=start.structure, limit=limits.structure),),
     )
 
 
-_FRESH = INITIALISATION.replace(counts_written=False, stepped=None, updates=None, structure=0.7)
+_FRESH = Initialisation.healthy(counts_written=False, stepped=None, updates=None, structure=0.7)
 
 CHECK = Check(
     code="VQ306",
     name="codebook-uninitialised",
-    title="The codebook was never initialised, or never trained.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("load-trained-weights",),
+    advice=Advice(
+        name="load-trained-weights",
+        how="Give the checkpoint of a model that has been trained, and see that all of its "
+        "tensors are loaded.",
+        code=(
+            "missing, unexpected = model.load_state_dict(state, strict=False)\n"
+            "assert not missing and not unexpected, (missing, unexpected)"
+        ),
+    ),
     examples=(
-        Example(
-            title="k-means was asked for, and no batch ever came",
-            evidence=(_FRESH.replace(identical_rows=256, zero_rows=256, flag=False, structure=0.0),),
-            fires=True,
+        fires(
+            "k-means was asked for, and no batch ever came",
+            _FRESH.replace(identical_rows=256, zero_rows=256, flag=False, structure=0.0),
         ),
-        Example(title="the flag says that it is to come", evidence=(_FRESH.replace(flag=False),), fires=True),
-        Example(
-            title="saved at step 0, with its optimizer", evidence=(_FRESH.replace(stepped=False),), fires=True
+        fires("the flag says that it is to come", _FRESH.replace(flag=False)),
+        fires("saved at step 0, with its optimizer", _FRESH.replace(stepped=False)),
+        fires("counts that a training pass would have written", _FRESH, TrainForward.healthy()),
+        fires(
+            "all levels of a residual quantizer",
+            _FRESH.replace(flag=False),
+            LevelUse.healthy(written=False, others_written=0),
         ),
-        Example(
-            title="counts that a training pass would have written",
-            evidence=(_FRESH, TRAIN_FORWARD),
-            fires=True,
+        passes("trained", Initialisation.healthy()),
+        passes(
+            "a codebook that its optimizer trains, beside counts that nobody writes",
+            _FRESH.replace(stepped=True, flag=True),
+            TrainForward.healthy(writes_counts=False),
         ),
-        Example(
-            title="all levels of a residual quantizer",
-            evidence=(_FRESH.replace(flag=False), LEVEL_USE.replace(written=False, others_written=0)),
-            fires=True,
+        passes(
+            "a trained codebook whose counts were stripped for publication",
+            _FRESH.replace(structure=210.0),
+            TrainForward.healthy(),
         ),
-        Example(title="trained", evidence=(INITIALISATION,), fires=False),
-        Example(
-            title="a codebook that its optimizer trains, beside counts that nobody writes",
-            evidence=(_FRESH.replace(stepped=True, flag=True), TRAIN_FORWARD.replace(writes_counts=False)),
-            fires=False,
-        ),
-        Example(
-            title="a trained codebook whose counts were stripped for publication",
-            evidence=(_FRESH.replace(structure=210.0), TRAIN_FORWARD),
-            fires=False,
-        ),
-        Example(
-            title="a random projection, frozen on purpose",
-            evidence=(_FRESH.replace(stepped=False, frozen=True, counts_written=None),),
-            fires=False,
+        passes(
+            "a random projection, frozen on purpose",
+            _FRESH.replace(stepped=False, frozen=True, counts_written=None),
         ),
     ),
     doc=__doc__,

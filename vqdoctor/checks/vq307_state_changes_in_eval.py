@@ -14,7 +14,9 @@ training and evaluation data. BatchNorm's statistics do not change in eval mode.
 the training left out, and that its first pass therefore initialises, is judged by VQ506.
 
 ## Remedy
-guard-by-training: update the codebook, its EMA and its flags under `if self.training` only.
+`model.eval()` switches `self.training` and nothing else: an EMA, a k-means initialisation or a
+replacement of codes in the forward pass has to ask for it, and `torch.no_grad()` does not stop a write
+to a buffer. Evaluate under `model.eval()`, and put the model back into train mode afterwards.
 
 ## References
 - lucidrains/vector-quantize-pytorch#163: expired codes replaced in eval mode
@@ -24,18 +26,15 @@ guard-by-training: update the codebook, its EMA and its flags under `if self.tra
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import EVAL_FORWARD
-from vqdoctor.checks._words import listed
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import listed, measured, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EvalForward, LevelUse
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How much may change."""
 
     changed: float = limit(
@@ -54,48 +53,44 @@ def evaluate(forward: EvalForward, level: LevelUse | None, limits: Limits) -> It
     names = listed([name.rpartition(".")[2] for name in forward.changed], forward.changed_count)
     home = f" of {forward.layer}" if forward.layer else ""
     effect = "evaluation trains the codebook" if forward.codebook else "they mix training and evaluation data"
-    yield Problem(
-        message=f"One forward pass in eval mode changes {forward.changed_count} of {forward.sample_size} "
+    yield problem(
+        Severity.ERROR if forward.codebook else Severity.NOTE,
+        f"One forward pass in eval mode changes {forward.changed_count} of {forward.sample_size} "
         f"tensors{home} ({names}): {effect}.",
-        severity=Severity.ERROR if forward.codebook else Severity.NOTE,
-        measurements=(
-            Measurement(name="changed", value=forward.changed_count, limit=limits.changed, unit="tensors"),
-        ),
+        measured("changed", forward.changed_count, limits.changed, unit="tensors"),
     )
 
 
 CHECK = Check(
     code="VQ307",
     name="state-changes-in-eval",
-    title="An eval-mode forward pass changes the model.",
     evaluate=evaluate,
     limits=Limits(),
     scope="both",
-    remedies=("guard-by-training",),
+    advice=Advice(
+        name="guard-by-training",
+        how="Update the codebook, its EMA counts and sums, and its flags in train mode only.",
+        code=(
+            "if vq.training:   # self.training, in the layer's forward\n"
+            "    vq.ema_cluster_size.lerp_(counts, 1 - decay)"
+        ),
+    ),
     explained_by=("VQ901", "VQ306"),
     examples=(
-        Example(
-            title="the EMA runs in eval mode",
-            evidence=(
-                EVAL_FORWARD.replace(
-                    changed=("vq.embedding", "vq.ema_cluster_size", "vq.ema_embedding_sum"),
-                    changed_count=3,
-                    codebook=True,
-                ),
+        fires(
+            "the EMA runs in eval mode",
+            EvalForward.healthy(
+                changed=("vq.embedding", "vq.ema_cluster_size", "vq.ema_embedding_sum"),
+                changed_count=3,
+                codebook=True,
             ),
-            fires=True,
         ),
-        Example(
-            title="only the counts change, as in BEiT-2",
-            evidence=(EVAL_FORWARD.replace(changed=("vq.cluster_size",), changed_count=1),),
-            fires=True,
+        fires(
+            "only the counts change, as in BEiT-2",
+            EvalForward.healthy(changed=("vq.cluster_size",), changed_count=1),
         ),
-        Example(title="nothing changes", evidence=(EVAL_FORWARD,), fires=False),
-        Example(
-            title="nothing changes around the layer",
-            evidence=(EVAL_FORWARD.replace(layer=None),),
-            fires=False,
-        ),
+        passes("nothing changes", EvalForward.healthy()),
+        passes("nothing changes around the layer", EvalForward.healthy(layer=None)),
     ),
     doc=__doc__,
 )

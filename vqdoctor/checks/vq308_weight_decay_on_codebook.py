@@ -16,7 +16,10 @@ is good in spite of it, or where nothing tells the usage and the codes have kept
 codebook is not affected.
 
 ## Remedy
-exempt-codebook: give the codebook a parameter group of its own, without weight decay.
+Weight decay is meant for weights that multiply activations. A code is a point in the data: pulled to
+zero it leaves the data. The same holds for AdamW's default of 0.01 over a long training, and for any
+decay in plain Adam, which turns it into full steps of the learning rate. Codes that have already shrunk
+need a revival as well.
 
 ## References
 - Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, arXiv:1711.05101
@@ -26,19 +29,17 @@ exempt-codebook: give the codebook a parameter group of its own, without weight 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _usage
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, USAGE, WEIGHT_DECAY
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Usage, WeightDecay
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How much the decay may take."""
 
     lost: float = limit(
@@ -65,43 +66,44 @@ def evaluate(decay: WeightDecay, usage: Usage | None, limits: Limits) -> Iterato
         harmed = _usage.poor(usage)
     else:
         harmed = decay.short_rows > limits.short_rows * decay.sample_size
-    yield Problem(
-        message=f"Weight decay {figure(decay.weight_decay)} on the codebook has taken {percent(decay.lost)} "
+    yield problem(
+        Severity.WARNING if harmed else Severity.NOTE,
+        f"Weight decay {figure(decay.weight_decay)} on the codebook has taken {percent(decay.lost)} "
         f"of the length of every code that is not chosen ({decay.updates or 0:,} updates).",
-        severity=Severity.WARNING if harmed else Severity.NOTE,
+        measured("lost", decay.lost, limits.lost),
+        measured("weight_decay", decay.weight_decay),
+        measured("short_rows", decay.short_rows, unit="codes"),
         confidence=Confidence.HIGH if usage is not None else Confidence.MEDIUM,
-        measurements=(
-            Measurement(name="lost", value=decay.lost, limit=limits.lost),
-            Measurement(name="weight_decay", value=decay.weight_decay),
-            Measurement(name="short_rows", value=decay.short_rows, unit="codes"),
-        ),
         decide_with="" if usage is not None else "--data batch.npz",
     )
 
 
-_ADAM = WEIGHT_DECAY.replace(weight_decay=1e-4, adaptive=True, lost=1.0, short_rows=237)
+_ADAM = WeightDecay.healthy(weight_decay=1e-4, adaptive=True, lost=1.0, short_rows=237)
 
 CHECK = Check(
     code="VQ308",
     name="weight-decay-on-codebook",
-    title="Weight decay pulls the codes towards zero.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("exempt-codebook",),
+    advice=Advice(
+        name="exempt-codebook",
+        how="Give the codebook a parameter group of its own with weight decay 0, and use AdamW, not Adam.",
+        code=(
+            "rest = [p for p in model.parameters() if p is not codebook]\n"
+            'groups = [{"params": rest}, {"params": [codebook], "weight_decay": 0.0}]\n'
+            "optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01)"
+        ),
+    ),
     examples=(
-        Example(title="Adam with L2, usage poor", evidence=(_ADAM, COLLAPSED_USAGE), fires=True),
-        Example(title="Adam with L2, a bare file", evidence=(_ADAM,), fires=True),
-        Example(
-            title="AdamW for very long, usage good",
-            evidence=(WEIGHT_DECAY.replace(updates=200_000, lost=0.86), USAGE),
-            fires=True,
+        fires("Adam with L2, usage poor", _ADAM, COLLAPSED_USAGE),
+        fires("Adam with L2, a bare file", _ADAM),
+        fires(
+            "AdamW for very long, usage good",
+            WeightDecay.healthy(updates=200_000, lost=0.86),
+            Usage.healthy(),
         ),
-        Example(title="AdamW's default", evidence=(WEIGHT_DECAY, COLLAPSED_USAGE), fires=False),
-        Example(
-            title="a group without decay",
-            evidence=(WEIGHT_DECAY.replace(weight_decay=0.0, lost=0.0),),
-            fires=False,
-        ),
+        passes("AdamW's default", WeightDecay.healthy(), COLLAPSED_USAGE),
+        passes("a group without decay", WeightDecay.healthy(weight_decay=0.0, lost=0.0)),
     ),
     doc=__doc__,
 )

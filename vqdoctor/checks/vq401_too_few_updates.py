@@ -22,19 +22,17 @@ more-updates: more epochs or smaller batches. Mend the causes of the earlier sta
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _usage
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, EMA_STATE, TRACE, TRAINING_RECORD, USAGE
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState, Trace, TrainingRecord, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How long is long enough."""
 
     windows: float = limit(
@@ -42,8 +40,7 @@ class Limits:
         "Least number of updates, in units of 1/(1 - d). After one unit the start values still weigh 37 %.",
     )
     epochs: float = limit(
-        200.0,
-        "Epochs of the recipe. A codebook with poor usage and fewer of them gets the advice.",
+        200.0, "Epochs of the recipe. A codebook with poor usage and fewer of them gets the advice."
     )
     growth: float = limit(
         1.2,
@@ -54,11 +51,7 @@ class Limits:
 
 
 def evaluate(
-    record: TrainingRecord,
-    ema: EmaState | None,
-    usage: Usage | None,
-    trace: Trace | None,
-    limits: Limits,
+    record: TrainingRecord, ema: EmaState | None, usage: Usage | None, trace: Trace | None, limits: Limits
 ) -> Iterator[Problem]:
     """Warn where the EMA's window was not filled once; advise where usage is poor after few epochs."""
     decay = record.decay if record.decay is not None or ema is None else ema.decay
@@ -70,43 +63,37 @@ def evaluate(
     elif record.epochs is None or record.epochs >= limits.epochs:
         return
     elif usage is not None and not usage.implicit and _usage.poor(usage):
-        yield _advice(record.epochs, _growth(trace), limits)
+        quarter = 0 if trace is None else len(trace.perplexity) // 4
+        growth = None
+        if trace is not None and quarter:
+            growth = sum(trace.perplexity[-quarter:]) / sum(trace.perplexity[:quarter])
+        yield _advice(record.epochs, growth, limits)
 
 
 def _unfilled(updates: int, decay: float, limits: Limits) -> Problem:
     # decay 1 never forgets: (1 - d) is 0, and no number of updates is enough
     needed = f"{limits.windows / (1 - decay):,.0f} updates" if decay < 1 else "infinitely many updates"
-    return Problem(
-        message=f"Only {updates:,} codebook updates were done, where decay {decay:g} needs {needed} to "
+    return problem(
+        Severity.WARNING,
+        f"Only {updates:,} codebook updates were done, where decay {decay:g} needs {needed} to "
         "forget the start values.",
-        severity=Severity.WARNING,
-        measurements=(
-            Measurement(name="windows", value=updates * (1 - decay), limit=limits.windows),
-            Measurement(name="updates", value=updates),
-        ),
+        measured("windows", updates * (1 - decay), limits.windows),
+        measured("updates", updates),
     )
-
-
-def _growth(trace: Trace | None) -> float | None:
-    """Return the growth of the batches' perplexity over a trace; None where that is not known."""
-    quarter = 0 if trace is None else len(trace.perplexity) // 4
-    if trace is None or quarter < 1:
-        return None
-    return sum(trace.perplexity[-quarter:]) / sum(trace.perplexity[:quarter])
 
 
 def _advice(epochs: int, growth: float | None, limits: Limits) -> Problem:
     rises = growth is not None and growth > limits.growth
-    measurements = [Measurement(name="epochs", value=epochs, limit=limits.epochs)]
+    measurements = [measured("epochs", epochs, limits.epochs)]
     if growth is not None:
-        measurements.append(Measurement(name="growth", value=growth, limit=limits.growth))
+        measurements.append(measured("growth", growth, limits.growth))
     seen = f" and a few more steps multiply the perplexity by {figure(growth)}" if growth and rises else ""
-    return Problem(
-        message=f"Only {epochs} epochs were trained{seen}: once the causes are mended, give the codebook "
+    return problem(
+        Severity.NOTE,
+        f"Only {epochs} epochs were trained{seen}: once the causes are mended, give the codebook "
         f"{figure(limits.epochs)} or more, with EMA decay 0.95 and batches of 16.",
-        severity=Severity.NOTE,
+        *measurements,
         confidence=Confidence.MEDIUM if rises else Confidence.LOW,
-        measurements=tuple(measurements),
         decide_with="" if growth is not None else "--probe-steps 60",
     )
 
@@ -114,41 +101,32 @@ def _advice(epochs: int, growth: float | None, limits: Limits) -> Problem:
 CHECK = Check(
     code="VQ401",
     name="too-few-updates",
-    title="The codebook was trained for too few updates.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("more-updates",),
     explained_by=("VQ306", "VQ302"),
     examples=(
-        Example(
-            title="60 updates with decay 0.99",
-            evidence=(TRAINING_RECORD.replace(updates=60, epochs=1), EMA_STATE.replace(updates=60)),
-            fires=True,
+        fires(
+            "60 updates with decay 0.99",
+            TrainingRecord.healthy(updates=60, epochs=1),
+            EmaState.healthy(updates=60),
         ),
-        Example(
-            title="30 epochs and a collapsed codebook",
-            evidence=(TRAINING_RECORD, EMA_STATE, COLLAPSED_USAGE),
-            fires=True,
+        fires(
+            "30 epochs and a collapsed codebook",
+            TrainingRecord.healthy(),
+            EmaState.healthy(),
+            COLLAPSED_USAGE,
         ),
-        Example(
-            title="four epochs, and the perplexity of the batches still doubles",
-            evidence=(
-                TRAINING_RECORD.replace(epochs=4),
-                COLLAPSED_USAGE.replace(perplexity=5.1, perplexity_high=5.2, used=9, active=7),
-                TRACE.replace(perplexity=(3.1, 3.3, 3.6, 4.1, 4.7, 5.2, 6.2, 6.6)),
-            ),
-            fires=True,
+        fires(
+            "four epochs, and the perplexity of the batches still doubles",
+            TrainingRecord.healthy(epochs=4),
+            COLLAPSED_USAGE.replace(perplexity=5.1, perplexity_high=5.2, used=9, active=7),
+            Trace.healthy(perplexity=(3.1, 3.3, 3.6, 4.1, 4.7, 5.2, 6.2, 6.6)),
         ),
-        Example(
-            title="30 epochs and a healthy codebook",
-            evidence=(TRAINING_RECORD, EMA_STATE, USAGE),
-            fires=False,
+        passes(
+            "30 epochs and a healthy codebook", TrainingRecord.healthy(), EmaState.healthy(), Usage.healthy()
         ),
-        Example(
-            title="300 epochs",
-            evidence=(TRAINING_RECORD.replace(epochs=300, updates=26_400), COLLAPSED_USAGE),
-            fires=False,
-        ),
+        passes("300 epochs", TrainingRecord.healthy(epochs=300, updates=26_400), COLLAPSED_USAGE),
     ),
     doc=__doc__,
 )

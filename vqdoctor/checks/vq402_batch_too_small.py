@@ -23,8 +23,11 @@ replaces them rightly, and the batch is judged by the threshold alone.
 With several processes that share their counts, a batch is all of theirs.
 
 ## Remedy
-relative-threshold: replace codes under a share of the mean count, a tenth of it. With very few vectors a
-code, give more, or a slower decay.
+The sum of the EMA counts is the number of vectors in a batch, so the mean count is vectors over K, and
+it changes with the batch, the crop and the codebook. A tenth of it finds the codes that are hardly
+used, and never all of them. More vectors a batch (a longer crop, more processes that share their
+counts) or a slower decay help too: over the window of the EMA, (1 + d)/(1 - d) batches, every code
+should be due several times.
 
 ## References
 - jishengpeng/WavTokenizer#82: 1,200 vectors a batch, K = 4,096, threshold 2
@@ -34,19 +37,16 @@ code, give more, or a slower decay.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _usage
-from vqdoctor.checks._specimens import CODE_EXPIRY
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodeExpiry, Usage
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When replacement counts as running away."""
 
     per_threshold: float = limit(
@@ -74,14 +74,21 @@ def evaluate(expiry: CodeExpiry, usage: Usage | None, limits: Limits) -> Iterato
     if broken and broken[0].name != "per_threshold" and usage is not None and _usage.few(usage):
         raise CannotJudge("codes are replaced, but so few are chosen that most are dead, whatever the batch")
     if broken:
-        codes = expiry.sample_size
-        yield Problem(
-            message=f"{_rule(expiry)}, but a batch has {figure(expiry.vectors)} vectors for {codes:,} codes"
-            f"{_consequence(expiry)}.",
-            severity=Severity.WARNING,
-            confidence=Confidence.HIGH if expiry.source == "batch" else Confidence.MEDIUM,
-            measurements=tuple(broken),
-            decide_with="" if expiry.source == "batch" else "--data batch.npz",
+        rule, effect = "Every training step replaces codes", ""
+        if expiry.threshold is not None:
+            rule = f"Codes with a count under {figure(expiry.threshold)} are replaced"
+        if expiry.replaced is not None:
+            effect = f", so each step replaces {percent(expiry.replaced)} of all that it can"
+        elif expiry.expired is not None:
+            effect = f", so {percent(expiry.expired)} of them are due at any time"
+        live = expiry.source == "batch"
+        yield problem(
+            Severity.WARNING,
+            f"{rule}, but a batch has {figure(expiry.vectors)} vectors for {expiry.sample_size:,} "
+            f"codes{effect}.",
+            *broken,
+            confidence=Confidence.HIGH if live else Confidence.MEDIUM,
+            decide_with="" if live else "--data batch.npz",
         )
 
 
@@ -89,64 +96,43 @@ def _broken(expiry: CodeExpiry, limits: Limits) -> Iterator[Measurement]:
     if expiry.threshold is not None:
         per_threshold = expiry.vectors / expiry.sample_size / expiry.threshold
         if per_threshold < limits.per_threshold:
-            yield Measurement(name="per_threshold", value=per_threshold, limit=limits.per_threshold)
+            yield measured("per_threshold", per_threshold, limits.per_threshold)
     if expiry.expired is not None and expiry.expired > limits.expired:
-        yield Measurement(name="expired", value=expiry.expired, limit=limits.expired)
+        yield measured("expired", expiry.expired, limits.expired)
     if expiry.replaced is not None and expiry.replaced > limits.replaced:
-        yield Measurement(name="replaced", value=expiry.replaced, limit=limits.replaced)
-
-
-def _rule(expiry: CodeExpiry) -> str:
-    if expiry.threshold is None:
-        return "Every training step replaces codes"
-    return f"Codes with a count under {figure(expiry.threshold)} are replaced"
-
-
-def _consequence(expiry: CodeExpiry) -> str:
-    if expiry.replaced is not None:
-        return f", so each step replaces {percent(expiry.replaced)} of all that it can"
-    if expiry.expired is not None:
-        return f", so {percent(expiry.expired)} of them are due at any time"
-    return ""
+        yield measured("replaced", expiry.replaced, limits.replaced)
 
 
 CHECK = Check(
     code="VQ402",
     name="batch-too-small",
-    title="A batch is too small for the count under which codes are replaced.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("relative-threshold",),
+    advice=Advice(
+        name="relative-threshold",
+        how="Replace codes whose EMA count is under a tenth of the mean count, instead of under a "
+        "fixed number.",
+        code="threshold_ema_dead_code = 0.1 * vectors_per_batch / num_codes",
+    ),
     examples=(
-        Example(
-            title="1,200 vectors, K = 4,096, threshold 2",
-            evidence=(CODE_EXPIRY.replace(sample_size=4096, vectors=1200.0, threshold=2.0, replaced=0.95),),
-            fires=True,
+        fires(
+            "1,200 vectors, K = 4,096, threshold 2",
+            CodeExpiry.healthy(sample_size=4096, vectors=1200.0, threshold=2.0, replaced=0.95),
         ),
-        Example(
-            title="replacement by a rule that is not known",
-            evidence=(CODE_EXPIRY.replace(replaced=0.91),),
-            fires=True,
-        ),
-        Example(
-            title="a bare file with the threshold in most counts",
-            evidence=(
-                CODE_EXPIRY.replace(
-                    source="checkpoint", vectors=540.0, threshold=2.0, expired=0.97, replaced=None
-                ),
+        fires("replacement by a rule that is not known", CodeExpiry.healthy(replaced=0.91)),
+        fires(
+            "a bare file with the threshold in most counts",
+            CodeExpiry.healthy(
+                source="checkpoint", vectors=540.0, threshold=2.0, expired=0.97, replaced=None
             ),
-            fires=True,
         ),
-        Example(title="400 vectors for 256 codes, no fixed threshold", evidence=(CODE_EXPIRY,), fires=False),
-        Example(
-            title="100 vectors for 1,024 codes, no replacement",
-            evidence=(CODE_EXPIRY.replace(sample_size=1024, vectors=100.0),),
-            fires=False,
+        passes("400 vectors for 256 codes, no fixed threshold", CodeExpiry.healthy()),
+        passes(
+            "100 vectors for 1,024 codes, no replacement", CodeExpiry.healthy(sample_size=1024, vectors=100.0)
         ),
-        Example(
-            title="four vectors a code, threshold 2",
-            evidence=(CODE_EXPIRY.replace(vectors=1024.0, threshold=2.0, expired=0.04, replaced=0.04),),
-            fires=False,
+        passes(
+            "four vectors a code, threshold 2",
+            CodeExpiry.healthy(vectors=1024.0, threshold=2.0, expired=0.04, replaced=0.04),
         ),
     ),
     doc=__doc__,

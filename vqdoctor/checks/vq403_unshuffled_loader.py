@@ -17,7 +17,9 @@ Where the task's `batches("train")` is not the loader that trained the model, th
 training.
 
 ## Remedy
-shuffle: draw a new random order for every epoch.
+A map-style data set needs only `shuffle=True`; with several processes, a DistributedSampler whose
+`set_epoch` is called. A stream of files needs a shuffle buffer that is larger than a file, and the
+files themselves in random order, or it only mixes neighbours.
 
 ## References
 - LatentActionPretraining/LAPA#17: the shuffle of the DataLoader was commented out
@@ -26,18 +28,15 @@ shuffle: draw a new random order for every epoch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import BATCH_MIXING
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import BatchMixing
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When the order counts as not random."""
 
     drift: float = limit(
@@ -64,43 +63,41 @@ def evaluate(mixing: BatchMixing, limits: Limits) -> Iterator[Problem]:
     ]
     if drifts:
         drift, z, what = max(drifts)
-        yield Problem(
-            message=f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a "
+        yield problem(
+            Severity.WARNING,
+            f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a "
             f"random order gives 0 ({mixing.batches} batches of {mixing.batch_size}): the loader does not "
             "shuffle.",
-            severity=Severity.WARNING,
+            measured(f"{what}_drift", drift, limits.drift),
+            measured(f"{what}_z", z, limits.z),
             confidence=Confidence.MEDIUM,
-            measurements=(
-                Measurement(name=f"{what}_drift", value=drift, limit=limits.drift),
-                Measurement(name=f"{what}_z", value=z, limit=limits.z),
-            ),
         )
 
 
 CHECK = Check(
     code="VQ403",
     name="unshuffled-loader",
-    title="The training batches come in an order: neighbouring ones hold the same kind of sample.",
     evaluate=evaluate,
     limits=Limits(),
     scope="model",
-    remedies=("shuffle",),
+    advice=Advice(
+        name="shuffle",
+        how="Shuffle the training data anew for every epoch.",
+        code="loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)",
+    ),
     examples=(
-        Example(
-            title="data sorted by class",
-            evidence=(BATCH_MIXING.replace(label_drift=0.97, label_z=210.0, code_drift=0.3, code_z=150.0),),
-            fires=True,
+        fires(
+            "data sorted by class",
+            BatchMixing.healthy(label_drift=0.97, label_z=210.0, code_drift=0.3, code_z=150.0),
         ),
-        Example(
-            title="consecutive chunks of one recording, no labels",
-            evidence=(BATCH_MIXING.replace(label_drift=None, label_z=None, code_drift=0.41, code_z=90.0),),
-            fires=True,
+        fires(
+            "consecutive chunks of one recording, no labels",
+            BatchMixing.healthy(label_drift=None, label_z=None, code_drift=0.41, code_z=90.0),
         ),
-        Example(title="a random order", evidence=(BATCH_MIXING,), fires=False),
-        Example(
-            title="a large drift in too few batches to tell",
-            evidence=(BATCH_MIXING.replace(batches=16, batch_size=1, label_drift=0.3, label_z=2.9),),
-            fires=False,
+        passes("a random order", BatchMixing.healthy()),
+        passes(
+            "a large drift in too few batches to tell",
+            BatchMixing.healthy(batches=16, batch_size=1, label_drift=0.3, label_z=2.9),
         ),
     ),
     doc=__doc__,

@@ -35,15 +35,14 @@ is their entropy loss that keeps the codes in use.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _levels, _usage
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, EMA_USAGE, IMPLICIT_LEVELS, IMPLICIT_USAGE, USAGE
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._usage import COLLAPSED_USAGE, EMA_USAGE, IMPLICIT_USAGE
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import ImplicitLevels, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 WITH_CODEBOOK = ("data-init", "revive-dead-codes")
@@ -51,8 +50,7 @@ WITHOUT_CODEBOOK = ("normalise-before-vq",)
 OF_BITS = ("raise-vq-weight", "normalise-before-vq")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """The least perplexity, max(min(codes, share K), floor K), and the least sample."""
 
     codes: float = limit(
@@ -61,12 +59,10 @@ class Limits:
         "235 of 256, a deployed speech codec 185 of 512; collapses measured 1 to 27.",
     )
     share: float = limit(
-        _usage.SHARE,
-        "Share of K that is enough for a small codebook, where `codes` would ask for too much.",
+        _usage.SHARE, "Share of K that is enough for a small codebook, where `codes` would ask for too much."
     )
     floor: float = limit(
-        _usage.FLOOR,
-        "Share of K that a large codebook must reach, where `codes` would ask for too little.",
+        _usage.FLOOR, "Share of K that a large codebook must reach, where `codes` would ask for too little."
     )
     vectors_per_code: float = limit(
         1.0,
@@ -101,18 +97,20 @@ def evaluate(usage: Usage, levels: ImplicitLevels | None, limits: Limits) -> Ite
                 f"{vectors:,.0f} independent vectors are too few for {k:,} codes: give {_usage.PLENTY * k:,}"
             )
     certain = usage.perplexity_high < bar
-    yield Problem(
-        message=f"{_sentence(usage, certain)}, where at least {figure(bar)} are expected"
+    doubt = "" if certain else f", {figure(usage.perplexity_high)} at best"
+    bits = levels is not None and set(levels.levels) == {2}
+    remedies = (OF_BITS if bits else WITHOUT_CODEBOOK) if usage.implicit else WITH_CODEBOOK
+    yield problem(
+        Severity.ERROR if certain else Severity.WARNING,
+        f"The model uses the equivalent of {figure(usage.perplexity)} of its {k:,} codes "
+        f"(perplexity{doubt}), where at least {figure(bar)} are expected"
         f"{_channels(levels, limits.edge_share)}.",
-        severity=Severity.ERROR if certain else Severity.WARNING,
+        measured("perplexity", usage.perplexity, bar, unit="codes"),
+        measured("perplexity_high", usage.perplexity_high, unit="codes"),
+        measured("used", usage.used, unit="codes"),
         confidence=Confidence.HIGH if usage.source == "batch" and certain else Confidence.MEDIUM,
-        measurements=(
-            Measurement(name="perplexity", value=usage.perplexity, limit=bar, unit="codes"),
-            Measurement(name="perplexity_high", value=usage.perplexity_high, unit="codes"),
-            Measurement(name="used", value=usage.used, unit="codes"),
-        ),
         decide_with="" if usage.source == "batch" else "--data batch.npz",
-        remedies=_remedies(usage, levels),
+        remedies=remedies,
     )
 
 
@@ -127,102 +125,73 @@ def _channels(levels: ImplicitLevels | None, edge_share: float) -> str:
     return f"; {' and '.join(said)}" if said else ""
 
 
-def _remedies(usage: Usage, levels: ImplicitLevels | None) -> tuple[str, ...]:
-    if not usage.implicit:
-        return WITH_CODEBOOK
-    bits = levels is not None and set(levels.levels) == {2}
-    return OF_BITS if bits else WITHOUT_CODEBOOK
-
-
-def _sentence(usage: Usage, certain: bool) -> str:
-    amount = f"The model uses the equivalent of {figure(usage.perplexity)} of its {usage.num_codes:,} codes"
-    doubt = "" if certain else f", {figure(usage.perplexity_high)} at best"
-    return f"{amount} (perplexity{doubt})"
-
-
 CHECK = Check(
     code="VQ501",
     name="codebook-collapse",
-    title="The model uses only a handful of its codes.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=(*WITH_CODEBOOK, *OF_BITS),
     explained_by=(*COLLAPSE, "VQ503"),
     meaningless_after=("VQ306",),
     examples=(
-        Example(title="every vector on one code", evidence=(COLLAPSED_USAGE,), fires=True),
-        Example(
-            title="one code in the EMA counts of a bare file",
-            evidence=(
-                EMA_USAGE.replace(
-                    used=256,
-                    active=1,
-                    perplexity=1.01,
-                    perplexity_low=1.01,
-                    perplexity_high=1.01,
-                    max_share=0.998,
-                ),
+        fires("every vector on one code", COLLAPSED_USAGE),
+        fires(
+            "one code in the EMA counts of a bare file",
+            EMA_USAGE.replace(
+                used=256,
+                active=1,
+                perplexity=1.01,
+                perplexity_low=1.01,
+                perplexity_high=1.01,
+                max_share=0.998,
             ),
-            fires=True,
         ),
-        Example(
-            title="one code, on a sample so small that even usage could show 57 codes at most",
-            evidence=(
-                COLLAPSED_USAGE.replace(sample_size=64, groups=4, effective_size=64.0, expected_used=57.0),
-            ),
-            fires=True,
+        fires(
+            "one code, on a sample so small that even usage could show 57 codes at most",
+            COLLAPSED_USAGE.replace(sample_size=64, groups=4, effective_size=64.0, expected_used=57.0),
         ),
-        Example(
-            title="FSQ, its channels at their ends",
-            evidence=(
-                IMPLICIT_USAGE.replace(used=8, perplexity=6.1, perplexity_low=6.0, perplexity_high=6.2),
-                IMPLICIT_LEVELS.replace(used=(2, 2, 2), edge_share=(1.0, 0.99, 1.0)),
-            ),
-            fires=True,
+        fires(
+            "FSQ, its channels at their ends",
+            IMPLICIT_USAGE.replace(used=8, perplexity=6.1, perplexity_low=6.0, perplexity_high=6.2),
+            ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 0.99, 1.0)),
         ),
-        Example(title="healthy", evidence=(USAGE,), fires=False),
-        Example(title="a healthy FSQ", evidence=(IMPLICIT_USAGE, IMPLICIT_LEVELS), fires=False),
-        Example(
-            title="FSQ with far more combinations than the data needs",
-            evidence=(
-                IMPLICIT_USAGE.replace(
-                    num_codes=64_000,
-                    used=1_827,
-                    expected_used=23_162.0,
-                    share=0.029,
-                    perplexity=618.0,
-                    perplexity_low=610.0,
-                    perplexity_high=626.0,
-                ),
-                IMPLICIT_LEVELS.replace(
-                    levels=(8, 8, 8, 5, 5, 5),
-                    used=(7, 8, 8, 5, 5, 5),
-                    edge_share=(0.01, 0.02, 0.04, 0.02, 0.29, 0.36),
-                ),
+        passes("healthy", Usage.healthy()),
+        passes("a healthy FSQ", IMPLICIT_USAGE, ImplicitLevels.healthy()),
+        passes(
+            "FSQ with far more combinations than the data needs",
+            IMPLICIT_USAGE.replace(
+                num_codes=64_000,
+                used=1_827,
+                expected_used=23_162.0,
+                share=0.029,
+                perplexity=618.0,
+                perplexity_low=610.0,
+                perplexity_high=626.0,
             ),
-            fires=False,
+            ImplicitLevels.healthy(
+                levels=(8, 8, 8, 5, 5, 5),
+                used=(7, 8, 8, 5, 5, 5),
+                edge_share=(0.01, 0.02, 0.04, 0.02, 0.29, 0.36),
+            ),
         ),
-        Example(
-            title="a deployed speech codec, perplexity 0.36 K",
-            evidence=(
-                USAGE.replace(
-                    num_codes=512,
-                    sample_size=5_767,
-                    used=431,
-                    active=402,
-                    expected_used=512.0,
-                    expected_active=512.0,
-                    share=0.84,
-                    perplexity=185.0,
-                    perplexity_low=178.0,
-                    perplexity_high=192.0,
-                    plug_in_perplexity=178.0,
-                    max_share=0.043,
-                    groups=1,
-                    effective_size=5_767.0,
-                ),
+        passes(
+            "a deployed speech codec, perplexity 0.36 K",
+            Usage.healthy(
+                num_codes=512,
+                sample_size=5_767,
+                used=431,
+                active=402,
+                expected_used=512.0,
+                expected_active=512.0,
+                share=0.84,
+                perplexity=185.0,
+                perplexity_low=178.0,
+                perplexity_high=192.0,
+                plug_in_perplexity=178.0,
+                max_share=0.043,
+                groups=1,
+                effective_size=5_767.0,
             ),
-            fires=False,
         ),
     ),
     doc=__doc__,

@@ -26,22 +26,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, EMA_USAGE, USAGE
-from vqdoctor.checks._words import percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._usage import COLLAPSED_USAGE, EMA_USAGE
+from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 RULE_OF_THREE = 3.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """Which share of the codes must be active."""
 
     warn_below: float = limit(
@@ -50,8 +48,7 @@ class Limits:
         "healthy at 0.74; a deployed speech codec measured 0.84.",
     )
     fail_below: float = limit(
-        _usage.ACTIVE_ERROR,
-        "Active share under which it is an error: seven of ten codes are wasted.",
+        _usage.ACTIVE_ERROR, "Active share under which it is an error: seven of ten codes are wasted."
     )
 
 
@@ -59,78 +56,62 @@ def evaluate(usage: Usage, limits: Limits) -> Iterator[Problem]:
     """Hold the active share against the limits, in doubt for the codes."""
     if usage.implicit:
         raise CannotJudge("the layer stores no codes: combinations of levels cannot die, nor be revived")
-    measured = _usage.active_share(usage)
-    share = max(measured, _possible_share(usage))
+    # A code of share t/K stays unseen by N vectors with probability exp(-t N/K). So if all active codes were
+    # as rare as that, those seen would be 1 - exp(-t N/K) of them; at t N/K = 3 that is 95 %.
+    vectors, active = _usage.effective_vectors(usage), _usage.active_share(usage)
+    share, choices = active, usage.active_share * vectors / usage.num_codes
+    if choices < RULE_OF_THREE:  # the largest active share that a sample of this size could hide
+        seen = -math.expm1(-choices)
+        share = max(share, usage.used / usage.num_codes / seen if seen else 1.0)
     if share >= limits.warn_below:
-        if measured < limits.warn_below:
+        if active < limits.warn_below:
             needed = RULE_OF_THREE * usage.num_codes / usage.active_share
             raise CannotJudge(
-                f"{_usage.effective_vectors(usage):,.0f} independent vectors cannot tell rare codes from "
+                f"{vectors:,.0f} independent vectors cannot tell rare codes from "
                 f"dead ones: give {needed:,.0f}"
             )
         return
     fails = share < limits.fail_below
-    yield Problem(
-        message=f"Only {usage.active:,} of {usage.num_codes:,} codes are active ({percent(measured)} of "
+    yield problem(
+        Severity.ERROR if fails else Severity.WARNING,
+        f"Only {usage.active:,} of {usage.num_codes:,} codes are active ({percent(active)} of "
         "those to be expected); the rest is never or hardly ever chosen and cannot come back by itself.",
-        severity=Severity.ERROR if fails else Severity.WARNING,
+        measured("active_share", active, limits.fail_below if fails else limits.warn_below),
+        measured("active", usage.active, unit="codes"),
+        measured("used", usage.used, unit="codes"),
         confidence=Confidence.HIGH if usage.source == "batch" else Confidence.MEDIUM,
-        measurements=(
-            Measurement(
-                name="active_share", value=measured, limit=limits.fail_below if fails else limits.warn_below
-            ),
-            Measurement(name="active", value=usage.active, unit="codes"),
-            Measurement(name="used", value=usage.used, unit="codes"),
-        ),
         decide_with="" if usage.source == "batch" else "--data batch.npz",
     )
-
-
-def _possible_share(usage: Usage) -> float:
-    """Return the largest active share that a sample of this size could hide; 0 where it hides none.
-
-    A code of share t/K stays unseen by N vectors with probability exp(-t N/K). So if all active codes
-    were as rare as that, those seen would be 1 - exp(-t N/K) of them; at t N/K = 3 that is 95 %.
-    """
-    expected_choices = usage.active_share * _usage.effective_vectors(usage) / usage.num_codes
-    if expected_choices >= RULE_OF_THREE:
-        return 0.0
-    seen = -math.expm1(-expected_choices)
-    return usage.used / usage.num_codes / seen if seen else 1.0
 
 
 CHECK = Check(
     code="VQ502",
     name="dead-codes",
-    title="Most of the codebook is dead: never or hardly ever chosen.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("revive-dead-codes",),
     explained_by=(*COLLAPSE, "VQ503", "VQ501"),
     meaningless_after=("VQ306",),
     examples=(
-        Example(
-            title="a good start without revival, K = 1,024",
-            evidence=(
-                USAGE.replace(
-                    num_codes=1_024,
-                    used=212,
-                    active=205,
-                    expected_used=1_024.0,
-                    expected_active=1_024.0,
-                    share=0.207,
-                    perplexity=121.0,
-                    perplexity_low=117.0,
-                    perplexity_high=125.0,
-                    plug_in_perplexity=120.0,
-                    effective_size=14_000.0,
-                ),
+        fires(
+            "a good start without revival, K = 1,024",
+            Usage.healthy(
+                num_codes=1_024,
+                used=212,
+                active=205,
+                expected_used=1_024.0,
+                expected_active=1_024.0,
+                share=0.207,
+                perplexity=121.0,
+                perplexity_low=117.0,
+                perplexity_high=125.0,
+                plug_in_perplexity=120.0,
+                effective_size=14_000.0,
             ),
-            fires=True,
         ),
-        Example(title="every vector on one code", evidence=(COLLAPSED_USAGE,), fires=True),
-        Example(title="healthy", evidence=(USAGE,), fires=False),
-        Example(title="healthy EMA counts", evidence=(EMA_USAGE,), fires=False),
+        fires("every vector on one code", COLLAPSED_USAGE),
+        passes("healthy", Usage.healthy()),
+        passes("healthy EMA counts", EMA_USAGE),
     ),
     doc=__doc__,
 )

@@ -22,20 +22,17 @@ spread-duplicates: keep one of each and move the copies onto other encoder outpu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, GEOMETRY, USAGE
-from vqdoctor.checks._usage import poor
-from vqdoctor.checks._words import percent
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.checks._usage import COLLAPSED_USAGE, poor
+from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How many copies there may be."""
 
     duplicate_share: float = limit(
@@ -56,47 +53,39 @@ def evaluate(geometry: CodebookGeometry, usage: Usage | None, limits: Limits) ->
     share = copies / geometry.sample_size
     if share > limits.duplicate_share:
         dead = usage.num_codes - usage.active if usage is not None and poor(usage) else 0
-        yield Problem(
-            message=f"{copies:,} of {geometry.sample_size:,} codes ({percent(share)}) are copies of "
+        yield problem(
+            Severity.NOTE if copies < limits.dead_share * dead else Severity.WARNING,
+            f"{copies:,} of {geometry.sample_size:,} codes ({percent(share)}) are copies of "
             "other codes and can never be chosen.",
-            severity=Severity.NOTE if copies < limits.dead_share * dead else Severity.WARNING,
-            measurements=(
-                Measurement(name="duplicate_share", value=share, limit=limits.duplicate_share),
-                Measurement(name="duplicates", value=copies, unit="codes"),
-            ),
+            measured("duplicate_share", share, limits.duplicate_share),
+            measured("duplicates", copies, unit="codes"),
         )
 
 
 CHECK = Check(
     code="VQ503",
     name="duplicate-codes",
-    title="Many codes are copies of each other.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("spread-duplicates",),
     explained_by=COLLAPSE,
     examples=(
-        Example(
-            title="k-means with 64 vectors for 256 codes",
-            evidence=(GEOMETRY.replace(duplicate_rows=191, effective_rank=7.9),),
-            fires=True,
+        fires(
+            "k-means with 64 vectors for 256 codes",
+            CodebookGeometry.healthy(duplicate_rows=191, effective_rank=7.9),
         ),
-        Example(
-            title="copies are what is dead",
-            evidence=(GEOMETRY.replace(duplicate_rows=191), USAGE.replace(used=65, active=60)),
-            fires=True,
+        fires(
+            "copies are what is dead",
+            CodebookGeometry.healthy(duplicate_rows=191),
+            Usage.healthy(used=65, active=60),
         ),
-        Example(
-            title="a few copies in a codebook that collapsed: a note",
-            evidence=(GEOMETRY.replace(duplicate_rows=20), COLLAPSED_USAGE),
-            fires=True,
+        fires(
+            "a few copies in a codebook that collapsed: a note",
+            CodebookGeometry.healthy(duplicate_rows=20),
+            COLLAPSED_USAGE,
         ),
-        Example(title="healthy", evidence=(GEOMETRY,), fires=False),
-        Example(
-            title="dead codes that faded to zero",
-            evidence=(GEOMETRY.replace(zero_rows=200, norm_min=0.0),),
-            fires=False,
-        ),
+        passes("healthy", CodebookGeometry.healthy()),
+        passes("dead codes that faded to zero", CodebookGeometry.healthy(zero_rows=200, norm_min=0.0)),
     ),
     doc=__doc__,
 )

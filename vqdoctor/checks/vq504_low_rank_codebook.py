@@ -24,20 +24,17 @@ rank first. For a channel that stays at one level normalise-before-vq, so that z
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _levels
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import DATA_MATCH, GEOMETRY, IMPLICIT_LEVELS
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import Check, Example, NoEvidence, limit
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, DataMatch, ImplicitLevels
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How far the codes may fall short of the data, and what it must cost."""
 
     rank_ratio: float = limit(
@@ -53,10 +50,7 @@ class Limits:
 
 
 def evaluate(
-    geometry: CodebookGeometry | None,
-    match: DataMatch | None,
-    levels: ImplicitLevels | None,
-    limits: Limits,
+    geometry: CodebookGeometry | None, match: DataMatch | None, levels: ImplicitLevels | None, limits: Limits
 ) -> Iterator[Problem]:
     """Fire where the codes have fewer directions than the data, and where that loses something."""
     if levels is not None:
@@ -70,11 +64,11 @@ def evaluate(
 def _of_levels(levels: ImplicitLevels) -> Iterator[Problem]:
     stuck, channels = _levels.stuck(levels), len(levels.levels)
     if stuck:
-        yield Problem(
-            message=f"{stuck} of the layer's {channels} channels stay at one level, so that the codes lie in "
+        yield problem(
+            Severity.WARNING,
+            f"{stuck} of the layer's {channels} channels stay at one level, so that the codes lie in "
             f"{channels - stuck} directions.",
-            severity=Severity.WARNING,
-            measurements=(Measurement(name="stuck", value=stuck, limit=0.0, unit="channels"),),
+            measured("stuck", stuck, 0.0, unit="channels"),
             remedies=("normalise-before-vq",),
         )
 
@@ -85,19 +79,15 @@ def _of_codes(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> I
     # K points have K - 1 directions at most: a small codebook is not of low rank
     ratio = geometry.effective_rank / min(match.data_effective_rank, max(geometry.sample_size - 1.0, 1.0))
     if ratio < limits.rank_ratio and match.quantization_error > limits.quantization_error:
-        yield Problem(
-            message=f"The codes lie in {figure(geometry.effective_rank)} directions and the encoder's "
+        yield problem(
+            Severity.WARNING,
+            f"The codes lie in {figure(geometry.effective_rank)} directions and the encoder's "
             f"outputs in {figure(match.data_effective_rank)} of {match.dim}: quantizing loses "
             f"{percent(match.quantization_error)} of their variance.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(name="rank_ratio", value=ratio, limit=limits.rank_ratio),
-                Measurement(
-                    name="quantization_error", value=match.quantization_error, limit=limits.quantization_error
-                ),
-                Measurement(name="effective_rank", value=geometry.effective_rank),
-                Measurement(name="data_effective_rank", value=match.data_effective_rank),
-            ),
+            measured("rank_ratio", ratio, limits.rank_ratio),
+            measured("quantization_error", match.quantization_error, limits.quantization_error),
+            measured("effective_rank", geometry.effective_rank),
+            measured("data_effective_rank", match.data_effective_rank),
             remedies=("data-init",),
         )
 
@@ -105,41 +95,30 @@ def _of_codes(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> I
 CHECK = Check(
     code="VQ504",
     name="low-rank-codebook",
-    title="The codes lie in fewer directions than the encoder's outputs.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("data-init", "normalise-before-vq"),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
-        Example(
-            title="codes on a line, data in seven directions",
-            evidence=(
-                GEOMETRY.replace(effective_rank=1.0),
-                DATA_MATCH.replace(data_effective_rank=6.9, quantization_error=0.83),
-            ),
-            fires=True,
+        fires(
+            "codes on a line, data in seven directions",
+            CodebookGeometry.healthy(effective_rank=1.0),
+            DataMatch.healthy(data_effective_rank=6.9, quantization_error=0.83),
         ),
-        Example(
-            title="a channel of three that stays at one level",
-            evidence=(IMPLICIT_LEVELS.replace(used=(8, 1, 5), edge_share=(0.3, 0.0, 0.4)),),
-            fires=True,
+        fires(
+            "a channel of three that stays at one level",
+            ImplicitLevels.healthy(used=(8, 1, 5), edge_share=(0.3, 0.0, 0.4)),
         ),
-        Example(title="a healthy FSQ", evidence=(IMPLICIT_LEVELS,), fires=False),
-        Example(
-            title="a healthy codebook of rank 2.7 in 64 dimensions",
-            evidence=(
-                GEOMETRY.replace(effective_rank=2.71),
-                DATA_MATCH.replace(data_effective_rank=2.49, quantization_error=0.037),
-            ),
-            fires=False,
+        passes("a healthy FSQ", ImplicitLevels.healthy()),
+        passes(
+            "a healthy codebook of rank 2.7 in 64 dimensions",
+            CodebookGeometry.healthy(effective_rank=2.71),
+            DataMatch.healthy(data_effective_rank=2.49, quantization_error=0.037),
         ),
-        Example(
-            title="the directions that the codes lack hardly matter",
-            evidence=(
-                GEOMETRY.replace(effective_rank=1.2),
-                DATA_MATCH.replace(data_effective_rank=2.6, quantization_error=0.11),
-            ),
-            fires=False,
+        passes(
+            "the directions that the codes lack hardly matter",
+            CodebookGeometry.healthy(effective_rank=1.2),
+            DataMatch.healthy(data_effective_rank=2.6, quantization_error=0.11),
         ),
     ),
     doc=__doc__,

@@ -25,18 +25,15 @@ revive-dead-codes: write the sums and the counts with the codes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import REVIVAL
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Revival
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How many codes must be put back, or be waiting."""
 
     share: float = limit(
@@ -59,7 +56,7 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
         yield _problem(
             f"A forward pass moves {revival.undone:,} of {k:,} codes and puts them back before it ends: the "
             "revival does not write the EMA's sums and counts.",
-            Measurement(name="undone_share", value=revival.undone / k, limit=limits.share),
+            measured("undone_share", revival.undone / k, limits.share),
             Confidence.HIGH,
         )
     elif revival.returned > limits.share * k:
@@ -67,7 +64,7 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
         yield _problem(
             f"{revival.returned:,} of {k:,} codes were moved away from their EMA sums over counts, and "
             f"{fate}: whoever moved them wrote the codes alone.",
-            Measurement(name="returned_share", value=revival.returned / k, limit=limits.share),
+            measured("returned_share", revival.returned / k, limits.share),
             Confidence.HIGH if live else Confidence.MEDIUM,
         )
     elif revival.under_threshold is not None and revival.under_threshold > limits.waiting_share * k:
@@ -75,17 +72,17 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
             f"{revival.under_threshold:,} of {k:,} codes have an EMA count under half of "
             f"{figure(revival.threshold or 0.0)}, where the training replaces them, and still stand at their "
             "sums over counts.",
-            Measurement(name="waiting_share", value=revival.under_threshold / k, limit=limits.waiting_share),
+            measured("waiting_share", revival.under_threshold / k, limits.waiting_share),
             Confidence.LOW,
         )
 
 
 def _problem(message: str, measurement: Measurement, confidence: Confidence) -> Problem:
-    return Problem(
-        message=message,
-        severity=Severity.WARNING,
+    return problem(
+        Severity.WARNING,
+        message,
+        measurement,
         confidence=confidence,
-        measurements=(measurement,),
         decide_with="" if confidence is Confidence.HIGH else "--data batch.npz --probe-steps 20",
     )
 
@@ -93,36 +90,21 @@ def _problem(message: str, measurement: Measurement, confidence: Confidence) -> 
 CHECK = Check(
     code="VQ505",
     name="revival-undone",
-    title="Codes that are moved by hand do not stay: the EMA puts them back.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("revive-dead-codes",),
     explained_by=("VQ901", "VQ104", "VQ306", "VQ302", "VQ303"),
     examples=(
-        Example(
-            title="a codec's quantizer replaces 220 codes a pass and keeps none",
-            evidence=(REVIVAL.replace(undone=220),),
-            fires=True,
+        fires("a codec's quantizer replaces 220 codes a pass and keeps none", Revival.healthy(undone=220)),
+        fires("a training loop revived codes without their sums", Revival.healthy(returned=60)),
+        fires(
+            "a bare file: most codes are under the recorded threshold, and untouched",
+            Revival.healthy(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=190),
         ),
-        Example(
-            title="a training loop revived codes without their sums",
-            evidence=(REVIVAL.replace(returned=60),),
-            fires=True,
-        ),
-        Example(
-            title="a bare file: most codes are under the recorded threshold, and untouched",
-            evidence=(
-                REVIVAL.replace(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=190),
-            ),
-            fires=True,
-        ),
-        Example(title="a revival that works, or none", evidence=(REVIVAL,), fires=False),
-        Example(
-            title="a few codes wait for the next batch",
-            evidence=(
-                REVIVAL.replace(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=20),
-            ),
-            fires=False,
+        passes("a revival that works, or none", Revival.healthy()),
+        passes(
+            "a few codes wait for the next batch",
+            Revival.healthy(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=20),
         ),
     ),
     doc=__doc__,

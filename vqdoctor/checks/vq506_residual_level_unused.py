@@ -14,7 +14,11 @@ the level is too many, which is a note. A level that is only unfinished (poor us
 neither: the checks of usage and of the EMA see it.
 
 ## Remedy
-train-every-level: let every level take part in the training, or remove it.
+A dropout of levels draws how many are used; the largest draw has to be all of them. `randrange` leaves
+its end out, and so does numpy's `integers`: `randrange(1, Q)` never trains the last level. A level that
+gives one code although something is left to say may have been started far from its residuals: start it
+from the residuals of a batch once the levels before it are in place. A level to which nothing is left
+can go.
 
 ## References
 - soundstream-pytorch#7: `randrange(1, Q)` never drew Q, so the last codebook was never trained
@@ -24,20 +28,18 @@ train-every-level: let every level take part in the training, or remove it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import BEFORE_USE
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, LEVEL_USE, USAGE
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LevelUse, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When a level says nothing, and when there was something to say."""
 
     perplexity: float = limit(
@@ -62,13 +64,11 @@ def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Iterator[P
     if level.written is False and level.others_written < limits.others_written:
         return  # nothing was trained, which is another finding
     if level.written is False:
-        yield _problem(
+        yield problem(
+            Severity.WARNING,
             f"Level {level.level} of {level.levels} was never trained: all of its EMA counts stand at their "
             f"start value, while those of {level.others_written} other levels moved.",
-            Severity.WARNING,
-            Measurement(
-                name="others_written", value=level.others_written, limit=limits.others_written, unit="levels"
-            ),
+            measured("others_written", level.others_written, limits.others_written, unit="levels"),
         )
         return
     if level.level == 1:
@@ -79,86 +79,58 @@ def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Iterator[P
         return
     enough = _usage.effective_vectors(usage) >= _usage.PLENTY
     if usage.perplexity_high < limits.perplexity and enough:
-        yield from _silent(level, usage, limits)
+        yield _silent(level, usage, limits)
 
 
-def _silent(level: LevelUse, usage: Usage, limits: Limits) -> Iterator[Problem]:
-    said = f"Level {level.level} of {level.levels} gives one code for everything (perplexity "
-    measured = Measurement(name="perplexity", value=usage.perplexity, limit=limits.perplexity, unit="codes")
+def _silent(level: LevelUse, usage: Usage, limits: Limits) -> Problem:
+    left = 0.0 if level.left is None else level.left
+    spread = f"leave {percent(left)} of the first level's spread"
     if level.left is None:
-        yield _problem(
-            f"{said}{figure(usage.perplexity)}).",
-            Severity.WARNING,
-            measured,
-            Confidence.MEDIUM,
-            "--data batch.npz",
-        )
-    elif level.left < limits.left:
-        yield _problem(
-            f"{said}{figure(usage.perplexity)}), since the levels before it leave only {percent(level.left)} "
-            "of the first level's spread.",
-            Severity.NOTE,
-            measured,
-        )
+        severity, why = Severity.WARNING, ""
+    elif left < limits.left:
+        severity, why = Severity.NOTE, f", since the levels before it {spread.replace('leave', 'leave only')}"
     else:
-        yield _problem(
-            f"{said}{figure(usage.perplexity)}), although the levels before it leave {percent(level.left)} "
-            "of the first level's spread.",
-            Severity.WARNING,
-            measured,
-        )
-
-
-def _problem(
-    message: str,
-    severity: Severity,
-    measurement: Measurement,
-    confidence: Confidence = Confidence.HIGH,
-    decide_with: str = "",
-) -> Problem:
-    return Problem(
-        message=message,
-        severity=severity,
-        confidence=confidence,
-        measurements=(measurement,),
-        decide_with=decide_with,
+        severity, why = Severity.WARNING, f", although the levels before it {spread}"
+    return problem(
+        severity,
+        f"Level {level.level} of {level.levels} gives one code for everything (perplexity "
+        f"{figure(usage.perplexity)}){why}.",
+        measured("perplexity", usage.perplexity, limits.perplexity, unit="codes"),
+        confidence=Confidence.MEDIUM if level.left is None else Confidence.HIGH,
+        decide_with="--data batch.npz" if level.left is None else "",
     )
 
 
 CHECK = Check(
     code="VQ506",
     name="residual-level-unused",
-    title="A level of a residual quantizer says nothing.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("train-every-level",),
+    advice=Advice(
+        name="train-every-level",
+        how="Draw the number of levels up to and including the last one, and train on; or remove the level.",
+        code=(
+            "keep = random.randrange(1, num_levels + 1)   # 1 … Q: the end is left out\n"
+            "for level in levels[:keep]:\n    z_q = z_q + level(residual)"
+        ),
+    ),
     explained_by=BEFORE_USE,
     examples=(
-        Example(
-            title="the last level was never drawn in training",
-            evidence=(LEVEL_USE.replace(level=4, written=False, left=0.2), USAGE.replace(perplexity=160.0)),
-            fires=True,
+        fires(
+            "the last level was never drawn in training",
+            LevelUse.healthy(level=4, written=False, left=0.2),
+            Usage.healthy(perplexity=160.0),
         ),
-        Example(
-            title="a level that gives one code, with something left to say",
-            evidence=(LEVEL_USE, COLLAPSED_USAGE),
-            fires=True,
+        fires("a level that gives one code, with something left to say", LevelUse.healthy(), COLLAPSED_USAGE),
+        fires("a level too many: nothing is left to say", LevelUse.healthy(left=0.004), COLLAPSED_USAGE),
+        passes("a level that works", LevelUse.healthy(), Usage.healthy()),
+        passes(
+            "a level that is unfinished",
+            LevelUse.healthy(),
+            Usage.healthy(perplexity=9.0, perplexity_high=9.4),
         ),
-        Example(
-            title="a level too many: nothing is left to say",
-            evidence=(LEVEL_USE.replace(left=0.004), COLLAPSED_USAGE),
-            fires=True,
-        ),
-        Example(title="a level that works", evidence=(LEVEL_USE, USAGE), fires=False),
-        Example(
-            title="a level that is unfinished",
-            evidence=(LEVEL_USE, USAGE.replace(perplexity=9.0, perplexity_high=9.4)),
-            fires=False,
-        ),
-        Example(
-            title="a file that was saved before the first step",
-            evidence=(LEVEL_USE.replace(written=False, others_written=0),),
-            fires=False,
+        passes(
+            "a file that was saved before the first step", LevelUse.healthy(written=False, others_written=0)
         ),
     ),
     doc=__doc__,

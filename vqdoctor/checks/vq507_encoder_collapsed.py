@@ -24,21 +24,19 @@ wake-encoder: mend what starves the encoder, and start it afresh.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import BEFORE_USE
 from vqdoctor.checks._encoder import CONSTANT
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, ENCODER_SPREAD, USAGE
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EncoderSpread, Usage
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When z_e, and when the input, counts as constant."""
 
     output_spread: float = limit(
@@ -47,8 +45,7 @@ class Limits:
         "encoders of 2 to 10 layers start at 0.27 to 0.02.",
     )
     input_spread: float = limit(
-        CONSTANT,
-        "Least spread of the samples. Digits measure 0.56, noise and speech about 1, silence 0.",
+        CONSTANT, "Least spread of the samples. Digits measure 0.56, noise and speech about 1, silence 0."
     )
     input_rank: float = limit(
         2.5,
@@ -69,35 +66,32 @@ def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iter
         if constant or usage is not None:
             yield _data(
                 "The input is nearly constant",
-                Measurement(name="input_spread", value=spread.input_spread, limit=limits.input_spread),
+                measured("input_spread", spread.input_spread, limits.input_spread),
             )
     elif spread.input_rank is not None and spread.input_rank < limits.input_rank and not constant:
         if usage is not None:
             yield _data(
                 f"The input varies in {figure(spread.input_rank)} directions only, as a single tone does",
-                Measurement(name="input_rank", value=spread.input_rank, limit=limits.input_rank),
+                measured("input_rank", spread.input_rank, limits.input_rank),
             )
     elif constant:
         known = spread.input_spread is not None
         beside = f", while the input's is {figure(spread.input_spread)}" if spread.input_spread else ""
-        yield Problem(
-            message="The encoder gives nearly the same output for everything: its spread is "
+        yield problem(
+            Severity.ERROR,
+            "The encoder gives nearly the same output for everything: its spread is "
             f"{figure(spread.output_spread)} of its size{beside}.",
-            severity=Severity.ERROR,
+            measured("output_spread", spread.output_spread, limits.output_spread),
             confidence=Confidence.HIGH if known else Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="output_spread", value=spread.output_spread, limit=limits.output_spread),
-            ),
             decide_with="" if known else "--data batch.npz",
         )
 
 
 def _data(what: str, measurement: Measurement) -> Problem:
-    return Problem(
-        message=f"{what} ({figure(measurement.value)}): the data and not the model leaves the codes "
-        "unused here.",
-        severity=Severity.NOTE,
-        measurements=(measurement,),
+    return problem(
+        Severity.NOTE,
+        f"{what} ({figure(measurement.value)}): the data and not the model leaves the codes unused here.",
+        measurement,
         decide_with="--data with samples that vary",
     )
 
@@ -105,43 +99,30 @@ def _data(what: str, measurement: Measurement) -> Problem:
 CHECK = Check(
     code="VQ507",
     name="encoder-collapsed",
-    title="The encoder gives nearly the same output for everything.",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("wake-encoder",),
     explained_by=tuple(code for code in BEFORE_USE if code != "VQ301"),
     examples=(
-        Example(
-            title="a starved encoder, on digits",
-            evidence=(ENCODER_SPREAD.replace(output_spread=0.0069), COLLAPSED_USAGE),
-            fires=True,
+        fires("a starved encoder, on digits", EncoderSpread.healthy(output_spread=0.0069), COLLAPSED_USAGE),
+        fires(
+            "silence",
+            EncoderSpread.healthy(output_spread=0.0, input_spread=0.0, input_rank=0.0),
+            COLLAPSED_USAGE,
         ),
-        Example(
-            title="silence",
-            evidence=(
-                ENCODER_SPREAD.replace(output_spread=0.0, input_spread=0.0, input_rank=0.0),
-                COLLAPSED_USAGE,
-            ),
-            fires=True,
+        fires(
+            "a single tone at random phases, with some noise",
+            EncoderSpread.healthy(output_spread=0.4, input_spread=1.0, input_rank=2.01),
+            COLLAPSED_USAGE.replace(used=8, active=8, perplexity=3.3, perplexity_high=3.4),
         ),
-        Example(
-            title="a single tone at random phases, with some noise",
-            evidence=(
-                ENCODER_SPREAD.replace(output_spread=0.4, input_spread=1.0, input_rank=2.01),
-                COLLAPSED_USAGE.replace(used=8, active=8, perplexity=3.3, perplexity_high=3.4),
-            ),
-            fires=True,
+        passes("healthy", EncoderSpread.healthy(), Usage.healthy()),
+        passes(
+            "small differences on a large offset, all of them told apart",
+            EncoderSpread.healthy(output_spread=0.004),
+            Usage.healthy(),
         ),
-        Example(title="healthy", evidence=(ENCODER_SPREAD, USAGE), fires=False),
-        Example(
-            title="small differences on a large offset, all of them told apart",
-            evidence=(ENCODER_SPREAD.replace(output_spread=0.004), USAGE),
-            fires=False,
-        ),
-        Example(
-            title="a collapsed codebook before an encoder that varies",
-            evidence=(ENCODER_SPREAD, COLLAPSED_USAGE),
-            fires=False,
+        passes(
+            "a collapsed codebook before an encoder that varies", EncoderSpread.healthy(), COLLAPSED_USAGE
         ),
     ),
     doc=__doc__,

@@ -13,8 +13,9 @@ and that of the model, which sees all positions. Healthy digit models measured 0
 that had collapsed to perplexity 3 to 14 of 256 at most 0.26 and 0.21.
 
 ## Remedy
-check-per-position: report entropy, usage and accuracy per position beside the pooled figures, and
-mend the causes that the other findings name.
+An average over positions turns poor codes into a good accuracy, so a collapse is only seen where it is
+not averaged away. The collapse itself is mended by the remedies of the causes that the other findings
+name.
 
 ## References
 - Miller 1955, Note on the Bias of Information Estimates (the correction for the sample size)
@@ -24,19 +25,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import COLLAPSED_USAGE, METRICS, POSITIONS, USAGE
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import PositionInformation, TaskMetrics, Usage
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When positions count as saying little, and the task as done well."""
 
     entropy_share: float = limit(
@@ -77,17 +76,15 @@ def evaluate(
     information = position.code_information / position.label_entropy
     masked = pooled >= limits.pooled_skill and pooled - single >= limits.skill_gain
     if masked and entropy < limits.entropy_share and information < limits.information_share:
-        yield Problem(
-            message=f"Accuracy is {figure(accuracy)}, but a single position's code says only "
+        yield problem(
+            Severity.ERROR,
+            f"Accuracy is {figure(accuracy)}, but a single position's code says only "
             f"{figure(position.code_information)} of {figure(position.label_entropy)} bits about the label: "
             f"averaging over {position.positions} positions hides a collapse.",
-            severity=Severity.ERROR,
-            measurements=(
-                Measurement(name="information_share", value=information, limit=limits.information_share),
-                Measurement(name="entropy_share", value=entropy, limit=limits.entropy_share),
-                Measurement(name="code_accuracy", value=position.code_accuracy),
-                Measurement(name="pooled_accuracy", value=accuracy),
-            ),
+            measured("information_share", information, limits.information_share),
+            measured("entropy_share", entropy, limits.entropy_share),
+            measured("code_accuracy", position.code_accuracy),
+            measured("pooled_accuracy", accuracy),
         )
 
 
@@ -99,33 +96,33 @@ def _skill(accuracy: float, chance: float) -> float:
 CHECK = Check(
     code="VQ601",
     name="collapse-masked-by-averaging",
-    title="The task is done well, but single positions carry next to nothing: averaging hides a collapse.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("check-per-position",),
+    advice=Advice(
+        name="check-per-position",
+        how=(
+            "Report entropy, usage and accuracy per position beside the averaged figures, and stop early on "
+            "those."
+        ),
+        code="for p in range(positions):\n    report(p, entropy(indices[:, p]), usage(indices[:, p]))",
+    ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
-        Example(
-            title="eight codes, sixteen positions, one average",
-            evidence=(
-                POSITIONS.replace(
-                    code_information=0.6, code_accuracy=0.25, pooled_accuracy=0.91, code_entropy=1.66
-                ),
-                COLLAPSED_USAGE.replace(used=8, active=8, perplexity=7.7, perplexity_high=7.8),
-                METRICS.replace(accuracy=0.91),
+        fires(
+            "eight codes, sixteen positions, one average",
+            PositionInformation.healthy(
+                code_information=0.6, code_accuracy=0.25, pooled_accuracy=0.91, code_entropy=1.66
             ),
-            fires=True,
+            COLLAPSED_USAGE.replace(used=8, active=8, perplexity=7.7, perplexity_high=7.8),
+            TaskMetrics.healthy(accuracy=0.91),
         ),
-        Example(title="healthy", evidence=(POSITIONS, USAGE, METRICS), fires=False),
-        Example(
-            title="collapsed and visibly so",
-            evidence=(
-                POSITIONS.replace(
-                    code_information=0.0, code_accuracy=0.11, pooled_accuracy=0.11, code_entropy=0.0
-                ),
-                COLLAPSED_USAGE,
+        passes("healthy", PositionInformation.healthy(), Usage.healthy(), TaskMetrics.healthy()),
+        passes(
+            "collapsed and visibly so",
+            PositionInformation.healthy(
+                code_information=0.0, code_accuracy=0.11, pooled_accuracy=0.11, code_entropy=0.0
             ),
-            fires=False,
+            COLLAPSED_USAGE,
         ),
     ),
     doc=__doc__,

@@ -12,7 +12,9 @@ on the codes. A classifier at chance has nothing to lose, so it cannot be judged
 share one code the mean code is that code: the collapse is then the cause, and the report says so.
 
 ## Remedy
-remove-bypass: close the paths around the VQ layer, or weaken the decoder's other inputs.
+Look for skip connections from the encoder to the decoder, conditioning on the input or on labels, and
+an autoregressive decoder that sees its own targets; drop these inputs out during training, or remove
+them.
 
 ## References
 - van den Oord et al. 2017, arXiv:1711.00937, section 4: posterior collapse under powerful decoders
@@ -21,19 +23,16 @@ remove-bypass: close the paths around the VQ layer, or weaken the decoder's othe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import METRICS
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How much must depend on the codes."""
 
     accuracy_share: float = limit(
@@ -42,12 +41,10 @@ class Limits:
         "lose all of it; 0.05 is about the sampling error of 400 samples.",
     )
     loss_growth: float = limit(
-        0.01,
-        "Least relative growth of the task loss with the mean code, where there is no accuracy.",
+        0.01, "Least relative growth of the task loss with the mean code, where there is no accuracy."
     )
     skill: float = limit(
-        0.1,
-        "Least accuracy above chance, over its largest possible value, for a classifier to be judged.",
+        0.1, "Least accuracy above chance, over its largest possible value, for a classifier to be judged."
     )
 
 
@@ -60,62 +57,60 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
             raise CannotJudge("the model does no better than chance, so replacing its codes cannot hurt")
         share = (metrics.accuracy - metrics.mean_code_accuracy) / gain
         if share < limits.accuracy_share:
-            yield _problem(
-                f"accuracy is {figure(metrics.mean_code_accuracy)} with every code replaced by the mean "
-                f"code, and {figure(metrics.accuracy)} with the real codes",
-                Measurement(name="accuracy_share", value=share, limit=limits.accuracy_share),
+            yield problem(
+                Severity.ERROR,
+                "The model does not use its codes: accuracy is "
+                f"{figure(metrics.mean_code_accuracy)} with every code replaced by the mean code, "
+                f"and {figure(metrics.accuracy)} with the real codes.",
+                measured("accuracy_share", share, limits.accuracy_share),
             )
     else:
         if metrics.loss <= 0:
             raise CannotJudge("the task loss is not positive, so its growth cannot be judged")
         growth = metrics.mean_code_loss / metrics.loss - 1
         if growth < limits.loss_growth:
-            yield _problem(
-                f"the task loss is {figure(metrics.mean_code_loss)} with every code replaced by the mean "
-                f"code, and {figure(metrics.loss)} with the real codes",
-                Measurement(name="loss_growth", value=growth, limit=limits.loss_growth),
+            yield problem(
+                Severity.ERROR,
+                "The model does not use its codes: the task loss is "
+                f"{figure(metrics.mean_code_loss)} with every code replaced by the mean code, "
+                f"and {figure(metrics.loss)} with the real codes.",
+                measured("loss_growth", growth, limits.loss_growth),
             )
-
-
-def _problem(difference: str, measurement: Measurement) -> Problem:
-    return Problem(
-        message=f"The model does not use its codes: {difference}.",
-        severity=Severity.ERROR,
-        measurements=(measurement,),
-    )
 
 
 CHECK = Check(
     code="VQ602",
     name="decoder-ignores-codes",
-    title="The model does its task just as well when every code is replaced by the mean code.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("remove-bypass",),
+    advice=Advice(
+        name="remove-bypass",
+        how=(
+            "Close the paths by which information gets around the VQ layer, or weaken the decoder's other "
+            "inputs."
+        ),
+        code="out = decoder(z_q)   # not decoder(z_q, skip), nor decoder(z_q, x)",
+    ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
-        Example(
-            title="a skip connection carries the task",
-            evidence=(METRICS.replace(mean_code_accuracy=0.947, mean_code_loss=0.221),),
-            fires=True,
+        fires(
+            "a skip connection carries the task",
+            TaskMetrics.healthy(mean_code_accuracy=0.947, mean_code_loss=0.221),
         ),
-        Example(
-            title="an autoencoder whose loss does not change",
-            evidence=(
-                METRICS.replace(
-                    accuracy=None,
-                    bypass_accuracy=None,
-                    shuffled_accuracy=None,
-                    mean_code_accuracy=None,
-                    chance_accuracy=None,
-                    ece=None,
-                    loss=0.071,
-                    mean_code_loss=0.0711,
-                ),
+        fires(
+            "an autoencoder whose loss does not change",
+            TaskMetrics.healthy(
+                accuracy=None,
+                bypass_accuracy=None,
+                shuffled_accuracy=None,
+                mean_code_accuracy=None,
+                chance_accuracy=None,
+                ece=None,
+                loss=0.071,
+                mean_code_loss=0.0711,
             ),
-            fires=True,
         ),
-        Example(title="the codes carry the task", evidence=(METRICS,), fires=False),
+        passes("the codes carry the task", TaskMetrics.healthy()),
     ),
     doc=__doc__,
 )

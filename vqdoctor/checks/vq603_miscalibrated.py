@@ -12,7 +12,9 @@ more. Under 100 samples the number is mostly noise. Over-confidence also comes f
 where the report names a cause, mend that first.
 
 ## Remedy
-calibrate: fit one temperature on held-out data; the predicted classes stay the same.
+A temperature changes the confidences and not the predicted classes. Fit it on data that neither
+training nor the reported figures use. It cures the symptom: where the report names a cause, mend that
+first.
 
 ## References
 - Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv:1706.04599
@@ -22,24 +24,20 @@ calibrate: fit one temperature on held-out data; the predicted classes stay the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import METRICS
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How far confidence and accuracy may be apart."""
 
     ece: float = limit(
-        0.05,
-        "Largest expected calibration error: five points between confidence and accuracy on average.",
+        0.05, "Largest expected calibration error: five points between confidence and accuracy on average."
     )
     samples: float = limit(
         100.0,
@@ -55,26 +53,33 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
     if metrics.sample_size < limits.samples:
         raise CannotJudge(f"{metrics.sample_size} samples are too few: give {figure(limits.samples)}")
     if metrics.ece > limits.ece:
-        yield Problem(
-            message=f"The model's confidence is off by {percent(metrics.ece)} on average (expected "
+        yield problem(
+            Severity.WARNING,
+            f"The model's confidence is off by {percent(metrics.ece)} on average (expected "
             f"calibration error, {metrics.sample_size:,} samples).",
-            severity=Severity.WARNING,
-            measurements=(Measurement(name="ece", value=metrics.ece, limit=limits.ece),),
+            measured("ece", metrics.ece, limits.ece),
         )
 
 
 CHECK = Check(
     code="VQ603",
     name="miscalibrated",
-    title="The model's confidence does not match how often it is right.",
     evaluate=evaluate,
     limits=Limits(),
     scope="model",
-    remedies=("calibrate",),
+    advice=Advice(
+        name="calibrate",
+        how="Divide the class scores by one temperature that is fitted on held-out data.",
+        code=(
+            "candidates = torch.linspace(0.2, 10, 491)\n"
+            "loss = [F.cross_entropy(logits / t, labels) for t in candidates]\n"
+            "temperature = candidates[torch.stack(loss).argmin()]"
+        ),
+    ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
-        Example(title="over-confident", evidence=(METRICS.replace(ece=0.114),), fires=True),
-        Example(title="calibrated", evidence=(METRICS,), fires=False),
+        fires("over-confident", TaskMetrics.healthy(ece=0.114)),
+        passes("calibrated", TaskMetrics.healthy()),
     ),
     doc=__doc__,
 )

@@ -14,7 +14,9 @@ lasts 5 to 10 frames), a run as long as the sequence is not. Where z_e varies in
 code does not, the codes are too coarse; where it does not vary either, the encoder averages over time.
 
 ## Remedy
-code-each-step: let each position see its own part of the input, and have enough codes for its changes.
+Look for an average over time, an attention or a recurrent layer that ends up giving every position the
+same summary, and a position embedding that is added before the VQ layer and drowns the input. A VQ
+layer whose codes are too coarse for the changes needs more codes, or a smaller stride before it.
 
 ## References
 - van den Oord et al. 2017, arXiv:1711.00937, section 4.2: codes that follow the phones of speech
@@ -24,19 +26,16 @@ code-each-step: let each position see its own part of the input, and have enough
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import CODE_SEQUENCES
-from vqdoctor.checks._words import figure, percent
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodeSequences
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """When sequences count as frozen, and how much of them it takes to say so."""
 
     constant_share: float = limit(
@@ -49,13 +48,9 @@ class Limits:
         "Largest share of the sequences that may agree at a position, on average. Working toy models "
         "measured 0.03 to 0.3 with 16 codes and more and 0.6 with two, codes of the position alone 0.99.",
     )
-    length: float = limit(
-        8.0,
-        "Least length of a sequence: a shorter one may well stay with one code.",
-    )
+    length: float = limit(8.0, "Least length of a sequence: a shorter one may well stay with one code.")
     sequences: float = limit(
-        16.0,
-        "Least number of sequences: by chance, two agree at every position of a few; sixteen do not.",
+        16.0, "Least number of sequences: by chance, two agree at every position of a few; sixteen do not."
     )
 
 
@@ -67,64 +62,62 @@ def evaluate(codes: CodeSequences, limits: Limits) -> Iterator[Problem]:
         raise CannotJudge(f"{codes.sequences} sequences are too few: give {limits.sequences:.0f} or more")
     if codes.constant_share > limits.constant_share:
         fault = "are too coarse for it" if codes.within > 0.1 else "have nothing to follow"
-        yield Problem(
-            message=f"{percent(codes.constant_share)} of the sequences keep one code over all "
+        yield problem(
+            Severity.WARNING,
+            f"{percent(codes.constant_share)} of the sequences keep one code over all "
             f"{codes.length} positions (mean dwell {figure(codes.dwell)}); {percent(codes.within)} of the "
             f"variance of z_e lies inside sequences, so the codes {fault}.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(name="constant_share", value=codes.constant_share, limit=limits.constant_share),
-                *_beside(codes),
-            ),
+            measured("constant_share", codes.constant_share, limits.constant_share),
+            *_beside(codes),
         )
     elif codes.same_share > limits.same_share:
-        yield Problem(
-            message=f"At each position {percent(codes.same_share)} of the {codes.sequences} sequences have "
+        yield problem(
+            Severity.WARNING,
+            f"At each position {percent(codes.same_share)} of the {codes.sequences} sequences have "
             "the same code: the codes tell the position and not the input.",
-            severity=Severity.WARNING,
-            measurements=(
-                Measurement(name="same_share", value=codes.same_share, limit=limits.same_share),
-                *_beside(codes),
-            ),
+            measured("same_share", codes.same_share, limits.same_share),
+            *_beside(codes),
         )
 
 
 def _beside(codes: CodeSequences) -> tuple[Measurement, ...]:
     return (
-        Measurement(name="dwell", value=codes.dwell, unit="positions"),
-        Measurement(name="transition_entropy", value=codes.transition_entropy, unit="bits"),
-        Measurement(name="within", value=codes.within),
+        measured("dwell", codes.dwell, unit="positions"),
+        measured("transition_entropy", codes.transition_entropy, unit="bits"),
+        measured("within", codes.within),
     )
 
 
 CHECK = Check(
     code="VQ604",
     name="code-sequence-frozen",
-    title="The codes do not change along a sequence, or are the same sequence for every input.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("code-each-step",),
+    advice=Advice(
+        name="code-each-step",
+        how=(
+            "Quantize what belongs to a position alone: no average over time and no position embedding "
+            "before the VQ layer."
+        ),
+        code=(
+            "z_q, indices, vq_loss = vq(encoder(x))   # [B, T, D], not its mean\n"
+            "h = z_q + positions                      # positions come after it"
+        ),
+    ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
-        Example(
-            title="one code a clip, many clips",
-            evidence=(
-                CODE_SEQUENCES.replace(
-                    constant_share=0.97, dwell=62.0, transition_entropy=0.01, within=0.001
-                ),
-            ),
-            fires=True,
+        fires(
+            "one code a clip, many clips",
+            CodeSequences.healthy(constant_share=0.97, dwell=62.0, transition_entropy=0.01, within=0.001),
         ),
-        Example(
-            title="every clip has the same codes at the same times",
-            evidence=(CODE_SEQUENCES.replace(same_share=0.998, transition_entropy=0.02),),
-            fires=True,
+        fires(
+            "every clip has the same codes at the same times",
+            CodeSequences.healthy(same_share=0.998, transition_entropy=0.02),
         ),
-        Example(title="codes that change", evidence=(CODE_SEQUENCES,), fires=False),
-        Example(
-            title="long dwell, as in speech",
-            evidence=(CODE_SEQUENCES.replace(dwell=9.0, constant_share=0.02, transition_entropy=0.5),),
-            fires=False,
+        passes("codes that change", CodeSequences.healthy()),
+        passes(
+            "long dwell, as in speech",
+            CodeSequences.healthy(dwell=9.0, constant_share=0.02, transition_entropy=0.5),
         ),
     ),
     doc=__doc__,

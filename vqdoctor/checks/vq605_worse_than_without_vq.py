@@ -12,7 +12,9 @@ real baseline train the same model without the VQ layer. Losses are not compared
 always closer without quantizing.
 
 ## Remedy
-more-capacity: mend the causes first; then more codes, more positions, or a residual level.
+This is the last step: a larger codebook is of no use while the present one is not in use, so mend the
+causes first. Residual levels add the most for their cost: Q levels of K codes have K to the power of Q
+combinations. Train the same model once without the VQ layer, to know what there is to gain.
 
 ## References
 - Measured: with healthy codes a digit model reached accuracy 0.957 to 0.967, without VQ 0.965
@@ -22,19 +24,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._specimens import METRICS
-from vqdoctor.checks._words import figure
-from vqdoctor.core.check import CannotJudge, Check, Example, limit
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How much may be lost, and how much there must be to lose."""
 
     lost_share: float = limit(
@@ -44,12 +43,10 @@ class Limits:
         "lost 0.15 with 16 codes and 0.44 with 8.",
     )
     skill: float = limit(
-        0.2,
-        "Least accuracy above chance with z_e, over its largest possible value, for anything to be lost.",
+        0.2, "Least accuracy above chance with z_e, over its largest possible value, for anything to be lost."
     )
     errors: float = limit(
-        3.0,
-        "Least size of the gap in standard errors of a difference of two accuracies on this sample.",
+        3.0, "Least size of the gap in standard errors of a difference of two accuracies on this sample."
     )
 
 
@@ -64,43 +61,43 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
     gap = without - with_codes
     noise = math.sqrt((with_codes * (1 - with_codes) + without * (1 - without)) / max(metrics.sample_size, 1))
     if gap > limits.lost_share * skill and gap > limits.errors * noise:
-        yield Problem(
-            message=f"Accuracy is {figure(with_codes)} with the codes and {figure(without)} with the "
+        yield problem(
+            Severity.WARNING,
+            f"Accuracy is {figure(with_codes)} with the codes and {figure(without)} with the "
             "encoder's outputs in their place: quantizing throws away what the task needs.",
-            severity=Severity.WARNING,
+            measured("lost_share", gap / skill, limits.lost_share),
+            measured("accuracy", with_codes),
+            measured("bypass_accuracy", without),
             confidence=Confidence.MEDIUM,
-            measurements=(
-                Measurement(name="lost_share", value=gap / skill, limit=limits.lost_share),
-                Measurement(name="accuracy", value=with_codes),
-                Measurement(name="bypass_accuracy", value=without),
-            ),
         )
 
 
 CHECK = Check(
     code="VQ605",
     name="worse-than-without-vq",
-    title="The model does its task far worse with its codes than with the vectors that they replace.",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("more-capacity",),
+    advice=Advice(
+        name="more-capacity",
+        how=(
+            "Use more codes, more positions, or a second residual level, and compare with the same model "
+            "trained without the VQ layer."
+        ),
+        code="first = vq_1(z_e)\nz_q = first + vq_2(z_e - first.detach())   # a second level",
+    ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
-        Example(
-            title="the encoder knows, the codes do not",
-            evidence=(METRICS.replace(accuracy=0.31, bypass_accuracy=0.93),),
-            fires=True,
+        fires(
+            "the encoder knows, the codes do not", TaskMetrics.healthy(accuracy=0.31, bypass_accuracy=0.93)
         ),
-        Example(title="healthy", evidence=(METRICS,), fires=False),
-        Example(
-            title="better with codes than with z_e, which it never saw",
-            evidence=(METRICS.replace(accuracy=0.947, bypass_accuracy=0.62),),
-            fires=False,
+        passes("healthy", TaskMetrics.healthy()),
+        passes(
+            "better with codes than with z_e, which it never saw",
+            TaskMetrics.healthy(accuracy=0.947, bypass_accuracy=0.62),
         ),
-        Example(
-            title="a gap that 20 samples cannot tell from luck",
-            evidence=(METRICS.replace(accuracy=0.5, bypass_accuracy=0.7, sample_size=20),),
-            fires=False,
+        passes(
+            "a gap that 20 samples cannot tell from luck",
+            TaskMetrics.healthy(accuracy=0.5, bypass_accuracy=0.7, sample_size=20),
         ),
     ),
     doc=__doc__,

@@ -21,18 +21,15 @@ restore-finite: go back to the last file without such values; run the quantizer 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import NON_FINITE
-from vqdoctor.checks._words import listed
-from vqdoctor.core.check import Check, Example, limit
+from vqdoctor.checks._words import listed, measured, problem
+from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import NonFinite
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(CheckLimits):
     """How many such values there may be."""
 
     values: float = limit(0.0, "Largest number of NaN and infinite values. No healthy file has any.")
@@ -49,40 +46,30 @@ def evaluate(nonfinite: NonFinite, limits: Limits) -> Iterator[Problem]:
         )
         at_least = "at least " if nonfinite.sampled else ""
         hold = "holds" if nonfinite.tensor_count == 1 else "hold"
-        yield Problem(
-            message=f"{listed(nonfinite.tensors, nonfinite.tensor_count)} {hold} {at_least}{found} values.",
-            severity=Severity.ERROR,
-            measurements=(
-                Measurement(name="non_finite_values", value=values, limit=limits.values),
-                Measurement(name="tensors", value=nonfinite.tensor_count),
-            ),
+        yield problem(
+            Severity.ERROR,
+            f"{listed(nonfinite.tensors, nonfinite.tensor_count)} {hold} {at_least}{found} values.",
+            measured("non_finite_values", values, limits.values),
+            measured("tensors", nonfinite.tensor_count),
         )
 
 
 CHECK = Check(
     code="VQ901",
     name="non-finite-tensor",
-    title="The file holds values that are NaN or infinite.",
     evaluate=evaluate,
     limits=Limits(),
     scope="both",
     remedies=("restore-finite",),
     examples=(
-        Example(
-            title="NaN in a codebook row",
-            evidence=(NON_FINITE.replace(tensors=("vq.embedding",), tensor_count=1, nan=64),),
-            fires=True,
-        ),
-        Example(
-            title="infinite moments in the optimizer",
-            evidence=(
-                NON_FINITE.replace(
-                    layer=None, tensors=("optimizer.state.3.exp_avg_sq",), tensor_count=1, inf=2, sampled=True
-                ),
+        fires("NaN in a codebook row", NonFinite.healthy(tensors=("vq.embedding",), tensor_count=1, nan=64)),
+        fires(
+            "infinite moments in the optimizer",
+            NonFinite.healthy(
+                layer=None, tensors=("optimizer.state.3.exp_avg_sq",), tensor_count=1, inf=2, sampled=True
             ),
-            fires=True,
         ),
-        Example(title="all finite", evidence=(NON_FINITE,), fires=False),
+        passes("all finite", NonFinite.healthy()),
     ),
     doc=__doc__,
 )

@@ -10,8 +10,8 @@ Names that could run code are an error; other foreign names are a note. Nothing 
 imported or run to write this report: they were read as inert placeholders.
 
 ## Remedy
-save-plain-state-dict: save tensors, numbers and strings only. Delete a file that names dangerous
-functions, unless you know where it comes from.
+A file of plain values loads with `weights_only=True`, with other versions of the code, and in other
+programs. Delete a file that names functions which can run code, unless you know where it comes from.
 
 ## References
 - Python documentation, `pickle`: "Only unpickle data you trust"
@@ -21,59 +21,55 @@ functions, unless you know where it comes from.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import FOREIGN_OBJECTS
-from vqdoctor.checks._words import listed
-from vqdoctor.core.check import Check, Example
+from vqdoctor.checks._words import listed, measured, problem
+from vqdoctor.core.check import Advice, Check, CheckLimits, fires, passes
 from vqdoctor.core.evidence import ForeignObjects
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Nothing to set: one dangerous name is one too many."""
-
-
-def evaluate(foreign: ForeignObjects, limits: Limits) -> Iterator[Problem]:
+def evaluate(foreign: ForeignObjects, limits: CheckLimits) -> Iterator[Problem]:
     """Dangerous names are an error; where there are none, harmless ones are a note."""
     if foreign.dangerous:
-        yield Problem(
-            message=f"The file names {listed(foreign.dangerous)}, which can run code on whoever loads it "
+        yield problem(
+            Severity.ERROR,
+            f"The file names {listed(foreign.dangerous)}, which can run code on whoever loads it "
             "in the ordinary way; nothing was run here.",
-            severity=Severity.ERROR,
-            measurements=(Measurement(name="dangerous_names", value=len(foreign.dangerous), limit=0),),
+            measured("dangerous_names", len(foreign.dangerous), 0),
         )
     elif foreign.harmless:
-        yield Problem(
-            message=f"The file holds foreign objects ({listed(foreign.harmless)}), which torch.load refuses "
+        yield problem(
+            Severity.NOTE,
+            f"The file holds foreign objects ({listed(foreign.harmless)}), which torch.load refuses "
             "with weights_only=True; they were left inert here.",
-            severity=Severity.NOTE,
-            measurements=(Measurement(name="foreign_names", value=len(foreign.harmless)),),
+            measured("foreign_names", len(foreign.harmless)),
         )
 
 
 CHECK = Check(
     code="VQ902",
     name="foreign-objects-in-file",
-    title="The file holds pickled objects that are neither tensors nor plain containers.",
     evaluate=evaluate,
-    limits=Limits(),
     scope="model",
-    remedies=("save-plain-state-dict",),
+    advice=Advice(
+        name="save-plain-state-dict",
+        how="Save tensors, numbers and strings only, and config objects as plain dicts.",
+        code=(
+            'torch.save({"model": model.state_dict(), "epoch": epoch,\n'
+            '            "optimizer": optimizer.state_dict(),\n'
+            '            "config": vars(args)}, path)'
+        ),
+    ),
     examples=(
-        Example(
-            title="a pickle that calls os.system",
-            evidence=(FOREIGN_OBJECTS.replace(sample_size=1, dangerous=("os.system",)),),
-            fires=True,
+        fires(
+            "a pickle that calls os.system", ForeignObjects.healthy(sample_size=1, dangerous=("os.system",))
         ),
-        Example(
-            title="command-line arguments saved as they are",
-            evidence=(FOREIGN_OBJECTS.replace(sample_size=1, harmless=("argparse.Namespace",)),),
-            fires=True,
+        fires(
+            "command-line arguments saved as they are",
+            ForeignObjects.healthy(sample_size=1, harmless=("argparse.Namespace",)),
         ),
-        Example(title="tensors and numbers only", evidence=(FOREIGN_OBJECTS,), fires=False),
+        passes("tensors and numbers only", ForeignObjects.healthy()),
     ),
     doc=__doc__,
 )

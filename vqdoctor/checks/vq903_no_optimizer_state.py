@@ -9,7 +9,8 @@ that goes on from such a file also starts its moments anew.
 A note: files for inference, and all `.safetensors` files, rightly have none.
 
 ## Remedy
-save-optimizer-state: save `optimizer.state_dict()` beside the model's, with epoch and config.
+The optimizer's moments tell a cut encoder from the other causes without model or data. The config alone
+tells the weight of the VQ loss, the decay and the number of updates.
 
 ## References
 - PyTorch tutorials, Saving and Loading Models: saving a general checkpoint
@@ -18,28 +19,22 @@ save-optimizer-state: save `optimizer.state_dict()` beside the model's, with epo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from vqdoctor.checks._specimens import NO_OPTIMIZER, OPTIMIZER_MEMORY
-from vqdoctor.core.check import Check, Example
+from vqdoctor.checks._words import measured, problem
+from vqdoctor.core.check import Advice, Check, CheckLimits, fires, passes
 from vqdoctor.core.evidence import OptimizerMemory
-from vqdoctor.core.finding import Measurement, Problem
+from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Nothing to set: the state is there or not."""
-
-
-def evaluate(memory: OptimizerMemory, limits: Limits) -> Iterator[Problem]:
+def evaluate(memory: OptimizerMemory, limits: CheckLimits) -> Iterator[Problem]:
     """Fire where no parameter has a state: no optimizer was saved, or one without moments (plain SGD)."""
     if memory.sample_size == 0:
-        yield Problem(
-            message="The file has optimizer state for 0 parameters: from the file alone, a cut encoder "
+        yield problem(
+            Severity.NOTE,
+            "The file has optimizer state for 0 parameters: from the file alone, a cut encoder "
             "cannot be told from the other causes.",
-            severity=Severity.NOTE,
-            measurements=(Measurement(name="parameters_with_state", value=0),),
+            measured("parameters_with_state", 0),
             decide_with="--data batch.npz",
         )
 
@@ -47,16 +42,20 @@ def evaluate(memory: OptimizerMemory, limits: Limits) -> Iterator[Problem]:
 CHECK = Check(
     code="VQ903",
     name="no-optimizer-state",
-    title="The file has no optimizer state.",
     evaluate=evaluate,
-    limits=Limits(),
     scope="model",
-    remedies=("save-optimizer-state",),
-    examples=(
-        Example(title="weights only", evidence=(NO_OPTIMIZER,), fires=True),
-        Example(
-            title="saved with its optimizer", evidence=(OPTIMIZER_MEMORY.replace(layer=None),), fires=False
+    advice=Advice(
+        name="save-optimizer-state",
+        how="Next time save the optimizer's state, the epoch and the config beside the model.",
+        code=(
+            'config = {"vq_weight": 0.1, "decay": 0.99, "batch_size": 16}\n'
+            'torch.save({"model": model.state_dict(), "epoch": epoch,\n'
+            '            "optimizer": optimizer.state_dict(), "config": config}, path)'
         ),
+    ),
+    examples=(
+        fires("weights only", OptimizerMemory(source="checkpoint", sample_size=0, parameters=0)),
+        passes("saved with its optimizer", OptimizerMemory.healthy(layer=None)),
     ),
     doc=__doc__,
 )

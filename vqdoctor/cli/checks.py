@@ -52,7 +52,7 @@ def _as_dict(check: Check) -> dict[str, object]:
         "stage": int(check.stage),
         "scope": check.scope,
         "limits": {name: default for name, default, _ in check.limit_docs()},
-        "remedies": list(check.remedies),
+        "remedies": list(check.remedy_names),
         "explained_by": list(check.explained_by),
     }
 

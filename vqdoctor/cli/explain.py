@@ -13,7 +13,7 @@ from vqdoctor.cli import _codes
 from vqdoctor.cli._output import terminal_options, write
 from vqdoctor.cli._prose import reflow, section
 from vqdoctor.core.check import Check
-from vqdoctor.remedies import all_remedies
+from vqdoctor.remedies import with_advice
 from vqdoctor.render import RenderOptions, printable
 
 
@@ -55,8 +55,8 @@ def _limits(check: Check, width: int) -> Iterator[str]:
 
 
 def _remedies(check: Check, width: int) -> Iterator[str]:
-    known = {remedy.name: remedy for remedy in all_remedies()}
-    for remedy in (known[name] for name in check.remedies if name in known):
+    known = {remedy.name: remedy for remedy in with_advice([check])}
+    for remedy in (known[name] for name in check.remedy_names):
         yield ""
         yield f"  {remedy.name}"
         yield from textwrap.wrap(remedy.how, width, initial_indent="    ", subsequent_indent="    ")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import NoneType, UnionType
-from typing import Any, Literal
+from typing import Literal, dataclass_transform
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence
@@ -33,9 +33,35 @@ class NoEvidence(CannotJudge):
     """What the check asks for is missing; where a probe said why, its reason is the better one."""
 
 
-def limit(default: float, doc: str) -> Any:
+def limit(default: float, doc: str) -> float:
     """Declare a limit: its default and, in one or two sentences, its meaning and its reason."""
     return field(default=default, metadata={"doc": doc})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+@dataclass(frozen=True, kw_only=True)
+class CheckLimits:
+    """The limits of one check: a subclass is a frozen dataclass of floats that are made with `limit`."""
+
+    def __init_subclass__(cls) -> None:
+        """Make the subclass a dataclass."""
+        super().__init_subclass__()
+        dataclass(frozen=True, kw_only=True)(cls)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What a user can do about a cause, in words and in lines of code.
+
+    Attributes:
+        name: what it does, in a few words with dashes.
+        how: one sentence: what to do.
+        code: the two or three lines that do it, or the command; "" where words are enough.
+    """
+
+    name: str
+    how: str
+    code: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +77,16 @@ class Example:
     title: str
     evidence: tuple[Evidence, ...]
     fires: bool
+
+
+def fires(title: str, *evidence: Evidence) -> Example:
+    """Return an example on which the check must fire."""
+    return Example(title=title, evidence=evidence, fires=True)
+
+
+def passes(title: str, *evidence: Evidence) -> Example:
+    """Return an example on which the check must not fire."""
+    return Example(title=title, evidence=evidence, fires=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,25 +105,26 @@ class Check:
     Attributes:
         code: "VQ" and three digits; the first is the stage.
         name: the problem in a few words with dashes; not the remedy.
-        title: the problem as one sentence.
         evaluate: evidence and limits in, problems out. Pure.
-        limits: default limits, a frozen dataclass of floats made with `limit`.
+        limits: default limits.
         scope: "layer" is evaluated once a layer, on its evidence or else on the model's; "model"
             once, on the model's; "both" on each layer and on the model, each on its own evidence.
         remedies: names of the remedies that address it, the best first.
+        advice: what to do where no remedy of the package acts, but the user can.
         explained_by: codes of the causes of which this can be a symptom, the likeliest first.
         meaningless_after: codes of causes that make this check meaningless; it is then skipped.
         examples: at least one that fires and one that does not.
-        doc: the module's docstring: Why it matters, How to read it, Remedy, References.
+        doc: the module's docstring: the problem as one sentence, Why it matters, How to read it, Remedy,
+            References.
     """
 
     code: str
     name: str
-    title: str
     evaluate: Callable[..., Iterable[Problem]]
-    limits: Any
+    limits: CheckLimits = CheckLimits()
     scope: Literal["layer", "model", "both"] = "layer"
     remedies: tuple[str, ...] = ()
+    advice: Advice | None = None
     explained_by: tuple[str, ...] = ()
     meaningless_after: tuple[str, ...] = ()
     examples: tuple[Example, ...]
@@ -97,6 +134,16 @@ class Check:
     def stage(self) -> Stage:
         """The stage, which is the first digit of the code."""
         return Stage(int(self.code[2]))
+
+    @property
+    def title(self) -> str:
+        """The problem as one sentence: the first line of the doc."""
+        return self.doc.partition("\n")[0]
+
+    @property
+    def remedy_names(self) -> tuple[str, ...]:
+        """The names of its remedies and of its own advice, the best first."""
+        return self.remedies if self.advice is None else (*self.remedies, self.advice.name)
 
     @cached_property
     def wants(self) -> tuple[Wanted, ...]:

@@ -44,14 +44,6 @@ class Confidence(Level):
     HIGH = 3
 
 
-class Safety(Level):
-    """What a remedy may do unasked: only advise, only with consent, or always."""
-
-    ADVICE = 1
-    UNSAFE = 2
-    SAFE = 3
-
-
 class Stage(Level):
     """The priority order of causes; the first digit of a check's code is its stage."""
 

@@ -43,7 +43,7 @@ from vqdoctor.layouts.find import lies_in
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
 from vqdoctor.probes import dump, file
-from vqdoctor.remedies import all_remedies
+from vqdoctor.remedies import with_advice
 
 if TYPE_CHECKING:  # both need torch
     from vqdoctor.capture.discover import Discovered
@@ -122,7 +122,7 @@ def examine(
         unavailable=tuple(gathered.unavailable),
         outcomes=(*judgement.outcomes, *gathered.crashed),
         findings=findings,
-        plan=plan(findings, all_remedies()),
+        plan=plan(findings, with_advice(all_checks())),
         verdict=verdict(findings, layers, gathered.evidence),
         candidates=() if views else found.candidates,
         notes=(*checkpoint.notes, *_notes(found, shown), *shown.notes),

@@ -126,6 +126,6 @@ def _finding(check: Check, layer: str | None, problem: Problem) -> Finding:
         layer=layer,
         message=problem.message,
         measurements=problem.measurements,
-        remedies=problem.remedies or check.remedies,
+        remedies=problem.remedies or check.remedy_names,
         decide_with=problem.decide_with,
     )

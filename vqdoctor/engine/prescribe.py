@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.levels import Severity
-from vqdoctor.core.remedy import Remedy
 from vqdoctor.core.report import Report
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies import Remedy
 
 RECIPE = ("lower-vq-weight", "data-init", "warm-up", "revive-dead-codes")
 """What every retraining does unless it is skipped; a graft of the straight-through estimator joins it where

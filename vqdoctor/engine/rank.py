@@ -12,8 +12,8 @@ from vqdoctor.core.check import Check
 from vqdoctor.core.evidence import Evidence, GradientPath, Trace
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity, Stage
-from vqdoctor.core.remedy import Remedy
 from vqdoctor.core.report import PlanStep
+from vqdoctor.remedies import Remedy
 
 NON_FINITE = "VQ901"
 

@@ -12,11 +12,11 @@ import numpy as np
 
 import vqdoctor
 from vqdoctor.checkpoint import Checkpoint, check_output, open_checkpoint, write_checkpoint
+from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.evidence import TaskMetrics, Usage
 from vqdoctor.core.finding import Finding
-from vqdoctor.core.levels import Safety, Severity
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import DRY_RUN, Repair, Report
 from vqdoctor.engine.examine import Progress, examine
 from vqdoctor.engine.layers import Pending, arrays_of, in_order, residuals
@@ -26,7 +26,7 @@ from vqdoctor.layouts.layer_arrays import LayerArrays
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
 from vqdoctor.probes.file import ESTIMATED_COUNTS, FileContext
-from vqdoctor.remedies import all_remedies
+from vqdoctor.remedies import Remedy, all_remedies, with_advice
 
 FIXED = ".fixed"
 """What stands before the suffix of an output that the user does not name."""
@@ -67,7 +67,7 @@ def require_remedies(names: Collection[str]) -> None:
     Raises:
         UserError: if one is not; the closest is named.
     """
-    known = [remedy.name for remedy in all_remedies()]
+    known = [remedy.name for remedy in with_advice(all_checks())]
     for name in names:
         if name not in known:
             raise UserError(f"there is no remedy {name!r}", suggestion(name, known))
@@ -169,7 +169,7 @@ def _repairs(
         layer = arrays_of(view, before, z_e, np.random.default_rng((seed, number)))
         done[view.name] = layer, view.codebook
         found += [(remedy, _apply(remedy, view, layer, pending)) for remedy in todo.get(view.name, ())]
-    order = {remedy.name: place for place, remedy in enumerate(all_remedies())}
+    order = {remedy.name: place for place, remedy in enumerate(with_advice(all_checks()))}
     return tuple(repair for remedy, repair in sorted(found, key=lambda pair: order[pair[0].name]))
 
 
@@ -179,7 +179,7 @@ def _chosen(
     """Yield the remedies that are asked for, in stage order, with the layers that they are for."""
     everywhere = tuple(view.name for view in views)
     findings = list(_mendable(before))
-    for remedy in all_remedies():
+    for remedy in with_advice(all_checks()):
         layers = [f.layer for f in findings if remedy.name in f.remedies]
         if wanted.only and remedy.name in wanted.only:
             yield remedy, everywhere
@@ -205,7 +205,7 @@ def _refused(remedy: Remedy, wanted: RepairSettings) -> str:
     if remedy.apply is None:
         training = "; --retrain applies it" if remedy.plan is not None else ""
         return f"a file alone cannot take it{training}: {remedy.how}"
-    if remedy.safety < Safety.SAFE and not wanted.unsafe:
+    if remedy.changes_weights and not wanted.unsafe:
         return "it changes trained weights: add --unsafe-fixes, or --retrain"
     return ""
 

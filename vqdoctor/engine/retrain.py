@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 import vqdoctor
 from vqdoctor.capture.codebook import LiveCodebook
 from vqdoctor.checkpoint import Checkpoint, check_output, open_checkpoint, write_checkpoint
+from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.report import Repair, Report
@@ -41,7 +42,7 @@ from vqdoctor.models.device import resolve
 from vqdoctor.probes.file import RETRAINED, FileContext
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.reference import BUILTIN_DATA
-from vqdoctor.remedies import all_remedies
+from vqdoctor.remedies import with_advice
 from vqdoctor.training.evaluate import evaluate
 from vqdoctor.training.layer import Layer, bypassable
 from vqdoctor.training.moments import new_moments
@@ -325,7 +326,7 @@ def prescription_of(
     )
     return prescribe(
         before,
-        all_remedies(),
+        with_advice(all_checks()),
         plain,
         options,
         only=wanted.only,

@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from vqdoctor.core.remedy import Remedy
 from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.prescribe import FRESH_ENCODER, Prescribed, Prescription
-from vqdoctor.remedies import all_remedies
+from vqdoctor.remedies import Remedy, all_remedies
 from vqdoctor.training.trainer import Trainer
 
 FIRST_SHARE = 10

@@ -1,18 +1,36 @@
-"""The remedies: one file each, found by scanning this package. None needs numpy before it is applied."""
+"""The remedies that act: one file each, found by scanning this package. Showing one needs no numpy."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from functools import cache
 
+from vqdoctor.core.check import Check
 from vqdoctor.core.discovery import pieces
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.remedies._remedy import Remedy
 
-__all__ = ["all_remedies"]
+__all__ = ["Remedy", "all_remedies", "with_advice"]
 
 
 @cache
 def all_remedies() -> tuple[Remedy, ...]:
-    """Return every remedy, in the priority order of the plan."""
-    found = pieces(sys.modules[__name__], "REMEDY", Remedy)
-    return tuple(sorted(found, key=lambda r: (r.stage, r.name)))
+    """Return every remedy that acts, in the priority order of the plan."""
+    return _in_order(pieces(sys.modules[__name__], "REMEDY", Remedy))
+
+
+def with_advice(checks: Iterable[Check]) -> tuple[Remedy, ...]:
+    """Return every remedy that acts and the checks' own advice, in the priority order of the plan.
+
+    Advice has the stage of its check, and neither `apply` nor `plan`.
+    """
+    advice = (
+        Remedy(name=check.advice.name, how=check.advice.how, code=check.advice.code, stage=check.stage)
+        for check in checks
+        if check.advice is not None
+    )
+    return _in_order((*all_remedies(), *advice))
+
+
+def _in_order(remedies: Iterable[Remedy]) -> tuple[Remedy, ...]:
+    return tuple(sorted(remedies, key=lambda remedy: (remedy.stage, remedy.name)))

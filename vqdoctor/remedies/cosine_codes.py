@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
@@ -22,8 +22,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="cosine-codes",
     stage=Stage.INITIALISATION,
-    safety=Safety.ADVICE,
-    addresses=(),
     how="Bring z_e and the codes to unit length before the lookup.",
     code="z_e = F.normalize(z_e, dim=-1); codebook = F.normalize(codebook, dim=-1)",
     doc=__doc__,

@@ -14,9 +14,9 @@ import importlib.util
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 if TYPE_CHECKING:  # a remedy is shown without numpy
     from vqdoctor.layouts.layer_arrays import LayerArrays
@@ -61,8 +61,7 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="data-init",
     stage=Stage.INITIALISATION,
-    safety=Safety.UNSAFE,
-    addresses=("VQ301", "VQ302", "VQ501", "VQ504"),
+    changes_weights=True,
     how="Initialise the codebook from encoder outputs by k-means, with the EMA counts and sums that "
     "belong to it.",
     code="codes, counts = kmeans(z_e, num_codes)   # z_e [N, D] of many batches\n"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
@@ -22,8 +22,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="faster-ema",
     stage=Stage.INITIALISATION,
-    safety=Safety.SAFE,
-    addresses=("VQ302",),
     how="Lower the EMA decay to 0.95 to 0.99, so that the codebook can follow the encoder.",
     code="VectorQuantizerEMA2D(..., decay=0.95)   # remembers 20 batches",
     doc=__doc__,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
@@ -22,8 +22,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="full-precision-lookup",
     stage=Stage.GRADIENT,
-    safety=Safety.ADVICE,
-    addresses=("VQ108",),
     how="Keep the codebook and its EMA in float32, and search for the nearest code in float32 with "
     "autocast off.",
     code="with torch.autocast(z_e.device.type, enabled=False):\n"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
@@ -22,8 +22,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="linear-codebook",
     stage=Stage.USAGE,
-    safety=Safety.ADVICE,
-    addresses=(),
     how="Write the codebook as a fixed table times a trained matrix, so that every step moves every code.",
     code="codebook = table @ matrix   # [K, D] fixed times [D, D] trained (SimVQ)",
     doc=__doc__,

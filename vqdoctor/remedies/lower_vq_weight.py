@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
@@ -22,8 +22,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="lower-vq-weight",
     stage=Stage.LOSS,
-    safety=Safety.SAFE,
-    addresses=("VQ201",),
     how="Weigh the VQ loss at a tenth of the task loss, with both reduced alike (both means or both sums).",
     code="loss = task + 0.1 * vq",
     doc=__doc__,

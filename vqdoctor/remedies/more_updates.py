@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 EPOCHS = 200
 
@@ -24,8 +24,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="more-updates",
     stage=Stage.SCHEDULE,
-    safety=Safety.SAFE,
-    addresses=("VQ401",),
     how="Train longer or in smaller batches: 200 epochs or more, EMA decay 0.95, batches of 16.",
     code="DataLoader(data, batch_size=16, shuffle=True)   # 200 epochs, decay 0.95",
     doc=__doc__,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
@@ -21,8 +21,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="normalise-before-vq",
     stage=Stage.LOSS,
-    safety=Safety.ADVICE,
-    addresses=("VQ202", "VQ301", "VQ501", "VQ504"),
     how="Put a norm layer before the VQ layer, or compare directions only (cosine codes), so that z_e "
     "cannot drift away.",
     code="z_e = F.layer_norm(encoder(x), (dim,))   # over the code dimension, last",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
@@ -21,8 +21,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="raise-vq-weight",
     stage=Stage.LOSS,
-    safety=Safety.ADVICE,
-    addresses=("VQ202", "VQ501"),
     how="Raise the weight of the VQ loss until z_e stays about as large as the codes; 0.1 to 1 is usual.",
     code="loss = task + 0.25 * vq",
     doc=__doc__,

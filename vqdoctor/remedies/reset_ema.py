@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
+from vqdoctor.remedies._remedy import Remedy
 
 if TYPE_CHECKING:  # a remedy is shown without numpy
     from vqdoctor.layouts.layer_arrays import LayerArrays
@@ -37,8 +37,6 @@ def apply(layer: LayerArrays) -> str:
 REMEDY = Remedy(
     name="reset-ema",
     stage=Stage.INITIALISATION,
-    safety=Safety.SAFE,
-    addresses=("VQ303", "VQ304"),
     how="Make the EMA agree with the codebook: sums equal to codes times counts, and no count near nothing.",
     code="vq.ema_cluster_size.clamp_(min=0.05 * vq.ema_cluster_size.mean())\n"
     "vq.ema_sum.copy_(vq.embedding * vq.ema_cluster_size[:, None])",

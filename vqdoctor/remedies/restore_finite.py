@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
+from vqdoctor.remedies._remedy import Remedy
 
 if TYPE_CHECKING:  # a remedy is shown without numpy
     from vqdoctor.layouts.layer_arrays import LayerArrays
@@ -38,8 +38,7 @@ def apply(layer: LayerArrays) -> str:
 REMEDY = Remedy(
     name="restore-finite",
     stage=Stage.FILE,
-    safety=Safety.UNSAFE,
-    addresses=("VQ901",),
+    changes_weights=True,
     how="Go back to the last file without NaN or infinite values, and run the quantizer in float32.",
     code="with torch.autocast(device_type, enabled=False):\n    z_q, indices, vq_loss = vq(z_e.float())",
     doc=__doc__,

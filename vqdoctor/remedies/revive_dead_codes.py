@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 if TYPE_CHECKING:  # a remedy is shown without numpy
     from vqdoctor.layouts.layer_arrays import LayerArrays
@@ -42,8 +42,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="revive-dead-codes",
     stage=Stage.USAGE,
-    safety=Safety.SAFE,
-    addresses=("VQ304", "VQ501", "VQ502", "VQ505"),
     how="Move codes that get under a tenth of their fair share onto random encoder outputs, during training.",
     code="dead = counts / counts.sum() < 0.1 / num_codes   # relative to 1/K\n"
     "new = z_e[torch.randperm(len(z_e))[: int(dead.sum())]]\n"

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
@@ -24,8 +24,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="rotation-trick",
     stage=Stage.GRADIENT,
-    safety=Safety.ADVICE,
-    addresses=(),
     how="Turn the gradient at z_q by the rotation from z_e to z_q, in place of copying it.",
     code="vq = VectorQuantize(..., rotation_trick=True)   # vector-quantize-pytorch",
     doc=__doc__,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
+from vqdoctor.remedies._remedy import Remedy
 
 if TYPE_CHECKING:  # a remedy is shown without numpy
     from vqdoctor.layouts.layer_arrays import LayerArrays
@@ -29,8 +29,7 @@ def apply(layer: LayerArrays) -> str:
 REMEDY = Remedy(
     name="spread-duplicates",
     stage=Stage.USAGE,
-    safety=Safety.UNSAFE,
-    addresses=("VQ503",),
+    changes_weights=True,
     how="Keep one of each group of equal codes and move the copies onto other encoder outputs.",
     code="near = torch.cdist(codes, codes) < 1e-3 * codes.std()\n"
     "copies = near.triu(1).any(0)   # all but the first of each group\n"

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import Estimator, PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
@@ -27,8 +27,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="straight-through",
     stage=Stage.GRADIENT,
-    safety=Safety.SAFE,
-    addresses=("VQ101",),
     how="Let the gradient at z_q pass to z_e unchanged, as the last step of the VQ layer.",
     code="z_q = z_e + (z_q - z_e).detach()",
     doc=__doc__,

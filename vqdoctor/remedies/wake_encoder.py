@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
@@ -24,8 +24,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="wake-encoder",
     stage=Stage.USAGE,
-    safety=Safety.ADVICE,
-    addresses=("VQ507",),
     how="Train the encoder afresh, without an activation at its end and with a batch norm before the VQ "
     "layer, on data that varies.",
     code="to_vq = nn.Sequential(nn.Linear(width, dim), nn.BatchNorm1d(dim))\nz_e = to_vq(features)",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqdoctor.core.levels import Safety, Stage
-from vqdoctor.core.remedy import Remedy
+from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
@@ -21,8 +21,6 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="warm-up",
     stage=Stage.SCHEDULE,
-    safety=Safety.SAFE,
-    addresses=("VQ201",),
     how="Let the weight of the VQ loss grow from 0 to its full value over the first 10 epochs.",
     code="vq_weight = 0.1 * min(1.0, epoch / 10)\nloss = task + vq_weight * vq",
     doc=__doc__,

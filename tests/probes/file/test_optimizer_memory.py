@@ -119,6 +119,11 @@ def test_rows_that_were_never_chosen(memory, rows):
     assert found.codebook_listed and found.codebook_has_state
     assert found.codebook_untouched_rows == 16 - rows
     assert found.weight_decay == 0.03
+    state = optimizer.state[model.vq.embedding.weight]
+    state["exp_avg_sq"] = state["exp_avg_sq"].half()
+    assert memory(model, optimizer).codebook_untouched_rows is None, (
+        "squares that are rounded to zero tell nothing"
+    )
 
 
 def test_a_codebook_that_is_listed_without_state_never_had_a_gradient(memory):

@@ -64,6 +64,14 @@ class Usage(Evidence):
         return self.sample_size
 
 
+Usage.HEALTHY = Usage(
+    layer="vq", source="batch", sample_size=28_752, num_codes=256, used=251, active=240,
+    expected_used=256.0, expected_active=256.0, share=0.98, perplexity=190.0, perplexity_low=184.0,
+    perplexity_high=196.0, plug_in_perplexity=189.0, estimator="grassberger", max_share=0.031,
+    unseen_mass=0.0002, groups=1797, effective_size=9_600.0,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class CodebookGeometry(Evidence):
     """The codebook's rows as points. Sample size: the rows, K.
@@ -100,6 +108,13 @@ class CodebookGeometry(Evidence):
     unit_rows: bool
 
 
+CodebookGeometry.HEALTHY = CodebookGeometry(
+    layer="vq", source="checkpoint", sample_size=256, dim=64, dtype="float32", rms=1.43, norm_min=4.2,
+    norm_median=11.3, norm_max=19.8, mean_norm=4.2, zero_rows=0, oversized_rows=0, duplicate_rows=0,
+    effective_rank=10.6, init_box_rows=0, unit_rows=False,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class EmaState(Evidence):
     """The EMA counts and sums beside the codebook. Sample size: the codes, K.
@@ -130,6 +145,13 @@ class EmaState(Evidence):
     sums_disagreement: float | None = None
     worst_disagreement: float | None = None
     compared_rows: int = 0
+
+
+EmaState.HEALTHY = EmaState(
+    layer="vq", source="checkpoint", sample_size=256, total=1_024.0, count_min=0.4, count_max=31.0,
+    never_written=False, zero_counts=0, decay=0.99, updates=2_640, start_weight=3e-12,
+    sums_disagreement=2e-7, worst_disagreement=9e-7, compared_rows=256,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,3 +186,10 @@ class DataMatch(Evidence):
     quantization_error: float
     scale_ratio: float
     nearest_data: float
+
+
+DataMatch.HEALTHY = DataMatch(
+    layer="vq", source="batch", sample_size=28_752, dim=64, data_rms=1.6, data_std=12.0, data_mean_norm=4.3,
+    data_effective_rank=11.0, codebook_rms=1.43, codebook_std=10.9, mean_offset=0.11,
+    quantization_error=0.073, scale_ratio=1.12, nearest_data=0.12,
+)  # fmt: skip

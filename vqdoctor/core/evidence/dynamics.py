@@ -53,6 +53,19 @@ class Trace(Evidence):
     stopped: str = ""
 
 
+Trace.HEALTHY = Trace(
+    layer="vq", source="trace", sample_size=8, optimizer="Adam", own=True, learning_rate=0.002, vq_weight=0.1,
+    weight_known=True, vectors=(400,) * 8, used=(184, 181, 175, 177, 186, 177, 183, 180), used_in_all=252,
+    perplexity=(149.0, 147.0, 147.0, 146.0, 150.0, 139.0, 151.0, 145.0),
+    z_e_rms=(3.33, 3.37, 3.32, 3.33, 3.39, 3.36, 3.3, 3.29),
+    codebook_rms=(3.11, 3.14, 3.09, 3.13, 3.13, 3.09, 3.11, 2.97),
+    encoder_gradient=(0.046, 0.55, 0.59, 0.4, 0.3, 0.23, 0.09, 0.1),
+    z_e_gradient=(0.0014, 0.0092, 0.0089, 0.008, 0.0031, 0.0039, 0.0016, 0.0015),
+    task_loss=(0.026, 0.091, 0.054, 0.055, 0.055, 0.043, 0.027, 0.029),
+    vq_loss=(0.32, 0.36, 0.33, 0.32, 0.32, 0.3, 0.3, 0.31),
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Revival(Evidence):
     """Codes that something moved by hand, and whether the EMA takes them back.
@@ -74,3 +87,6 @@ class Revival(Evidence):
     returned: int
     threshold: float | None = None
     under_threshold: int | None = None
+
+
+Revival.HEALTHY = Revival(layer="vq", source="batch", sample_size=4, num_codes=256, undone=0, returned=0)

@@ -39,6 +39,12 @@ class TrainingRecord(Evidence):
     found_at: tuple[str, ...] = ()
 
 
+TrainingRecord.HEALTHY = TrainingRecord(
+    source="checkpoint", sample_size=6, vq_weight=0.1, decay=0.99, epochs=30, updates=2_640, batch_size=16,
+    learning_rate=0.001,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class ForeignObjects(Evidence):
     """Pickled globals that are neither tensors nor plain containers. Sample size: how many.
@@ -51,6 +57,9 @@ class ForeignObjects(Evidence):
     kind = "foreign-objects"
     harmless: tuple[str, ...] = ()
     dangerous: tuple[str, ...] = ()
+
+
+ForeignObjects.HEALTHY = ForeignObjects(source="checkpoint", sample_size=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +82,9 @@ class NonFinite(Evidence):
     nan: int = 0
     inf: int = 0
     sampled: bool = False
+
+
+NonFinite.HEALTHY = NonFinite(layer="vq", source="checkpoint", sample_size=33_024)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +116,9 @@ class OptimizerMemory(Evidence):
     codebook_has_state: bool | None = None
     codebook_untouched_rows: int | None = None
     weight_decay: float | None = None
+
+
+OptimizerMemory.HEALTHY = OptimizerMemory(
+    layer="vq", source="checkpoint", sample_size=14, parameters=14, before_gradient=0.026,
+    after_gradient=0.0051, ratio=5.1, codebook_listed=False,
+)  # fmt: skip

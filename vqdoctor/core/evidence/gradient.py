@@ -32,6 +32,12 @@ class GradientPath(Evidence):
     worst_gain: float
 
 
+GradientPath.HEALTHY = GradientPath(
+    layer="vq", source="batch", sample_size=4_096, estimator="straight-through", ratio=1.0, cosine=1.0,
+    zero_share=0.0, worst_gain=1.0,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskGradient(Evidence):
     """The gradient of the task loss (without the VQ loss) around the VQ layer. Sample size: vectors.
@@ -51,6 +57,12 @@ class TaskGradient(Evidence):
     ratio: float | None
     before: float | None = None
     after: float | None = None
+
+
+TaskGradient.HEALTHY = TaskGradient(
+    layer="vq", source="batch", sample_size=4_096, at_output=0.21, at_input=0.21, ratio=1.0, before=0.012,
+    after=0.0061,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +88,12 @@ class LossBalance(Evidence):
     ratio: float | None
 
 
+LossBalance.HEALTHY = LossBalance(
+    layer="vq", source="batch", sample_size=4_096, task_loss=0.31, vq_loss=0.165, vq_weight=0.1,
+    vq_gradient=0.0099, task_gradient=0.2, ratio=0.0049,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class CodebookGradient(Evidence):
     """Who moves the codebook: the optimizer, an EMA, or nobody. Sample size: the rows, K.
@@ -92,3 +110,8 @@ class CodebookGradient(Evidence):
     ema_owned: bool
     gradient: float | None
     touched_rows: int = 0
+
+
+CodebookGradient.HEALTHY = CodebookGradient(
+    layer="vq", source="batch", sample_size=256, trainable=False, ema_owned=True, gradient=None
+)

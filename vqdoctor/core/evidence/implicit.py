@@ -24,3 +24,9 @@ class ImplicitLevels(Evidence):
     levels: tuple[int, ...]
     used: tuple[int, ...]
     edge_share: tuple[float, ...]
+
+
+ImplicitLevels.HEALTHY = ImplicitLevels(
+    layer="vq", source="batch", sample_size=28_752,
+    levels=(8, 5, 5), used=(8, 5, 5), edge_share=(0.28, 0.07, 0.52),
+)  # fmt: skip

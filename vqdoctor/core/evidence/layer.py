@@ -29,6 +29,11 @@ class CodebookWriters(Evidence):
     replaced: bool
 
 
+CodebookWriters.HEALTHY = CodebookWriters(
+    layer="vq", source="batch", sample_size=0, gradient=None, listed=None, kept=None, replaced=False
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Flattening(Evidence):
     """How the input is cut into vectors. Sample size: vectors.
@@ -55,6 +60,12 @@ class Flattening(Evidence):
     input_runs: bool | None
 
 
+Flattening.HEALTHY = Flattening(
+    layer="vq", source="batch", sample_size=400, positions=16, equal=1.0, equal_as_stored=0.07,
+    by_chance=0.07, input_runs=False,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResidualLevel(Evidence):
     """One level of a residual quantizer, seen from the input of the first. Sample size: vectors.
@@ -73,6 +84,11 @@ class ResidualLevel(Evidence):
     levels: int
     reach: float
     gain: float | None
+
+
+ResidualLevel.HEALTHY = ResidualLevel(
+    layer="vq", source="batch", sample_size=400, level=2, levels=4, reach=1.0, gain=1.0
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +114,12 @@ class GradientHealth(Evidence):
     spike_share: float
 
 
+GradientHealth.HEALTHY = GradientHealth(
+    layer="vq", source="batch", sample_size=1_600, broken_input=0, broken=0, median_gain=1.0, worst_gain=1.0,
+    spikes=0, spike_share=0.0,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class LookupPrecision(Evidence):
     """What low precision costs the search for the nearest code.
@@ -119,6 +141,11 @@ class LookupPrecision(Evidence):
     used: int | None = None
     used_in_full: int | None = None
     blurred_rows: int = 0
+
+
+LookupPrecision.HEALTHY = LookupPrecision(
+    layer="vq", source="batch", sample_size=400, dtype="float32", agreement=1.0, used=240, used_in_full=240
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +174,12 @@ class LossTerms(Evidence):
     legacy: bool
 
 
+LossTerms.HEALTHY = LossTerms(
+    layer="vq", source="batch", sample_size=400, dim=64, commitment=0.25, codebook=1.0, beta=0.25,
+    beta_from="record", legacy=False,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossUse(Evidence):
     """Whether the VQ layer's loss takes part in the training. Sample size: vectors.
@@ -165,3 +198,9 @@ class LossUse(Evidence):
     reported: float | None
     gradient: float | None
     vq_weight: float | None
+
+
+LossUse.HEALTHY = LossUse(
+    layer="vq", source="batch", sample_size=400, offered=0.0099, used=True, reported=0.165, gradient=0.0099,
+    vq_weight=0.1,
+)  # fmt: skip

@@ -35,6 +35,12 @@ class Initialisation(Evidence):
     frozen: bool = False
 
 
+Initialisation.HEALTHY = Initialisation(
+    layer="vq", source="checkpoint", sample_size=256, identical_rows=1, zero_rows=0, counts_written=True,
+    stepped=True, updates=2_640, structure=270.0,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainForward(Evidence):
     """What train-mode forward passes alone do to a codebook just loaded. Sample size: forward passes.
@@ -54,6 +60,11 @@ class TrainForward(Evidence):
     writes_counts: bool | None = None
 
 
+TrainForward.HEALTHY = TrainForward(
+    layer="vq", source="batch", sample_size=4, first_moved=0.002, later_moved=0.002, writes_counts=True
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalForward(Evidence):
     """What an eval-mode forward pass changes in the model. Sample size: tensors that were compared.
@@ -70,6 +81,9 @@ class EvalForward(Evidence):
     changed: tuple[str, ...] = ()
     changed_count: int = 0
     codebook: bool = False
+
+
+EvalForward.HEALTHY = EvalForward(layer="vq", source="batch", sample_size=3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +110,12 @@ class WeightDecay(Evidence):
     short_rows: int = 0
 
 
+WeightDecay.HEALTHY = WeightDecay(
+    layer="vq", source="checkpoint", sample_size=256, weight_decay=0.01, learning_rate=0.001, updates=2_640,
+    lost=0.026,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class CodeExpiry(Evidence):
     """How a batch compares with the codebook, and with the count under which codes are replaced.
@@ -115,6 +135,9 @@ class CodeExpiry(Evidence):
     threshold: float | None = None
     expired: float | None = None
     replaced: float | None = None
+
+
+CodeExpiry.HEALTHY = CodeExpiry(layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,3 +163,9 @@ class BatchMixing(Evidence):
     label_z: float | None = None
     code_drift: float | None = None
     code_z: float | None = None
+
+
+BatchMixing.HEALTHY = BatchMixing(
+    source="batch", sample_size=1_100, batch_size=25, batches=44, label_drift=0.0002, label_z=0.1,
+    code_drift=0.0004, code_z=0.7,
+)  # fmt: skip

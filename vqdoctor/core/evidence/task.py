@@ -31,6 +31,12 @@ class InputSummary(Evidence):
     labels: int = 0
 
 
+InputSummary.HEALTHY = InputSummary(
+    source="batch", sample_size=1_797, name="x", shape=(1_797, 1, 8, 8), minimum=0.0, maximum=1.0,
+    mean=0.3053, std=0.3761, labels=10,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskMetrics(Evidence):
     """Accuracy and task loss in eval mode, with the codes tampered with. Sample size: samples.
@@ -70,6 +76,13 @@ class TaskMetrics(Evidence):
     mean_code_loss: float
 
 
+TaskMetrics.HEALTHY = TaskMetrics(
+    source="batch", sample_size=397, split="val", accuracy=0.95, bypass_accuracy=0.96, shuffled_accuracy=0.94,
+    mean_code_accuracy=0.11, chance_accuracy=0.11, ece=0.021, loss=0.22, bypass_loss=0.2, shuffled_loss=0.24,
+    mean_code_loss=2.6,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class PositionInformation(Evidence):
     """How much single positions carry, against all positions averaged. Sample size: vectors.
@@ -93,3 +106,9 @@ class PositionInformation(Evidence):
     pooled_accuracy: float
     chance_accuracy: float
     code_entropy: float
+
+
+PositionInformation.HEALTHY = PositionInformation(
+    layer="vq", source="batch", sample_size=28_752, positions=16, code_information=1.61, label_entropy=3.32,
+    code_accuracy=0.5, pooled_accuracy=0.95, chance_accuracy=0.11, code_entropy=5.1,
+)  # fmt: skip

@@ -30,6 +30,12 @@ class LevelUse(Evidence):
     first_perplexity: float | None = None
 
 
+LevelUse.HEALTHY = LevelUse(
+    layer="vq", source="batch", sample_size=256, level=3, levels=4, written=True, others_written=3, left=0.3,
+    first_perplexity=190.0,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpread(Evidence):
     """How much the encoder's output varies, and how much its input does. Sample size: z_e vectors.
@@ -50,6 +56,12 @@ class EncoderSpread(Evidence):
     input_spread: float | None = None
     input_rank: float | None = None
     samples: int = 0
+
+
+EncoderSpread.HEALTHY = EncoderSpread(
+    layer="vq", source="batch", sample_size=28_752, output_spread=0.89, input_spread=0.56, input_rank=20.5,
+    samples=1_000,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +89,9 @@ class CodeSequences(Evidence):
     transition_entropy: float
     same_share: float
     within: float
+
+
+CodeSequences.HEALTHY = CodeSequences(
+    layer="vq", source="batch", sample_size=6_400, sequences=100, length=64, used=240, constant_share=0.0,
+    dwell=1.9, transition_entropy=3.1, same_share=0.06, within=0.7,
+)  # fmt: skip

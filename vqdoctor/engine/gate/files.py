@@ -24,7 +24,7 @@ from vqdoctor.engine.judge import choose, judge
 from vqdoctor.engine.rank import plan, rank
 from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.verdict import verdict
-from vqdoctor.remedies import all_remedies
+from vqdoctor.remedies import with_advice
 
 Progress = Callable[[str], None]
 
@@ -231,7 +231,7 @@ def _judged_again(report: Report, settings: Settings) -> Report:
         report,
         outcomes=(*found.outcomes, *probes),
         findings=findings,
-        plan=plan(findings, all_remedies()),
+        plan=plan(findings, with_advice(all_checks())),
         verdict=verdict(findings, report.layers, report.evidence),
     )
 

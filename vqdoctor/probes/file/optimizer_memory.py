@@ -210,6 +210,8 @@ def _untouched_rows(slot: Slot, view: QuantizerView) -> int | None:
     """Codebook rows whose second moment is exactly zero; None where the state tells no rows."""
     if slot.moment is None or math.prod(slot.moment.shape) != view.num_codes * view.dim:
         return None
+    if slot.moment.dtype == "float16":
+        return None  # it rounds the square of many a gradient to zero
     moment = slot.moment.read()
     as_stored = tuple(n for n in slot.moment.shape if n > 1)
     if as_stored == (view.dim, view.num_codes) and view.dim != view.num_codes:

@@ -1,0 +1,47 @@
+"""VQ101 straight-through-missing just inside and just outside its limits."""
+
+from __future__ import annotations
+
+import pytest
+from judged import problems, says
+
+from vqdoctor.core.evidence import Evidence, GradientPath, ImplicitLevels, OptimizerMemory
+from vqdoctor.core.levels import Confidence
+
+GRADIENT = GradientPath.healthy()
+MEMORY = OptimizerMemory.healthy()
+SATURATED = ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        # legitimate estimators pass, whatever their length
+        ([GRADIENT.replace(estimator="rotation", ratio=0.31, cosine=0.97)], "passes"),
+        ([GRADIENT.replace(estimator="custom", ratio=0.63, cosine=0.91)], "passes"),
+        ([GRADIENT.replace(estimator="custom", ratio=8.0, cosine=1.0)], "passes"),
+        ([GRADIENT.replace(estimator="zero", ratio=0.0, cosine=None)], "error"),
+        ([GRADIENT.replace(estimator="custom", ratio=0.0009)], "warning"),
+        # … and where the levels are saturated, a tanh's end passes nothing, whatever the estimator
+        ([GRADIENT.replace(estimator="zero", ratio=0.0), ImplicitLevels.healthy()], "error"),
+        ([GRADIENT.replace(estimator="zero", ratio=0.0), SATURATED], "cannot judge"),
+        ([GRADIENT.replace(estimator="none", ratio=0.0), SATURATED], "error"),
+        ([GRADIENT.replace(estimator="custom", ratio=0.7, zero_share=0.6)], "warning"),
+        ([MEMORY.replace(ratio=0.0153)], "error"),
+        ([MEMORY.replace(ratio=1.2)], "passes"),
+        ([MEMORY.replace(ratio=None)], "cannot judge"),
+        ([OptimizerMemory(source="checkpoint", sample_size=0, parameters=0)], "cannot judge"),
+        ([GRADIENT.replace(estimator="none", ratio=0.0), MEMORY], "error"),
+    ],
+)
+def test_limits(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ101", *evidence) == expected
+
+
+def test_a_guess_from_the_file_says_what_would_decide_it() -> None:
+    (guess,) = problems("VQ101", MEMORY.replace(ratio=0.0015))
+    assert guess.confidence is Confidence.MEDIUM
+    assert guess.decide_with.startswith("--data")
+    (certain,) = problems("VQ101", GRADIENT.replace(estimator="none", ratio=0.0))
+    assert certain.confidence is Confidence.HIGH
+    assert certain.decide_with == ""

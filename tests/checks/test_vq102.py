@@ -1,0 +1,27 @@
+"""VQ102 encoder-cut-from-task just inside and just outside its limits."""
+
+from __future__ import annotations
+
+import pytest
+from judged import says
+
+from vqdoctor.core.evidence import Evidence, TaskGradient
+
+TASK = TaskGradient.healthy()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        # where the cut lies
+        ([TASK.replace(at_output=0.0, at_input=0.0, ratio=None, before=0.0)], "error"),
+        ([TASK.replace(at_input=0.0, ratio=0.0, before=0.0)], "error"),
+        # a level of a residual stack with one outer estimator: the encoder does learn
+        ([TASK.replace(at_input=0.0, ratio=0.0)], "passes"),
+        ([TASK.replace(before=1e-12)], "error"),
+        ([TASK.replace(before=1e-5)], "passes"),
+        ([TASK.replace(at_output=None, at_input=0.0, after=0.0)], "cannot judge"),
+    ],
+)
+def test_limits(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ102", *evidence) == expected

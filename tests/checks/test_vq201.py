@@ -1,0 +1,33 @@
+"""VQ201 vq-loss-too-heavy just inside and just outside its limits."""
+
+from __future__ import annotations
+
+import pytest
+from judged import says
+
+from vqdoctor.checks._usage import IMPLICIT_USAGE
+from vqdoctor.core.evidence import Evidence, LossBalance, TrainingRecord, Usage
+
+BALANCE = LossBalance.healthy()
+RECORD = TrainingRecord.healthy()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        # the loss of a layer without a codebook asks for variety
+        ([BALANCE.replace(ratio=38.0), Usage.healthy()], "warning"),
+        ([BALANCE.replace(ratio=38.0), IMPLICIT_USAGE], "cannot judge"),
+        # the weight that a file does not record is unknown, not one
+        ([BALANCE.replace(ratio=10.1)], "warning"),
+        ([BALANCE.replace(ratio=9.9)], "passes"),
+        ([BALANCE.replace(vq_weight=10.0)], "passes"),
+        ([BALANCE.replace(vq_weight=None, ratio=None)], "cannot judge"),
+        ([BALANCE.replace(vq_weight=None, ratio=None), RECORD.replace(vq_weight=100.0)], "warning"),
+        ([RECORD.replace(vq_weight=None)], "cannot judge"),
+        ([RECORD.replace(commitment_weight=1000.0)], "warning"),
+        ([BALANCE, RECORD.replace(vq_weight=100.0)], "passes"),
+    ],
+)
+def test_limits(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ201", *evidence) == expected

@@ -1,0 +1,39 @@
+"""VQ204 loss-reduction-mismatch just inside and just outside its limits."""
+
+from __future__ import annotations
+
+import pytest
+from judged import says
+
+from vqdoctor.checks import all_checks
+from vqdoctor.core.evidence import Evidence, LossBalance, LossTerms
+from vqdoctor.engine.judge import judge
+from vqdoctor.engine.rank import rank
+
+TERMS = LossTerms.healthy()
+BALANCE = LossBalance.healthy()
+NO_BETA = {"beta": None, "beta_from": ""}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        # a sum, and it outweighs the task
+        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.81)], "warning"),
+        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.79)], "passes"),
+        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=None)], "cannot judge"),
+        ([TERMS.replace(commitment=7.9), BALANCE.replace(ratio=9.0)], "passes"),
+        ([TERMS.replace(commitment=16.0 * 400), BALANCE.replace(ratio=9.0)], "warning"),
+        ([TERMS.replace(commitment=1.0, dim=4), BALANCE.replace(ratio=9.0)], "passes"),
+        ([TERMS.replace(commitment=None), BALANCE.replace(ratio=9.0)], "cannot judge"),
+        ([TERMS.replace(commitment=16.0, **NO_BETA), BALANCE.replace(ratio=9.0)], "warning"),
+    ],
+)
+def test_limits(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ204", *evidence) == expected
+
+
+def test_a_weight_too_heavy_is_a_symptom_of_the_sum() -> None:
+    heavy = [TERMS.replace(commitment=16.0), BALANCE.replace(vq_weight=1.0, ratio=35.0)]
+    findings = rank(judge(all_checks(), ["vq"], heavy, []).findings, all_checks())
+    assert [(f.code, f.explained_by) for f in findings] == [("VQ204", None), ("VQ201", "VQ204:vq")]

@@ -1,0 +1,22 @@
+"""VQ304 zero-count-blow-up just inside and just outside its limits."""
+
+from __future__ import annotations
+
+import pytest
+from judged import says
+
+from vqdoctor.core.evidence import CodebookGeometry, EmaState, Evidence
+
+EMA = EmaState.healthy()
+GEOMETRY = CodebookGeometry.healthy()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        ([GEOMETRY.replace(oversized_rows=1), EMA.replace(zero_counts=1)], "warning"),
+        ([GEOMETRY.replace(oversized_rows=1), EMA], "passes"),
+    ],
+)
+def test_limits(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ304", *evidence) == expected

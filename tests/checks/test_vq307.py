@@ -1,0 +1,46 @@
+"""VQ307: hand-made evidence just inside and outside its limits, and really trained models beside a twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from judged import run_advice, says
+from state_models import OURS, EmaVQ, Task, found, live, saved
+
+from vqdoctor.core.evidence import EvalForward, Evidence
+from vqdoctor.core.levels import Severity
+
+EVAL = EvalForward.healthy()
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        # only a codebook is worth more than a note
+        ([EVAL.replace(changed=("vq.counts",), changed_count=1)], "note"),
+        ([EVAL.replace(changed=("vq.embed",), changed_count=1, codebook=True)], "error"),
+        ([EVAL.replace(layer=None, changed=("steps",), changed_count=1)], "note"),
+    ],
+)
+def test_limits(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ307", *evidence) == expected
+
+
+@pytest.mark.parametrize("writes", ["all", "counts", ""])
+def test_what_changes_in_eval_mode(tmp_path: Path, writes: str) -> None:
+    task = Task(lambda: EmaVQ(own_init=True, eval_writes=writes))
+    report = live(saved(tmp_path, task, 120), task)
+    severity = {"all": Severity.ERROR, "counts": Severity.NOTE}
+    assert found(report, *OURS) == ({"VQ307": severity[writes]} if writes else {})
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_guard_lets_the_ema_run_in_training_only(training: bool) -> None:
+    vq = SimpleNamespace(training=training, ema_cluster_size=torch.ones(3))
+    run_advice("VQ307", vq=vq, counts=torch.tensor([4.0, 0.0, 0.0]), decay=0.9)
+    assert torch.equal(vq.ema_cluster_size, torch.ones(3)) is not training

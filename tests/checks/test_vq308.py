@@ -1,0 +1,61 @@
+"""VQ308: hand-made evidence just inside and outside its limits, and really trained models beside a twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from judged import problems, run_advice, says
+from state_models import OURS, GradientVQ, Task, found, live, saved
+from torch import nn
+
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.core.evidence import Evidence, Usage, WeightDecay
+from vqdoctor.core.levels import Confidence
+from vqdoctor.engine import examine
+
+DECAY = WeightDecay.healthy()
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        ([DECAY.replace(lost=0.51), COLLAPSED_USAGE], "warning"),
+        ([DECAY.replace(lost=0.51), Usage.healthy()], "note"),
+        ([DECAY.replace(lost=0.49), COLLAPSED_USAGE], "passes"),
+        ([DECAY.replace(lost=None), COLLAPSED_USAGE], "cannot judge"),
+        ([DECAY.replace(lost=None, weight_decay=0.0), COLLAPSED_USAGE], "passes"),
+        ([DECAY.replace(lost=0.9, short_rows=129)], "warning"),
+        ([DECAY.replace(lost=0.9, short_rows=128)], "note"),
+    ],
+)
+def test_limits(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ308", *evidence) == expected
+
+
+def test_a_guess_from_the_file_is_less_sure_and_says_what_would_decide_it() -> None:
+    (guess,) = problems("VQ308", DECAY.replace(lost=1.0, short_rows=200))
+    assert guess.confidence is Confidence.MEDIUM and guess.decide_with.startswith("--data")
+
+
+@pytest.mark.parametrize("weight_decay", [1e-3, 0.0])
+def test_weight_decay_in_adam(tmp_path: Path, weight_decay: float) -> None:
+    task = Task(GradientVQ, weight_decay=weight_decay)
+    path = saved(tmp_path, task, 1200)
+    bare, whole = examine(path), live(path, task)
+    assert set(found(bare, *OURS)) == set(found(whole, *OURS)) == ({"VQ308"} if weight_decay else set())
+
+
+def test_an_exempt_codebook_keeps_its_length() -> None:
+    model = nn.ModuleDict({"encoder": nn.Linear(3, 3), "codes": nn.Embedding(5, 3)})
+    codebook = model["codes"].weight
+    start, weight = codebook.detach().clone(), model["encoder"].weight.detach().clone()
+    optimizer = run_advice("VQ308", model=model, codebook=codebook)["optimizer"]
+    assert isinstance(optimizer, torch.optim.AdamW)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert torch.equal(codebook, start) and not torch.equal(model["encoder"].weight, weight)

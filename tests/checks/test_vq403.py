@@ -1,0 +1,48 @@
+"""VQ403: hand-made evidence just inside and outside its limits, and really trained models beside a twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from judged import run_advice, says
+from state_models import OURS, EmaVQ, Task, found, live, saved
+
+from vqdoctor.core.evidence import BatchMixing, Evidence
+from vqdoctor.core.levels import Severity
+
+MIXING = BatchMixing.healthy()
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        # large and certain
+        ([MIXING.replace(label_drift=0.21, label_z=5.1)], "warning"),
+        ([MIXING.replace(label_drift=0.19, label_z=50.0)], "passes"),
+        ([MIXING.replace(label_drift=0.9, label_z=4.9)], "passes"),
+        ([MIXING.replace(code_drift=0.21, code_z=5.1)], "warning"),
+        ([MIXING.replace(label_drift=-0.5, label_z=-30.0)], "passes"),
+        ([MIXING.replace(label_drift=None, label_z=None, code_drift=None, code_z=None)], "passes"),
+    ],
+)
+def test_limits(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ403", *evidence) == expected
+
+
+@pytest.mark.parametrize("sorted_by_class", [True, False])
+def test_batches_in_the_order_of_the_classes(tmp_path: Path, sorted_by_class: bool) -> None:
+    task = Task(lambda: EmaVQ(own_init=True), sorted_by_class=sorted_by_class)
+    report = live(saved(tmp_path, task, 120), task)
+    assert found(report, *OURS) == ({"VQ403": Severity.WARNING} if sorted_by_class else {})
+
+
+def test_the_loader_shuffles_anew() -> None:
+    torch.manual_seed(0)
+    loader = run_advice("VQ403", data=list(range(64)))["loader"]
+    assert isinstance(loader, torch.utils.data.DataLoader)
+    first, second = ([int(i) for batch in loader for i in batch] for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(64)) and first != second

@@ -1,0 +1,85 @@
+"""VQ508: hand-made evidence just inside and outside its limits, and really trained models beside a twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from judged import run_advice, says
+from state_models import CODES, GradientVQ, Task, found, live, saved
+
+from vqdoctor.core.evidence import Evidence, OptimizerMemory, TrainingRecord, Usage, WeightDecay
+from vqdoctor.core.levels import Severity
+from vqdoctor.engine import examine
+
+FEW = OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=True, codebook_untouched_rows=154)
+DECAY, RECORD = WeightDecay.healthy(updates=4_096), TrainingRecord.healthy(batch_size=None)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        ([FEW.replace(codebook_untouched_rows=153), DECAY], "passes"),
+        ([FEW, DECAY], "warning"),
+        ([FEW, DECAY, RECORD], "warning"),
+        ([FEW, DECAY, Usage.healthy()], "cannot judge"),
+        ([FEW], "cannot judge"),
+        ([FEW.replace(codebook_untouched_rows=None), DECAY], "cannot judge"),
+        # the loss of the codes reaches none of them: another cause, and no usage
+        ([FEW.replace(codebook_untouched_rows=256), DECAY], "cannot judge"),
+        # at least 16 choices a code: one an update, or a batch of samples where it is known
+        ([FEW, DECAY.replace(updates=None)], "cannot judge"),
+        ([FEW, DECAY.replace(updates=4_095)], "cannot judge"),
+        ([FEW, DECAY.replace(updates=256), RECORD.replace(batch_size=16)], "warning"),
+        ([FEW, DECAY.replace(updates=255), RECORD.replace(batch_size=16)], "cannot judge"),
+    ],
+)
+def test_limits(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ508", *evidence) == expected
+
+
+class Far(GradientVQ):
+    """Most codes lie where no vector comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.embedding[CODES // 4 :] += 50
+
+
+class Near(GradientVQ):
+    """Every code lies among the vectors of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.embedding.mul_(0.3)
+
+
+@pytest.mark.parametrize(("vq", "expected"), [(Far, {"VQ508": Severity.WARNING}), (Near, {})])
+def test_a_gradient_codebook_in_a_bare_file(
+    tmp_path: Path, vq: type[GradientVQ], expected: dict[str, Severity]
+) -> None:
+    task = Task(vq)
+    path = saved(tmp_path, task, 1100)
+    bare = examine(path)
+    assert found(bare, "VQ508") == expected
+    assert (bare.verdict == "at-risk") is bool(expected)
+    whole = live(path, task)
+    assert found(whole, "VQ508") == {}, "where the usage is known it is judged instead"
+    assert bool(found(whole, "VQ501", "VQ502")) is bool(expected)
+
+
+def test_a_short_training_accuses_no_code(tmp_path: Path) -> None:
+    assert found(examine(saved(tmp_path, Task(Far), 60)), "VQ508") == {}
+
+
+def test_the_advice_moves_the_codes_without_a_choice_and_no_others() -> None:
+    codebook = torch.nn.Parameter(torch.zeros(4, 2))
+    chosen, z_e = torch.zeros(4, dtype=torch.long), torch.ones(9, 2)
+    run_advice("VQ508", codebook=codebook, chosen=chosen, indices=torch.tensor([[0, 2], [2, 0]]), z_e=z_e)
+    assert codebook.tolist() == [[0, 0], [1, 1], [0, 0], [1, 1]]
+    assert chosen.tolist() == [0, 0, 0, 0]

@@ -1,0 +1,117 @@
+"""The optimizer remembers no gradient for most of the codes.
+
+## Why it matters
+A codebook that an optimizer trains moves only the codes that are chosen. A code that lies where no vector
+comes gets no gradient, stays there, and is never chosen: it is dead from the start, and more training
+leaves it so.
+
+## How to read it
+Adam and its kin keep the square of every gradient. A row of the codebook in which all of these are exactly 0
+has had no gradient since the optimizer's state began, or for so long that it is forgotten (85,000 steps with
+beta2 0.999). The loss of the codes reaches every code that is chosen, so such a code was not. It is only
+judged where the usage is unknown, as in a bare file without EMA counts, and where the codes were chosen often
+enough: each update counts as one vector, or as the recorded batch size, which is too few in any model.
+Weight decay inside Adam, as `torch.optim.Adam(weight_decay=…)` has it, gives every code a gradient and hides
+this; SGD keeps no squares.
+
+## Remedy
+Data-driven initialisation before the first step keeps most codes from it. An optimizer keeps no counts, so a
+training loop has to count the choices itself. Clear the optimizer's moments of the rows that are replaced.
+
+## References
+- Dhariwal et al. 2020, Jukebox, arXiv:2005.00341: random restarts of codes whose usage falls
+- lucidrains/vector-quantize-pytorch#47: a learnable codebook whose codes do not move
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vqdoctor.checks import _usage
+from vqdoctor.checks._causes import COLLAPSE
+from vqdoctor.checks._words import measured, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.evidence import OptimizerMemory, TrainingRecord, Usage, WeightDecay
+from vqdoctor.core.finding import Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+class Limits(CheckLimits):
+    """When codes count as left out."""
+
+    untouched: float = limit(
+        0.6,
+        "Largest share of the codes without a remembered gradient: the share of dead codes from which VQ502 "
+        "warns. A code without any choice is dead by that measure too.",
+    )
+    choices: float = limit(
+        float(_usage.PLENTY),
+        "Least choices a code, on average, for a code without one to mean anything. With 16 even a code with "
+        "a tenth of its fair share is left out in one training of five only.",
+    )
+
+
+def evaluate(
+    memory: OptimizerMemory,
+    decay: WeightDecay,
+    record: TrainingRecord | None,
+    usage: Usage | None,
+    limits: Limits,
+) -> Iterator[Problem]:
+    """Count the rows without a second moment, where the usage is not known anyway."""
+    if usage is not None:
+        raise CannotJudge("the usage is known, which says more (VQ501, VQ502)")
+    codes, untouched = decay.sample_size, memory.codebook_untouched_rows
+    if untouched is None:
+        raise CannotJudge("the optimizer keeps no second moment of each code")
+    if untouched == codes:
+        raise CannotJudge("the optimizer remembers no gradient of any code, so it tells no usage")
+    if decay.updates is None:
+        raise CannotJudge("the number of updates is not known")
+    batch = record.batch_size if record is not None and record.batch_size is not None else 1
+    if decay.updates * batch < limits.choices * codes:
+        raise CannotJudge(
+            f"{decay.updates:,} updates of {batch:,} samples are too few for {codes:,} codes to be chosen"
+        )
+    if untouched > limits.untouched * codes:
+        yield problem(
+            Severity.WARNING,
+            f"The optimizer remembers no gradient for {untouched:,} of {codes:,} codes "
+            f"({decay.updates:,} updates): no vector chooses them.",
+            measured("untouched_share", untouched / codes, limits.untouched),
+            measured("updates", decay.updates),
+            confidence=Confidence.MEDIUM,
+            decide_with="--data batch.npz",
+        )
+
+
+_MEMORY = OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=True, codebook_untouched_rows=12)
+_RECORD = TrainingRecord.healthy(layer=None)
+
+CHECK = Check(
+    code="VQ508",
+    name="codes-never-chosen",
+    evaluate=evaluate,
+    limits=Limits(),
+    advice=Advice(
+        name="replace-unchosen",
+        how="Count the choices of every code while training, and give those without any an encoder output.",
+        code=(
+            "chosen += torch.bincount(indices.flatten(), minlength=len(codebook))\n"
+            "never = chosen == 0   # after an epoch\n"
+            "new = z_e[torch.randperm(len(z_e))[: int(never.sum())]]\n"
+            "codebook.data[never] = new; chosen.zero_()"
+        ),
+    ),
+    explained_by=(*COLLAPSE, "VQ503"),
+    examples=(
+        fires(
+            "200 of 256 codes without a gradient after 2,640 updates",
+            _MEMORY.replace(codebook_untouched_rows=200),
+            WeightDecay.healthy(),
+            _RECORD,
+        ),
+        passes("a few codes left out", _MEMORY, WeightDecay.healthy(), _RECORD),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,38 @@
+"""What a remedy is: what to do, in words and in lines of code, and the functions that do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vqdoctor.core.check import Advice
+from vqdoctor.core.levels import Stage
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+
+if TYPE_CHECKING:  # a remedy is shown without numpy
+    from vqdoctor.layouts.layer_arrays import LayerArrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy(Advice):
+    """One remedy. One file in `remedies/` defines one, as `REMEDY`; the checks name those that help them.
+
+    Attributes:
+        stage: its place in the priority order of the plan.
+        doc: the module's docstring: why it helps, and what to watch.
+        apply: changes one VQ layer's arrays in place, and returns "", or why it changed nothing; None where a
+            file alone cannot take the remedy.
+        plan: sets this remedy's part of a training plan; None where retraining cannot apply it.
+        changes_weights: whether `apply` changes codes that are in use, so that it is only done where the user
+            allows it.
+        changes_model: whether a model retrained with it computes something else than the user's source, so
+            that it is only applied where it is asked for by name.
+    """
+
+    stage: Stage
+    doc: str = ""
+    apply: Callable[[LayerArrays], str] | None = None
+    plan: Callable[[TrainingPlan, PlanOptions], TrainingPlan] | None = None
+    changes_weights: bool = False
+    changes_model: bool = False
