@@ -119,7 +119,7 @@ def _recognised(state: StateDict, wish: Orientation | None) -> list[QuantizerVie
     """Return the views of one state dict in its order; the most specific layout gets the codebook."""
     claims: dict[str, tuple[str, list[QuantizerView]]] = {}
     for layout in all_layouts():
-        for view in layout.find(state, wish):
+        for view in layout.views(state, wish):
             owner, views = claims.setdefault(view.keys["codebook"], (layout.name, []))
             if owner == layout.name:
                 views.append(view)
@@ -179,15 +179,15 @@ def _plain(state: StateDict, name: str, wish: Orientation | None) -> Iterator[Qu
         roles, how = statistics(state, path, wish, codebook=name)
         if how is not None:
             break
-    yield from build(
+    for view in build(
         state,
-        layout=NAMED,
         name=layer_path(owner),
         roles=roles or {"codebook": name},
         confidence=Confidence.HIGH,
         transposed=how.transposed if how else wish == "dk",
         num_codes=how.num_codes if how else None,
-    )
+    ):
+        yield replace(view, layout=NAMED)
 
 
 def _stored_as(wish: Orientation, shape: tuple[int, ...], view: QuantizerView) -> bool:

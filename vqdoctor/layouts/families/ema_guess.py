@@ -35,7 +35,6 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
             claimed.add(roles["codebook"])
             yield from build(
                 state,
-                layout=LAYOUT.name,
                 name=layer_path(path),
                 roles=roles,
                 confidence=_confidence(roles, how, wish),
