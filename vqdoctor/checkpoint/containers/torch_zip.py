@@ -19,6 +19,7 @@ from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
 from vqdoctor.checkpoint.tree import flatten, settle
 from vqdoctor.checkpoint.zip_directory import Entry, locate, read_directory
 from vqdoctor.checkpoint.zip_writing import append_record, copy_records, renew_checksum
+from vqdoctor.core.files import SUFFIXES
 
 NAME = "torch-zip"
 MAX_PICKLE = 64 << 20
@@ -120,7 +121,7 @@ def _stranger(entries: Mapping[str, Entry], pickles: int) -> Damaged:
         return Damaged("an exported program (torch.export)", checkpoint)
     if any(name.endswith(("config.json", "model.weights.h5")) for name in names):
         return Damaged("a Keras model", checkpoint)
-    nested = [name for name in names if name.endswith((".pt", ".pth", ".ckpt", ".safetensors"))]
+    nested = [name for name in names if name.endswith(SUFFIXES)]
     if nested:
         return Damaged("a zip file with checkpoints in it", f"unzip it; it holds {printable(nested[0])}")
     return Damaged("a zip file without data.pkl, so no checkpoint of torch.save", checkpoint)
