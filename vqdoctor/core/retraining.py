@@ -140,12 +140,12 @@ class Goals:
         compared = self.compare(figures)
         if not compared:
             return 0.0
-        shares = [g.limit / g.value if g.name == "ece" and g.value > 0 else _share(g) for g in compared]
-        return sum(min(1.0, max(0.0, share)) for share in shares) / len(shares)
-
-
-def _share(goal: Goal) -> float:
-    return goal.value / goal.limit if goal.limit > 0 else 1.0
+        shares = []
+        for goal in compared:
+            least_is_best = goal.name == "ece" and goal.value > 0
+            part, whole = (goal.limit, goal.value) if least_is_best else (goal.value, goal.limit)
+            shares.append(min(1.0, max(0.0, part / whole)) if whole > 0 else 1.0)
+        return sum(shares) / len(shares)
 
 
 def _at_least(name: str, layer: str | None, value: float, limit: float) -> Goal:
