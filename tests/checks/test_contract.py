@@ -11,6 +11,7 @@ import pytest
 import vqdoctor.checks
 from vqdoctor.checks import all_checks
 from vqdoctor.core.check import Check, Example, NoEvidence
+from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.evidence import Evidence
 from vqdoctor.core.finding import Problem
 from vqdoctor.remedies import all_remedies, with_advice
@@ -140,7 +141,7 @@ def test_examples_are_about_one_layer_and_survive_a_report(check: Check, example
     assert len(layers) <= 1
     assert len({type(evidence) for evidence in example.evidence}) == len(example.evidence)
     for evidence in example.evidence:
-        assert Evidence.from_dict(evidence.to_dict()) == evidence
+        assert decode(Evidence, encode(evidence), "evidence") == evidence
 
 
 @each_example

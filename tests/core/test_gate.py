@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from vqdoctor.core.codec import encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.report import Report
@@ -64,7 +65,7 @@ def test_a_damaged_gate_is_a_damaged_report() -> None:
 
 def test_the_fingerprint_knows_metric_and_layer_and_no_figures() -> None:
     assert JUDGEMENT.fingerprint == "gate/perplexity:rvq.layers.0"
-    values = JUDGEMENT.to_dict()
+    values = encode(JUDGEMENT)
     moved = Judgement(**{**values, "threshold": 10.0, "value": 3.0, "status": "fail"})
     assert moved.fingerprint == JUDGEMENT.fingerprint
     assert Judgement(**{**values, "layer": None}).fingerprint == "gate/perplexity:"

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, LayerFigures, Retraining
 from vqdoctor.core.training_plan import TrainingPlan
 
@@ -76,6 +77,6 @@ def test_a_retraining_survives_json() -> None:
         goals=GOALS.compare(FIGURES),
         trial=(Arm(name="the plan", remedies=("data-init",), epochs=5, figures=FIGURES, chosen=True),),
     )
-    again = Retraining.from_dict(json.loads(json.dumps(done.to_dict(), allow_nan=False)))
+    again = decode(Retraining, json.loads(json.dumps(encode(done), allow_nan=False)), "retraining")
     assert again == done
     assert again.cured

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from types import ModuleType
 
 import pytest
 
-from vqdoctor.layouts import find_quantizers, state_dicts
+from vqdoctor.layouts import families, find_quantizers, state_dicts
 from vqdoctor.layouts.families import all_layouts
 from vqdoctor.layouts.layout import Layout, Specificity
 
@@ -15,8 +16,11 @@ LAYOUTS = all_layouts()
 each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 
 
-def module_doc(layout: Layout) -> str:
-    return sys.modules[layout.find.__module__].__doc__ or ""
+def module_of(layout: Layout) -> ModuleType:
+    """The file that is named after the layout: it must define it."""
+    module = sys.modules[f"{families.__name__}.{layout.name.replace('-', '_')}"]
+    assert module.LAYOUT is layout
+    return module
 
 
 def test_the_issues_families_are_there():
@@ -36,8 +40,7 @@ def test_names_differ_and_the_pickiest_layouts_come_first():
 
 @each_layout
 def test_file_name_is_the_layout_name(layout):
-    module = layout.find.__module__.rpartition(".")[2]
-    assert module.replace("_", "-") == layout.name
+    assert module_of(layout)
     assert re.fullmatch(r"[a-z][a-z0-9-]*", layout.name)
 
 
@@ -45,8 +48,9 @@ def test_file_name_is_the_layout_name(layout):
 def test_docstring_shows_the_examples_codebook_key_with_shapes(layout, fake):
     (view,) = layout.find(state_dicts(fake(layout.example.shapes))[0], None)
     leaf = ".".join(view.keys["codebook"].split(".")[-2:])
-    assert leaf in module_doc(layout), f"{leaf} is not in the docstring"
-    assert "[K" in module_doc(layout) or "K]" in module_doc(layout)
+    doc = module_of(layout).__doc__ or ""
+    assert leaf in doc, f"{leaf} is not in the docstring"
+    assert "[K" in doc or "K]" in doc
 
 
 @each_layout

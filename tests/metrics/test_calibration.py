@@ -10,9 +10,9 @@ from vqdoctor.metrics.calibration import (
     calibration_interval,
     chance_accuracy,
     expected_calibration_error,
-    share_interval,
     softmax,
 )
+from vqdoctor.metrics.interval import share_interval
 
 
 def naive_ece(probabilities, labels):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from vqdoctor.metrics.counts import GroupedCounts
-from vqdoctor.metrics.perplexity import ema_interval, estimate, student
+from vqdoctor.metrics.interval import student
+from vqdoctor.metrics.perplexity import ema_interval, estimate
 
 POPULATIONS = ("uniform", "dirichlet", "zipf", "half", "few")
 INDEPENDENT = 1e9

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,17 +85,8 @@ def _to_bfloat16(values: AnyArray) -> AnyArray:
     return np.where(np.isnan(values), quiet, rounded)
 
 
-def _to_bool(values: AnyArray) -> AnyArray:
-    return np.asarray(values != 0, np.uint8)
-
-
-def _bool(raw: AnyArray) -> AnyArray:
-    """A stored byte other than 0 and 1 would be no valid numpy bool."""
-    return np.asarray(raw != 0)
-
-
-def _float8(name: str) -> Callable[[AnyArray], AnyArray]:
-    return lambda raw: np.asarray(_FLOAT8_TABLES[name]()[raw])
+def _widen_float8(name: str, raw: AnyArray) -> AnyArray:
+    return np.asarray(_float8_table(name)[raw])
 
 
 def _no_scale(values: AnyArray) -> AnyArray:
@@ -110,7 +101,7 @@ def _to_float8(name: str) -> Callable[[AnyArray], AnyArray]:
     """
 
     def narrow(values: AnyArray) -> AnyArray:
-        half = _FLOAT8_TABLES[name]()[:0x80].astype(np.float64)
+        half = _float8_table(name)[:0x80].astype(np.float64)
         last = int(np.flatnonzero(np.isfinite(half))[-1])
         steps = np.append(half[: last + 1], 2 * half[last] - half[last - 1])
         limits = (steps[:-1] + steps[1:]) / 2
@@ -124,62 +115,36 @@ def _to_float8(name: str) -> Callable[[AnyArray], AnyArray]:
     return narrow
 
 
-def _float8_table(mantissa: int, bias: int, special: Callable[[int], float | None]) -> NDArray[np.float32]:
+_FLOAT8 = {
+    "float8_e4m3fn": (3, 7), "float8_e4m3fnuz": (3, 8), "float8_e5m2": (2, 15), "float8_e5m2fnuz": (2, 16),
+    "float8_e8m0fnu": (0, 127),
+}  # fmt: skip
+"""Bits of the mantissa and bias of the exponent; e8m0fnu is a power of two without sign or mantissa."""
+
+
+@cache
+def _float8_table(name: str) -> NDArray[np.float32]:
     """Return the values of the 256 bytes of an 8-bit float: sign, exponent, mantissa."""
+    mantissa, bias = _FLOAT8[name]
+    if mantissa == 0:
+        return np.array([math.ldexp(1, byte - bias) for byte in range(255)] + [math.nan], np.float32)
 
     def value(byte: int) -> float:
-        if (found := special(byte)) is not None:
-            return found
-        sign = -1.0 if byte & 0x80 else 1.0
-        exponent, fraction = (byte & 0x7F) >> mantissa, (byte & ((1 << mantissa) - 1)) / (1 << mantissa)
+        size, sign = byte & 0x7F, -1.0 if byte & 0x80 else 1.0
+        if name.endswith("fnuz"):
+            if byte == 0x80:
+                return math.nan
+        elif name == "float8_e4m3fn" and size == 0x7F:
+            return math.nan
+        elif name == "float8_e5m2" and size >= 0x7C:
+            return sign * math.inf if size == 0x7C else math.nan
+        exponent, fraction = size >> mantissa, (size & ((1 << mantissa) - 1)) / (1 << mantissa)
         if exponent == 0:
             return sign * math.ldexp(fraction, 1 - bias)
         return sign * math.ldexp(1 + fraction, exponent - bias)
 
     return np.array([value(byte) for byte in range(256)], np.float32)
 
-
-def _e5m2_special(byte: int) -> float | None:
-    if byte & 0x7C != 0x7C:
-        return None
-    if byte & 0x03:
-        return math.nan
-    return -math.inf if byte & 0x80 else math.inf
-
-
-@cache
-def _e4m3fn() -> NDArray[np.float32]:
-    return _float8_table(3, 7, lambda byte: math.nan if byte & 0x7F == 0x7F else None)
-
-
-@cache
-def _e4m3fnuz() -> NDArray[np.float32]:
-    return _float8_table(3, 8, lambda byte: math.nan if byte == 0x80 else None)
-
-
-@cache
-def _e5m2() -> NDArray[np.float32]:
-    return _float8_table(2, 15, _e5m2_special)
-
-
-@cache
-def _e5m2fnuz() -> NDArray[np.float32]:
-    return _float8_table(2, 16, lambda byte: math.nan if byte == 0x80 else None)
-
-
-@cache
-def _e8m0fnu() -> NDArray[np.float32]:
-    """A power of two without sign or mantissa."""
-    return np.array([math.ldexp(1, byte - 127) for byte in range(255)] + [math.nan], np.float32)
-
-
-_FLOAT8_TABLES = {
-    "float8_e4m3fn": _e4m3fn,
-    "float8_e4m3fnuz": _e4m3fnuz,
-    "float8_e5m2": _e5m2,
-    "float8_e5m2fnuz": _e5m2fnuz,
-    "float8_e8m0fnu": _e8m0fnu,
-}
 
 _PLAIN = {
     "float64": "f8", "float32": "f4", "float16": "f2",
@@ -196,13 +161,19 @@ DTYPES: dict[str, DType] = {
             DType(
                 name=name,
                 stored="u1",
-                widen=_float8(name),
+                widen=partial(_widen_float8, name),
                 narrow=_no_scale if name == "float8_e8m0fnu" else _to_float8(name),
             )
-            for name in _FLOAT8_TABLES
+            for name in _FLOAT8
         ),
         DType(name="bfloat16", stored="u2", widen=_bfloat16, narrow=_to_bfloat16),
-        DType(name="bool", stored="u1", widen=_bool, narrow=_to_bool),
+        # A stored byte other than 0 and 1 would be no valid numpy bool.
+        DType(
+            name="bool",
+            stored="u1",
+            widen=lambda raw: np.asarray(raw != 0),
+            narrow=lambda values: np.asarray(values != 0, np.uint8),
+        ),
     )
 }
 """The element types that are read, by torch's name: all but the packed, quantized and half complex."""

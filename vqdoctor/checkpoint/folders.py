@@ -6,12 +6,12 @@ import errno
 from pathlib import Path
 
 from vqdoctor.checkpoint.files import Damaged, printable
+from vqdoctor.core.files import ALL_SUFFIXES
 
 _USUAL = (
     "model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin",
     "diffusion_pytorch_model.bin", "model.pt", "checkpoint.pt", "weights.pth",
 )  # fmt: skip
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".th", ".pth.tar")
 _SHOWN = 5
 
 
@@ -30,7 +30,7 @@ def find_in_folder(folder: Path) -> Path:
             "join them: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER NEW.pt",
         )
     usual = [file for file in files if file.name in _USUAL]
-    candidates = [file for file in files if file.name.lower().endswith(_SUFFIXES) or file in usual]
+    candidates = [file for file in files if file.name.lower().endswith(ALL_SUFFIXES) or file in usual]
     if len(usual) == 1:
         return usual[0]
     if len(candidates) == 1:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 from vqdoctor.checkpoint.files import Damaged
+from vqdoctor.core.files import SUFFIXES
 
 HEAD = 4096
 
-READS = "vqdoctor reads what torch.save and safetensors write (.pt, .pth, .ckpt, .safetensors)"
+READS = f"vqdoctor reads what torch.save and safetensors write ({', '.join(SUFFIXES)})"
 _UNPACK = "unpack it and give the checkpoint inside"
 _AGAIN = "the download failed or asked for a login: fetch the file again"
 _RESAVE = 'torch.save(torch.load("old.pt", weights_only=True), "new.pt")'

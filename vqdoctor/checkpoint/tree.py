@@ -36,8 +36,8 @@ class Inert:
 
     module: str
     name: str
-    args: Any = ()
-    state: Any = None
+    args: tuple[Any, ...] = ()
+    state: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Deferred:
         value: a leaf of the tree.
     """
 
-    value: Any = None
+    value: object = None
 
 
 def children(node: Any) -> Iterator[tuple[str, Any]]:
@@ -84,7 +84,7 @@ def children(node: Any) -> Iterator[tuple[str, Any]]:
             yield f"args.{i}", child
 
 
-def walk(tree: Any) -> Iterator[tuple[str, Any]]:
+def walk(tree: object) -> Iterator[tuple[str, Any]]:
     """Yield (dotted path, leaf) of every leaf, depth first, in file order, without recursion.
 
     Raises:
@@ -107,7 +107,7 @@ def walk(tree: Any) -> Iterator[tuple[str, Any]]:
             stack.pop()
 
 
-def flatten(tree: Any) -> dict[str, LazyTensor]:
+def flatten(tree: object) -> dict[str, LazyTensor]:
     """Name every tensor by its dotted path and return them in file order.
 
     A path that is taken already gets "~2", a tensor that stands in two places gets two names.
@@ -137,8 +137,8 @@ class _Copying:
         repeated: how many of them are repetitions.
     """
 
-    source: Any
-    slot: Any
+    source: object
+    slot: object
     todo: Iterator[tuple[Any, Any]]
     copy: Any
     nodes: int = 1
@@ -220,15 +220,12 @@ def _begin(source: Any, slot: Any) -> _Copying:
     return _Copying(source, slot, iter(enumerate(source)), [])
 
 
-def _leaf(value: Any) -> Any:
+def _leaf(value: object) -> Any:
     if value is None or isinstance(value, str | float | LazyTensor):
         return value
     if isinstance(value, int):
         return value if value.bit_length() <= MAX_INT_BITS else Inert("builtins", "int")
     if isinstance(value, Global):
-        return f"torch.{value.name}" if _is_dtype(value) else Inert(value.module, value.name)
+        is_dtype = value.module == "torch" and value.name in DTYPES
+        return f"torch.{value.name}" if is_dtype else Inert(value.module, value.name)
     return Inert("builtins", type(value).__name__)
-
-
-def _is_dtype(name: Global) -> bool:
-    return name.module == "torch" and name.name in DTYPES

@@ -62,7 +62,11 @@ def renew_checksum(out: BinaryIO, entry: Entry, record: StoredRecord) -> int:
         out.seek(behind)
         signed = out.read(4) == b"PK\x07\x08"
         places.append(behind + 4 if signed else behind)
-    found = [place for place in places if _bytes_at(out, place) == old]
+    found = []
+    for place in places:
+        out.seek(place)
+        if out.read(4) == old:
+            found.append(place)
     if not found:
         raise Damaged(f"corrupt: the checksums of {printable(entry.name)} contradict each other")
     for place in found:
@@ -123,8 +127,3 @@ def _split(directory: bytes) -> Iterator[tuple[str, bytes]]:
         end = at + CENTRAL.size + name + extra + comment
         yield name_of(directory[at + CENTRAL.size : at + CENTRAL.size + name]), directory[at:end]
         at = end
-
-
-def _bytes_at(out: BinaryIO, place: int) -> bytes:
-    out.seek(place)
-    return out.read(4)

@@ -12,11 +12,12 @@ import typer
 from vqdoctor.cli import _codes, _options
 from vqdoctor.cli._output import Output, progress
 from vqdoctor.core.config import configure, parse_limits
+from vqdoctor.core.files import SUFFIXES
 
 
 def inspect(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="The checkpoint: .pt .pth .ckpt .safetensors.")
+        Path, typer.Argument(metavar="CKPT", help=f"The checkpoint: {' '.join(SUFFIXES)}.")
     ],
     data: Annotated[
         Path | None,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from vqdoctor.core.levels import Confidence, Severity, Stage
 
@@ -88,31 +87,6 @@ class Finding:
         """Return a copy with some fields changed."""
         return replace(self, **changes)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of this finding."""
-        return {
-            **asdict(self),
-            "stage": int(self.stage),
-            "severity": self.severity.label,
-            "confidence": self.confidence.label,
-            "measurements": [asdict(m) for m in self.measurements],
-            "remedies": list(self.remedies),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the finding that `to_dict` wrote."""
-        return cls(
-            **{
-                **data,
-                "stage": Stage(data["stage"]),
-                "severity": Severity.parse(data["severity"]),
-                "confidence": Confidence.parse(data["confidence"]),
-                "measurements": tuple(Measurement(**m) for m in data["measurements"]),
-                "remedies": tuple(data["remedies"]),
-            }
-        )
-
 
 Status = Literal["found", "passed", "skipped", "crashed"]
 
@@ -132,12 +106,3 @@ class Outcome:
     layer: str | None
     status: Status
     reason: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of this outcome."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the outcome that `to_dict` wrote."""
-        return cls(**data)

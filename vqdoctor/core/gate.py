@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Self
 
 GateStatus = Literal["pass", "fail", "inconclusive"]
 
@@ -49,15 +49,6 @@ class Judgement:
         of = f"{self.aggregate}-" if self.aggregate else ""
         return f"gate/{of}{self.metric}{drop}:{self.layer or ''}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of this judgement."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the judgement that `to_dict` wrote."""
-        return cls(**data)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
@@ -87,22 +78,3 @@ class Gate:
         if failing or "fail" in counted:
             status = "fail"
         return cls(status=status, judgements=judgements, hidden=hidden, failing=failing)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of this gate."""
-        return {
-            "status": self.status,
-            "judgements": [judgement.to_dict() for judgement in self.judgements],
-            "hidden": list(self.hidden),
-            "failing": list(self.failing),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the gate that `to_dict` wrote."""
-        return cls(
-            status=data["status"],
-            judgements=tuple(Judgement.from_dict(j) for j in data["judgements"]),
-            hidden=tuple(data["hidden"]),
-            failing=tuple(data["failing"]),
-        )

@@ -6,13 +6,15 @@ from enum import IntEnum
 from typing import Self
 
 
-class Level(IntEnum):
-    """An ordered scale whose members are written in lower case outside Python."""
-
+class _Named(IntEnum):
     @property
     def label(self) -> str:
-        """The name as it is written in reports and options."""
+        """The name in lower case, as people read it."""
         return self.name.lower()
+
+
+class Level(_Named):
+    """An ordered scale whose members are written by their labels in reports and options."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -44,8 +46,8 @@ class Confidence(Level):
     HIGH = 3
 
 
-class Stage(Level):
-    """The priority order of causes; the first digit of a check's code is its stage."""
+class Stage(_Named):
+    """The priority order of causes; the first digit of a check's code is its stage, and stands in reports."""
 
     GRADIENT = 1
     LOSS = 2

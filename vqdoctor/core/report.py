@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
+from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import SOURCES, Evidence, TaskMetrics, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Outcome
 from vqdoctor.core.gate import Gate
 from vqdoctor.core.retraining import Retraining
-from vqdoctor.core.typed import misfits
 
 SCHEMA = 1
 Verdict = Literal["collapsed", "at-risk", "inconclusive", "healthy"]
 E = TypeVar("E", bound=Evidence)
 
-_USAGE_FIELDS = (
-    "used", "active", "expected_used", "share", "perplexity", "perplexity_low", "perplexity_high",
+_USAGE = (
+    "source", "vectors", "used", "active", "expected_used", "share", "perplexity", "perplexity_low",
+    "perplexity_high",
 )  # fmt: skip
+"""The figures of a usage that stand beside its layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class LayerSummary:
         keys: role to raw key in the file ("codebook", "counts", "sums").
     """
 
+    derived: ClassVar = ("usage", "usage_by_source")
     name: str
     layout: str
     layout_confidence: str
@@ -127,11 +130,6 @@ class Repair:
     layer: str | None = None
     changes: tuple[Change, ...] = ()
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the repair that a report's JSON holds."""
-        return cls(**{**data, "changes": tuple(Change(**c) for c in data.get("changes", ()))})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -141,15 +139,15 @@ class Report:
         version: version of the vqdoctor that wrote it.
         checkpoint: the file, or None where a live model was examined.
         layers: the VQ layers.
+        findings: in rank order: roots, each followed by its symptoms.
+        plan: the remedies of the roots, in stage order.
         evidence: all that was measured.
         unavailable: all that could not be measured, with reasons and hints.
         outcomes: one for every check and layer.
-        findings: in rank order: roots, each followed by its symptoms.
-        plan: the remedies of the roots, in stage order.
-        verdict: collapsed, at-risk, inconclusive or healthy.
         candidates: tensors near to a codebook, where no layer was recognised.
         notes: remarks of the reader, one line each.
         repairs: what a fix did; empty for an inspection.
+        verdict: collapsed, at-risk, inconclusive or healthy.
         gate: what a gate decided; None where none was asked.
         retraining: what a retraining did; None where there was none.
     """
@@ -157,15 +155,15 @@ class Report:
     version: str
     checkpoint: CheckpointSummary | None
     layers: tuple[LayerSummary, ...]
+    findings: tuple[Finding, ...]
+    plan: tuple[PlanStep, ...]
     evidence: tuple[Evidence, ...]
     unavailable: tuple[Unavailable, ...]
     outcomes: tuple[Outcome, ...]
-    findings: tuple[Finding, ...]
-    plan: tuple[PlanStep, ...]
-    verdict: Verdict
     candidates: tuple[Candidate, ...] = ()
     notes: tuple[str, ...] = ()
     repairs: tuple[Repair, ...] = ()
+    verdict: Verdict
     gate: Gate | None = None
     retraining: Retraining | None = None
 
@@ -192,32 +190,28 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of schema 1."""
+        plain = encode(self)
         metrics = self.find(TaskMetrics)
+        for layer in plain["layers"]:
+            usages = {
+                source: {name: getattr(usage, name) for name in _USAGE}
+                for source, usage in self.usages(layer["name"]).items()
+            }
+            layer |= {"usage": next(iter(usages.values()), None), "usage_by_source": usages}
+        model = metrics and {
+            "accuracy": metrics.accuracy,
+            "bypass_accuracy": metrics.bypass_accuracy,
+            "ece": metrics.ece,
+            "samples": metrics.sample_size,
+            "split": metrics.split,
+        }
         return {
             "schema": SCHEMA,
-            "tool": {"name": "vqdoctor", "version": self.version},
-            "checkpoint": asdict(self.checkpoint) if self.checkpoint else None,
-            "layers": [self._layer_dict(layer) for layer in self.layers],
-            "model": _model_dict(metrics) if metrics else None,
-            "findings": [f.to_dict() for f in self.findings],
-            "plan": [{**asdict(s), "codes": list(s.codes)} for s in self.plan],
-            "evidence": [e.to_dict() for e in self.evidence],
-            "unavailable": [u.to_dict() for u in self.unavailable],
-            "outcomes": [o.to_dict() for o in self.outcomes],
-            "candidates": [{**asdict(c), "shape": list(c.shape)} for c in self.candidates],
-            "notes": list(self.notes),
-            "repairs": [asdict(r) for r in self.repairs],
-            "verdict": self.verdict,
-            "gate": self.gate.to_dict() if self.gate else None,
-            "retraining": self.retraining.to_dict() if self.retraining else None,
-        }
-
-    def _layer_dict(self, layer: LayerSummary) -> dict[str, Any]:
-        by_source = {source: _usage_dict(u) for source, u in self.usages(layer.name).items()}
-        return {
-            **asdict(layer),
-            "usage": next(iter(by_source.values()), None),
-            "usage_by_source": by_source,
+            "tool": {"name": "vqdoctor", "version": plain.pop("version")},
+            "checkpoint": plain.pop("checkpoint"),
+            "layers": plain.pop("layers"),
+            "model": model,
+            **plain,
         }
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -236,50 +230,8 @@ class Report:
                 f"schema {data.get('schema')!r} is not a report that this version reads",
                 f"it reads schema {SCHEMA}",
             )
-        try:
-            layers = tuple(
-                LayerSummary(**{k: v for k, v in x.items() if k not in ("usage", "usage_by_source")})
-                for x in data["layers"]
-            )
-            report = cls(
-                version=data["tool"]["version"],
-                checkpoint=CheckpointSummary(**data["checkpoint"]) if data["checkpoint"] else None,
-                layers=layers,
-                evidence=tuple(Evidence.from_dict(e) for e in data["evidence"]),
-                unavailable=tuple(Unavailable.from_dict(u) for u in data["unavailable"]),
-                outcomes=tuple(Outcome.from_dict(o) for o in data["outcomes"]),
-                findings=tuple(Finding.from_dict(f) for f in data["findings"]),
-                plan=tuple(PlanStep(**{**s, "codes": tuple(s["codes"])}) for s in data["plan"]),
-                verdict=data["verdict"],
-                candidates=tuple(Candidate(**{**c, "shape": tuple(c["shape"])}) for c in data["candidates"]),
-                notes=tuple(data["notes"]),
-                repairs=tuple(Repair.from_dict(r) for r in data["repairs"]),
-                gate=Gate.from_dict(data["gate"]) if data.get("gate") else None,
-                retraining=Retraining.from_dict(data["retraining"]) if data.get("retraining") else None,
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"the report is damaged: {type(error).__name__} {error}", "write it again"
-            ) from error
-        wrong = next(misfits(report, "report"), None)
-        if wrong:
-            raise UserError(f"the report is damaged: {wrong}", "write it again")
-        return report
-
-
-def _usage_dict(usage: Usage) -> dict[str, Any]:
-    return {
-        "source": usage.source,
-        "vectors": usage.vectors,
-        **{name: getattr(usage, name) for name in _USAGE_FIELDS},
-    }
-
-
-def _model_dict(metrics: TaskMetrics) -> dict[str, Any]:
-    return {
-        "accuracy": metrics.accuracy,
-        "bypass_accuracy": metrics.bypass_accuracy,
-        "ece": metrics.ece,
-        "samples": metrics.sample_size,
-        "split": metrics.split,
-    }
+        tool = data.get("tool")
+        version = tool.get("version") if isinstance(tool, Mapping) else None
+        # The other names at the top are told by these, or are a later version's.
+        own = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        return decode(cls, {**own, "version": version}, "report")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from vqdoctor.core.training_plan import TrainingPlan
-
-ACTIVE_SHARE = 0.1
-"""A code is active above this multiple of 1/K of the usage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +55,6 @@ class Figures:
     ece: float | None = None
     layers: Mapping[str, LayerFigures]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the figures that `to_dict` wrote."""
-        layers = {
-            name: LayerFigures(**{**layer, "quantiles": tuple(layer["quantiles"])})
-            for name, layer in data["layers"].items()
-        }
-        return cls(**{**data, "layers": layers})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
@@ -91,15 +75,6 @@ class Epoch:
     vq_weight: float
     revived: int
     stop: Figures | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the epoch that `to_dict` wrote."""
-        return cls(**{**data, "stop": _figures(data["stop"])})
 
 
 TOLERANCE = 0.015
@@ -165,12 +140,12 @@ class Goals:
         compared = self.compare(figures)
         if not compared:
             return 0.0
-        shares = [g.limit / g.value if g.name == "ece" and g.value > 0 else _share(g) for g in compared]
-        return sum(min(1.0, max(0.0, share)) for share in shares) / len(shares)
-
-
-def _share(goal: Goal) -> float:
-    return goal.value / goal.limit if goal.limit > 0 else 1.0
+        shares = []
+        for goal in compared:
+            least_is_best = goal.name == "ece" and goal.value > 0
+            part, whole = (goal.limit, goal.value) if least_is_best else (goal.value, goal.limit)
+            shares.append(min(1.0, max(0.0, part / whole)) if whole > 0 else 1.0)
+        return sum(shares) / len(shares)
 
 
 def _at_least(name: str, layer: str | None, value: float, limit: float) -> Goal:
@@ -194,12 +169,6 @@ class Arm:
     epochs: int
     figures: Figures
     chosen: bool = False
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the arm that `asdict` made plain."""
-        figures = Figures.from_dict(data["figures"])
-        return cls(**{**data, "remedies": tuple(data["remedies"]), "figures": figures})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +202,8 @@ class Retraining:
         seconds: how long it took; a resumed run counts what it ran itself.
     """
 
-    plan: TrainingPlan
+    derived: ClassVar = ("cured",)
+    plan: TrainingPlan = field(metadata={"json": "course"})
     epochs: tuple[Epoch, ...]
     before: Figures | None
     after: Figures | None
@@ -249,30 +219,3 @@ class Retraining:
     def cured(self) -> bool:
         """Whether all goals are met, of which there must be one."""
         return bool(self.goals) and all(goal.met for goal in self.goals)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        plain = asdict(self)
-        return {"course": plain.pop("plan"), **plain, "cured": self.cured}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the retraining that `to_dict` wrote."""
-        plain = {key: value for key, value in data.items() if key not in ("cured", "course")}
-        return cls(
-            **{
-                **plain,
-                "plan": TrainingPlan.from_dict(data["course"]),
-                "epochs": tuple(map(Epoch.from_dict, data["epochs"])),
-                "before": _figures(data["before"]),
-                "after": _figures(data["after"]),
-                "without_vq": _figures(data["without_vq"]),
-                "goals": tuple(Goal(**goal) for goal in data["goals"]),
-                "trial": tuple(map(Arm.from_dict, data["trial"])),
-                "source": tuple(SourceChange(**change) for change in data["source"]),
-            }
-        )
-
-
-def _figures(data: Mapping[str, Any] | None) -> Figures | None:
-    return None if data is None else Figures.from_dict(data)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import Literal
 
 Start = Literal["checkpoint", "fresh-encoder", "scratch"]
 """What the retraining starts from: the checkpoint, the checkpoint with what leads to z_e built anew, or a
@@ -48,15 +48,6 @@ class TrainingPlan:
     geometry: Geometry = "own"
     full_precision: bool = False
     linear: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the training plan that `to_dict` wrote."""
-        return cls(**data)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ This module needs torch; it is imported where a model is retrained.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import signal
 import threading
@@ -26,6 +25,7 @@ import vqdoctor
 from vqdoctor.capture.codebook import LiveCodebook
 from vqdoctor.checkpoint import Checkpoint, check_output, open_checkpoint, write_checkpoint
 from vqdoctor.checks import all_checks
+from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.report import Repair, Report
@@ -46,7 +46,7 @@ from vqdoctor.remedies import with_advice
 from vqdoctor.training.evaluate import evaluate
 from vqdoctor.training.layer import Layer, bypassable
 from vqdoctor.training.moments import new_moments
-from vqdoctor.training.resume import load_state, save_state, state_path
+from vqdoctor.training.resume import RESTART, load_state, save_state, state_path
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import restart
 from vqdoctor.training.trainer import Trainer
@@ -359,11 +359,10 @@ class _Run:
 
     @property
     def _identity(self) -> dict[str, Any]:
-        goals = dataclasses.asdict(self.wanted.goals)
         return {
             "input": self.clinic.checkpoint.fingerprint(()),
-            "plan": self.plan.to_dict(),
-            "goals": goals,
+            "plan": encode(self.plan),
+            "goals": encode(self.wanted.goals),
             "trial": self.wanted.trial,
         }
 
@@ -426,9 +425,11 @@ class _Run:
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt
                 found = (trainer.figures(), trainer.rows[-1].stop if trainer.rows else None)
-            self.state["baseline"] = [None if f is None else f.to_dict() for f in found]
+            self.state["baseline"] = [None if f is None else encode(f) for f in found]
             self.state.pop("training", None)
-        val, stop = (None if f is None else Figures.from_dict(f) for f in self.state["baseline"])
+        val, stop = (
+            None if f is None else decode(Figures, f, "state", RESTART) for f in self.state["baseline"]
+        )
         return val, stop
 
     @cached_property
@@ -445,9 +446,9 @@ class _Run:
             return None
         if "trial" not in self.state:
             tried = hold_trial(self.clinic.trainer, prescription, goals, self._heard)
-            self.state["trial"] = tried.to_dict()
+            self.state["trial"] = encode(tried)
             self._save()
-        return Tried.from_dict(self.state["trial"])
+        return decode(Tried, self.state["trial"], "state", RESTART)
 
     def _train(self, trainer: Trainer, phase: str) -> bool:
         """Train, keeping the state after every epoch; return whether it was interrupted."""
@@ -515,7 +516,7 @@ def _write(clinic: Clinic, result: _Result, output: Path, overwrite: bool) -> No
     note = {
         "vqdoctor": vqdoctor.__version__,
         "command": "fix --retrain",
-        "training_plan": retraining.plan.to_dict(),
+        "training_plan": encode(retraining.plan),
         RETRAINED: _record(result, context.record),
         "remedies": [prescribed.remedy.name for prescribed in _applied(result)],
         "cured": retraining.cured,

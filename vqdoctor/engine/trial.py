@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
 
 from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
@@ -43,19 +41,6 @@ class Tried:
         known = {prescribed.remedy.name: prescribed for prescribed in prescription.remedies}
         remedies = {remedy.name: remedy for remedy in all_remedies()}
         return tuple(known.get(name, Prescribed(remedy=remedies[name])) for name in self.names)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the trial that `to_dict` wrote."""
-        return cls(
-            arms=tuple(map(Arm.from_dict, data["arms"])),
-            plan=TrainingPlan.from_dict(data["plan"]),
-            names=tuple(data["names"]),
-        )
 
 
 @dataclass(kw_only=True, eq=False)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from vqdoctor.checkpoint import CheckpointError, open_checkpoint
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.files import SUFFIXES
 from vqdoctor.core.report import Report
 from vqdoctor.engine.repair import FIXED
 
-SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 MOST = 8
 """Candidates that an error lists."""
 

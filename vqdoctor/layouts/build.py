@@ -13,7 +13,7 @@ from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.layout import Orientation
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.state_dict import StateDict
-from vqdoctor.layouts.view import Array, QuantizerView, Tensor
+from vqdoctor.layouts.view import Array, Lookup, QuantizerView, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,25 +75,25 @@ def fit(codebook: tuple[int, ...], counts: tuple[int, ...], wish: Orientation | 
 def build(
     state: StateDict,
     *,
-    layout: str,
     name: str,
     roles: Mapping[str, str],
     confidence: Confidence,
     ema: Ema | None = None,
     transposed: bool = False,
     num_codes: int | None = None,
+    lookup: Lookup | None = None,
 ) -> Iterator[QuantizerView]:
     """Yield the views of one layer: one, or one for each head where the codebook is [H, K, D] with H > 1.
 
     Args:
         state: the state dict that holds it.
-        layout: name of the layout that recognised it.
         name: path of the layer; "" (the root) becomes "vq".
         roles: role to clean name; needs "codebook", may have "counts", "sums" and "initted".
         confidence: how sure the recognition is.
         ema: the library's constants.
         transposed: whether codebook and sums are stored as [D, K].
         num_codes: K, where rows after it are padding.
+        lookup: how codes are chosen, where the layout tells.
     """
     tensors = {role: state.entries[key] for role, key in roles.items()}
     shape = tensors["codebook"].shape
@@ -108,7 +108,6 @@ def build(
         sums = partial(load_rows, tensors["sums"], place.codes) if "sums" in tensors else _nothing
         yield QuantizerView(
             name=(name or "vq") + (f"[head {head}]" if heads > 1 else ""),
-            layout=layout,
             confidence=confidence,
             num_codes=rows,
             dim=dim,
@@ -116,6 +115,7 @@ def build(
             start_count=ema.start_count,
             smoothing=ema.smoothing,
             default_decay=ema.default_decay,
+            lookup=lookup,
             initted=_flag(tensors.get("initted")),
             place=place,
             load_codebook=codebook,

@@ -18,9 +18,12 @@ def candidates(states: Iterable[StateDict]) -> tuple[Candidate, ...]:
 
     Each has its raw key, which the user can name as the codebook, and the reasons for and against it.
     """
+    matrices = (
+        (state, name) for state in states for name, tensor in state.entries.items() if is_matrix(tensor)
+    )
     scored = (
-        (_score(reasons), -order, state.raw[name], state.entries[name].shape, reasons)
-        for order, (state, name) in enumerate(_matrices(states))
+        (sum(weight for weight, _ in reasons), -order, state.raw[name], state.entries[name].shape, reasons)
+        for order, (state, name) in enumerate(matrices)
         if (reasons := tuple(_reasons(state, name)))
     )
     best = heapq.nlargest(LIMIT, scored, key=lambda row: row[:2])
@@ -28,17 +31,6 @@ def candidates(states: Iterable[StateDict]) -> tuple[Candidate, ...]:
         Candidate(key=key, shape=shape, why="; ".join(why for _, why in reasons))
         for _, _, key, shape, reasons in best
     )
-
-
-def _matrices(states: Iterable[StateDict]) -> Iterator[tuple[StateDict, str]]:
-    for state in states:
-        for name, tensor in state.entries.items():
-            if is_matrix(tensor):
-                yield state, name
-
-
-def _score(reasons: Iterable[tuple[int, str]]) -> int:
-    return sum(weight for weight, _ in reasons)
 
 
 def _reasons(state: StateDict, name: str) -> Iterator[tuple[int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from vqdoctor.core.errors import UserError
@@ -85,12 +85,14 @@ def _everywhere(
             notes[f"{_place(state)} holds a running average of the model; judged is {_place(main)}"] = None
             continue
         for view in _recognised(state, wish):
-            if _same_layer(view, state, seen):
-                main = seen[view.name][1]
-                notes[f"{_place(state)} repeats layers; judged is {_place(main)}"] = None
-                continue
-            unique = _renamed(view, state, seen)
-            seen[unique.name] = (unique, state)
+            if view.name in seen:
+                other, main = seen[view.name]
+                if main is not state and (other.num_codes, other.dim) == (view.num_codes, view.dim):
+                    notes[f"{_place(state)} repeats layers; judged is {_place(main)}"] = None
+                    continue
+                # Where two layers would share a name, the later one has its key's.
+                view = replace(view, name=view.keys["codebook"] + _head(view.name))
+            seen[view.name] = (view, state)
     return tuple(view for view, _ in seen.values()), tuple(notes)
 
 
@@ -119,29 +121,12 @@ def _recognised(state: StateDict, wish: Orientation | None) -> list[QuantizerVie
     """Return the views of one state dict in its order; the most specific layout gets the codebook."""
     claims: dict[str, tuple[str, list[QuantizerView]]] = {}
     for layout in all_layouts():
-        for view in layout.find(state, wish):
+        for view in layout.views(state, wish):
             owner, views = claims.setdefault(view.keys["codebook"], (layout.name, []))
             if owner == layout.name:
                 views.append(view)
     order = {raw: place for place, raw in enumerate(state.raw.values())}
     return [view for key in sorted(claims, key=order.__getitem__) for view in claims[key][1]]
-
-
-def _same_layer(
-    view: QuantizerView, state: StateDict, seen: Mapping[str, tuple[QuantizerView, StateDict]]
-) -> bool:
-    """Whether another state dict has shown a layer of that name and size already."""
-    if view.name not in seen:
-        return False
-    other, place = seen[view.name]
-    return place is not state and (other.num_codes, other.dim) == (view.num_codes, view.dim)
-
-
-def _renamed(view: QuantizerView, state: StateDict, seen: Container[str]) -> QuantizerView:
-    """Return the view under a name of its own: where two would share one, the later has its key's."""
-    if view.name not in seen:
-        return view
-    return replace(view, name=view.keys["codebook"] + _head(view.name))
 
 
 def _head(name: str) -> str:
@@ -164,7 +149,9 @@ def _at_key(states: tuple[StateDict, ...], key: str, wish: Orientation | None) -
         )
     views = [v for v in _recognised(state, wish) if v.keys["codebook"] == state.raw[name]]
     views = views or list(_plain(state, name, wish))
-    if wish is not None and not _stored_as(wish, table.shape, views[0]):
+    # A derived codebook's table has a row for each code, whose dimension may be another.
+    suits = wish == "kd" if views[0].derived else views[0].dim == table.shape[-2 if wish == "dk" else -1]
+    if wish is not None and not suits:
         raise UserError(
             f"{key!r} is {list(table.shape)} and has {views[0].num_codes} codes, so it is not {wish!r}",
             "leave the orientation out, or name another key",
@@ -179,22 +166,15 @@ def _plain(state: StateDict, name: str, wish: Orientation | None) -> Iterator[Qu
         roles, how = statistics(state, path, wish, codebook=name)
         if how is not None:
             break
-    yield from build(
+    for view in build(
         state,
-        layout=NAMED,
         name=layer_path(owner),
         roles=roles or {"codebook": name},
         confidence=Confidence.HIGH,
         transposed=how.transposed if how else wish == "dk",
         num_codes=how.num_codes if how else None,
-    )
-
-
-def _stored_as(wish: Orientation, shape: tuple[int, ...], view: QuantizerView) -> bool:
-    """Whether a tensor of that shape can hold the view's codes as rows ("kd") or columns ("dk")."""
-    if view.derived:
-        return wish == "kd"  # its rows stand for the codes, whose dimension may be another
-    return view.dim == (shape[-1] if wish == "kd" else shape[-2])
+    ):
+        yield replace(view, layout=NAMED)
 
 
 def _lookup(states: tuple[StateDict, ...], key: str) -> tuple[StateDict, str]:
@@ -209,7 +189,9 @@ def _lookup(states: tuple[StateDict, ...], key: str) -> tuple[StateDict, str]:
     tables = (
         raw for state in states for name, raw in state.raw.items() if 2 <= len(state.entries[name].shape) <= 3
     )
-    raise UserError(f"no tensor {key!r} in the file", _closest(key, tables))
+    close = ", ".join(difflib.get_close_matches(key, tables, n=4, cutoff=0.5))
+    hint = f"the closest are {close}" if close else "name one of the file's float matrices"
+    raise UserError(f"no tensor {key!r} in the file", hint)
 
 
 def _only(views: tuple[QuantizerView, ...], layer: str) -> tuple[QuantizerView, ...]:
@@ -229,8 +211,3 @@ def _only(views: tuple[QuantizerView, ...], layer: str) -> tuple[QuantizerView, 
 def lies_in(path: str, layer: str) -> bool:
     """Whether a layer is the one at that path, a head of it, or lies under it."""
     return layer == path or layer.startswith((f"{path}.", f"{path}["))
-
-
-def _closest(key: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=4, cutoff=0.5)
-    return f"the closest are {', '.join(close)}" if close else "name one of the file's float matrices"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vqdoctor.core.evidence import ACTIVE_SHARE
 from vqdoctor.metrics.geometry import COPY, Mask, Rows, copies, faded_rows, row_norms, spread
 from vqdoctor.metrics.match import nearest, unit
 
@@ -14,8 +15,6 @@ Counts = NDArray[np.float64]
 
 SAME = 1e-3
 """A code is where its sum and count say when it is no farther away than this share of its length."""
-DEAD = 0.1
-"""A code is dead under this multiple of the uniform share 1/K of the usage."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -87,7 +86,7 @@ class LayerArrays:
         usage = self.usage
         if usage is None or not usage.sum() > 0:
             return None
-        return np.asarray(usage * self.num_codes < DEAD * usage.sum())
+        return np.asarray(usage * self.num_codes < ACTIVE_SHARE * usage.sum())
 
     def assign(self, vectors: Rows, codes: Rows) -> NDArray[np.int64]:
         """Return the index of the code that each vector chooses, int64 [N]."""
@@ -148,7 +147,7 @@ class LayerArrays:
         """
         counts = self.sound_counts()
         mean = float(counts.mean()) if counts is not None else 0.0
-        return 0.5 * DEAD * mean if mean > 0 else 1.0
+        return 0.5 * ACTIVE_SHARE * mean if mean > 0 else 1.0
 
     def copies(self) -> Mask:
         """Return which finite codes lie within rounding, 0.1 % of the codes' spread, of one that is kept.

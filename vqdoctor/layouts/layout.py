@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -53,7 +53,8 @@ class Layout:
         name: its name in reports: lower-case words with hyphens.
         title: whose layout it is, as a few words.
         specificity: how much it asks for.
-        find: yields every VQ layer that it sees. It looks at keys, shapes and types alone, and reads no
+        find: yields every VQ layer that it sees: a function, or the declaration of a library's names
+            (`EmaLayers`, `Projected`). It looks at keys, shapes and types alone, and reads no
             value but a scalar flag. The orientation is the user's word, for where shapes do not tell.
         example: what it claims; no other layout of its specificity or above may claim it as well.
     """
@@ -63,3 +64,7 @@ class Layout:
     specificity: Specificity
     find: Callable[[StateDict, Orientation | None], Iterable[QuantizerView]]
     example: Example
+
+    def views(self, state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+        """Yield what `find` sees, under this layout's name."""
+        return (replace(view, layout=self.name) for view in self.find(state, wish))

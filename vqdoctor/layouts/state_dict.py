@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -105,7 +105,8 @@ def _split(keys: list[Path], depth: int) -> Iterator[tuple[list[Path], int, bool
             has_optimizer = True
         else:
             by_head.setdefault(head, []).append(key)
-    copies = {h for h in by_head if _is_copy(h, by_head)}
+    of_another = {name for other in by_head for name in (f"{other}_ema", f"ema_{other}")}
+    copies = {h for h in by_head if h in _COPIES or h in of_another}
     if len(by_head) == 1 and not rest and (head := next(iter(by_head))) in _WRAPPERS | _COPIES:
         yield from _split(by_head[head], depth + 1)
         return
@@ -121,10 +122,6 @@ def _split(keys: list[Path], depth: int) -> Iterator[tuple[list[Path], int, bool
     outside = [k for k in keys if len(k) == depth + 1 or (k[depth] in by_head and k[depth] not in parts)]
     if outside:
         yield outside, depth, False
-
-
-def _is_copy(head: str, heads: Iterable[str]) -> bool:
-    return head in _COPIES or any(head in (f"{other}_ema", f"ema_{other}") for other in heads)
 
 
 def _state_dict(tensors: Mapping[str, Tensor], keys: list[Path], depth: int, copy: bool) -> StateDict:

@@ -48,7 +48,7 @@ class QuantizerView:
 
     Attributes:
         name: the layer's path in the model without wrappers' prefixes ("vq", "rvq.layers.0").
-        layout: name of the layout that recognised it.
+        layout: name of the layout that recognised it; `Layout.views` fills it in.
         confidence: how sure the recognition is.
         num_codes: K.
         dim: D.
@@ -73,7 +73,7 @@ class QuantizerView:
     """
 
     name: str
-    layout: str
+    layout: str = ""
     confidence: Confidence
     num_codes: int
     dim: int

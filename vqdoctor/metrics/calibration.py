@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vqdoctor.metrics.entropy import Floats, Ints
+from vqdoctor.metrics.interval import TAIL, Z
 
 BINS = 15
 _DRAWS = 200
-_Z = 1.96  # 97.5 % point of the normal distribution
-_TAIL = 0.025
 
 
 def softmax(logits: ArrayLike) -> Floats:
@@ -65,24 +62,6 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
     return _gap(where, right - confidence, bins)
 
 
-def share_interval(share: float, samples: int) -> tuple[float, float]:
-    """Return a 95 % interval of a share that was measured on so many independent samples.
-
-    Wilson's score interval with continuity correction (Newcombe 1998, method 4), which errs on the
-    wide side.
-
-    >>> [round(end, 3) for end in share_interval(0.9, 100)]
-    [0.82, 0.948]
-    """
-    z2, n = _Z * _Z, samples
-    middle, scale = 2 * n * share + z2, 2 * (n + z2)
-    below = z2 - 2 - 1 / n + 4 * share * (n * (1 - share) + 1)
-    above = z2 + 2 - 1 / n + 4 * share * (n * (1 - share) - 1)
-    low = (middle - 1 - _Z * math.sqrt(max(below, 0.0))) / scale
-    high = (middle + 1 + _Z * math.sqrt(max(above, 0.0))) / scale
-    return (max(0.0, low) if share > 0 else 0.0), (min(1.0, high) if share < 1 else 1.0)
-
-
 def calibration_interval(
     probabilities: ArrayLike, labels: ArrayLike, seed: int = 0, bins: int = BINS
 ) -> tuple[float, float]:
@@ -109,8 +88,8 @@ def calibration_interval(
     for i in range(_DRAWS):
         rows = rng.integers(0, len(labels), len(labels))
         drawn[i] = _gap(where[rows], (right - confidence)[rows], bins)
-    never_drawn = 1 - _TAIL ** (1 / len(labels))  # all samples miss this much once in forty times
-    spread = max(_Z * float(drawn.std(ddof=1)), never_drawn)
+    never_drawn = 1 - TAIL ** (1 / len(labels))  # all samples miss this much once in forty times
+    spread = max(Z * float(drawn.std(ddof=1)), never_drawn)
     return max(0.0, measured - float(np.mean(by_chance)) - spread), min(1.0, measured + spread)
 
 

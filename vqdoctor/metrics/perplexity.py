@@ -15,10 +15,10 @@ import numpy as np
 
 from vqdoctor.metrics.counts import GroupedCounts
 from vqdoctor.metrics.entropy import Floats, Ints, grassberger_entropy, grassberger_g, plug_in_entropy
+from vqdoctor.metrics.interval import Z, student
 
 _PARTITIONS = 8
 _MOST_DRAWN = 10**9  # numpy's multivariate hypergeometric takes fewer
-_STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5 % points, 1 … 9 degrees
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +78,9 @@ def ema_interval(counts: Floats, vectors: float) -> tuple[float, float]:
     entropy = float(-np.sum(p * np.log(p)))
     bias = (len(p) - 1) / (2 * vectors)
     variance = (float(np.sum(p * np.log(p) ** 2)) - entropy**2) / vectors + bias / vectors
-    spread = 1.96 * float(np.sqrt(max(variance, 0.0)))
+    spread = Z * float(np.sqrt(max(variance, 0.0)))
     ceiling = float(np.log(len(counts)))
     return _codes(entropy - spread, ceiling), _codes(entropy + bias + spread, ceiling)
-
-
-def student(degrees: int) -> float:
-    """Return the 97.5 % point of Student's t, to about 1 %.
-
-    >>> student(4), round(student(30), 2), round(student(10**6), 2)
-    (2.78, 2.04, 1.96)
-    """
-    if degrees <= len(_STUDENT):
-        return _STUDENT[degrees - 1]
-    return 1.96 + 2.37 / degrees + 2.82 / degrees**2  # Cornish–Fisher
 
 
 def _codes(entropy: float, ceiling: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vqdoctor.core.evidence import Source, Usage
+from vqdoctor.core.evidence import ACTIVE_SHARE, Source, Usage
 from vqdoctor.metrics.counts import GroupedCounts
 from vqdoctor.metrics.expectation import expected_active, expected_used
 from vqdoctor.metrics.geometry import histogram_quantiles
@@ -19,7 +19,7 @@ def usage_from_indices(
     layer: str,
     groups: ArrayLike | None = None,
     source: Source = "batch",
-    active_share: float = 0.1,
+    active_share: float = ACTIVE_SHARE,
     histogram: bool = False,
     seed: int = 0,
 ) -> Usage:

@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vqdoctor.core.evidence import ACTIVE_SHARE
 from vqdoctor.metrics.calibration import accuracy, expected_calibration_error, softmax
 from vqdoctor.metrics.entropy import plug_in_entropy
 from vqdoctor.reference.make_digits import digits
 from vqdoctor.reference.recipes import RECIPES, SAMPLES
 from vqdoctor.reference.train import TrainedModel, train
 
-ACTIVE_SHARE = 0.1
-"""A code is active above this multiple of 1/K of the usage."""
 HEADING = "sample            val accuracy    ECE   perplexity    used  active     K"
 
 

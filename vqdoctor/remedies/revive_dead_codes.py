@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vqdoctor.core.evidence import ACTIVE_SHARE
 from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.remedies._remedy import Remedy
@@ -36,7 +37,7 @@ def apply(layer: LayerArrays) -> str:
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
     """Revive codes under a tenth of their fair share while training."""
-    return replace(current, revive_under=0.1)
+    return replace(current, revive_under=ACTIVE_SHARE)
 
 
 REMEDY = Remedy(

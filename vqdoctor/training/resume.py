@@ -14,6 +14,8 @@ from vqdoctor.core.files import beside
 
 SUFFIX = ".resume"
 """What is put behind the output's name for the state beside it."""
+RESTART = "delete the .resume file and start again"
+"""How a user gets on from a state that is damaged."""
 
 
 def state_path(output: Path) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Epoch, Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
@@ -21,6 +22,7 @@ from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.layer import Change, Layer, Watched, bypass, grafts, reshaped, set_decay, watching
 from vqdoctor.training.linear import LinearCodebook
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
+from vqdoctor.training.resume import RESTART
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.schedule import warm_up
 from vqdoctor.training.splits import Splits
@@ -284,11 +286,11 @@ class Trainer:
         """Return, as a copy, all that this training leaves behind after an epoch."""
         return copy.deepcopy(
             {
-                "plan": self.plan.to_dict(),
+                "plan": encode(self.plan),
                 "started": self._started,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "rows": [row.to_dict() for row in self.rows],
+                "rows": [encode(row) for row in self.rows],
                 "notes": list(self.notes),
                 "streak": self.streak,
                 "cooled": self.cooled,
@@ -306,7 +308,7 @@ class Trainer:
         self._started, self.mixed = state["started"], state["mixed"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.rows = [Epoch.from_dict(row) for row in state["rows"]]
+        self.rows = [decode(Epoch, row, "state", RESTART) for row in state["rows"]]
         self.notes, self.streak, self._retries = list(state["notes"]), state["streak"], state["retries"]
         self.cooled, self.steps, self._rates = state["cooled"], state["steps"], list(state["rates"])
         for revival, kept in zip(self._revivals, state["revivals"], strict=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from vqdoctor.core.evidence import ACTIVE_SHARE
+
 
 def dead_codes(usage: torch.Tensor, threshold: float) -> torch.Tensor:
     """Return the indices of the codes under `threshold` / K of the usage, int64 [dead].
@@ -34,7 +36,7 @@ def revive(
     usage: torch.Tensor,
     vectors: torch.Tensor,
     generator: torch.Generator,
-    threshold: float = 0.1,
+    threshold: float = ACTIVE_SHARE,
 ) -> torch.Tensor:
     """Move the dead codes, in place, to randomly chosen data vectors, no vector twice.
 

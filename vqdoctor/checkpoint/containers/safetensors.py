@@ -65,7 +65,9 @@ def open_safetensors(file: OpenFile) -> Checkpoint:
         tensors[name] = _tensor(file, name, entry, dtype, record)
     tree: dict[str, Any] = dict(tensors)
     if metadata is not None:
-        tree[_METADATA] = _metadata(metadata)
+        if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+            raise Damaged("corrupt: its __metadata__ is no map from text to text")
+        tree[_METADATA] = metadata
     return Checkpoint(
         path=file.path,
         container=NAME,
@@ -132,15 +134,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
-
-
-def _span(name: str, entry: Any) -> tuple[int, int]:
+def _span(name: str, entry: object) -> tuple[int, int]:
     """Return the (start, end) that an entry states, after checking the entry's form."""
     match entry:
         case {"dtype": str(), "shape": [*shape], "data_offsets": [start, end], **rest}:
-            if not rest and all(map(_is_size, (*shape, start, end))) and start <= end:
+            sizes = (*shape, start, end)
+            if not rest and start <= end and all(type(n) is int and 0 <= n < 1 << 63 for n in sizes):
                 return start, end
     raise Damaged(f"corrupt: its header describes {_shown(name)} in no valid way")
 
@@ -182,12 +181,6 @@ def _tensor(
         record=record,
         storage_id=name,
     )
-
-
-def _metadata(metadata: Any) -> dict[str, str]:
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise Damaged("corrupt: its __metadata__ is no map from text to text")
-    return metadata
 
 
 def _shown(name: str) -> str:

@@ -19,6 +19,7 @@ from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
 from vqdoctor.checkpoint.tree import flatten, settle
 from vqdoctor.checkpoint.zip_directory import Entry, locate, read_directory
 from vqdoctor.checkpoint.zip_writing import append_record, copy_records, renew_checksum
+from vqdoctor.core.files import SUFFIXES
 
 NAME = "torch-zip"
 MAX_PICKLE = 64 << 20
@@ -47,12 +48,18 @@ def open_torch_zip(file: OpenFile) -> Checkpoint:
             records[name] = locate(file, entries[prefix + name])
         return records[name]
 
+    def start_of(name: str, size: int) -> bytes:
+        """Return the first bytes of a record; none where there is no such record."""
+        return find(name).pread(0, min(find(name).size, size)) if prefix + name in entries else b""
+
+    order = start_of("byteorder", 16) if f"{prefix}byteorder" in entries else b"little"
+    if order not in (b"little", b"big"):
+        raise Damaged("corrupt: its byte order is neither little nor big", TRUNCATED)
     vocabulary = TorchVocabulary(
-        path=file.path,
-        find_record=lambda key: find(f"data/{key}"),
-        big_endian=_is_big_endian(find("byteorder")) if f"{prefix}byteorder" in entries else False,
+        path=file.path, find_record=lambda key: find(f"data/{key}"), big_endian=order == b"big"
     )
     tree, cuts = settle(unpickle(_pickle(find("data.pkl")), vocabulary))
+    directory = "\n".join(f"{entry.name} {entry.size} {entry.crc:08x}" for entry in entries.values())
     return Checkpoint(
         path=file.path,
         container=NAME,
@@ -62,9 +69,9 @@ def open_torch_zip(file: OpenFile) -> Checkpoint:
         harmless=vocabulary.harmless,
         dangerous=vocabulary.dangerous,
         notes=(*cuts, *(f"{note}: {count}" for note, count in vocabulary.notes.items())),
-        history=_history(find(RECORD)) if f"{prefix}{RECORD}" in entries else (),
+        history=read_history(start_of(RECORD, MAX_BYTES + 1)),
         file=file,
-        directory=_identity(entries),
+        directory=directory.encode("utf-8", "backslashreplace"),
         list_records=lambda: [locate(file, entry) for entry in entries.values()],
     )
 
@@ -86,10 +93,6 @@ def write_torch_zip(
     recorded = {known: record for known, record in records.items() if record.crc}
     crcs = {known: renew_checksum(out, entries[known], record) for known, record in recorded.items()}
     append_record(out, checkpoint.file, name, write_history(checkpoint.history, note).encode(), crcs)
-
-
-def _history(record: FileRecord) -> tuple[Note, ...]:
-    return read_history(record.pread(0, min(record.size, MAX_BYTES + 1)))
 
 
 def _prefix(entries: Mapping[str, Entry]) -> str:
@@ -120,7 +123,7 @@ def _stranger(entries: Mapping[str, Entry], pickles: int) -> Damaged:
         return Damaged("an exported program (torch.export)", checkpoint)
     if any(name.endswith(("config.json", "model.weights.h5")) for name in names):
         return Damaged("a Keras model", checkpoint)
-    nested = [name for name in names if name.endswith((".pt", ".pth", ".ckpt", ".safetensors"))]
+    nested = [name for name in names if name.endswith(SUFFIXES)]
     if nested:
         return Damaged("a zip file with checkpoints in it", f"unzip it; it holds {printable(nested[0])}")
     return Damaged("a zip file without data.pkl, so no checkpoint of torch.save", checkpoint)
@@ -134,18 +137,6 @@ def _pickle(record: FileRecord) -> bytes:
         )
     record.check()
     return record.pread(0, record.size)
-
-
-def _is_big_endian(record: FileRecord) -> bool:
-    order = record.pread(0, min(record.size, 16))
-    if order not in (b"little", b"big"):
-        raise Damaged("corrupt: its byte order is neither little nor big", TRUNCATED)
-    return order == b"big"
-
-
-def _identity(entries: Mapping[str, Entry]) -> bytes:
-    lines = (f"{entry.name} {entry.size} {entry.crc:08x}" for entry in entries.values())
-    return "\n".join(lines).encode("utf-8", "backslashreplace")
 
 
 CONTAINER = Container(name=NAME, suffixes=(), sniff=sniff, open=open_torch_zip, write=write_torch_zip)

@@ -4,6 +4,8 @@ It follows the opcodes of `pickletools` over bytes in memory, with the same resu
 plain values. Where `pickle` would import or call something, it asks its `Vocabulary`, which
 answers from a fixed list or with an inert stand-in. Every opcode costs one step of a budget, and
 whoever copies pays by length: so a small file cannot ask for much memory or time.
+
+The module is long because it is one story: each opcode's handler works on the stack of the machine above it.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ class Vocabulary(Protocol):
     def call(self, machine: Machine, function: Global, args: tuple[Any, ...]) -> Any:
         """Return what calling `function` means, or an `Inert`."""
 
-    def persistent(self, pid: Any) -> Any:
+    def persistent(self, pid: object) -> Any:
         """Return what a persistent id means, or an `Inert`."""
 
-    def build(self, target: Any, state: Any) -> None:
+    def build(self, target: object, state: object) -> None:
         """Give its state to something that this vocabulary made; states of no use are dropped."""
 
 
@@ -144,7 +146,7 @@ class Machine:
         self._stack = self._marked.pop()
         return items
 
-    def call(self, function: Any, args: Any) -> Any:
+    def call(self, function: object, args: object) -> Any:
         """Return what calling `function` means; never calls anything that the file names."""
         args = args if isinstance(args, tuple) else (args,)
         self.spend(len(args))
@@ -152,7 +154,7 @@ class Machine:
             return self._vocabulary.call(self, function, args)
         return Inert("builtins", "object", args)
 
-    def extend(self, target: Any, items: list[Any]) -> None:
+    def extend(self, target: object, items: list[Any]) -> None:
         """Append `items` to a list, or to the inert stand-in of one."""
         if isinstance(target, Inert):
             if not isinstance(target.state, list):
@@ -162,7 +164,7 @@ class Machine:
             raise Damaged("corrupt: its pickle appends to what is no list", TRUNCATED)
         target.extend(items)
 
-    def set_items(self, target: Any, items: list[Any]) -> None:
+    def set_items(self, target: object, items: list[Any]) -> None:
         """Set keys and values, which alternate in `items`, in a dict or the inert stand-in of one."""
         if isinstance(target, Inert):
             if not isinstance(target.state, dict):
@@ -173,7 +175,7 @@ class Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[self._key(key)] = value
 
-    def _key(self, key: Any) -> Any:
+    def _key(self, key: object) -> Any:
         """Return a key that is cheap to hash, to print and to join into paths."""
         if key is None or isinstance(key, bool | float):
             return key
@@ -185,7 +187,7 @@ class Machine:
         self._odd_keys += 1
         return f"<{type(key).__name__} {self._odd_keys}>"
 
-    def build(self, target: Any, state: Any) -> None:
+    def build(self, target: object, state: object) -> None:
         """Give `target` its state."""
         if not isinstance(target, Inert):
             self._vocabulary.build(target, state)
@@ -422,7 +424,7 @@ def _memoize(m: Machine) -> None:
 # Names and calls: the opcodes that run code in an ordinary unpickler
 
 
-def _global(m: Machine, module: Any, name: Any) -> Global:
+def _global(m: Machine, module: object, name: object) -> Global:
     if not isinstance(module, str) or not isinstance(name, str):
         raise Damaged("corrupt: its pickle names a global without a name", TRUNCATED)
     return m._vocabulary.named(module, name)

@@ -107,7 +107,7 @@ class TorchVocabulary:
                 TRUNCATED,
             ) from None
 
-    def persistent(self, pid: Any) -> Any:
+    def persistent(self, pid: object) -> Any:
         """Return the storage that a persistent id names.
 
         Raises:
@@ -131,7 +131,7 @@ class TorchVocabulary:
             raise Damaged(f"corrupt: the record data/{printable(key)} is cut short", TRUNCATED)
         return Storage(key=key, dtype=dtype, record=record)
 
-    def build(self, target: Any, state: Any) -> None:
+    def build(self, target: object, state: object) -> None:
         """Give a numpy array its values and a numpy dtype its byte order; an OrderedDict needs nothing."""
         match target, state:
             case NumpyType(), (_, str(order), *_):
@@ -191,14 +191,14 @@ def _means(*names: str) -> Callable[[M], M]:
 
 @_means("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 def _tensor(
-    v: TorchVocabulary, _m: Machine, storage: Any, offset: Any, size: Any, stride: Any, *_: Any
+    v: TorchVocabulary, _m: Machine, storage: object, offset: object, size: object, stride: object, *_: object
 ) -> Any:
     return _rebuild(v, storage, offset, size, stride, getattr(storage, "dtype", None))
 
 
 @_means("torch._utils._rebuild_tensor_v3")
 def _tensor_v3(
-    v: TorchVocabulary, _m: Machine, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any
+    v: TorchVocabulary, _m: Machine, storage: object, offset: object, size: object, stride: object, *rest: Any
 ) -> Any:
     name = rest[2].name if len(rest) > 2 and isinstance(rest[2], Global) else "untyped"
     if name not in DTYPES:
@@ -207,7 +207,7 @@ def _tensor_v3(
 
 
 def _rebuild(
-    v: TorchVocabulary, storage: Any, offset: Any, size: Any, stride: Any, dtype: DType | None
+    v: TorchVocabulary, storage: object, offset: object, size: object, stride: object, dtype: DType | None
 ) -> LazyTensor | Inert:
     if isinstance(storage, Inert):
         return v.skip(storage.name.removesuffix("Storage"), ())
@@ -227,14 +227,14 @@ def _rebuild(
     )
 
 
-def _integers(values: Any) -> tuple[int, ...]:
+def _integers(values: object) -> tuple[int, ...]:
     if not isinstance(values, tuple | list) or any(type(n) is not int for n in values):
         raise Damaged("corrupt: the shape of a tensor is no tuple of integers", TRUNCATED)
     return tuple(values)
 
 
 @_means("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
-def _parameter(_v: TorchVocabulary, _m: Machine, data: Any, *_: Any) -> Any:
+def _parameter(_v: TorchVocabulary, _m: Machine, data: object, *_: object) -> Any:
     return replace(data, is_parameter=True) if isinstance(data, LazyTensor) else data
 
 
@@ -242,13 +242,16 @@ def _parameter(_v: TorchVocabulary, _m: Machine, data: Any, *_: Any) -> Any:
     "torch._utils._rebuild_device_tensor_from_cpu_tensor",
     "torch._utils._rebuild_device_tensor_from_numpy",
     "torch._utils._rebuild_xla_tensor",
+    "torch.serialization._get_layout",
 )
-def _first(_v: TorchVocabulary, _m: Machine, data: Any, *_: Any) -> Any:
+def _first(_v: TorchVocabulary, _m: Machine, data: object, *_: object) -> Any:
     return data
 
 
 @_means("torch._tensor._rebuild_from_type_v2")
-def _from_type(v: TorchVocabulary, m: Machine, function: Any, kind: Any, args: Any, *_: Any) -> Any:
+def _from_type(
+    v: TorchVocabulary, m: Machine, function: object, kind: object, args: object, *_: object
+) -> Any:
     # A call within a call within a call would recurse as deep as the file likes.
     if not isinstance(function, Global) or function.name == "_rebuild_from_type_v2":
         return Inert("torch", "Tensor", (kind,))
@@ -256,7 +259,7 @@ def _from_type(v: TorchVocabulary, m: Machine, function: Any, kind: Any, args: A
 
 
 def _skipping(what: str) -> Meaning:
-    def meaning(v: TorchVocabulary, _m: Machine, *args: Any) -> Inert:
+    def meaning(v: TorchVocabulary, _m: Machine, *args: object) -> Inert:
         # A sparse tensor's indices and values stay reachable below it.
         return v.skip(what, args)
 
@@ -275,47 +278,35 @@ for _function, _what in (
 
 
 @_means("torch.Size")
-def _size(_v: TorchVocabulary, _m: Machine, values: Any = ()) -> tuple[int, ...]:
+def _size(_v: TorchVocabulary, _m: Machine, values: object = ()) -> tuple[int, ...]:
     return _integers(values)
 
 
 @_means("torch.device")
-def _device(_v: TorchVocabulary, _m: Machine, kind: Any, index: Any = None) -> str:
+def _device(_v: TorchVocabulary, _m: Machine, kind: object, index: object = None) -> str:
     if type(kind) is not str or type(index) not in (int, type(None)):
         raise TypeError
     return kind if index is None else f"{kind}:{index}"
 
 
-@_means("torch.serialization._get_layout")
-def _layout(_v: TorchVocabulary, _m: Machine, name: Any) -> Any:
-    return name
-
-
 # Plain containers
 
 
-@_means("collections.OrderedDict", "builtins.dict", "__builtin__.dict")
+@_means("collections.OrderedDict", "collections.Counter", "builtins.dict", "__builtin__.dict")
 def _dict(_v: TorchVocabulary, m: Machine, items: Any = ()) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
     m.spend(len(items))
     pairs = items.items() if isinstance(items, dict) else items
-    m.set_items(made, [part for pair in pairs for part in _pair(pair)])
+    if any(not isinstance(pair, tuple | list) or len(pair) != 2 for pair in pairs):
+        raise TypeError
+    m.set_items(made, [part for pair in pairs for part in pair])
     return made
 
 
-def _pair(pair: Any) -> Any:
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise TypeError
-    return pair
-
-
-@_means("collections.Counter")
-def _counter(v: TorchVocabulary, m: Machine, items: Any = ()) -> dict[Any, Any]:
-    return _dict(v, m, items)
-
-
 @_means("collections.defaultdict")
-def _defaultdict(v: TorchVocabulary, m: Machine, _factory: Any = None, items: Any = ()) -> dict[Any, Any]:
+def _defaultdict(
+    v: TorchVocabulary, m: Machine, _factory: object = None, items: object = ()
+) -> dict[Any, Any]:
     return _dict(v, m, items)
 
 
@@ -331,12 +322,12 @@ def _list(_v: TorchVocabulary, m: Machine, items: Any = ()) -> list[Any]:
 
 
 @_means("builtins.tuple", "__builtin__.tuple")
-def _tuple(v: TorchVocabulary, m: Machine, items: Any = ()) -> tuple[Any, ...]:
+def _tuple(v: TorchVocabulary, m: Machine, items: object = ()) -> tuple[Any, ...]:
     return tuple(_list(v, m, items))
 
 
 @_means("_codecs.encode")
-def _encode(_v: TorchVocabulary, m: Machine, text: Any, encoding: Any = "utf-8") -> bytes:
+def _encode(_v: TorchVocabulary, m: Machine, text: object, encoding: object = "utf-8") -> bytes:
     """Bytes, as pickle protocol 2 writes them."""
     if type(text) is not str or encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
         raise TypeError
@@ -345,7 +336,7 @@ def _encode(_v: TorchVocabulary, m: Machine, text: Any, encoding: Any = "utf-8")
 
 
 @_means("builtins.bytes", "__builtin__.bytes", "builtins.bytearray", "__builtin__.bytearray")
-def _bytes(_v: TorchVocabulary, _m: Machine, data: Any = b"", *_: Any) -> Any:
+def _bytes(_v: TorchVocabulary, _m: Machine, data: object = b"", *_: object) -> Any:
     # bytes(10**12) would be a bomb; a str with its encoding is how protocol 2 writes a bytearray.
     return data if type(data) is bytes else Inert("builtins", "bytes")
 
@@ -354,20 +345,20 @@ def _bytes(_v: TorchVocabulary, _m: Machine, data: Any = b"", *_: Any) -> Any:
 
 
 @_means("numpy.dtype")
-def _numpy_type(_v: TorchVocabulary, _m: Machine, code: Any, *_: Any) -> NumpyType:
+def _numpy_type(_v: TorchVocabulary, _m: Machine, code: object, *_: object) -> NumpyType:
     if type(code) is not str:
         raise TypeError
     return NumpyType(code.lstrip("<>|="), code.startswith(">"))
 
 
 @_means("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-def _numpy_scalar(v: TorchVocabulary, _m: Machine, dtype: Any, data: Any = b"") -> Any:
+def _numpy_scalar(v: TorchVocabulary, _m: Machine, dtype: object, data: object = b"") -> Any:
     array = _numpy_array(v, dtype, (), data, fortran=False)
     return array.read().item() if isinstance(array, LazyTensor) else array
 
 
 @_means("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-def _numpy_reconstruct(_v: TorchVocabulary, _m: Machine, *_: Any) -> Deferred:
+def _numpy_reconstruct(_v: TorchVocabulary, _m: Machine, *_: object) -> Deferred:
     return Deferred(Inert("numpy", "ndarray"))
 
 

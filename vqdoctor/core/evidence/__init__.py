@@ -1,7 +1,7 @@
 """Evidence: all that travels from the probes upwards."""
 
 from vqdoctor.core.evidence.base import SOURCES, Evidence, NotFiniteError, Source, Unavailable
-from vqdoctor.core.evidence.codebook import CodebookGeometry, DataMatch, EmaState, Usage
+from vqdoctor.core.evidence.codebook import ACTIVE_SHARE, CodebookGeometry, DataMatch, EmaState, Usage
 from vqdoctor.core.evidence.dynamics import Revival, Trace
 from vqdoctor.core.evidence.file import (
     ForeignObjects,
@@ -37,6 +37,7 @@ from vqdoctor.core.evidence.task import InputSummary, PositionInformation, TaskM
 from vqdoctor.core.evidence.use import CodeSequences, EncoderSpread, LevelUse
 
 __all__ = [
+    "ACTIVE_SHARE",
     "SOURCES",
     "BatchMixing",
     "CodeExpiry",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
@@ -62,23 +62,6 @@ class Evidence:
         for field in fields(self):
             yield field.name, getattr(self, field.name)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of this evidence."""
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in self._items()}
-        return {"kind": self.kind, **plain}
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Evidence:
-        """Return the evidence that `to_dict` wrote.
-
-        Raises:
-            KeyError: if the kind is unknown.
-            TypeError: if the fields are not those of the kind.
-        """
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        kind: str = values.pop("kind")
-        return Evidence.registry[kind](**values)
-
     @classmethod
     def healthy(cls, **changes: Any) -> Self:
         """Return the healthy specimen of this kind, with some fields changed."""
@@ -106,12 +89,3 @@ class Unavailable:
     source: Source
     reason: str
     hint: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of this gap."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the gap that `to_dict` wrote."""
-        return cls(**data)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vqdoctor.core.assertion import METRICS, Metric
 from vqdoctor.core.evidence import SOURCES, Source, TaskMetrics, Usage
 from vqdoctor.core.report import Report
-from vqdoctor.metrics.calibration import share_interval
+from vqdoctor.metrics.interval import TAIL, Z, share_interval
 
 ASSUMED_EFFECT = 8.0
 """Vectors of EMA counts that are taken for one independent one. It is the design effect 1 + 63/9 of images of
@@ -22,8 +22,6 @@ PLENTY = 16
 LEAST_SAMPLES = 4
 """Samples from which quarters of them can be compared with all, as the interval's bias check does. Two or
 three that happen to be alike, such as one image twice, look like independent vectors."""
-_Z = 1.96
-_TAIL = 0.025
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +188,7 @@ def _dead_interval(usage: Usage) -> tuple[float, float]:
     below, above = _poisson_ends(mean)
     fewest = _seen_more_than(usage, above)[0]
     others = usage.used - fewest + (codes - usage.used) * math.exp(-mean)
-    fewest -= others * _TAIL / (1 - _TAIL)
+    fewest -= others * TAIL / (1 - TAIL)
     most = min(_most(_seen_more_than(usage, cut), cut, mean) for cut in {0, below})
     return 1 - min(most, codes) / codes, 1 - max(fewest, 0.0) / codes
 
@@ -204,7 +202,7 @@ def _most(seen: tuple[float, float], cut: int, mean: float) -> float:
     q = 1 - _poisson_up_to(cut, mean)
     if q <= 0:
         return math.inf
-    chance = _Z * math.sqrt(q * (1 - q))
+    chance = Z * math.sqrt(q * (1 - q))
     root = (chance + math.sqrt(chance * chance + 4 * q * seen[1])) / (2 * q)
     return root * root
 
@@ -229,13 +227,13 @@ def _seen_more_than(usage: Usage, cut: int) -> tuple[float, float]:
 def _poisson_ends(mean: float) -> tuple[int, int]:
     """Return the largest n with P(≤ n) ≤ 2.5 %, or 0, and the smallest with P(> n) ≤ 2.5 %."""
     if mean > 100:
-        half = _Z * math.sqrt(mean)
+        half = Z * math.sqrt(mean)
         return max(0, math.floor(mean - half - 1)), math.ceil(mean + half)
     n = 0
-    while _poisson_up_to(n, mean) <= _TAIL:
+    while _poisson_up_to(n, mean) <= TAIL:
         n += 1
     below = max(0, n - 1)
-    while 1 - _poisson_up_to(n, mean) > _TAIL:
+    while 1 - _poisson_up_to(n, mean) > TAIL:
         n += 1
     return below, n
 

@@ -15,6 +15,7 @@ from vqdoctor.checkpoint.files import printable
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import CheckpointError, UserError
 from vqdoctor.core.exit_codes import ExitCode
+from vqdoctor.core.files import ALL_SUFFIXES
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.report import CheckpointSummary, Report
 from vqdoctor.engine.examine import examine
@@ -31,7 +32,6 @@ Progress = Callable[[str], None]
 LARGEST_REPORT = 1 << 30
 """Bytes of a saved report that are read; one with the histograms of a thousand layers has under 1 % of it."""
 WRITES_ONE = "vqdoctor inspect CKPT --save json=report.json writes one"
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".th", ".pth.tar")
 _USUAL = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
 _NOT_WEIGHTS = ("optimizer", "scheduler", "rng_state", "scaler", "training_args", ".")
 _NUMBERS = re.compile(r"\d+")
@@ -163,7 +163,9 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
 def _weights(files: Iterable[str]) -> list[str]:
     """Return the names of a folder's checkpoints, without what is saved beside them."""
     usual = [name for name in files if name in _USUAL]
-    kept = [name for name in files if name.lower().endswith(_SUFFIXES) and not name.startswith(_NOT_WEIGHTS)]
+    kept = [
+        name for name in files if name.lower().endswith(ALL_SUFFIXES) and not name.startswith(_NOT_WEIGHTS)
+    ]
     return usual or kept
 
 

@@ -1,9 +1,9 @@
-"""The search that the libraries' EMA layouts share: a codebook, its counts and sums, under fixed names."""
+"""Layers with EMA statistics under a library's fixed names, declared by these names and a few numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import Ema, Fit, build, fit, holds, is_float
@@ -13,51 +13,60 @@ from vqdoctor.layouts.view import QuantizerView
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmaNames:
-    """Where, under the VQ layer's path, a library keeps its tensors.
+class EmaLayers:
+    """Finds every layer that holds all of a library's tensors, with shapes that fit.
 
     Attributes:
-        codebook: suffix of the codebook.
+        codebook: suffix of the codebook under the VQ layer's path.
         counts: suffix of the counts.
         sums: suffix of the sums, of the codebook's shape.
         initted: suffix of the flag of data-driven initialisation; "" where the library has none.
+        unless: suffix of a tensor that another library's layers have beside the same names; "" for none.
+        ema: the library's constants.
+        columns: whether the library stores codes as columns. Where K = D the shapes do not show it, and the
+            confidence is medium without the user's word.
     """
 
     codebook: str
     counts: str
     sums: str
     initted: str = ""
+    unless: str = ""
+    ema: Ema = field(default_factory=Ema)
+    columns: bool = False
 
-    def roles(self, path: str) -> dict[str, str]:
-        """Return role to clean name for the layer at that path."""
+    def __call__(self, state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+        """Yield one view for each layer, and one for each head where heads have their own codebook."""
+        for path, roles, how in self.layers(state, (wish or "dk") if self.columns else None):
+            if how.transposed or how.ambiguous if self.columns else not how.transposed:
+                guessed = self.columns and how.ambiguous and wish is None
+                yield from build(
+                    state,
+                    name=path,
+                    roles=roles,
+                    confidence=Confidence.MEDIUM if guessed else Confidence.HIGH,
+                    ema=self.ema,
+                    transposed=how.transposed,
+                )
+
+    def layers(
+        self, state: StateDict, wish: Orientation | None = None
+    ) -> Iterator[tuple[str, dict[str, str], Fit]]:
+        """Yield (path, role to clean name, fit) of each layer."""
         suffixes = {
             "codebook": self.codebook,
             "counts": self.counts,
             "sums": self.sums,
             "initted": self.initted,
         }
-        return {role: join(path, suffix) for role, suffix in suffixes.items() if suffix}
-
-
-def layers(
-    state: StateDict, names: EmaNames, wish: Orientation | None = None
-) -> Iterator[tuple[str, dict[str, str], Fit]]:
-    """Yield (path, roles, fit) of each layer that holds all of these names with shapes that fit."""
-    for path in state.owners(names.codebook):
-        roles = names.roles(path)
-        tensors = [state.entries.get(key) for key in roles.values()]
-        codebook, counts = tensors[:2]
-        if codebook is None or counts is None or None in tensors or not is_float(codebook):
-            continue
-        how = fit(codebook.shape, counts.shape, wish)
-        if how is not None and how.num_codes in codebook.shape and holds(tensors[2], codebook.shape):
-            yield path, roles, how
-
-
-def rows_first(state: StateDict, names: EmaNames, *, layout: str, ema: Ema) -> Iterator[QuantizerView]:
-    """Yield a sure view of each layer of a library that always stores codes as rows."""
-    for path, roles, how in layers(state, names):
-        if not how.transposed:
-            yield from build(
-                state, layout=layout, name=path, roles=roles, confidence=Confidence.HIGH, ema=ema
-            )
+        for path in state.owners(self.codebook):
+            roles = {role: join(path, suffix) for role, suffix in suffixes.items() if suffix}
+            tensors = [state.entries.get(key) for key in roles.values()]
+            codebook, counts = tensors[:2]
+            if codebook is None or counts is None or None in tensors or not is_float(codebook):
+                continue
+            if self.unless and state.get(path, self.unless) is not None:
+                continue
+            how = fit(codebook.shape, counts.shape, wish)
+            if how is not None and how.num_codes in codebook.shape and holds(tensors[2], codebook.shape):
+                yield path, roles, how

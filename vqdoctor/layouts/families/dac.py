@@ -12,7 +12,6 @@ There are no counts: usage needs data.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
@@ -33,10 +32,9 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
             continue
         into, out = _map(state, join(path, "in_proj")), _map(state, join(path, "out_proj"))
         if into[:1] == out[1:2] == table.shape[1:] and into[1:2] == out[:1]:
-            for view in build(
-                state, layout=LAYOUT.name, name=path, roles={"codebook": key}, confidence=Confidence.HIGH
-            ):
-                yield replace(view, lookup="cosine")
+            yield from build(
+                state, name=path, roles={"codebook": key}, confidence=Confidence.HIGH, lookup="cosine"
+            )
 
 
 def _map(state: StateDict, path: str) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import Fit, build
+from vqdoctor.layouts.build import build
 from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
 from vqdoctor.layouts.siblings import COUNTS, is_projected, layer_path, statistics
 from vqdoctor.layouts.state_dict import StateDict
@@ -33,20 +33,15 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
         roles, how = statistics(state, path, wish)
         if how is not None and roles["codebook"] not in claimed and not is_projected(state, path):
             claimed.add(roles["codebook"])
+            sure = "sums" in roles and (not how.ambiguous or wish is not None)
             yield from build(
                 state,
-                layout=LAYOUT.name,
                 name=layer_path(path),
                 roles=roles,
-                confidence=_confidence(roles, how, wish),
+                confidence=Confidence.MEDIUM if sure else Confidence.LOW,
                 transposed=how.transposed,
                 num_codes=how.num_codes,
             )
-
-
-def _confidence(roles: dict[str, str], how: Fit, wish: Orientation | None) -> Confidence:
-    sure = "sums" in roles and (not how.ambiguous or wish is not None)
-    return Confidence.MEDIUM if sure else Confidence.LOW
 
 
 LAYOUT = Layout(

@@ -33,7 +33,6 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
             if is_matrix(state.get(path, suffix)):
                 yield from build(
                     state,
-                    layout=LAYOUT.name,
                     name=path,
                     roles={"codebook": join(path, suffix)},
                     confidence=Confidence.MEDIUM,

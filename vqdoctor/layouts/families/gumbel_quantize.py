@@ -11,7 +11,6 @@ input, [D, C, 1, 1], and a `data_initialized`: it is none of these. There are no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
@@ -30,14 +29,9 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
         if logits is None or not is_matrix(table) or state.get(path, "data_initialized") is not None:
             continue
         if len(logits.shape) == 4 and (logits.shape[0], *logits.shape[2:]) == (table.shape[0], 1, 1):
-            for view in build(
-                state,
-                layout=LAYOUT.name,
-                name=path,
-                roles={"codebook": key},
-                confidence=Confidence.HIGH,
-            ):
-                yield replace(view, lookup="logits")
+            yield from build(
+                state, name=path, roles={"codebook": key}, confidence=Confidence.HIGH, lookup="logits"
+            )
 
 
 LAYOUT = Layout(

@@ -42,9 +42,7 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
         for path in state.owners(f"{inner}.{sums}"):
             roles = _roles(state, join(path, inner), sums)
             if roles is not None:
-                for view in build(
-                    state, layout=LAYOUT.name, name=path, roles=roles, confidence=Confidence.HIGH, ema=_EMA
-                ):
+                for view in build(state, name=path, roles=roles, confidence=Confidence.HIGH, ema=_EMA):
                     codebook = partial(_codebook, view.load_sums, view.load_counts)
                     yield replace(view, lookup="euclidean", derived=True, load_codebook=codebook)
 

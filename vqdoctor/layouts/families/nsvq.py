@@ -14,7 +14,6 @@ through noise of the length of the error.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_float, is_matrix
@@ -46,10 +45,9 @@ def _is_codebook(table: Tensor) -> bool:
 
 
 def _views(state: StateDict, path: str, key: str, confidence: Confidence) -> Iterator[QuantizerView]:
-    for view in build(
-        state, layout=LAYOUT.name, name=layer_path(path), roles={"codebook": key}, confidence=confidence
-    ):
-        yield replace(view, lookup="euclidean")
+    return build(
+        state, name=layer_path(path), roles={"codebook": key}, confidence=confidence, lookup="euclidean"
+    )
 
 
 LAYOUT = Layout(

@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.families._projected import projected
+from vqdoctor.layouts.families._projected import Projected
 from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.layouts.words import foreign_word, near_vq
+
+_LAYERS = Projected(table="embedding.weight", projection="proj", confidence=Confidence.LOW)
 
 
 def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
@@ -29,14 +31,7 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
             continue
         tokens = path.split(".")
         if near_vq(tokens, reach=1) and not foreign_word(tokens):
-            yield from projected(
-                state,
-                path,
-                layout=LAYOUT.name,
-                table="embedding.weight",
-                projection="proj",
-                confidence=Confidence.LOW,
-            )
+            yield from _LAYERS.at(state, path)
 
 
 LAYOUT = Layout(

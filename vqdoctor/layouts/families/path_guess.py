@@ -31,7 +31,6 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
             if is_matrix(state.entries[key]) and _is_named_so(state, key.split(".")):
                 yield from build(
                     state,
-                    layout=LAYOUT.name,
                     name=layer_path(path),
                     roles={"codebook": key},
                     confidence=Confidence.LOW,

@@ -35,7 +35,7 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
     for view in vector_quantize_pytorch.find(state, wish) if behind else ():
         if projection := behind.get(view.keys["codebook"]):
             keys = {**view.keys, "input_projection": projection}
-            yield replace(view, layout=LAYOUT.name, keys=keys, lookup="cosine", frozen=True)
+            yield replace(view, keys=keys, lookup="cosine", frozen=True)
 
 
 def _fits(state: StateDict, path: str) -> bool:

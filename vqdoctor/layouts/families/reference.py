@@ -9,28 +9,20 @@ All are buffers. Counts start at one; smoothing 1e-5; decay 0.99.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from vqdoctor.layouts.build import Ema
-from vqdoctor.layouts.families._ema import EmaNames, rows_first
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
-from vqdoctor.layouts.state_dict import StateDict
-from vqdoctor.layouts.view import QuantizerView
-
-_NAMES = EmaNames(codebook="embedding", counts="ema_cluster_size", sums="ema_embedding_sum")
-_EMA = Ema(start_count=1.0, smoothing=1e-5, default_decay=0.99)
-
-
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
-    """Yield one view for each module that holds the three buffers."""
-    return rows_first(state, _NAMES, layout=LAYOUT.name, ema=_EMA)
-
+from vqdoctor.layouts.families._ema import EmaLayers
+from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="reference",
     title="vqdoctor's reference model",
     specificity=Specificity.LIBRARY,
-    find=find,
+    find=EmaLayers(
+        codebook="embedding",
+        counts="ema_cluster_size",
+        sums="ema_embedding_sum",
+        ema=Ema(start_count=1.0, smoothing=1e-5, default_decay=0.99),
+    ),
     example=Example(
         shapes={
             "encoder.0.weight": (64, 1, 3, 3),

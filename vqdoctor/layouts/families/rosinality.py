@@ -11,39 +11,21 @@ taken for columns, as in this library, and the confidence is medium.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import Ema, build
-from vqdoctor.layouts.families._ema import EmaNames, layers
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
-from vqdoctor.layouts.state_dict import StateDict
-from vqdoctor.layouts.view import QuantizerView
-
-_NAMES = EmaNames(codebook="embed", counts="cluster_size", sums="embed_avg")
-_EMA = Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99)
-
-
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
-    """Yield one view for each module whose codes are, or may be, columns."""
-    for path, roles, how in layers(state, _NAMES, wish or "dk"):
-        if how.transposed or how.ambiguous:
-            yield from build(
-                state,
-                layout=LAYOUT.name,
-                name=path,
-                roles=roles,
-                confidence=Confidence.MEDIUM if how.ambiguous and wish is None else Confidence.HIGH,
-                ema=_EMA,
-                transposed=how.transposed,
-            )
-
+from vqdoctor.layouts.build import Ema
+from vqdoctor.layouts.families._ema import EmaLayers
+from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="rosinality",
     title="rosinality's VQ-VAE-2",
     specificity=Specificity.LIBRARY,
-    find=find,
+    find=EmaLayers(
+        codebook="embed",
+        counts="cluster_size",
+        sums="embed_avg",
+        ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99),
+        columns=True,
+    ),
     example=Example(
         shapes={
             "quantize_t.embed": (64, 512),

@@ -11,34 +11,14 @@ does not tell its nonlinearities: it is left to a model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.families._projected import projected
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
-from vqdoctor.layouts.state_dict import StateDict
-from vqdoctor.layouts.view import QuantizerView
-
-
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
-    """Yield one view for each frozen table behind one linear map."""
-    for path in state.owners("frozen_codebook") if wish != "dk" else ():
-        yield from projected(
-            state,
-            path,
-            layout=LAYOUT.name,
-            table="frozen_codebook",
-            projection="code_transform",
-            confidence=Confidence.HIGH,
-            lookup="euclidean",
-        )
-
+from vqdoctor.layouts.families._projected import Projected
+from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="simvq",
     title="SimVQ of vector-quantize-pytorch",
     specificity=Specificity.LIBRARY,
-    find=find,
+    find=Projected(table="frozen_codebook", projection="code_transform", lookup="euclidean"),
     example=Example(
         shapes={"vq.frozen_codebook": (512, 32), "vq.code_transform.weight": (64, 32)},
         layer="vq",

@@ -10,33 +10,15 @@ or scale the codes to norm one: a file tells neither, so the confidence is mediu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.families._projected import projected
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
-from vqdoctor.layouts.state_dict import StateDict
-from vqdoctor.layouts.view import QuantizerView
-
-
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
-    """Yield one view for each embedding behind an `embedding_proj`."""
-    for path in state.owners("embedding.weight") if wish != "dk" else ():
-        yield from projected(
-            state,
-            path,
-            layout=LAYOUT.name,
-            table="embedding.weight",
-            projection="embedding_proj",
-            confidence=Confidence.MEDIUM,
-        )
-
+from vqdoctor.layouts.families._projected import Projected
+from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="simvq-embedding",
     title="SimVQ of its authors",
     specificity=Specificity.LIBRARY,
-    find=find,
+    find=Projected(table="embedding.weight", projection="embedding_proj", confidence=Confidence.MEDIUM),
     example=Example(
         shapes={
             "quant_conv.weight": (128, 128, 1, 1),

@@ -12,33 +12,21 @@ BEiT-v2 writes the same names, never updates the last two, and keeps its living 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import Ema, build
-from vqdoctor.layouts.families._ema import EmaNames, layers
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
-from vqdoctor.layouts.state_dict import StateDict
-from vqdoctor.layouts.view import QuantizerView
-
-_NAMES = EmaNames(codebook="embedding.weight", counts="embedding.cluster_size", sums="embedding.embed_avg")
-_EMA = Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99)
-
-
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
-    """Yield one view for each embedding that holds its own EMA statistics."""
-    for path, roles, how in layers(state, _NAMES):
-        if not how.transposed and state.get(path, "cluster_size") is None:
-            yield from build(
-                state, layout=LAYOUT.name, name=path, roles=roles, confidence=Confidence.HIGH, ema=_EMA
-            )
-
+from vqdoctor.layouts.build import Ema
+from vqdoctor.layouts.families._ema import EmaLayers
+from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="taming-ema",
     title="the EMA quantizer of taming-transformers",
     specificity=Specificity.LIBRARY,
-    find=find,
+    find=EmaLayers(
+        codebook="embedding.weight",
+        counts="embedding.cluster_size",
+        sums="embedding.embed_avg",
+        unless="cluster_size",
+        ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99),
+    ),
     example=Example(
         shapes={
             "quant_conv.weight": (64, 64, 1, 1),

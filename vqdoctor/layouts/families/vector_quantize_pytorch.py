@@ -18,12 +18,12 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import Ema, build
-from vqdoctor.layouts.families._ema import EmaNames, layers
+from vqdoctor.layouts.families._ema import EmaLayers
 from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import QuantizerView
 
-_NAMES = EmaNames(
+_LAYERS = EmaLayers(
     codebook="_codebook.embed",
     counts="_codebook.cluster_size",
     sums="_codebook.embed_avg",
@@ -33,14 +33,13 @@ _NAMES = EmaNames(
 
 def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each codebook, and one for each head where heads have their own."""
-    for path, roles, how in layers(state, _NAMES):
+    for path, roles, how in _LAYERS.layers(state):
         if how.transposed:
             continue
         # The flag became a bool after the counts had come to start at one; a float flag dates nothing.
         start = 1.0 if state.entries[roles["initted"]].dtype == "bool" else None
         yield from build(
             state,
-            layout=LAYOUT.name,
             name=path,
             roles=roles,
             confidence=Confidence.HIGH,

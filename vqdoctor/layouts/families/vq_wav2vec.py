@@ -31,7 +31,6 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
             place = Place(head=group, head_axis=1)
             yield QuantizerView(
                 name=(path or "vq") + (f"[head {group}]" if groups > 1 else ""),
-                layout=LAYOUT.name,
                 confidence=Confidence.HIGH,
                 num_codes=codes,
                 dim=dim,

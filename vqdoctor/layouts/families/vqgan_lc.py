@@ -9,33 +9,14 @@ The codebook is tok_embeddings · Wᵀ + b. That the table never changes is heal
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.families._projected import projected
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
-from vqdoctor.layouts.state_dict import StateDict
-from vqdoctor.layouts.view import QuantizerView
-
-
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
-    """Yield one view for each table of features behind a `codebook_projection`."""
-    for path in state.owners("tok_embeddings.weight") if wish != "dk" else ():
-        yield from projected(
-            state,
-            path,
-            layout=LAYOUT.name,
-            table="tok_embeddings.weight",
-            projection="codebook_projection",
-            confidence=Confidence.HIGH,
-        )
-
+from vqdoctor.layouts.families._projected import Projected
+from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="vqgan-lc",
     title="VQGAN-LC",
     specificity=Specificity.LIBRARY,
-    find=find,
+    find=Projected(table="tok_embeddings.weight", projection="codebook_projection"),
     example=Example(
         shapes={
             "encoder.conv_in.weight": (128, 3, 3, 3),

@@ -70,7 +70,6 @@ def _views(state: StateDict, path: str, key: str, groups: int | None) -> Iterato
         place = Place(head=0, first=group * codes, rows=codes)
         yield QuantizerView(
             name=(path or "vq") + (f"[head {group}]" if groups and groups > 1 else ""),
-            layout=LAYOUT.name,
             confidence=Confidence.HIGH if groups else Confidence.LOW,
             num_codes=codes,
             dim=table.shape[2],

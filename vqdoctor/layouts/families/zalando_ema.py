@@ -11,28 +11,20 @@ its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from vqdoctor.layouts.build import Ema
-from vqdoctor.layouts.families._ema import EmaNames, rows_first
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
-from vqdoctor.layouts.state_dict import StateDict
-from vqdoctor.layouts.view import QuantizerView
-
-_NAMES = EmaNames(codebook="_embedding.weight", counts="_ema_cluster_size", sums="_ema_w")
-_EMA = Ema(start_count=0.0, smoothing=0.0, default_decay=0.99)
-
-
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
-    """Yield one view for each module that holds the three tensors."""
-    return rows_first(state, _NAMES, layout=LAYOUT.name, ema=_EMA)
-
+from vqdoctor.layouts.families._ema import EmaLayers
+from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="zalando-ema",
     title="zalando's VectorQuantizerEMA",
     specificity=Specificity.LIBRARY,
-    find=find,
+    find=EmaLayers(
+        codebook="_embedding.weight",
+        counts="_ema_cluster_size",
+        sums="_ema_w",
+        ema=Ema(start_count=0.0, smoothing=0.0, default_decay=0.99),
+    ),
     example=Example(
         shapes={
             "_pre_vq_conv.weight": (64, 128, 1, 1),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.evidence import Unavailable
+from vqdoctor.core.evidence import ACTIVE_SHARE, Unavailable
 from vqdoctor.layouts.live_rows import is_unit, live_mask
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
@@ -73,7 +73,7 @@ class DumpContext:
     views: tuple[QuantizerView, ...]
     arrays: Mapping[str, AnyArray]
     seed: int = 0
-    active_share: float = 0.1
+    active_share: float = ACTIVE_SHARE
     histogram: bool = False
     _vectors: dict[str, Vectors | Missing] = field(default_factory=dict, init=False, repr=False)
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from vqdoctor.checkpoint import Checkpoint
-from vqdoctor.core.evidence import TrainingRecord, Unavailable
+from vqdoctor.core.evidence import ACTIVE_SHARE, TrainingRecord, Unavailable
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.saved.optimizer import SavedOptimizer, saved_optimizers
 from vqdoctor.saved.record import as_retrained, read_record
@@ -34,7 +34,7 @@ class FileContext:
     checkpoint: Checkpoint
     views: tuple[QuantizerView, ...]
     seed: int = 0
-    active_share: float = 0.1
+    active_share: float = ACTIVE_SHARE
     histogram: bool = False
     verify: bool = False
 

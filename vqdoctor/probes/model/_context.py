@@ -18,7 +18,7 @@ from vqdoctor.capture.locate import candidates
 from vqdoctor.capture.located import Located, judge, lookups, stop_dropping_levels
 from vqdoctor.capture.seen import Codes, Reader, Seen, fetched, join, read
 from vqdoctor.capture.watch import Call, Watch, watch
-from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.core.evidence import ACTIVE_SHARE, TrainingRecord
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch, Losses, Split, Task
@@ -118,7 +118,7 @@ class ModelContext:
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
-    active_share: float = 0.1
+    active_share: float = ACTIVE_SHARE
     histogram: bool = False
     train_batches: int = 4
     probe_steps: int = 0
