@@ -89,7 +89,7 @@ _MEMORY = OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=True,
 _RECORD = TrainingRecord.healthy(layer=None)
 
 CHECK = Check(
-    code="VQ508",
+    code="VQ510",
     name="codes-never-chosen",
     evaluate=evaluate,
     limits=Limits(),

@@ -1,4 +1,4 @@
-"""VQ508: hand-made evidence just inside and outside its limits, and really trained models beside a twin."""
+"""VQ510: hand-made evidence just inside and outside its limits, and really trained models beside a twin."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
-    assert says("VQ508", *evidence) == expected
+    assert says("VQ510", *evidence) == expected
 
 
 class Far(GradientVQ):
@@ -59,27 +59,27 @@ class Near(GradientVQ):
             self.embedding.mul_(0.3)
 
 
-@pytest.mark.parametrize(("vq", "expected"), [(Far, {"VQ508": Severity.WARNING}), (Near, {})])
+@pytest.mark.parametrize(("vq", "expected"), [(Far, {"VQ510": Severity.WARNING}), (Near, {})])
 def test_a_gradient_codebook_in_a_bare_file(
     tmp_path: Path, vq: type[GradientVQ], expected: dict[str, Severity]
 ) -> None:
     task = Task(vq)
     path = saved(tmp_path, task, 1100)
     bare = examine(path)
-    assert found(bare, "VQ508") == expected
+    assert found(bare, "VQ510") == expected
     assert (bare.verdict == "at-risk") is bool(expected)
     whole = live(path, task)
-    assert found(whole, "VQ508") == {}, "where the usage is known it is judged instead"
+    assert found(whole, "VQ510") == {}, "where the usage is known it is judged instead"
     assert bool(found(whole, "VQ501", "VQ502")) is bool(expected)
 
 
 def test_a_short_training_accuses_no_code(tmp_path: Path) -> None:
-    assert found(examine(saved(tmp_path, Task(Far), 60)), "VQ508") == {}
+    assert found(examine(saved(tmp_path, Task(Far), 60)), "VQ510") == {}
 
 
 def test_the_advice_moves_the_codes_without_a_choice_and_no_others() -> None:
     codebook = torch.nn.Parameter(torch.zeros(4, 2))
     chosen, z_e = torch.zeros(4, dtype=torch.long), torch.ones(9, 2)
-    run_advice("VQ508", codebook=codebook, chosen=chosen, indices=torch.tensor([[0, 2], [2, 0]]), z_e=z_e)
+    run_advice("VQ510", codebook=codebook, chosen=chosen, indices=torch.tensor([[0, 2], [2, 0]]), z_e=z_e)
     assert codebook.tolist() == [[0, 0], [1, 1], [0, 0], [1, 1]]
     assert chosen.tolist() == [0, 0, 0, 0]
