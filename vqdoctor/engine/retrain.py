@@ -38,10 +38,11 @@ from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.trial import Tried, hold_trial
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.models.device import resolve
-from vqdoctor.probes.file import RETRAINED, FileContext
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.reference import BUILTIN_DATA
 from vqdoctor.remedies import all_remedies
+from vqdoctor.saved.record import RETRAINED
+from vqdoctor.saved.training import SavedTraining
 from vqdoctor.training.evaluate import evaluate
 from vqdoctor.training.layer import Layer, bypassable
 from vqdoctor.training.moments import new_moments
@@ -173,7 +174,7 @@ def _data(checkpoint: Checkpoint, data: Any, user_model: UserModel) -> tuple[Any
     """
     if data is not None or user_model.task is not None:
         return data, ()
-    task = FileContext(checkpoint=checkpoint, views=()).record.task
+    task = SavedTraining(checkpoint=checkpoint).record.task
     if user_model.model is None and task is not None and task in BUILTIN_DATA:
         beside = checkpoint.path.parent / BUILTIN_DATA[task]
         if beside.is_file():
@@ -213,7 +214,7 @@ class Clinic:
             codebook_key=settings.codebook_key,
             orientation=settings.orientation,
         ).views
-        record: TrainingRecord = FileContext(checkpoint=checkpoint, views=views).record
+        record: TrainingRecord = SavedTraining(checkpoint=checkpoint).record
         arrays = load_batch(Path(data)) if isinstance(data, str | os.PathLike) else None
         patient = admit(
             path=path,
@@ -508,14 +509,14 @@ def _write(clinic: Clinic, result: _Result, output: Path, overwrite: bool) -> No
         for name, raw in clinic.patient.raw_keys.items()
         if name in state and raw in clinic.checkpoint.tensors
     }
-    context = FileContext(checkpoint=clinic.checkpoint, views=())
-    changes.update(new_moments(context.optimizers, result.trainer.optimizer))
+    saved = SavedTraining(checkpoint=clinic.checkpoint)
+    changes.update(new_moments(saved.optimizers, result.trainer.optimizer))
     retraining = result.retraining
     note = {
         "vqdoctor": vqdoctor.__version__,
         "command": "fix --retrain",
         "training_plan": retraining.plan.to_dict(),
-        RETRAINED: _record(result, context.record),
+        RETRAINED: _record(result, saved.record),
         "remedies": [prescribed.remedy.name for prescribed in _applied(result)],
         "cured": retraining.cured,
     }

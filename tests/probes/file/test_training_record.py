@@ -6,8 +6,8 @@ import torch
 
 from vqdoctor.checkpoint import LazyTensor
 from vqdoctor.core.evidence import TrainingRecord, Unavailable
-from vqdoctor.probes.file import RETRAINED, training_record
-from vqdoctor.saved.record import as_retrained
+from vqdoctor.probes.file import training_record
+from vqdoctor.saved.record import RETRAINED, as_retrained
 
 
 @pytest.fixture

@@ -37,9 +37,9 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
             yield view
             continue
         try:
-            if view.keys.get("counts") in context.estimated_counts:
+            if view.keys.get("counts") in context.saved.estimated_counts:
                 raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
-            yield _usage(context, view, _votes(view, context.start_weight))
+            yield _usage(context, view, _votes(view, context.saved.start_weight))
         except _Unknown as reason:
             yield context.gap(Usage.kind, view, str(reason), _HINT)
 
@@ -94,7 +94,7 @@ def _without_floor(counts: Floats, start: float | None) -> Floats:
 
 def _usage(context: FileContext, view: QuantizerView, counts: Floats) -> Usage:
     total, codes = float(counts.sum()), len(counts)
-    decay = context.record.decay
+    decay = context.saved.record.decay
     window = (1 + decay) / (1 - decay) if decay is not None and decay < 1 else None
     vectors = max(1.0, total * (window or 1.0))
     low, high = ema_interval(counts, vectors)

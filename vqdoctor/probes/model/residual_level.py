@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vqdoctor.core.evidence import Evidence, ResidualLevel, Unavailable
-from vqdoctor.probes._levels import stacks
+from vqdoctor.layouts.stacks import stacks
 from vqdoctor.probes.model._calls import LayerCall, first_calls
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer
