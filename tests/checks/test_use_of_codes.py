@@ -25,8 +25,9 @@ from vqdoctor.engine import Settings, UserModel, examine
 from vqdoctor.models.task import Losses
 from vqdoctor.reference.recipes import HEALTHY, PLAIN
 from vqdoctor.reference.train import encode, train
+from vqdoctor.vq import codebook as arrays
 from vqdoctor.vq.kmeans import kmeans
-from vqdoctor.vq.revive import revive
+from vqdoctor.vq.revival import revive
 
 DIM, POSITIONS, BATCH = 8, 16, 24
 OURS = ("VQ504", "VQ505", "VQ506", "VQ507", "VQ604", "VQ605")
@@ -231,10 +232,8 @@ def test_a_training_loop_that_revives_the_codes_alone(tmp_path: Path, with_sums:
     with torch.no_grad():
         usage = torch.bincount(result.model(images)["indices"].flatten(), minlength=256)
     revive(
-        vq.embedding,
-        vq.ema_cluster_size if with_sums else None,
-        vq.ema_embedding_sum if with_sums else None,
-        usage=usage,
+        vq.codebook if with_sums else arrays.Codebook(codes=vq.embedding),
+        usage=usage.double(),
         vectors=encode(result.model, images),
         generator=torch.Generator().manual_seed(0),
     )

@@ -8,9 +8,6 @@ from typing import Any, Self
 
 from vqdoctor.core.training_plan import TrainingPlan
 
-ACTIVE_SHARE = 0.1
-"""A code is active above this multiple of 1/K of the usage."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFigures:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vqdoctor.core.retraining import ACTIVE_SHARE, Figures, LayerFigures
+from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
+from vqdoctor.core.retraining import Figures, LayerFigures
 from vqdoctor.metrics.calibration import accuracy, expected_calibration_error, softmax
 from vqdoctor.metrics.entropy import grassberger_entropy
 from vqdoctor.metrics.expectation import expected_active

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vqdoctor.training.layer import Layer, Watched
-from vqdoctor.vq.revive import dead_codes
+from vqdoctor.vq.codebook import dead_codes
 
 WINDOW = 16
 """Vectors a code over which the usage is averaged: fewer, and a code is called dead by chance."""
@@ -54,7 +54,7 @@ class Revival:
         if self.waited < WINDOW * self.layer.num_codes:
             return
         self.waited = 0
-        dead = dead_codes(self.usage, self.threshold)
+        dead = dead_codes(self.usage, self.threshold).nonzero().squeeze(1)
         vectors = self.layer.vectors(watched)
         if vectors is None or not len(dead):
             return

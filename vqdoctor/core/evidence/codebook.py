@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from vqdoctor.core.evidence.base import Evidence
 
+ACTIVE_SHARE = 0.1
+"""A code is active above this multiple of 1/K of the usage, and dead under it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Usage(Evidence):
@@ -52,7 +55,7 @@ class Usage(Evidence):
     unseen_mass: float = 0.0
     groups: int | None = None
     effective_size: float | None = None
-    active_share: float = 0.1
+    active_share: float = ACTIVE_SHARE
     count_quantiles: tuple[float, ...] = ()
     histogram: tuple[float, ...] = ()
     implicit: bool = False

@@ -66,14 +66,12 @@ class DumpContext:
         views: the VQ layers.
         arrays: the dumped arrays by name.
         seed: seed of everything that is drawn.
-        active_share: the multiple of 1/K above which a code is active.
         histogram: whether the full counts go into the evidence.
     """
 
     views: tuple[QuantizerView, ...]
     arrays: Mapping[str, AnyArray]
     seed: int = 0
-    active_share: float = 0.1
     histogram: bool = False
     _vectors: dict[str, Vectors | Missing] = field(default_factory=dict, init=False, repr=False)
 

@@ -22,7 +22,6 @@ class FileContext:
         checkpoint: the opened file.
         views: its VQ layers.
         seed: seed of everything that is drawn.
-        active_share: the multiple of 1/K above which a code is active.
         histogram: whether the full counts go into the evidence.
         verify: whether every value is looked at, not samples.
     """
@@ -30,7 +29,6 @@ class FileContext:
     checkpoint: Checkpoint
     views: tuple[QuantizerView, ...]
     seed: int = 0
-    active_share: float = 0.1
     histogram: bool = False
     verify: bool = False
 

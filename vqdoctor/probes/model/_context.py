@@ -101,7 +101,6 @@ class ModelContext:
         arrays: the raw arrays of the batch file.
         device: where the copies run.
         seed: seed of cotangents and shuffles.
-        active_share: the multiple of 1/K above which a code is active.
         histogram: whether usage carries every code's count.
         train_batches: how many training batches the gradients are measured on.
         probe_steps: optimizer steps to take on a copy for a look at the dynamics; 0 is none.
@@ -118,7 +117,6 @@ class ModelContext:
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
-    active_share: float = 0.1
     histogram: bool = False
     train_batches: int = 4
     probe_steps: int = 0

@@ -33,7 +33,6 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
                 view.num_codes,
                 layer=view.name,
                 groups=samples,
-                active_share=context.active_share,
                 histogram=context.histogram,
                 seed=context.seed,
             ).replace(implicit=not view.keys)
