@@ -315,7 +315,7 @@ def _gather_live(case: _Case, gathered: Gathered) -> _Shown:
             model=patient.model,
             task=patient.task,
             views=patient.views,
-            codebook_names=patient.codebook_names,
+            names={raw: name for name, raw in patient.raw_keys.items()},
             record=record,
             arrays=case.arrays or {},
             device=device,

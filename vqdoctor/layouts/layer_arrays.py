@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
 from vqdoctor.metrics.geometry import COPY, Mask, Rows, copies, faded_rows, row_norms, spread
 from vqdoctor.metrics.match import nearest, unit
-from vqdoctor.vq.codebook import Codebook, dead_codes
+from vqdoctor.vq.codebook import dead_codes
 from vqdoctor.vq.ema import divisor
 
 Counts = NDArray[np.float64]
@@ -120,10 +120,11 @@ class LayerArrays:
         rows = (new != self.counts) | self.moved
         if also is not None:
             rows |= also
+        self.counts[rows] = new[rows]
         self.recounted |= rows
         self.estimated |= estimated
-        stored = Codebook(codes=None, counts=self.counts, sums=self.sums, smoothing=self.smoothing)
-        stored.write(np.flatnonzero(rows), self.codebook[rows], new[rows])
+        if self.sums is not None:
+            self.sums[rows] = self.codebook[rows] * self.divisor()[rows, None]
 
     def divisor(self) -> NDArray[np.float32]:
         """Return what the next EMA update would divide the sums by, float32 [K]."""

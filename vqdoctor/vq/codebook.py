@@ -15,6 +15,8 @@ from vqdoctor.vq.ema import A, divisor
 if TYPE_CHECKING:
     import torch
 
+_TINY = 1e-12
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Codebook(Generic[A]):
@@ -26,6 +28,7 @@ class Codebook(Generic[A]):
         sums: EMA sums, [K, D]; None where there are none.
         smoothing: epsilon of the smoothing of the counts; None is unknown.
         initialised: the flag of data-driven initialisation, of any shape; None where there is none.
+        unit: whether codes have norm one, as those that are compared by their angle.
     """
 
     codes: A | None
@@ -33,6 +36,7 @@ class Codebook(Generic[A]):
     sums: A | None = None
     smoothing: float | None = None
     initialised: A | None = None
+    unit: bool = False
 
     def write(
         self,
@@ -52,6 +56,8 @@ class Codebook(Generic[A]):
             counts: their EMA counts, [n] or one for all; None keeps what is stored.
             moments: what an optimizer remembers of the codes, each [K, D].
         """
+        if self.unit:
+            codes = codes / ((codes * codes).sum(1) ** 0.5).clip(_TINY)[:, None]
         if self.codes is not None:
             _put(self.codes, rows, codes)
         if self.counts is not None:

@@ -6,7 +6,6 @@ import sys
 from functools import cache
 from typing import Any
 
-from vqdoctor.capture.seen import Reader
 from vqdoctor.core.discovery import pieces
 from vqdoctor.core.evidence import (
     CodeSequences,
@@ -26,7 +25,7 @@ from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model.data_match import asked_vectors
 from vqdoctor.probes.probe import Probe
 
-__all__ = ["ModelContext", "Reader", "all_probes", "asked_vectors", "probes_without_codebook"]
+__all__ = ["ModelContext", "all_probes", "asked_vectors", "probes_without_codebook"]
 
 WITHOUT_CODEBOOK = (
     CodeSequences,

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vqdoctor.capture.observe import SPLITS
 from vqdoctor.core.evidence import Evidence, LevelUse, Unavailable
 from vqdoctor.layouts.stacks import stacks
 from vqdoctor.metrics.entropy import plug_in_entropy
 from vqdoctor.metrics.geometry import spread
 from vqdoctor.probes._levels import levels
-from vqdoctor.probes.model._context import SPLITS, ModelContext
+from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.probe import Probe
 
 
