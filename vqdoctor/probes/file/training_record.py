@@ -18,4 +18,4 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
         yield context.gap(TrainingRecord.kind, None, "the file records no setting of its training", hint)
 
 
-PROBE = Probe(kinds=(TrainingRecord,), measure=measure)
+PROBE = Probe(kinds=(TrainingRecord,), measure=measure, needs_codebook=False, of_model=True)

@@ -58,4 +58,4 @@ def _threshold(context: ModelContext, view: QuantizerView) -> float | None:
     return next(numbers, None)
 
 
-PROBE = Probe(kinds=(CodeExpiry,), measure=measure)
+PROBE = Probe(kinds=(CodeExpiry,), measure=measure, modes=("train",))

@@ -62,4 +62,4 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
 
 
-PROBE = Probe(kinds=(EvalForward,), measure=measure)
+PROBE = Probe(kinds=(EvalForward,), measure=measure, modes=("eval",))

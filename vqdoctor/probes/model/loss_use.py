@@ -47,4 +47,4 @@ def _reaches(losses: Losses, own: torch.Tensor) -> bool:
     return any(loss is own or gradient(loss, own) is not None for loss in (losses.task, losses.vq))
 
 
-PROBE = Probe(kinds=(LossUse,), measure=measure)
+PROBE = Probe(kinds=(LossUse,), measure=measure, modes=("train",), needs_codebook=False, needs_vq_loss=True)

@@ -46,4 +46,4 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     )
 
 
-PROBE = Probe(kinds=(PositionInformation,), measure=measure)
+PROBE = Probe(kinds=(PositionInformation,), measure=measure, modes=("eval",), needs_codebook=False)

@@ -98,4 +98,4 @@ def _ece_interval(scored: Scored, seed: int) -> tuple[float | None, float | None
     return calibration_interval(softmax(scored.logits), scored.labels, seed)
 
 
-PROBE = Probe(kinds=(TaskMetrics,), measure=measure)
+PROBE = Probe(kinds=(TaskMetrics,), measure=measure, modes=("eval",), needs_codebook=False, of_model=True)
