@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from vqdoctor.capture.codebook import LiveCodebook
+from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.capture.reader import Reader
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.models.task import Losses
-from vqdoctor.probes.model import Reader
 from vqdoctor.reference.digits import DigitsTask
 from vqdoctor.reference.model import Conv2dVQClassifier
 from vqdoctor.reference.recipes import PLAIN
-from vqdoctor.training.layer import Layer
 
 DIGITS = Path(__file__).parents[1] / "sample_checkpoints" / "digits.npz"
 CPU = torch.device("cpu")
 
 
-def reference_layer(model: Conv2dVQClassifier) -> Layer:
+def reference_layer(model: Conv2dVQClassifier) -> CapturedLayer:
     """The VQ layer of the reference model."""
     vq = model.vq
     assert vq is not None
@@ -38,9 +37,10 @@ def reference_layer(model: Conv2dVQClassifier) -> Layer:
         smoothing=1e-5,
         load_codebook=lambda: vq.embedding.numpy(),
     )
-    tensors = {"codebook": vq.embedding, "counts": vq.ema_cluster_size, "sums": vq.ema_embedding_sum}
-    codebook = LiveCodebook(view=view, tensors=tensors)
-    return Layer(name="vq", module=vq, lookup=None, codebook=codebook, reader=Reader(view=view))
+    reader = Reader(view=view)
+    return CapturedLayer(
+        view=view, model=model, tensors=view.keys, reader=reader, path="vq", gap="", maps=True
+    )
 
 
 @dataclass

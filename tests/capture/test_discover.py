@@ -107,7 +107,7 @@ def test_a_codebook_is_known_by_its_rows() -> None:
     found = found_in(layer := Prototypes())
     (view,) = found.explicit
     assert (view.name, view.num_codes, view.dim) == ("1", 16, DIM)
-    assert found.codebook_names == {"1": "1.anchors"}
+    assert {view.name: view.keys["codebook"] for view in found.explicit} == {"1": "1.anchors"}
     assert torch.equal(torch.from_numpy(view.codebook), layer.anchors.T)
 
 

@@ -19,7 +19,8 @@ from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.engine import examine
 from vqdoctor.reference.recipes import PLAIN
 from vqdoctor.reference.train import encode, train
-from vqdoctor.vq.revive import revive
+from vqdoctor.vq.codebook import Codebook
+from vqdoctor.vq.revival import revive
 
 REVIVAL = Revival.healthy()
 
@@ -90,10 +91,8 @@ def test_a_training_loop_that_revives_the_codes_alone(tmp_path: Path, with_sums:
     with torch.no_grad():
         usage = torch.bincount(result.model(images)["indices"].flatten(), minlength=256)
     revive(
-        vq.embedding,
-        vq.ema_cluster_size if with_sums else None,
-        vq.ema_embedding_sum if with_sums else None,
-        usage=usage,
+        vq.codebook if with_sums else Codebook(codes=vq.embedding),
+        usage=usage.double(),
         vectors=encode(result.model, images),
         generator=torch.Generator().manual_seed(0),
     )

@@ -83,7 +83,6 @@ def context(model: nn.Module, task: Any = None) -> ModelContext:
         model=model,
         task=task or ToyTask(model),
         views=found.views,
-        codebook_names={view.name: view.keys["codebook"] for view in found.views},
     )
 
 

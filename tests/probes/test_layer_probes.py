@@ -128,7 +128,6 @@ def examine(
     assert found.views
     context = ModelContext(
         model=model, task=task, views=found.views, record=record,
-        codebook_names={view.name: view.keys["codebook"] for view in found.views},
     )  # fmt: skip
     gathered = Gathered(evidence=[record] if record else [])
     with untouched(model, seed=0):

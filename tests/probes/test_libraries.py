@@ -553,7 +553,7 @@ def test_layers_without_a_codebook(build: Any, codes: int) -> None:
     assert not ctx.views
     with untouched(model, seed=0):
         others = ctx.others(ctx.discover())
-        items = [i for probe in model_probes.probes_without_codebook() for i in probe.measure(others)]
+        items = [i for probe in model_probes.without_codebook(alone=False) for i in probe.measure(others)]
     found: dict[type, Any] = {type(item): item for item in items if isinstance(item, Evidence)}
     task = lib.ToyTask()
     with torch.no_grad():

@@ -83,7 +83,6 @@ def context(model: nn.Module, task: Any = None) -> ModelContext:
         model=model,
         task=task or ToyTask(model),
         views=found.views,
-        codebook_names={view.name: view.keys["codebook"] for view in found.views},
     )
 
 
@@ -101,8 +100,8 @@ def _seeded() -> None:
 
 def path_of(vq: nn.Module) -> GradientPath:
     ctx = context(Classifier(vq))
-    (name,) = ctx.codebook_names
-    evidence = examine(ctx)[GradientPath, name]
+    (view,) = ctx.views
+    evidence = examine(ctx)[GradientPath, view.name]
     assert isinstance(evidence, GradientPath)
     return evidence
 

@@ -81,8 +81,7 @@ class Task:
 def context(model: nn.Module, task: Any = None) -> ModelContext:
     found = find_quantizers({name: Stored(t) for name, t in model.state_dict().items()})
     assert found.views
-    names = {view.name: view.keys["codebook"] for view in found.views}
-    return ModelContext(model=model, task=task or Task(), views=found.views, codebook_names=names)
+    return ModelContext(model=model, task=task or Task(), views=found.views)
 
 
 def ask(probe: Any, ctx: ModelContext) -> list[Evidence | Unavailable]:

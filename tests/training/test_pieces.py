@@ -7,9 +7,9 @@ import torch
 from small_training import CPU, Digits, reference_layer
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
+from vqdoctor.capture.layer import CapturedLayer, watching
 from vqdoctor.core.errors import UserError
 from vqdoctor.training.initialise import place_codes
-from vqdoctor.training.layer import watching
 from vqdoctor.training.resume import load_state
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.splits import HELD_BACK, Splits
@@ -39,11 +39,11 @@ def test_written_codes_stay_through_the_next_update_of_the_ema() -> None:
     model = task.model()
     layer = reference_layer(model)
     rows, codes = torch.tensor([3, 9]), torch.full((2, 8), 50.0)  # nothing is near: nothing moves them
-    layer.codebook.write(rows, codes, 4.0)
-    assert torch.equal(layer.codebook.codes()[rows], codes)
+    layer.write(rows, codes, 4.0)
+    assert torch.equal(layer.codes()[rows], codes)
     model.train()
     task.losses(model, next(iter(task.batches("train"))))
-    assert torch.allclose(layer.codebook.codes()[rows], codes, rtol=1e-3)
+    assert torch.allclose(layer.codes()[rows], codes, rtol=1e-3)
 
 
 def test_writing_clears_what_the_optimizer_remembers_of_those_rows_alone() -> None:
@@ -52,9 +52,9 @@ def test_writing_clears_what_the_optimizer_remembers_of_those_rows_alone() -> No
     codebook.grad = torch.ones_like(codebook)
     optimizer.step()
     layer = reference_layer(Digits().model())
-    from vqdoctor.capture.codebook import LiveCodebook
-
-    live = LiveCodebook(view=layer.codebook.view, tensors={"codebook": codebook})
+    model = torch.nn.Module()
+    model.register_parameter("codes", codebook)
+    live = CapturedLayer(view=layer.view, model=model, tensors={"codebook": "codes"}, reader=layer.reader)
     live.write(torch.tensor([5]), torch.zeros(1, 8), optimizer=optimizer)
     moments = optimizer.state[codebook]["exp_avg"]
     assert moments[5].abs().sum() == 0

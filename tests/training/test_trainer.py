@@ -9,14 +9,15 @@ import pytest
 import torch
 from small_training import CPU, Digits, reference_layer
 
+from vqdoctor.capture.layer import bypass, watching
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.task import Losses
-from vqdoctor.training.layer import grafts, watching
 from vqdoctor.training.resume import load_state, save_state
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.trainer import COOL_DOWN, PATIENCE, Trainer
+from vqdoctor.training.treatment import grafts
 
 MIXED_ON = "vqdoctor.training.precision.MIXED_ON"
 
@@ -109,8 +110,6 @@ def test_without_vq_the_codebook_is_neither_trained_nor_looked_at(start: Start) 
         z_e = trainer.model.encoder(batch[0])
         logits = trainer.model.head(trainer.model.features(z_e).mean(dim=(2, 3)))
     trainer.model.eval()
-    from vqdoctor.training.layer import bypass
-
     with torch.no_grad(), watching(trainer.layers, bypass):
         assert torch.allclose(trainer.task.losses(trainer.model, batch).logits, logits, atol=1e-6)
 

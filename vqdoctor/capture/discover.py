@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -16,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from vqdoctor.capture.call import Call
 from vqdoctor.capture.vectors import by_position, rows
-from vqdoctor.capture.watch import Call, watch
+from vqdoctor.capture.watch import watch_each
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.view import Array, QuantizerView
@@ -72,14 +72,12 @@ class Discovered:
 
     Attributes:
         explicit: layers with a codebook in the state dict.
-        codebook_names: layer name to its codebook's name, of those.
         implicit: layers without one; their views have no keys, and their codebook cannot be read.
         places: layer name to the path of its module, of all.
         radixes: layer name to how its codes are made of levels, of the implicit ones that say so.
     """
 
     explicit: tuple[QuantizerView, ...] = ()
-    codebook_names: Mapping[str, str] = field(default_factory=dict)
     implicit: tuple[QuantizerView, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
     radixes: Mapping[str, Radix] = field(default_factory=dict)
@@ -111,7 +109,6 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
     """
     explicit: list[QuantizerView] = []
     implicit: list[QuantizerView] = []
-    names: dict[str, str] = {}
     places: dict[str, str] = {}
     radixes: dict[str, Radix] = {}
     for found in quantizing(model, run):
@@ -122,7 +119,6 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         if table is not None:
             key, transposed = table
             explicit.append(_explicit(name, key, model.state_dict()[key], transposed))
-            names[name] = key
         elif found.num_codes is not None:
             implicit.append(_implicit(name, found, found.num_codes))
             radixes.update({name: found.radix} if found.radix else {})
@@ -133,7 +129,6 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         implicit = [view for view in implicit if view.confidence is Confidence.HIGH]
     return Discovered(
         explicit=tuple(explicit),
-        codebook_names=names,
         implicit=tuple(implicit),
         places=places,
         radixes=radixes,
@@ -143,19 +138,19 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
 def quantizing(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Quantizing]:
     """Return the innermost modules that quantize, in the model's order."""
     model.eval()
-    with ExitStack() as stack, torch.no_grad():
-        watched = {
-            path: stack.enter_context(watch(module))
-            for path, module in model.named_modules()
-            if not isinstance(module, nn.ModuleList | nn.ModuleDict)
-        }
+    modules = {
+        path: module
+        for path, module in model.named_modules()
+        if not isinstance(module, nn.ModuleList | nn.ModuleDict)
+    }
+    with torch.no_grad(), watch_each(modules.values()) as watched:
         run(model)
     found: list[Quantizing] = []
-    for path, seen in reversed(watched.items()):  # children stand after their parents
+    for path, module in reversed(modules.items()):  # children stand after their parents
         if any(_related(path, inner.path) for inner in found):
             continue
-        call = next((call for call in seen.forwards if call.z_q is not None), None)
-        quantizer = None if call is None else _read(path, model.get_submodule(path), call)
+        call = next((call for call in watched[module].forwards if call.z_q is not None), None)
+        quantizer = None if call is None else _read(path, module, call)
         if quantizer is not None and (_is_sure(quantizer) or _owns_codes(model, quantizer)):
             found.append(quantizer)
     return found[::-1]

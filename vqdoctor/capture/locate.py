@@ -1,4 +1,4 @@
-"""From a codebook's key to the module whose input is z_e and whose output is z_q.
+"""From a codebook's key to the module whose input is z_e and whose output is z_q, by what it does.
 
 The key's own module need not be that layer: in vector-quantize-pytorch the codebook sits in an
 inner module that has no gradient path even in health, and the straight-through estimator stands in
@@ -8,14 +8,86 @@ nothing but projections; a whole encoder-decoder is never taken for a VQ layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from vqdoctor.capture.call import Call
+from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.capture.watch import Watch, watch_each
 from vqdoctor.core.errors import UserError
 
+if TYPE_CHECKING:
+    from vqdoctor.capture.run import Capture
+
+INDICES_ONLY = "the layer gives indices alone, and no z_q"
+INLINE = "the model looks its codes up itself, outside a VQ layer: no module shows z_e and z_q"
+METHODS_ONLY = (
+    "this implementation quantizes in its encode and decode methods, which pass no gradient: it has no "
+    "training path to judge"
+)
+IN_EVAL = "the layer is in eval mode while the model trains, and passes no gradient there"
+FROZEN = "the layer and all before it are frozen and run under no_grad"
+NOT_CALLED = "the model never calls the layer in train mode"
 _PROJECTIONS = (nn.Linear, nn.LayerNorm, nn.Identity, nn.Dropout)
+
+
+def locate(capture: Capture, layers: Mapping[str, CapturedLayer]) -> dict[str, CapturedLayer]:
+    """Return the layers with where they are, in the same order; one that was not found stays without.
+
+    Looked at are the modules around each codebook, in train mode. Levels that a quantizer leaves out at
+    random get a run in which none is left out. What is still not found is looked for among all modules, by
+    what they put out.
+    """
+    found = dict(layers)
+    paths = {name: capture.candidates(layer) for name, layer in layers.items()}
+    batches = capture.first_batches
+    for number, batch in enumerate((*batches, *batches[:1])):
+        missing = {name: at for name, at in paths.items() if found[name].path is None}
+        if not missing:
+            break
+        model = capture.copy(training=True)
+        if number == len(batches):
+            stop_dropping_levels(model, [path for at in paths.values() for path in at])
+        modules = {path: model.get_submodule(path) for at in missing.values() for path in at}
+        with watch_each(modules.values(), keep_graph=True) as watched:
+            capture.task.losses(model, batch)
+        seen = {path: watched[module] for path, module in modules.items()}
+        for name, at in missing.items():
+            layer = judge(layers[name], model, at, seen)
+            if layer is not None and (layer.maps or number >= len(batches) - 1):
+                found[name] = layer
+    return {name: _with_shared(_by_output(capture, layer)) for name, layer in found.items()}
+
+
+def _with_shared(layer: CapturedLayer) -> CapturedLayer:
+    """Return a layer with the paths of the layers that share its codebook: where they lie as it does."""
+    if layer.path is None or not layer.maps or not layer.path.startswith(layer.name):
+        return layer
+    paths = [other + layer.path[len(layer.name) :] for other in layer.view.shared_with]
+    known = {path for path, _ in layer.model.named_modules(remove_duplicate=False)} if paths else set()
+    return replace(layer, shared_paths=tuple(path for path in paths if path in known))
+
+
+def _by_output(capture: Capture, layer: CapturedLayer) -> CapturedLayer:
+    """Return a layer of which no z_q is seen yet at the innermost module whose output consists of its codes.
+
+    The layer is returned as it is where there is no such module.
+    """
+    if layer.maps or not capture.first_batches or not layer.reader.has_codebook:
+        return layer
+    codebook = torch.from_numpy(layer.view.codebook)
+    near = 1e-3 * codebook.std().clamp_min(1e-12) * layer.view.dim**0.5
+    for path, table in capture.tables.items():
+        if table.shape[1] == layer.view.dim and bool(
+            (torch.cdist(table, codebook).amin(dim=1) <= near).all()
+        ):
+            return replace(layer, path=path, lookup_path=None, gap="", maps=True)
+    return layer
 
 
 def candidates(model: nn.Module, key: str) -> tuple[str, ...]:
@@ -70,3 +142,108 @@ def _others(parent: nn.Module, child: str) -> Iterator[nn.Module]:
 def _is_parametrization(parent: nn.Module, name: str) -> bool:
     owner, found, _ = f".{name}".partition(".parametrizations.")
     return bool(found) and parametrize.is_parametrized(parent.get_submodule(owner.lstrip(".")))
+
+
+def judge(
+    layer: CapturedLayer, model: nn.Module, paths: Sequence[str], watched: Mapping[str, Watch]
+) -> CapturedLayer | None:
+    """Return the layer at that candidate, innermost first, which is the VQ layer; None if none was used.
+
+    Of those that map a float input to a float output of its shape, the innermost that passes a
+    gradient; where none does, the innermost with the usual batch axis. Only the innermost's output may have
+    another dimension.
+
+    Args:
+        layer: the layer, not located yet.
+        model: the copy that ran.
+        paths: the candidates.
+        watched: their calls in train mode.
+    """
+    calls = {path: _mapping(watched[path]) for path in paths}
+    mapping = [(path, call) for path, call in calls.items() if call is not None]
+    mapping = [(path, c) for path, c in mapping if path == mapping[0][0] or _same_shape(c)]
+    if not mapping:
+        return _unmapped(layer, paths, watched)
+    alive = [(p, c) for p, c in mapping if not watched[p].by_method and passes_gradient(c)]
+    path, call = (alive or [(p, c) for p, c in mapping if _is_alike(c, mapping[-1][1])])[0]
+    inward = paths[: paths.index(path) + 1]
+    lookup = next((p for p in inward if layer.reader.lookups(watched[p])), None)
+    gap = "" if alive else _gap(model, path, call, watched[path])
+    return replace(layer, path=path, lookup_path=lookup, gap=gap, maps=True)
+
+
+def _unmapped(
+    layer: CapturedLayer, paths: Sequence[str], watched: Mapping[str, Watch]
+) -> CapturedLayer | None:
+    for path in paths:
+        if any(call.indices is not None for call in watched[path].calls):
+            return replace(layer, path=path, gap=INDICES_ONLY)
+    for path in paths:
+        if watched[path].fetched:
+            return replace(layer, path=path, gap=INLINE)
+    return None
+
+
+def _gap(model: nn.Module, path: str, call: Call, watched: Watch) -> str:
+    if watched.by_method:
+        return METHODS_ONLY
+    if not call.training:
+        return IN_EVAL
+    if not call.recorded and not _trains_until(model, path):
+        return FROZEN
+    return ""
+
+
+def _trains_until(model: nn.Module, path: str) -> bool:
+    """Whether any parameter of the layer, or of what the model holds before it, is trained."""
+    names = [name for name, _ in model.named_parameters()]
+    inside = [i for i, name in enumerate(names) if name.startswith(f"{path}.")]
+    last = inside[-1] if inside else len(names) - 1
+    return any(p.requires_grad for i, p in enumerate(model.parameters()) if i <= last)
+
+
+def _is_alike(call: Call, outermost: Call) -> bool:
+    """Whether the input's batch axis is that of the outermost module: an inner one may have heads first."""
+    return (call.z_e.ndim, call.z_e.shape[0]) == (outermost.z_e.ndim, outermost.z_e.shape[0])
+
+
+def _mapping(watched: Watch) -> Call | None:
+    return next((call for call in watched.calls if call.z_q is not None), None)
+
+
+def _same_shape(call: Call) -> bool:
+    return call.z_q is not None and call.z_q.shape == call.z_e.shape
+
+
+def stop_dropping_levels(model: nn.Module, paths: Sequence[str]) -> None:
+    """Put the modules that hold several of the layers, but not the layers, in eval mode.
+
+    In training a residual quantizer with quantizer dropout leaves out its deeper levels at random, so
+    that some would never be seen.
+    """
+    holders = {
+        parent
+        for path in paths
+        for parent in _parents(path)
+        if sum(other.startswith(f"{parent}.") for other in paths) > 1
+    }
+    for parent in holders:
+        model.get_submodule(parent).training = False
+
+
+def _parents(path: str) -> list[str]:
+    tokens = path.split(".")
+    return [".".join(tokens[:i]) for i in range(1, len(tokens))]
+
+
+def passes_gradient(call: Call) -> bool:
+    """Whether a gradient passes from a call's z_q to its z_e."""
+    if call.z_q is None or not call.z_q.requires_grad or not call.z_e.requires_grad:
+        return False
+    sent = torch.randn(call.z_q.shape, generator=torch.Generator().manual_seed(0)).to(call.z_q)
+    (g,) = torch.autograd.grad(call.z_q, call.z_e, sent, retain_graph=True, allow_unused=True)
+    return _any(g)
+
+
+def _any(g: torch.Tensor | None) -> bool:
+    return g is not None and bool(g.any())

@@ -17,16 +17,13 @@ from vqdoctor.checkpoint import Checkpoint, LazyTensor, open_checkpoint
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import (
-    CodebookGradient,
     DataMatch,
     Evidence,
     ForeignObjects,
     GradientPath,
     LossBalance,
-    LossUse,
     OptimizerMemory,
     TaskGradient,
-    Trace,
     TrainingRecord,
     Unavailable,
     Usage,
@@ -51,8 +48,6 @@ if TYPE_CHECKING:  # both need torch
 
 Progress = Callable[[str], None]
 
-VQ_LOSS_KINDS = (CodebookGradient, LossUse, Trace)
-"""What would accuse a model of doing without a VQ loss, where it is merely not known which that is."""
 NONE_IN_FILE = (
     "a layer that stores no codebook, such as FSQ, does not show in a file: run the model, with --task, or "
     "--model and --data"
@@ -315,7 +310,7 @@ def _gather_live(case: _Case, gathered: Gathered) -> _Shown:
             model=patient.model,
             task=patient.task,
             views=patient.views,
-            codebook_names=patient.codebook_names,
+            names={raw: name for name, raw in patient.raw_keys.items()},
             record=record,
             arrays=case.arrays or {},
             device=device,
@@ -332,14 +327,16 @@ def _gather_live(case: _Case, gathered: Gathered) -> _Shown:
             if explicit:
                 context = context.also(found)
                 _gather_file_of(case, explicit, gathered)
-            unknown = VQ_LOSS_KINDS if patient.vq_loss_unknown else ()
-            why, hint = "no VQ loss was recognised in the model's output", "--vq-loss KEY, or --task"
-            gathered.miss(unknown, "batch", why, hint)
-            probes = [probe for probe in model_probes.all_probes() if not set(probe.kinds) & set(unknown)]
+            probes = model_probes.all_probes()
+            if patient.vq_loss_unknown:  # no model is accused of doing without a loss that was not recognised
+                why, hint = "no VQ loss was recognised in the model's output", "--vq-loss KEY, or --task"
+                blind = [kind for probe in probes if probe.needs_vq_loss for kind in probe.kinds]
+                gathered.miss(blind, "batch", why, hint)
+                probes = tuple(probe for probe in probes if not probe.needs_vq_loss)
             if found.implicit:
-                own = [p for p in model_probes.probes_without_codebook(not context.views) if p in probes]
+                own = [p for p in model_probes.without_codebook(alone=not context.views) if p in probes]
                 gathered.run(own, context.others(found), "batch", case.say)
-                probes = probes if context.views else [p for p in probes if p not in own]
+                probes = probes if context.views else tuple(p for p in probes if p not in own)
             gathered.run(probes, context, "batch", case.say)
             case.vectors.update(model_probes.asked_vectors(context))
             _miss_codebook(found.implicit, gathered)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence, NotFiniteError, Source, Unavailable
 from vqdoctor.core.finding import Outcome
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.probe import C, Probe
 
 
 @dataclass
@@ -22,8 +21,8 @@ class Gathered:
 
     def run(
         self,
-        probes: Iterable[Probe[Any]],
-        context: Any,
+        probes: Iterable[Probe[C]],
+        context: C,
         source: Source,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -53,7 +52,7 @@ class Gathered:
             Unavailable(kind=kind.kind, source=source, reason=reason, hint=hint) for kind in kinds
         ]
 
-    def _crash(self, probe: Probe[Any], source: Source, error: str) -> None:
+    def _crash(self, probe: Probe[C], source: Source, error: str) -> None:
         self.miss(probe.kinds, source, f"its probe crashed: {error}", "")
         for kind in probe.kinds:
             self.crash(kind.kind, error)

@@ -14,11 +14,11 @@ from vqdoctor.core.evidence import Usage
 from vqdoctor.core.report import Change, Report
 from vqdoctor.layouts.layer_arrays import LayerArrays
 from vqdoctor.layouts.live_rows import is_unit
+from vqdoctor.layouts.stacks import stacks
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Mask, Rows, live_median, live_rows, row_norms
-from vqdoctor.probes._levels import stacks
-from vqdoctor.probes.file import FileContext
-from vqdoctor.probes.file.optimizer_memory import codebook_slot
+from vqdoctor.saved.placement import codebook_slot
+from vqdoctor.saved.training import SavedTraining
 
 SAME = 1e-3
 """Vectors are what the level before leaves when they differ from it by at most this share of their length."""
@@ -135,11 +135,11 @@ class Pending:
 
     def _moments(self, view: QuantizerView, moved: Mask) -> Iterator[Change]:
         """Clear what an optimizer remembers of rows that are no longer what it moved."""
-        context = FileContext(checkpoint=self.checkpoint, views=self.views)
-        slot = codebook_slot(context, view)
+        saved = SavedTraining(checkpoint=self.checkpoint)
+        slot = codebook_slot(saved, view, self.views)
         shape = self.checkpoint.tensors[view.keys["codebook"]].shape
         if slot is None:
-            held = (s.shape for optimizer in context.optimizers for s in optimizer.slots)
+            held = (s.shape for optimizer in saved.optimizers for s in optimizer.slots)
             if shape in held and "counts" not in view.keys:
                 self.unclear.append(view.name)
             return

@@ -25,8 +25,8 @@ from vqdoctor.layouts import find_quantizers
 from vqdoctor.layouts.layer_arrays import LayerArrays
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
-from vqdoctor.probes.file import ESTIMATED_COUNTS, FileContext
 from vqdoctor.remedies import Remedy, all_remedies, with_advice
+from vqdoctor.saved.training import ESTIMATED_COUNTS, SavedTraining
 
 FIXED = ".fixed"
 """What stands before the suffix of an output that the user does not name."""
@@ -280,7 +280,7 @@ def _note(
     checkpoint: Checkpoint, repairs: Sequence[Repair], estimated: Collection[str], seed: int
 ) -> dict[str, Any]:
     """Return what the file keeps of its repair."""
-    known = FileContext(checkpoint=checkpoint, views=()).estimated_counts
+    known = SavedTraining(checkpoint=checkpoint).estimated_counts
     return {
         "tool": f"vqdoctor {vqdoctor.__version__}",
         "seed": seed,

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 import vqdoctor
-from vqdoctor.capture.codebook import LiveCodebook
+from vqdoctor.capture.layer import bypassable
 from vqdoctor.checkpoint import Checkpoint, check_output, open_checkpoint, write_checkpoint
 from vqdoctor.checks import all_checks
 from vqdoctor.core.codec import decode, encode
@@ -39,12 +39,12 @@ from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.trial import Tried, hold_trial
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.models.device import resolve
-from vqdoctor.probes.file import RETRAINED, FileContext
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.reference import BUILTIN_DATA
 from vqdoctor.remedies import with_advice
+from vqdoctor.saved.record import RETRAINED
+from vqdoctor.saved.training import SavedTraining
 from vqdoctor.training.evaluate import evaluate
-from vqdoctor.training.layer import Layer, bypassable
 from vqdoctor.training.moments import new_moments
 from vqdoctor.training.resume import RESTART, load_state, save_state, state_path
 from vqdoctor.training.splits import Splits
@@ -174,7 +174,7 @@ def _data(checkpoint: Checkpoint, data: Any, user_model: UserModel) -> tuple[Any
     """
     if data is not None or user_model.task is not None:
         return data, ()
-    task = FileContext(checkpoint=checkpoint, views=()).record.task
+    task = SavedTraining(checkpoint=checkpoint).record.task
     if user_model.model is None and task is not None and task in BUILTIN_DATA:
         beside = checkpoint.path.parent / BUILTIN_DATA[task]
         if beside.is_file():
@@ -214,7 +214,7 @@ class Clinic:
             codebook_key=settings.codebook_key,
             orientation=settings.orientation,
         ).views
-        record: TrainingRecord = FileContext(checkpoint=checkpoint, views=views).record
+        record: TrainingRecord = SavedTraining(checkpoint=checkpoint).record
         arrays = load_batch(Path(data)) if isinstance(data, str | os.PathLike) else None
         patient = admit(
             path=path,
@@ -232,7 +232,7 @@ class Clinic:
             model=patient.model,
             task=task,
             views=patient.views,
-            codebook_names=patient.codebook_names,
+            names={raw: name for name, raw in patient.raw_keys.items()},
             record=record,
             device=device,
             seed=settings.seed,
@@ -249,7 +249,7 @@ class Clinic:
     def trainer(self, plan: TrainingPlan, *, goals: Goals | None = None, without_vq: bool = False) -> Trainer:
         """Return the training of a fresh copy of the model."""
         model = self.context.copy(training=True)
-        layers = self.layers(model)
+        layers = self.context.on(model)
         start = "scratch" if without_vq else plan.start
         restart(model, self.context.task, next(iter(self.splits.in_order())), layers, start, plan.seed)
         return Trainer(
@@ -263,54 +263,18 @@ class Clinic:
             say=self.say,
         )
 
-    def layers(self, model: torch.nn.Module) -> tuple[Layer, ...]:
-        """Return the VQ layers of a copy of the model.
-
-        Raises:
-            UserError: if none of them shows its z_e and z_q.
-        """
-        located = {name: place for name, place in self.context.located.items() if place.maps}
-        if not located:
-            raise UserError(
-                "no VQ layer can be watched in the model", "retraining needs a module from z_e to z_q"
-            )
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        names = {raw: name for name, raw in self.patient.raw_keys.items()}
-        return tuple(
-            Layer(
-                name=view.name,
-                module=model.get_submodule(located[view.name].path),
-                lookup=_module(model, located[view.name].lookup),
-                codebook=LiveCodebook(
-                    view=view,
-                    tensors={
-                        role: tensors[names[key]]
-                        for role, key in view.keys.items()
-                        if names.get(key) in tensors
-                    },
-                ),
-                reader=self.context.readers[view.name],
-            )
-            for view in self.context.views
-            if view.name in located
-        )
-
     @cached_property
     def before(self) -> Figures | None:
         """The figures of the checkpoint as it is, on the val split."""
         model = self.context.copy(training=False)
-        return evaluate(model, self.context.task, self.splits.val(), self.layers(model))
-
-
-def _module(model: torch.nn.Module, path: str | None) -> torch.nn.Module | None:
-    return None if path is None else model.get_submodule(path)
+        return evaluate(model, self.context.task, self.splits.val(), self.context.on(model))
 
 
 def prescription_of(
     before: Report, clinic: Clinic, settings: Settings, wanted: RetrainSettings
 ) -> Prescription:
     """Return the training plan for what an examination found in a clinic's patient, as the user wants it."""
-    layers = tuple(clinic.context.layers)
+    layers = tuple(clinic.context.mapped)
     trained_with = clinic.context.vq_weight
     plain = TrainingPlan(
         epochs=EPOCHS if wanted.epochs is None else wanted.epochs,
@@ -439,7 +403,7 @@ class _Run:
             return False
         model = self.clinic.context.copy(training=False)
         batch = next(iter(self.clinic.splits.in_order()))
-        return bypassable(model, self.clinic.context.task, batch, self.clinic.layers(model))
+        return bypassable(model, self.clinic.context.task, batch, self.clinic.context.on(model))
 
     def _trial(self, prescription: Prescription, goals: Goals) -> Tried | None:
         if not self.wanted.trial:
@@ -510,14 +474,14 @@ def _write(clinic: Clinic, result: _Result, output: Path, overwrite: bool) -> No
         for name, raw in clinic.patient.raw_keys.items()
         if name in state and raw in clinic.checkpoint.tensors
     }
-    context = FileContext(checkpoint=clinic.checkpoint, views=())
-    changes.update(new_moments(context.optimizers, result.trainer.optimizer))
+    saved = SavedTraining(checkpoint=clinic.checkpoint)
+    changes.update(new_moments(saved.optimizers, result.trainer.optimizer))
     retraining = result.retraining
     note = {
         "vqdoctor": vqdoctor.__version__,
         "command": "fix --retrain",
         "training_plan": encode(retraining.plan),
-        RETRAINED: _record(result, context.record),
+        RETRAINED: _record(result, saved.record),
         "remedies": [prescribed.remedy.name for prescribed in _applied(result)],
         "cured": retraining.cured,
     }

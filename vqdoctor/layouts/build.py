@@ -18,10 +18,10 @@ from vqdoctor.layouts.view import Array, Lookup, QuantizerView, Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Ema:
-    """A library's EMA constants; None or 0 where unknown. See `QuantizerView` for their meaning."""
+    """A library's EMA constants; None where unknown. See `QuantizerView` for their meaning."""
 
     start_count: float | None = None
-    smoothing: float = 0.0
+    smoothing: float | None = None
     default_decay: float | None = None
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from vqdoctor.core.evidence import ACTIVE_SHARE
 from vqdoctor.metrics.geometry import COPY, Mask, Rows, copies, faded_rows, row_norms, spread
 from vqdoctor.metrics.match import nearest, unit
+from vqdoctor.vq.codebook import dead_codes
+from vqdoctor.vq.ema import divisor
 
 Counts = NDArray[np.float64]
 
@@ -26,7 +28,8 @@ class LayerArrays:
         codebook: float32 [K, D].
         counts: EMA counts, float32 [K]; None where the layer has none.
         sums: EMA sums, float32 [K, D]; None where the layer has none.
-        smoothing: epsilon of the Laplace smoothing that the layer divides its sums by.
+        smoothing: epsilon of the Laplace smoothing of the counts that the layer divides its sums by; 0 where
+            it uses none, None where that is unknown.
         known_usage: how often each code was chosen, [K]; None where nothing tells.
         z_e: the vectors that the codebook was asked for, float32 [N, D]; None without data.
         by_angle: whether vectors and codes are compared by their angle.
@@ -42,7 +45,7 @@ class LayerArrays:
     codebook: Rows
     counts: NDArray[np.float32] | None = None
     sums: Rows | None = None
-    smoothing: float = 0.0
+    smoothing: float | None = None
     known_usage: Counts | None = None
     z_e: Rows | None = None
     by_angle: bool = False
@@ -86,7 +89,7 @@ class LayerArrays:
         usage = self.usage
         if usage is None or not usage.sum() > 0:
             return None
-        return np.asarray(usage * self.num_codes < ACTIVE_SHARE * usage.sum())
+        return dead_codes(usage)
 
     def assign(self, vectors: Rows, codes: Rows) -> NDArray[np.int64]:
         """Return the index of the code that each vector chooses, int64 [N]."""
@@ -127,10 +130,9 @@ class LayerArrays:
         """Return what the next EMA update would divide the sums by, float32 [K]."""
         assert self.counts is not None
         counts = self.counts.astype(np.float64)
-        total = counts.sum()
-        if self.smoothing and total > 0:
-            counts = (counts + self.smoothing) / (total + len(counts) * self.smoothing) * total
-        return counts.astype(np.float32)
+        # broken counts have no sum to smooth by: the rows that are whole are still told apart from them
+        smoothing = self.smoothing if counts.sum() > 0 else None
+        return divisor(counts, smoothing).astype(np.float32)
 
     def sound_counts(self) -> Counts | None:
         """Return the counts as float64 [K], broken and negative ones as 0; None where there are none."""

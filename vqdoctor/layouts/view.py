@@ -55,7 +55,8 @@ class QuantizerView:
         keys: role ("codebook", "counts", "sums", "initted", "projection", …) to raw key in the file. Every
             view has a "codebook": where none is stored, the table that it is computed from.
         start_count: the value that this library's EMA counts start from; None where unknown.
-        smoothing: epsilon of the layout's Laplace smoothing of the counts; 0 where it uses none.
+        smoothing: epsilon of the layout's Laplace smoothing of the counts; 0 where it uses none, None where
+            that is unknown.
         default_decay: the library's default EMA decay; None where unknown.
         lookup: how codes are chosen, where the layout tells; None where it does not: by Euclidean distance,
             or by angle where all rows have norm one.
@@ -79,7 +80,7 @@ class QuantizerView:
     dim: int
     keys: Mapping[str, str]
     start_count: float | None = None
-    smoothing: float = 0.0
+    smoothing: float | None = None
     default_decay: float | None = None
     lookup: Lookup | None = None
     frozen: bool = False

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.layouts.live_rows import is_unit, live_mask, never_written
-from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.layouts.view import Array, QuantizerView
 from vqdoctor.metrics.geometry import Mask, middle, spread
+from vqdoctor.vq.ema import divisor
 
 AWAY = 0.1
 """A code stands elsewhere when it is farther from its sum over count than this share of the codes' spread."""
@@ -24,15 +25,22 @@ def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
         return None
     if not (np.isfinite(counts).all() and np.isfinite(sums).all() and np.isfinite(view.codebook).all()):
         return None
-    counts = counts.astype(np.float64)
-    total, epsilon = counts.sum(), view.smoothing
-    smoothed = (counts + epsilon) / (total + len(counts) * epsilon) * total
-    tiny = np.finfo(np.float32).tiny
-    rules = [sums / np.maximum(divisor, tiny)[:, None] for divisor in (smoothed, counts)]
+    by_rule = means_by_rule(view, counts, sums)
+    return min(by_rule, key=lambda rows: middle(np.linalg.norm(rows - view.codebook, axis=1)))
+
+
+def means_by_rule(view: QuantizerView, counts: Array, sums: Array) -> list[NDArray[np.float64]]:
+    """Return the codes [K, D] as finite sums and counts tell them, by every rule that libraries follow.
+
+    Libraries divide by the smoothed counts; some store the counts smoothed already, and a cosine codebook
+    keeps only the direction of its mean.
+    """
+    plain, whole = counts.astype(np.float64), sums.astype(np.float64)
+    divisors = [divisor(plain, view.smoothing), plain]
     norms, _, live = live_mask(view)
     if is_unit(norms, live):
-        rules.append(sums / np.maximum(np.linalg.norm(sums, axis=1), tiny)[:, None])
-    return min(rules, key=lambda rows: middle(np.linalg.norm(rows - view.codebook, axis=1)))
+        divisors.append(np.linalg.norm(whole, axis=1))
+    return [whole / np.maximum(by, np.finfo(np.float32).tiny)[:, None] for by in divisors]
 
 
 def stale(view: QuantizerView, means: NDArray[np.float64]) -> Mask:

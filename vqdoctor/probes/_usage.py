@@ -19,7 +19,6 @@ def usage_from_indices(
     layer: str,
     groups: ArrayLike | None = None,
     source: Source = "batch",
-    active_share: float = ACTIVE_SHARE,
     histogram: bool = False,
     seed: int = 0,
 ) -> Usage:
@@ -40,9 +39,9 @@ def usage_from_indices(
         sample_size=vectors,
         num_codes=num_codes,
         used=used,
-        active=int(np.sum(counts > active_share * vectors / num_codes)),
+        active=int(np.sum(counts > ACTIVE_SHARE * vectors / num_codes)),
         expected_used=expected_used(num_codes, vectors),
-        expected_active=expected_active(num_codes, vectors, active_share),
+        expected_active=expected_active(num_codes, vectors, ACTIVE_SHARE),
         share=used / num_codes,
         perplexity=perplexity.value,
         perplexity_low=perplexity.low,
@@ -53,7 +52,7 @@ def usage_from_indices(
         unseen_mass=table.unseen_mass(),
         groups=table.samples,
         effective_size=perplexity.effective_size,
-        active_share=active_share,
+        active_share=ACTIVE_SHARE,
         count_quantiles=histogram_quantiles(counts),
         histogram=tuple(float(c) for c in counts) if histogram else (),
     )

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from vqdoctor.vq.codebook import Codebook
+from vqdoctor.vq.ema import divisor
 from vqdoctor.vq.kmeans import nearest
 
 EPSILON = 1e-5
@@ -89,16 +91,17 @@ class VectorQuantizerEMA2D(nn.Module):
         sums = torch.zeros_like(self.ema_embedding_sum).index_add_(0, indices, vectors)
         self.ema_cluster_size.lerp_(counts, 1.0 - self.decay)
         self.ema_embedding_sum.lerp_(sums, 1.0 - self.decay)
-        total = self.ema_cluster_size.sum()
-        smoothed = (self.ema_cluster_size + EPSILON) * total / (total + self.num_codes * EPSILON)
-        self.embedding.copy_(self.ema_embedding_sum / smoothed.unsqueeze(1))
+        self.embedding.copy_(self.ema_embedding_sum / divisor(self.ema_cluster_size, EPSILON).unsqueeze(1))
 
     @torch.no_grad()
     def set_codes(self, codes: torch.Tensor, counts: torch.Tensor) -> None:
         """Write the codebook [K, D] and its counts [K], and the sums that keep both at the next update."""
-        self.embedding.copy_(codes)
-        self.ema_cluster_size.copy_(counts)
-        self.ema_embedding_sum.copy_(self.embedding * self.ema_cluster_size.unsqueeze(1))
+        self.codebook.write(torch.arange(self.num_codes), codes, counts)
+
+    @property
+    def codebook(self) -> Codebook[torch.Tensor]:
+        """The buffers as one codebook, whose sums are written without smoothing: counts are far above it."""
+        return Codebook(codes=self.embedding, counts=self.ema_cluster_size, sums=self.ema_embedding_sum)
 
 
 class Conv2dVQClassifier(nn.Module):

@@ -15,7 +15,7 @@ from vqdoctor.reference.model import Conv2dVQClassifier, VectorQuantizerEMA2D
 from vqdoctor.reference.recipes import Recipe
 from vqdoctor.training.schedule import warm_up
 from vqdoctor.vq.kmeans import kmeans
-from vqdoctor.vq.revive import revive
+from vqdoctor.vq.revival import revive
 
 Progress = Callable[[Mapping[str, float]], None]
 
@@ -152,10 +152,8 @@ def _revive(
         indices = model(images)["indices"]
     usage = torch.bincount(indices.flatten(), minlength=vq.num_codes)
     revived = revive(
-        vq.embedding,
-        vq.ema_cluster_size,
-        vq.ema_embedding_sum,
-        usage=usage,
+        vq.codebook,
+        usage=usage.double(),
         vectors=encode(model, images),
         generator=generator,
         threshold=recipe.revive_under,

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from vqdoctor.capture.layer import CapturedLayer, passes
 from vqdoctor.models.task import Task
-from vqdoctor.training.layer import Layer, watching
+from vqdoctor.training.evaluate import in_eval_mode
 from vqdoctor.training.splits import Splits
 from vqdoctor.vq.kmeans import codes_from_data
 
@@ -19,7 +20,7 @@ def place_codes(
     model: torch.nn.Module,
     task: Task,
     splits: Splits,
-    layers: tuple[Layer, ...],
+    layers: tuple[CapturedLayer, ...],
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     say: Callable[[str], None],
@@ -34,7 +35,7 @@ def place_codes(
     """
     left = {}
     for layer in layers:
-        if not layer.codebook.writable:
+        if not layer.view.writable:
             left[layer.name] = "its codebook is computed from other tensors"
             continue
         say(f"k-means for {layer.name}")
@@ -45,30 +46,23 @@ def place_codes(
         vectors, per_batch = found
         codes, counts = codes_from_data(vectors, layer.num_codes, generator=generator)
         rows = torch.arange(layer.num_codes)
-        layer.codebook.write(rows, codes, counts * (per_batch / float(counts.sum())), optimizer)
+        layer.write(rows, codes, counts * (per_batch / float(counts.sum())), optimizer)
     return left
 
 
 def _vectors(
-    model: torch.nn.Module, task: Task, splits: Splits, layer: Layer
+    model: torch.nn.Module, task: Task, splits: Splits, layer: CapturedLayer
 ) -> tuple[torch.Tensor, float] | None:
     """Return finite vectors of the train split [N, D] and how many a batch has; None where none are seen."""
     found: list[torch.Tensor] = []
     enough = VECTORS_PER_CODE * layer.num_codes
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for batch in splits.in_order():
-                with watching((layer,)) as watched:
-                    task.losses(model, batch)
-                vectors = layer.vectors(watched)
-                if vectors is None:
-                    return None
-                found.append(vectors[torch.isfinite(vectors).all(dim=1)])
-                if sum(map(len, found)) >= enough:
-                    break
-    finally:
-        model.train(training)
+    with in_eval_mode(model), torch.no_grad():
+        for _, _, watched in passes(model, task, splits.in_order(), (layer,)):
+            vectors = layer.vectors(watched)
+            if vectors is None:
+                return None
+            found.append(vectors[torch.isfinite(vectors).all(dim=1)])
+            if sum(map(len, found)) >= enough:
+                break
     vectors = torch.cat(found) if found else torch.empty(0, 1)
     return (vectors, len(vectors) / len(found)) if len(vectors) else None

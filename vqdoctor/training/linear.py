@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vqdoctor.training.layer import Layer, Watched
+from vqdoctor.capture.layer import CapturedLayer, Watched
 
 
 class LinearCodebook:
@@ -17,9 +17,9 @@ class LinearCodebook:
     optimizer did.
     """
 
-    def __init__(self, layer: Layer, learning_rate: float) -> None:
+    def __init__(self, layer: CapturedLayer, learning_rate: float) -> None:
         self._layer = layer
-        self._table = layer.codebook.codes()
+        self._table = layer.codes()
         dim = self._table.shape[1]
         self._matrix = torch.eye(dim, device=self._table.device).requires_grad_()
         self._optimizer = torch.optim.Adam([self._matrix], lr=learning_rate)
@@ -35,7 +35,7 @@ class LinearCodebook:
             loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         rows = torch.arange(self._layer.num_codes)
-        self._layer.codebook.write(rows, self._table @ self._matrix.detach())
+        self._layer.write(rows, self._table @ self._matrix.detach())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""

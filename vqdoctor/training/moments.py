@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from vqdoctor.checkpoint import LazyTensor
-from vqdoctor.probes.file import SavedOptimizer
+from vqdoctor.saved.optimizer import SavedOptimizer
 
 
 def new_moments(

@@ -7,10 +7,11 @@ import math
 
 import torch
 
+from vqdoctor.capture.layer import CapturedLayer, Change, watching
 from vqdoctor.core.errors import UserError
 from vqdoctor.models.task import Batch, Task
 from vqdoctor.training.evaluate import in_eval_mode
-from vqdoctor.training.layer import Change, Layer, reshaped, watching
+from vqdoctor.training.treatment import reshaped
 
 MIXED_ON = ("cuda",)
 """Devices on which a model is trained in bfloat16, and its VQ layers in float32."""
@@ -31,7 +32,7 @@ def bfloat16_is_fast(device: torch.device) -> bool:
 
 
 def against_bfloat16(
-    model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[Layer, ...], change: Change | None
+    model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[CapturedLayer, ...], change: Change | None
 ) -> str | None:
     """Return what speaks against training in bfloat16 with the VQ layers in float32; None if nothing does.
 
@@ -49,7 +50,7 @@ def against_bfloat16(
     with in_eval_mode(model), torch.no_grad():
         with watching(layers, change) as watched:
             exact = float(task.losses(model, batch).task)
-        if any(watched.seen[layer.module].by_method for layer in layers):
+        if any(watched[layer.module].by_method for layer in layers):
             return "a VQ layer that is used through its methods cannot be kept in float32"
         with contextlib.ExitStack() as stack:
             stack.enter_context(reshaped(layers, "own", full_precision=True))

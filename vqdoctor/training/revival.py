@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from vqdoctor.training.layer import Layer, Watched
-from vqdoctor.vq.revive import dead_codes
+from vqdoctor.capture.layer import CapturedLayer, Watched
+from vqdoctor.vq.codebook import dead_codes
+from vqdoctor.vq.revival import revive
 
 WINDOW = 16
 """Vectors a code over which the usage is averaged: fewer, and a code is called dead by chance."""
@@ -26,7 +27,7 @@ class Revival:
         revived: codes that were revived since the number was last taken.
     """
 
-    layer: Layer
+    layer: CapturedLayer
     threshold: float
     usage: torch.Tensor | None = None
     waited: int = 0
@@ -42,7 +43,7 @@ class Revival:
         The most used code is never dead, so a codebook never changes as a whole.
         """
         counts = self.layer.counts(watched)
-        if counts is None or not self.layer.codebook.writable:
+        if counts is None or not self.layer.view.writable:
             return
         size = int(counts.sum())
         if not size:
@@ -54,20 +55,19 @@ class Revival:
         if self.waited < WINDOW * self.layer.num_codes:
             return
         self.waited = 0
-        dead = dead_codes(self.usage, self.threshold)
         vectors = self.layer.vectors(watched)
-        if vectors is None or not len(dead):
+        if vectors is None or not dead_codes(self.usage, self.threshold).any():
             return
-        vectors = vectors[torch.isfinite(vectors).all(dim=1)]
-        chosen = torch.randperm(len(vectors), generator=generator)[: len(dead)]
-        dead = dead[: len(chosen)]
-        fair = float(self.usage.mean())
-        self.usage[dead] = fair
-        own = self.layer.codebook.counts
-        self.layer.codebook.write(
-            dead, vectors[chosen.to(vectors.device)], None if own is None else float(own.mean()), optimizer
+        revived = revive(
+            self.layer.codebook,
+            usage=self.usage,
+            vectors=vectors,
+            generator=generator,
+            threshold=self.threshold,
+            moments=self.layer.moments(optimizer),
         )
-        self.revived += len(dead)
+        self.usage[revived] = self.usage.mean()
+        self.revived += len(revived)
 
     def take(self) -> int:
         """Return how many codes were revived since this was last asked."""

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 
 import torch
 
+from vqdoctor.capture.layer import CapturedLayer, watching
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.training_plan import Start
 from vqdoctor.models.task import Batch, Task
 from vqdoctor.models.untouched import seed_all
-from vqdoctor.training.layer import Layer, watching
 
 
 @torch.no_grad()
 def restart(
-    model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[Layer, ...], start: Start, seed: int
+    model: torch.nn.Module,
+    task: Task,
+    batch: Batch,
+    layers: tuple[CapturedLayer, ...],
+    start: Start,
+    seed: int,
 ) -> int:
     """Give what is to start anew the values of a freshly built model, in place.
 
@@ -54,15 +59,17 @@ def restart(
     return len(names)
 
 
-def _leading_to(model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[Layer, ...]) -> set[str]:
+def _leading_to(
+    model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[CapturedLayer, ...]
+) -> set[str]:
     """Return the names of the parameters that z_e depends on, and of their modules' buffers."""
-    stored = {id(t) for layer in layers for t in layer.codebook.tensors.values()}
+    stored = {id(layer.stored(role)) for layer in layers for role in layer.tensors}
     named = {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in stored}
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.train()
     with torch.enable_grad(), watching(layers, keep_graph=True) as watched:
         task.losses(model, batch)
-        z_e = [call.z_e for layer in layers for call in watched.calls(layer.module)[:1]]
+        z_e = [call.z_e for layer in layers for call in layer.calls(watched)[:1]]
         total = torch.stack([z.float().sum() for z in z_e]).sum()
         found: Sequence[torch.Tensor | None] = torch.autograd.grad(
             total, list(named.values()), allow_unused=True

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vqdoctor.capture.layer import CapturedLayer, Change, Watched, bypass, watching
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Epoch, Figures, Goals
@@ -19,13 +20,13 @@ from vqdoctor.models.task import Losses, Task
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.training.evaluate import evaluate
 from vqdoctor.training.initialise import place_codes
-from vqdoctor.training.layer import Change, Layer, Watched, bypass, grafts, reshaped, set_decay, watching
 from vqdoctor.training.linear import LinearCodebook
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
 from vqdoctor.training.resume import RESTART
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.schedule import warm_up
 from vqdoctor.training.splits import Splits
+from vqdoctor.training.treatment import grafts, reshaped, set_decay
 
 LEARNING_RATE = 1e-3
 """Adam's, where the task brings no optimizer."""
@@ -73,7 +74,7 @@ class Trainer:
     model: torch.nn.Module
     task: Task
     splits: Splits
-    layers: tuple[Layer, ...]
+    layers: tuple[CapturedLayer, ...]
     plan: TrainingPlan
     goals: Goals | None = None
     without_vq: bool = False
@@ -175,7 +176,7 @@ class Trainer:
 
     def _matrices(self) -> list[LinearCodebook]:
         rate = float(self.optimizer.param_groups[0]["lr"])
-        return [LinearCodebook(layer, rate) for layer in self.layers if layer.codebook.writable]
+        return [LinearCodebook(layer, rate) for layer in self.layers if layer.view.writable]
 
     def _epoch(self, number: int) -> Epoch:
         seed = (self.plan.seed * _STRIDE + number) % 2**63
@@ -263,16 +264,16 @@ class Trainer:
 
     def _onto_sphere(self) -> None:
         for layer in self.layers:
-            if layer.codebook.writable:
-                codes = torch.nn.functional.normalize(layer.codebook.codes(), dim=1)
-                layer.codebook.write(torch.arange(layer.num_codes), codes)
+            if layer.view.writable:
+                codes = torch.nn.functional.normalize(layer.codes(), dim=1)
+                layer.write(torch.arange(layer.num_codes), codes)
 
     def _balanced(self, watched: Watched, found: Losses) -> float:
         """Return the weight at which the VQ loss pulls at z_e by a tenth of the task loss's gradient.
 
         The gradients' norms are compared as in the adaptive weight of Esser et al. 2021 (VQGAN), at z_e.
         """
-        z_e = [call.z_e for layer in self.layers for call in watched.calls(layer.module)]
+        z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
         if found.vq is None or not found.vq.requires_grad or not z_e:
             return self.plan.vq_weight
         pulls = [

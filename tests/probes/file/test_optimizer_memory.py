@@ -1,13 +1,11 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from vqdoctor.core.evidence import OptimizerMemory, Unavailable
 from vqdoctor.probes.file import optimizer_memory
-from vqdoctor.saved.optimizer import align
 
 
 def by_hand(model, optimizer, part):
@@ -161,26 +159,6 @@ def test_the_whole_file_is_summed_up(tiny, trained, memory):
     assert memory(model, layer=None).parameters == 0
     found = memory(model, trained(model, 3), layer=None)
     assert (found.parameters, found.sample_size) == (10, 10)
-
-
-def test_alignment_is_that_of_all_embeddings():
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        entries = [(int(n),) for n in rng.integers(0, 3, 6)]
-        slots = [None if n == 3 else (int(n),) for n in rng.integers(0, 4, rng.integers(1, 5))]
-        every = list(embeddings(slots, entries, 0))
-        expected = ([min(c) for c in zip(*every, strict=True)], [max(c) for c in zip(*every, strict=True)])
-        assert align(slots, entries) == (expected if every else None)
-
-
-def embeddings(slots, entries, start):
-    if not slots:
-        yield []
-        return
-    for at in range(start, len(entries)):
-        if slots[0] in (None, entries[at]):
-            for rest in embeddings(slots[1:], entries, at + 1):
-                yield [at, *rest]
 
 
 def test_another_layers_codebook_is_neither_before_nor_after(examine, ask):

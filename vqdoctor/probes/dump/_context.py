@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.evidence import ACTIVE_SHARE, Unavailable
+from vqdoctor.core.evidence import Unavailable
 from vqdoctor.layouts.live_rows import is_unit, live_mask
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
@@ -66,14 +66,12 @@ class DumpContext:
         views: the VQ layers.
         arrays: the dumped arrays by name.
         seed: seed of everything that is drawn.
-        active_share: the multiple of 1/K above which a code is active.
         histogram: whether the full counts go into the evidence.
     """
 
     views: tuple[QuantizerView, ...]
     arrays: Mapping[str, AnyArray]
     seed: int = 0
-    active_share: float = ACTIVE_SHARE
     histogram: bool = False
     _vectors: dict[str, Vectors | Missing] = field(default_factory=dict, init=False, repr=False)
 

@@ -24,7 +24,6 @@ def measure(context: DumpContext) -> Iterator[Evidence | Unavailable]:
             view.num_codes,
             layer=view.name,
             groups=chosen.groups,
-            active_share=context.active_share,
             histogram=context.histogram,
             seed=context.seed,
         )

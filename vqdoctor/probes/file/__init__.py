@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 
 from vqdoctor.core.discovery import pieces
-from vqdoctor.probes.file._context import ESTIMATED_COUNTS, FileContext
+from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Probe
-from vqdoctor.saved.optimizer import SavedOptimizer
-from vqdoctor.saved.record import RETRAINED
 
-__all__ = ["ESTIMATED_COUNTS", "RETRAINED", "FileContext", "SavedOptimizer", "all_probes"]
+__all__ = ["FileContext", "all_probes"]
 
 
 def all_probes() -> tuple[Probe[FileContext], ...]:

@@ -25,7 +25,7 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
         elif view.counts is None or not np.isfinite(view.counts).all() or never_written(view.counts):
             yield context.gap(CodeExpiry.kind, view, "the layer has no EMA counts that were ever written")
         else:
-            yield _expiry(view, view.counts.astype(np.float64), context.record.revival_threshold)
+            yield _expiry(view, view.counts.astype(np.float64), context.saved.record.revival_threshold)
 
 
 def _expiry(view: QuantizerView, counts: Floats, recorded: float | None) -> CodeExpiry:

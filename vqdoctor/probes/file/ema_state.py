@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from vqdoctor.core.evidence import EmaState, Evidence, Unavailable
-from vqdoctor.layouts.live_rows import RARE, chosen_lately, is_unit, live_mask, never_written
+from vqdoctor.layouts.live_rows import RARE, chosen_lately, live_mask, never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.geometry import middle, row_norms
+from vqdoctor.probes._ema_rows import means_by_rule
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Probe
 
@@ -37,9 +38,9 @@ def _state(context: FileContext, view: QuantizerView) -> EmaState | Unavailable:
         count_max=float(counts.max()),
         never_written=never_written(view.counts),
         zero_counts=int(np.sum(counts <= RARE * counts.mean())),
-        decay=context.record.decay,
-        updates=context.record.updates,
-        start_weight=context.start_weight,
+        decay=context.saved.record.decay,
+        updates=context.saved.record.updates,
+        start_weight=context.saved.start_weight,
         sums_disagreement=middle(gaps) if gaps.size else None,
         worst_disagreement=float(gaps.max()) if gaps.size else None,
         compared_rows=len(gaps),
@@ -49,25 +50,20 @@ def _state(context: FileContext, view: QuantizerView) -> EmaState | Unavailable:
 def _disagreement(view: QuantizerView) -> Floats:
     """|E − S/c| / |E| of the live codes, under the layout's smoothing or none, whichever agrees.
 
-    Libraries divide by (c + ε) / (N + K ε) · N; some store the counts already smoothed. Codes that
-    are rarely chosen are left out: there the smoothing decides, and health differs by several times.
+    Codes that are rarely chosen are left out: there the smoothing decides, and health differs by several
+    times.
     """
     used = chosen_lately(view.counts)
     if view.sums is None or view.counts is None or used is None or not np.isfinite(view.sums).all():
         return np.zeros(0)
-    all_norms, _, live = live_mask(view)
-    compared = used & live
+    compared = used & live_mask(view)[2]
     if not compared.any():
         return np.zeros(0)
-    counts = view.counts.astype(np.float64)
-    total, epsilon = counts.sum(), view.smoothing
-    smoothed = (counts + epsilon) / (total + len(counts) * epsilon) * total
-    codes, sums = view.codebook[compared].astype(np.float64), view.sums[compared].astype(np.float64)
-    norms = row_norms(view.codebook[compared])
-    rules = [sums / divisor[compared, None] for divisor in (smoothed, counts)]
-    if is_unit(all_norms, live):  # a cosine codebook keeps only the direction of its mean
-        rules.append(sums / np.linalg.norm(sums, axis=1, keepdims=True).clip(1e-30))
-    by_rule = [np.linalg.norm(codes - rule, axis=1) / norms for rule in rules]
+    codes = view.codebook[compared]
+    by_rule = (
+        np.linalg.norm(codes - means[compared], axis=1) / row_norms(codes)
+        for means in means_by_rule(view, view.counts, view.sums)
+    )
     return min(by_rule, key=middle)
 
 

@@ -20,4 +20,4 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
     )
 
 
-PROBE = Probe(kinds=(ForeignObjects,), measure=measure)
+PROBE = Probe(kinds=(ForeignObjects,), measure=measure, needs_codebook=False, of_model=True)

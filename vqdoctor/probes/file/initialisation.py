@@ -19,7 +19,7 @@ _DIMS = 64
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
     """Yield how every layer's codebook was started."""
-    stepped = _stepped(context.optimizers)
+    stepped = _stepped(context.saved.optimizers)
     for view in context.readable(Initialisation.kind):
         if isinstance(view, Unavailable):
             yield view
@@ -34,7 +34,7 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
             flag=view.initted,
             counts_written=None if counts is None else not never_written(counts),
             stepped=stepped,
-            updates=context.record.updates,
+            updates=context.saved.record.updates,
             structure=_structure(view.codebook),
             frozen=view.frozen,
         )

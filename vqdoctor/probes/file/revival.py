@@ -22,7 +22,7 @@ def _revival(context: FileContext, view: QuantizerView) -> Revival | Unavailable
     if means is None or view.counts is None:
         return context.gap(Revival.kind, view, "the layer stores no EMA sums that were ever written")
     away = stale(view, means)
-    threshold = context.record.revival_threshold
+    threshold = context.saved.record.revival_threshold
     # a revival that comes before the update leaves counts at once a little under the threshold
     below = None if not threshold else int(((view.counts < threshold / 2) & ~away).sum())
     return Revival(

@@ -11,11 +11,11 @@ from vqdoctor.probes.probe import Probe
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
     """Yield the record; where nothing was found, say so instead of an empty one."""
-    if context.record.sample_size:
-        yield context.record
+    if context.saved.record.sample_size:
+        yield context.saved.record
     else:
         hint = "save epoch, step and config (vq_weight, commitment_weight, decay, batch_size) with the model"
         yield context.gap(TrainingRecord.kind, None, "the file records no setting of its training", hint)
 
 
-PROBE = Probe(kinds=(TrainingRecord,), measure=measure)
+PROBE = Probe(kinds=(TrainingRecord,), measure=measure, needs_codebook=False, of_model=True)

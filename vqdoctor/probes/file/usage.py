@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vqdoctor.core.evidence import Evidence, Unavailable, Usage
+from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
 from vqdoctor.layouts.live_rows import RARE, never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats, plug_in_entropy
@@ -37,9 +38,9 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
             yield view
             continue
         try:
-            if view.keys.get("counts") in context.estimated_counts:
+            if view.keys.get("counts") in context.saved.estimated_counts:
                 raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
-            yield _usage(context, view, _votes(view, context.start_weight))
+            yield _usage(context, view, _votes(view, context.saved.start_weight))
         except _Unknown as reason:
             yield context.gap(Usage.kind, view, str(reason), _HINT)
 
@@ -94,7 +95,7 @@ def _without_floor(counts: Floats, start: float | None) -> Floats:
 
 def _usage(context: FileContext, view: QuantizerView, counts: Floats) -> Usage:
     total, codes = float(counts.sum()), len(counts)
-    decay = context.record.decay
+    decay = context.saved.record.decay
     window = (1 + decay) / (1 - decay) if decay is not None and decay < 1 else None
     vectors = max(1.0, total * (window or 1.0))
     low, high = ema_interval(counts, vectors)
@@ -106,9 +107,9 @@ def _usage(context: FileContext, view: QuantizerView, counts: Floats) -> Usage:
         sample_size=max(1, round(total)),
         num_codes=codes,
         used=used,
-        active=int(np.sum(counts > context.active_share * total / codes)),
+        active=int(np.sum(counts > ACTIVE_SHARE * total / codes)),
         expected_used=expected_used(codes, vectors),
-        expected_active=expected_active(codes, round(vectors), context.active_share),
+        expected_active=expected_active(codes, round(vectors), ACTIVE_SHARE),
         share=used / codes,
         perplexity=plain,
         perplexity_low=low,
@@ -117,7 +118,7 @@ def _usage(context: FileContext, view: QuantizerView, counts: Floats) -> Usage:
         estimator="ema-counts",
         max_share=float(counts.max() / total),
         effective_size=vectors if window else None,
-        active_share=context.active_share,
+        active_share=ACTIVE_SHARE,
         count_quantiles=histogram_quantiles(counts),
         histogram=tuple(float(c) for c in counts) if context.histogram else (),
         window=window,
@@ -134,7 +135,7 @@ def _least_vote(view: QuantizerView, counts: Floats, decay: float | None) -> flo
     if decay is None or decay >= 1:
         return RARE * mean
     one_vote = (1 - decay) * float(np.exp(-2))
-    return max(one_vote, min(1.5 * view.smoothing / (1 - decay), _FORGOTTEN * mean))
+    return max(one_vote, min(1.5 * (view.smoothing or 0.0) / (1 - decay), _FORGOTTEN * mean))
 
 
 PROBE = Probe(kinds=(Usage,), measure=measure)

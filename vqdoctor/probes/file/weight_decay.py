@@ -11,8 +11,8 @@ from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import row_norms
 from vqdoctor.probes.file._context import FileContext
-from vqdoctor.probes.file.optimizer_memory import codebook_slot
 from vqdoctor.probes.probe import Probe
+from vqdoctor.saved.placement import codebook_slot
 from vqdoctor.saved.weight_decay import lost_length, short_rows
 
 
@@ -25,12 +25,12 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
 def _decay(context: FileContext, view: QuantizerView) -> WeightDecay | Unavailable:
     if view.counts is not None and not never_written(view.counts):
         return context.gap(WeightDecay.kind, view, "an EMA writes the codebook, whatever an optimizer does")
-    slot = codebook_slot(context, view)
+    slot = codebook_slot(context.saved, view, context.views)
     if slot is None or slot.weight_decay is None:
         return context.gap(WeightDecay.kind, view, "no optimizer in the file is known to hold the codebook")
     # torch passes over a parameter without a gradient, weight decay included; Adam then keeps no state of it
     ungraded = not slot.state and slot.beta2 is not None
-    updates = 0 if ungraded else int(slot.steps) or context.record.updates
+    updates = 0 if ungraded else int(slot.steps) or context.saved.record.updates
     known = slot.rate is not None and updates is not None
     return WeightDecay(
         layer=view.name,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.layouts.live_rows import chosen_lately
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes.model._context import ModelContext
@@ -39,42 +39,30 @@ class Pass:
 
 def passes(context: ModelContext) -> Iterator[tuple[QuantizerView, Pass]]:
     """Yield, for a few training batches, what each forward pass did to each layer."""
-    views = {view.name: view for view in context.views}
-    before = {name: _state(context.model, context.codebook_names[name], view) for name, view in views.items()}
+    before = {name: _state(layer) for name, layer in context.layers.items()}
     for number, steps in enumerate(context.steps(PASSES)):
         for name, step in steps.items():
-            view = views[name]
-            after = _state(step.model, context.codebook_names[name], view)
-            yield view, _compare(number, view, before[name], after, step.vectors)
+            after = _state(step.layer)
+            yield step.layer.view, _compare(number, before[name], after, step.vectors)
             before[name] = after
 
 
 _State = tuple[NDArray[np.float64], NDArray[np.float64] | None]
 
 
-def tensor_of(model: torch.nn.Module, name: str) -> torch.Tensor:
-    """Return the parameter or buffer of that name."""
-    path, _, attribute = name.rpartition(".")
-    tensor = getattr(model.get_submodule(path), attribute)
-    assert isinstance(tensor, torch.Tensor)
-    return tensor
-
-
-def _state(model: torch.nn.Module, name: str, view: QuantizerView) -> _State:
+def _state(layer: CapturedLayer) -> _State:
     """Return the codebook's rows and the counts, all heads together, as the model holds them now."""
-    stored = tensor_of(model, name).detach().double().cpu().numpy()
-    if stored.shape == (view.dim, view.num_codes):
-        stored = stored.T
-    counts = view.keys.get("counts")
-    path, _, codebook = view.keys["codebook"].rpartition(".")
-    if counts is None or counts.rpartition(".")[0] != path or not name.endswith(codebook):
-        return stored.reshape(-1, stored.shape[-1]).copy(), None
-    sibling = name[: len(name) - len(codebook)] + counts.rpartition(".")[2]
-    found = tensor_of(model, sibling).detach().double().cpu().numpy()
-    return stored.reshape(-1, stored.shape[-1]).copy(), found.reshape(-1).copy()
+    codes, counts = (
+        None if t is None else t.detach().double().cpu().numpy().copy()
+        for t in (layer.stored(), layer.stored("counts"))
+    )
+    assert codes is not None
+    if codes.shape == (layer.view.dim, layer.view.num_codes):
+        codes = codes.T
+    return codes.reshape(-1, codes.shape[-1]), None if counts is None else counts.reshape(-1)
 
 
-def _compare(number: int, view: QuantizerView, before: _State, after: _State, vectors: int) -> Pass:
+def _compare(number: int, before: _State, after: _State, vectors: int) -> Pass:
     rows, counts = before
     lately = None if counts is None else chosen_lately(counts.astype(np.float32))
     fits = lately is not None and len(lately) == len(rows) and lately.any()

@@ -52,10 +52,10 @@ def _replaced(one: Pass) -> float:
 
 def _threshold(context: ModelContext, view: QuantizerView) -> float | None:
     """Return the threshold that the codebook's module holds; 0 turns the replacement off."""
-    module = context.model.get_submodule(context.codebook_names[view.name].rpartition(".")[0])
+    module = context.model.get_submodule(context.layers[view.name].tensors["codebook"].rpartition(".")[0])
     held = (getattr(module, name, None) for name in _THRESHOLDS)
     numbers = (float(value) for value in held if isinstance(value, int | float) and value > 0)
     return next(numbers, None)
 
 
-PROBE = Probe(kinds=(CodeExpiry,), measure=measure)
+PROBE = Probe(kinds=(CodeExpiry,), measure=measure, modes=("train",))

@@ -15,13 +15,15 @@ from vqdoctor.probes.probe import Probe
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield what moves every layer's codebook."""
     before = {
-        name: _codebook(context.model, key).detach().clone() for name, key in context.codebook_names.items()
+        name: codebook.detach().clone()
+        for name, layer in context.layers.items()
+        if (codebook := layer.stored()) is not None
     }
     measured: dict[str, CodebookGradient] = {}
     for steps in context.steps():
         for name, step in steps.items():
-            codebook = _codebook(step.model, context.codebook_names[name])
-            losses = step.losses
+            codebook, losses = step.layer.stored(), step.losses
+            assert codebook is not None
             grad = gradient(losses.task, codebook)
             if losses.vq is not None and context.vq_weight != 0:
                 pull = gradient(losses.vq, codebook)
@@ -33,7 +35,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             measured[name] = CodebookGradient(
                 layer=name,
                 source="batch",
-                sample_size=next(v.num_codes for v in context.views if v.name == name),
+                sample_size=step.layer.num_codes,
                 trainable=codebook.requires_grad,
                 ema_owned=moved or bool(so_far and so_far.ema_owned),
                 gradient=_largest(
@@ -49,13 +51,6 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     yield from (item for item in gaps if item.layer not in frozen)
 
 
-def _codebook(model: torch.nn.Module, key: str) -> torch.Tensor:
-    path, _, attribute = key.rpartition(".")
-    tensor = getattr(model.get_submodule(path), attribute)
-    assert isinstance(tensor, torch.Tensor)
-    return tensor
-
-
 def _sum(one: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor | None:
     return other if one is None else one if other is None else one + other
 
@@ -64,4 +59,4 @@ def _largest(one: float | None, other: float | None) -> float | None:
     return max((x for x in (one, other) if x is not None), default=None)
 
 
-PROBE = Probe(kinds=(CodebookGradient,), measure=measure)
+PROBE = Probe(kinds=(CodebookGradient,), measure=measure, modes=("train",), needs_vq_loss=True)

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from vqdoctor.capture.call import FAILURES
+from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.core.evidence import CodebookWriters, Evidence, Unavailable
 from vqdoctor.models.task import Losses
 from vqdoctor.models.untouched import seed_all
-from vqdoctor.probes.model._calls import FAILURES
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
@@ -26,7 +27,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield, for every layer, who has the last word on its codes."""
     measured: dict[str, CodebookWriters] = {}
     reason = ""
-    if context.layers:
+    if context.mapped:
         try:
             measured = _writers(context)
         except FAILURES as error:
@@ -35,18 +36,18 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
 
 
 def _writers(context: ModelContext) -> dict[str, CodebookWriters]:
-    keys = {name: key for name, key in context.codebook_names.items() if name in context.layers}
     moved, still = context.copy(training=True), context.copy(training=True)
-    before = {name: _codebook(moved, key) for name, key in keys.items()}
+    layers = {name: layer.on(moved) for name, layer in context.mapped.items() if "codebook" in layer.tensors}
+    before = {name: _codebook(layer) for name, layer in layers.items()}
     losses = _forward(context, moved)
     _forward(context, still)
-    codes = {name: _codebook(moved, key) for name, key in keys.items()}
+    codes = {name: _codebook(layer) for name, layer in layers.items()}
     # where the forward pass has put a new object in place, either may be the one that it looked up
     pulls = {
         name: next(
             (p for t in (before[name], codes[name]) if (p := _pull(context, losses, t)) is not None), None
         )
-        for name in keys
+        for name in layers
     }
     moves = {
         name: _move(codes[name], pull, context.seed)
@@ -61,12 +62,12 @@ def _writers(context: ModelContext) -> dict[str, CodebookWriters]:
             _forward(context, model)
     evidence = {}
     # building an optimizer costs a second: only where something hangs on it
-    asked = any(pulls[name] is not None or codes[name] is not before[name] for name in keys)
-    listed = _listed(context, keys) if asked else None
-    for name, key in keys.items():
+    asked = any(pulls[name] is not None or codes[name] is not before[name] for name in layers)
+    listed = _listed(context, layers) if asked else None
+    for name, layer in layers.items():
         pull, shares = pulls[name], None
         if name in moves:
-            shares = _left(_codebook(moved, key) - _codebook(still, key), moves[name])
+            shares = _left(_codebook(layer) - _codebook(layer.on(still)), moves[name])
         evidence[name] = CodebookWriters(
             layer=name,
             source="batch",
@@ -95,7 +96,7 @@ def _left(apart: torch.Tensor, move: torch.Tensor) -> torch.Tensor:
 
 def _forward(context: ModelContext, model: torch.nn.Module) -> Losses:
     seed_all(context.seed)
-    return context.task.losses(model, context._train_batches[0])
+    return context.task.losses(model, context.first_batches[0])
 
 
 def _pull(context: ModelContext, losses: Losses, codebook: torch.Tensor) -> torch.Tensor | None:
@@ -105,21 +106,20 @@ def _pull(context: ModelContext, losses: Losses, codebook: torch.Tensor) -> torc
     return sum(known[1:], known[0]) if known else None
 
 
-def _listed(context: ModelContext, keys: Mapping[str, str]) -> set[str] | None:
+def _listed(context: ModelContext, layers: Mapping[str, CapturedLayer]) -> set[str] | None:
     """Return the layers whose codebook the task's own optimizer holds; None where the task builds none."""
     build = getattr(context.task, "optimizer", None)
     if not callable(build):
         return None
     model = context.copy(training=True)
     held = {id(p) for group in build(model).param_groups for p in group["params"]}
-    return {name for name, key in keys.items() if id(_codebook(model, key)) in held}
+    return {name for name, layer in layers.items() if id(_codebook(layer.on(model))) in held}
 
 
-def _codebook(model: torch.nn.Module, key: str) -> torch.Tensor:
-    path, _, attribute = key.rpartition(".")
-    tensor = getattr(model.get_submodule(path), attribute)
-    assert isinstance(tensor, torch.Tensor)
-    return tensor
+def _codebook(layer: CapturedLayer) -> torch.Tensor:
+    stored = layer.stored()
+    assert stored is not None
+    return stored
 
 
-PROBE = Probe(kinds=(CodebookWriters,), measure=measure)
+PROBE = Probe(kinds=(CodebookWriters,), measure=measure, modes=("train",))

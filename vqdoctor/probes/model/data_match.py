@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from vqdoctor.capture.seen import Codes, Seen, Vectors
+from vqdoctor.capture.reader import Codes, Vectors
+from vqdoctor.capture.seen import Seen
 from vqdoctor.core.evidence import DataMatch, Evidence, Unavailable
 from vqdoctor.metrics.match import match, nearest
 from vqdoctor.probes.model._context import ModelContext
@@ -26,7 +27,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield how every layer's codebook lies to its z_e, on all splits together."""
     measured = {}
     for view in context.views:
-        reader = context.readers[view.name]
+        reader = context.layers[view.name].reader
         seen = [layers[view.name] for layers in context.seen.values() if view.name in layers]
         vectors = _vectors(seen, view.dim)
         if vectors is None or view.lookup == "logits" or not reader.has_codebook:
@@ -40,7 +41,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             measured[view.name] = DataMatch(
                 layer=view.name, source="batch", sample_size=len(vectors), **asdict(numbers)
             )
-    yield from by_layer(context, DataMatch, measured, WHY_NOT)
+    yield from by_layer(context, DataMatch, measured, WHY_NOT, by_gradient=False)
 
 
 def asked_vectors(context: ModelContext) -> dict[str, Vectors]:
@@ -53,7 +54,7 @@ def asked_vectors(context: ModelContext) -> dict[str, Vectors]:
     for view in context.views:
         by_split = {split: layers[view.name] for split, layers in context.seen.items() if view.name in layers}
         seen = [by_split["train"]] if "train" in by_split else list(by_split.values())
-        reader, vectors = context.readers[view.name], _vectors(seen, view.dim)
+        reader, vectors = context.layers[view.name].reader, _vectors(seen, view.dim)
         if vectors is None or not reader.has_codebook:
             continue
         nearest_codes = nearest(reader.as_compared(vectors), reader.as_compared(view.codebook)).indices
@@ -84,4 +85,4 @@ def _transformed(seen: list[Seen], nearest_codes: Codes) -> bool:
     return len(chosen) == len(nearest_codes) and bool((chosen == nearest_codes).mean() < AGREES)
 
 
-PROBE = Probe(kinds=(DataMatch,), measure=measure)
+PROBE = Probe(kinds=(DataMatch,), measure=measure, modes=("eval",))

@@ -16,12 +16,12 @@ _NAMED = 16
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield what one eval-mode pass changes in every VQ layer, and in the rest of the model."""
-    if not context._train_batches:
+    if not context.first_batches:
         yield Unavailable(kind=EvalForward.kind, source="batch", reason="the task serves no batch")
         return
     model = context.copy(training=False)
     with torch.no_grad():
-        context.task.losses(model, context._train_batches[0])
+        context.task.losses(model, context.first_batches[0])
     before, after = _tensors(context.model), _tensors(model)
     compared: dict[str | None, int] = defaultdict(int)
     changed: dict[str | None, list[str]] = defaultdict(list)
@@ -30,7 +30,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         compared[layer] += 1
         if name not in after or not _same(tensor, after[name].to(tensor.device)):
             changed[layer].append(name)
-    codebooks = set(context.codebook_names.values())
+    codebooks = {layer.tensors.get("codebook") for layer in context.layers.values()}
     for layer in (*(view.name for view in context.views), None):
         names = changed[layer]
         yield EvalForward(
@@ -49,10 +49,11 @@ def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def _layer(context: ModelContext, tensor: str) -> str | None:
     """Return the VQ layer whose module, or whose codebook's module, holds the tensor."""
-    for layer, codebook in context.codebook_names.items():
-        homes = {codebook.rpartition(".")[0], context.layers.get(layer, "")} - {""}
+    for name, layer in context.layers.items():
+        codebook = layer.tensors["codebook"]
+        homes = {codebook.rpartition(".")[0], layer.path if layer.maps else None} - {"", None}
         if tensor == codebook or any(tensor.startswith(f"{home}.") for home in homes):
-            return layer
+            return name
     return None
 
 
@@ -61,4 +62,4 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
 
 
-PROBE = Probe(kinds=(EvalForward,), measure=measure)
+PROBE = Probe(kinds=(EvalForward,), measure=measure, modes=("eval",))

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from vqdoctor.capture.call import FAILURES, Call
+from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence import Evidence, Flattening, Unavailable
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.probes.model._calls import FAILURES, LayerCall, chosen, first_calls, quantized
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
@@ -37,7 +38,7 @@ _SAME = 1e-3
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield how every layer's input is cut into vectors."""
-    calls, _ = first_calls(context, context.layers, training=False)
+    calls, _ = context.first_calls(training=False)
     measured = {}
     for view in context.views:
         if view.name in calls:
@@ -46,9 +47,8 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     yield from by_layer(context, Flattening, measured, "the layer cannot be asked by itself")
 
 
-def _flattening(context: ModelContext, view: QuantizerView, call: LayerCall) -> Flattening:
-    axis = call.axis(view.dim)
-    z_e = call.z_e
+def _flattening(context: ModelContext, view: QuantizerView, call: Call) -> Flattening:
+    z_e, axis = call.z_e, context.layers[view.name].reader.axis(call)
     vectors = rows(z_e, axis)
     samples, positions, dim = vectors.shape
     equal = as_stored = by_chance = None
@@ -82,28 +82,23 @@ def _flattening(context: ModelContext, view: QuantizerView, call: LayerCall) -> 
 
 def _random_codes(context: ModelContext, view: QuantizerView, vectors: torch.Tensor) -> torch.Tensor:
     """Return vectors of that shape that are codes chosen at random; the vectors where no code fits."""
-    if (
-        view.name not in context.codebook_names
-        or vectors.shape[-1] != view.dim
-        or not np.isfinite(view.codebook).all()
-    ):
+    if "codebook" not in view.keys or vectors.shape[-1] != view.dim or not np.isfinite(view.codebook).all():
         return vectors
     generator = torch.Generator().manual_seed(context.seed)
     picked = torch.randint(view.num_codes, vectors.shape[:2], generator=generator)
     return torch.from_numpy(np.array(view.codebook))[picked].to(vectors.device, vectors.dtype)
 
 
-def _ask(context: ModelContext, call: LayerCall, z: torch.Tensor) -> Any:
-    z_e = call.z_e
-    return call.again(context.seed, lambda t: z.contiguous() if t is z_e else t)
+def _ask(context: ModelContext, call: Call, z: torch.Tensor) -> Call:
+    return call.again(context.seed, lambda t: z.contiguous() if t is call.given else t)
 
 
-def _read(output: Any, z: torch.Tensor, axis: int, *, stored: bool) -> list[torch.Tensor]:
+def _read(call: Call, z: torch.Tensor, axis: int, *, stored: bool) -> list[torch.Tensor]:
     """Return what tells the codes apart: z_q, and the indices where the layer gives one a vector."""
     vectors = rows(z, axis)
     parts = []
-    z_q, indices = quantized(output, z), chosen(output)
-    if z_q is not None:
+    z_q, indices = call.z_q, call.indices
+    if z_q is not None and z_q.shape == z.shape:
         parts.append(z_q.reshape(vectors.shape) if stored else rows(z_q, axis))
     if indices is not None and indices.numel() == vectors.shape[0] * vectors.shape[1]:
         parts.append(indices.reshape(*vectors.shape[:2], 1))
@@ -123,7 +118,7 @@ def _agreement(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
     return float(same.float().mean())
 
 
-def _input_runs(context: ModelContext, path: str, axis: int) -> bool | None:
+def _input_runs(context: ModelContext, layer: CapturedLayer, axis: int) -> bool | None:
     """Trace single vectors of z_e back to the last channel-first tensor: are they runs of its memory?"""
     model = context.copy(training=False)
     stood: list[torch.Tensor] = []
@@ -145,12 +140,12 @@ def _input_runs(context: ModelContext, path: str, axis: int) -> bool | None:
             z_e.extend([*floats][:1])
 
     with contextlib.ExitStack() as stack:
-        layer = model.get_submodule(path)
+        inside = layer.on(model).module
         for module in model.modules():
-            if isinstance(module, _CHANNEL_FIRST) and module not in set(layer.modules()):
+            if isinstance(module, _CHANNEL_FIRST) and module not in set(inside.modules()):
                 stack.callback(module.register_forward_hook(passed).remove)
-        stack.callback(layer.register_forward_pre_hook(arrived, with_kwargs=True).remove)
-        context.task.losses(model, context._train_batches[0])
+        stack.callback(inside.register_forward_pre_hook(arrived, with_kwargs=True).remove)
+        context.task.losses(model, context.first_batches[0])
     if not stood or not z_e or not z_e[0].requires_grad:
         return None
     source = stood[0]
@@ -172,4 +167,4 @@ def _is_run(vectors: torch.Tensor, source: torch.Tensor, number: int, length: in
     return len(touched) > 1 and bool((touched // length == number).all())
 
 
-PROBE = Probe(kinds=(Flattening,), measure=measure)
+PROBE = Probe(kinds=(Flattening,), measure=measure, modes=("eval",), needs_codebook=False)

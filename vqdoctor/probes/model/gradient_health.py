@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from vqdoctor.capture.run import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import Evidence, GradientHealth, Unavailable
-from vqdoctor.probes.model._context import ModelContext, Step, gradient
+from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 
@@ -77,4 +78,4 @@ def _evidence(name: str, parts: list[_Seen]) -> GradientHealth:
     )
 
 
-PROBE = Probe(kinds=(GradientHealth,), measure=measure)
+PROBE = Probe(kinds=(GradientHealth,), measure=measure, modes=("train",), needs_codebook=False)

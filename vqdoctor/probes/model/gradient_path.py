@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from vqdoctor.capture.run import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import Evidence, GradientPath, Unavailable
-from vqdoctor.probes.model._context import ModelContext, Step, gradient
+from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 
@@ -57,7 +58,7 @@ def _elsewhere(step: Step) -> str:
     A model may look codes up in a module and write `z_e + (z_q - z_e).detach()` itself. Then the task's
     gradient passes z_q by, and reaches z_e all the same.
     """
-    if not step.recorded:
+    if not step.call.recorded:
         return NO_GRAD
     at_output, at_input = (gradient(step.losses.task, t) for t in (step.entered, step.z_e))
     passes_by = at_output is None or not at_output.any()
@@ -115,4 +116,4 @@ def _judge(name: str, products: list[_Vjp]) -> GradientPath:
     )
 
 
-PROBE = Probe(kinds=(GradientPath,), measure=measure)
+PROBE = Probe(kinds=(GradientPath,), measure=measure, modes=("train",), needs_codebook=False)

@@ -6,18 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vqdoctor.capture.seen import MASKED
+from vqdoctor.capture.observe import SPLITS
+from vqdoctor.capture.reader import MASKED
 from vqdoctor.core.evidence import Evidence, ImplicitLevels, Unavailable
-from vqdoctor.probes.model._context import SPLITS, ModelContext
+from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield the levels in use of every layer without a codebook; nothing of the others."""
-    by_split = [context.codes(split) for split in SPLITS] if context.radixes else []
+    by_split = [context.codes(split) for split in SPLITS] if context.discovered.radixes else []
     measured = {}
-    for name, (basis, levels) in context.radixes.items():
+    for name, (basis, levels) in context.discovered.radixes.items():
         parts = [codes[name].ravel() for codes in by_split if name in codes]
         codes = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         codes = codes[codes != MASKED]
@@ -38,4 +39,4 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             yield item
 
 
-PROBE = Probe(kinds=(ImplicitLevels,), measure=measure)
+PROBE = Probe(kinds=(ImplicitLevels,), measure=measure, modes=("eval",), needs_codebook=False)

@@ -23,4 +23,4 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         yield summarise("x", x, x, context.arrays.get("y"))
 
 
-PROBE = Probe(kinds=(InputSummary,), measure=measure)
+PROBE = Probe(kinds=(InputSummary,), measure=measure, needs_codebook=False, of_model=True)

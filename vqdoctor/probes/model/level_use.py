@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vqdoctor.capture.observe import SPLITS
 from vqdoctor.core.evidence import Evidence, LevelUse, Unavailable
+from vqdoctor.layouts.stacks import stacks
 from vqdoctor.metrics.entropy import plug_in_entropy
 from vqdoctor.metrics.geometry import spread
-from vqdoctor.probes._levels import levels, stacks
-from vqdoctor.probes.model._context import SPLITS, ModelContext
+from vqdoctor.probes._levels import levels
+from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.probe import Probe
 
 
@@ -46,4 +48,4 @@ def _perplexity(context: ModelContext, name: str) -> float | None:
     return math.exp(plug_in_entropy(np.bincount(codes))) if codes.size else None
 
 
-PROBE = Probe(kinds=(LevelUse,), measure=measure)
+PROBE = Probe(kinds=(LevelUse,), measure=measure, modes=("eval",))

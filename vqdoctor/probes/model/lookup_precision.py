@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import torch
 
+from vqdoctor.capture.call import FAILURES, Call
 from vqdoctor.core.evidence import Evidence, LookupPrecision, Unavailable
-from vqdoctor.probes.model._calls import FAILURES, LayerCall, chosen, first_calls
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
@@ -21,7 +21,7 @@ from vqdoctor.probes.probe import Probe
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield, for every layer that gives indices, how many survive full precision."""
-    calls, _ = first_calls(context, context.layers, training=False)
+    calls, _ = context.first_calls(training=False)
     measured = {}
     for name, call in calls.items():
         if call.indices is not None:
@@ -30,12 +30,12 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     yield from by_layer(context, LookupPrecision, measured, "the layer gives no indices, or cannot be asked")
 
 
-def _precision(context: ModelContext, name: str, call: LayerCall) -> LookupPrecision:
+def _precision(context: ModelContext, name: str, call: Call) -> LookupPrecision:
     device = call.z_e.device.type
     with torch.autocast(device, dtype=call.autocast, enabled=call.autocast is not None):
-        as_it_is = chosen(call.again(context.seed, lambda t: t))
+        as_it_is = call.again(context.seed).indices
     with torch.autocast(device, enabled=False):
-        in_full = chosen(call.again(context.seed, torch.Tensor.float, copy.deepcopy(call.layer).float()))
+        in_full = call.again(context.seed, torch.Tensor.float, copy.deepcopy(call.module).float()).indices
     assert as_it_is is not None and in_full is not None
     return LookupPrecision(
         layer=name,
@@ -52,10 +52,10 @@ def _distinct(codes: torch.Tensor) -> int:
     return int((torch.bincount(codes.flatten().clamp_min(0)) > 0).sum())
 
 
-def _coarsest(call: LayerCall) -> torch.dtype:
-    tensors = (call.z_e, *call.layer.parameters(), *call.layer.buffers())
+def _coarsest(call: Call) -> torch.dtype:
+    tensors = (call.z_e, *call.module.parameters(), *call.module.buffers())
     types = {t.dtype for t in tensors if t.is_floating_point()} | {call.autocast or torch.float32}
     return max(types, key=lambda dtype: torch.finfo(dtype).eps)
 
 
-PROBE = Probe(kinds=(LookupPrecision,), measure=measure)
+PROBE = Probe(kinds=(LookupPrecision,), measure=measure, modes=("eval",))

@@ -39,4 +39,6 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     yield from by_layer(context, LossBalance, measured, "the task reports no VQ loss")
 
 
-PROBE = Probe(kinds=(LossBalance,), measure=measure)
+PROBE = Probe(
+    kinds=(LossBalance,), measure=measure, modes=("train",), needs_codebook=False, needs_vq_loss=True
+)

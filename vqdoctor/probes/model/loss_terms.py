@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from vqdoctor.capture.run import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import Evidence, LossTerms, Unavailable
-from vqdoctor.probes.model._context import ModelContext, Step, gradient
+from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 from vqdoctor.vq.kmeans import nearest
@@ -40,29 +41,26 @@ def _terms(context: ModelContext, name: str, step: Step) -> LossTerms:
     pull = gradient(step.losses.vq, step.z_e) if comparable else None
     error = (step.z_e - step.z_q).detach() if comparable else torch.zeros_like(step.z_q)
     form = 2 * error / error.numel()
-    layer = step.model.get_submodule(context.layers[name])
-    beta, origin = _beta(context, layer)
+    beta, origin = _beta(context, step.layer.module)
     return LossTerms(
         layer=name,
         source="batch",
         sample_size=step.vectors,
         dim=step.z_e.shape[step.axis],
         commitment=None if pull is None else _weight(pull, form),
-        codebook=_codebook_weight(context, name, step, form),
+        codebook=_codebook_weight(step, form),
         beta=beta,
         beta_from=origin,
-        legacy=getattr(layer, "legacy", None) is True,
+        legacy=getattr(step.layer.module, "legacy", None) is True,
     )
 
 
-def _codebook_weight(context: ModelContext, name: str, step: Step, form: torch.Tensor) -> float | None:
-    if name not in context.codebook_names:
+def _codebook_weight(step: Step, form: torch.Tensor) -> float | None:
+    codebook, view = step.layer.stored(), step.layer.view
+    if codebook is None:
         return None
-    path, _, attribute = context.codebook_names[name].rpartition(".")
-    codebook = getattr(step.model.get_submodule(path), attribute)
     pull = gradient(step.losses.vq, codebook)
     vectors, sums = rows(step.z_q, step.axis).detach().flatten(0, 1), -rows(form, step.axis).flatten(0, 1)
-    view = next(view for view in context.views if view.name == name)
     if (
         pull is None
         or codebook.numel() != view.num_codes * vectors.shape[1]
@@ -96,4 +94,4 @@ def _beta(context: ModelContext, layer: nn.Module) -> tuple[float | None, str]:
     return None, ""
 
 
-PROBE = Probe(kinds=(LossTerms,), measure=measure)
+PROBE = Probe(kinds=(LossTerms,), measure=measure, modes=("train",), needs_vq_loss=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
+from vqdoctor.capture.call import Call
 from vqdoctor.core.evidence import Evidence, LossUse, Unavailable
 from vqdoctor.models.task import Losses
 from vqdoctor.models.tensors import tensors_of
-from vqdoctor.probes.model._calls import LayerCall, first_calls
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
@@ -17,7 +17,7 @@ from vqdoctor.probes.probe import Probe
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield, for every layer, what became of its loss on the first training batch."""
-    calls, losses = first_calls(context, context.layers, training=True)
+    calls, losses = context.first_calls(training=True)
     measured = {}
     for name, call in calls.items():
         if losses is not None:
@@ -25,7 +25,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     yield from by_layer(context, LossUse, measured)
 
 
-def _use(context: ModelContext, name: str, call: LayerCall, losses: Losses) -> LossUse:
+def _use(context: ModelContext, name: str, call: Call, losses: Losses) -> LossUse:
     z_e = call.z_e
     own = [t for t in tensors_of(call.output) if t.is_floating_point() and t.ndim <= 1 and t.requires_grad]
     pulls = [(t, g) for t in own if (g := gradient(t.sum(), z_e)) is not None and g.any()]
@@ -33,7 +33,7 @@ def _use(context: ModelContext, name: str, call: LayerCall, losses: Losses) -> L
     return LossUse(
         layer=name,
         source="batch",
-        sample_size=z_e.numel() // z_e.shape[call.axis(_dim(context, name))],
+        sample_size=z_e.numel() // z_e.shape[context.layers[name].reader.axis(call)],
         offered=max((float(g.norm()) for _, g in pulls), default=0.0),
         used=any(_reaches(losses, t) for t, _ in pulls) if pulls else None,
         reported=None if losses.vq is None else float(losses.vq.detach().sum()),
@@ -47,8 +47,4 @@ def _reaches(losses: Losses, own: torch.Tensor) -> bool:
     return any(loss is own or gradient(loss, own) is not None for loss in (losses.task, losses.vq))
 
 
-def _dim(context: ModelContext, name: str) -> int:
-    return next(view.dim for view in context.views if view.name == name)
-
-
-PROBE = Probe(kinds=(LossUse,), measure=measure)
+PROBE = Probe(kinds=(LossUse,), measure=measure, modes=("train",), needs_codebook=False, needs_vq_loss=True)

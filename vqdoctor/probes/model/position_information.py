@@ -41,7 +41,9 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             chance_accuracy=chance_accuracy(scored.labels),
             code_entropy=conditional_entropy_bits(codes),
         )
-    yield from by_layer(context, PositionInformation, measured, "there are no labels, or only one position")
+    yield from by_layer(
+        context, PositionInformation, measured, "there are no labels, or only one position", by_gradient=False
+    )
 
 
-PROBE = Probe(kinds=(PositionInformation,), measure=measure)
+PROBE = Probe(kinds=(PositionInformation,), measure=measure, modes=("eval",), needs_codebook=False)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
+from vqdoctor.capture.call import Call
+from vqdoctor.capture.reader import Reader
+from vqdoctor.capture.vectors import channel_axis
 from vqdoctor.core.evidence import Evidence, ResidualLevel, Unavailable
-from vqdoctor.probes._levels import stacks
-from vqdoctor.probes.model._calls import LayerCall, first_calls
+from vqdoctor.layouts.stacks import stacks
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
@@ -24,20 +25,19 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield how a gradient runs from every residual level to the first."""
     families = [tuple(view.name for view in stack) for stack in stacks(context.views)]
     wholes = {
-        names: _whole(context.model, [context.layers[name] for name in names])
+        names: _whole(context.model, [context.layers[name].path or "" for name in names])
         for names in families
-        if all(name in context.layers for name in names)
+        if all(context.layers[name].maps for name in names)
     }
-    paths = dict(context.layers)
-    paths.update({f"whole of {names[0]}": path for names, path in wholes.items() if path})
-    calls, _ = first_calls(context, paths, training=True) if wholes else ({}, None)
+    paths = {f"whole of {names[0]}": path for names, path in wholes.items() if path}
+    calls, _ = context.first_calls(training=True, paths=paths) if wholes else ({}, None)
     measured = {}
     for names in wholes:
         levels = {name: calls[name] for name in names if name in calls}
         if len(levels) == len(names) and _is_residual(list(levels.values())):
-            dim = next(view.dim for view in context.views if view.name == names[0])
-            gain = _gain(calls.get(f"whole of {names[0]}"), dim)
-            measured.update(_levels(levels, gain, dim))
+            reader = context.layers[names[0]].reader
+            gain = _gain(calls.get(f"whole of {names[0]}"), reader.view.dim)
+            measured.update(_levels(levels, gain, reader))
     yield from by_layer(context, ResidualLevel, measured, "the layer is no level of a residual quantizer")
 
 
@@ -54,10 +54,10 @@ def _whole(model: nn.Module, paths: Sequence[str]) -> str | None:
     return ".".join(common) or None
 
 
-def _is_residual(levels: Sequence[LayerCall]) -> bool:
+def _is_residual(levels: Sequence[Call]) -> bool:
     """Return whether every level's input is the input of the one before it minus its codes."""
     for upper, lower in itertools.pairwise(levels):
-        if upper.z_q is None or upper.z_e.shape != lower.z_e.shape:
+        if upper.z_q is None or not upper.z_e.shape == upper.z_q.shape == lower.z_e.shape:
             return False
         rest = (upper.z_e - upper.z_q - lower.z_e).detach()
         size = upper.z_e.detach().norm() + upper.z_q.detach().norm()
@@ -66,33 +66,35 @@ def _is_residual(levels: Sequence[LayerCall]) -> bool:
     return True
 
 
-def _levels(levels: Mapping[str, LayerCall], gain: float | None, dim: int) -> dict[str, ResidualLevel]:
+def _levels(levels: Mapping[str, Call], gain: float | None, reader: Reader) -> dict[str, ResidualLevel]:
     first = next(iter(levels.values())).z_e
     return {
         name: ResidualLevel(
             layer=name,
             source="batch",
-            sample_size=call.z_e.numel() // call.z_e.shape[call.axis(dim)],
+            sample_size=call.z_e.numel() // call.z_e.shape[reader.axis(call)],
             level=number,
             levels=len(levels),
-            reach=1.0 if call.z_e is first else _ratio(call.z_e, first, call.axis(dim)),
+            reach=1.0 if call.z_e is first else _ratio(call.z_e, first, reader.axis(call)),
             gain=gain,
         )
         for number, (name, call) in enumerate(levels.items(), start=1)
     }
 
 
-def _gain(whole: LayerCall | None, dim: int) -> float | None:
-    if whole is None or whole.z_q is None:
+def _gain(whole: Call | None, dim: int) -> float | None:
+    if whole is None or whole.z_q is None or whole.z_q.shape != whole.z_e.shape:
         return None
-    return _ratio(whole.z_q, whole.z_e, whole.axis(dim))
+    positions = None if whole.indices is None else tuple(whole.indices.shape)
+    axis = channel_axis(tuple(whole.z_e.shape), dim, positions, whole.z_q)
+    return _ratio(whole.z_q, whole.z_e, axis)
 
 
 def _ratio(end: torch.Tensor, start: torch.Tensor, axis: int) -> float:
     """Return the median over the vectors of |g| / |v|: a spike of a single vector is another matter."""
     cotangent = torch.randn_like(end)
-    g: Any = gradient(end, start, cotangent)
+    g = gradient(end, start, cotangent)
     return 0.0 if g is None else float((g.norm(dim=axis) / cotangent.norm(dim=axis)).median())
 
 
-PROBE = Probe(kinds=(ResidualLevel,), measure=measure)
+PROBE = Probe(kinds=(ResidualLevel,), measure=measure, modes=("train",))

@@ -12,7 +12,6 @@ from vqdoctor.core.evidence import Evidence, Revival, Unavailable
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes._ema_rows import ema_rows, stale
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.model._forwards import tensor_of
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 
@@ -26,11 +25,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     steps = context.steps(passes)
     first = next(steps, {})
     # only now is the copy known that goes through the passes; its first one may also place the codes
-    codebooks = {
-        name: tensor_of(step.model, context.codebook_names[name])
-        for name, step in first.items()
-        if name in context.codebook_names
-    }
+    codebooks = {name: stored for name, step in first.items() if (stored := step.layer.stored()) is not None}
     returned = {name: _returned(views[name], rows_of(codebook)) for name, codebook in codebooks.items()}
     undone = dict.fromkeys(codebooks, 0)
     for _ in range(passes - 1 if codebooks else 0):
@@ -62,4 +57,4 @@ def _returned(view: QuantizerView, rows: torch.Tensor) -> int:
     return int((away & (left < BACK * way)).sum())
 
 
-PROBE = Probe(kinds=(Revival,), measure=measure)
+PROBE = Probe(kinds=(Revival,), measure=measure, modes=("train",))

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
+from vqdoctor.capture.run import Step
 from vqdoctor.core.evidence import Evidence, TaskGradient, Unavailable
-from vqdoctor.probes.model._context import ModelContext, Step, gradient
+from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 
@@ -21,7 +22,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         for name, step in steps.items():
             task = step.losses.task
             at_output, at_input = (_square(gradient(task, t)) for t in (step.entered, step.z_e))
-            squares[name].append((at_output, at_input, *_around(step, context.layers[name])))
+            squares[name].append((at_output, at_input, *_around(step, step.layer.path or "")))
             vectors[name] += step.vectors
     measured = {name: _evidence(name, vectors[name], parts) for name, parts in squares.items()}
     yield from by_layer(context, TaskGradient, measured)
@@ -73,4 +74,4 @@ def _root(squares: tuple[float | None, ...]) -> float | None:
     return (sum(known) / len(known)) ** 0.5 if known else None
 
 
-PROBE = Probe(kinds=(TaskGradient,), measure=measure)
+PROBE = Probe(kinds=(TaskGradient,), measure=measure, modes=("train",), needs_codebook=False)

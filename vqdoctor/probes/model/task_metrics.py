@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
+from vqdoctor.capture.call import Call
+from vqdoctor.capture.layer import CapturedLayer, Change, bypass
+from vqdoctor.capture.observe import Scored
 from vqdoctor.capture.vectors import rows, unrows
-from vqdoctor.capture.watch import Call
 from vqdoctor.core.evidence import Evidence, TaskMetrics, Unavailable
 from vqdoctor.metrics.calibration import (
     accuracy,
@@ -17,7 +19,7 @@ from vqdoctor.metrics.calibration import (
     softmax,
 )
 from vqdoctor.models.task import Split
-from vqdoctor.probes.model._context import Change, ModelContext, Scored
+from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.probe import Probe
 
 SPLIT: Split = "val"
@@ -35,7 +37,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     context.progress("tampering with the codes")
     changes = _changes(context.seed, means)
     fits = all(layer.z_e.shape[-1] == len(layer.z_q_mean) for layer in seen.values())
-    bypass = context.score(SPLIT, changes["bypass"]) if fits else None
+    bypassed = context.score(SPLIT, bypass) if fits else None
     shuffled, mean_code = (context.score(SPLIT, changes[how]) for how in ("shuffled", "mean_code"))
     ece, (ece_low, ece_high) = _ece(base), _ece_interval(base, context.seed)
     yield TaskMetrics(
@@ -43,7 +45,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         sample_size=base.samples,
         split=SPLIT,
         accuracy=_accuracy(base),
-        bypass_accuracy=_accuracy(bypass) if bypass else None,
+        bypass_accuracy=_accuracy(bypassed) if bypassed else None,
         shuffled_accuracy=_accuracy(shuffled),
         mean_code_accuracy=_accuracy(mean_code),
         chance_accuracy=None if base.labels is None else chance_accuracy(base.labels),
@@ -51,7 +53,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         ece_low=ece_low,
         ece_high=ece_high,
         loss=base.loss,
-        bypass_loss=bypass.loss if bypass else None,
+        bypass_loss=bypassed.loss if bypassed else None,
         shuffled_loss=shuffled.loss,
         mean_code_loss=mean_code.loss,
     )
@@ -60,18 +62,22 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
 def _changes(seed: int, means: dict[str, torch.Tensor]) -> dict[str, Change]:
     generator = torch.Generator().manual_seed(seed)
 
-    def shuffle(_: str, call: Call, axis: int) -> torch.Tensor:
+    def shuffle(layer: CapturedLayer, call: Call) -> torch.Tensor:
         assert call.z_q is not None
+        axis = layer.reader.axis(call)
         vectors = rows(call.z_q, axis)
         order = torch.rand(vectors.shape[:2], generator=generator).argsort(dim=1).to(vectors.device)
         return unrows(vectors.gather(1, order[..., None].expand_as(vectors)), call.z_q.shape, axis)
 
-    def mean(name: str, call: Call, axis: int) -> torch.Tensor:
+    def mean(layer: CapturedLayer, call: Call) -> torch.Tensor:
         assert call.z_q is not None
+        axis = layer.reader.axis(call)
         vectors = rows(call.z_q, axis)
-        return unrows(means[name].to(vectors.dtype).expand_as(vectors).contiguous(), call.z_q.shape, axis)
+        return unrows(
+            means[layer.name].to(vectors.dtype).expand_as(vectors).contiguous(), call.z_q.shape, axis
+        )
 
-    return {"bypass": lambda _, call, axis: call.z_e, "shuffled": shuffle, "mean_code": mean}
+    return {"shuffled": shuffle, "mean_code": mean}
 
 
 def _accuracy(scored: Scored) -> float | None:
@@ -92,4 +98,4 @@ def _ece_interval(scored: Scored, seed: int) -> tuple[float | None, float | None
     return calibration_interval(softmax(scored.logits), scored.labels, seed)
 
 
-PROBE = Probe(kinds=(TaskMetrics,), measure=measure)
+PROBE = Probe(kinds=(TaskMetrics,), measure=measure, modes=("eval",), needs_codebook=False, of_model=True)

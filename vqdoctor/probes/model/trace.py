@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from vqdoctor.capture.run import Step
 from vqdoctor.core.evidence import Evidence, Trace, Unavailable
-from vqdoctor.probes.model._context import ModelContext, Step
-from vqdoctor.probes.model._forwards import tensor_of
+from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 
@@ -54,13 +54,12 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         noted = {
-            name: _before_step(step, pull, context.layers[name])
-            for (name, step), pull in zip(steps.items(), pulls, strict=True)
+            name: _before_step(step, pull) for (name, step), pull in zip(steps.items(), pulls, strict=True)
         }
         optimizer.step()
         for name, step in steps.items():
-            if name in context.codebook_names:
-                noted[name]["codebook_rms"] = _rms(_codes(context, name, step))
+            if (codes := _codes(step)) is not None:
+                noted[name]["codebook_rms"] = _rms(codes)
         if not all(math.isfinite(value) for row in noted.values() for value in row.values()):
             stopped = f"a norm was not finite at step {number}"
             break
@@ -95,13 +94,13 @@ def _total(context: ModelContext, step: Step) -> torch.Tensor:
     return losses.task + (1.0 if weight is None else weight) * losses.vq
 
 
-def _before_step(step: Step, pull: torch.Tensor | None, path: str) -> dict[str, float]:
+def _before_step(step: Step, pull: torch.Tensor | None) -> dict[str, float]:
     """Return what stands after the backward pass: sizes, gradients, losses and the batch's codes."""
     row: dict[str, float] = {
         "vectors": step.vectors,
         "z_e_rms": _rms(step.z_e.detach()),
         "z_e_gradient": 0.0 if pull is None else float(pull.norm()),
-        "encoder_gradient": _encoder_gradient(step.model, path),
+        "encoder_gradient": _encoder_gradient(step.model, step.layer.path or ""),
         "task_loss": float(step.losses.task.detach()),
     }
     if step.losses.vq is not None:
@@ -121,11 +120,12 @@ def _chosen(step: Step) -> torch.Tensor | None:
     return step.indices.detach().flatten().long()
 
 
-def _codes(context: ModelContext, name: str, step: Step) -> torch.Tensor:
+def _codes(step: Step) -> torch.Tensor | None:
     """Return the codes that the batch chose, as they stand after the step; all, where that is unknown."""
-    codebook = tensor_of(step.model, context.codebook_names[name]).detach()
-    view = next(view for view in context.views if view.name == name)
-    chosen = _chosen(step)
+    stored, view, chosen = step.layer.stored(), step.layer.view, _chosen(step)
+    if stored is None:
+        return None
+    codebook = stored.detach()
     if chosen is None or tuple(codebook.squeeze(0).shape) != (view.num_codes, view.dim):
         return codebook
     return codebook.reshape(-1, view.dim)[torch.bincount(chosen).nonzero().squeeze(1)]
@@ -166,4 +166,4 @@ def _trace(
     )
 
 
-PROBE = Probe(kinds=(Trace,), measure=measure)
+PROBE = Probe(kinds=(Trace,), measure=measure, modes=("train",), needs_vq_loss=True)

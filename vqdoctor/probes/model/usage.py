@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.capture.seen import MASKED, Codes
+from vqdoctor.capture.observe import SPLITS
+from vqdoctor.capture.reader import MASKED, Codes
 from vqdoctor.core.evidence import Evidence, Unavailable, Usage
 from vqdoctor.models.task import Split
 from vqdoctor.probes._usage import usage_from_indices
-from vqdoctor.probes.model._context import SPLITS, ModelContext
+from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 
@@ -33,11 +34,16 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
                 view.num_codes,
                 layer=view.name,
                 groups=samples,
-                active_share=context.active_share,
                 histogram=context.histogram,
                 seed=context.seed,
             ).replace(implicit=not view.keys)
-    yield from by_layer(context, Usage, measured, "the layer gives no indices, and z_e has another dimension")
+    yield from by_layer(
+        context,
+        Usage,
+        measured,
+        "the layer gives no indices, and z_e has another dimension",
+        by_gradient=False,
+    )
 
 
 def _together(parts: list[tuple[Codes, Codes]]) -> tuple[Codes, Codes]:
@@ -76,4 +82,4 @@ def _distinct(context: ModelContext) -> list[Split]:
     return list(found) or list(bare.values())
 
 
-PROBE = Probe(kinds=(Usage,), measure=measure)
+PROBE = Probe(kinds=(Usage,), measure=measure, modes=("eval",), needs_codebook=False)

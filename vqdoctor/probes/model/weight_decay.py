@@ -13,7 +13,6 @@ from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import row_norms
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.model._forwards import tensor_of
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 from vqdoctor.saved.weight_decay import decays_adaptively, lost_length, short_rows
@@ -29,7 +28,9 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     groups = build(model).param_groups
     measured = {}
     for view in context.views:
-        codebook = tensor_of(model, context.codebook_names[view.name])
+        codebook = context.layers[view.name].on(model).stored()
+        if codebook is None:
+            continue
         group = next((g for g in groups if any(p is codebook for p in g["params"])), None)
         by_ema = view.counts is not None and not never_written(view.counts)
         if group is not None and codebook.requires_grad and not by_ema and np.isfinite(view.codebook).all():

@@ -1,4 +1,4 @@
-"""Finding the VQ layer around a codebook, and watching it, on other people's quantizers."""
+"""Watching a VQ layer at work, and changing what the model gets, in other people's quantizers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import nn
-from vector_quantize_pytorch import ResidualVQ, VectorQuantize
+from vector_quantize_pytorch import VectorQuantize
 
-from vqdoctor.capture.locate import candidates
-from vqdoctor.capture.vectors import channel_axis, rows, unrows
 from vqdoctor.capture.watch import watch
-from vqdoctor.core.errors import UserError
-from vqdoctor.models.untouched import TouchedError, untouched, working_copy
 
 
 class AutoEncoder(nn.Module):
@@ -30,21 +26,6 @@ class AutoEncoder(nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
         z_q, *rest = self.vq(self.encoder(x))
         return self.decoder(z_q), *rest
-
-
-def test_candidates_climb_through_projections_but_not_into_the_encoder() -> None:
-    model = AutoEncoder(VectorQuantize(dim=8, codebook_size=16, codebook_dim=4))
-    assert candidates(model, "vq._codebook.embed") == ("vq._codebook", "vq")
-
-
-def test_candidates_of_one_residual_level_stay_in_that_level() -> None:
-    model = AutoEncoder(ResidualVQ(dim=8, codebook_size=16, num_quantizers=2))
-    assert candidates(model, "vq.layers.1._codebook.embed") == ("vq.layers.1._codebook", "vq.layers.1")
-
-
-def test_a_codebook_outside_the_model_is_the_users_error() -> None:
-    with pytest.raises(UserError, match="no module 'quantize'"):
-        candidates(AutoEncoder(VectorQuantize(dim=8, codebook_size=16)), "quantize.embedding")
 
 
 def test_watch_sees_z_e_z_q_and_indices() -> None:
@@ -75,79 +56,6 @@ def test_a_frozen_encoder_still_gives_a_gradient_at_z_e() -> None:
         model(torch.randn(2, 5, 3))
     v = torch.randn_like(seen.last.z_q)
     assert torch.equal(torch.autograd.grad(seen.last.z_q, seen.last.z_e, v)[0], v)
-
-
-@pytest.mark.parametrize(
-    ("shape", "dim", "indices", "axis"),
-    [
-        ((2, 5, 8), 8, (2, 5), 2),
-        ((2, 8, 5), 8, (2, 5), 1),
-        ((2, 8, 4, 4), 8, (2, 4, 4), 1),
-        ((2, 8, 8, 8), 8, None, 3),
-        ((2, 8, 8, 8), 8, (2, 8, 8), 3),
-        ((7, 8), 8, (7,), 1),
-        ((2, 5, 9), 8, (2, 5), 2),
-        ((2, 8, 5, 5), 4, (2, 5, 5, 2), 1),
-        ((2, 9, 5, 5), 8, (50,), 1),
-        ((2, 9, 5, 5), 8, None, 1),
-    ],
-)
-def test_channel_axis(shape: tuple[int, ...], dim: int, indices: tuple[int, ...] | None, axis: int) -> None:
-    assert channel_axis(shape, dim, indices) == axis
-
-
-def test_of_axes_of_one_length_the_one_along_which_codes_repeat() -> None:
-    codes = torch.randn(5, 8)[torch.randint(5, (2, 8, 8))]
-    assert channel_axis((2, 8, 8, 8), 8, (128,), codes) == 3
-    assert channel_axis((2, 8, 8, 8), 8, (128,), codes.permute(0, 3, 1, 2)) == 1
-    assert channel_axis((2, 6, 8), 6, None, torch.randn(2, 6, 12)) == 2
-
-
-@pytest.mark.parametrize("axis", [1, 2, 3])
-def test_unrows_inverts_rows(axis: int) -> None:
-    tensor = torch.randn(2, 3, 4, 5)
-    assert torch.equal(unrows(rows(tensor, axis), tensor.shape, axis), tensor)
-
-
-def test_untouched_restores_the_random_state_and_accepts_a_clean_examination() -> None:
-    model = AutoEncoder(VectorQuantize(dim=8, codebook_size=16))
-    before = torch.get_rng_state()
-    with untouched(model, seed=3):
-        working_copy(model, training=True)(torch.randn(2, 5, 3))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize(
-    "touch",
-    [
-        lambda m: m.train()(torch.randn(2, 5, 3)),  # moves the EMA
-        lambda m: m.eval(),
-        lambda m: m.vq.register_forward_hook(lambda *_: None),
-        lambda m: m.decoder.bias.data.add_(1e-6),
-        lambda m: m.decoder(torch.randn(1, 8)).sum().backward(),
-        lambda m: m.encoder.requires_grad_(False),
-    ],
-)
-def test_untouched_notices_every_mark(touch: Any) -> None:
-    model = AutoEncoder(VectorQuantize(dim=8, codebook_size=16)).train()
-    with pytest.raises(TouchedError), untouched(model, seed=0):
-        touch(model)
-
-
-def test_a_model_that_is_a_vq_layer_itself_is_a_candidate() -> None:
-    assert candidates(VectorQuantize(dim=8, codebook_size=16), "_codebook.embed") == ("_codebook", "")
-
-
-def test_a_weight_normed_projection_is_a_projection() -> None:
-    class Projected(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.in_proj = nn.utils.parametrizations.weight_norm(nn.Conv1d(8, 4, 1))
-            self.codebook = nn.Embedding(16, 4)
-
-    model = nn.ModuleDict({"quantizers": nn.ModuleList([Projected()]), "wide": nn.Conv1d(8, 8, 3)})
-    key = "quantizers.0.codebook.weight"
-    assert candidates(model, key) == ("quantizers.0.codebook", "quantizers.0")
 
 
 @dataclasses.dataclass

@@ -1,4 +1,4 @@
-"""k-means against scikit-learn, and revival that the next EMA update does not undo."""
+"""k-means against scikit-learn."""
 
 import pytest
 import torch
@@ -8,9 +8,7 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
 from vqdoctor.reference.model import VectorQuantizerEMA2D
-from vqdoctor.training.schedule import warm_up
 from vqdoctor.vq.kmeans import BLOCK, CHUNK_BYTES, codes_from_data, kmeans, nearest
-from vqdoctor.vq.revive import dead_codes, revive
 
 
 def seeded(seed=0):
@@ -191,66 +189,3 @@ def test_a_start_from_few_points_survives_the_next_ema_update():
 def test_a_start_from_no_points_is_refused():
     with pytest.raises(ValueError, match="there are no points"):
         codes_from_data(torch.zeros(0, 3), 4, generator=seeded())
-
-
-def test_the_threshold_is_relative_to_uniform_usage():
-    """Uniform usage of 512 codes is 0.002 each: under an absolute 0.01, yet nothing is dead."""
-    usage = torch.ones(512)
-    assert len(dead_codes(usage, 0.1)) == 0
-    usage[7] = 0.05
-    assert dead_codes(usage, 0.1).tolist() == [7]
-
-
-def test_never_every_code_is_dead():
-    assert len(dead_codes(torch.zeros(8), 1.0)) == 0
-    assert len(dead_codes(torch.tensor([1.0, 2.0, 3.0]), 1.0)) < 3
-
-
-@pytest.mark.parametrize("threshold", [0.0, -0.1, 1.5])
-def test_a_threshold_that_could_kill_all_is_refused(threshold):
-    with pytest.raises(ValueError, match=r"above 0 and at most 1"):
-        dead_codes(torch.ones(4), threshold)
-
-
-def test_revived_codes_stay_where_they_were_put():
-    torch.manual_seed(0)
-    quantizer = VectorQuantizerEMA2D(8, 2, decay=0.99)
-    quantizer.set_codes(torch.randn(8, 2) + 50.0, torch.tensor([100.0] + [1e-3] * 7))
-    vectors = torch.randn(100, 2)
-    usage = torch.tensor([100] + [0] * 7)
-    revived = revive(
-        quantizer.embedding,
-        quantizer.ema_cluster_size,
-        quantizer.ema_embedding_sum,
-        usage=usage,
-        vectors=vectors,
-        generator=seeded(),
-    )
-    assert revived.tolist() == [1, 2, 3, 4, 5, 6, 7]
-    placed = quantizer.embedding[revived].clone()
-    assert (placed[:, None] == vectors).all(2).any(1).all()
-    assert len(placed.unique(dim=0)) == 7
-    counts = quantizer.ema_cluster_size[revived]
-    assert counts.min() > 1.0
-    torch.testing.assert_close(quantizer.ema_embedding_sum[revived], placed * counts[:, None])
-    quantizer.train()(torch.full((1, 2, 3, 3), 50.0))
-    torch.testing.assert_close(quantizer.embedding[revived], placed, atol=1e-3, rtol=1e-3)
-
-
-def test_live_codes_are_left_alone_and_vectors_may_run_out():
-    embedding = torch.zeros(6, 2)
-    revived = revive(
-        embedding,
-        None,
-        None,
-        usage=torch.tensor([5, 5, 0, 0, 0, 0]),
-        vectors=torch.ones(3, 2),
-        generator=seeded(),
-    )
-    assert revived.tolist() == [2, 3, 4]
-    assert embedding.sum(1).tolist() == [0.0, 0.0, 2.0, 2.0, 2.0, 0.0]
-
-
-def test_the_weight_rises_linearly_to_one():
-    assert [warm_up(epoch, 10) for epoch in (0, 4, 9, 10, 99)] == [0.1, 0.5, 1.0, 1.0, 1.0]
-    assert warm_up(0, 0) == 1.0

@@ -1,0 +1,247 @@
+"""One VQ layer at work in a model: where it is, what its calls show, and its codes read and written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from vqdoctor.capture.call import Call
+from vqdoctor.capture.reader import Reader
+from vqdoctor.capture.vectors import rows
+from vqdoctor.capture.watch import Watch, watch_each
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.models.task import Batch, Losses, Task
+from vqdoctor.vq.codebook import Codebook
+from vqdoctor.vq.kmeans import nearest
+
+NO_MODULE = "no module around this codebook maps a float input to a float output of its shape"
+_LEAST_COUNT = 1e-5
+"""Counts are no smaller where codes are computed from them, as in Mimi."""
+
+Watched = Mapping[nn.Module, Watch]
+"""What the modules of interest did in one pass."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CapturedLayer:
+    """One VQ layer of a model, or of a copy of it.
+
+    Attributes:
+        view: what it is.
+        model: the model.
+        tensors: role ("codebook", "counts", "sums", "initted", …) to the name of the model's tensor.
+        reader: reads its calls.
+        path: of the module whose input is z_e and whose output is z_q, or of the nearest to one; None if the
+            layer was not found.
+        lookup_path: of the module in it that gets the vectors in the codebook's own dimension; None if no
+            module does.
+        shared_paths: of the modules of further layers that use the very same codebook.
+        gap: why no gradient can be judged there; "" where it can.
+        maps: whether z_e and z_q are seen there; else its codes alone.
+    """
+
+    view: QuantizerView
+    model: nn.Module
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    reader: Reader
+    path: str | None = None
+    lookup_path: str | None = None
+    shared_paths: tuple[str, ...] = ()
+    gap: str = NO_MODULE
+    maps: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.view.name
+
+    @property
+    def num_codes(self) -> int:
+        """K."""
+        return self.view.num_codes
+
+    def on(self, model: nn.Module) -> CapturedLayer:
+        """Return the same layer of a copy of the model."""
+        return replace(self, model=model)
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The module whose input is z_e and whose output is z_q, or the nearest to one."""
+        assert self.path is not None
+        return self.model.get_submodule(self.path)
+
+    @cached_property
+    def lookup(self) -> nn.Module | None:
+        """The module in it that gets the vectors in the codebook's own dimension; None if none does."""
+        return None if self.lookup_path is None else self.model.get_submodule(self.lookup_path)
+
+    @cached_property
+    def shared(self) -> tuple[nn.Module, ...]:
+        """The modules of further layers that use the very same codebook."""
+        return tuple(map(self.model.get_submodule, self.shared_paths))
+
+    def stored(self, role: str = "codebook") -> torch.Tensor | None:
+        """Return the model's tensor of that role as it is now (a forward pass may exchange it), or None."""
+        path, _, attribute = self.tensors.get(role, "").rpartition(".")
+        try:
+            found = getattr(self.model.get_submodule(path), attribute, None) if attribute else None
+        except AttributeError:
+            return None
+        return found if isinstance(found, torch.Tensor) else None
+
+    @property
+    def codebook(self) -> Codebook[torch.Tensor]:
+        """Its arrays as views of the model's own tensors: what is written there is written to the model."""
+        place = self.view.place
+        roles = ("codebook", "counts", "sums", "initted")
+        codes, counts, sums, flag = (None if (t := self.stored(r)) is None else t.detach() for r in roles)
+        return Codebook(
+            codes=None if self.view.derived or codes is None else place.codes(codes),
+            counts=None if counts is None else place.counts(counts),
+            sums=None if sums is None else place.codes(sums),
+            smoothing=self.view.smoothing,
+            initialised=flag,
+            unit=self.view.lookup == "cosine",
+        )
+
+    @torch.no_grad()
+    def codes(self) -> torch.Tensor:
+        """Return a copy of the codes, float32 [K, D]."""
+        stored = self.codebook
+        if stored.codes is not None:
+            return stored.codes.float().clone()
+        assert stored.sums is not None and stored.counts is not None
+        return stored.sums.float() / stored.counts.float().clamp_min(_LEAST_COUNT).unsqueeze(1)
+
+    @torch.no_grad()
+    def write(
+        self,
+        rows: torch.Tensor,
+        codes: torch.Tensor,
+        counts: torch.Tensor | float | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        """Write codes with all that belongs to them: see `vq.codebook.Codebook.write`.
+
+        Args:
+            rows: which codes, int64 [n].
+            codes: float [n, D].
+            counts: their EMA counts, [n] or one for all; None keeps what is stored.
+            optimizer: the optimizer that may remember gradients of these rows.
+        """
+        stored = self.stored()
+        assert stored is not None
+        moments = () if optimizer is None else self.moments(optimizer)
+        self.codebook.write(rows, codes.to(stored.device), counts, moments)
+
+    def moments(self, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+        """Return what an optimizer remembers of the codes, each as a view [K, D] of its own tensor."""
+        stored = self.stored()
+        return [
+            self.view.place.codes(value)
+            for parameter, state in optimizer.state.items()
+            if stored is not None and (parameter is stored or parameter.data_ptr() == stored.data_ptr())
+            for value in state.values()
+            if isinstance(value, torch.Tensor) and value.shape == stored.shape
+        ]
+
+    def calls(self, watched: Watched) -> list[Call]:
+        """Return the layer's calls of a pass that told a z_q."""
+        return [call for call in watched[self.module].calls if call.z_q is not None]
+
+    def vectors(self, watched: Watched) -> torch.Tensor | None:
+        """Return what a pass asked the codebook for, float32 [N, D]; None where it cannot be seen."""
+        if self.lookup is not None:
+            calls = [call for call in watched[self.lookup].calls if call.z_q is not None]
+            asked = (found for call in calls if (found := self.reader.looked_up(call)) is not None)
+            if (first := next(asked, None)) is not None:
+                return torch.from_numpy(first).to(calls[0].z_e.device)
+        else:
+            calls = []
+        for call in (*calls, *self.calls(watched)):
+            vectors = rows(call.z_e.detach(), self.reader.axis(call)).flatten(0, 1).float()
+            if vectors.shape[1] == self.view.dim:
+                return vectors
+        return None
+
+    def chosen(self, watched: Watched) -> torch.Tensor | None:
+        """Return the codes that a pass chose, int64 [N]; None where nothing tells.
+
+        They are the layer's own, or else the nearest.
+        """
+        for call in self.calls(watched):
+            codes = self.reader.given(call)
+            if codes is not None:
+                return codes.flatten()
+        vectors = None if self.view.lookup == "logits" else self.vectors(watched)
+        if vectors is None:
+            return None
+        if self.view.lookup == "cosine":
+            vectors = functional.normalize(vectors, dim=1)
+        return nearest(vectors, self.codes())[0]
+
+    def counts(self, watched: Watched) -> torch.Tensor | None:
+        """Return how often a pass chose each code, float64 [K]; None where its output does not tell."""
+        chosen = self.chosen(watched)
+        if chosen is None:
+            return None
+        return torch.bincount(chosen[chosen >= 0], minlength=self.num_codes).double().cpu()
+
+
+Change = Callable[[CapturedLayer, Call], torch.Tensor]
+"""Layer and call in; what the model gets in place of z_q out."""
+
+
+@contextlib.contextmanager
+def watching(
+    layers: Iterable[CapturedLayer], change: Change | None = None, *, keep_graph: bool = False
+) -> Iterator[Watched]:
+    """Watch layers of one model in one pass; see `capture.watch`.
+
+    Args:
+        layers: the layers that were found.
+        change: what the model gets in place of a layer's z_q. Of several layers in one module, as heads,
+            the first is asked.
+        keep_graph: whether z_e and z_q of the layers stay in the autograd graph.
+    """
+    layers = tuple(layers)
+    own = {layer.module: None for layer in layers}
+    further = [m for layer in layers for m in (layer.lookup, *layer.shared) if m is not None and m not in own]
+    first = {layer.module: layer for layer in reversed(layers) if layer.maps}
+    changes = {} if change is None else {module: partial(change, layer) for module, layer in first.items()}
+    with watch_each(own, changes, keep_graph=keep_graph) as seen, watch_each(further) as others:
+        yield {**seen, **others}
+
+
+def passes(
+    model: nn.Module,
+    task: Task,
+    batches: Iterable[Batch],
+    layers: tuple[CapturedLayer, ...],
+    change: Change | None = None,
+) -> Iterator[tuple[Batch, Losses, Watched]]:
+    """Run a model and its task over batches; yield each batch, its losses, and what the layers did."""
+    for batch in batches:
+        with watching(layers, change) as watched:
+            losses = task.losses(model, batch)
+        yield batch, losses, watched
+
+
+def bypass(layer: CapturedLayer, call: Call) -> torch.Tensor:
+    """Let the model have z_e in place of z_q: the same model without VQ."""
+    assert call.z_q is not None
+    return call.z_e if call.z_e.shape == call.z_q.shape else call.z_q
+
+
+def bypassable(model: nn.Module, task: Task, batch: Batch, layers: tuple[CapturedLayer, ...]) -> bool:
+    """Return whether z_e has the shape of z_q at every layer, so that the model runs without VQ."""
+    with torch.no_grad():
+        _, _, watched = next(passes(model, task, (batch,), layers))
+    calls = [call for layer in layers for call in layer.calls(watched)]
+    return bool(calls) and all(c.z_q is not None and c.z_e.shape == c.z_q.shape for c in calls)

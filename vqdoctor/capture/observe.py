@@ -1,0 +1,125 @@
+"""What a split shows in eval mode: what every layer did, and how the model did its task."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vqdoctor.capture.layer import Change, passes
+from vqdoctor.capture.reader import Codes
+from vqdoctor.capture.seen import Seen, fetched, join, read
+from vqdoctor.models.device import moved
+from vqdoctor.models.task import Batch, Losses, Split, Task
+from vqdoctor.models.tensors import tensors_of
+from vqdoctor.models.untouched import seed_all
+
+if TYPE_CHECKING:
+    from vqdoctor.capture.run import Capture
+
+SPLITS: tuple[Split, ...] = ("train", "stop", "val")
+
+
+@dataclass(kw_only=True)
+class Scored:
+    """The task's answers on one split, or on one batch of it.
+
+    Attributes:
+        samples: how many samples.
+        loss: mean task loss.
+        logits: class scores, float32 [samples, classes], or None.
+        labels: class labels [samples], or None.
+    """
+
+    samples: int
+    loss: float
+    logits: NDArray[np.float32] | None
+    labels: NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, losses: Losses, batch: Batch) -> Scored:
+        """Return the answers on one batch."""
+        logits, labels = losses.logits, losses.labels
+        first = next((t for t in (labels, logits, *tensors_of(batch)) if t is not None and t.ndim), None)
+        return cls(
+            samples=1 if first is None else len(first),
+            loss=float(losses.task),
+            logits=None if logits is None else logits.float().cpu().numpy(),
+            labels=None if labels is None else labels.long().cpu().numpy(),
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Scored]) -> Scored:
+        """Return the answers on all batches, of which there is at least one."""
+        samples = sum(p.samples for p in parts)
+        logits = [p.logits for p in parts if p.logits is not None]
+        labels = [p.labels for p in parts if p.labels is not None]
+        return cls(
+            samples=samples,
+            loss=sum(p.loss * p.samples for p in parts) / samples,
+            logits=np.concatenate(logits) if len(logits) == len(parts) else None,
+            labels=np.concatenate(labels) if len(labels) == len(parts) else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What a split showed.
+
+    Attributes:
+        seen: layer to what it did.
+        bare: layer to its codes [rows, positions], of layers of which nothing else is seen.
+        scored: the task's answers; None where the split has no batches.
+    """
+
+    seen: dict[str, Seen]
+    bare: dict[str, Codes]
+    scored: Scored | None
+
+
+def observe(capture: Capture, split: Split, change: Change | None = None) -> Observed:
+    """Run a split in eval mode on a copy; with a change in place of z_q, for the task's answers alone."""
+    model = capture.copy(training=False)
+    layers = tuple(layer.on(model) for layer in capture.layers.values() if layer.path is not None)
+    parts: dict[str, list[Seen]] = {}
+    bare: dict[str, list[Codes]] = {}
+    scores: list[Scored] = []
+    seed_all(capture.seed)  # a Gumbel layer may draw in eval mode too
+    batches = (moved(batch, capture.device) for batch in _batches(capture.task, split))
+    with torch.no_grad():
+        for batch, losses, watched in passes(model, capture.task, batches, layers, change):
+            scores.append(Scored.of(losses, batch))
+            samples = scores[-1].samples if scores[-1].labels is not None else None
+            for layer in layers if change is None else ():
+                if layer.maps:
+                    calls = [
+                        c
+                        for m in (layer.module, *layer.shared)
+                        for c in watched[m].calls
+                        if c.z_q is not None
+                    ]
+                    asked = [] if layer.lookup is None else layer.reader.lookups(watched[layer.lookup])
+                    if (seen := read(layer.reader, calls, asked, samples)) is not None:
+                        parts.setdefault(layer.name, []).append(seen)
+                elif (codes := fetched(layer.reader, watched[layer.module])) is not None:
+                    bare.setdefault(layer.name, []).append(codes)
+    return Observed(
+        seen={name: join(found) for name, found in parts.items()},
+        bare={name: np.concatenate(found) for name, found in bare.items()},
+        scored=Scored.join(scores) if scores else None,
+    )
+
+
+def _batches(task: Task, split: Split) -> Iterator[Batch]:
+    batches = cast("Callable[[Split], Iterator[Batch]]", task.batches)
+    if split != "stop":
+        yield from batches(split)
+        return
+    # A Task need not serve "stop"; however it says so, there is then nothing to run.
+    with contextlib.suppress(KeyError, ValueError, NotImplementedError):
+        yield from batches(split)

@@ -1,0 +1,299 @@
+"""A model and its task, run on copies: where its VQ layers are, and what they do in training and in eval."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from vqdoctor.capture.call import Call
+from vqdoctor.capture.discover import Discovered, discover, quantizing
+from vqdoctor.capture.layer import CapturedLayer, Change, watching
+from vqdoctor.capture.locate import candidates, locate, stop_dropping_levels
+from vqdoctor.capture.observe import SPLITS, Observed, Scored, observe
+from vqdoctor.capture.reader import Codes, Reader
+from vqdoctor.capture.seen import Seen
+from vqdoctor.capture.watch import watch_each
+from vqdoctor.core.errors import UserError
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.models.device import moved
+from vqdoctor.models.task import Batch, Losses, Split, Task
+from vqdoctor.models.untouched import seed_all, unwrapped, unwrapped_name, working_copy
+
+
+@dataclass(kw_only=True)
+class Step:
+    """What one training batch showed of one layer, all in one autograd graph.
+
+    Attributes:
+        layer: the layer, on the copy that ran.
+        call: its call.
+        z_q: the layer's own output.
+        entered: what the rest of the model got: z_q, made to require a gradient where it did not.
+        losses: the losses of the batch.
+    """
+
+    layer: CapturedLayer
+    call: Call
+    z_q: torch.Tensor
+    entered: torch.Tensor
+    losses: Losses
+
+    @property
+    def z_e(self) -> torch.Tensor:
+        """The layer's input."""
+        return self.call.z_e
+
+    @property
+    def indices(self) -> torch.Tensor | None:
+        """The codes that the layer chose; None where it gives none."""
+        return self.call.indices
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The copy that ran."""
+        return self.layer.model
+
+    @cached_property
+    def axis(self) -> int:
+        """The axis of the vectors' elements."""
+        return self.layer.reader.axis(self.call)
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors were quantized."""
+        return self.z_e.numel() // self.z_e.shape[self.axis]
+
+
+@dataclass(kw_only=True, eq=False)
+class Capture:
+    """A model with a checkpoint in it, its task, and the VQ layers to look at.
+
+    Attributes:
+        model: the model; it is never run, only copies of it are.
+        task: the task.
+        views: the VQ layers.
+        names: key of a tensor in the checkpoint to its name in the model, where these differ.
+        device: where the copies run.
+        seed: seed of all that is drawn.
+        train_batches: how many training batches the gradients are measured on.
+        progress: told what is being done.
+        discovered: of the layers without a codebook, where they are, as they were discovered.
+    """
+
+    model: torch.nn.Module
+    task: Task
+    views: Sequence[QuantizerView]
+    names: Mapping[str, str] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    seed: int = 0
+    train_batches: int = 4
+    progress: Callable[[str], None] = lambda _: None
+    discovered: Discovered = field(default_factory=Discovered)
+
+    def __post_init__(self) -> None:
+        """Take wrappers (torch.compile, DDP) off: the copies have none, and their names neither."""
+        keys = {*self.names, *(key for view in self.views for key in view.keys.values())}
+        self.names = {key: unwrapped_name(self.model, self.names.get(key, key)) for key in keys}
+        self.model = unwrapped(self.model)
+
+    def copy(self, *, training: bool) -> torch.nn.Module:
+        """Return a copy of the model on the device; the original stays as it is."""
+        twin = working_copy(self.model, training=training, rebuild=lambda: self.task.model())
+        return twin.to(self.device)
+
+    @cached_property
+    def first_batches(self) -> list[Batch]:
+        """The training batches that the gradients are measured on."""
+        batches = itertools.islice(self.task.batches("train"), self.train_batches)
+        return [moved(batch, self.device) for batch in batches]
+
+    @cached_property
+    def layers(self) -> dict[str, CapturedLayer]:
+        """The layers by name, each with where it is."""
+        keys = [view.keys.get("codebook") for view in self.views]
+        unlocated = {}
+        for key, view in zip(keys, self.views, strict=True):
+            heads = keys.count(key) if key is not None and "[head " in view.name else 1
+            tensors = {role: self.names[key] for role, key in view.keys.items()}
+            reader = Reader(view=view, heads=heads)
+            unlocated[view.name] = CapturedLayer(view=view, model=self.model, tensors=tensors, reader=reader)
+        return locate(self, unlocated)
+
+    def candidates(self, layer: CapturedLayer) -> tuple[str, ...]:
+        """Return the paths of the modules that may be a layer, innermost first."""
+        if layer.name in self.discovered.places:
+            return (self.discovered.places[layer.name],)
+        return candidates(self.model, layer.tensors["codebook"])
+
+    @cached_property
+    def tables(self) -> dict[str, torch.Tensor]:
+        """Path to the different vectors [any, D] that a module put out, of the modules that quantize."""
+        model, batch = self.copy(training=False), self.first_batches[0]
+        return {q.path: q.outputs for q in quantizing(model, lambda m: self.task.losses(m, batch))}
+
+    @property
+    def mapped(self) -> dict[str, CapturedLayer]:
+        """The layers whose z_e and z_q are seen."""
+        return {name: layer for name, layer in self.layers.items() if layer.maps}
+
+    def on(self, model: torch.nn.Module) -> tuple[CapturedLayer, ...]:
+        """Return the layers whose z_e and z_q are seen, on a copy of the model.
+
+        Raises:
+            UserError: if there are none.
+        """
+        found = tuple(layer.on(model) for layer in self.mapped.values())
+        if not found:
+            hint = "retraining needs a module from z_e to z_q"
+            raise UserError("no VQ layer can be watched in the model", hint)
+        return found
+
+    def discover(self) -> Discovered:
+        """Return the VQ layers that show by their output only: see `capture.discover`."""
+        if not self.first_batches:
+            return Discovered()
+        known = []
+        for layer in self.layers.values():
+            owner = layer.tensors.get("codebook", "").rpartition(".")[0]
+            known += [layer.path] if layer.path is not None else [owner] if owner else []
+        seed_all(self.seed)
+        batch = self.first_batches[0]
+        found = discover(self.copy(training=False), lambda model: self.task.losses(model, batch), known)
+        taken = {layer.tensors.get("codebook") for layer in self.layers.values()}
+        fresh = [view for view in found.explicit if view.keys["codebook"] not in taken]
+        return replace(found, explicit=tuple(fresh))
+
+    def steps(self, count: int | None = None) -> Iterator[dict[str, Step]]:
+        """Yield, for the first training batches, what each layer did in train mode.
+
+        Every call starts from a fresh copy and the same random state; within one call the copy's
+        EMA moves from batch to batch, as in training. With a count, that many batches of the whole
+        train split are taken, from the start again where it ends.
+        """
+        judged = [layer for layer in self.mapped.values() if not layer.gap]
+        model = self.copy(training=True)
+        layers = [layer.on(model) for layer in judged]
+        batches = self.first_batches if count is None else itertools.islice(self._endless(), count)
+        shown: set[str] = set()
+        for number, batch in enumerate(batches):
+            seed_all(self.seed + number)  # however much chance a probe used between the batches
+            steps = self._step(model, layers, batch)
+            shown |= steps.keys()
+            yield steps
+        if count is None and len(shown) < len(layers) and self.first_batches:
+            model = self.copy(training=True)
+            layers = [layer.on(model) for layer in judged]
+            stop_dropping_levels(model, [layer.path for layer in judged if layer.path is not None])
+            seed_all(self.seed)
+            steps = self._step(model, layers, self.first_batches[0])
+            if late := {name: step for name, step in steps.items() if name not in shown}:
+                yield late
+
+    def _endless(self) -> Iterator[Batch]:
+        going = True
+        while going:
+            going = False  # a task may serve its batches once only
+            for batch in self.task.batches("train"):
+                going = True
+                yield moved(batch, self.device)
+
+    def _step(self, model: torch.nn.Module, layers: list[CapturedLayer], batch: Batch) -> dict[str, Step]:
+        entered: dict[torch.nn.Module, torch.Tensor] = {}
+
+        def enter(layer: CapturedLayer, call: Call) -> torch.Tensor:
+            assert call.z_q is not None
+            alive = call.z_q if call.z_q.requires_grad else call.z_q.detach().requires_grad_()
+            entered.setdefault(layer.module, alive)
+            return alive
+
+        with watching(layers, enter, keep_graph=True) as watched:
+            losses = self.task.losses(model, batch)
+        steps = {}
+        for layer in layers:
+            call = next(iter(layer.calls(watched)), None)
+            if call is not None and call.z_q is not None:
+                steps[layer.name] = Step(
+                    layer=layer, call=call, z_q=call.z_q, entered=entered[layer.module], losses=losses
+                )
+        return steps
+
+    def first_calls(
+        self, *, training: bool, paths: Mapping[str, str] | None = None
+    ) -> tuple[dict[str, Call], Losses | None]:
+        """Run a copy on the first training batch and return each layer's first call, and the losses.
+
+        In training all is in one graph, and a layer's input requires a gradient even if its encoder is
+        frozen. Otherwise there is no graph, and the batch serves as data only.
+
+        Args:
+            training: whether in training.
+            paths: name to path of further modules whose first call is returned.
+        """
+        if not self.first_batches:
+            return {}, None
+        model = self.copy(training=training)
+        own = {name: layer.path for name, layer in self.mapped.items() if layer.path is not None}
+        modules = {name: model.get_submodule(path) for name, path in {**own, **(paths or {})}.items()}
+        seed_all(self.seed)
+        with (
+            watch_each(modules.values(), keep_graph=training) as watched,
+            contextlib.nullcontext() if training else torch.no_grad(),
+        ):
+            losses = self.task.losses(model, self.first_batches[0])
+        first = {name: next(iter(watched[module].forwards), None) for name, module in modules.items()}
+        return {n: call for n, call in first.items() if call is not None and call.output is not None}, losses
+
+    @cached_property
+    def _observed(self) -> dict[Split, Observed]:
+        return {}
+
+    def observed(self, split: Split) -> Observed:
+        """Return what a split showed in eval mode; it is run once."""
+        if split not in self._observed:
+            self.progress(f"running the {split} split")
+            self._observed[split] = observe(self, split)
+        return self._observed[split]
+
+    @cached_property
+    def seen(self) -> dict[Split, dict[str, Seen]]:
+        """What each layer did in eval mode, by split."""
+        return {split: seen for split in SPLITS if (seen := self.observed(split).seen)}
+
+    def codes(self, split: Split) -> dict[str, Codes]:
+        """Return the codes that each layer chose on a split, [rows, positions]; -1 where masked.
+
+        They are the layer's own, or else the nearest codes where z_e has their dimension. Rows are
+        samples, unless samples have different lengths: `rows_of` tells.
+        """
+        chosen = dict(self.observed(split).bare)
+        for name, seen in self.seen.get(split, {}).items():
+            reader = self.layers[name].reader
+            codes = seen.indices if seen.indices is not None else reader.nearest(seen.z_e)
+            if codes is not None:
+                chosen[name] = codes
+        return chosen
+
+    def rows_of(self, split: Split) -> dict[str, Codes]:
+        """Return, for each layer that `codes` has on a split, the sample that each row belongs to."""
+        seen = self.seen.get(split, {})
+        return {
+            name: seen[name].samples if name in seen else np.arange(len(codes))
+            for name, codes in self.codes(split).items()
+        }
+
+    @cached_property
+    def scored(self) -> dict[Split, Scored]:
+        """The task's answers in eval mode, by split."""
+        return {split: scored for split in SPLITS if (scored := self.observed(split).scored)}
+
+    def score(self, split: Split, change: Change) -> Scored:
+        """Return the task's answers on a split that has data, every layer's z_q replaced by `change`."""
+        scored = observe(self, split, change).scored
+        assert scored is not None
+        return scored

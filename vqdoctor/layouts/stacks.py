@@ -1,0 +1,25 @@
+"""Which layers of a file are levels of one stack."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from vqdoctor.layouts.view import QuantizerView
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
+def stacks(views: Sequence[QuantizerView]) -> list[list[QuantizerView]]:
+    """Group the layers of one shape whose names differ in one number only, in the order of that number.
+
+    Where names have several numbers, as groups of levels have, the last one is the level's.
+    """
+    found: dict[tuple[str, str, int], list[tuple[int, QuantizerView]]] = {}
+    for view in views:
+        numbers = list(_NUMBER.finditer(view.name))
+        if numbers:
+            last = numbers[-1]
+            key = (view.name[: last.start()], view.name[last.end() :], view.dim)
+            found.setdefault(key, []).append((int(last.group()), view))
+    return [[view for _, view in sorted(s, key=lambda item: item[0])] for s in found.values() if len(s) > 1]

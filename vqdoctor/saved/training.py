@@ -1,0 +1,56 @@
+"""What a checkpoint remembers of its training: its optimizers, its record, and what fixes noted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from vqdoctor.checkpoint import Checkpoint
+from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.layouts.state_dict import StateDict, state_dicts
+from vqdoctor.saved.optimizer import SavedOptimizer, saved_optimizers
+from vqdoctor.saved.record import as_retrained, read_record
+
+ESTIMATED_COUNTS = "estimated_counts"
+"""Where a fix notes the keys of the EMA counts that it wrote without a training to count them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedTraining:
+    """What a checkpoint remembers of its training, read when first asked for.
+
+    Attributes:
+        checkpoint: the opened file.
+    """
+
+    checkpoint: Checkpoint
+
+    @cached_property
+    def optimizers(self) -> tuple[SavedOptimizer, ...]:
+        """The optimizer states in the file, nearest to the root first."""
+        return saved_optimizers(self.checkpoint.tree)
+
+    @cached_property
+    def models(self) -> tuple[StateDict, ...]:
+        """The state dicts of models in the file."""
+        return tuple(state_dicts(self.checkpoint.tensors))
+
+    @cached_property
+    def record(self) -> TrainingRecord:
+        """What the file records of its last training."""
+        return as_retrained(read_record(self.checkpoint.tree, self.optimizers), self.checkpoint.history)
+
+    @cached_property
+    def start_weight(self) -> float | None:
+        """d^t, the weight that the EMA's start values still have; None where d or t is not recorded."""
+        decay, updates = self.record.decay, self.record.updates
+        return None if decay is None or updates is None else float(decay**updates)
+
+    @cached_property
+    def estimated_counts(self) -> frozenset[str]:
+        """Keys of EMA counts that a fix of the file wrote, and that no training has counted since."""
+        notes = self.checkpoint.history
+        keys = notes[-1].get(ESTIMATED_COUNTS) if notes else None
+        return (
+            frozenset(key for key in keys if isinstance(key, str)) if isinstance(keys, list) else frozenset()
+        )
