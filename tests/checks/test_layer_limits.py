@@ -9,7 +9,7 @@ from vqdoctor.checks import _specimens as healthy
 from vqdoctor.checks import all_checks
 from vqdoctor.core.evidence import Evidence
 from vqdoctor.core.levels import Confidence
-from vqdoctor.engine.judge import judge
+from vqdoctor.engine.evaluate import evaluate
 from vqdoctor.engine.rank import rank
 
 CHECKS = {check.code: check for check in all_checks()}
@@ -133,12 +133,12 @@ def test_what_is_known_for_sure_is_said_so() -> None:
     ],
 )
 def test_a_collapse_hangs_under_the_cause_that_was_found(cause: Evidence, code: str) -> None:
-    findings = rank(judge(all_checks(), ["vq"], [cause, POOR], []).findings, all_checks())
+    findings = rank(evaluate(all_checks(), ["vq"], [cause, POOR], []).findings, all_checks())
     assert (findings[0].code, findings[0].explained_by, findings[0].severity.label) == (code, None, "error")
     assert {f.explained_by for f in findings[1:]} == {f"{code}:vq"}
 
 
 def test_a_weight_too_heavy_is_a_symptom_of_the_sum() -> None:
     heavy = [TERMS.replace(commitment=16.0), BALANCE.replace(vq_weight=1.0, ratio=35.0)]
-    findings = rank(judge(all_checks(), ["vq"], heavy, []).findings, all_checks())
+    findings = rank(evaluate(all_checks(), ["vq"], heavy, []).findings, all_checks())
     assert [(f.code, f.explained_by) for f in findings] == [("VQ204", None), ("VQ201", "VQ204:vq")]

@@ -11,7 +11,7 @@ from judged import problems, says
 from vqdoctor.checks import _specimens as healthy
 from vqdoctor.checks import all_checks
 from vqdoctor.core.evidence import Evidence, Trace
-from vqdoctor.engine.judge import judge
+from vqdoctor.engine.evaluate import evaluate
 from vqdoctor.engine.rank import rank
 
 UNMOVED = healthy.CODEBOOK_GRADIENT.replace(trainable=True, ema_owned=False)
@@ -34,7 +34,7 @@ RUNAWAY = healthy.DATA_MATCH.replace(
 def first(*evidence: Evidence) -> tuple[str, str]:
     """Return the code of the first finding, and the experiment that it names."""
     checks = all_checks()
-    found = rank(judge(checks, ["vq"], evidence, ()).findings, checks, evidence)
+    found = rank(evaluate(checks, ["vq"], evidence, ()).findings, checks, evidence)
     return found[0].code, found[0].decide_with
 
 
