@@ -122,6 +122,7 @@ DRIVER = """
 import sys, torch
 torch.set_num_threads(1)
 from vqdoctor.core.retraining import Goals
+from vqdoctor.engine import RetrainSettings
 from vqdoctor.engine.retrain import retrain
 easy = Goals(min_perplexity=2.0, min_usage=0.05, min_accuracy=0.0, max_ece=1.0)
 wanted = RetrainSettings(epochs=8, warm_up_epochs=8, goals=easy, resume=True, overwrite=True)

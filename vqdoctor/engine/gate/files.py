@@ -177,7 +177,7 @@ def _reports(path: Path, source: Source, progress: Progress | None) -> list[Repo
     if is_report(path):
         if source.data or (source.user_model and source.user_model.runs):
             raise UserError(f"{printable(path)} is a saved report", "--data is for checkpoints")
-        return [_judged_again(report, settings) for report in load_reports(path)]
+        return [_evaluated_again(report, settings) for report in load_reports(path)]
     choose(all_checks(), settings)  # a wrong code is told before anything is read
     reports = []
     first = source.data[0] if source.data else None
@@ -223,8 +223,8 @@ def load_reports(path: Path) -> tuple[Report, ...]:
         raise CheckpointError(shown, error.what, error.hint) from error
 
 
-def _judged_again(report: Report, settings: Settings) -> Report:
-    """Return a saved report, judged again where the settings ask for other checks or limits."""
+def _evaluated_again(report: Report, settings: Settings) -> Report:
+    """Return a saved report, evaluated again where the settings ask for other checks or limits."""
     if not (settings.select or settings.ignore or settings.limits):
         return report
     checks = choose(all_checks(), settings)
