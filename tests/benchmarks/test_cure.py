@@ -22,11 +22,11 @@ from fault_bench.host import BenchTask, Host, save
 from fault_bench.setup import Setup
 from torch import nn
 
-from vqdoctor.checkpoint import open_checkpoint
 from vqdoctor.core.retraining import Figures, Goals
-from vqdoctor.engine import examine
-from vqdoctor.engine.retrain import Clinic, RetrainSettings, prescription_of
-from vqdoctor.engine.settings import Settings, UserModel
+from vqdoctor.engine import RetrainSettings, Settings, UserModel
+from vqdoctor.engine.examine import examine_session
+from vqdoctor.engine.retrain import plan_for, trainable
+from vqdoctor.engine.session import Session
 from vqdoctor.training.evaluate import evaluate
 
 pytestmark = pytest.mark.bench
@@ -90,28 +90,26 @@ class Clock:
         return TrainingPlan(to_goals=self.reached, whole=time.process_time() - self.start, val=val)
 
 
-def clinic(setup: Setup, path: Path) -> Clinic:
-    checkpoint = open_checkpoint(save(setup, path))
-    user_model = UserModel(task=BenchTask(setup))
-    return Clinic.of(path, checkpoint, None, user_model, Settings(seed=setup.seed), lambda _: None)
-
-
 def ours(setup: Setup, folder: Path) -> TrainingPlan:
-    path = folder / f"sick-{setup.seed}.pt"
-    here, settings = clinic(setup, path), Settings(seed=setup.seed)
-    report = examine(path, user_model=UserModel(task=BenchTask(setup)), settings=settings)
-    plan = prescription_of(report, here, settings, RetrainSettings(epochs=EPOCHS)).plan
-    clock = Clock()
-    trainer = here.trainer(plan)
-    trainer.run(lambda row: clock.epoch(row.stop))
-    return clock.reading(trainer.figures())
+    path, settings = save(setup, folder / f"sick-{setup.seed}.pt"), Settings(seed=setup.seed)
+    with Session.open(path, user_model=UserModel(task=BenchTask(setup)), settings=settings) as session:
+        here = trainable(session)
+        report = examine_session(session).report
+        plan = plan_for(report, here, settings, RetrainSettings(epochs=EPOCHS)).training
+        clock = Clock()
+        trainer = here.trainer(plan)
+        trainer.run(lambda row: clock.epoch(row.stop))
+        return clock.reading(trainer.figures())
 
 
 def from_scratch(setup: Setup, folder: Path, vq: dict[str, object]) -> TrainingPlan:
     """Train as the user's script would, on the batches and with the stop split that ours has."""
     healthy = replace(setup, straight_through=True, steps=0)
-    here = clinic(healthy, folder / f"fresh-{setup.seed}.pt")
-    task, splits = BenchTask(healthy), here.splits
+    path, settings = save(healthy, folder / f"fresh-{setup.seed}.pt"), Settings(seed=setup.seed)
+    task = BenchTask(healthy)
+    with Session.open(path, user_model=UserModel(task=task), settings=settings) as session:
+        here = trainable(session)
+    splits = here.splits
     clock = Clock()
     torch.manual_seed(setup.seed)
     model = task.model()

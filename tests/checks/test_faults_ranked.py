@@ -31,7 +31,7 @@ from vqdoctor.core.evidence import (
 )
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity
-from vqdoctor.engine.judge import judge
+from vqdoctor.engine.evaluate import evaluate
 from vqdoctor.engine.rank import rank
 
 
@@ -85,7 +85,7 @@ PATIENTS = {
 
 
 def examine(evidence: list[Evidence]) -> tuple[Finding, ...]:
-    judgement = judge(all_checks(), ["vq"], evidence, [])
+    judgement = evaluate(all_checks(), ["vq"], evidence, [])
     assert [outcome for outcome in judgement.outcomes if outcome.status == "crashed"] == []
     return rank(judgement.findings, all_checks())
 

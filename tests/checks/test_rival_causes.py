@@ -32,7 +32,7 @@ from vqdoctor.core.evidence import (
     Trace,
     Usage,
 )
-from vqdoctor.engine.judge import judge
+from vqdoctor.engine.evaluate import evaluate
 from vqdoctor.engine.rank import rank
 
 UNMOVED = CodebookGradient.healthy(trainable=True, ema_owned=False)
@@ -55,7 +55,7 @@ RUNAWAY = DataMatch.healthy(
 def first(*evidence: Evidence) -> tuple[str, str]:
     """Return the code of the first finding, and the experiment that it names."""
     checks = all_checks()
-    found = rank(judge(checks, ["vq"], evidence, ()).findings, checks, evidence)
+    found = rank(evaluate(checks, ["vq"], evidence, ()).findings, checks, evidence)
     return found[0].code, found[0].decide_with
 
 
@@ -75,7 +75,7 @@ def first(*evidence: Evidence) -> tuple[str, str]:
     ],
 )
 def test_a_collapse_hangs_under_the_cause_that_was_found(cause: Evidence, code: str) -> None:
-    findings = rank(judge(all_checks(), ["vq"], [cause, COLLAPSED_USAGE], []).findings, all_checks())
+    findings = rank(evaluate(all_checks(), ["vq"], [cause, COLLAPSED_USAGE], []).findings, all_checks())
     assert (findings[0].code, findings[0].explained_by, findings[0].severity.label) == (code, None, "error")
     assert {f.explained_by for f in findings[1:]} == {f"{code}:vq"}
 

@@ -7,7 +7,7 @@ from judged import says
 
 from vqdoctor.checks import all_checks
 from vqdoctor.core.evidence import Evidence, LossBalance, LossTerms
-from vqdoctor.engine.judge import judge
+from vqdoctor.engine.evaluate import evaluate
 from vqdoctor.engine.rank import rank
 
 TERMS = LossTerms.healthy()
@@ -35,5 +35,5 @@ def test_limits(evidence: list[Evidence], expected: str) -> None:
 
 def test_a_weight_too_heavy_is_a_symptom_of_the_sum() -> None:
     heavy = [TERMS.replace(commitment=16.0), BALANCE.replace(vq_weight=1.0, ratio=35.0)]
-    findings = rank(judge(all_checks(), ["vq"], heavy, []).findings, all_checks())
+    findings = rank(evaluate(all_checks(), ["vq"], heavy, []).findings, all_checks())
     assert [(f.code, f.explained_by) for f in findings] == [("VQ204", None), ("VQ201", "VQ204:vq")]

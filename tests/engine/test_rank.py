@@ -1,4 +1,4 @@
-"""The ranking on hand-made findings: roots, symptoms, severities and the plan."""
+"""The ranking on hand-made findings: roots, symptoms and severities."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from vqdoctor.checks._usage import EMA_USAGE
 from vqdoctor.core.evidence import GradientPath, Trace, Usage
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
-from vqdoctor.engine.rank import plan, rank
-from vqdoctor.remedies import Remedy
+from vqdoctor.engine.rank import rank
 
 NOTE, WARNING, ERROR = Severity
 
@@ -146,24 +145,3 @@ def test_the_input_order_does_not_matter() -> None:
     found = [finding("VQ502"), finding("VQ501"), finding("VQ201", WARNING), finding("VQ603", WARNING, None)]
     orders = {tuple(f.code for f in rank(list(p), CHECKS)) for p in itertools.permutations(found)}
     assert orders == {("VQ201", "VQ501", "VQ502", "VQ603")}
-
-
-def remedy(name: str, stage: int) -> Remedy:
-    return Remedy(name=name, stage=Stage(stage), how=f"do {name}")
-
-
-@pytest.mark.parametrize("swap", [False, True])
-def test_the_plan_is_the_roots_remedies_in_stage_order_each_once(swap: bool) -> None:
-    found = [
-        finding("VQ501", layer="b", remedies=("init", "revive")),
-        finding("VQ101", layer="a", remedies=("ste", "init")),
-        finding("VQ603", NOTE, None, remedies=("advice",)),
-        finding("VQ502", layer="a", remedies=("never", "revive"), explained_by="VQ101:a"),
-    ]
-    remedies = [remedy("revive", 5), remedy("ste", 1), remedy("init", 3), remedy("never", 2)]
-    steps = plan(found[::-1] if swap else found, remedies)
-    assert [(s.step, s.remedy, s.codes) for s in steps] == [
-        (1, "ste", ("VQ101",)),
-        (2, "init", ("VQ101", "VQ501")),
-        (3, "revive", ("VQ501",)),
-    ]

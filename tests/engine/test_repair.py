@@ -22,7 +22,8 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Usage
 from vqdoctor.core.report import DRY_RUN, Report
 from vqdoctor.engine import Settings, examine
-from vqdoctor.engine.repair import RepairSettings, default_output, repair_file
+from vqdoctor.engine.repair import default_output, repair_file
+from vqdoctor.engine.settings import RepairSettings
 from vqdoctor.layouts import find_quantizers
 
 _spec = importlib.util.spec_from_file_location(

@@ -20,8 +20,8 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.report import Report
 from vqdoctor.core.retraining import Goals
 from vqdoctor.engine import examine
-from vqdoctor.engine.retrain import RetrainSettings, retrain
-from vqdoctor.engine.settings import Settings
+from vqdoctor.engine.retrain import retrain
+from vqdoctor.engine.settings import RetrainSettings, Settings
 from vqdoctor.training.resume import load_state, state_path
 
 EASY = Goals(min_perplexity=2.0, min_usage=0.05, min_accuracy=0.0, max_ece=1.0)
@@ -122,7 +122,8 @@ DRIVER = """
 import sys, torch
 torch.set_num_threads(1)
 from vqdoctor.core.retraining import Goals
-from vqdoctor.engine.retrain import RetrainSettings, retrain
+from vqdoctor.engine import RetrainSettings
+from vqdoctor.engine.retrain import retrain
 easy = Goals(min_perplexity=2.0, min_usage=0.05, min_accuracy=0.0, max_ece=1.0)
 wanted = RetrainSettings(epochs=8, warm_up_epochs=8, goals=easy, resume=True, overwrite=True)
 class Watcher:

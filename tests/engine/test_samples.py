@@ -10,7 +10,10 @@ import pytest
 
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
-from vqdoctor.engine import Settings, examine, exit_code
+from vqdoctor.engine import RetrainSettings, Settings, examine, exit_code
+from vqdoctor.engine.examine import examine_session
+from vqdoctor.engine.retrain import plan_for, trainable
+from vqdoctor.engine.session import Session
 
 SAMPLES = Path(__file__).parents[2] / "sample_checkpoints"
 DIGITS = SAMPLES / "digits.npz"
@@ -76,3 +79,15 @@ def test_the_data_report_is_whole() -> None:
     assert len(histogram) == 256 and sum(histogram) == 28752
     (x,) = (e for e in data["evidence"] if e["kind"] == "input-summary")
     assert x["shape"] == [1797, 1, 8, 8] and (x["minimum"], x["maximum"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_printed_plan_is_the_trained_plan(name: str) -> None:
+    with Session.open(SAMPLES / name, training=True) as session:
+        model = trainable(session)
+        for report in (examine(SAMPLES / name), examine_session(session).report):
+            plan = plan_for(report, model, Settings(), RetrainSettings())
+            printed = [(step.remedy, step.codes) for step in report.plan]
+            assert printed == [(planned.remedy.name, planned.because) for planned in plan.remedies]
+            left_out = [planned.remedy for planned in plan.remedies if planned.refused]
+            assert all(remedy.plan is None or remedy.changes_model for remedy in left_out)

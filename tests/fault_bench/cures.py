@@ -25,8 +25,8 @@ from fault_bench.host import BenchTask, save
 from fault_bench.setup import Setup
 from vqdoctor.core.retraining import Figures, Goals, Retraining
 from vqdoctor.engine import examine, exit_code
-from vqdoctor.engine.retrain import RetrainSettings, retrain
-from vqdoctor.engine.settings import Settings, UserModel
+from vqdoctor.engine.retrain import retrain
+from vqdoctor.engine.settings import RetrainSettings, Settings, UserModel
 from vqdoctor.reference.digits import DigitsTask
 from vqdoctor.reference.recipes import HEALTHY, RECIPES
 from vqdoctor.reference.train import train

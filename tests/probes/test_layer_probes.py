@@ -16,8 +16,8 @@ from vector_quantize_pytorch import GroupedResidualVQ, ResidualVQ, SimVQ, Vector
 from vqdoctor.checks import all_checks
 from vqdoctor.core.evidence import Evidence, TrainingRecord
 from vqdoctor.core.finding import Finding
+from vqdoctor.engine.evaluate import evaluate
 from vqdoctor.engine.gather import Gathered
-from vqdoctor.engine.judge import judge
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.models.task import Losses
 from vqdoctor.models.untouched import untouched
@@ -134,7 +134,7 @@ def examine(
         gathered.run([probe.PROBE for probe in probes], context, "batch")
     assert gathered.crashed == []
     evidence = gathered.evidence
-    judgement = judge(CHECKS, [view.name for view in found.views], evidence, gathered.unavailable)
+    judgement = evaluate(CHECKS, [view.name for view in found.views], evidence, gathered.unavailable)
     assert [o for o in judgement.outcomes if o.status == "crashed"] == []
     return {(item.kind, item.layer): item for item in evidence}, list(judgement.findings)
 

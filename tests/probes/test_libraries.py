@@ -27,7 +27,7 @@ from vqdoctor.core.evidence import (
     Unavailable,
     Usage,
 )
-from vqdoctor.engine.judge import judge
+from vqdoctor.engine.evaluate import evaluate
 from vqdoctor.models.untouched import untouched
 from vqdoctor.probes import model as model_probes
 from vqdoctor.probes.model import ModelContext
@@ -178,7 +178,7 @@ def accused(ctx: ModelContext) -> list[str]:
     checks = [check for check in all_checks() if check.code in ("VQ101", "VQ102", "VQ103")]
     found = [item for item in items if isinstance(item, Evidence)]
     gaps = [item for item in items if isinstance(item, Unavailable)]
-    return [f.code for f in judge(checks, [view.name for view in ctx.views], found, gaps).findings]
+    return [f.code for f in evaluate(checks, [view.name for view in ctx.views], found, gaps).findings]
 
 
 @pytest.mark.parametrize("name", HEALTHY)

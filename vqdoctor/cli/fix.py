@@ -105,8 +105,8 @@ def fix(
         raise UserError("--dry-run says nothing with --retrain", "leave one of them out")
     path = _checkpoint(checkpoint, from_report, config)
 
-    from vqdoctor.engine import Settings, UserModel, exit_code
-    from vqdoctor.engine.repair import RepairSettings, default_output, repair_file, require_remedies
+    from vqdoctor.engine import RepairSettings, Settings, UserModel, exit_code
+    from vqdoctor.engine.repair import default_output, repair_file, require_remedies
 
     names = tuple(only or ()), tuple(skip or ())
     require_remedies((*names[0], *names[1]))

@@ -1,4 +1,4 @@
-"""From findings to a ranking of causes, each with the symptoms that it explains, and to the plan.
+"""From findings to a ranking of causes, each with the symptoms that it explains.
 
 A finding is a symptom of a root when its check names the root's code in `explained_by` and both are
 on the same layer, or the root is about the whole model. A note is advice: it explains nothing.
@@ -12,8 +12,6 @@ from vqdoctor.core.check import Check
 from vqdoctor.core.evidence import Evidence, GradientPath, Trace
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity, Stage
-from vqdoctor.core.report import PlanStep
-from vqdoctor.remedies import Remedy
 
 NON_FINITE = "VQ901"
 
@@ -113,19 +111,3 @@ def experiment(evidence: Iterable[Evidence]) -> str:
     if Trace in kinds:
         return ""
     return "--probe-steps 20" if GradientPath in kinds else "--data batch.npz"
-
-
-def plan(findings: Iterable[Finding], remedies: Sequence[Remedy]) -> tuple[PlanStep, ...]:
-    """Return the remedies of the roots (notes aside) in the priority order, each named once."""
-    wanted: dict[str, list[str]] = {}
-    for finding in findings:
-        if finding.explained_by is None and finding.severity > Severity.NOTE:
-            for name in finding.remedies:
-                codes = wanted.setdefault(name, [])
-                if finding.code not in codes:
-                    codes.append(finding.code)
-    chosen = [remedy for remedy in remedies if remedy.name in wanted]
-    return tuple(
-        PlanStep(step=i, remedy=r.name, codes=tuple(sorted(wanted[r.name])), how=r.how, code=r.code)
-        for i, r in enumerate(sorted(chosen, key=lambda r: (r.stage, r.name)), start=1)
-    )

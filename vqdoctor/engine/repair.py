@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 import vqdoctor
-from vqdoctor.checkpoint import Checkpoint, check_output, open_checkpoint, write_checkpoint
+from vqdoctor.checkpoint import Checkpoint, check_output, write_checkpoint
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.evidence import TaskMetrics, Usage
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import DRY_RUN, Repair, Report
-from vqdoctor.engine.examine import Progress, examine
+from vqdoctor.engine.examine import examine, examine_session
 from vqdoctor.engine.layers import Pending, arrays_of, in_order, residuals
-from vqdoctor.engine.settings import Settings, UserModel
-from vqdoctor.layouts import find_quantizers
+from vqdoctor.engine.session import Progress, Session
+from vqdoctor.engine.settings import RepairSettings, Settings, UserModel
 from vqdoctor.layouts.layer_arrays import LayerArrays
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
@@ -31,25 +31,6 @@ from vqdoctor.saved.training import ESTIMATED_COUNTS, SavedTraining
 FIXED = ".fixed"
 """What stands before the suffix of an output that the user does not name."""
 _USAGE = ("used", "active", "perplexity")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepairSettings:
-    """What the user may set about a repair; the defaults are those of the command line.
-
-    Attributes:
-        only: names of remedies to apply, and no others; empty is the plan's.
-        skip: names of remedies to leave out.
-        unsafe: whether remedies that change trained weights are applied.
-        dry_run: whether nothing is written.
-        overwrite: whether the output may exist already.
-    """
-
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    unsafe: bool = False
-    dry_run: bool = False
-    overwrite: bool = False
 
 
 def default_output(path: Path) -> Path:
@@ -103,29 +84,51 @@ def repair_file(
     """
     settings, wanted = settings or Settings(), wanted or RepairSettings()
     require_remedies((*wanted.only, *wanted.skip))
-    checkpoint = open_checkpoint(path)
+    with Session.open(
+        path, data=data, user_model=user_model, settings=settings, progress=progress
+    ) as session:
+        done = repair_session(session, output, wanted)
+    if done.written is None:
+        return done.report
+    after = examine(done.written, data=data, user_model=user_model, settings=settings, progress=progress)
+    measured = tuple(_with_usage(repair, done.report, after) for repair in done.report.repairs)
+    return replace(after, repairs=measured, notes=(*after.notes, *done.notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repaired:
+    """What became of a repair.
+
+    Attributes:
+        report: the input's report, with the repairs.
+        notes: notes on the repair, one line each; the report has them where nothing was written.
+        written: the output; None where nothing was written.
+    """
+
+    report: Report
+    notes: tuple[str, ...]
+    written: Path | None
+
+
+def repair_session(
+    session: Session, output: str | os.PathLike[str] | None, wanted: RepairSettings
+) -> Repaired:
+    """Examine an opened checkpoint, apply what it can take without training, and write the output.
+
+    Raises:
+        UserError: if the output cannot be written, or the user's code fails.
+    """
+    checkpoint, settings = session.checkpoint, session.settings
     target = Path(output) if output is not None else default_output(checkpoint.path)
     if not wanted.dry_run:
         check_output(checkpoint, target, overwrite=wanted.overwrite)
-    vectors: dict[str, Rows] = {}
-    before = examine(
-        path,
-        data=data,
-        user_model=user_model,
-        settings=replace(settings, histogram=True),
-        progress=progress,
-        vectors=vectors,
-    )
-    views = find_quantizers(
-        checkpoint.tensors,
-        layer=settings.layer,
-        codebook_key=settings.codebook_key,
-        orientation=settings.orientation,
-    ).views
-    pending = Pending(checkpoint=checkpoint, views=views)
-    repairs = _repairs(before, pending, vectors, wanted, settings.seed)
+    examination = examine_session(session, histogram=True)  # the counts say which codes are needed
+    before = examination.report
+    pending = Pending(checkpoint=checkpoint, views=session.found.views)
+    repairs = _repairs(before, pending, examination.vectors, wanted, settings.seed)
     if not settings.histogram:
-        before = _without_histograms(before)
+        bare = (e.replace(histogram=()) if isinstance(e, Usage) else e for e in before.evidence)
+        before = replace(before, evidence=tuple(bare))
     notes = [
         f"which of the optimizer's moments belong to {name} cannot be told; they stay"
         for name in pending.unclear
@@ -133,15 +136,13 @@ def repair_file(
     if wanted.dry_run or not pending.values:
         none = "nothing was written: the file can take none of the remedies, or needs none"
         notes.append(DRY_RUN if wanted.dry_run else none)
-        return replace(before, repairs=repairs, notes=(*before.notes, *notes))
-    if progress is not None:
-        progress(f"writing {target.name}")
+        before = replace(before, repairs=repairs, notes=(*before.notes, *notes))
+        return Repaired(report=before, notes=tuple(notes), written=None)
+    session.say(f"writing {target.name}")
     note = _note(checkpoint, repairs, pending.estimated, settings.seed)
     write_checkpoint(checkpoint, target, pending.values, note=note, overwrite=wanted.overwrite)
-    after = examine(target, data=data, user_model=user_model, settings=settings, progress=progress)
-    measured = tuple(_with_usage(repair, before, after) for repair in repairs)
-    notes.append(f"repaired from {path}, which is as it was")
-    return replace(after, repairs=measured, notes=(*after.notes, *notes))
+    notes.append(f"repaired from {session.path}, which is as it was")
+    return Repaired(report=replace(before, repairs=repairs), notes=tuple(notes), written=target)
 
 
 def _repairs(
@@ -269,11 +270,6 @@ def _with_usage(repair: Repair, before: Report, after: Report) -> Repair:
         told = {} if metrics is None else {name: getattr(metrics, name) for name in ("accuracy", "ece")}
         figures.update({name: float(value) for name, value in told.items() if value is not None})
     return replace(repair, before={**repair.before, **both[0]}, after={**repair.after, **both[1]})
-
-
-def _without_histograms(report: Report) -> Report:
-    evidence = (e.replace(histogram=()) if isinstance(e, Usage) else e for e in report.evidence)
-    return replace(report, evidence=tuple(evidence))
 
 
 def _note(

@@ -1,4 +1,4 @@
-"""What the user may set about an examination."""
+"""What the user may set about an examination, a repair and a retraining."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.retraining import Goals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,3 +91,51 @@ class UserModel:
         ):
             if value and not made:
                 raise UserError(f"{option} says nothing without --model", "a Task states its own losses")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairSettings:
+    """What the user may set about a repair; the defaults are those of the command line.
+
+    Attributes:
+        only: names of remedies to apply, and no others; empty is the plan's.
+        skip: names of remedies to leave out.
+        unsafe: whether remedies that change trained weights are applied.
+        dry_run: whether nothing is written.
+        overwrite: whether the output may exist already.
+    """
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    unsafe: bool = False
+    dry_run: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainSettings:
+    """What the user may set about a retraining; the defaults are those of the command line.
+
+    Attributes:
+        epochs: at most this many passes over the train split; None is 50, or what a remedy needs.
+        vq_weight: weight of the VQ loss; None is 0.1.
+        balanced: whether the weight follows the gradients instead.
+        warm_up_epochs: epochs over which the weight grows.
+        goals: what counts as cured; without `min_accuracy` it is measured by training without VQ.
+        only: names of remedies to apply, and no others; empty is the plan and the recipe.
+        skip: names of remedies to leave out.
+        trial: whether the remedies are tried against each other first.
+        resume: whether to go on with an unfinished run.
+        overwrite: whether the output may exist already.
+    """
+
+    epochs: int | None = None
+    vq_weight: float | None = None
+    balanced: bool = False
+    warm_up_epochs: int = 10
+    goals: Goals = field(default_factory=Goals)
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    trial: bool = False
+    resume: bool = False
+    overwrite: bool = False

@@ -126,11 +126,25 @@ def untouched(model: nn.Module, seed: int, device: torch.device | None = None) -
     before = _marks(model)
     used = {t.device for t in model.state_dict().values()} | ({device} if device else set())
     started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    on_cuda = started or any(place.type == "cuda" for place in used)
-    devices = range(torch.cuda.device_count()) if on_cuda else ()
+    with same_randomness(seed, cuda=started or any(place.type == "cuda" for place in used)):
+        yield
+    after = _marks(model)
+    changed = [name for name, value in before.items() if not _same(value, after.get(name))]
+    if changed or before.keys() != after.keys():
+        raise TouchedError(f"the examination changed {', '.join(changed[:5]) or 'the set of tensors'}")
+
+
+@contextmanager
+def same_randomness(seed: int, *, cuda: bool = True) -> Iterator[None]:
+    """Seed torch, numpy and Python inside, for the user's code, and restore their random states outside.
+
+    Args:
+        seed: seeds all of them.
+        cuda: whether GPUs are drawn from; their random states are left alone where they are not.
+    """
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     python, legacy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
         try:
             seed_all(seed)
             yield
@@ -139,10 +153,6 @@ def untouched(model: nn.Module, seed: int, device: torch.device | None = None) -
             np.random.set_state(legacy)
             if mps is not None:
                 torch.mps.set_rng_state(mps)
-    after = _marks(model)
-    changed = [name for name, value in before.items() if not _same(value, after.get(name))]
-    if changed or before.keys() != after.keys():
-        raise TouchedError(f"the examination changed {', '.join(changed[:5]) or 'the set of tensors'}")
 
 
 def seed_all(seed: int) -> None:

@@ -294,6 +294,11 @@ def _unit(m: Measurement, value: float) -> str:
     return f" {unit}" if unit else ""
 
 
+def asked_by(step: PlanStep) -> str:
+    """Which findings ask for a step of the plan, as the end of its title."""
+    return f"for {listing(list(step.codes))}" if step.codes else "in every retraining"
+
+
 def remedy_code(report: Report, finding: Finding) -> PlanStep | None:
     """The step of the plan that is the finding's best remedy, if the plan has it."""
     best = finding.remedies[0] if finding.remedies else None

@@ -254,7 +254,7 @@ def _plan(report: Report, escape: _Escape) -> Iterator[list[str]]:
     if report.plan:
         yield ["**Plan, in the order to try**"]
         yield [
-            f"{step.step}. {escape.span(step.remedy)} for {escape.prose(listing(list(step.codes)))}: "
+            f"{step.step}. {escape.span(step.remedy)} {escape.prose(story.asked_by(step))}: "
             f"{escape.prose(step.how)}"
             for step in report.plan
         ]

@@ -391,7 +391,7 @@ def _plan(page: Page, report: Report) -> None:
         page.labelled(
             (f"{step.step}.", "bold"),
             (step.remedy, "bold green"),
-            (f"  for {listing(list(step.codes))}", "dim"),
+            (f"  {story.asked_by(step)}", "dim"),
             column=4,
         )
         page.line(step.how, indent=4)

@@ -12,6 +12,8 @@ import torch
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.files import beside
 
+KIND = "vqdoctor-retraining"
+"""The field "kind" of every such state."""
 SUFFIX = ".resume"
 """What is put behind the output's name for the state beside it."""
 RESTART = "delete the .resume file and start again"
@@ -51,6 +53,6 @@ def load_state(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
         raise UserError(f"{path}: is no state of a retraining that can be read", "delete it") from error
-    if not isinstance(state, dict) or state.get("kind") != "vqdoctor-retraining":
+    if not isinstance(state, dict) or state.get("kind") != KIND:
         raise UserError(f"{path}: is no state of a retraining", "delete it, or write elsewhere with -o")
     return state

@@ -6,7 +6,7 @@ import glob
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,16 +18,15 @@ from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.core.files import ALL_SUFFIXES
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.report import CheckpointSummary, Report
-from vqdoctor.engine.examine import examine
+from vqdoctor.engine.evaluate import choose, evaluate
+from vqdoctor.engine.examine import examine_session, trained_layers
 from vqdoctor.engine.gate.policy import Policy, decide, hold, require_known_layers
 from vqdoctor.engine.gate.together import gate_together
-from vqdoctor.engine.judge import choose, judge
-from vqdoctor.engine.rank import plan, rank
+from vqdoctor.engine.plan import make_plan
+from vqdoctor.engine.rank import rank
+from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.verdict import verdict
-from vqdoctor.remedies import with_advice
-
-Progress = Callable[[str], None]
 
 LARGEST_REPORT = 1 << 30
 """Bytes of a saved report that are read; one with the histograms of a thousand layers has under 1 % of it."""
@@ -180,13 +179,18 @@ def _reports(path: Path, source: Source, progress: Progress | None) -> list[Repo
     if is_report(path):
         if source.data or (source.user_model and source.user_model.runs):
             raise UserError(f"{printable(path)} is a saved report", "--data is for checkpoints")
-        return [_judged_again(report, settings) for report in load_reports(path)]
+        return [_evaluated_again(report, settings) for report in load_reports(path)]
+    choose(all_checks(), settings)  # a wrong code is told before anything is read
     reports = []
-    for data in source.data or (None,):
-        report = examine(path, data=data, user_model=source.user_model, settings=settings, progress=progress)
-        if len(source.data) > 1:
-            report = replace(report, notes=(*report.notes, f"examined with {data}"))
-        reports.append(report)
+    first = source.data[0] if source.data else None
+    with Session.open(
+        path, data=first, user_model=source.user_model, settings=settings, progress=progress
+    ) as session:
+        for data in source.data or (None,):
+            report = examine_session(session if data is first else session.with_data(data)).report
+            if len(source.data) > 1:
+                report = replace(report, notes=(*report.notes, f"examined with {data}"))
+            reports.append(report)
     return reports
 
 
@@ -221,19 +225,19 @@ def load_reports(path: Path) -> tuple[Report, ...]:
         raise CheckpointError(shown, error.what, error.hint) from error
 
 
-def _judged_again(report: Report, settings: Settings) -> Report:
-    """Return a saved report, judged again where the settings ask for other checks or limits."""
+def _evaluated_again(report: Report, settings: Settings) -> Report:
+    """Return a saved report, evaluated again where the settings ask for other checks or limits."""
     if not (settings.select or settings.ignore or settings.limits):
         return report
     checks = choose(all_checks(), settings)
-    found = judge(checks, [layer.name for layer in report.layers], report.evidence, report.unavailable)
+    found = evaluate(checks, [layer.name for layer in report.layers], report.evidence, report.unavailable)
     findings = rank(found.findings, checks, report.evidence)
     probes = [outcome for outcome in report.outcomes if outcome.code.startswith("probe:")]
     return replace(
         report,
         outcomes=(*found.outcomes, *probes),
         findings=findings,
-        plan=plan(findings, with_advice(all_checks())),
+        plan=make_plan(findings, trained_layers(report.layers)).steps,
         verdict=verdict(findings, report.layers, report.evidence),
     )
 

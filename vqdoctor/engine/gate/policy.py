@@ -8,29 +8,25 @@ the gate too, unless it was there before, or an assertion states another limit f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from vqdoctor.checks import _usage as usage_limits
-from vqdoctor.core.assertion import MAX_DROP, METRICS, Assertion, GateRules, Metric, Relation, Threshold
+from vqdoctor.core.assertion import METRICS, Assertion, GateRules, Metric, Relation, Threshold
 from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.finding import Finding
-from vqdoctor.core.gate import Gate, GateStatus, Judgement
+from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
-from vqdoctor.engine.gate.figures import Figure, Unknown, figure, sources
+from vqdoctor.engine.gate.baseline import compared, counterpart, path_of
+from vqdoctor.engine.gate.figures import Unknown, figure
+from vqdoctor.engine.gate.hold import Held, compare, held_against
 
 COLLAPSE = "VQ501"
 REPLACES = {"perplexity": COLLAPSE, "usage": "VQ502", "dead": "VQ502", "ece": "VQ603"}
 """The check whose limit an assertion on a metric takes the place of."""
 NOT_CONVERGED = "VQ302"
 """Says of EMA counts that they do not tell the usage yet: no proof of a failure."""
-COMPARED = ("perplexity", "usage", "accuracy")
-"""The metrics that are held against a baseline."""
-FARTHEST = 1000
-"""Times as much data as there is, beyond which more data is no advice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,21 +48,6 @@ class Policy:
     known: tuple[Report, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """An assertion held against one report: the judgement, and the interval that it can rest on.
-
-    Attributes:
-        judgement: what came out.
-        low: lower end of what is known; -inf where nothing is.
-        high: upper end of what is known; inf where nothing is.
-    """
-
-    judgement: Judgement
-    low: float = -math.inf
-    high: float = math.inf
-
-
 def require_known_layers(rules: GateRules, reports: Sequence[Report]) -> None:
     """Make sure that every layer that an assertion names is there, where there are layers at all.
 
@@ -83,7 +64,7 @@ def require_known_layers(rules: GateRules, reports: Sequence[Report]) -> None:
 
 def hold(report: Report, policy: Policy) -> tuple[Held, ...]:
     """Hold every assertion against a report, on every layer that it is about."""
-    return (*_obstacles(report), *_asserted(report, policy), *_compared(report, policy))
+    return (*_obstacles(report), *_asserted(report, policy), *compared(report, policy.baseline, policy.rules))
 
 
 def decide(report: Report, held: Sequence[Held], policy: Policy) -> Gate:
@@ -101,29 +82,6 @@ def decide(report: Report, held: Sequence[Held], policy: Policy) -> Gate:
     failing = [f for f in report.findings if _fails(f, report, judgements, hidden, policy)]
     codes = [f.fingerprint for f in failing if f.fingerprint not in hidden]
     return Gate.of(judgements, hidden=hidden, failing=codes)
-
-
-def path_of(report: Report) -> str:
-    """Return the path of the file that a report is about; "" for a live model."""
-    return report.checkpoint.path if report.checkpoint else ""
-
-
-def compare(low: float, high: float, relation: Relation, threshold: float) -> GateStatus:
-    """Compare an interval with a threshold."""
-    if relation == "<=":
-        low, high, threshold = -high, -low, -threshold
-    if low >= threshold:
-        return "pass"
-    return "fail" if high < threshold else "inconclusive"
-
-
-def settle(
-    status: GateStatus, reason: str, straddling: Literal["pass", "fail"] | None
-) -> tuple[GateStatus, str]:
-    """Return what an interval that straddles its threshold counts as."""
-    if status != "inconclusive" or straddling is None:
-        return status, reason
-    return straddling, f"{reason}; undecided, which counts as a {straddling} here"
 
 
 def _obstacles(report: Report) -> Iterator[Held]:
@@ -168,16 +126,19 @@ def _asserted(report: Report, policy: Policy) -> Iterator[Held]:
                 threshold = assertion.threshold.of(layer.num_codes)
                 held = _judge(report, assertion, metric, layer.name, threshold, rules)
                 if assertion.relation == ">=" and not metric.share and threshold > layer.num_codes:
-                    held = _adding(held, f"{layer.num_codes:,} codes can never reach it")
+                    reason = f"{held.judgement.reason}; {layer.num_codes:,} codes can never reach it"
+                    held = replace(held, judgement=replace(held.judgement, reason=reason))
                 yield held
     if not _has_errors(rules):
         metric = METRICS["perplexity"]
         assertion = Assertion(metric=metric.name, relation=metric.better, threshold=Threshold(value=0))
-        compared = _layers_to_compare(report, policy)
+        with_baseline = _layers_to_compare(report, policy)
+        changed = policy.limits.get(COLLAPSE, {})
+        limits = {name: value for name, value in changed.items() if name in ("codes", "share", "floor")}
         for layer in report.layers:
-            if layer.name in compared:
+            if layer.name in with_baseline:
                 continue
-            least = usage_limits.least_perplexity(layer.num_codes, **_collapse_limits(policy))
+            least = usage_limits.least_perplexity(layer.num_codes, **limits)
             yield _judge(report, assertion, metric, layer.name, least, rules)
 
 
@@ -187,11 +148,6 @@ def _layers_to_compare(report: Report, policy: Policy) -> set[str]:
         return set()
     baseline = counterpart(report, policy.baseline)
     return {layer.name for layer in (baseline or report).layers}
-
-
-def _collapse_limits(policy: Policy) -> dict[str, float]:
-    changed = policy.limits.get(COLLAPSE, {})
-    return {name: value for name, value in changed.items() if name in ("codes", "share", "floor")}
 
 
 def _judge(
@@ -215,146 +171,7 @@ def _judge(
         level="warn" if assertion.level == "warn" else "error",
         reason=found.reason if isinstance(found, Unknown) else "",
     )
-    return Held(judgement=judgement) if isinstance(found, Unknown) else _held(judgement, found, rules)
-
-
-def _adding(held: Held, remark: str) -> Held:
-    reason = f"{held.judgement.reason}; {remark}"
-    return replace(held, judgement=replace(held.judgement, reason=reason))
-
-
-def _held(judgement: Judgement, found: Figure, rules: GateRules) -> Held:
-    """Fill in the figure of a judgement, and compare."""
-    relation, threshold = judgement.relation, judgement.threshold
-    side = "at least" if relation == ">=" else "at most"
-    against = f"{side} {shown(threshold, judgement.metric)}"
-    if judgement.baseline is not None:
-        against += f", from {shown(judgement.baseline, judgement.metric)} in the baseline"
-    value, low, high = (shown(x, judgement.metric) for x in (found.value, found.low, found.high))
-    reason = f"{value} [{low}–{high}] from {found.origin}, against {against}"
-    judgement = replace(judgement, value=found.value, low=found.low, high=found.high)
-    if found.shortage:
-        return Held(judgement=replace(judgement, reason=f"{reason}; {found.shortage}"))
-    status = compare(found.low, found.high, relation, threshold)
-    if status == "inconclusive":
-        reason = f"{reason}; {_what_it_takes(found, threshold)}"
-    status, reason = settle(status, reason, rules.inconclusive)
-    return Held(judgement=replace(judgement, status=status, reason=reason), low=found.low, high=found.high)
-
-
-def _what_it_takes(found: Figure, threshold: float) -> str:
-    """How much more data would part the interval from its threshold: its width falls with the root of N."""
-    if not found.grows:
-        return "too close to tell; --data BATCH would tell more"
-    half = found.value - found.low if found.value >= threshold else found.high - found.value
-    distance = abs(found.value - threshold)
-    times = (half / distance) ** 2 if distance else math.inf
-    if times > FARTHEST:
-        return "too close to tell on any amount of data"
-    more = max(1, math.ceil(times - 1))
-    if more == 1:
-        return "too close to tell; one more batch like this one may do"
-    return f"too close to tell; about {more:,} more {found.grows} would do"
-
-
-def _compared(report: Report, policy: Policy) -> Iterator[Held]:
-    """Yield the metrics that may not fall far below those of the baseline."""
-    if not policy.baseline:
-        return
-    baseline = counterpart(report, policy.baseline)
-    kept = 1 - (policy.rules.max_drop if policy.rules.max_drop is not None else MAX_DROP)
-    for name in COMPARED:
-        metric = METRICS[name]
-        places = [layer.name for layer in report.layers] if metric.by_layer else [None]
-        for place in places:
-            held = _against(report, baseline, metric, place, kept, policy.rules)
-            if held:
-                yield held
-    if baseline is not None:
-        here = {layer.name for layer in report.layers}
-        if here and not baseline.layers:
-            none = "nothing to compare: the baseline has no VQ layer"
-            yield Held(judgement=_drop_judgement(METRICS["perplexity"], None, 0.0, 0.0, none))
-        for layer in baseline.layers:
-            if here and layer.name not in here:
-                gone = f"the baseline has a VQ layer {layer.name}, which is not here"
-                yield Held(judgement=_drop_judgement(METRICS["perplexity"], layer.name, 0.0, 0.0, gone))
-
-
-def _against(
-    report: Report,
-    baseline: Report | None,
-    metric: Metric,
-    layer: str | None,
-    kept: float,
-    rules: GateRules,
-) -> Held | None:
-    """Hold a figure against that of the baseline; None where neither knows it, or the layer is new."""
-    here = sources(report, layer)
-    there = sources(baseline, layer) if baseline else ()
-    if baseline is not None and layer and layer not in [known.name for known in baseline.layers]:
-        return None
-    both = [source for source in here if source in there]
-    if not both:
-        if layer is None or metric is not METRICS["perplexity"]:
-            return None
-        why = "the baseline has no report of this file"
-        if baseline is not None:
-            ways = f"from the {here[0] if here else 'nothing'} here, {there[0] if there else 'nothing'} there"
-            why = f"nothing to compare: usage is known {ways}"
-        return Held(judgement=_drop_judgement(metric, layer, 0.0, 0.0, why))
-    assert baseline is not None
-    new, old = (figure(told, metric, layer, both[0]) for told in (report, baseline))
-    if isinstance(new, Unknown) or isinstance(old, Unknown):
-        if metric is METRICS["accuracy"]:
-            return None
-        why = new.reason if isinstance(new, Unknown) else old.reason if isinstance(old, Unknown) else ""
-        return Held(judgement=_drop_judgement(metric, layer, 0.0, 0.0, why))
-    # The interval of new - kept * old from those of both (MOVER: Zou and Donner 2008), around the new.
-    down = math.hypot(new.value - new.low, kept * (old.high - old.value))
-    up = math.hypot(new.high - new.value, kept * (old.value - old.low))
-    short = new.shortage or (f"the baseline: {old.shortage}" if old.shortage else "")
-    low, high = (
-        max(0.0, new.value - down),
-        new.value + up,
-    )  # a figure under 0 would puzzle, and decides nothing
-    high = min(high, 1.0) if metric.share else high
-    origin = f"{new.origin}, in the doubt of the baseline too"
-    widened = replace(new, low=low, high=high, shortage=short, origin=origin)
-    judgement = _drop_judgement(metric, layer, kept * old.value, old.value, "")
-    return _held(judgement, widened, rules)
-
-
-def _drop_judgement(
-    metric: Metric, layer: str | None, threshold: float, baseline: float, reason: str
-) -> Judgement:
-    return Judgement(
-        metric=metric.name,
-        layer=layer,
-        relation=">=",
-        threshold=threshold,
-        value=None,
-        low=None,
-        high=None,
-        status="inconclusive",
-        level="error",
-        reason=reason,
-        baseline=baseline,
-    )
-
-
-def counterpart(report: Report, others: Sequence[Report]) -> Report | None:
-    """Return the report among `others` that is about the same file; a single one always is."""
-    if len(others) == 1:
-        return others[0]
-    path = path_of(report)
-    same = [other for other in others if path_of(other) == path]
-    same = same or [other for other in others if _name(other) == _name(report)]
-    return same[0] if len(same) == 1 else None
-
-
-def _name(report: Report) -> str:
-    return path_of(report).replace("\\", "/").rpartition("/")[2]
+    return Held(judgement=judgement) if isinstance(found, Unknown) else held_against(judgement, found, rules)
 
 
 def _fails(
@@ -420,10 +237,3 @@ def _failed_before(judgement: Judgement, before: Report, policy: Policy) -> bool
 def _has_errors(rules: GateRules) -> bool:
     """Whether anything is asserted that fails the gate."""
     return any(assertion.level == "error" for assertion in rules.assertions)
-
-
-def shown(value: float, metric: str) -> str:
-    """Return a figure of a metric as people read it."""
-    if metric in METRICS and METRICS[metric].percent:
-        return f"{100 * value:.4g}%"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -14,7 +14,8 @@ from dataclasses import replace
 from vqdoctor.core.assertion import Aggregate
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.report import Report
-from vqdoctor.engine.gate.policy import Held, Policy, compare, decide, hold, settle, shown
+from vqdoctor.engine.gate.hold import Held, compare, settle, shown
+from vqdoctor.engine.gate.policy import Policy, decide, hold
 
 Key = tuple[object, ...]
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vqdoctor.core.check import CannotJudge, Check, NoEvidence
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import SOURCES, Evidence, Unavailable
-from vqdoctor.core.finding import Finding, Outcome, Problem
+from vqdoctor.core.finding import Finding, Outcome, Status
 from vqdoctor.core.levels import Severity
 from vqdoctor.engine.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """What the checks said: raw findings, not ranked yet, and all outcomes."""
+class Evaluated:
+    """The findings of all checks, not ranked yet, and an outcome for every check and layer."""
 
     findings: tuple[Finding, ...]
     outcomes: tuple[Outcome, ...]
@@ -40,40 +40,36 @@ def choose(checks: Sequence[Check], settings: Settings) -> tuple[Check, ...]:
     )
 
 
-def judge(
+def evaluate(
     checks: Sequence[Check],
     layers: Sequence[str],
     evidence: Sequence[Evidence],
     unavailable: Sequence[Unavailable],
-) -> Judgement:
+) -> Evaluated:
     """Evaluate every check where it applies; `checks` must be in the order of their codes."""
     findings: list[Finding] = []
     outcomes: list[Outcome] = []
     for check in checks:
-        for layer in _places(check, layers):
-            outcome, found = _evaluate(check, layer, evidence, unavailable, findings)
+        for layer in {"layer": (*layers,), "model": (None,), "both": (*layers, None)}[check.scope]:
+            outcome, found = _evaluate_on(check, layer, evidence, unavailable, findings)
             outcomes.append(outcome)
             findings.extend(found)
         if check.scope == "layer" and not layers:
             outcomes.append(
                 Outcome(code=check.code, layer=None, status="skipped", reason="no VQ layer was found")
             )
-    return Judgement(findings=tuple(findings), outcomes=tuple(outcomes))
+    return Evaluated(findings=tuple(findings), outcomes=tuple(outcomes))
 
 
-def _places(check: Check, layers: Sequence[str]) -> tuple[str | None, ...]:
-    return {"layer": (*layers,), "model": (None,), "both": (*layers, None)}[check.scope]
-
-
-def _evaluate(
+def _evaluate_on(
     check: Check,
     layer: str | None,
     evidence: Sequence[Evidence],
     unavailable: Sequence[Unavailable],
     findings: Sequence[Finding],
 ) -> tuple[Outcome, list[Finding]]:
-    def outcome(status: str, reason: str | None = None) -> Outcome:
-        return Outcome(code=check.code, layer=layer, status=status, reason=reason)  # type: ignore[arg-type]
+    def outcome(status: Status, reason: str | None = None) -> Outcome:
+        return Outcome(code=check.code, layer=layer, status=status, reason=reason)
 
     causes = [
         f
@@ -85,12 +81,29 @@ def _evaluate(
     try:
         problems = check.judge(_best(check, layer, evidence))
     except NoEvidence as gap:
-        return outcome("skipped", _why(check, layer, unavailable) or str(gap)), []
+        kinds = [wanted.evidence.kind for wanted in check.wants]
+        gaps = [u for u in unavailable if u.kind in kinds and u.layer in (layer, None)]
+        first = min(gaps, key=lambda u: kinds.index(u.kind), default=None)
+        return outcome("skipped", first.reason if first else str(gap)), []
     except CannotJudge as reason:
         return outcome("skipped", str(reason)), []
     except Exception as error:  # a check's bug must not look like a pass, nor stop the others
         return outcome("crashed", f"{type(error).__name__}: {error}"), []
-    found = [_finding(check, layer, problem) for problem in problems]
+    found = [
+        Finding(
+            code=check.code,
+            name=check.name,
+            stage=check.stage,
+            severity=problem.severity,
+            confidence=problem.confidence,
+            layer=layer,
+            message=problem.message,
+            measurements=problem.measurements,
+            remedies=problem.remedies or check.remedies,
+            decide_with=problem.decide_with,
+        )
+        for problem in problems
+    ]
     return outcome("found" if found else "passed"), found
 
 
@@ -100,32 +113,11 @@ def _best(check: Check, layer: str | None, evidence: Sequence[Evidence]) -> dict
     A check of a single layer falls back to evidence about the whole model.
     """
     best: dict[type[Evidence], Evidence] = {}
-    places = (layer, None) if check.scope == "layer" else (layer,)
+    nearest = (layer, None) if check.scope == "layer" else (layer,)
     for wanted in check.wants:
-        matching = [e for e in evidence if isinstance(e, wanted.evidence) and e.layer in places]
+        matching = [e for e in evidence if isinstance(e, wanted.evidence) and e.layer in nearest]
         if matching:
             best[wanted.evidence] = min(
-                matching, key=lambda e: (places.index(e.layer), SOURCES.index(e.source))
+                matching, key=lambda e: (nearest.index(e.layer), SOURCES.index(e.source))
             )
     return best
-
-
-def _why(check: Check, layer: str | None, unavailable: Iterable[Unavailable]) -> str | None:
-    kinds = [wanted.evidence.kind for wanted in check.wants]
-    gaps = [u for u in unavailable if u.kind in kinds and u.layer in (layer, None)]
-    return min(gaps, key=lambda u: kinds.index(u.kind)).reason if gaps else None
-
-
-def _finding(check: Check, layer: str | None, problem: Problem) -> Finding:
-    return Finding(
-        code=check.code,
-        name=check.name,
-        stage=check.stage,
-        severity=problem.severity,
-        confidence=problem.confidence,
-        layer=layer,
-        message=problem.message,
-        measurements=problem.measurements,
-        remedies=problem.remedies or check.remedy_names,
-        decide_with=problem.decide_with,
-    )

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals
-from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
-from vqdoctor.engine.prescribe import FRESH_ENCODER, Prescribed, Prescription
-from vqdoctor.remedies import Remedy, all_remedies
+from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.remedies import all_remedies
+from vqdoctor.training.plan import Plan, PlannedRemedy
 from vqdoctor.training.trainer import Trainer
 
 FIRST_SHARE = 10
 """The first round gives every arm a tenth of the epochs; each further round doubles what an arm has had."""
 LEAST_EPOCHS = 2
-FRESH_START = "fresh-start"
+FRESH_ENCODER, FRESH_START = "wake-encoder", "fresh-start"
 
 Train = Callable[[TrainingPlan], Trainer]
 Heard = Callable[[str, Epoch, int], None]
@@ -36,11 +36,9 @@ class Tried:
     plan: TrainingPlan
     names: tuple[str, ...]
 
-    def prescribed(self, prescription: Prescription) -> tuple[Prescribed, ...]:
+    def planned(self, plan: Plan) -> tuple[PlannedRemedy, ...]:
         """Return the remedies of the winning arm, as the plan has them where it has them."""
-        known = {prescribed.remedy.name: prescribed for prescribed in prescription.remedies}
-        remedies = {remedy.name: remedy for remedy in all_remedies()}
-        return tuple(known.get(name, Prescribed(remedy=remedies[name])) for name in self.names)
+        return tuple(_known(plan)[name] for name in self.names)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -53,9 +51,7 @@ class _Contestant:
     epochs: int = 0
 
 
-def hold_trial(
-    train: Callable[[TrainingPlan], Trainer], prescription: Prescription, goals: Goals, heard: Heard
-) -> Tried:
+def hold_trial(train: Train, plan: Plan, goals: Goals, heard: Heard) -> Tried:
     """Try the plan, each of its remedies alone, starts from fresh, and a random choice beside them.
 
     Successive halving (Jamieson and Talwalkar 2016): every arm is trained for a short while, the better
@@ -64,18 +60,18 @@ def hold_trial(
 
     Args:
         train: starts the training of a training plan, from the checkpoint.
-        prescription: the plan.
+        plan: the plan.
         goals: what counts as cured.
         heard: told of every epoch.
     """
-    running = _contestants(prescription)
+    running = _contestants(plan)
     everyone = list(running)
-    budget = max(LEAST_EPOCHS, prescription.plan.epochs // FIRST_SHARE)
+    budget = max(LEAST_EPOCHS, plan.training.epochs // FIRST_SHARE)
     while True:
         for contestant in running:
             _go_on(contestant, train, budget, heard)
         running.sort(key=lambda one: _merit(one, goals), reverse=True)
-        if len(running) == 1 or 2 * budget > prescription.plan.epochs // 2:
+        if len(running) == 1 or 2 * budget > plan.training.epochs // 2:
             break
         running = running[: math.ceil(len(running) / 2)]
         for contestant in everyone:
@@ -98,20 +94,15 @@ def hold_trial(
     return Tried(arms=arms, plan=best.plan, names=best.remedies)
 
 
-def _contestants(prescription: Prescription) -> list[_Contestant]:
+def _contestants(plan: Plan) -> list[_Contestant]:
     """Return the arms: no remedy, each alone, the plan, the plan with other starts, and a random choice."""
-    planned = prescription.applied
-    plan = prescription.plan
-    plain = prescription.untreated
-    names = tuple(prescribed.remedy.name for prescribed in planned)
-    known = {remedy.name: remedy for remedy in all_remedies()}
-    layers = tuple(dict.fromkeys(layer for p in planned for layer in p.layers))
-    options = PlanOptions(layers=layers, vq_weight=plan.vq_weight, warm_up_epochs=plan.warm_up_epochs or 10)
+    names = tuple(planned.remedy.name for planned in plan.applied)
+    known = _known(plan)
 
     def arm(name: str, remedies: tuple[str, ...]) -> _Contestant:
-        chosen = [p for p in planned if p.remedy.name in remedies]
-        extra = [known[n] for n in remedies if n not in names]
-        return _Contestant(name=name, remedies=remedies, plan=_course(plain, chosen, extra, options))
+        training = plan.training_with(known[remedy] for remedy in remedies)
+        training = replace(training, epochs=plan.untreated.epochs)  # all arms are given the same
+        return _Contestant(name=name, remedies=remedies, plan=training)
 
     arms = [arm("as it was", ()), arm("the plan", names)]
     arms += [arm(name, (name,)) for name in names if len(names) > 1]
@@ -120,21 +111,17 @@ def _contestants(prescription: Prescription) -> list[_Contestant]:
     if FRESH_ENCODER in names:
         kept = tuple(name for name in names if name != FRESH_ENCODER)
         arms.append(arm("the plan with the encoder kept", kept))
-    everything = sorted(r.name for r in known.values() if r.plan is not None and not r.changes_model)
-    drawn = random.Random(plan.seed).sample(everything, k=min(max(len(names), 1), len(everything)))
+    acting = (planned.remedy for planned in known.values())
+    everything = sorted(r.name for r in acting if r.plan is not None and not r.changes_model)
+    drawn = random.Random(plan.untreated.seed).sample(everything, k=min(max(len(names), 1), len(everything)))
     arms.append(arm("a random choice", tuple(drawn)))
     return arms
 
 
-def _course(
-    plain: TrainingPlan, chosen: list[Prescribed], extra: list[Remedy], options: PlanOptions
-) -> TrainingPlan:
-    steps = [(p.remedy, replace(options, layers=p.layers)) for p in chosen] + [(r, options) for r in extra]
-    plan = plain
-    for remedy, own in sorted(steps, key=lambda step: (step[0].stage, step[0].name)):
-        if remedy.plan is not None:
-            plan = remedy.plan(plan, own)
-    return replace(plan, epochs=plain.epochs)
+def _known(plan: Plan) -> dict[str, PlannedRemedy]:
+    """Return every remedy by its name: as the plan has it, else as it is on all layers."""
+    known = {remedy.name: PlannedRemedy(remedy=remedy) for remedy in all_remedies()}
+    return known | {planned.remedy.name: planned for planned in plan.remedies}
 
 
 def _go_on(contestant: _Contestant, train: Train, epochs: int, heard: Heard) -> None:

@@ -1,0 +1,184 @@
+"""From hand-made findings to the plan, which is printed and trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from vqdoctor.core.remedy import Remedy
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.finding import Finding
+from vqdoctor.core.levels import Confidence, Safety, Severity, Stage
+from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.engine.plan import RECIPE, make_plan
+from vqdoctor.engine.settings import RetrainSettings
+from vqdoctor.training.plan import Plan
+
+PLAIN = TrainingPlan(vq_weight=1.0)
+LAYERS = ("one", "two")
+
+
+def finding(code: str, *remedies: str, layer: str | None = "one", **more: Any) -> Finding:
+    return Finding(
+        code=code,
+        name=code.lower(),
+        stage=Stage(int(code[2])),
+        severity=more.pop("severity", Severity.ERROR),
+        confidence=Confidence.HIGH,
+        layer=layer,
+        message="…",
+        remedies=remedies,
+        **more,
+    )
+
+
+def planned(*findings: Finding, **more: Any) -> Plan:
+    return make_plan(findings, LAYERS, RetrainSettings(**more), trained_vq_weight=PLAIN.vq_weight)
+
+
+def names(found: Plan) -> Sequence[str]:
+    return [p.remedy.name for p in found.applied]
+
+
+def test_the_recipe_is_in_the_priority_order() -> None:
+    found = planned(finding("VQ101", "straight-through"))
+    assert names(found) == ["straight-through", *RECIPE, "wake-encoder"]
+    stages = [p.remedy.stage for p in found.remedies]
+    assert stages == sorted(stages)
+
+
+def test_the_estimator_is_grafted_where_it_is_missing_and_nowhere_else() -> None:
+    found = planned(finding("VQ101", "straight-through", layer="two"))
+    assert found.training.estimators == {"two": "straight-through"}
+    assert planned(finding("VQ502", "revive-dead-codes")).training.estimators == {}
+
+
+def test_the_training_plan_holds_what_the_recipe_says() -> None:
+    plan = planned(finding("VQ501", "data-init")).training
+    assert (plan.vq_weight, plan.warm_up_epochs, plan.data_init) == (0.1, 10, True)
+    assert (plan.revive_under, plan.decay, plan.start) == (0.1, None, "checkpoint")
+
+
+@pytest.mark.parametrize("code", ["VQ101", "VQ102", "VQ201"])
+def test_a_starved_encoder_is_built_anew(code: str) -> None:
+    assert planned(finding(code)).training.start == "fresh-encoder"
+    assert planned(finding(code, severity=Severity.WARNING)).training.start == "checkpoint"
+    assert planned(finding(code, explained_by="VQ901:one")).training.start == "checkpoint"
+    assert planned(finding(code), skip=("wake-encoder",)).training.start == "checkpoint"
+
+
+def test_what_retraining_cannot_do_is_skipped_with_the_reason() -> None:
+    found = planned(finding("VQ102", "reattach-encoder"))
+    refused = {p.remedy.name: p.refused for p in found.remedies if p.refused}
+    assert set(refused) == {"reattach-encoder"}
+    assert refused["reattach-encoder"].startswith("retraining cannot apply it: ")
+
+
+def test_what_changes_the_model_is_only_done_when_asked_for_by_name() -> None:
+    drifting = finding("VQ202", "raise-vq-weight", "normalise-before-vq", severity=Severity.WARNING)
+    assert "normalise-before-vq" not in names(planned(drifting))
+    assert planned(drifting, only=("normalise-before-vq",)).training == replace(
+        PLAIN, geometry="unit-variance"
+    )
+
+
+def test_a_weight_that_is_too_light_is_balanced_unless_another_is_asked_for() -> None:
+    light = finding("VQ202", "raise-vq-weight", severity=Severity.WARNING)
+    assert planned(light).training.balanced
+    assert not planned(light, vq_weight=0.3).training.balanced
+
+
+def test_more_updates_are_more_epochs_unless_the_user_says_how_many() -> None:
+    stalled = finding("VQ302", "more-updates")
+    assert planned(stalled).training.epochs == 200
+    assert planned(stalled, epochs=PLAIN.epochs).training.epochs == PLAIN.epochs < 200
+
+
+def test_of_a_symptom_only_the_recipe_is_meant() -> None:
+    stalled = finding("VQ302", "faster-ema")
+    few = finding("VQ401", "more-updates", "data-init", explained_by="VQ302:one")
+    found = planned(stalled, few)
+    assert "more-updates" not in names(found) and "faster-ema" in names(found)
+    assert {p.remedy.name: p.because for p in found.remedies}["data-init"] == ("VQ401",)
+
+
+def test_notes_ask_for_nothing() -> None:
+    found = planned(finding("VQ401", "more-updates", severity=Severity.NOTE))
+    assert found.remedies == found.steps == ()
+    assert found.training == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [("VQ902", "save-plain-state-dict"), ("VQ403", "shuffle"), ("VQ603", "calibrate")]
+)
+def test_advice_alone_brings_no_recipe(code: str, advice: str) -> None:
+    found = planned(finding(code, advice, severity=Severity.WARNING))
+    assert [step.remedy for step in found.steps] == [advice]
+    assert found.training == PLAIN
+
+
+def test_without_a_codebook_to_train_there_is_no_recipe() -> None:
+    found = make_plan([finding("VQ501", "normalise-before-vq")], ())
+    assert [step.remedy for step in found.steps] == ["normalise-before-vq"]
+
+
+def test_a_weight_that_the_user_sets_is_trained_with_whatever_is_found() -> None:
+    assert planned(vq_weight=0.3).training == replace(PLAIN, vq_weight=0.3)
+
+
+def test_a_weight_that_is_too_light_is_not_lowered_first() -> None:
+    light = finding("VQ202", "raise-vq-weight", severity=Severity.WARNING)
+    assert not {"lower-vq-weight"} & set(names(planned(light)))
+    assert "lower-vq-weight" in names(planned(light, vq_weight=0.3))
+
+
+def test_the_steps_are_the_remedies_with_their_reasons() -> None:
+    sick = finding("VQ101", "straight-through")
+    symptom = finding("VQ502", "revive-dead-codes", explained_by="VQ101:one")
+    advice = finding("VQ403", "shuffle", layer=None, severity=Severity.WARNING)
+    found = planned(sick, symptom, advice)
+    steps = {step.remedy: step.codes for step in found.steps}
+    assert [step.step for step in found.steps] == list(range(1, len(steps) + 1))
+    assert steps.keys() == {*names(found), "shuffle"}
+    assert steps["straight-through"] == steps["wake-encoder"] == ("VQ101",)
+    assert (steps["revive-dead-codes"], steps["data-init"], steps["shuffle"]) == (
+        ("VQ502",),
+        (),
+        ("VQ403",),
+    )
+
+
+def test_only_and_skip() -> None:
+    sick = finding("VQ101", "straight-through")
+    assert names(planned(sick, only=("data-init",))) == ["data-init"]
+    assert "warm-up" not in names(planned(sick, skip=("warm-up",)))
+
+
+@pytest.mark.parametrize("name", ["no-such-thing", "reattach-encoder"])
+def test_only_takes_remedies_that_retraining_can_apply(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        planned(only=(name,))
+
+
+def remedy(name: str, stage: int) -> Remedy:
+    return Remedy(name=name, stage=Stage(stage), safety=Safety.ADVICE, addresses=(), how=f"do {name}")
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_the_plan_is_the_roots_remedies_in_stage_order_each_once(swap: bool) -> None:
+    found = [
+        finding("VQ501", "init", "revive", layer="b"),
+        finding("VQ101", "ste", "init", layer="a", severity=Severity.WARNING),
+        finding("VQ603", "advice", layer=None, severity=Severity.NOTE),
+        finding("VQ502", "never", "revive", layer="a", explained_by="VQ101:a"),
+    ]
+    remedies = [remedy("revive", 5), remedy("ste", 1), remedy("init", 3), remedy("never", 2)]
+    steps = make_plan(found[::-1] if swap else found, LAYERS, remedies=remedies).steps
+    assert [(s.step, s.remedy, s.codes) for s in steps] == [
+        (1, "ste", ("VQ101",)),
+        (2, "init", ("VQ101", "VQ501")),
+        (3, "revive", ("VQ501",)),
+    ]

@@ -1,0 +1,230 @@
+"""Building the examined model: the user's model and task, or built-in ones, with the checkpoint in them.
+
+This module needs torch; it is imported where a model is run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from vqdoctor.checkpoint import Checkpoint
+from vqdoctor.core.errors import UserError
+from vqdoctor.layouts import QuantizerView, StateDict, state_dicts
+from vqdoctor.models import hf
+from vqdoctor.models.default_task import DefaultTask, batches_of
+from vqdoctor.models.examined import ExaminedModel
+from vqdoctor.models.guarded_task import GuardedTask, describe
+from vqdoctor.models.load import Loaded, load_state
+from vqdoctor.models.names import align
+from vqdoctor.models.task import Batch, Losses, Split, Task
+from vqdoctor.models.untouched import unwrapped_name, working_copy
+from vqdoctor.models.user_code import blamed, load_object
+
+if TYPE_CHECKING:
+    from vqdoctor.engine.session import Session
+
+BATCHES = 64
+"""Batches of a split that are run of a user's own data where --batches says nothing: usage needs 16
+vectors a code, which 64 batches of 32 samples of 64 positions reach for K = 8192."""
+_NAMES_SHOWN = 8
+
+
+def build_model(session: Session) -> ExaminedModel:
+    """Build the model and the task that the user names, or that the file names among the built-in ones.
+
+    Raises:
+        UserError: if something is missing, does not fit, or fails.
+    """
+    user_model, views, live = session.user_model, session.found.views, session.path is None
+    state = _state_of(session.checkpoint, views)
+    task, loaded = _task(session, state)
+    own_data = user_model.task is not None or user_model.losses is not None
+    most = session.settings.batches or (BATCHES if own_data else None)  # a batch file is in memory: all of it
+    guarded = GuardedTask(task, user_model.trained_vq_weight, most)
+    model = user_model.model if live else guarded.model()
+    if not isinstance(model, torch.nn.Module):
+        raise UserError(f"the model is a {type(model).__name__}", "return a torch.nn.Module")
+    clean = {raw: name for name, raw in state.raw.items()}
+    codebooks = {view.name: clean[view.keys["codebook"]] for view in views}
+    anchor = next(iter(codebooks.values()), next(iter(state.entries)))
+    mapped = align(model.state_dict().keys(), state, anchor)
+    if not live and loaded is None:
+        loaded = _load(model, state, mapped)
+    own = {theirs: ours for ours, theirs in mapped.items()}
+    names = {layer: own[name] for layer, name in codebooks.items() if name in own}
+    if codebooks and not names:
+        raise UserError(
+            f"the model has no {anchor!r}, which is the checkpoint's codebook",
+            "build the model that the checkpoint was saved from",
+        )
+    notes = []
+    if loaded is not None and loaded.missing:
+        notes.append(f"in the model but not in the file, left as built: {_few(loaded.missing)}")
+    if loaded is not None and loaded.unexpected:
+        notes.append(f"in the file but not in the model: {_few(loaded.unexpected)}")
+    return ExaminedModel(
+        model=model,
+        task=guarded,
+        views=tuple(view for view in views if view.name in names),
+        raw_keys={unwrapped_name(model, ours): state.raw[theirs] for ours, theirs in mapped.items()},
+        absent=tuple(view.name for view in views if view.name not in names),
+        load_notes=tuple(notes),
+    )
+
+
+def _state_of(checkpoint: Checkpoint, views: Sequence[QuantizerView]) -> StateDict:
+    """Return the state dict that holds the VQ layers; without any, the largest."""
+    wanted = {view.keys["codebook"] for view in views}
+    states = [state for state in state_dicts(checkpoint.tensors) if wanted <= set(state.raw.values())]
+    if not states and views:
+        raise UserError("the VQ layers are not all in one state dict", "--layer picks one")
+    if not states:
+        raise UserError("the file holds no tensors of a model", "give the model's checkpoint")
+    return max(states, key=lambda state: len(state.entries))
+
+
+def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None]:
+    """Return the task, and what became of the load where building the model includes it."""
+    user_model, data, arrays, record = session.user_model, session.data, session.arrays, session.record
+    most = session.settings.batches or BATCHES
+    if user_model.task is not None:
+        return _users_task(user_model.task), None
+    if user_model.model is None:
+        return _built_in(record.task, session.checkpoint.tree, arrays), None
+    batches: Mapping[str, Sequence[Batch]]
+    if user_model.losses is not None:
+        batches = _all_alike(_several(data, most))
+    elif arrays is not None and "x" in arrays:
+        batches = batches_of(arrays, record.batch_size)
+    elif isinstance(data, torch.utils.data.DataLoader):
+        batches = _all_alike([_named(item) for item in _several(data, most)])
+    else:
+        given = "no batch" if data is None else ", ".join(arrays) if arrays else describe(data)
+        raise UserError(f"a model needs a batch with x (and y); given is {given}", "--data BATCH, or --task")
+    path = None if session.path is None else Path(session.path)
+    model, loaded = _model(path, state, user_model.model, user_model.model_args)
+    if user_model.losses is not None:
+        return _ScriptTask(model, batches, user_model.losses), loaded
+    vq_loss = user_model.vq_loss or hf.VQ_LOSS.get(type(model).__name__)
+    return DefaultTask(model, batches, vq_loss=vq_loss, task_loss=user_model.task_loss), loaded
+
+
+def _all_alike(batches: list[Batch]) -> dict[str, Sequence[Batch]]:
+    """Return the splits of data that is not split: all serve the same, which usage counts once."""
+    return {"train": batches, "val": batches}
+
+
+def _users_task(named: Any) -> Task:
+    """Import a task where it is named; make it where a class or a function is given."""
+    task = load_object(named, "--task") if isinstance(named, str) else named
+    what = f"--task {named}" if isinstance(named, str) else "the task"
+    if isinstance(task, type) or (callable(task) and not hasattr(task, "losses")):
+        with blamed(what):
+            task = task()
+    lacking = [name for name in ("model", "batches", "losses") if not callable(getattr(task, name, None))]
+    if lacking:
+        raise UserError(
+            f"{what}: a {type(task).__name__} without {', '.join(f'{name}()' for name in lacking)}",
+            "a Task has model(), batches(split), losses(model, batch) and vq_weight",
+        )
+    weight = getattr(task, "vq_weight", None)
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)
+    if weight is not None and not is_number:
+        raise UserError(f"{what}: vq_weight is {weight!r}", "write a finite number, or None for unknown")
+    return cast("Task", task)
+
+
+def _built_in(name: str | None, tree: Any, arrays: Mapping[str, Any] | None) -> Task:
+    """Return the built-in task of that name; a name from a file never becomes an import."""
+    from vqdoctor.reference import BUILTIN_TASKS
+
+    if name is None:
+        raise UserError(
+            "the batch has x, but the checkpoint does not say which built-in task it belongs to",
+            "name your model with --model PKG.MODULE:FACTORY or your task with --task FILE.py:NAME, or "
+            "dump z_e or the indices of your VQ layer into the batch instead",
+        )
+    if name not in BUILTIN_TASKS:
+        raise UserError(
+            f"the checkpoint names the task {name!r}, which is not built in",
+            f"the built-in tasks are {', '.join(BUILTIN_TASKS)}",
+        )
+    config = tree.get("config") if isinstance(tree, dict) else None
+    with blamed(f"the batch does not fit {name}"):
+        return BUILTIN_TASKS[name](config if isinstance(config, dict) else {}, arrays or {})
+
+
+def _model(
+    path: Path | None, state: StateDict, model: Any, arguments: Mapping[str, Any]
+) -> tuple[torch.nn.Module, Loaded | None]:
+    """Return the model that the user names or gives, and what became of the load where it includes one."""
+    if path is not None and isinstance(model, str) and model == "hf":
+        return hf.load(path, {state.raw[name]: tensor for name, tensor in state.entries.items()})
+    factory = load_object(model, "--model") if isinstance(model, str) else model
+    if isinstance(factory, torch.nn.Module):
+        # A model that a script holds is not loaded into; a copy of it is.
+        return (factory if path is None else working_copy(factory, training=True)), None
+    what = f"--model {model}" if isinstance(model, str) else "the model"
+    if not callable(factory):
+        raise UserError(f"{what}: is a {type(factory).__name__}", "name a function or class that builds it")
+    with blamed(what, "--model-arg K=V gives the factory its arguments"):
+        return factory(**arguments), None
+
+
+def _load(model: torch.nn.Module, state: StateDict, mapped: Mapping[str, str]) -> Loaded:
+    found = {ours: state.entries[theirs] for ours, theirs in mapped.items()}
+    load = load_state(model, found or state.entries)
+    used = set(mapped.values())
+    unexpected = tuple(state.raw[name] for name in state.entries if name not in used)
+    return Loaded(missing=load.missing, unexpected=unexpected)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
+
+
+def _several(batch: Batch, most: int) -> list[Batch]:
+    """Return a loader's first batches, which then are the same at every look; else the one batch."""
+    if not isinstance(batch, torch.utils.data.DataLoader):
+        return [batch]
+    with blamed("the loader"):
+        return list(itertools.islice(batch, most))
+
+
+def _named(item: Any) -> dict[str, torch.Tensor]:
+    """Return a loader's batch with the names x and y."""
+    if isinstance(item, Mapping) and "x" in item:
+        return {name: value for name, value in item.items() if isinstance(value, torch.Tensor)}
+    parts = [item] if isinstance(item, torch.Tensor) else item
+    if isinstance(parts, tuple | list) and parts and all(isinstance(p, torch.Tensor) for p in parts[:2]):
+        return dict(zip(("x", "y"), parts, strict=False))
+    raise UserError(f"a batch of the loader is {describe(item)}", "give losses=, or a task")
+
+
+class _ScriptTask:
+    """The model, the batches and the losses of a script; satisfies `Task`."""
+
+    vq_weight: float | None = None
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        batches: Mapping[str, Sequence[Batch]],
+        losses: Callable[[torch.nn.Module, Batch], Losses],
+    ) -> None:
+        self._model = model
+        self._batches = batches
+        self.losses = losses
+
+    def model(self) -> torch.nn.Module:
+        return self._model
+
+    def batches(self, split: Split) -> Sequence[Batch]:
+        return self._batches.get(split, ())

@@ -1,0 +1,88 @@
+"""One assertion held against one figure: an interval is compared with a threshold, and the reason is said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from vqdoctor.core.assertion import METRICS, GateRules, Relation
+from vqdoctor.core.gate import GateStatus, Judgement
+from vqdoctor.engine.gate.figures import Figure
+
+FARTHEST = 1000
+"""Times as much data as there is, beyond which more data is no advice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """An assertion held against one report: the judgement, and the interval that it can rest on.
+
+    Attributes:
+        judgement: what came out.
+        low: lower end of what is known; -inf where nothing is.
+        high: upper end of what is known; inf where nothing is.
+    """
+
+    judgement: Judgement
+    low: float = -math.inf
+    high: float = math.inf
+
+
+def held_against(judgement: Judgement, found: Figure, rules: GateRules) -> Held:
+    """Fill in the figure of a judgement, and compare."""
+    relation, threshold = judgement.relation, judgement.threshold
+    side = "at least" if relation == ">=" else "at most"
+    against = f"{side} {shown(threshold, judgement.metric)}"
+    if judgement.baseline is not None:
+        against += f", from {shown(judgement.baseline, judgement.metric)} in the baseline"
+    value, low, high = (shown(x, judgement.metric) for x in (found.value, found.low, found.high))
+    reason = f"{value} [{low}–{high}] from {found.origin}, against {against}"
+    judgement = replace(judgement, value=found.value, low=found.low, high=found.high)
+    if found.shortage:
+        return Held(judgement=replace(judgement, reason=f"{reason}; {found.shortage}"))
+    status = compare(found.low, found.high, relation, threshold)
+    if status == "inconclusive":
+        reason = f"{reason}; {_more_data(found, threshold)}"
+    status, reason = settle(status, reason, rules.inconclusive)
+    return Held(judgement=replace(judgement, status=status, reason=reason), low=found.low, high=found.high)
+
+
+def _more_data(found: Figure, threshold: float) -> str:
+    """How much more data would part the interval from its threshold: its width falls with the root of N."""
+    if not found.grows:
+        return "too close to tell; --data BATCH would tell more"
+    half = found.value - found.low if found.value >= threshold else found.high - found.value
+    distance = abs(found.value - threshold)
+    times = (half / distance) ** 2 if distance else math.inf
+    if times > FARTHEST:
+        return "too close to tell on any amount of data"
+    more = max(1, math.ceil(times - 1))
+    if more == 1:
+        return "too close to tell; one more batch like this one may do"
+    return f"too close to tell; about {more:,} more {found.grows} would do"
+
+
+def compare(low: float, high: float, relation: Relation, threshold: float) -> GateStatus:
+    """Compare an interval with a threshold."""
+    if relation == "<=":
+        low, high, threshold = -high, -low, -threshold
+    if low >= threshold:
+        return "pass"
+    return "fail" if high < threshold else "inconclusive"
+
+
+def settle(
+    status: GateStatus, reason: str, straddling: Literal["pass", "fail"] | None
+) -> tuple[GateStatus, str]:
+    """Return what an interval that straddles its threshold counts as."""
+    if status != "inconclusive" or straddling is None:
+        return status, reason
+    return straddling, f"{reason}; undecided, which counts as a {straddling} here"
+
+
+def shown(value: float, metric: str) -> str:
+    """Return a figure of a metric as people read it."""
+    if metric in METRICS and METRICS[metric].percent:
+        return f"{100 * value:.4g}%"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

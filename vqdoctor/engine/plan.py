@@ -1,0 +1,142 @@
+"""From findings to the plan: which remedies, in the priority order, and why.
+
+The report prints this plan, and `fix --retrain` trains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from vqdoctor.checks import all_checks
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.finding import Finding
+from vqdoctor.core.levels import Severity
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.engine.settings import RetrainSettings
+from vqdoctor.remedies import Remedy, with_advice
+from vqdoctor.training.plan import Plan, PlannedRemedy
+
+EPOCHS = 50
+"""Epochs at most, where neither the user nor a remedy says how many."""
+LOWER_WEIGHT, RAISE_WEIGHT = "lower-vq-weight", "raise-vq-weight"
+RECIPE = (LOWER_WEIGHT, "data-init", "warm-up", "revive-dead-codes")
+"""The remedies of every retraining; a straight-through estimator joins them where one is missing. A codebook
+that a cause has emptied stays empty once the cause is gone, so the cause's own remedy is not enough."""
+STARVING = ("VQ101", "VQ102", "VQ201")
+"""Causes that, as errors, leave an encoder that did not learn from the task: it costs more to bring back than
+to train anew (measured on 8×8 digits, 30 epochs with all remedies: accuracy 0.90 against 0.97)."""
+FRESH_ENCODER = "wake-encoder"
+
+
+def make_plan(
+    findings: Sequence[Finding],
+    layers: Sequence[str],
+    settings: RetrainSettings | None = None,
+    *,
+    seed: int = 0,
+    trained_vq_weight: float | None = None,
+    remedies: Sequence[Remedy] | None = None,
+) -> Plan:
+    """Return the plan for ranked findings.
+
+    A finding above a note asks for its remedies; a symptom, which goes with its cause, asks only for those of
+    the recipe. The recipe joins where one of these remedies acts. Advice alone (on the file, the data loader,
+    the calibration) needs no retraining, and neither does a healthy model: their plans hold no more.
+
+    Args:
+        findings: what an examination found, in rank order.
+        layers: the layers that a retraining can watch, all of them.
+        settings: what the user set about a retraining; None is nothing, as for the plan of `inspect`.
+        seed: seed of the training.
+        trained_vq_weight: the weight of the VQ loss in the training so far; None is unknown.
+        remedies: the remedies to choose from; None is all of them.
+
+    Raises:
+        UserError: if a name is no remedy's, or names a remedy that a retraining cannot apply.
+    """
+    settings = settings or RetrainSettings()
+    known = {remedy.name: remedy for remedy in (with_advice(all_checks()) if remedies is None else remedies)}
+    for name in (*settings.only, *settings.skip):
+        if name not in known:
+            trained = sorted(name for name, remedy in known.items() if remedy.plan is not None)
+            raise UserError(f"there is no remedy {name!r}", f"retraining has {', '.join(trained)}")
+    for name in settings.only:
+        if known[name].plan is None:
+            raise UserError(f"retraining cannot apply {name}", known[name].how)
+    asked = _asked(findings)
+    names = settings.only or (*asked, *_recipe(asked, layers, settings, known))
+    ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
+    return Plan(
+        untreated=TrainingPlan(
+            epochs=EPOCHS if settings.epochs is None else settings.epochs,
+            seed=seed,
+            vq_weight=1.0 if trained_vq_weight is None else trained_vq_weight,
+        ),
+        options=PlanOptions(
+            layers=tuple(layers),
+            vq_weight=0.1 if settings.vq_weight is None else settings.vq_weight,
+            balanced=settings.balanced,
+            warm_up_epochs=settings.warm_up_epochs,
+            epochs=settings.epochs,
+        ),
+        remedies=tuple(
+            PlannedRemedy(
+                remedy=remedy,
+                because=tuple(sorted({f.code for f in asked.get(remedy.name, ())})),
+                layers=tuple(
+                    dict.fromkeys(f.layer for f in asked.get(remedy.name, ()) if f.layer is not None)
+                )
+                or tuple(layers),
+                refused=_refused(remedy, settings),
+            )
+            for remedy in ordered
+        ),
+    )
+
+
+def _asked(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
+    """Return the findings above a note that ask for each remedy, by its name.
+
+    Of a symptom's own remedies only those of the recipe count. A stalled EMA's few updates, for one, need a
+    faster EMA and not 200 epochs.
+    """
+    asked: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.severity > Severity.NOTE:
+            root = finding.explained_by is None
+            names = [name for name in finding.remedies if root or name in RECIPE]
+            if root and finding.severity is Severity.ERROR and finding.code in STARVING:
+                names.append(FRESH_ENCODER)
+            for name in dict.fromkeys(names):
+                asked.setdefault(name, []).append(finding)
+    return asked
+
+
+def _recipe(
+    asked: Iterable[str], layers: Sequence[str], settings: RetrainSettings, known: Mapping[str, Remedy]
+) -> tuple[str, ...]:
+    """Return the part of the recipe that joins the remedies that are asked for."""
+    wished = _weight_is_set(settings)
+    acting = [known[name] for name in asked if not known[name].changes_model]
+    if not layers or not any(remedy.plan or remedy.apply for remedy in acting):
+        return (LOWER_WEIGHT,) if layers and wished else ()
+    # A weight that is too light is not lowered first.
+    light = RAISE_WEIGHT in asked and RAISE_WEIGHT not in settings.skip and not wished
+    return RECIPE[1:] if light else RECIPE
+
+
+def _weight_is_set(settings: RetrainSettings) -> bool:
+    return settings.vq_weight is not None or settings.balanced
+
+
+def _refused(remedy: Remedy, settings: RetrainSettings) -> str:
+    """Return why a retraining leaves a remedy out; "" where it applies it."""
+    if remedy.name in settings.skip:
+        return "left out, as asked"
+    if remedy.plan is None:
+        return f"retraining cannot apply it: {remedy.how}"
+    if remedy.changes_model and remedy.name not in settings.only:
+        return f"it changes the model, so it is only done when asked for (--only {remedy.name})"
+    if remedy.name == RAISE_WEIGHT and _weight_is_set(settings):
+        return "the weight is as asked"
+    return ""

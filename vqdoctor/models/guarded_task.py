@@ -1,0 +1,162 @@
+"""A Task whose failures are one clear line: the user's code is only called through it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.models.task import Batch, Losses, Split, Task
+from vqdoctor.models.tensors import tensors_of
+from vqdoctor.models.user_code import blamed
+
+_END = object()
+
+
+class GuardedTask:
+    """A Task whose failures are one clear line, and whose losses have all the fields.
+
+    Attributes:
+        vq_weight: the task's, else the one that the user told.
+    """
+
+    def __init__(self, task: Task, told_weight: float | None, most: int | None) -> None:
+        """Guard a task.
+
+        Args:
+            task: the user's, or ours.
+            told_weight: weight of the VQ loss for a task that knows none.
+            most: batches of a split that are served; None is all.
+        """
+        own = getattr(task, "vq_weight", None)
+        self.vq_weight: float | None = own if own is not None else told_weight
+        self._task = task
+        self._most = most
+        self._served: dict[str, Any] = {}
+        self._cut: dict[str, None] = {}
+        self._ran = False
+        self._said: list[str] = []
+        if own is not None and told_weight is not None and own != told_weight:
+            self._said.append(f"--trained-vq-weight {told_weight:g} is not used: the task says {own:g}")
+
+    def whole(self) -> GuardedTask:
+        """Return the same task with all batches of every split."""
+        return GuardedTask(self._task, self.vq_weight, None)
+
+    def __getattr__(self, name: str) -> Any:
+        """Pass on what a task may have more, such as `optimizer`."""
+        return getattr(self._task, name)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how the task was used, one line each."""
+        cut = [f"only the first {self._most} batches of {split} were run" for split in self._cut]
+        more = [f"{', '.join(cut)} (--batches N)"] if cut else []
+        return (*getattr(self._task, "notes", ()), *self._said, *more)
+
+    def model(self) -> torch.nn.Module:
+        """Return the task's model."""
+        with blamed("task.model()"):
+            return self._task.model()
+
+    def batches(self, split: Split) -> Iterator[Batch]:
+        """Yield the first batches of a split.
+
+        Raises:
+            UserError: if "train" is empty, or a split that has been served before now is.
+        """
+        doing = f"task.batches({split!r})"
+        try:
+            with blamed(doing):
+                given = self._task.batches(cast("Any", split))
+                batches = iter(given)
+        except UserError:
+            if split == "stop":  # a Task need not serve it; however it says so, there is nothing
+                return
+            raise
+        if batches is given and self._served.get(split) is batches:
+            raise UserError(f"{doing} gave the same iterator twice", "return a fresh one at every call")
+        amount = 0
+        while True:
+            try:
+                with blamed(f"{doing}, batch {amount}"):
+                    batch = next(batches, _END)
+            except UserError:
+                if split == "stop" and not amount:  # a generator says so only now
+                    return
+                raise
+            if batch is _END or amount == self._most:
+                break
+            amount += 1
+            self._served[split] = batches
+            yield batch
+        if batch is not _END:
+            self._cut[split] = None
+        elif not amount and split in self._served:
+            raise UserError(f"{doing} is empty the second time", "return a fresh iterable at every call")
+        elif not amount and split == "train":
+            raise UserError(f"{doing} is empty", "gradients are measured on training batches")
+
+    def losses(self, model: torch.nn.Module, batch: Batch) -> Losses:
+        """Return the task's losses of a batch, each a scalar with its graph.
+
+        Raises:
+            UserError: if the task fails, or they are something else.
+        """
+        called: list[None] = []
+        with contextlib.ExitStack() as stack:
+            for module in () if self._ran else model.modules():
+                handle = module.register_forward_pre_hook(lambda *_: called.append(None))
+                stack.callback(handle.remove)
+            stack.enter_context(blamed(f"the task fails on a batch of {describe(batch)}"))
+            found = self._task.losses(model, batch)
+        if not (self._ran or called):
+            raise UserError(
+                "task.losses(model, batch) does not run the model that it is given",
+                "run that one: it is a copy of yours",
+            )
+        self._ran = True
+        if not hasattr(found, "task"):
+            raise UserError(
+                f"task.losses() returns a {type(found).__name__} without the field `task`",
+                "return vqdoctor.Losses(task=…, vq=…)",
+            )
+        task = _scalar("task", found.task)
+        assert task is not None
+        trained = any(p.requires_grad for p in model.parameters())
+        if torch.is_grad_enabled() and trained and not task.requires_grad:
+            raise UserError(
+                "task.losses().task has no graph", "return the tensor itself, without no_grad, detach or item"
+            )
+        return Losses(
+            task=task,
+            vq=_scalar("vq", getattr(found, "vq", None)),
+            logits=getattr(found, "logits", None),
+            labels=getattr(found, "labels", None),
+        )
+
+
+def _scalar(name: str, value: Any) -> torch.Tensor | None:
+    if value is None and name != "task":
+        return None
+    if not isinstance(value, torch.Tensor):
+        raise UserError(
+            f"task.losses().{name} is a {type(value).__name__}", "return the tensor, with its graph"
+        )
+    if value.numel() != 1:
+        raise UserError(
+            f"task.losses().{name} has the shape {list(value.shape)}", "return one number, as you train with"
+        )
+    return value.reshape(())
+
+
+def describe(batch: Batch) -> str:
+    """Say what a batch is: its type, and the shapes of the tensors in it."""
+    if isinstance(batch, dict):
+        shapes = [f"{k} {list(v.shape)}" for k, v in batch.items() if isinstance(v, torch.Tensor)]
+    else:
+        shapes = [str(list(t.shape)) for t in tensors_of(batch)]
+    return f"{type(batch).__name__} ({', '.join(shapes[:6])})" if shapes else type(batch).__name__

@@ -1,0 +1,137 @@
+"""The outcome of a run: what became of every remedy, what is left in the source, and what is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.core.report import Repair
+from vqdoctor.core.retraining import Figures, Retraining, SourceChange
+from vqdoctor.training.plan import Plan, PlannedRemedy
+from vqdoctor.training.trainer import Trainer
+from vqdoctor.training.trial import Tried
+
+TRAINING_ONLY = ("lower-vq-weight", "raise-vq-weight", "faster-ema", "data-init")
+"""Remedies that mend how a model is trained, and leave no trace in its source."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        trainer: the finished training, with the retrained model.
+        plan: the plan.
+        retraining: the figures before and after, epoch by epoch.
+        tried: the trial; None without one.
+    """
+
+    trainer: Trainer
+    plan: Plan
+    retraining: Retraining
+    tried: Tried | None = None
+
+    @property
+    def applied(self) -> tuple[PlannedRemedy, ...]:
+        """The remedies in the training plan that was trained."""
+        return self.plan.applied if self.tried is None else self.tried.planned(self.plan)
+
+    def tensors(self, raw_keys: Mapping[str, str], stored: Collection[str]) -> dict[str, NDArray[np.generic]]:
+        """Return the retrained model's tensors under the keys of the file.
+
+        Args:
+            raw_keys: name of a tensor in the model to its key in the file.
+            stored: the file's keys.
+        """
+        state: Mapping[str, torch.Tensor] = self.trainer.model.state_dict()
+        found = {}
+        for name, raw in raw_keys.items():
+            if name in state and raw in stored:
+                tensor = state[name].detach().cpu()
+                tensor = tensor.float() if tensor.is_floating_point() else tensor
+                found[raw] = np.asarray(tensor.numpy())
+        return found
+
+    def record(self, before: TrainingRecord) -> dict[str, float | int | None]:
+        """Return what the file's probes have to know of the training that the output comes from.
+
+        Where the EMA neither starts anew nor forgets faster, its start values have both trainings' updates
+        behind them.
+
+        Args:
+            before: what the input records of its training.
+        """
+        plan, rows, steps = self.retraining.plan, self.retraining.epochs, self.trainer.steps
+        anew = plan.data_init or plan.decay is not None
+        return {
+            "vq_weight": rows[-1].vq_weight if rows else None,
+            "decay": plan.decay,
+            "epochs": len(rows),
+            "updates": steps if anew or before.updates is None else before.updates + steps,
+        }
+
+    def repairs(self) -> Iterator[Repair]:
+        """Yield what became of every remedy; the figures are those of the run that it was part of."""
+        before, after = (_quoted(f) for f in (self.retraining.before, self.retraining.after))
+        arms = {arm.remedies: arm for arm in self.retraining.trial}
+        untreated = _quoted(arms[()].figures) if () in arms else {}
+        chosen = {planned.remedy.name for planned in self.applied}
+        for planned in self.plan.remedies:
+            name = planned.remedy.name
+            if planned.refused:
+                yield Repair(remedy=name, status="skipped", reason=planned.refused)
+            elif name in chosen:
+                reason = ", ".join(planned.because) or "part of every retraining"
+                yield Repair(remedy=name, status="applied", reason=reason, before=before, after=after)
+            else:
+                alone = arms.get((name,))
+                yield Repair(
+                    remedy=name,
+                    status="reverted",
+                    reason="the trial did better without it",
+                    before=untreated,
+                    after={} if alone is None else _quoted(alone.figures),
+                )
+        for name in sorted(chosen - {planned.remedy.name for planned in self.plan.remedies}):
+            yield Repair(remedy=name, status="applied", reason="won the trial", before=before, after=after)
+
+    def left_in_source(self, still_found: Collection[str]) -> Iterator[SourceChange]:
+        """Yield what the retraining did beside the user's source: there it is still to be done.
+
+        Args:
+            still_found: codes of the findings of the output.
+        """
+        for planned in self.applied:
+            remedy, because = planned.remedy, ", ".join(planned.because)
+            if remedy.name == "straight-through" and set(still_found) & set(planned.because):
+                layers = ", ".join(planned.layers)
+                why = f"{layers} has no straight-through estimator ({because}): end it with"
+                yield SourceChange(why=why, code=remedy.code)
+            elif remedy.changes_model:
+                why = f"the retrained weights need the source to do the same as {remedy.name}"
+                yield SourceChange(why=why, code=remedy.code)
+            elif planned.because and remedy.plan is not None and remedy.name in TRAINING_ONLY:
+                why = f"a training from the source will need {remedy.name} again ({because})"
+                yield SourceChange(why=why, code=remedy.code)
+
+
+def _quoted(figures: Figures | None) -> dict[str, float]:
+    """Return the figures that repairs quote: of several layers the worst."""
+    if figures is None:
+        return {}
+    found: dict[str, float] = {"task_loss": figures.loss}
+    if figures.layers:
+        found["perplexity"] = min(layer.perplexity for layer in figures.layers.values())
+        found["active"] = float(min(layer.active for layer in figures.layers.values()))
+        found["active_share"] = min(layer.active_share for layer in figures.layers.values())
+    if figures.accuracy is not None:
+        found["accuracy"] = figures.accuracy
+    if figures.ece is not None:
+        found["ece"] = figures.ece
+    return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -1,0 +1,75 @@
+"""The plan: the remedies that an examination asks for, in the priority order, as printed and as trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from vqdoctor.core.report import PlanStep
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies import Remedy
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRemedy:
+    """One remedy of a plan.
+
+    Attributes:
+        remedy: the remedy.
+        because: codes of the findings that ask for it; empty for one of the recipe, or asked for by name.
+        layers: the layers of those findings; all layers where the findings name none.
+        refused: why a retraining leaves it out; "" where a retraining applies it.
+    """
+
+    remedy: Remedy
+    because: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    refused: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do, in the priority order: the report prints `steps`, a retraining follows `training`.
+
+    Attributes:
+        untreated: the training plan without any remedy.
+        options: the values that remedies write into a training plan.
+        remedies: every remedy that is asked for, refused ones included.
+    """
+
+    untreated: TrainingPlan
+    options: PlanOptions
+    remedies: tuple[PlannedRemedy, ...]
+
+    @property
+    def applied(self) -> tuple[PlannedRemedy, ...]:
+        """The remedies that a retraining applies."""
+        return tuple(planned for planned in self.remedies if not planned.refused)
+
+    @property
+    def training(self) -> TrainingPlan:
+        """The training plan with every remedy that a retraining applies."""
+        return self.training_with(self.applied)
+
+    def training_with(self, chosen: Iterable[PlannedRemedy]) -> TrainingPlan:
+        """Return the untreated training plan with other remedies, applied in the priority order."""
+        found = self.untreated
+        for planned in sorted(chosen, key=lambda planned: (planned.remedy.stage, planned.remedy.name)):
+            if planned.remedy.plan is not None:
+                layers = planned.layers or self.options.layers
+                found = planned.remedy.plan(found, replace(self.options, layers=layers))
+        return found
+
+    @property
+    def steps(self) -> tuple[PlanStep, ...]:
+        """The plan as a report prints it: what a retraining applies, and what is left to a person."""
+        return tuple(
+            PlanStep(
+                step=number,
+                remedy=planned.remedy.name,
+                codes=planned.because,
+                how=planned.remedy.how,
+                code=planned.remedy.code,
+            )
+            for number, planned in enumerate(self.remedies, start=1)
+        )

@@ -1,0 +1,167 @@
+"""One run: the training without VQ, the trial, the retraining; each is taken up where it was left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from vqdoctor.core.codec import decode, encode
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.retraining import TOLERANCE, Epoch, Figures, Goals, Retraining
+from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.training.outcome import Outcome
+from vqdoctor.training.plan import Plan
+from vqdoctor.training.resume import KIND, RESTART, load_state, save_state, state_path
+from vqdoctor.training.trainable import Trainable
+from vqdoctor.training.trainer import Trainer
+from vqdoctor.training.trial import Tried, hold_trial
+
+
+class Watcher(Protocol):
+    """Who follows a retraining."""
+
+    def say(self, doing: str) -> None:
+        """Hear what is being done, in a few words."""
+
+    def epoch(self, phase: str, row: Epoch, epochs: int) -> None:
+        """Hear of a finished epoch of a phase ("without VQ", "retraining", …) of that many."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Run:
+    """A run whose state is kept beside the output after every epoch.
+
+    Attributes:
+        trainable: the examined model.
+        plan: the plan.
+        fingerprint: of the input; a state of another input is refused.
+        output: the file that is to be written.
+        goals: the goals of a cure; without `min_accuracy` it is measured by training without VQ.
+        trial: whether the remedies are tried against each other first.
+        resume: whether to go on with an unfinished run.
+        heard: told of every epoch: the phase, the epoch, and how many there are.
+        state: what is kept beside the output.
+    """
+
+    trainable: Trainable
+    plan: Plan
+    fingerprint: str
+    output: Path
+    goals: Goals
+    trial: bool = False
+    resume: bool = False
+    heard: Callable[[str, Epoch, int], None] = lambda *_: None
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def complete(self) -> Outcome:
+        """Run all phases, from where an unfinished run was left.
+
+        Raises:
+            UserError: if an unfinished run lies there that is not to be resumed, or is another one; or if the
+                loss does not stay finite.
+            KeyboardInterrupt: if the run is interrupted before the first epoch of the retraining is done.
+        """
+        self._take_up()
+        baseline, stop = self._without_vq()
+        by_stop = self._goals(stop, TOLERANCE / 2)  # what ends the training is stricter than what is quoted
+        by_val = self._goals(baseline, TOLERANCE)
+        tried = self._tried(by_stop)
+        plan = self.plan.training if tried is None else tried.plan
+        early = by_stop if self.trainable.splits.has_stop else None
+        trainer = self.trainable.trainer(plan, goals=early)
+        interrupted = self._train(trainer, "retraining")
+        before, after = self.trainable.before, trainer.figures()
+        return Outcome(
+            trainer=trainer,
+            plan=self.plan,
+            tried=tried,
+            retraining=Retraining(
+                plan=plan,
+                epochs=tuple(trainer.rows),
+                before=before,
+                after=after,
+                without_vq=baseline,
+                goals=() if after is None else by_val.compare(after),
+                trial=() if tried is None else tried.arms,
+                interrupted=interrupted,
+            ),
+        )
+
+    def _take_up(self) -> None:
+        """Take up the unfinished run beside the output where that is asked for."""
+        path = state_path(self.output)
+        identity = {
+            "input": self.fingerprint,
+            "plan": encode(self.plan.training),
+            "goals": encode(self.goals),
+            "trial": self.trial,
+        }
+        self.state = {"kind": KIND, "identity": identity}
+        if not path.exists():
+            return
+        if not self.resume:
+            raise UserError(f"{path} holds an unfinished run", "add --resume to go on, or delete it")
+        found = load_state(path)
+        if found.get("identity") != identity:
+            raise UserError(
+                f"{path} is of a run with other settings or another checkpoint",
+                "give the same options, or delete it",
+            )
+        self.state = found
+
+    def _goals(self, without_vq: Figures | None, tolerance: float) -> Goals:
+        """Return the goals with the accuracy to reach: the one asked for, else nearly the one without VQ."""
+        if self.goals.min_accuracy is not None or without_vq is None or without_vq.accuracy is None:
+            return self.goals
+        return replace(self.goals, min_accuracy=without_vq.accuracy - tolerance)
+
+    def _without_vq(self) -> tuple[Figures | None, Figures | None]:
+        """Return the figures of the same model without VQ, trained as long, on the val and the stop split."""
+        if "baseline" not in self.state:
+            found: tuple[Figures | None, Figures | None] = (None, None)
+            if self.goals.min_accuracy is None and self.trainable.runs_without_vq:
+                training = self.plan.training
+                plain = TrainingPlan(epochs=training.epochs, seed=training.seed)
+                trainer = self.trainable.trainer(plain, without_vq=True)
+                if self._train(trainer, "without VQ"):
+                    raise KeyboardInterrupt
+                found = (trainer.figures(), trainer.rows[-1].stop if trainer.rows else None)
+            self.state["baseline"] = [None if f is None else encode(f) for f in found]
+            self.state.pop("training", None)
+        val, stop = (
+            None if f is None else decode(Figures, f, "state", RESTART) for f in self.state["baseline"]
+        )
+        return val, stop
+
+    def _tried(self, goals: Goals) -> Tried | None:
+        """Return what the trial found; None where none is asked for."""
+        if not self.trial:
+            return None
+        if "trial" not in self.state:
+            tried = hold_trial(self.trainable.trainer, self.plan, goals, self.heard)
+            self.state["trial"] = encode(tried)
+            save_state(self.state, state_path(self.output))
+        return decode(Tried, self.state["trial"], "state", RESTART)
+
+    def _train(self, trainer: Trainer, phase: str) -> bool:
+        """Train, keeping the state after every epoch; return whether it was interrupted."""
+        kept = self.state.get("training")
+        if kept is not None and kept["phase"] == phase:
+            trainer.load_state_dict(kept["trainer"])
+
+        def after_epoch(row: Epoch) -> None:
+            self.state["training"] = {"phase": phase, "trainer": trainer.state_dict()}
+            save_state(self.state, state_path(self.output))
+            self.heard(phase, row, trainer.plan.epochs)
+
+        try:
+            trainer.run(after_epoch)
+        except KeyboardInterrupt:
+            kept = self.state.get("training")
+            if kept is None or kept["phase"] != phase or phase != "retraining":
+                raise
+            trainer.load_state_dict(kept["trainer"])  # the epoch that was interrupted is not half counted
+            return True
+        return False

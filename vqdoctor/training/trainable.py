@@ -1,0 +1,73 @@
+"""An examined model that can be retrained: any number of fresh copies of it are trained from one state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from vqdoctor.capture.layer import bypassable
+from vqdoctor.core.retraining import Figures, Goals
+from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.models.examined import ExaminedModel
+from vqdoctor.probes.model import ModelContext
+from vqdoctor.training.evaluate import evaluate
+from vqdoctor.training.splits import Splits
+from vqdoctor.training.start import restart
+from vqdoctor.training.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trainable:
+    """An examined model with its VQ layers located, from which fresh copies are trained.
+
+    Attributes:
+        examined: the model, and where the file's tensors are in it.
+        context: its layers, and copies of it on the device.
+        say: told what is being done.
+    """
+
+    examined: ExaminedModel
+    context: ModelContext
+    say: Callable[[str], None] = lambda _: None
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The batches of the task, on the device."""
+        return Splits(self.context.task, self.context.device)
+
+    def trainer(self, plan: TrainingPlan, *, goals: Goals | None = None, without_vq: bool = False) -> Trainer:
+        """Return the training of a fresh copy of the model.
+
+        Raises:
+            UserError: if no VQ layer can be watched, or a fresh model is asked for and cannot be built.
+        """
+        model = self.context.copy(training=True)
+        layers = self.context.on(model)
+        start = "scratch" if without_vq else plan.start
+        restart(model, self.context.task, next(iter(self.splits.in_order())), layers, start, plan.seed)
+        return Trainer(
+            model=model,
+            task=self.context.task,
+            splits=self.splits,
+            layers=layers,
+            plan=plan,
+            goals=goals,
+            without_vq=without_vq,
+            say=self.say,
+        )
+
+    @cached_property
+    def before(self) -> Figures | None:
+        """The figures of the checkpoint as it is, on the val split."""
+        model = self.context.copy(training=False)
+        return evaluate(model, self.context.task, self.splits.val(), self.context.on(model))
+
+    @cached_property
+    def runs_without_vq(self) -> bool:
+        """Whether the task tells an accuracy, and the model runs without its VQ layers."""
+        if self.before is None or self.before.accuracy is None:
+            return False
+        model = self.context.copy(training=False)
+        batch = next(iter(self.splits.in_order()))
+        return bypassable(model, self.context.task, batch, self.context.on(model))
