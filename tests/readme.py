@@ -26,7 +26,8 @@ SAMPLES = ROOT / "sample_checkpoints"
 def demo() -> str:
     """The report that the first command of `make demo` prints."""
     report = examine(SAMPLES / "no-ste.pt")
-    text = all_renderers()["rich"].render(report, RenderOptions(width=80))
+    names = {check.code: check.name for check in all_checks()}
+    text = all_renderers()["rich"].render(report, RenderOptions(width=80, names=names))
     return f"```\n{text.replace(str(ROOT) + '/', '').rstrip()}\n```"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterable
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 """Control, format (bidirectional overrides), surrogate, private use, line and paragraph separators."""
@@ -14,6 +16,8 @@ _ASCII = str.maketrans(
     {
         "–": "-", "—": "-", "−": "-", "×": "x", "·": "*", "…": "...", "→": "->", "≤": "<=", "≥": ">=",
         "±": "+-", "≈": "~", "‖": "||", "∇": "grad ", "Σ": "sum", "β": "beta", "τ": "tau", "²": "^2",
+        "█": "#", "▒": "+", "░": ".", "▁": ":", "▂": "-", "▃": "=", "▄": "+", "▅": "*", "▆": "o", "▇": "%",
+        "✓": "ok", "✗": "!!",
         "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ",
     }
 )  # fmt: skip
@@ -79,3 +83,25 @@ def listing(items: list[str], at_most: int = 8) -> str:
     """Write a list in one line; the tail of a long one becomes a number."""
     more = len(items) - at_most
     return ", ".join(items[:at_most]) + (f" and {more} more" if more > 0 else "")
+
+
+def layers_in_short(names: Iterable[str], at_most: int = 8) -> str:
+    """Write the names of layers in one line, levels of one stack as a range: "rvq.layers.0–3"."""
+    stacks: dict[tuple[str, str], list[int]] = {}
+    for name in dict.fromkeys(names):
+        # The last part that is a number is the level; a number of ten digits is none.
+        level = re.fullmatch(r"((?:.*\.)?)(0|[1-9][0-9]{0,8})((?:\..*)?)", name, re.DOTALL)
+        stacks.setdefault((level[1], level[3]) if level else (name, ""), []).append(
+            int(level[2]) if level else -1
+        )
+    told = []
+    for (before, after), levels in stacks.items():
+        runs: list[list[int]] = []
+        for level_ in sorted(levels):
+            if runs and level_ == runs[-1][-1] + 1:
+                runs[-1].append(level_)
+            else:
+                runs.append([level_])
+        spans = (f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+        told += [f"{before}{'' if levels == [-1] else span}{after}" for span in spans]
+    return listing(told, at_most)

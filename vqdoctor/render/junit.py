@@ -16,7 +16,7 @@ from vqdoctor.core.finding import Outcome
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
-from vqdoctor.render import _phrases as story
+from vqdoctor.render import _phrases as phrases
 from vqdoctor.render._alerts import INCOMPLETE, Alert, alerts, fails, file_of
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import printable
@@ -115,8 +115,8 @@ def _cases(report: Report, options: RenderOptions) -> Iterator[_Case]:
 
 
 def _judgement(gate: Gate, judgement: Judgement) -> _Case:
-    name, line = story.judged_on(judgement), f"{story.assertion(judgement)}: {judgement.reason}"
-    match story.judged(gate, judgement):
+    name, line = phrases.judged_on(judgement), f"{phrases.assertion(judgement)}: {judgement.reason}"
+    match phrases.judged(gate, judgement):
         case "pass":
             return _Case(group="gate", name=name, line=line)
         case "fail":
@@ -134,19 +134,19 @@ def _usages(report: Report) -> Iterator[_Case]:
     for layer in report.layers:
         usage = next(iter(report.usages(layer.name).values()), None)
         if usage:
-            yield _Case(group="usage", name=f"usage of {layer.name}", line=story.usage_sentence(usage))
+            yield _Case(group="usage", name=f"usage of {layer.name}", line=phrases.usage_sentence(usage))
         else:
-            why = "; ".join(story.unknown_usage(report, layer.name)) or "no source tells it"
+            why = phrases.why_unknown(report, layer.name)
             yield _Case(
                 group="usage", name=f"usage of {layer.name}", ended="error", kind=INCOMPLETE, line=why
             )
     if not report.layers:
-        line = "no VQ layer was found, so nothing was examined"
+        line = f"{phrases.NO_LAYER}, so nothing was examined"
         yield _Case(group="usage", name="VQ layers", ended="error", kind=INCOMPLETE, line=line)
 
 
 def _outcome(report: Report, outcome: Outcome) -> _Case:
-    name = f"{outcome.code} on {outcome.layer}" if outcome.layer else outcome.code
+    name = phrases.on(outcome.code, outcome.layer)
     reason = outcome.reason or "no reason given"
     if outcome.status == "passed":
         return _Case(group="checks", name=name)
@@ -167,7 +167,7 @@ def _found(report: Report, code: str, layer: str | None, told: list[Alert], opti
         ended = "failure"
     return _Case(
         group="checks",
-        name=f"{code} on {layer}" if layer else code,
+        name=phrases.on(code, layer),
         ended=ended,
         kind=worst.label,
         line=f"{worst.label}: {line}",
@@ -176,7 +176,7 @@ def _found(report: Report, code: str, layer: str | None, told: list[Alert], opti
 
 
 def _measured(alert: Alert) -> str:
-    rows = (story.measured(m) for m in (alert.finding.measurements if alert.finding else ()))
+    rows = (phrases.measured(m) for m in (alert.finding.measurements if alert.finding else ()))
     return ", ".join(" ".join(filter(None, row)) for row in rows)
 
 
