@@ -1,4 +1,4 @@
-"""From a report to its document: the order of the parts, and what stands first and last."""
+"""From a report to its document: the order of the parts, the first line and the last."""
 
 from __future__ import annotations
 

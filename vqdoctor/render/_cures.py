@@ -1,4 +1,4 @@
-"""What a fix or a retraining did, as parts of the document."""
+"""The results of a fix or a retraining, as parts of the document."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _ended(done: Retraining) -> str:
 
 
 def sections(report: Report) -> Iterator[Section]:
-    """Yield the figures before and after, what was tried, and the remedies with what became of them."""
+    """Yield the figures before and after, the ways that were tried, and the fate of each remedy."""
     done = report.retraining
     if done:
         comparison = Comparison(rows=_compared(done), source=_source(done))
@@ -71,7 +71,7 @@ def sections(report: Report) -> Iterator[Section]:
 
 
 def left(report: Report) -> Section | None:
-    """Return what is left to change in the user's source after a retraining; None if nothing is."""
+    """Return the changes that the user's source still needs after a retraining; None if it needs none."""
     source = report.retraining.source if report.retraining else ()
     items = tuple(Item(text=f"{change.why}:", code=change.code) for change in source)
     title = "The file is retrained; your source is as it was"
@@ -82,7 +82,7 @@ def _repair(report: Report, repair: Repair) -> Item:
     where = f"on {repair.layer}" if repair.layer else ""
     applied = repair.status == "applied"
     figures = []
-    if report.retraining is None:  # whose figures are those of the whole, and stand above
+    if report.retraining is None:  # a retraining has figures of the whole only, and they stand above
         for name in dict.fromkeys((*NAMES, *repair.before, *repair.after)):
             if name in repair.before or name in repair.after:
                 before, after = (_value(name, side.get(name)) for side in (repair.before, repair.after))
@@ -110,7 +110,7 @@ def _value(name: str, value: float | None) -> str:
 
 
 def _compared(done: Retraining) -> tuple[Compared, ...]:
-    """Return every figure before and after, those of the layers first."""
+    """Return every figure before and after, the layers' figures first."""
     goals = {(goal.name, goal.layer): goal for goal in done.goals}
     sides = (done.before, done.after)
     layers = dict.fromkeys(name for side in sides if side for name in side.layers)

@@ -86,7 +86,7 @@ class Compared:
     """One figure before and after a retraining, beside its goal.
 
     Attributes:
-        name: what it is.
+        name: the figure.
         before: before the retraining; "" where it was not measured.
         after: after it, likewise.
         goal: the goal; "" where there is none.
@@ -195,7 +195,7 @@ class Section:
     Attributes:
         title: the heading; "" for none.
         nodes: all that there is to show.
-        short: what stands for it where a section can be folded.
+        short: the nodes that stand for a folded section; empty where it cannot be folded.
         folded: whether it is folded unless a format unfolds it by a click.
     """
 
@@ -212,13 +212,13 @@ class Document:
     Attributes:
         subject: the file as it was named, or "model".
         verdict: the verdict.
-        decisions: what a gate, a fix or a retraining came to.
+        decisions: the results of a gate, a fix or a retraining.
         gate: the status of the gate; None without one.
         assertions: the assertions of the gate.
-        alarms: the crashed checks, each as an item, and what that means.
+        alarms: the crashed checks, each as an item.
         sections: everything else, in order.
-        left: what is left to change in the user's source; None if nothing is.
-        next_step: where to begin; "" where nothing is wrong.
+        left: the changes that the user's source still needs; None if it needs none.
+        next_step: the first thing to do; "" without a cause or a symptom.
         command: the command that tells more of it.
         tally: how many checks found something, passed and so on.
         version: version of the vqdoctor that wrote the report.

@@ -15,7 +15,7 @@ from vqdoctor.render._document import Block, Item, Items, Measured, Section
 from vqdoctor.render._text import count, layers_in_short, number
 
 CAUSE_STAGES = (Stage.GRADIENT, Stage.LOSS, Stage.INITIALISATION, Stage.SCHEDULE)
-"""The stages whose checks look for causes; the later ones measure what a cause does."""
+"""The stages whose checks look for causes; the later ones measure the effects."""
 
 
 def blocks(report: Report) -> tuple[Block, ...]:
@@ -44,7 +44,7 @@ def causes(found: Iterable[Block]) -> tuple[Block, ...]:
 
 
 def unexplained(found: Iterable[Block]) -> tuple[Block, ...]:
-    """Return the roots at the head that only measure poor usage: a cause that was not found explains them."""
+    """Return the roots at the head that only measure poor usage; their cause was not found."""
     return tuple(itertools.takewhile(lambda block: block.stage is Stage.USAGE, causes(found)))
 
 

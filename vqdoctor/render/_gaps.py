@@ -30,7 +30,7 @@ class _Gap:
 
 
 def section(report: Report, names: Mapping[str, str], *, verbose: bool) -> Section | None:
-    """Return the gaps, those first that the user can fill; None where there are none."""
+    """Return the gaps, first the gaps that the user can fill; None where there are none."""
     known = {(e.kind, e.layer) for e in report.evidence}
     by_reason: dict[str, _Gap] = {}
     for missing in report.unavailable:

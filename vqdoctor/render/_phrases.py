@@ -40,7 +40,7 @@ def gate_tally(statuses: Sequence[GateStatus]) -> str:
 
 
 def gate_headline(gate: Gate) -> str:
-    """The assertions and findings that fail a gate, or those that leave it open, or how many hold."""
+    """The assertions and findings that fail a gate or leave it open; for a pass, how many hold."""
     if gate.status != "pass":
         decisive: dict[str, list[str]] = {}
         for judgement in gate.judgements:

@@ -11,7 +11,7 @@ from vqdoctor.core.report import Report
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOptions:
-    """What the place that the text goes to can show, and what it has to know beside the report.
+    """The abilities of the place that shows the text, and the facts beside the report.
 
     Attributes:
         width: columns.

@@ -1,4 +1,4 @@
-"""Words and numbers as all formats write them, and the escaping of what a stranger wrote."""
+"""Words and numbers as all formats write them, and the escaping of strangers' strings."""
 
 from __future__ import annotations
 
@@ -24,25 +24,22 @@ _ASCII = str.maketrans(
 
 
 def printable(text: str, *, ascii: bool = False) -> str:
-    r"""Return `text` on one line, with everything spelled out that could steer a terminal.
+    r"""Return `text` on one line, with each character spelled out that could steer a terminal.
 
     Control characters, bidirectional overrides and lone surrogates become `\x1b`, `\u202e` and so
-    on; with `ascii`, what ASCII cannot show is transliterated or spelled out too. No honest string
+    on; with `ascii`, the characters beyond ASCII are transliterated or spelled out too. No honest string
     is longer than `LONGEST`; a longer one is cut.
     """
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}… ({len(text) - LONGEST:,} more characters)"
     if ascii:
         text = text.translate(_ASCII)
-    return "".join(_spelled(c) if _must_spell(c, ascii) else c for c in text)
-
-
-def _must_spell(char: str, ascii: bool) -> bool:
-    return (ascii and ord(char) > 0x7E) or unicodedata.category(char) in _UNSAFE
-
-
-def _spelled(char: str) -> str:
-    return char.encode("unicode_escape").decode()
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if (ascii and ord(c) > 0x7E) or unicodedata.category(c) in _UNSAFE
+        else c
+        for c in text
+    )
 
 
 def number(value: float) -> str:

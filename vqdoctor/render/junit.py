@@ -1,14 +1,14 @@
 """JUnit XML, for Jenkins, GitLab and others: one suite a checkpoint, one case a judgement and a check.
 
-A case fails exactly where it fails the run. What could not be told is an error, never a pass; a
-warning, or what is known, is skipped with its reason, which CI systems show in yellow.
+A case fails exactly where it fails the run. An unknown result is an error, never a pass; a warning or a
+known problem is skipped with its reason, which CI systems show in yellow.
 """
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -31,10 +31,19 @@ KNOWN = "known: it was there before"
 
 Ended = Literal["passed", "skipped", "failure", "error"]
 
+ENDS: Mapping[str, tuple[Ended, str, str]] = {
+    "pass": ("passed", "", ""),
+    "fail": ("failure", "gate", ""),
+    "inconclusive": ("error", "inconclusive", ""),
+    "known": ("skipped", "known", f"{KNOWN}: "),
+    "warn": ("skipped", "warning", "warning: "),
+}
+"""How the case of a judgement ends, its kind, and the words before its line."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Case:
-    """One test case: how it ended, in one line, and what more there is to say."""
+    """One test case: how it ended, in one line, and further details."""
 
     group: Literal["gate", "checks", "usage"]
     name: str
@@ -115,18 +124,10 @@ def _cases(report: Report, options: RenderOptions) -> Iterator[_Case]:
 
 
 def _judgement(gate: Gate, judgement: Judgement) -> _Case:
-    name, line = phrases.judged_on(judgement), f"{phrases.assertion(judgement)}: {judgement.reason}"
-    match phrases.judged(gate, judgement):
-        case "pass":
-            return _Case(group="gate", name=name, line=line)
-        case "fail":
-            return _Case(group="gate", name=name, ended="failure", kind="gate", line=line)
-        case "inconclusive":
-            return _Case(group="gate", name=name, ended="error", kind="inconclusive", line=line)
-        case "known":
-            return _Case(group="gate", name=name, ended="skipped", kind="known", line=f"{KNOWN}: {line}")
-        case _:
-            return _Case(group="gate", name=name, ended="skipped", kind="warning", line=f"warning: {line}")
+    word = phrases.judged(gate, judgement)
+    ended, kind, before = ENDS[word]
+    line = f"{before}{phrases.assertion(judgement)}: {judgement.reason}"
+    return _Case(group="gate", name=phrases.judged_on(judgement), ended=ended, kind=kind, line=line)
 
 
 def _usages(report: Report) -> Iterator[_Case]:

@@ -78,15 +78,12 @@ class _Escape:
         """Return a fenced block of code."""
         fence = "`" * max(3, _longest_run(code) + 1)
         lines = [printable(line, ascii=self.ascii) for line in code.splitlines()]
-        return [f"{fence}python" if _is_python(code) else fence, *lines, fence]
+        python = not code.startswith(("vqdoctor ", "$ "))
+        return [f"{fence}python" if python else fence, *lines, fence]
 
 
 def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
-
-
-def _is_python(code: str) -> bool:
-    return not code.startswith(("vqdoctor ", "$ "))
 
 
 def _parts(doc: nodes.Document, escape: _Escape) -> Iterator[list[str]]:
@@ -157,7 +154,7 @@ def _node(node: nodes.Node, escape: _Escape) -> Iterator[list[str]]:
         case nodes.Block():
             yield from _block(node, escape)
         case _:
-            yield _table(("VQ layer", "what it is", "usage"), (_layer(x, escape) for x in node.layers))
+            yield _table(("VQ layer", "codes and layout", "usage"), (_layer(x, escape) for x in node.layers))
 
 
 def _item(item: nodes.Item, escape: _Escape) -> list[str]:

@@ -22,7 +22,7 @@ ROOT = "%SRCROOT%"
 """The name under which code scanning knows the root of the repository."""
 
 HIGHEST = 100.0
-"""SARIF's rank of what matters most."""
+"""SARIF's rank of the most important result."""
 
 
 def render(report: Report, options: RenderOptions) -> str:
@@ -65,7 +65,7 @@ class _Log:
         return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
     def add(self, report: Report) -> None:
-        """Add the results of one report, and what was not examined."""
+        """Add the results of one report, and the checks that could not judge."""
         self.version = printable(report.version)
         file = file_of(report, self.options)
         self._artifact(report, file)
