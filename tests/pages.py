@@ -40,8 +40,11 @@ def table(*rows: tuple[object, ...]) -> str:
 def demo() -> str:
     """The head of the first report of `make demo`: down to the first cause, then the plan."""
     report = examine(SAMPLES / "no-ste.pt")
-    text = all_renderers()["rich"].render(report, RenderOptions(width=80)).replace(f"{ROOT}/", "")
-    head, cut, _ = text.partition("    which explains\n")
+    names = {check.code: check.name for check in all_checks()}
+    text = (
+        all_renderers()["rich"].render(report, RenderOptions(width=80, names=names)).replace(f"{ROOT}/", "")
+    )
+    head, cut, _ = text.partition("    It explains:\n")
     plan = re.search(r"^PLAN\b.*?(?=\n\n)", text, re.MULTILINE | re.DOTALL)
     assert cut and plan, "the report has another form: choose another place to cut it"
     return f"```\n{head}{cut}    […]\n\n{plan[0]}\n[…]\n```"

@@ -194,3 +194,16 @@ def _read(controller: int) -> bytes:
         return os.read(controller, 65_536)
     except OSError:  # Linux's way to say that the other side has closed
         return b""
+
+
+@pytest.mark.parametrize("command", ["inspect", "gate", "fix"])
+def test_verbose_lists_every_check_that_could_not_judge_by_code_and_name(
+    command: str, sick: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {}
+    for flag in ((), ("-v",), ("--verbose",)):
+        dry = ("--dry-run",) if command == "fix" else ()
+        main([command, str(sick), *dry, *flag])
+        told[flag] = capsys.readouterr().out
+    assert "VQ105 wrong-flatten" not in told[()] and "vqdoctor inspect -v lists all" in told[()]
+    assert "VQ105 wrong-flatten" in " ".join(told["-v",].split()) and told["-v",] == told["--verbose",]

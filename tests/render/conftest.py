@@ -396,7 +396,49 @@ def gate_hostile() -> Report:
     return replace(hostile(), gate=gate)
 
 
-PLAIN = (collapsed, healthy, at_risk, inconclusive, incomplete, hostile)
+def unexplained() -> Report:
+    """A collapse whose cause was not found; gradient flow is ruled out; a lesser problem stands beside."""
+    collapse = finding(
+        "VQ501", "codebook-collapse", "Perplexity is 1.0.", rank=1, decide_with="--probe-steps 20"
+    )
+    symptom = finding("VQ502", "dead-codes", "1 code is active.", rank=2, explained_by="VQ501:vq")
+    lesser = finding("VQ401", "too-few-updates", "200 updates.", rank=3, severity=Severity.WARNING)
+    return report(
+        verdict="collapsed",
+        evidence=(COLLAPSED_USAGE,),
+        findings=(collapse, symptom, lesser),
+        outcomes=(
+            *(outcome(f.code, "found") for f in (collapse, symptom, lesser)),
+            outcome("VQ101", "passed"),
+            outcome("VQ102", "passed", layer="other"),
+            outcome("VQ201", "skipped", "no data was given"),
+            outcome("VQ503", "passed"),
+        ),
+    )
+
+
+def levels() -> Report:
+    """Four levels of one stack with the same finding; two of them have a symptom."""
+    names = [f"rvq.layers.{i}" for i in range(4)]
+    found = []
+    for name, weight in zip(names, (0.1, 0.3, 0.9, 0.2), strict=True):
+        start = Measurement(name="start_weight", value=weight, limit=0.05)
+        of: dict[str, object] = {"layer": name, "measurements": (start,)}
+        found.append(finding("VQ302", "ema-not-converged", f"it is {weight}.", rank=len(found) + 1, **of))
+        if name in (names[1], names[3]):
+            cause = f"VQ302:{name}"
+            of = {"layer": name, "explained_by": cause, "rank": len(found) + 1}
+            found.append(finding("VQ501", "codebook-collapse", "It collapsed.", **of))
+    return report(
+        verdict="collapsed",
+        layers=tuple(replace(LAYER, name=name) for name in names),
+        evidence=tuple(usage(layer=name) for name in names),
+        findings=tuple(found),
+        outcomes=tuple(outcome(f.code, "found", layer=f.layer) for f in found),
+    )
+
+
+PLAIN = (collapsed, healthy, at_risk, inconclusive, incomplete, hostile, unexplained, levels)
 GATED = (gate_passed, gate_failed, gate_inconclusive, gate_hostile)
 MAKERS = (*PLAIN, *GATED)
 

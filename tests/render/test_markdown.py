@@ -42,3 +42,27 @@ def test_a_crash_is_loud(reports: dict[str, Report]) -> None:
     text = shown(reports["incomplete"])
     assert text.startswith("### vqdoctor: HEALTHY, BUT INCOMPLETE")
     assert "**CRASHED** VQ503 on vq: ValueError: negative norm" in text
+
+
+def test_gaps_stay_whole_in_a_fold_with_the_names_of_the_checks(reports: dict[str, Report]) -> None:
+    for verbose in (False, True):
+        options = RenderOptions(verbose=verbose, names={"VQ201": "vq-loss-too-heavy"})
+        text = all_renderers()["markdown"].render(reports["healthy"], options)
+        folded = text.split("<summary>Not examined</summary>")[1].split("</details>")[0]
+        assert (
+            "- no data was given: gradient path, loss balance; check VQ201 vq-loss-too-heavy; `--data BATCH`"
+            in folded
+        )
+
+
+def test_an_unexplained_symptom_is_no_cause(reports: dict[str, Report]) -> None:
+    text = shown(reports["unexplained"])
+    assert text.startswith("### vqdoctor: COLLAPSED, cause not found\n")
+    assert "**Cause not found; what was measured**" in text
+    assert "- to decide: `--probe-steps 20` added to the same command" in text
+
+
+def test_equal_findings_of_several_levels_are_one_block(reports: dict[str, Report]) -> None:
+    text = shown(reports["levels"])
+    assert "**1. ERROR VQ302 ema-not-converged** on `rvq.layers.0–3`" in text
+    assert "- start weight 0.9 (limit 0.05, 0.1–0.9 on 4 layers)" in text

@@ -15,7 +15,7 @@ from vqdoctor.render.rich import _cells
 
 NAMES = (
     "collapsed", "healthy", "at_risk", "inconclusive", "incomplete", "hostile",
-    "gate_passed", "gate_failed", "gate_inconclusive", "gate_hostile",
+    "gate_passed", "gate_failed", "gate_inconclusive", "gate_hostile", "unexplained", "levels",
 )  # fmt: skip
 
 
@@ -102,11 +102,44 @@ def test_plan_is_in_order_and_shows_code_that_was_not_shown(reports: dict[str, R
 
 
 def test_gaps_are_told_once_with_their_flag(reports: dict[str, Report]) -> None:
-    text = shown(reports["healthy"])
+    text = shown(reports["healthy"], verbose=True, names={"VQ201": "vq-loss-too-heavy"})
     gaps = text.split("NOT EXAMINED")[1]
     assert gaps.count("no data was given") == 1
-    assert "no data was given: gradient path, loss balance; check VQ201" in gaps
-    assert "→ --data BATCH" in gaps
+    assert "no data was given: gradient path, loss balance; check VQ201 vq-loss-too-heavy" in _flat(gaps)
+    assert "→ --data BATCH" in _flat(gaps)
+
+
+def test_gaps_fold_to_two_lines(reports: dict[str, Report]) -> None:
+    gaps = shown(reports["healthy"]).split("NOT EXAMINED\n")[1].split("\n\n")[0]
+    assert gaps.splitlines() == [
+        "  1 of 2 checks could not judge: no data was given",
+        "  --data BATCH  lets up to 1 of them judge; vqdoctor inspect -v lists all",
+    ]
+
+
+def test_an_unexplained_symptom_heads_no_list_of_causes(reports: dict[str, Report]) -> None:
+    lines = shown(reports["unexplained"], width=90, names={"VQ101": "straight-through-missing"}).splitlines()
+    assert lines[0] == "COLLAPSED, cause not found: VQ501 codebook-collapse on vq, 1 more finding, 1 symptom"
+    text = "\n".join(lines)
+    assert "WHAT IS WRONG" not in text
+    head = text.index("CAUSE NOT FOUND; WHAT WAS MEASURED")
+    assert head < text.index("1.  ERROR VQ501") < text.index("ruled out   VQ101 straight-through-missing")
+    assert "to decide   --probe-steps 20" in text and text.count("--probe-steps 20") == 2
+    assert text.index("WHAT ELSE IS WRONG, CAUSES FIRST") < text.index("3.  WARNING VQ401")
+    assert _flat(text).endswith("cause not found: --probe-steps 20 decides; more: vqdoctor explain VQ501")
+
+
+def test_equal_findings_of_several_levels_are_one_block(reports: dict[str, Report]) -> None:
+    text = shown(reports["levels"])
+    assert text.splitlines()[0] == "COLLAPSED: VQ302 ema-not-converged on rvq.layers.0–3, 1 symptom"
+    assert text.count("VQ302 ema-not-converged on") == 2 and text.count("VQ501") == 1
+    assert "Worst on rvq.layers.2: it is 0.9." in text
+    assert "    start weight  0.9  limit 0.05  0.1–0.9 on 4 layers\n" in text
+    assert "    2.  ERROR VQ501 codebook-collapse on rvq.layers.1, rvq.layers.3\n" in text
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 def test_a_crashed_check_is_loud(reports: dict[str, Report]) -> None:

@@ -74,6 +74,9 @@ Save = Annotated[
     list[str] | None,
     typer.Option("--save", metavar="FORMAT=FILE", help="Also save the report; may be given several times."),
 ]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="List every check that could not judge, and why.")
+]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of all that is drawn.  [default: 0]")]
 Device = Annotated[
     str | None, typer.Option(metavar="auto|cpu|cuda|mps", help="Where a model is run.  [default: auto]")

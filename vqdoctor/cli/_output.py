@@ -74,16 +74,23 @@ class Output:
             targets[target] = saver
         return cls(renderer=renderer, targets=targets)
 
-    def publish(self, reports: Sequence[Report], bar: Severity | None) -> None:
+    def publish(self, reports: Sequence[Report], bar: Severity | None, *, verbose: bool = False) -> None:
         """Write the reports of one run everywhere; `bar` is the severity from which a finding fails it.
 
         Raises:
             UserError: if something cannot be written.
         """
         folder, root = _place()
-        docs = {check.code: check.doc for check in all_checks()}
-        saved = RenderOptions(bar=bar, folder=folder, root=root, docs=docs)
-        shown = replace(terminal_options(), bar=bar, folder=folder, root=root, docs=docs)
+        saved = RenderOptions(
+            bar=bar,
+            folder=folder,
+            root=root,
+            docs={check.code: check.doc for check in all_checks()},
+            names={check.code: check.name for check in all_checks()},
+            verbose=verbose,
+        )
+        here = terminal_options()
+        shown = replace(saved, width=here.width, color=here.color, ascii=here.ascii)
         write(self.renderer.render_all(reports, shown))
         for target, saver in self.targets.items():
             save(saver.render_all(reports, saved), target)

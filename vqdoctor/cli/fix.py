@@ -78,6 +78,7 @@ def fix(
     fail_on: _options.FailOn = None,
     format: _options.Format = None,
     save_as: _options.Save = None,
+    verbose: _options.Verbose = False,
     seed: _options.Seed = None,
     device: _options.Device = None,
 ) -> None:
@@ -166,7 +167,7 @@ def fix(
         except KeyboardInterrupt:
             complain("interrupted before there was anything to write; --resume goes on from the last epoch")
             raise
-        report_to.publish([report], config.bar)
+        report_to.publish([report], config.bar, verbose=verbose)
         _retrain.draw(report.retraining, target)
         raise typer.Exit(_retrain.exit_code(report))
     wanted = RepairSettings(
@@ -177,7 +178,7 @@ def fix(
         report = repair_file(
             path, target, data=data, user_model=user_model, settings=settings, wanted=wanted, progress=say
         )
-    report_to.publish([report], config.bar)
+    report_to.publish([report], config.bar, verbose=verbose)
     raise typer.Exit(ExitCode.OK if dry_run else exit_code(report, config.bar))
 
 

@@ -88,6 +88,7 @@ def gate(
     fail_on: _options.FailOn = None,
     format: _options.Format = None,
     save_as: _options.Save = None,
+    verbose: _options.Verbose = False,
     seed: _options.Seed = None,
     device: _options.Device = None,
 ) -> None:
@@ -163,7 +164,7 @@ def gate(
     # What the user's code prints must not get into a report that a script reads.
     with progress() as say, contextlib.redirect_stdout(sys.stderr):
         judged = judge_all(source, policy, say)
-    output.publish(judged.reports, config.bar)
+    output.publish(judged.reports, config.bar, verbose=verbose)
     for error in judged.errors:
         complain(f"error: {error}")
     raise typer.Exit(judged.exit_code)

@@ -52,6 +52,7 @@ def inspect(
     fail_on: _options.FailOn = None,
     format: _options.Format = None,
     save_as: _options.Save = None,
+    verbose: _options.Verbose = False,
     seed: _options.Seed = None,
     device: _options.Device = None,
     histogram: Annotated[
@@ -110,5 +111,5 @@ def inspect(
     # What the user's code prints must not get into a report that a script reads.
     with progress() as say, contextlib.redirect_stdout(sys.stderr):
         report = examine(checkpoint, data=data, user_model=user_model, settings=settings, progress=say)
-    output.publish([report], config.bar)
+    output.publish([report], config.bar, verbose=verbose)
     raise typer.Exit(exit_code(report, config.bar))

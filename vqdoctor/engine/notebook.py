@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from vqdoctor.checks import all_checks
 from vqdoctor.core import report as core
 from vqdoctor.core.errors import UserError
 from vqdoctor.engine.examine import examine as examine_quietly
@@ -23,10 +24,14 @@ class Report(core.Report):
     """The report, which a notebook shows as Markdown and `print` as text."""
 
     def _repr_markdown_(self) -> str:
-        return all_renderers()["markdown"].render(self, RenderOptions())
+        return all_renderers()["markdown"].render(self, _options())
 
     def __str__(self) -> str:
-        return all_renderers()["rich"].render(self, RenderOptions())
+        return all_renderers()["rich"].render(self, _options())
+
+
+def _options() -> RenderOptions:
+    return RenderOptions(names={check.code: check.name for check in all_checks()})
 
 
 def examine(

@@ -1,6 +1,6 @@
-"""What a CI system is to show of a report: judgements that did not pass, gaps, and findings.
+"""The parts of a report that a CI system shows: judgements that did not pass, gaps, and findings.
 
-Sentences may hold strings from the examined file as they are. Escaping is for the one who writes them.
+Sentences may hold strings from the examined file as they are; the format that writes a sentence escapes them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from vqdoctor.core.finding import Finding
 from vqdoctor.core.gate import Judgement
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
-from vqdoctor.render import _phrases as story
+from vqdoctor.render import _phrases as phrases
 from vqdoctor.render._renderer import RenderOptions
 
 INCOMPLETE = "incomplete"
-"""The rule of what could not be told: a crashed check, no VQ layer, a layer whose usage is unknown."""
+"""The rule of an incomplete inspection: a crashed check, no VQ layer, a layer whose usage is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,13 @@ class Alert:
     """One thing to show.
 
     Attributes:
-        rule: what kind of thing it is: a check's code, "gate/perplexity", or "incomplete".
+        rule: its kind: a check's code, "gate/perplexity", or "incomplete".
         title: a few words, with the layer.
         message: one or more sentences.
         severity: how bad.
         layer: the VQ layer, or None for the whole model.
-        fingerprint: what identifies it between two runs.
-        hidden: whether it was there before and is silenced.
+        fingerprint: its identity between two runs.
+        hidden: whether it is known from before and silenced.
         finding: the finding that it shows, or None.
         judgement: the judgement that it shows, or None.
     """
@@ -49,7 +49,7 @@ class Alert:
 
 
 def alerts(report: Report) -> tuple[Alert, ...]:
-    """Return all that is to be shown of one report: what decided first, then the findings by rank."""
+    """Return everything to show of one report: decisive judgements and gaps, then findings by rank."""
     return (*_judgements(report), *_gaps(report), *(_of(report, finding) for finding in report.findings))
 
 
@@ -62,8 +62,8 @@ def _judgements(report: Report) -> Iterator[Alert]:
             verb = "failed" if judgement.status == "fail" else "is inconclusive"
             yield Alert(
                 rule=judgement.fingerprint.partition(":")[0],
-                title=f"{'gate' if decisive else 'assertion'} {verb}: {story.judged_on(judgement)}",
-                message=f"{story.assertion(judgement)}: {judgement.reason}",
+                title=f"{'gate' if decisive else 'assertion'} {verb}: {phrases.judged_on(judgement)}",
+                message=f"{phrases.assertion(judgement)}: {judgement.reason}",
                 severity=Severity.ERROR if decisive else Severity.WARNING,
                 layer=judgement.layer,
                 fingerprint=judgement.fingerprint,
@@ -73,15 +73,14 @@ def _judgements(report: Report) -> Iterator[Alert]:
 
 
 def _gaps(report: Report) -> Iterator[Alert]:
-    """Yield what leaves an inspection incomplete; a gate says so itself, by judgements."""
+    """Yield the gaps that leave an inspection incomplete; a gate has judgements for them."""
     if report.gate:
         return
-    for outcome in story.crashed(report):
-        where = f" on {outcome.layer}" if outcome.layer else ""
+    for outcome in phrases.crashed(report):
         yield Alert(
             rule=INCOMPLETE,
-            title=f"{outcome.code} crashed{where}",
-            message=f"{outcome.reason}. What it looks for was not looked for; please report this bug.",
+            title=phrases.on(f"{outcome.code} crashed", outcome.layer),
+            message=f"{outcome.reason}. {phrases.CRASH}",
             severity=Severity.ERROR,
             layer=outcome.layer,
             fingerprint=f"{INCOMPLETE}/{outcome.code}:{outcome.layer or ''}",
@@ -89,7 +88,7 @@ def _gaps(report: Report) -> Iterator[Alert]:
     if not report.layers:
         yield Alert(
             rule=INCOMPLETE,
-            title="no VQ layer was found",
+            title=phrases.NO_LAYER,
             message="Nothing was examined. If there is a codebook, name it: --codebook-key KEY.",
             severity=Severity.ERROR,
             layer=None,
@@ -97,11 +96,11 @@ def _gaps(report: Report) -> Iterator[Alert]:
         )
     for layer in report.layers:
         if not report.usages(layer.name):
-            why = "; ".join(story.unknown_usage(report, layer.name)) or "no source tells it"
+            why = phrases.why_unknown(report, layer.name)
             yield Alert(
                 rule=INCOMPLETE,
                 title=f"usage of {layer.name} is unknown",
-                message=f"Nothing tells which codes {layer.name} uses: {why}.",
+                message=f"No source shows the codes of {layer.name} in use: {why}.",
                 severity=Severity.ERROR,
                 layer=layer.name,
                 fingerprint=f"{INCOMPLETE}/usage:{layer.name}",
@@ -111,14 +110,14 @@ def _gaps(report: Report) -> Iterator[Alert]:
 def _of(report: Report, finding: Finding) -> Alert:
     told = [finding.message]
     if finding.explained_by:
-        told.append(f"A symptom of {story.cause(finding)}.")
+        told.append(f"A symptom of {phrases.cause(finding)}.")
     elif finding.remedies:
         told.append(f"Remedy: {finding.remedies[0]}.")
     if finding.decide_with:
         told.append(f"To be certain: {finding.decide_with}.")
     return Alert(
         rule=finding.code,
-        title=f"{finding.code} {finding.name}{story.place(finding)}",
+        title=phrases.on(f"{finding.code} {finding.name}", finding.layer),
         message=" ".join(told),
         severity=finding.severity,
         layer=finding.layer,

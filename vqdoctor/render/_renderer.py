@@ -11,7 +11,7 @@ from vqdoctor.core.report import Report
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOptions:
-    """What the place that the text goes to can show, and what it has to know beside the report.
+    """The abilities of the place that shows the text, and the facts beside the report.
 
     Attributes:
         width: columns.
@@ -21,6 +21,8 @@ class RenderOptions:
         folder: the folder that the reports' paths start from; "" leaves relative paths as they are.
         root: the repository, for formats that name files within it; "" where there is none.
         docs: the page of each check by its code, in Markdown; its first line is the title.
+        names: the name of each check by its code.
+        verbose: whether the formats for readers show what they fold otherwise.
     """
 
     width: int = 80
@@ -30,6 +32,8 @@ class RenderOptions:
     folder: str = ""
     root: str = ""
     docs: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    verbose: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

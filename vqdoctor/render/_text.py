@@ -1,8 +1,10 @@
-"""Words and numbers as all formats write them, and the escaping of what a stranger wrote."""
+"""Words and numbers as all formats write them, and the escaping of strangers' strings."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterable
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 """Control, format (bidirectional overrides), surrogate, private use, line and paragraph separators."""
@@ -14,31 +16,30 @@ _ASCII = str.maketrans(
     {
         "–": "-", "—": "-", "−": "-", "×": "x", "·": "*", "…": "...", "→": "->", "≤": "<=", "≥": ">=",
         "±": "+-", "≈": "~", "‖": "||", "∇": "grad ", "Σ": "sum", "β": "beta", "τ": "tau", "²": "^2",
+        "█": "#", "▒": "+", "░": ".", "▁": ":", "▂": "-", "▃": "=", "▄": "+", "▅": "*", "▆": "o", "▇": "%",
+        "✓": "ok", "✗": "!!",
         "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ",
     }
 )  # fmt: skip
 
 
 def printable(text: str, *, ascii: bool = False) -> str:
-    r"""Return `text` on one line, with everything spelled out that could steer a terminal.
+    r"""Return `text` on one line, with each character spelled out that could steer a terminal.
 
     Control characters, bidirectional overrides and lone surrogates become `\x1b`, `\u202e` and so
-    on; with `ascii`, what ASCII cannot show is transliterated or spelled out too. No honest string
+    on; with `ascii`, the characters beyond ASCII are transliterated or spelled out too. No honest string
     is longer than `LONGEST`; a longer one is cut.
     """
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}… ({len(text) - LONGEST:,} more characters)"
     if ascii:
         text = text.translate(_ASCII)
-    return "".join(_spelled(c) if _must_spell(c, ascii) else c for c in text)
-
-
-def _must_spell(char: str, ascii: bool) -> bool:
-    return (ascii and ord(char) > 0x7E) or unicodedata.category(char) in _UNSAFE
-
-
-def _spelled(char: str) -> str:
-    return char.encode("unicode_escape").decode()
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if (ascii and ord(c) > 0x7E) or unicodedata.category(c) in _UNSAFE
+        else c
+        for c in text
+    )
 
 
 def number(value: float) -> str:
@@ -79,3 +80,25 @@ def listing(items: list[str], at_most: int = 8) -> str:
     """Write a list in one line; the tail of a long one becomes a number."""
     more = len(items) - at_most
     return ", ".join(items[:at_most]) + (f" and {more} more" if more > 0 else "")
+
+
+def layers_in_short(names: Iterable[str], at_most: int = 8) -> str:
+    """Write the names of layers in one line, levels of one stack as a range: "rvq.layers.0–3"."""
+    stacks: dict[tuple[str, str], list[int]] = {}
+    for name in dict.fromkeys(names):
+        # The last part that is a number is the level; a number of ten digits is none.
+        level = re.fullmatch(r"((?:.*\.)?)(0|[1-9][0-9]{0,8})((?:\..*)?)", name, re.DOTALL)
+        stacks.setdefault((level[1], level[3]) if level else (name, ""), []).append(
+            int(level[2]) if level else -1
+        )
+    told = []
+    for (before, after), levels in stacks.items():
+        runs: list[list[int]] = []
+        for level_ in sorted(levels):
+            if runs and level_ == runs[-1][-1] + 1:
+                runs[-1].append(level_)
+            else:
+                runs.append([level_])
+        spans = (f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+        told += [f"{before}{'' if levels == [-1] else span}{after}" for span in spans]
+    return listing(told, at_most)

@@ -1,4 +1,4 @@
-"""The Code Quality report of GitLab: a list of what its merge requests show as new or as resolved."""
+"""The Code Quality report of GitLab: a list of issues that its merge requests show as new or as resolved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def render(report: Report, options: RenderOptions) -> str:
 
 
 def several(reports: Sequence[Report], options: RenderOptions) -> str:
-    """Return the reports as one list; what is known and silenced is left out, as GitLab cannot hide it."""
+    """Return the reports as one list; known and silenced issues are left out, as GitLab cannot hide them."""
     seen: Counter[str] = Counter()
     issues = [
         _issue(alert, file_of(report, options), options.ascii, seen)

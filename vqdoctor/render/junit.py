@@ -1,14 +1,14 @@
 """JUnit XML, for Jenkins, GitLab and others: one suite a checkpoint, one case a judgement and a check.
 
-A case fails exactly where it fails the run. What could not be told is an error, never a pass; a
-warning, or what is known, is skipped with its reason, which CI systems show in yellow.
+A case fails exactly where it fails the run. An unknown result is an error, never a pass; a warning or a
+known problem is skipped with its reason, which CI systems show in yellow.
 """
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +16,7 @@ from vqdoctor.core.finding import Outcome
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
-from vqdoctor.render import _phrases as story
+from vqdoctor.render import _phrases as phrases
 from vqdoctor.render._alerts import INCOMPLETE, Alert, alerts, fails, file_of
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import printable
@@ -31,10 +31,19 @@ KNOWN = "known: it was there before"
 
 Ended = Literal["passed", "skipped", "failure", "error"]
 
+ENDS: Mapping[str, tuple[Ended, str, str]] = {
+    "pass": ("passed", "", ""),
+    "fail": ("failure", "gate", ""),
+    "inconclusive": ("error", "inconclusive", ""),
+    "known": ("skipped", "known", f"{KNOWN}: "),
+    "warn": ("skipped", "warning", "warning: "),
+}
+"""How the case of a judgement ends, its kind, and the words before its line."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Case:
-    """One test case: how it ended, in one line, and what more there is to say."""
+    """One test case: how it ended, in one line, and further details."""
 
     group: Literal["gate", "checks", "usage"]
     name: str
@@ -115,18 +124,10 @@ def _cases(report: Report, options: RenderOptions) -> Iterator[_Case]:
 
 
 def _judgement(gate: Gate, judgement: Judgement) -> _Case:
-    name, line = story.judged_on(judgement), f"{story.assertion(judgement)}: {judgement.reason}"
-    match story.judged(gate, judgement):
-        case "pass":
-            return _Case(group="gate", name=name, line=line)
-        case "fail":
-            return _Case(group="gate", name=name, ended="failure", kind="gate", line=line)
-        case "inconclusive":
-            return _Case(group="gate", name=name, ended="error", kind="inconclusive", line=line)
-        case "known":
-            return _Case(group="gate", name=name, ended="skipped", kind="known", line=f"{KNOWN}: {line}")
-        case _:
-            return _Case(group="gate", name=name, ended="skipped", kind="warning", line=f"warning: {line}")
+    word = phrases.judged(gate, judgement)
+    ended, kind, before = ENDS[word]
+    line = f"{before}{phrases.assertion(judgement)}: {judgement.reason}"
+    return _Case(group="gate", name=phrases.judged_on(judgement), ended=ended, kind=kind, line=line)
 
 
 def _usages(report: Report) -> Iterator[_Case]:
@@ -134,19 +135,19 @@ def _usages(report: Report) -> Iterator[_Case]:
     for layer in report.layers:
         usage = next(iter(report.usages(layer.name).values()), None)
         if usage:
-            yield _Case(group="usage", name=f"usage of {layer.name}", line=story.usage_sentence(usage))
+            yield _Case(group="usage", name=f"usage of {layer.name}", line=phrases.usage_sentence(usage))
         else:
-            why = "; ".join(story.unknown_usage(report, layer.name)) or "no source tells it"
+            why = phrases.why_unknown(report, layer.name)
             yield _Case(
                 group="usage", name=f"usage of {layer.name}", ended="error", kind=INCOMPLETE, line=why
             )
     if not report.layers:
-        line = "no VQ layer was found, so nothing was examined"
+        line = f"{phrases.NO_LAYER}, so nothing was examined"
         yield _Case(group="usage", name="VQ layers", ended="error", kind=INCOMPLETE, line=line)
 
 
 def _outcome(report: Report, outcome: Outcome) -> _Case:
-    name = f"{outcome.code} on {outcome.layer}" if outcome.layer else outcome.code
+    name = phrases.on(outcome.code, outcome.layer)
     reason = outcome.reason or "no reason given"
     if outcome.status == "passed":
         return _Case(group="checks", name=name)
@@ -167,7 +168,7 @@ def _found(report: Report, code: str, layer: str | None, told: list[Alert], opti
         ended = "failure"
     return _Case(
         group="checks",
-        name=f"{code} on {layer}" if layer else code,
+        name=phrases.on(code, layer),
         ended=ended,
         kind=worst.label,
         line=f"{worst.label}: {line}",
@@ -176,7 +177,7 @@ def _found(report: Report, code: str, layer: str | None, told: list[Alert], opti
 
 
 def _measured(alert: Alert) -> str:
-    rows = (story.measured(m) for m in (alert.finding.measurements if alert.finding else ()))
+    rows = (phrases.measured(m) for m in (alert.finding.measurements if alert.finding else ()))
     return ", ".join(" ".join(filter(None, row)) for row in rows)
 
 

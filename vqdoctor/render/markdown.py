@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from vqdoctor.core.finding import Finding
 from vqdoctor.core.gate import GateStatus
-from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
-from vqdoctor.render import _phrases as story
-from vqdoctor.render import _repairs as repairs
-from vqdoctor.render import _retraining as retraining
+from vqdoctor.render import _document as nodes
+from vqdoctor.render._compose import document, documents
+from vqdoctor.render._phrases import CRASH, GATE_WORDS, gate_status
 from vqdoctor.render._renderer import Renderer, RenderOptions
-from vqdoctor.render._text import listing, printable
+from vqdoctor.render._text import number, printable
 
 # Everything that begins markup inside a line. Underscores within a word and colons before a space do not.
 _PUNCTUATION = re.compile(r"([\\`*\[\]#|~$]|(?<![^\W_])_|_(?![^\W_])|:(?=[\w/]))")
@@ -25,27 +23,30 @@ BADGE_COLOURS: dict[GateStatus, str] = {"pass": "brightgreen", "fail": "red", "i
 
 def render(report: Report, options: RenderOptions) -> str:
     """Return the report as Markdown."""
-    blocks = ["\n".join(lines) for lines in _parts(report, options.ascii) if lines]
-    return "\n\n".join(blocks) + "\n"
+    return _text(_parts(document(report, options), _Escape(options.ascii)))
 
 
 def several(reports: Sequence[Report], options: RenderOptions) -> str:
     """Return the reports as Markdown: a table of all, then each."""
     escape = _Escape(options.ascii)
-    status = story.gate_status(reports)
-    head = (
-        [_badge(status), "", f"**{story.gate_verdict(status)}: {story.gate_tally(reports)}**", ""]
-        if status
-        else []
+    docs, decision = documents(reports, options)
+    status = gate_status(reports)
+    head = [[_badge(status)], _headline(decision, escape)] if decision and status else []
+    rows = (
+        (
+            escape.span(doc.subject, in_table=True),
+            GATE_WORDS[doc.gate] if doc.gate else "",
+            doc.verdict.word,
+            escape.prose(doc.verdict.text),
+        )
+        for doc in docs
     )
-    rows = ["| checkpoint | gate | verdict | first |", "| --- | --- | --- | --- |"]
-    for report in reports:
-        gate = story.GATE_WORDS[report.gate.status] if report.gate else ""
-        file = escape.span(story.subject(report), in_table=True)
-        rows.append(f"| {file} | {gate} | {story.verdict(report)} | {escape.prose(story.headline(report))} |")
-    return "\n---\n\n".join(
-        ["\n".join([*head, *rows]) + "\n", *(render(report, options) for report in reports)]
-    )
+    table = _table(("checkpoint", "gate", "verdict", "first"), rows)
+    return "\n---\n\n".join([_text([*head, table]), *(_text(_parts(doc, escape)) for doc in docs)])
+
+
+def _text(blocks: Iterable[list[str]]) -> str:
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
 class _Escape:
@@ -77,199 +78,141 @@ class _Escape:
         """Return a fenced block of code."""
         fence = "`" * max(3, _longest_run(code) + 1)
         lines = [printable(line, ascii=self.ascii) for line in code.splitlines()]
-        return [f"{fence}python" if _is_python(code) else fence, *lines, fence]
+        python = not code.startswith(("vqdoctor ", "$ "))
+        return [f"{fence}python" if python else fence, *lines, fence]
 
 
 def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
-def _is_python(code: str) -> bool:
-    return not code.startswith(("vqdoctor ", "$ "))
-
-
-def _parts(report: Report, ascii: bool) -> Iterator[list[str]]:
+def _parts(doc: nodes.Document, escape: _Escape) -> Iterator[list[str]]:
     """Yield the blocks of lines that make the report, without the blank lines between them."""
-    escape = _Escape(ascii)
-    if report.gate:
-        yield [_badge(report.gate.status)]
-    yield [f"### vqdoctor: {story.verdict(report)}"]
-    yield [f"**{escape.prose(story.headline(report))}**"]
-    crashes = [
-        f"> **CRASHED** {outcome.code} {escape.prose(f'on {outcome.layer}' if outcome.layer else '')}: "
-        f"{escape.prose(outcome.reason or '')}  "
-        for outcome in story.crashed(report)
-    ]
-    if crashes:
-        yield [*crashes, "> What these checks look for was not looked for. Please report this bug."]
-    yield from _gate(report, escape)
-    yield from _retraining(report, escape)
-    yield from _repairs(report, escape)
-    facts = [f"- {label}: {escape.prose(text)}" for label, text in _facts(report)]
-    if facts:
-        yield facts
-    yield from _layers(report, escape)
-    yield from _findings(report, escape)
-    yield from _plan(report, escape)
-    yield from _gaps(report, escape)
-    yield [f"<sub>{story.tally(report)}. Written by vqdoctor {escape.prose(report.version)}.</sub>"]
+    if doc.gate:
+        yield [_badge(doc.gate)]
+    yield [f"### vqdoctor: {doc.verdict.word}"]
+    yield [f"**{escape.prose(doc.verdict.text)}**"]
+    if doc.alarms:
+        yield [*(f"> **{a.label}** {escape.prose(a.text)}  " for a in doc.alarms), f"> {CRASH}"]
+    for decision in doc.decisions:
+        yield _headline(decision, escape)
+    if doc.assertions:
+        rows = (_assertion(assertion, escape) for assertion in doc.assertions)
+        yield _table(("gate", "assertion", "on", "figure", "why"), rows)
+    for section in doc.sections:
+        yield from _section(section, escape)
+    if doc.left:
+        yield from _section(doc.left, escape)
+    if doc.next_step:
+        yield [f"Next: {escape.prose(doc.next_step)}; more: {escape.span(doc.command)}"]
+    yield [f"<sub>{doc.tally}. Written by vqdoctor {escape.prose(doc.version)}.</sub>"]
 
 
 def _badge(status: GateStatus) -> str:
     """Return the gate's status as a picture, and in words where pictures are not shown."""
-    word = story.GATE_WORDS[status]
+    word = GATE_WORDS[status]
     return f"![gate {word}](https://img.shields.io/badge/vqdoctor_gate-{word}-{BADGE_COLOURS[status]})"
 
 
-def _retraining(report: Report, escape: _Escape) -> Iterator[list[str]]:
-    done = report.retraining
-    if done is None:
-        return
-    yield [f"**{retraining.outcome(done).upper()}: {escape.prose(retraining.headline(done))}**"]
-    rows = ["| | before | after | goal | met |", "| --- | --- | --- | --- | --- |"]
-    for row in retraining.compared(done):
-        met = "" if row.met is None else "yes" if row.met else "no"
-        rows.append(f"| {escape.prose(row.name)} | {row.before} | {row.after} | {row.goal} | {met} |")
-    yield rows
-    yield [escape.prose(retraining.beside(done))]
-    if done.trial:
-        tried = [f"| {escape.prose(name)} | {figures} |" for name, figures in retraining.arms(done)]
-        yield ["| tried | came to |", "| --- | --- |", *tried]
-    statuses = [
-        f"- {status}: {escape.span(remedy)} {escape.prose(reason)}"
-        for status, remedy, reason in retraining.repairs(report)
-    ]
-    if statuses:
-        yield statuses
-    for change in done.source:
-        yield [f"Left to change in your source: {escape.prose(change.why)}:"]
-        yield escape.block(change.code)
+def _headline(headline: nodes.Headline, escape: _Escape) -> list[str]:
+    return [f"**{headline.word}: {escape.prose(headline.text)}**"]
 
 
-def _repairs(report: Report, escape: _Escape) -> Iterator[list[str]]:
-    if not repairs.shown(report):
-        return
-    yield [f"**FIX: {escape.prose(repairs.headline(report))}**"]
-    yield [
-        line
-        for repair in report.repairs
-        for line in (
-            f"- {repairs.status(report, repair)}: {escape.span(repair.remedy)} "
-            f"{escape.prose(repairs.title(repair))}",
-            *(f"  - {escape.prose(f'{n}: {b} → {a}')}" for n, b, a in repairs.figures(repair)),
-            *(
-                f"  - {escape.span(key)} {escape.prose(f'{what}; {told}' if told else what)}"
-                for key, what, told in map(repairs.change, repair.changes)
-            ),
-        )
-    ]
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = (head, ["---"] * len(head), *rows)
+    return [f"| {' | '.join(row)} |" for row in lines]
 
 
-def _gate(report: Report, escape: _Escape) -> Iterator[list[str]]:
-    gate = report.gate
-    if gate is None:
-        return
-    yield [f"**{story.gate_verdict(gate.status)}: {escape.prose(story.gate_headline(gate))}**"]
-    if gate.judgements:
-        rows = ["| gate | assertion | on | figure | why |", "| --- | --- | --- | --- | --- |"]
-        for judgement in gate.judgements:
-            where = escape.span(judgement.layer, in_table=True) if judgement.layer else "the model"
-            rows.append(
-                f"| {story.judged(gate, judgement)} | {escape.prose(story.assertion(judgement))} | {where} "
-                f"| {escape.prose(story.measured_figure(judgement))} | {escape.prose(judgement.reason)} |"
-            )
-        yield rows
+def _assertion(one: nodes.Assertion, escape: _Escape) -> tuple[str, ...]:
+    where = escape.span(one.layer, in_table=True) if one.layer else "the model"
+    return (one.word, escape.prose(one.assertion), where, escape.prose(one.figure), escape.prose(one.reason))
 
 
-def _facts(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield the facts; what has no label of its own continues the one before."""
-    facts: list[tuple[str, str]] = []
-    for label, sentence in story.facts(report):
-        if label:
-            facts.append((label, sentence))
-        else:
-            facts[-1] = (facts[-1][0], f"{facts[-1][1]} ({sentence})")
-    yield from facts
-
-
-def _layers(report: Report, escape: _Escape) -> Iterator[list[str]]:
-    if report.layers:
-        rows = ["| VQ layer | what it is | usage |", "| --- | --- | --- |"]
-        for layer in report.layers:
-            told = [story.usage_sentence(u) for u in report.usages(layer.name).values()]
-            told += [f"usage unknown from {reason}" for reason in story.unknown_usage(report, layer.name)]
-            usage = "<br>".join(escape.prose(sentence) for sentence in told)
-            what = escape.prose(story.layer_line(layer))
-            rows.append(f"| {escape.span(layer.name, in_table=True)} | {what} | {usage} |")
-        yield rows
-    if report.candidates:
-        yield ["**Nearest candidates** (name the codebook with `--codebook-key KEY`)"]
-        yield [
-            f"- {escape.span(c.key)} {'×'.join(map(str, c.shape))}: {escape.prose(c.why)}"
-            for c in report.candidates
-        ]
-
-
-def _findings(report: Report, escape: _Escape) -> Iterator[list[str]]:
-    shown: set[str] = set()
-    for root in report.roots():
-        yield [f"{_title(root, escape)}  ", escape.prose(root.message)]
-        yield _details(root, escape)
-        step = story.remedy_code(report, root)
-        if root.remedies and root.severity > Severity.NOTE:
-            yield [f"Remedy: {escape.span(root.remedies[0])}"]
-        if step and step.code and step.remedy not in shown:
-            shown.add(step.remedy)
-            yield escape.block(step.code)
-        symptoms = report.symptoms(root)
-        if symptoms:
-            yield ["It explains:"]
-            yield [
-                line
-                for s in symptoms
-                for line in (
-                    f"- {_title(s, escape)}  ",
-                    f"  {escape.prose(s.message)}",
-                    *(f"  {detail}" for detail in _details(s, escape, root)),
-                )
-            ]
-
-
-def _title(finding: Finding, escape: _Escape) -> str:
-    where = f" on {escape.span(finding.layer)}" if finding.layer else ""
-    name = escape.prose(f"{finding.code} {finding.name}")
-    return f"**{finding.rank}. {escape.prose(story.tag(finding))} {name}**{where}"
-
-
-def _details(finding: Finding, escape: _Escape, root: Finding | None = None) -> list[str]:
-    measured = (story.measured(m) for m in finding.measurements)
-    rows = [f"{name} {value}" + (f" ({limit})" if limit else "") for name, value, limit in measured]
-    lines = [f"- {escape.prose(row)}" for row in rows]
-    if finding.decide_with and (root is None or finding.decide_with != root.decide_with):
-        lines.append(f"- to be certain: {escape.span(finding.decide_with)}")
-    return lines
-
-
-def _plan(report: Report, escape: _Escape) -> Iterator[list[str]]:
-    if report.plan:
-        yield ["**Plan, in the order to try**"]
-        yield [
-            f"{step.step}. {escape.span(step.remedy)} {escape.prose(story.asked_by(step))}: "
-            f"{escape.prose(step.how)}"
-            for step in report.plan
-        ]
-
-
-def _gaps(report: Report, escape: _Escape) -> Iterator[list[str]]:
-    gaps = story.gaps(report)
-    if gaps:
-        yield ["<details><summary>Not examined</summary>"]
-        yield [
-            f"- {escape.prose(gap.reason)}: {escape.prose(listing([*gap.kinds, *gap.codes], at_most=12))}"
-            + "".join(f"; {escape.span(hint)}" for hint in gap.hints)
-            for gap in gaps
-        ]
+def _section(section: nodes.Section, escape: _Escape) -> Iterator[list[str]]:
+    if section.short:
+        yield [f"<details><summary>{section.title}</summary>"]
+    elif section.title:
+        yield [f"**{section.title}**"]
+    for node in section.nodes:
+        yield from _node(node, escape)
+    if section.short:
         yield ["</details>"]
+
+
+def _node(node: nodes.Node, escape: _Escape) -> Iterator[list[str]]:
+    match node:
+        case nodes.Items():
+            yield [line for item in node.items for line in _item(item, escape)]
+        case nodes.Comparison():
+            met = {None: "", True: "yes", False: "no"}
+            rows = (
+                (*map(escape.prose, (row.name, row.before, row.after, row.goal)), met[row.met])
+                for row in node.rows
+            )
+            yield _table(("", "before", "after", "goal", "met"), rows)
+            yield [escape.prose(node.source)]
+        case nodes.Block():
+            yield from _block(node, escape)
+        case _:
+            yield _table(("VQ layer", "codes and layout", "usage"), (_layer(x, escape) for x in node.layers))
+
+
+def _item(item: nodes.Item, escape: _Escape) -> list[str]:
+    numbered = item.label.endswith(".")
+    bullet = f"{item.label} " if numbered else "- "
+    label = f"{escape.prose(item.label)}: " if item.label and not numbered else ""
+    told = [escape.span(item.name) if item.name else "", escape.prose(item.text) if item.text else ""]
+    commands = "".join(f"; {escape.span(command)}" for command in item.commands)
+    below = " " * len(bullet)
+    return [
+        f"{bullet}{label}{' '.join(filter(None, told))}{commands}",
+        *(f"{below}{line}" for more in item.more for line in _item(more, escape)),
+        *(f"{below}{line}" for line in (escape.block(item.code) if item.code else ())),
+    ]
+
+
+def _layer(layer: nodes.Layer, escape: _Escape) -> tuple[str, ...]:
+    told = [*layer.usages, *layer.unknown]
+    if layer.bar:
+        bar = layer.bar
+        told.insert(1, f"{number(bar.active)} active, {number(bar.rare)} rare, {number(bar.unused)} unused")
+    about = "<br>".join(escape.prose(text) for text in (layer.about, layer.doubt) if text)
+    return escape.span(layer.name, in_table=True), about, "<br>".join(map(escape.prose, told))
+
+
+def _block(block: nodes.Block, escape: _Escape) -> Iterator[list[str]]:
+    yield [f"{_title(block, escape)}  ", escape.prose(block.message)]
+    yield _details(block, escape)
+    if block.remedy:
+        yield [f"{nodes.REMEDY.capitalize()}: {escape.span(block.remedy)}"]
+    if block.remedy_code:
+        yield escape.block(block.remedy_code)
+    if block.symptoms:
+        yield [nodes.EXPLAINS]
+        yield [
+            line
+            for symptom in block.symptoms
+            for line in (
+                f"- {_title(symptom, escape)}  ",
+                f"  {escape.prose(symptom.message)}",
+                *(f"  {detail}" for detail in _details(symptom, escape)),
+            )
+        ]
+
+
+def _title(block: nodes.Block, escape: _Escape) -> str:
+    where = f" on {escape.span(block.place)}" if block.place else ""
+    return f"**{block.number}. {escape.prose(f'{block.tag} {block.code} {block.name}')}**{where}"
+
+
+def _details(block: nodes.Block, escape: _Escape) -> list[str]:
+    lines = []
+    for row in block.measurements:
+        limit = ", ".join(filter(None, (row.limit, row.range)))
+        lines.append(f"- {escape.prose(f'{row.name} {row.value}' + (f' ({limit})' if limit else ''))}")
+    if block.decide_with:
+        lines.append(f"- {nodes.CERTAIN}: {escape.span(block.decide_with)}")
+    return lines
 
 
 RENDERER = Renderer(name="markdown", suffix=".md", render=render, several=several)

@@ -1,51 +1,45 @@
 """The report for a person at a terminal, in a log file, or at 2 a.m.
 
-Everything is indented lines: no boxes that break, no columns that need a wide window. What a reader
-needs first stands first (the verdict), and again last, next to the prompt.
+Everything is indented lines: no boxes that break, no columns that need a wide window. The verdict, which a
+reader needs first, stands first, and again last, next to the prompt.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
-from vqdoctor.core.evidence import Usage
-from vqdoctor.core.finding import Finding
-from vqdoctor.core.gate import Gate, GateStatus
 from vqdoctor.core.levels import Severity
-from vqdoctor.core.report import LayerSummary, Report
-from vqdoctor.core.retraining import Retraining
-from vqdoctor.render import _phrases as story
-from vqdoctor.render import _repairs as repairs
-from vqdoctor.render import _retraining as retraining
+from vqdoctor.core.report import Report
+from vqdoctor.render import _document as nodes
+from vqdoctor.render._compose import document, documents
+from vqdoctor.render._phrases import CRASH
 from vqdoctor.render._renderer import Renderer, RenderOptions
-from vqdoctor.render._text import listing, number, printable
+from vqdoctor.render._text import number, printable
 
 WIDEST = 100
 """Longer lines are hard to read, however wide the terminal is."""
 
-VERDICT_STYLES = {
-    "collapsed": "bold red",
-    "at-risk": "bold yellow",
-    "inconclusive": "bold cyan",
-    "healthy": "bold green",
-}
-GATE_STYLES: dict[GateStatus, str] = {
-    "pass": "bold green",
-    "fail": "bold red",
-    "inconclusive": "bold cyan",
-}
-JUDGED_STYLES = {
-    "pass": "green",
-    "fail": "bold red",
-    "inconclusive": "bold cyan",
+CELLS = 32
+"""Columns of a bar."""
+
+STYLES: Mapping[nodes.Tone, str] = {
+    "plain": "bold",
+    "good": "bold green",
+    "note": "cyan",
+    "open": "bold cyan",
     "warn": "bold yellow",
-    "known": "dim",
+    "bad": "bold red",
+    "faint": "dim",
 }
-SEVERITY_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "cyan"}
+SEVERITY_TONES: Mapping[Severity, nodes.Tone] = {
+    Severity.ERROR: "bad",
+    Severity.WARNING: "warn",
+    Severity.NOTE: "note",
+}
 
 Part = str | tuple[str, str]
 """Text, or text with its style."""
@@ -70,22 +64,17 @@ class Page:
             emoji=False,
         )
 
-    def line(self, *parts: Part, indent: int = 0, hang: int = 0) -> None:
-        """Write one paragraph; its second and later lines stand `hang` further in."""
-        text = self._text(parts)
-        for i, part in enumerate(text.wrap(self._console, self.width - indent - hang, overflow="fold")):
+    def line(self, *parts: Part, indent: int = 0, hang: int = 0, label: Part = "") -> None:
+        """Write a paragraph: its second and later lines stand `hang` further in, a label before the first."""
+        first = self._text([label])
+        if label:
+            first.pad_right(max(0, hang - first.cell_len))
+        wrapped = self._text(parts).wrap(self._console, self.width - indent - hang, overflow="fold")
+        for i, part in enumerate(wrapped or [Text()]):
             part.rstrip()
-            self._print(Text(" " * (indent + (hang if i else 0))) + part)
-
-    def labelled(self, label: Part, *parts: Part, indent: int = 0, column: int) -> None:
-        """Write a paragraph beside its label; all its lines stand in the column."""
-        head = self._text([label])
-        head.pad_right(max(0, column - head.cell_len))
-        wrapped = self._text(parts).wrap(self._console, self.width - indent - column, overflow="fold")
-        for i, part in enumerate(wrapped):
-            part.rstrip()
-            start = Text(" " * indent) + head if i == 0 else Text(" " * (indent + column))
-            self._print(start + part)
+            line = Text(" " * indent) + first + part if i == 0 else Text(" " * (indent + hang)) + part
+            line.rstrip()
+            self._print(line)
 
     def code(self, code: str, indent: int) -> None:
         """Write lines of code as they are: a broken line could not be copied."""
@@ -93,17 +82,15 @@ class Page:
             self._print(Text(" " * indent) + self._text([(line, "bold")]))
 
     def heading(self, title: str) -> None:
-        """Write a heading, with a blank line before it."""
-        self.blank()
-        self.line((title.upper(), "bold"))
-
-    def blank(self) -> None:
-        """Write an empty line."""
+        """Write a heading, with a blank line before it; without a title the blank line alone."""
         self._print(Text())
+        if title:
+            self.line((title.upper(), "bold"))
 
-    def glyph(self, fancy: str, plain: str) -> str:
-        """Return `fancy`, or `plain` where only ASCII can be shown."""
-        return plain if self.ascii else fancy
+    def headline(self, headline: nodes.Headline, indent: int = 0) -> None:
+        """Write a decision and its reason."""
+        word = (f"{headline.word}: ", STYLES[headline.tone])
+        self.line(word, (headline.text, "bold"), indent=indent, hang=2)
 
     def text(self) -> str:
         """Return all that was written."""
@@ -119,318 +106,178 @@ class Page:
 
 def render(report: Report, options: RenderOptions) -> str:
     """Return the report as lines of text."""
-    page = Page(options)
-    if report.gate:
-        _gate_line(page, report.gate)
-    _retraining(page, report)
-    _repairs(page, report)
-    _verdict(page, report)
-    _crashes(page, report)
-    if report.gate:
+    doc, page = document(report, options), Page(options)
+    for headline in (*doc.decisions, doc.verdict):
+        page.headline(headline)
+    for alarm in doc.alarms:
+        page.line(alarm.text, label=(f"{alarm.label} ", STYLES[alarm.tone]), hang=8)
+    if doc.alarms:
+        page.line(CRASH, indent=8)
+    if doc.assertions:
         page.heading("Gate")
-        _judgements(page, report.gate, indent=0)
-    page.blank()
-    for label, sentence in story.facts(report):
-        page.labelled((label, "dim"), sentence, column=10)
-    _layers(page, report)
-    _findings(page, report)
-    _plan(page, report)
-    _gaps(page, report)
-    _end(page, report)
+        _assertions(page, doc.assertions)
+    for section in doc.sections:
+        _section(page, section)
+    page.heading("")
+    page.line((doc.tally, "dim"))
+    if doc.next_step:
+        word = (doc.verdict.word, STYLES[doc.verdict.tone])
+        page.line(word, f": {doc.next_step}; more: ", (doc.command, "bold"))
+    else:
+        page.headline(doc.verdict)
+    for headline in doc.decisions:
+        page.headline(headline)
+    if doc.left:
+        _section(page, doc.left)
     return page.text()
 
 
 def several(reports: Sequence[Report], options: RenderOptions) -> str:
-    """Return what was decided on each report and why, and last the whole; one report alone tells more."""
+    """Return the decision on each report and its reasons, and last the whole; one report alone tells more."""
     page = Page(options)
-    for report in reports:
-        page.line((story.subject(report), "bold"))
-        if report.gate:
-            _gate_line(page, report.gate, indent=2)
-            _judgements(page, report.gate, indent=4)
-        _verdict(page, report, indent=2)
-        page.blank()
-    status = story.gate_status(reports)
-    if status:
-        word = (f"{story.gate_verdict(status)}: ", GATE_STYLES[status])
-        page.line(word, (story.gate_tally(reports), "bold"), hang=2)
-    page.line(("more of one: ", "dim"), ("vqdoctor inspect CKPT", "bold"))
+    docs, decision = documents(reports, options)
+    for doc in docs:
+        page.line((doc.subject, "bold"))
+        for headline in doc.decisions:
+            page.headline(headline, indent=2)
+        _assertions(page, doc.assertions, indent=4)
+        page.headline(doc.verdict, indent=2)
+        page.heading("")
+    if decision:
+        page.headline(decision)
+    page.line(("details of one: ", "dim"), ("vqdoctor inspect CKPT", "bold"))
     return page.text()
 
 
-def _gate_line(page: Page, gate: Gate, indent: int = 0) -> None:
-    word = (f"{story.gate_verdict(gate.status)}: ", GATE_STYLES[gate.status])
-    page.line(word, (story.gate_headline(gate), "bold"), indent=indent, hang=2)
+def _section(page: Page, section: nodes.Section) -> None:
+    page.heading(section.title)
+    for i, node in enumerate(section.short if section.folded else section.nodes):
+        if i and isinstance(node, nodes.Block) and node.severity > Severity.NOTE:
+            page.heading("")
+        _node(page, node)
 
 
-def _retraining(page: Page, report: Report) -> None:
-    """Write what a retraining came to: in one line, as a table, and remedy by remedy."""
-    done = report.retraining
-    if done is None:
-        return
-    _retrained(page, done)
-    rows = retraining.compared(done)
-    columns = [(r.name, r.before, r.after) for r in rows] or [("", "", "")]
+def _node(page: Page, node: nodes.Node) -> None:
+    match node:
+        case nodes.Items():
+            _items(page, node.items)
+        case nodes.Comparison():
+            _comparison(page, node)
+        case nodes.Block():
+            _block(page, node)
+        case _:
+            for layer in node.layers:
+                _layer(page, layer)
+
+
+def _assertions(page: Page, assertions: Sequence[nodes.Assertion], indent: int = 0) -> None:
+    """Write every assertion with its figure, and why it was judged so."""
+    column = max((len(one.word) for one in assertions), default=0) + 2
+    for one in assertions:
+        label = (one.word, STYLES[one.tone])
+        page.line((one.about, "bold"), f"  {one.reason}", label=label, indent=indent, hang=column)
+
+
+def _items(page: Page, items: Sequence[nodes.Item]) -> None:
+    column = max((len(item.label) for item in items), default=0) + 2
+    for item in items:
+        indent, label = (0, (item.label, STYLES[item.tone])) if item.label else (2, "")
+        below = indent + column
+        gap = "  " if item.name and item.text else ""
+        page.line((item.name, "bold"), gap, item.text, label=label, indent=indent, hang=column)
+        for more in item.more:
+            lead = f"{more.label}: " if more.label else ""
+            gap = ": " if more.name else ""
+            hang = 2 if more.label or more.name else 0
+            page.line((f"{lead}{more.name}{gap}", "dim"), more.text, indent=below, hang=hang)
+        for command in item.commands:
+            page.line((command, "bold"), label="→ ", indent=below, hang=3)
+        page.code(item.code, indent=below + 2)
+
+
+def _comparison(page: Page, node: nodes.Comparison) -> None:
+    columns = [(row.name, row.before, row.after) for row in node.rows] or [("", "", "")]
     name, before, after = (max(map(len, column)) for column in zip(*columns, strict=True))
-    page.heading("Before and after")
-    for row in rows:
-        mark = "" if row.met is None else page.glyph("✓ ", "ok ") if row.met else page.glyph("✗ ", "!! ")
+    for row in node.rows:
+        mark = "" if row.met is None else "✓ " if row.met else "✗ "
         page.line(
             (f"{row.name:<{name}}  ", "dim"),
-            f"{row.before:>{before}} {page.glyph('→', '->')} ",
+            f"{row.before:>{before}} → ",
             (f"{row.after:<{after}}", "bold"),
             (f"  {mark}{row.goal}", "green" if row.met else "bold red"),
             indent=2,
             hang=2,
         )
-    page.line((retraining.beside(done), "dim"), indent=2)
-    if done.trial:
-        page.heading("Trial, best first")
-    for tried, figures in retraining.arms(done):
-        page.line((tried, "bold"), f"  {figures}", indent=2, hang=2)
-    page.heading("Remedies")
-    for status, remedy, reason in retraining.repairs(report):
-        color = "green" if status == "applied" else "dim"
-        page.labelled((status, color), (remedy, "bold"), f"  {reason}", indent=2, column=11)
-    page.blank()
+    page.line((node.source, "dim"), indent=2)
 
 
-def _repairs(page: Page, report: Report) -> None:
-    """Write what a fix without retraining did, remedy by remedy and tensor by tensor."""
-    if not repairs.shown(report):
-        return
-    page.line(("FIX: ", "bold"), (repairs.headline(report), "bold"), hang=2)
-    page.blank()
-    for repair in report.repairs:
-        color = "green" if repair.status == "applied" else "dim"
-        page.labelled(
-            (repairs.status(report, repair), color),
-            (repair.remedy, "bold"),
-            f"  {repairs.title(repair)}",
-            indent=2,
-            column=11,
-        )
-        for name, before, after in repairs.figures(repair):
-            page.line((f"{name} ", "dim"), f"{before} → ", (after, "bold"), indent=13, hang=2)
-        for change in repair.changes:
-            key, what, told = repairs.change(change)
-            page.line((f"{key}: ", "dim"), f"{what}; {told}" if told else what, indent=13, hang=2)
-    page.blank()
+def _layer(page: Page, layer: nodes.Layer) -> None:
+    page.line((layer.name, "bold"), "  ", (layer.about, "dim"), hang=2)
+    if layer.doubt:
+        page.line(layer.doubt, indent=2, hang=2)
+    for i, usage in enumerate(layer.usages):
+        page.line(usage, indent=2, hang=2)
+        if i == 0 and layer.bar:
+            _bar(page, layer.bar)
+    for reason in layer.unknown:
+        page.line((reason, "dim"), indent=2, hang=2)
 
 
-def _retrained(page: Page, done: Retraining) -> None:
-    style = "bold green" if done.cured else "bold yellow"
-    word = f"{retraining.outcome(done).upper()}: "
-    page.line((word, style), (retraining.headline(done), "bold"), hang=2)
-
-
-def _judgements(page: Page, gate: Gate, indent: int) -> None:
-    """Write every assertion with its figure, and why it was judged so."""
-    words = [story.judged(gate, judgement) for judgement in gate.judgements]
-    for word, judgement in zip(words, gate.judgements, strict=True):
-        page.labelled(
-            (word, JUDGED_STYLES[word]),
-            (story.judged_on(judgement), "bold"),
-            f"  {judgement.reason}",
-            indent=indent,
-            column=max(map(len, words)) + 2,
-        )
-
-
-def _verdict(page: Page, report: Report, indent: int = 0) -> None:
-    style = VERDICT_STYLES[report.verdict]
-    page.line((f"{story.verdict(report)}: ", style), (story.headline(report), "bold"), indent=indent, hang=2)
-
-
-def _crashes(page: Page, report: Report) -> None:
-    for outcome in story.crashed(report):
-        where = f" on {outcome.layer}" if outcome.layer else ""
-        page.line(("CRASHED ", "bold red"), f"{outcome.code}{where}: {outcome.reason}", hang=8)
-    if story.crashed(report):
-        page.line("What these checks look for was not looked for. Please report this bug.", indent=8)
-
-
-def _layers(page: Page, report: Report) -> None:
-    if report.layers:
-        page.heading("VQ layers" if len(report.layers) > 1 else "VQ layer")
-    for layer in report.layers:
-        _layer(page, report, layer)
-    if report.candidates:
-        page.heading("Nearest candidates")
-        for candidate in report.candidates:
-            shape = page.glyph("×", "x").join(str(n) for n in candidate.shape)
-            page.line((candidate.key, "bold"), f"  {shape}  {candidate.why}", indent=2, hang=2)
-        page.line("If one of them is the codebook, name it: ", ("--codebook-key KEY", "bold"), indent=2)
-
-
-def _layer(page: Page, report: Report, layer: LayerSummary) -> None:
-    page.line((layer.name, "bold"), "  ", (story.layer_line(layer), "dim"), hang=2)
-    if layer.layout_confidence != "high":
-        page.line("a guess; if wrong: --codebook-key KEY, --layout kd|dk or --layer NAME", indent=2)
-    usages = report.usages(layer.name)
-    for i, usage in enumerate(usages.values()):
-        page.line(story.usage_sentence(usage), indent=2, hang=2)
-        if i == 0:
-            _usage_bar(page, usage)
-            _histogram(page, usage)
-    for reason in story.unknown_usage(report, layer.name):
-        page.line(("usage unknown from ", "dim"), (reason, "dim"), indent=2, hang=2)
-
-
-def _usage_bar(page: Page, usage: Usage) -> None:
-    """Draw the codebook as one bar: active codes, codes used too rarely to be active, unused codes."""
-    cells = 32
-    active = _cells(usage.active, usage.num_codes, cells)
-    rare = min(cells - active, _cells(usage.used - usage.active, usage.num_codes, cells))
-    page.labelled(
-        ("codes", "dim"),
-        (page.glyph("█", "#") * active, "green"),
-        (page.glyph("▒", "+") * rare, "yellow"),
-        (page.glyph("░", ".") * (cells - active - rare), "dim"),
-        f" {number(usage.active)} active, {number(usage.used - usage.active)} rare, "
-        f"{number(usage.num_codes - usage.used)} unused",
+def _bar(page: Page, bar: nodes.UsageBar) -> None:
+    """Draw the codebook as one bar, and the sorted counts as little bars; a dot is a code never used."""
+    whole = bar.active + bar.rare + bar.unused
+    active = _cells(bar.active, whole, CELLS)
+    rare = min(CELLS - active, _cells(bar.rare, whole, CELLS))
+    page.line(
+        ("█" * active, "green"),
+        ("▒" * rare, "yellow"),
+        ("░" * (CELLS - active - rare), "dim"),
+        f" {number(bar.active)} active, {number(bar.rare)} rare, {number(bar.unused)} unused",
+        label=("codes", "dim"),
         indent=2,
-        column=8,
+        hang=8,
     )
+    if bar.counts and max(bar.counts) > 0:
+        picked = [bar.counts[round(i * (len(bar.counts) - 1) / (CELLS - 1))] for i in range(CELLS)]
+        line = "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * c / max(bar.counts)))] if c > 0 else "·" for c in picked)
+        page.line((line, "green"), " least to most used", label=("counts", "dim"), indent=2, hang=8)
 
 
 def _cells(part: float, whole: float, cells: int) -> int:
-    """Scale to cells; what is there at all is seen, and what is not whole does not look whole."""
+    """Scale to cells: a part above nothing is seen, and a part below the whole does not look whole."""
     if part <= 0 or whole <= 0:
         return 0
     return cells if part >= whole else min(cells - 1, max(1, round(cells * part / whole)))
 
 
-def _histogram(page: Page, usage: Usage) -> None:
-    """Draw the sorted counts as a line of little bars; a dot is a code that is never used."""
-    counts = usage.count_quantiles
-    if not counts or max(counts) <= 0:
-        return
-    bars, cells = page.glyph("▁▂▃▄▅▆▇█", ":-=+*#%@"), 32
-    picked = [counts[round(i * (len(counts) - 1) / (cells - 1))] for i in range(cells)]
-    line = "".join(bars[min(7, int(8 * c / max(counts)))] if c > 0 else page.glyph("·", ".") for c in picked)
-    page.labelled(("counts", "dim"), (line, "green"), " least to most used", indent=2, column=8)
-
-
-def _findings(page: Page, report: Report) -> None:
-    causes = [f for f in report.roots() if f.severity > Severity.NOTE]
-    notes = [f for f in report.roots() if f.severity <= Severity.NOTE]
-    shown: set[str] = set()
-    if causes:
-        page.heading("What is wrong, causes first")
-    for i, root in enumerate(causes):
-        if i:
-            page.blank()
-        _root(page, report, root, shown)
-    if notes:
-        page.heading("Notes")
-        for note in notes:
-            _symptom(page, note, None)
-            _remedy(page, note, indent=4)
-
-
-def _root(page: Page, report: Report, root: Finding, shown: set[str]) -> None:
-    _title(page, root, None, indent=0)
-    page.line(root.message, indent=4)
-    _measurements(page, root, indent=4)
-    if root.decide_with:
-        page.line("to be certain: ", (root.decide_with, "bold"), indent=4, hang=2)
-    step = story.remedy_code(report, root)
-    _remedy(page, root, indent=4)
-    if step and step.code and step.remedy not in shown:
-        shown.add(step.remedy)
-        page.code(step.code, indent=6)
-    symptoms = report.symptoms(root)
-    if symptoms:
-        page.line(("which explains", "dim"), indent=4)
-    for symptom in symptoms:
-        _symptom(page, symptom, root)
-
-
-def _remedy(page: Page, finding: Finding, indent: int) -> None:
-    if finding.remedies:
-        page.line(("remedy: ", "green"), (finding.remedies[0], "bold green"), indent=indent)
-
-
-def _symptom(page: Page, finding: Finding, root: Finding | None) -> None:
+def _block(page: Page, block: nodes.Block, root: nodes.Block | None = None) -> None:
     indent = 4 if root else 0
-    _title(page, finding, root, indent=indent)
-    page.line(finding.message, indent=indent + 4)
-    _measurements(page, finding, indent=indent + 4)
-    if finding.decide_with and (root is None or finding.decide_with != root.decide_with):
-        page.line("to be certain: ", (finding.decide_with, "bold"), indent=indent + 4, hang=2)
-
-
-def _title(page: Page, finding: Finding, root: Finding | None, indent: int) -> None:
-    page.labelled(
-        (f"{finding.rank}.", "bold"),
-        (story.tag(finding), SEVERITY_STYLES[finding.severity]),
+    page.line(
+        (block.tag, STYLES[SEVERITY_TONES[block.severity]]),
         " ",
-        (f"{finding.code} {finding.name}", "bold"),
-        story.place(finding, root),
+        (f"{block.code} {block.name}", "bold"),
+        f" on {block.place}" if block.place and (root is None or root.place != block.place) else "",
+        label=(f"{block.number}.", "bold"),
         indent=indent,
-        column=4,
+        hang=4,
     )
-
-
-def _measurements(page: Page, finding: Finding, indent: int) -> None:
-    rows = [story.measured(m) for m in finding.measurements]
-    if not rows:
-        return
-    name, value = (max(len(row[i]) for row in rows) for i in (0, 1))
+    indent += 4
+    page.line(block.message, indent=indent)
+    rows = block.measurements
+    name = max((len(row.name) for row in rows), default=0)
+    value = max((len(row.value) for row in rows), default=0)
     for row in rows:
-        page.line((f"{row[0]:<{name}}  ", "dim"), f"{row[1]:<{value}}  {row[2]}", indent=indent, hang=2)
-
-
-def _plan(page: Page, report: Report) -> None:
-    if not report.plan:
-        return
-    page.heading("Plan, in the order to try")
-    above = {f.remedies[0] for f in report.roots() if f.severity > Severity.NOTE and f.remedies}
-    for step in report.plan:
-        page.labelled(
-            (f"{step.step}.", "bold"),
-            (step.remedy, "bold green"),
-            (f"  {story.asked_by(step)}", "dim"),
-            column=4,
-        )
-        page.line(step.how, indent=4)
-        if step.code and step.remedy not in above:
-            page.code(step.code, indent=6)
-
-
-def _gaps(page: Page, report: Report) -> None:
-    gaps = story.gaps(report)
-    if not gaps:
-        return
-    page.heading("Not examined")
-    for gap in gaps:
-        about = listing([*gap.kinds], at_most=6)
-        checks = f"check{'s' if len(gap.codes) > 1 else ''} {listing(gap.codes)}" if gap.codes else ""
-        what = "; ".join(x for x in (about, checks) if x)
-        page.line(f"{gap.reason}: ", (what, "dim"), indent=2, hang=2)
-        for hint in gap.hints:
-            page.line(page.glyph("→ ", "-> "), (hint, "bold"), indent=4, hang=3)
-
-
-def _end(page: Page, report: Report) -> None:
-    page.blank()
-    page.line((story.tally(report), "dim"))
-    causes = [f for f in report.roots() if f.severity > Severity.NOTE]
-    if causes:
-        word, code = (story.verdict(report), VERDICT_STYLES[report.verdict]), causes[0].code
-        page.line(word, f": begin with {code}; more: ", (f"vqdoctor explain {code}", "bold"))
-    else:
-        _verdict(page, report)
-    if report.gate:
-        _gate_line(page, report.gate)
-    if report.retraining:
-        _retrained(page, report.retraining)
-        if report.retraining.source:
-            page.line(("The file is retrained; your source is as it was.", "bold"))
-        for change in report.retraining.source:
-            page.line(f"{change.why}:", indent=2, hang=2)
-            page.code(change.code, indent=4)
+        limit = "  ".join(filter(None, (row.limit, row.range)))
+        page.line((f"{row.name:<{name}}  ", "dim"), f"{row.value:<{value}}  {limit}", indent=indent, hang=2)
+    if block.decide_with:
+        page.line(f"{nodes.CERTAIN}: ", (block.decide_with, "bold"), indent=indent, hang=2)
+    if block.remedy:
+        page.line((f"{nodes.REMEDY}: ", "green"), (block.remedy, "bold green"), indent=indent)
+    page.code(block.remedy_code, indent=indent + 2)
+    if block.symptoms:
+        page.line((nodes.EXPLAINS, "dim"), indent=indent)
+    for symptom in block.symptoms:
+        _block(page, symptom, block)
 
 
 RENDERER = Renderer(name="rich", suffix=".txt", render=render, several=several)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from vqdoctor.core.finding import Outcome
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
-from vqdoctor.render import _phrases as story
+from vqdoctor.render import _phrases as phrases
 from vqdoctor.render._alerts import INCOMPLETE, Alert, alerts, file_of
 from vqdoctor.render._json import safe_json
 from vqdoctor.render._renderer import Renderer, RenderOptions
@@ -22,7 +22,7 @@ ROOT = "%SRCROOT%"
 """The name under which code scanning knows the root of the repository."""
 
 HIGHEST = 100.0
-"""SARIF's rank of what matters most."""
+"""SARIF's rank of the most important result."""
 
 
 def render(report: Report, options: RenderOptions) -> str:
@@ -65,7 +65,7 @@ class _Log:
         return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
     def add(self, report: Report) -> None:
-        """Add the results of one report, and what was not examined."""
+        """Add the results of one report, and the checks that could not judge."""
         self.version = printable(report.version)
         file = file_of(report, self.options)
         self._artifact(report, file)
@@ -144,8 +144,8 @@ class _Log:
         return list(self.rules).index(alert.rule)
 
     def _notification(self, outcome: Outcome, file: str) -> dict[str, Any]:
-        where = f" on {outcome.layer}" if outcome.layer else ""
-        text = f"{outcome.code} {outcome.status}{where}: {outcome.reason or 'no reason given'}"
+        head = phrases.on(f"{outcome.code} {outcome.status}", outcome.layer)
+        text = f"{head}: {outcome.reason or 'no reason given'}"
         return {
             "level": Severity.ERROR.label if outcome.status == "crashed" else Severity.NOTE.label,
             "message": {"text": self._text(text)},
@@ -177,7 +177,7 @@ def _location(file: str) -> dict[str, Any]:
 
 def _title(alert: Alert) -> str:
     if alert.judgement:
-        return f"The gate's assertion on {story.metric(alert.judgement)} does not hold."
+        return f"The gate's assertion on {phrases.metric(alert.judgement)} does not hold."
     if alert.rule == INCOMPLETE:
         return "The examination is incomplete."
     return alert.finding.name.replace("-", " ") if alert.finding else alert.rule

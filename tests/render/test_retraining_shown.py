@@ -1,0 +1,77 @@
+"""What a retraining did, as the formats for people show it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from markdown_it import MarkdownIt
+
+from vqdoctor.core.report import Repair, Report
+from vqdoctor.core.retraining import Arm, Figures, Goal, LayerFigures, Retraining, SourceChange
+from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.render import RenderOptions, renderer_of
+
+FORMATS = ("rich", "markdown")
+
+
+def figures(layer: str, perplexity: float, accuracy: float) -> Figures:
+    usage = LayerFigures(
+        num_codes=1_024, vectors=9_000, used=900, active=800, expected_active=1_000.0, perplexity=perplexity
+    )
+    return Figures(loss=0.25, samples=397, accuracy=accuracy, ece=0.01, layers={layer: usage})
+
+
+def retrained(report: Report, layer: str = "vq", *, met: bool = True) -> Report:
+    after = figures(layer, 700.0 if met else 3.5, 0.97)
+    done = Retraining(
+        plan=TrainingPlan(),
+        epochs=(),
+        before=figures(layer, 1.0, 0.1),
+        after=after,
+        without_vq=figures(layer, 1.0, 0.98),
+        goals=(
+            Goal(name="perplexity", layer=layer, value=700.0 if met else 3.5, limit=204.8, met=met),
+            Goal(name="ece", layer=None, value=0.01, limit=0.05, met=True),
+        ),
+        trial=(Arm(name=f"the plan of {layer}", remedies=(), epochs=3, figures=after, chosen=True),),
+        source=(SourceChange(why=f"{layer} has no estimator", code="z_q = z_e + (z_q - z_e).detach()"),),
+        seconds=79.0,
+    )
+    repairs = (Repair(remedy="data-init", status="applied", reason=layer, before={"active": 1.0}),)
+    return replace(report, retraining=done, repairs=repairs)
+
+
+def shown(report: Report, format: str, **options: bool) -> str:
+    return renderer_of(format).render(report, RenderOptions(width=100, **options))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_figures_trial_remedies_and_what_is_left(reports: dict[str, Report], format: str) -> None:
+    text = shown(retrained(reports["healthy"]), format)
+    assert "CURED: all 2 goals met after 0 epochs in 1 min 19 s" in text
+    for part in ("1 of 1,024", "700 of 1,024", "at least 204.8", "the plan of vq (chosen)", "data-init"):
+        assert part in text
+    assert "measured on 397 samples of the val split; the same model without VQ, trained as long:" in text
+    assert text.index("your source is as it was".upper() if format == "rich" else "your source is") < (
+        text.rindex("z_q = z_e + (z_q - z_e).detach()")
+    )
+    assert "codes active" not in text, "the figures of a remedy are those of the whole retraining"
+
+
+def test_a_missed_goal_is_named(reports: dict[str, Report]) -> None:
+    first = shown(retrained(reports["healthy"], met=False), "rich").splitlines()[0]
+    assert first == "NOT CURED: 0 epochs in 1 min 19 s; missed: perplexity of vq 3.5, wanted at least 204.8"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("ascii", [False, True])
+def test_a_hostile_layer_obeys_nobody(
+    reports: dict[str, Report], hostile_text: str, format: str, ascii: bool
+) -> None:
+    text = shown(retrained(reports["healthy"], hostile_text, met=False), format, ascii=ascii)
+    assert not any(c in text for c in "\x1b\x9b\u202e\x07\r") and r"\x1b[2J" in text.replace("\\\\", "\\")
+    assert text.isascii() or not ascii
+    if format == "markdown":
+        html = MarkdownIt("commonmark").enable("table").render(text)
+        assert "<script>" not in html and "<h1>head" not in html

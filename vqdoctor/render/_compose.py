@@ -1,0 +1,196 @@
+"""From a report to its document: the order of the parts, the first line and the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vqdoctor.core.evidence import Usage
+from vqdoctor.core.gate import GateStatus
+from vqdoctor.core.report import LayerSummary, Report, Verdict
+from vqdoctor.render import _cures as cures
+from vqdoctor.render import _document as nodes
+from vqdoctor.render import _findings as findings
+from vqdoctor.render import _gaps as gaps
+from vqdoctor.render import _phrases as phrases
+from vqdoctor.render._renderer import RenderOptions
+from vqdoctor.render._text import count, listing
+
+VERDICT_TONES: Mapping[Verdict, nodes.Tone] = {
+    "collapsed": "bad",
+    "at-risk": "warn",
+    "inconclusive": "open",
+    "healthy": "good",
+}
+GATE_TONES: Mapping[GateStatus, nodes.Tone] = {"pass": "good", "fail": "bad", "inconclusive": "open"}
+ASSERTION_TONES: Mapping[str, nodes.Tone] = {
+    "pass": "good",
+    "fail": "bad",
+    "inconclusive": "open",
+    "warn": "warn",
+    "known": "faint",
+}
+
+
+def document(report: Report, options: RenderOptions) -> nodes.Document:
+    """Return the report as a document: decisions, facts, VQ layers, causes, plan and gaps."""
+    found = findings.blocks(report)
+    gate, cure = report.gate, cures.headline(report)
+    decisions = [_gate(gate.status, phrases.gate_headline(gate))] if gate else []
+    sections = [
+        *cures.sections(report),
+        _facts(report),
+        _layers(report),
+        _candidates(report),
+        *findings.sections(report, found, options.names),
+        _plan(report, found),
+        gaps.section(report, options.names, verbose=options.verbose),
+    ]
+    next_step, command = _next(found)
+    return nodes.Document(
+        subject=report.checkpoint.path if report.checkpoint else "model",
+        verdict=_verdict(report, found),
+        decisions=(*decisions, *([cure] if cure else [])),
+        gate=gate.status if gate else None,
+        assertions=_assertions(report),
+        alarms=tuple(
+            nodes.Item(label="CRASHED", tone="bad", text=f"{phrases.on(o.code, o.layer)}: {o.reason}")
+            for o in phrases.crashed(report)
+        ),
+        sections=tuple(section for section in sections if section and section.nodes),
+        left=cures.left(report),
+        next_step=next_step,
+        command=command,
+        tally=phrases.tally(report),
+        version=report.version,
+    )
+
+
+def documents(
+    reports: Sequence[Report], options: RenderOptions
+) -> tuple[list[nodes.Document], nodes.Headline | None]:
+    """Return the document of each report, and the decision of a gate over all of them."""
+    status = phrases.gate_status(reports)
+    told = [document(report, options) for report in reports]
+    statuses = [one.gate for one in told if one.gate]
+    return told, _gate(status, phrases.gate_tally(statuses)) if status else None
+
+
+def _gate(status: GateStatus, text: str) -> nodes.Headline:
+    return nodes.Headline(word=phrases.gate_verdict(status), tone=GATE_TONES[status], text=text)
+
+
+def _verdict(report: Report, found: Sequence[nodes.Block]) -> nodes.Headline:
+    """Return the verdict with the first cause; a run with a crashed check never looks whole."""
+    crashed = len(phrases.crashed(report))
+    word = f"{report.verdict.upper().replace('-', ' ')}{', BUT INCOMPLETE' if crashed else ''}"
+    causes = findings.causes(found)
+    if causes:
+        open_ = findings.unexplained(found)
+        word = f"{word}, cause not found" if open_ else word
+        told = [phrases.on(f"{causes[0].code} {causes[0].name}", causes[0].place)]
+        symptoms = sum(len(block.symptoms) for block in found)
+        told += [count(len(causes) - 1, "more finding" if open_ else "more cause")] if len(causes) > 1 else []
+        text = ", ".join([*told, *([count(symptoms, "symptom")] if symptoms else [])])
+    elif crashed:
+        text = f"{count(crashed, 'check')} crashed"
+    elif not report.layers:
+        text = phrases.NO_LAYER
+    elif report.verdict == "inconclusive":
+        unknown = [layer.name for layer in report.layers if not report.usages(layer.name)]
+        text = f"the usage of {listing(unknown)} is unknown"
+    else:
+        text = f"no error and no warning in {count(len(report.layers), 'VQ layer')}"
+    return nodes.Headline(word=word, tone=VERDICT_TONES[report.verdict], text=text)
+
+
+def _assertions(report: Report) -> tuple[nodes.Assertion, ...]:
+    gate = report.gate
+    return tuple(
+        nodes.Assertion(
+            word=phrases.judged(gate, judgement),
+            tone=ASSERTION_TONES[phrases.judged(gate, judgement)],
+            about=phrases.judged_on(judgement),
+            assertion=phrases.assertion(judgement),
+            layer=judgement.layer or "",
+            figure=phrases.measured_figure(judgement),
+            reason=judgement.reason,
+        )
+        for judgement in (gate.judgements if gate else ())
+        if gate
+    )
+
+
+def _facts(report: Report) -> nodes.Section:
+    items = [nodes.Item(label=label, tone="faint", text=text) for label, text in phrases.facts(report)]
+    if report.checkpoint:
+        identity = nodes.Item(text=phrases.file_identity(report.checkpoint))
+        items.insert(0, nodes.Item(label="file", tone="faint", text=report.checkpoint.path, more=(identity,)))
+    return nodes.Section(title="", nodes=(nodes.Items(items=tuple(items)),) if items else ())
+
+
+def _layers(report: Report) -> nodes.Section:
+    layers = nodes.Layers(layers=tuple(_layer(report, layer) for layer in report.layers))
+    title = "VQ layers" if len(report.layers) > 1 else "VQ layer"
+    return nodes.Section(title=title, nodes=(layers,) if report.layers else ())
+
+
+def _candidates(report: Report) -> nodes.Section:
+    near = [nodes.Item(name=c.key, text=f"{'×'.join(map(str, c.shape))}  {c.why}") for c in report.candidates]
+    pick = nodes.Item(text="If one of them is the codebook, name it:", commands=("--codebook-key KEY",))
+    return nodes.Section(
+        title="Nearest candidates", nodes=(nodes.Items(items=(*near, pick)),) if near else ()
+    )
+
+
+def _layer(report: Report, layer: LayerSummary) -> nodes.Layer:
+    sure = layer.layout_confidence == "high"
+    usages = tuple(report.usages(layer.name).values())
+    unknown = [f"usage unknown from {reason}" for reason in phrases.unknown_usage(report, layer.name)]
+    if not usages:
+        gaps_ = (u for u in report.unavailable if u.kind == Usage.kind and u.layer in (layer.name, None))
+        unknown += [f"to measure it: {hint}" for hint in dict.fromkeys(u.hint for u in gaps_ if u.hint)]
+    return nodes.Layer(
+        name=layer.name,
+        about=phrases.layer_line(layer),
+        doubt="" if sure else "the layout is a guess; --codebook-key, --layout or --layer corrects it",
+        usages=tuple(map(phrases.usage_sentence, usages)),
+        bar=_bar(usages[0]) if usages else None,
+        unknown=tuple(unknown),
+    )
+
+
+def _bar(usage: Usage) -> nodes.UsageBar:
+    return nodes.UsageBar(
+        active=usage.active,
+        rare=usage.used - usage.active,
+        unused=usage.num_codes - usage.used,
+        counts=tuple(usage.count_quantiles),
+    )
+
+
+def _plan(report: Report, found: Sequence[nodes.Block]) -> nodes.Section:
+    above = {block.remedy for block in found if block.remedy_code}
+    steps = tuple(
+        nodes.Item(
+            label=f"{step.step}.",
+            name=step.remedy,
+            text=f"for {listing(list(step.codes))}" if step.codes else "in every retraining",
+            more=(nodes.Item(text=step.how),),
+            code="" if step.remedy in above else step.code,
+        )
+        for step in report.plan
+    )
+    return nodes.Section(
+        title="Plan, in the order to try", nodes=(nodes.Items(items=steps),) if steps else ()
+    )
+
+
+def _next(found: Sequence[nodes.Block]) -> tuple[str, str]:
+    """Return where to begin, and the command that tells more; both "" where nothing is wrong."""
+    causes = findings.causes(found)
+    if not causes:
+        return "", ""
+    open_ = findings.unexplained(found)
+    item = findings.deciding(open_[0]) if open_ else None
+    step = f"{item.name} decides" if item and open_[0].decide_with else f"begin with {causes[0].code}"
+    return step, f"vqdoctor explain {causes[0].code}"

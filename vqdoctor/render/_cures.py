@@ -1,0 +1,177 @@
+"""The results of a fix or a retraining, as parts of the document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from vqdoctor.core.report import DRY_RUN, Change, Repair, Report
+from vqdoctor.core.retraining import Arm, Figures, Goal, Retraining
+from vqdoctor.render._document import Compared, Comparison, Headline, Item, Items, Section
+from vqdoctor.render._text import count, number, percent
+
+NAMES = {
+    "dead": "dead codes",
+    "used": "codes used",
+    "active": "codes active",
+    "perplexity": "perplexity",
+    "copies": "copies of other codes",
+    "non_finite": "codes with NaN or infinity",
+    "off_their_sums": "codes off their EMA sums",
+    "accuracy": "accuracy",
+    "ece": "calibration error",
+}
+"""The figures of a repair, in the order in which they are shown."""
+
+Share = Literal["accuracy", "ece", "loss"]
+SHARES: Mapping[str, Share] = {"accuracy": "accuracy", "calibration error": "ece", "task loss": "loss"}
+"""The figures of the whole model before and after a retraining."""
+
+
+def headline(report: Report) -> Headline | None:
+    """Return how a retraining ended, or which remedies a fix applied; None for an inspection."""
+    if report.retraining:
+        done = report.retraining
+        word = "INTERRUPTED" if done.interrupted else "CURED" if done.cured else "NOT CURED"
+        return Headline(word=word, tone="good" if done.cured else "warn", text=_ended(done))
+    if not report.repairs:
+        return None
+    applied = dict.fromkeys(repair.remedy for repair in report.repairs if repair.status == "applied")
+    verb = "would apply" if DRY_RUN in report.notes else "applied"
+    text = f"{verb} {', '.join(applied)}" if applied else "no remedy was applied"
+    return Headline(word="FIX", tone="plain", text=text)
+
+
+def _ended(done: Retraining) -> str:
+    minutes, seconds = divmod(round(done.seconds), 60)
+    duration = f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+    spent = f"{count(len(done.epochs), 'epoch')} in {duration}"
+    missed = [_missed(goal) for goal in done.goals if not goal.met]
+    if done.interrupted:
+        return f"ended after {spent}; --resume goes on"
+    if not done.goals:
+        return f"{spent}, but no figure has a goal to be compared with"
+    if missed:
+        next_ = "" if done.trial else "; --trial measures which remedies help here"
+        return f"{spent}; missed: {', '.join(missed)}{next_}"
+    return f"all {len(done.goals)} goals met after {spent}"
+
+
+def sections(report: Report) -> Iterator[Section]:
+    """Yield the figures before and after, the ways that were tried, and the fate of each remedy."""
+    done = report.retraining
+    if done:
+        comparison = Comparison(rows=_compared(done), source=_source(done))
+        yield Section(title="Before and after", nodes=(comparison,))
+    if done and done.trial:
+        yield Section(title="Trial, best first", nodes=(Items(items=tuple(map(_arm, done.trial))),))
+    if report.repairs:
+        repairs = tuple(_repair(report, repair) for repair in report.repairs)
+        yield Section(title="Remedies", nodes=(Items(items=repairs),))
+
+
+def left(report: Report) -> Section | None:
+    """Return the changes that the user's source still needs after a retraining; None if it needs none."""
+    source = report.retraining.source if report.retraining else ()
+    items = tuple(Item(text=f"{change.why}:", code=change.code) for change in source)
+    title = "The file is retrained; your source is as it was"
+    return Section(title=title, nodes=(Items(items=items),)) if items else None
+
+
+def _repair(report: Report, repair: Repair) -> Item:
+    where = f"on {repair.layer}" if repair.layer else ""
+    applied = repair.status == "applied"
+    figures = []
+    if report.retraining is None:  # a retraining has figures of the whole only, and they stand above
+        for name in dict.fromkeys((*NAMES, *repair.before, *repair.after)):
+            if name in repair.before or name in repair.after:
+                before, after = (_value(name, side.get(name)) for side in (repair.before, repair.after))
+                label = NAMES.get(name, name.replace("_", " "))
+                figures.append(Item(label=label, text=f"{before} → {after}"))
+    return Item(
+        label="to apply" if applied and DRY_RUN in report.notes else repair.status,
+        tone="good" if applied else "faint",
+        name=repair.remedy,
+        text="; ".join(part for part in (where, repair.reason) if part),
+        more=(*figures, *map(_change, repair.changes)),
+    )
+
+
+def _change(item: Change) -> Item:
+    after = {name: number(value) for name, value in item.after.items()}
+    told = ", ".join(f"{name} {number(v)} → {after.get(name, '?')}" for name, v in item.before.items())
+    return Item(name=item.key, text=f"{item.what}; {told}" if told else item.what)
+
+
+def _value(name: str, value: float | None) -> str:
+    if value is None:
+        return "?"
+    return percent(value) if name == "accuracy" else f"{value:.3f}" if name == "ece" else number(value)
+
+
+def _compared(done: Retraining) -> tuple[Compared, ...]:
+    """Return every figure before and after, the layers' figures first."""
+    goals = {(goal.name, goal.layer): goal for goal in done.goals}
+    sides = (done.before, done.after)
+    layers = dict.fromkeys(name for side in sides if side for name in side.layers)
+    rows = []
+    for layer in layers:
+        of = f" of {layer}" if len(layers) > 1 else ""
+        figures = [side.layers.get(layer) if side else None for side in sides]
+        for name, goal in (("perplexity", "perplexity"), ("active", "usage")):
+            before, after = (
+                f"{number(getattr(f, name))} of {number(f.num_codes)}" if f else "" for f in figures
+            )
+            title = f"{'active codes' if name == 'active' else name}{of}"
+            rows.append(_row(title, before, after, goals.get((goal, layer))))
+    for title, name in SHARES.items():
+        before, after = (_share(side, name) for side in sides)
+        rows.append(_row(title, before, after, goals.get((name, None))))
+    return tuple(row for row in rows if row.before or row.after)
+
+
+def _row(name: str, before: str, after: str, goal: Goal | None) -> Compared:
+    if goal is None:
+        return Compared(name=name, before=before, after=after)
+    return Compared(name=name, before=before, after=after, goal=_limit(goal), met=goal.met)
+
+
+def _source(done: Retraining) -> str:
+    """Return the sample of the figures, and the accuracy of the same model without VQ."""
+    source = done.after or done.before
+    samples = f"{source.samples:,} samples of the {done.split} split" if source else "no data"
+    without = _share(done.without_vq, "accuracy")
+    more = f"; the same model without VQ, trained as long: accuracy {without}" if without else ""
+    return f"measured on {samples}{more}"
+
+
+def _arm(arm: Arm) -> Item:
+    figures = arm.figures
+    parts = [
+        f"perplexity {number(layer.perplexity)} of {number(layer.num_codes)}"
+        for layer in figures.layers.values()
+    ]
+    parts = parts if len(parts) <= 2 else [parts[0], f"… {parts[-1]}"]
+    known = figures.accuracy is not None
+    parts.append(f"accuracy {figures.accuracy:.3f}" if known else f"task loss {figures.loss:.4g}")
+    name = f"{arm.name}{' (chosen)' if arm.chosen else ''}"
+    return Item(name=name, text=f"{', '.join(parts)} after {count(arm.epochs, 'epoch')}")
+
+
+def _limit(goal: Goal) -> str:
+    if goal.name == "ece":
+        return f"at most {goal.limit:.3f}"
+    if goal.name == "usage":
+        return f"at least {goal.limit:.0%} of the expected"
+    return f"at least {number(goal.limit) if goal.name == 'perplexity' else f'{goal.limit:.3f}'}"
+
+
+def _missed(goal: Goal) -> str:
+    where = f" of {goal.layer}" if goal.layer else ""
+    value = number(goal.value) if goal.name == "perplexity" else f"{goal.value:.3f}"
+    return f"{goal.name}{where} {value}, wanted {_limit(goal)}"
+
+
+def _share(figures: Figures | None, name: Share) -> str:
+    value = None if figures is None else getattr(figures, name)
+    return "" if value is None else f"{value:.4f}" if name == "loss" else f"{value:.3f}"

@@ -1,0 +1,138 @@
+"""The findings as blocks: causes first, each with its symptoms; equal ones of several layers are one."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from vqdoctor.core.finding import Finding, Measurement
+from vqdoctor.core.levels import Severity, Stage
+from vqdoctor.core.report import Report
+from vqdoctor.render import _phrases as phrases
+from vqdoctor.render._document import Block, Item, Items, Measured, Section
+from vqdoctor.render._text import count, layers_in_short, number
+
+CAUSE_STAGES = (Stage.GRADIENT, Stage.LOSS, Stage.INITIALISATION, Stage.SCHEDULE)
+"""The stages whose checks look for causes; the later ones measure the effects."""
+
+
+def blocks(report: Report) -> tuple[Block, ...]:
+    """Return the roots in rank order, each with its symptoms, numbered as they stand under each other."""
+    numbers = itertools.count(1)
+    code = {step.remedy: step.code for step in report.plan}
+    found = []
+    for members in _groups(report.roots()):
+        root = _block(members, next(numbers))
+        if members[0].remedies:
+            remedy = members[0].remedies[0]
+            shown = code.pop(remedy, "") if root.severity > Severity.NOTE else ""
+            root = replace(root, remedy=remedy, remedy_code=shown)
+        symptoms = []
+        for group in _groups(finding for member in members for finding in report.symptoms(member)):
+            symptom = _block(group, next(numbers))
+            known = symptom.decide_with == root.decide_with
+            symptoms.append(replace(symptom, decide_with="") if known else symptom)
+        found.append(replace(root, symptoms=tuple(symptoms)))
+    return tuple(found)
+
+
+def causes(found: Iterable[Block]) -> tuple[Block, ...]:
+    """Return the roots that are more than a note."""
+    return tuple(block for block in found if block.severity > Severity.NOTE)
+
+
+def unexplained(found: Iterable[Block]) -> tuple[Block, ...]:
+    """Return the roots at the head that only measure poor usage; their cause was not found."""
+    return tuple(itertools.takewhile(lambda block: block.stage is Stage.USAGE, causes(found)))
+
+
+def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -> tuple[Section, ...]:
+    """Return the findings under headings that do not promise a cause where none was found."""
+    open_ = unexplained(found)
+    known = causes(found)[len(open_) :]
+    notes = tuple(block for block in found if block.severity <= Severity.NOTE)
+    told = []
+    if open_:
+        decide = open_[0].decide_with
+        shown = (replace(b, decide_with="") if b.decide_with == decide else b for b in open_)
+        items = Items(items=(*_ruled_out(report, names), deciding(open_[0])))
+        told.append(Section(title="Cause not found; what was measured", nodes=(*shown, items)))
+    if known:
+        title = "What else is wrong, causes first" if open_ else "What is wrong, causes first"
+        told.append(Section(title=title, nodes=known))
+    if notes:
+        told.append(Section(title="Notes", nodes=notes))
+    return tuple(told)
+
+
+def deciding(root: Block) -> Item:
+    """Return the one flag or command that brings the cause of an unexplained root to light."""
+    if root.decide_with:
+        return Item(label="to decide", name=root.decide_with, text="added to the same command")
+    return Item(label="to decide", name=f"vqdoctor explain {root.code}", text="lists the possible causes")
+
+
+def _ruled_out(report: Report, names: Mapping[str, str]) -> list[Item]:
+    """Return the checks for causes that passed on every layer with an unexplained finding, and the rest."""
+    layers = {f.layer for f in report.roots() if f.stage is Stage.USAGE and f.severity > Severity.NOTE}
+    status = {(outcome.code, outcome.layer): outcome.status for outcome in report.outcomes}
+    digits = {str(int(stage)) for stage in CAUSE_STAGES}
+    codes = dict.fromkeys(outcome.code for outcome in report.outcomes if outcome.code[2:3] in digits)
+    passed, open_ = [], 0
+    for code in codes:
+        # A check of the whole model speaks for a layer on which it has no outcome of its own.
+        told = {status.get((code, layer)) or status.get((code, None)) for layer in layers}
+        if told == {"passed"}:
+            passed.append(phrases.named(code, names))
+        elif "found" not in told:
+            open_ += 1
+    items = [Item(label="ruled out", text=", ".join(passed) or "no cause yet")]
+    if open_:
+        items.append(Item(label="still open", text=f"{count(open_, 'check')} for causes could not judge"))
+    return items
+
+
+def _groups(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Put findings together that differ in nothing but their layer and their numbers."""
+    groups: dict[tuple[object, ...], list[Finding]] = {}
+    seen: Counter[tuple[object, ...]] = Counter()
+    for f in findings:
+        alike = (f.code, f.severity, f.confidence, f.remedies, f.layer is None)
+        # Two findings of one check on one layer are two problems.
+        seen[alike, f.layer] += 1
+        groups.setdefault((alike, seen[alike, f.layer]), []).append(f)
+    return list(groups.values())
+
+
+def _block(members: Sequence[Finding], number_: int) -> Block:
+    worst = max(members, key=_badness)
+    same = all(member.message == worst.message for member in members)
+    return Block(
+        number=number_,
+        severity=worst.severity,
+        stage=worst.stage,
+        tag=phrases.tag(worst),
+        code=worst.code,
+        name=worst.name,
+        place=layers_in_short([member.layer for member in members if member.layer is not None]),
+        message=worst.message if same else f"Worst on {worst.layer}: {worst.message}",
+        measurements=tuple(_measured(m, members) for m in worst.measurements),
+        decide_with=next((member.decide_with for member in members if member.decide_with), ""),
+    )
+
+
+def _badness(finding: Finding) -> float:
+    """Return how far the decisive number lies from its limit, relative to it; 0 where there is no limit."""
+    limited = ((m.value, m.limit) for m in finding.measurements if m.limit is not None)
+    value, limit = next(limited, (0.0, 0.0))
+    return abs(value - limit) / (abs(limit) or 1.0)
+
+
+def _measured(measurement: Measurement, members: Sequence[Finding]) -> Measured:
+    values = [m.value for member in members for m in member.measurements if m.name == measurement.name]
+    name, value, limit = phrases.measured(measurement)
+    low, high = number(min(values)), number(max(values))
+    spread = f"{low}–{high} on {count(len(values), 'layer')}" if low != high else ""
+    return Measured(name=name, value=value, limit=limit, range=spread)
