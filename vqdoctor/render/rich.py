@@ -186,7 +186,7 @@ def _items(page: Page, items: Sequence[nodes.Item]) -> None:
         gap = "  " if item.name and item.text else ""
         page.line((item.name, "bold"), gap, item.text, label=label, indent=indent, hang=column)
         for more in item.more:
-            lead = f"{more.label}: " if more.label else ""
+            lead = f"{more.label} " if more.label else ""
             gap = ": " if more.name else ""
             hang = 2 if more.label or more.name else 0
             page.line((f"{lead}{more.name}{gap}", "dim"), more.text, indent=below, hang=hang)
