@@ -116,12 +116,12 @@ def _recipe(
     asked: Iterable[str], layers: Sequence[str], settings: RetrainSettings, known: Mapping[str, Remedy]
 ) -> tuple[str, ...]:
     """Return the part of the recipe that joins the remedies that are asked for."""
-    wished = _weight_is_set(settings)
+    weight_is_set = _weight_is_set(settings)
     acting = [known[name] for name in asked if not known[name].changes_model]
     if not layers or not any(remedy.plan or remedy.apply for remedy in acting):
-        return (LOWER_WEIGHT,) if layers and wished else ()
+        return (LOWER_WEIGHT,) if layers and weight_is_set else ()
     # A weight that is too light is not lowered first.
-    light = RAISE_WEIGHT in asked and RAISE_WEIGHT not in settings.skip and not wished
+    light = RAISE_WEIGHT in asked and RAISE_WEIGHT not in settings.skip and not weight_is_set
     return RECIPE[1:] if light else RECIPE
 
 

@@ -160,7 +160,7 @@ class Session:
         """What the file records of its training; a live model records nothing."""
         if self.path is None:
             return TrainingRecord(source="checkpoint", sample_size=0)
-        return self.file_context().record
+        return self.file_context(()).record
 
     def file_context(
         self, views: tuple[QuantizerView, ...] | None = None, *, histogram: bool = False
