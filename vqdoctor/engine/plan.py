@@ -56,13 +56,7 @@ def make_plan(
     """
     settings = settings or RetrainSettings()
     known = {remedy.name: remedy for remedy in (all_remedies() if remedies is None else remedies)}
-    for name in (*settings.only, *settings.skip):
-        if name not in known:
-            trained = sorted(name for name, remedy in known.items() if remedy.plan is not None)
-            raise UserError(f"there is no remedy {name!r}", f"retraining has {', '.join(trained)}")
-    for name in settings.only:
-        if known[name].plan is None:
-            raise UserError(f"retraining cannot apply {name}", known[name].how)
+    _require_remedies(settings, known)
     asked = _asked(findings)
     names = settings.only or (*asked, *_recipe(asked, layers, settings, known))
     ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
@@ -92,6 +86,17 @@ def make_plan(
             for remedy in ordered
         ),
     )
+
+
+def _require_remedies(settings: RetrainSettings, known: Mapping[str, Remedy]) -> None:
+    """Refuse names of no remedy, and those of remedies that a retraining cannot apply."""
+    for name in (*settings.only, *settings.skip):
+        if name not in known:
+            trained = sorted(name for name, remedy in known.items() if remedy.plan is not None)
+            raise UserError(f"there is no remedy {name!r}", f"retraining has {', '.join(trained)}")
+    for name in settings.only:
+        if known[name].plan is None:
+            raise UserError(f"retraining cannot apply {name}", known[name].how)
 
 
 def _asked(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
