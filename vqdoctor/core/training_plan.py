@@ -56,10 +56,10 @@ class PlanOptions:
 
     Attributes:
         layers: the layers on which a finding asks for the remedy; where none does, all of them.
-        vq_weight: the weight of the VQ loss that is wished for.
-        balanced: whether a weight that follows the gradients is wished for.
-        warm_up_epochs: the length of the warm-up that is wished for.
-        epochs: the most epochs that are wished for; None leaves them to the remedies.
+        vq_weight: the weight of the VQ loss that the user asks for.
+        balanced: whether the user asks for a weight that follows the gradients.
+        warm_up_epochs: the length of the warm-up that the user asks for.
+        epochs: the most epochs that the user asks for; None leaves them to the remedies.
     """
 
     layers: tuple[str, ...]

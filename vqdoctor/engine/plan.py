@@ -56,13 +56,7 @@ def make_plan(
     """
     settings = settings or RetrainSettings()
     known = {remedy.name: remedy for remedy in (with_advice(all_checks()) if remedies is None else remedies)}
-    for name in (*settings.only, *settings.skip):
-        if name not in known:
-            trained = sorted(name for name, remedy in known.items() if remedy.plan is not None)
-            raise UserError(f"there is no remedy {name!r}", f"retraining has {', '.join(trained)}")
-    for name in settings.only:
-        if known[name].plan is None:
-            raise UserError(f"retraining cannot apply {name}", known[name].how)
+    _require_remedies(settings, known)
     asked = _asked(findings)
     names = settings.only or (*asked, *_recipe(asked, layers, settings, known))
     ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
@@ -94,6 +88,17 @@ def make_plan(
     )
 
 
+def _require_remedies(settings: RetrainSettings, known: Mapping[str, Remedy]) -> None:
+    """Refuse names of no remedy, and those of remedies that a retraining cannot apply."""
+    for name in (*settings.only, *settings.skip):
+        if name not in known:
+            trained = sorted(name for name, remedy in known.items() if remedy.plan is not None)
+            raise UserError(f"there is no remedy {name!r}", f"retraining has {', '.join(trained)}")
+    for name in settings.only:
+        if known[name].plan is None:
+            raise UserError(f"retraining cannot apply {name}", known[name].how)
+
+
 def _asked(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
     """Return the findings above a note that ask for each remedy, by its name.
 
@@ -116,12 +121,12 @@ def _recipe(
     asked: Iterable[str], layers: Sequence[str], settings: RetrainSettings, known: Mapping[str, Remedy]
 ) -> tuple[str, ...]:
     """Return the part of the recipe that joins the remedies that are asked for."""
-    wished = _weight_is_set(settings)
+    weight_is_set = _weight_is_set(settings)
     acting = [known[name] for name in asked if not known[name].changes_model]
     if not layers or not any(remedy.plan or remedy.apply for remedy in acting):
-        return (LOWER_WEIGHT,) if layers and wished else ()
+        return (LOWER_WEIGHT,) if layers and weight_is_set else ()
     # A weight that is too light is not lowered first.
-    light = RAISE_WEIGHT in asked and RAISE_WEIGHT not in settings.skip and not wished
+    light = RAISE_WEIGHT in asked and RAISE_WEIGHT not in settings.skip and not weight_is_set
     return RECIPE[1:] if light else RECIPE
 
 

@@ -140,7 +140,7 @@ def trainable(session: Session) -> Trainable:
 
 
 def plan_for(report: Report, found: Trainable, settings: Settings, wanted: RetrainSettings) -> Plan:
-    """Return the plan of an examination, with the user's wishes and the layers that can be watched."""
+    """Return the plan of an examination, by the user's settings and for the layers that can be watched."""
     return make_plan(
         report.findings,
         tuple(found.context.mapped),

@@ -1,4 +1,4 @@
-"""The built-in patient: the Conv2d-VQ reference model, its task on real data, and its faults."""
+"""The built-in example: the Conv2d-VQ reference model, its task on real data, and its faults."""
 
 from __future__ import annotations
 

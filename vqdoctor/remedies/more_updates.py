@@ -16,7 +16,7 @@ EPOCHS = 200
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
-    """Train for 200 epochs or more, unless fewer are wished for, with a faster EMA."""
+    """Train for 200 epochs or more, unless the user asks for fewer, with a faster EMA."""
     epochs = max(current.epochs, EPOCHS) if options.epochs is None else options.epochs
     return replace(current, epochs=epochs, decay=current.decay or 0.95)
 

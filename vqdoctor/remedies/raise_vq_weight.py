@@ -14,7 +14,7 @@ from vqdoctor.remedies._remedy import Remedy
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
-    """Let the weight follow the gradients, unless another is wished for."""
+    """Let the weight follow the gradients, unless the user sets another."""
     return replace(current, balanced=True)
 
 
