@@ -24,9 +24,9 @@ from torch import nn
 
 from vqdoctor.checkpoint import open_checkpoint
 from vqdoctor.core.retraining import Figures, Goals
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine import examine
-from vqdoctor.engine.retrain import Clinic, RetrainSettings, prescription_of
-from vqdoctor.engine.settings import Settings, UserModel
+from vqdoctor.engine.retrain import Clinic, prescription_of
 from vqdoctor.training.evaluate import evaluate
 
 pytestmark = pytest.mark.bench
@@ -100,7 +100,7 @@ def ours(setup: Setup, folder: Path) -> TrainingPlan:
     path = folder / f"sick-{setup.seed}.pt"
     here, settings = clinic(setup, path), Settings(seed=setup.seed)
     report = examine(path, user_model=UserModel(task=BenchTask(setup)), settings=settings)
-    plan = prescription_of(report, here, settings, RetrainSettings(epochs=EPOCHS)).plan
+    plan = prescription_of(report, here, replace(settings, epochs=EPOCHS)).plan
     clock = Clock()
     trainer = here.trainer(plan)
     trainer.run(lambda row: clock.epoch(row.stop))

@@ -32,11 +32,11 @@ from vqdoctor.core.evidence import (
     Usage,
 )
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.batch import Arrays, load_batch
 from vqdoctor.engine.gather import Gathered
 from vqdoctor.engine.judge import choose, judge
 from vqdoctor.engine.rank import plan, rank
-from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.verdict import verdict
 from vqdoctor.layouts import Found, find_quantizers
 from vqdoctor.layouts.find import lies_in

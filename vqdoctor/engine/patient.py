@@ -21,8 +21,8 @@ import torch
 from vqdoctor.checkpoint import Checkpoint
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.core.settings import UserModel
 from vqdoctor.engine.batch import Arrays
-from vqdoctor.engine.settings import UserModel
 from vqdoctor.layouts import QuantizerView, StateDict, state_dicts
 from vqdoctor.models import hf
 from vqdoctor.models.default_task import DefaultTask, batches_of

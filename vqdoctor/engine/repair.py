@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Safety, Severity
 from vqdoctor.core.remedy import Remedy
 from vqdoctor.core.report import DRY_RUN, Repair, Report
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import Progress, examine
 from vqdoctor.engine.layers import Pending, arrays_of, in_order, residuals
-from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.layouts.layer_arrays import LayerArrays
 from vqdoctor.layouts.view import QuantizerView
@@ -31,25 +31,6 @@ from vqdoctor.remedies import all_remedies
 FIXED = ".fixed"
 """What stands before the suffix of an output that the user does not name."""
 _USAGE = ("used", "active", "perplexity")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepairSettings:
-    """What the user may set about a repair; the defaults are those of the command line.
-
-    Attributes:
-        only: names of remedies to apply, and no others; empty is the plan's.
-        skip: names of remedies to leave out.
-        unsafe: whether remedies that change trained weights are applied.
-        dry_run: whether nothing is written.
-        overwrite: whether the output may exist already.
-    """
-
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    unsafe: bool = False
-    dry_run: bool = False
-    overwrite: bool = False
 
 
 def default_output(path: Path) -> Path:
@@ -80,7 +61,6 @@ def repair_file(
     data: Any = None,
     user_model: UserModel | None = None,
     settings: Settings | None = None,
-    wanted: RepairSettings | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Apply to a checkpoint what it can take without training, write it, and return the output's report.
@@ -94,19 +74,18 @@ def repair_file(
         output: the file to write; None is `default_output`.
         data: a batch file, as for `examine`; its z_e say where codes are needed.
         user_model: the user's model or task.
-        settings: what the user set about the examinations before and after.
-        wanted: what the user set about the repair.
+        settings: what the user set about the repair, and about the examinations before and after.
         progress: told in a few words what is being done.
 
     Raises:
         UserError: if a file cannot be read or written, a name is no remedy's, or the user's code fails.
     """
-    settings, wanted = settings or Settings(), wanted or RepairSettings()
-    require_remedies((*wanted.only, *wanted.skip))
+    settings = settings or Settings()
+    require_remedies((*settings.only, *settings.skip))
     checkpoint = open_checkpoint(path)
     target = Path(output) if output is not None else default_output(checkpoint.path)
-    if not wanted.dry_run:
-        check_output(checkpoint, target, overwrite=wanted.overwrite)
+    if not settings.dry_run:
+        check_output(checkpoint, target, overwrite=settings.overwrite)
     vectors: dict[str, Rows] = {}
     before = examine(
         path,
@@ -123,21 +102,21 @@ def repair_file(
         orientation=settings.orientation,
     ).views
     pending = Pending(checkpoint=checkpoint, views=views)
-    repairs = _repairs(before, pending, vectors, wanted, settings.seed)
+    repairs = _repairs(before, pending, vectors, settings)
     if not settings.histogram:
         before = _without_histograms(before)
     notes = [
         f"which of the optimizer's moments belong to {name} cannot be told; they stay"
         for name in pending.unclear
     ]
-    if wanted.dry_run or not pending.values:
+    if settings.dry_run or not pending.values:
         none = "nothing was written: the file can take none of the remedies, or needs none"
-        notes.append(DRY_RUN if wanted.dry_run else none)
+        notes.append(DRY_RUN if settings.dry_run else none)
         return replace(before, repairs=repairs, notes=(*before.notes, *notes))
     if progress is not None:
         progress(f"writing {target.name}")
     note = _note(checkpoint, repairs, pending.estimated, settings.seed)
-    write_checkpoint(checkpoint, target, pending.values, note=note, overwrite=wanted.overwrite)
+    write_checkpoint(checkpoint, target, pending.values, note=note, overwrite=settings.overwrite)
     after = examine(target, data=data, user_model=user_model, settings=settings, progress=progress)
     measured = tuple(_with_usage(repair, before, after) for repair in repairs)
     notes.append(f"repaired from {path}, which is as it was")
@@ -148,15 +127,14 @@ def _repairs(
     before: Report,
     pending: Pending,
     vectors: Mapping[str, Rows],
-    wanted: RepairSettings,
-    seed: int,
+    settings: Settings,
 ) -> tuple[Repair, ...]:
     """Apply the remedies layer by layer, each layer's in stage order, and say what became of each."""
-    chosen = _chosen(before, pending.views, wanted)
+    chosen = _chosen(before, pending.views, settings)
     found: list[tuple[Remedy, Repair]] = []
     todo: dict[str, list[Remedy]] = {}
     for remedy, layers in chosen:
-        refused = _refused(remedy, wanted)
+        refused = _refused(remedy, settings)
         if refused:
             found.append((remedy, Repair(remedy=remedy.name, status="skipped", reason=refused)))
         for name in layers if not refused else ():
@@ -166,7 +144,7 @@ def _repairs(
         z_e = vectors.get(view.name)
         if level_before is not None and level_before.name in done:
             z_e = residuals(*done[level_before.name], z_e)
-        layer = arrays_of(view, before, z_e, np.random.default_rng((seed, number)))
+        layer = arrays_of(view, before, z_e, np.random.default_rng((settings.seed, number)))
         done[view.name] = layer, view.codebook
         found += [(remedy, _apply(remedy, view, layer, pending)) for remedy in todo.get(view.name, ())]
     order = {remedy.name: place for place, remedy in enumerate(all_remedies())}
@@ -174,16 +152,16 @@ def _repairs(
 
 
 def _chosen(
-    before: Report, views: Sequence[QuantizerView], wanted: RepairSettings
+    before: Report, views: Sequence[QuantizerView], settings: Settings
 ) -> Iterator[tuple[Remedy, tuple[str, ...]]]:
     """Yield the remedies that are asked for, in stage order, with the layers that they are for."""
     everywhere = tuple(view.name for view in views)
     findings = list(_mendable(before))
     for remedy in all_remedies():
         layers = [f.layer for f in findings if remedy.name in f.remedies]
-        if wanted.only and remedy.name in wanted.only:
+        if settings.only and remedy.name in settings.only:
             yield remedy, everywhere
-        elif not wanted.only and layers:
+        elif not settings.only and layers:
             yield remedy, everywhere if None in layers else tuple(n for n in everywhere if n in layers)
 
 
@@ -199,13 +177,13 @@ def _mendable(before: Report) -> Iterator[Finding]:
         yield from (finding for finding in found if finding.severity > Severity.NOTE)
 
 
-def _refused(remedy: Remedy, wanted: RepairSettings) -> str:
-    if remedy.name in wanted.skip:
+def _refused(remedy: Remedy, settings: Settings) -> str:
+    if remedy.name in settings.skip:
         return "left out, as asked"
     if remedy.apply is None:
         training = "; --retrain applies it" if remedy.plan is not None else ""
         return f"a file alone cannot take it{training}: {remedy.how}"
-    if remedy.safety < Safety.SAFE and not wanted.unsafe:
+    if remedy.safety < Safety.SAFE and not settings.unsafe:
         return "it changes trained weights: add --unsafe-fixes, or --retrain"
     return ""
 

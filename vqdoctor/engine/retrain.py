@@ -29,12 +29,12 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.report import Repair, Report
 from vqdoctor.core.retraining import TOLERANCE, Arm, Epoch, Figures, Goals, Retraining, SourceChange
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.batch import load_batch
 from vqdoctor.engine.examine import examine
 from vqdoctor.engine.patient import Patient, admit, same_randomness
 from vqdoctor.engine.prescribe import Prescribed, Prescription, prescribe
-from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.trial import Tried, hold_trial
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.models.device import resolve
@@ -67,35 +67,6 @@ class Watcher(Protocol):
         """Hear of a finished epoch of a phase ("without VQ", "retraining", …) of that many."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetrainSettings:
-    """What the user may set about a retraining; the defaults are those of the command line.
-
-    Attributes:
-        epochs: at most this many passes over the train split; None is 50, or what a remedy needs.
-        vq_weight: weight of the VQ loss; None is 0.1.
-        balanced: whether the weight follows the gradients instead.
-        warm_up_epochs: epochs over which the weight grows.
-        goals: what counts as cured; without `min_accuracy` it is measured by training without VQ.
-        only: names of remedies to apply, and no others; empty is the plan and the recipe.
-        skip: names of remedies to leave out.
-        trial: whether the remedies are tried against each other first.
-        resume: whether to go on with an unfinished run.
-        overwrite: whether the output may exist already.
-    """
-
-    epochs: int | None = None
-    vq_weight: float | None = None
-    balanced: bool = False
-    warm_up_epochs: int = 10
-    goals: Goals = field(default_factory=Goals)
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    trial: bool = False
-    resume: bool = False
-    overwrite: bool = False
-
-
 def retrain(
     path: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -103,7 +74,6 @@ def retrain(
     data: Any = None,
     user_model: UserModel | None = None,
     settings: Settings | None = None,
-    wanted: RetrainSettings | None = None,
     watcher: Watcher | None = None,
 ) -> Report:
     """Retrain a checkpoint's model with the remedies of its report, write it, and return the output's report.
@@ -116,40 +86,35 @@ def retrain(
         output: the file to write; its container, names and types are the input's.
         data: a batch file with x (and y).
         user_model: the user's model or task; without it the checkpoint must name a built-in task.
-        settings: what the user set about the examinations before and after.
-        wanted: what the user set about the retraining.
+        settings: what the user set about the retraining, and about the examinations before and after.
         watcher: told what is being done.
 
     Raises:
         UserError: if a file cannot be read or written, the user's code fails, nothing can be retrained, or
             the loss does not stay finite.
     """
-    settings, user_model, wanted = (
-        settings or Settings(),
-        user_model or UserModel(),
-        wanted or RetrainSettings(),
-    )
+    settings, user_model = settings or Settings(), user_model or UserModel()
     started = time.monotonic()
     say = watcher.say if watcher is not None else lambda _: None
     checkpoint = open_checkpoint(path)
     output = Path(output)
-    check_output(checkpoint, output, overwrite=wanted.overwrite)
+    check_output(checkpoint, output, overwrite=settings.overwrite)
     data, found = _data(checkpoint, data, user_model)
     before = examine(path, data=data, user_model=user_model, settings=settings, progress=say)
     with same_randomness(settings.seed), _sigterm_as_interrupt():
         clinic = Clinic.of(Path(path), checkpoint, data, user_model, settings, say)
-        prescription = prescription_of(before, clinic, settings, wanted)
+        prescription = prescription_of(before, clinic, settings)
         run = _Run(
             clinic=clinic,
             output=output,
-            wanted=wanted,
+            settings=settings,
             watcher=watcher,
             plan=prescription.plan,
         )
         run.take_up()
         result = run.all(prescription)
     say(f"writing {output}")
-    _write(clinic, result, output, wanted.overwrite)
+    _write(clinic, result, output, settings.overwrite)
     after = examine(output, data=data, user_model=user_model, settings=settings, progress=say)
     if not result.retraining.interrupted:
         state_path(output).unlink(missing_ok=True)
@@ -305,32 +270,30 @@ def _module(model: torch.nn.Module, path: str | None) -> torch.nn.Module | None:
     return None if path is None else model.get_submodule(path)
 
 
-def prescription_of(
-    before: Report, clinic: Clinic, settings: Settings, wanted: RetrainSettings
-) -> Prescription:
+def prescription_of(before: Report, clinic: Clinic, settings: Settings) -> Prescription:
     """Return the training plan for what an examination found in a clinic's patient, as the user wants it."""
     layers = tuple(clinic.context.layers)
     trained_with = clinic.context.vq_weight
     plain = TrainingPlan(
-        epochs=EPOCHS if wanted.epochs is None else wanted.epochs,
+        epochs=EPOCHS if settings.epochs is None else settings.epochs,
         seed=settings.seed,
         vq_weight=1.0 if trained_with is None else trained_with,
     )
     options = PlanOptions(
         layers=layers,
-        vq_weight=0.1 if wanted.vq_weight is None else wanted.vq_weight,
-        balanced=wanted.balanced,
-        warm_up_epochs=wanted.warm_up_epochs,
-        epochs=wanted.epochs,
+        vq_weight=0.1 if settings.vq_weight is None else settings.vq_weight,
+        balanced=settings.balanced,
+        warm_up_epochs=settings.warm_up_epochs,
+        epochs=settings.epochs,
     )
     return prescribe(
         before,
         all_remedies(),
         plain,
         options,
-        only=wanted.only,
-        skip=wanted.skip,
-        weight_is_wished=wanted.vq_weight is not None or wanted.balanced,
+        only=settings.only,
+        skip=settings.skip,
+        weight_is_wished=settings.vq_weight is not None or settings.balanced,
     )
 
 
@@ -351,19 +314,19 @@ class _Run:
 
     clinic: Clinic
     output: Path
-    wanted: RetrainSettings
+    settings: Settings
     watcher: Watcher | None
     plan: TrainingPlan
     state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def _identity(self) -> dict[str, Any]:
-        goals = dataclasses.asdict(self.wanted.goals)
+        goals = dataclasses.asdict(self.settings.goals)
         return {
             "input": self.clinic.checkpoint.fingerprint(()),
             "plan": self.plan.to_dict(),
             "goals": goals,
-            "trial": self.wanted.trial,
+            "trial": self.settings.trial,
         }
 
     def take_up(self) -> None:
@@ -376,7 +339,7 @@ class _Run:
         self.state = {"kind": KIND, "identity": self._identity}
         if not path.exists():
             return
-        if not self.wanted.resume:
+        if not self.settings.resume:
             raise UserError(f"{path} holds an unfinished run", "add --resume to go on, or delete it")
         found = load_state(path)
         if found.get("identity") != self._identity:
@@ -389,7 +352,7 @@ class _Run:
     def all(self, prescription: Prescription) -> _Result:
         """Run it all."""
         baseline, stop = self._without_vq()
-        goals = self.wanted.goals
+        goals = self.settings.goals
         by_stop = replace(goals, min_accuracy=_wanted_accuracy(goals, stop, TOLERANCE / 2))
         by_val = replace(goals, min_accuracy=_wanted_accuracy(goals, baseline, TOLERANCE))
         tried = self._trial(prescription, by_stop)
@@ -419,7 +382,7 @@ class _Run:
         """Return what the same model does without VQ, trained as long, on the val and the stop split."""
         if "baseline" not in self.state:
             found: tuple[Figures | None, Figures | None] = (None, None)
-            if self.wanted.goals.min_accuracy is None and self._can_be_compared:
+            if self.settings.goals.min_accuracy is None and self._can_be_compared:
                 plain = TrainingPlan(epochs=self.plan.epochs, seed=self.plan.seed)
                 trainer = self.clinic.trainer(plain, without_vq=True)
                 if self._train(trainer, "without VQ"):
@@ -440,7 +403,7 @@ class _Run:
         return bypassable(model, self.clinic.context.task, batch, self.clinic.layers(model))
 
     def _trial(self, prescription: Prescription, goals: Goals) -> Tried | None:
-        if not self.wanted.trial:
+        if not self.settings.trial:
             return None
         if "trial" not in self.state:
             tried = hold_trial(self.clinic.trainer, prescription, goals, self._heard)
@@ -616,4 +579,4 @@ def _left_in_source(result: _Result, after: Report) -> Iterator[SourceChange]:
             yield SourceChange(why=why, code=remedy.code)
 
 
-__all__ = ["Arm", "RetrainSettings", "Watcher", "retrain"]
+__all__ = ["Arm", "Watcher", "retrain"]

@@ -17,12 +17,12 @@ from vqdoctor.core.errors import CheckpointError, UserError
 from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.report import CheckpointSummary, Report
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine
 from vqdoctor.engine.gate.policy import Policy, decide, hold, require_known_layers
 from vqdoctor.engine.gate.together import gate_together
 from vqdoctor.engine.judge import choose, judge
 from vqdoctor.engine.rank import plan, rank
-from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.verdict import verdict
 from vqdoctor.remedies import all_remedies
 
