@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
+from vqdoctor.core.settings import UserModel
 from vqdoctor.engine import examine
-from vqdoctor.engine.settings import UserModel
 from vqdoctor.models.task import Losses
 
 CODES, DIM, POSITIONS, BATCH = 64, 8, 6, 24

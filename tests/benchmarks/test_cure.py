@@ -23,7 +23,7 @@ from fault_bench.setup import Setup
 from torch import nn
 
 from vqdoctor.core.retraining import Figures, Goals
-from vqdoctor.engine import RetrainSettings, Settings, UserModel
+from vqdoctor.engine import Settings, UserModel
 from vqdoctor.engine.examine import examine_session
 from vqdoctor.engine.retrain import plan_for, trainable
 from vqdoctor.engine.session import Session
@@ -95,7 +95,7 @@ def ours(setup: Setup, folder: Path) -> TrainingPlan:
     with Session.open(path, user_model=UserModel(task=BenchTask(setup)), settings=settings) as session:
         here = trainable(session)
         report = examine_session(session).report
-        plan = plan_for(report, here, settings, RetrainSettings(epochs=EPOCHS)).training
+        plan = plan_for(report, here, replace(settings, epochs=EPOCHS)).training
         clock = Clock()
         trainer = here.trainer(plan)
         trainer.run(lambda row: clock.epoch(row.stop))

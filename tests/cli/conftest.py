@@ -37,7 +37,7 @@ def shell(tmp_path: Path, environment: dict[str, str]) -> Run:
             env={**environment, **env},
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=300,
         )
 
     return run

@@ -103,13 +103,15 @@ def test_a_healthy_checkpoint_needs_nothing(shell: Run, healthy: Path, tmp_path:
         (["model.pt", "--skip", "nothing-like-it"], "there is no remedy"),
         (["model.pt", "--from", "r.json"], "leave one of them out"),
         (["--from", "r.json"], "No such file"),
-        (["model.pt", "--retrain", "--dry-run"], "--dry-run says nothing with --retrain"),
+        (["model.pt", "--retrain", "--dry-run"], "--dry-run and --retrain"),
         (["model.pt", "--save", "json=model.fixed.pt"], "this is an input"),
         (["model.pt", "-o", "z.npz", "--data", "z.npz", "--overwrite"], "this is an input"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_are_one_line(arguments: list[str], says: str, shell: Run, tmp_path: Path) -> None:
+def test_mistakes_are_an_error_and_a_help(
+    arguments: list[str], says: str, shell: Run, tmp_path: Path
+) -> None:
     path = patient(tmp_path / "model.pt")
     (tmp_path / "link.pt").symlink_to(path)
     (tmp_path / "hard.pt").hardlink_to(path)
@@ -118,7 +120,9 @@ def test_mistakes_are_one_line(arguments: list[str], says: str, shell: Run, tmp_
     before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
     done = shell("fix", *arguments)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and says in done.stderr
+    error, *help = done.stderr.splitlines()
+    assert error.startswith("error: ") and says in done.stderr
+    assert len(help) <= 1 and all(line.startswith("help: ") for line in help)
     assert before == {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
 
 

@@ -145,7 +145,7 @@ def test_a_reader_who_leaves_changes_nothing(environment: dict[str, str], sick: 
         os.close(reader)
         done = subprocess.run(
             [sys.executable, "-m", "vqdoctor", *arguments],
-            stdout=writer, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, timeout=60,
+            stdout=writer, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, timeout=300,
         )  # fmt: skip
         os.close(writer)
         assert (done.returncode, done.stderr) == (code, b"")
@@ -155,7 +155,7 @@ def test_a_full_disk_behind_stdout_is_2(environment: dict[str, str], sick: Path,
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "vqdoctor", "inspect", str(sick)],
-            stdout=full, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, timeout=60,
+            stdout=full, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, timeout=300,
         )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith(b"error: standard output: No space left")
@@ -182,7 +182,7 @@ def test_colour_only_on_a_terminal_that_wants_it(
     seen = b""
     while chunk := _read(controller):
         seen += chunk
-    _, complaints = child.communicate(timeout=60)
+    _, complaints = child.communicate(timeout=300)
     os.close(controller)
     assert (child.returncode, complaints) == (1, b""), "no progress where stderr is no terminal"
     assert b"COLLAPSED" in seen

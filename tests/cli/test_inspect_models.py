@@ -1,4 +1,4 @@
-"""`inspect` with the user's own code: options, exit codes and one line for every mistake."""
+"""`inspect` with the user's own code: options, exit codes and one error for every mistake."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ def test_a_factory_with_arguments(place: Path, shell: Run) -> None:
         (["--model", "vq_task.py:build", "--model-arg", "codes"], "not of the form K=V"),
         (["--model", "hf", "--data", "x.npz"], "no config.json"),
         (["--batches", "0"], "--batches"),
-        (["--vq-loss", "x"], "says nothing without --model"),
+        (["--vq-loss", "x"], "--vq-loss needs --model"),
         (["--data", "x.npz"], "--model PKG.MODULE:FACTORY"),
     ],
 )
-def test_a_mistake_is_2_and_one_line(
+def test_a_mistake_is_2_and_one_error(
     options: list[str],
     says: str,
     place: Path,
@@ -101,5 +101,39 @@ def test_a_mistake_is_2_and_one_line(
     output, complaints = capsys.readouterr()
     assert output == ""
     errors = [line for line in complaints.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and says in errors[0]
+    helps = [line for line in complaints.splitlines() if line.startswith("help: ")]
+    assert len(errors) == 1 and len(helps) <= 1 and says in "\n".join(errors + helps)
     assert "Traceback" not in complaints
+
+
+def test_pyproject_names_the_task_and_the_report_says_so(place: Path, shell: Run) -> None:
+    (place / "runs").mkdir()
+    (place / "ckpt.pt").rename(place / "runs" / "ckpt.pt")
+    (place / "pyproject.toml").write_text('[tool.vqdoctor]\ntask = "vq_task.py:cut"\nbatches = 2\n')
+    done = shell("inspect", "runs/ckpt.pt", "-f", "json")
+    assert done.returncode == 1, done.stderr
+    named = f"task {place}/vq_task.py:cut, named by {place / 'pyproject.toml'}"
+    assert done.stderr.splitlines()[0] == named
+    assert named in json.loads(done.stdout)["notes"]
+    bare = shell("inspect", "runs/ckpt.pt", "--bare", "-f", "json")
+    assert bare.stderr == "" and named not in json.loads(bare.stdout)["notes"]
+
+
+def test_a_saved_report_is_gated_whatever_pyproject_names(place: Path, shell: Run) -> None:
+    assert shell("inspect", "ckpt.pt", "--save", "json=report.json").returncode in (0, 3)
+    (place / "pyproject.toml").write_text('[tool.vqdoctor]\ntask = "vq_task.py:task"\nlayer = "vq"\n')
+    done = shell("gate", "report.json")
+    assert done.returncode in (0, 3), done.stderr
+    assert "hello" not in done.stderr and "vq_task.py" not in done.stderr
+
+
+def test_an_error_of_what_pyproject_names_names_the_file(place: Path, shell: Run) -> None:
+    for task, says in (
+        ("gone.py:task", f"{place}/gone.py: there is no such file"),
+        ("vq_task.py:taks", "has no 'taks'\nhelp: did you mean task? it defines "),
+    ):
+        (place / "pyproject.toml").write_text(f'[tool.vqdoctor]\ntask = "{task}"\n')
+        done = shell("inspect", "ckpt.pt")
+        assert done.returncode == 2 and says in done.stderr
+        _, help = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "help: "))]
+        assert help.endswith(f"tool.vqdoctor.task stands in {place / 'pyproject.toml'}")

@@ -26,7 +26,7 @@ def loaded(
     """Run a command; return which heavy packages it had loaded at its end, and how it ended."""
     done = subprocess.run(
         [sys.executable, "-c", REPORT_MODULES.format(before=before), *map(str, arguments)],
-        cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=60,
+        cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=300,
     )  # fmt: skip
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("LOADED")]
     return set(line.split()[1:]), done

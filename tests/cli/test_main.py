@@ -1,4 +1,4 @@
-"""Every way to end: its exit code and its one clear line."""
+"""Every way to end: its exit code, one clear line with the error, and one with the help."""
 
 from __future__ import annotations
 
@@ -19,20 +19,25 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VQDOCTOR_TRACEBACK", raising=False)
 
 
-def only_line(captured: pytest.CaptureFixture[str]) -> str:
+def only_error(captured: pytest.CaptureFixture[str]) -> str:
+    """Return what was said: the error on one line and, where there is any, the help on another."""
     out, err = captured.readouterr()
     assert out == ""
-    (line,) = err.splitlines()
-    return line
+    error, *help = err.splitlines()
+    assert error.startswith("error: ") and len(help) <= 1
+    assert all(line.startswith("help: ") for line in help)
+    return err
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ("", "no command"),
-        ("inspct x.pt", "Did you mean 'inspect'"),
-        ("inspect", "Missing argument 'CKPT'; see `vqdoctor inspect --help`"),
-        ("inspect --formatt json x.pt", "--format"),
+        ("inspct x.pt", "error: there is no command 'inspct'\nhelp: did you mean inspect?"),
+        ("qqqq", "the commands are inspect, fix, gate, explain, checks"),
+        ("inspect", "error: Missing argument 'CKPT'\nhelp: `vqdoctor inspect --help` shows the options"),
+        ("inspect --formatt json x.pt", "there is no option --formatt\nhelp: did you mean --format? `vqdoc"),
+        ("--versoin", "did you mean --version? `vqdoctor --help`"),
         ("inspect x.pt y.pt", "y.pt"),
         ("inspect x.pt --seed a", "--seed"),
         ("inspect x.pt --seed -1", "--seed: -1 is no seed"),
@@ -41,11 +46,12 @@ def only_line(captured: pytest.CaptureFixture[str]) -> str:
         ("inspect x.pt --layout xy", "none of kd, dk"),
         ("inspect x.pt --fail-on note", "none of error, warning, never"),
         ("inspect x.pt --device tpu", "none of auto, cpu, cuda, mps"),
-        ("inspect x.pt --select VQ5,VQ110", "there is no check VQ110: did you mean VQ10"),
-        ("inspect x.pt --ignore VQ5010", "there is no check VQ5010: did you mean VQ501"),
+        ("inspect x.pt --select VQ5,VQ110", "there is no check VQ110\nhelp: did you mean VQ10"),
+        ("inspect x.pt --ignore VQ5010", "there is no check VQ5010\nhelp: did you mean VQ501"),
         ("inspect x.pt --select ,", "--select: an empty code"),
         ("inspect x.pt --limit VQ999.a=1", "there is no check VQ999"),
-        ("inspect x.pt --limit VQ502.nope=1", "VQ502 has no limit 'nope': its limits are"),
+        ("inspect x.pt --limit VQ502.nope=1", "VQ502 has no limit 'nope'\nhelp: known: "),
+        ("inspect x.pt --limit VQ502.fail_belw=1", "help: did you mean fail_below?"),
         ("inspect x.pt --limit VQ502.fail_below", "not of the form CODE.name=value"),
         ("inspect x.pt --save json", "not of the form FORMAT=FILE"),
         ("inspect x.pt --save jsn=a.json", "did you mean json?"),
@@ -55,19 +61,17 @@ def only_line(captured: pytest.CaptureFixture[str]) -> str:
         ("checks -f xml", "known: json, text"),
     ],
 )
-def test_a_user_error_is_one_line_and_2(
+def test_a_user_error_is_an_error_and_a_help_and_2(
     arguments: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments.split()) == 2
-    line = only_line(capsys)
-    assert line.startswith("error: ")
-    assert says in line
+    assert says in only_error(capsys)
 
 
 def test_a_wrong_pyproject_is_a_user_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.vqdoctor]\nselekt = []\n")
     assert main(["inspect", "x.pt"]) == 2
-    assert "did you mean select? known: " in only_line(capsys)
+    assert "did you mean select? known: " in only_error(capsys)
 
 
 def test_options_are_judged_before_the_file_is_opened(
@@ -75,12 +79,12 @@ def test_options_are_judged_before_the_file_is_opened(
 ) -> None:
     monkeypatch.setattr(vqdoctor.engine, "examine", lambda *a, **k: pytest.fail("too early"))
     assert main(["inspect", "x.pt", "--save", "json=nosuch/a.json"]) == 2
-    assert "there is no folder" in only_line(capsys)
+    assert "there is no folder" in only_error(capsys)
 
 
 def test_control_characters_of_a_name_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "\x1b[2Jx\n.pt"]) == 2
-    assert r"\x1b[2Jx\n.pt" in only_line(capsys)
+    assert r"\x1b[2Jx\n.pt" in only_error(capsys)
 
 
 def raising(error: BaseException) -> object:
@@ -93,8 +97,8 @@ def raising(error: BaseException) -> object:
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [
-        (UserError("x.pt: cut", "fetch it again"), 2, r"error: x\.pt: cut: fetch it again"),
-        (KeyError("k\x1b"), 3, r"vqdoctor has a bug: KeyError: .*\\x1b.*VQDOCTOR_TRACEBACK=1"),
+        (UserError("x.pt: cut", "fetch it again"), 2, r"error: x\.pt: cut\nhelp: fetch it again"),
+        (KeyError("k\x1b"), 3, r"vqdoctor has a bug: KeyError: .*\\x1b.*\n.*VQDOCTOR_TRACEBACK=1"),
         (MemoryError(), 3, "vqdoctor has a bug: MemoryError"),
         (RecursionError("deep"), 3, "vqdoctor has a bug: RecursionError: deep"),
     ],
@@ -108,7 +112,7 @@ def test_an_exception_becomes_a_code_and_a_line(
 ) -> None:
     monkeypatch.setattr(vqdoctor.engine, "examine", raising(error))
     assert main(["inspect", "x.pt"]) == code
-    assert re.search(says, only_line(capsys))
+    assert re.search(says, only_error(capsys))
 
 
 def test_a_traceback_comes_only_when_asked_for(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from vqdoctor.core.assertion import METRICS, GateRules, Threshold, parse_assertion, parse_gate
-from vqdoctor.core.config import configure
+from vqdoctor.core.assertion import METRICS, GateRules, Threshold, parse_assertion
+from vqdoctor.core.configure import configure
 from vqdoctor.core.errors import UserError
 
 
@@ -71,12 +72,16 @@ def test_a_layer_or_a_pattern_or_all() -> None:
     assert not about("accuracy>=0", "vq")
 
 
-def test_every_metric_has_an_option_with_its_better_side() -> None:
+def test_every_metric_has_an_option_with_its_better_side(tmp_path: Path) -> None:
     for name, metric in METRICS.items():
         assert metric.name == name and metric.option.endswith(name)
         assert metric.option.startswith("min-" if metric.better == ">=" else "max-")
-        (found,) = parse_gate({metric.option: 0.5}, "--").rules().assertions
+        (found,) = rules_of(tmp_path, {f"gate.{metric.option}": 0.5}).assertions
         assert (found.metric, found.relation, found.layer) == (name, metric.better, None)
+
+
+def rules_of(folder: Path, flags: Mapping[str, object]) -> GateRules:
+    return configure(folder, flags)[0].gate
 
 
 PYPROJECT = """
@@ -93,7 +98,7 @@ inconclusive = "fail"
 
 def test_the_table_of_pyproject(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
-    rules = configure(tmp_path, {}).gate
+    rules = rules_of(tmp_path, {})
     assert [(a.metric, a.level) for a in rules.assertions] == [
         ("perplexity", "error"), ("usage", "warn"), ("perplexity", "error"), ("usage", "warn"),
     ]  # fmt: skip
@@ -103,7 +108,7 @@ def test_the_table_of_pyproject(tmp_path: Path) -> None:
 def test_an_option_overrides_its_own_limit_and_requirements_add_up(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
     flags = {"min-usage": "0.7", "require": ["dead<=0.1"], "max-ece": None, "aggregate": "worst"}
-    rules = configure(tmp_path, {}, flags).gate
+    rules = rules_of(tmp_path, {f"gate.{name}": value for name, value in flags.items()})
     assert [(a.metric, a.threshold.value, a.level) for a in rules.assertions] == [
         ("perplexity", 0.2, "error"), ("usage", 0.7, "error"),
         ("perplexity", 200, "error"), ("usage", 0.9, "warn"), ("dead", 0.1, "error"),
@@ -112,7 +117,7 @@ def test_an_option_overrides_its_own_limit_and_requirements_add_up(tmp_path: Pat
 
 
 def test_nothing_told_is_no_rule(tmp_path: Path) -> None:
-    assert configure(tmp_path, {}).gate == GateRules()
+    assert rules_of(tmp_path, {}) == GateRules()
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_what_is_wrong_in_the_table_is_said_with_its_place(tmp_path: Path, table
 
 def test_a_wrong_option_is_named_as_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^--min-usage: 40 cannot be"):
-        configure(tmp_path, {}, {"min-usage": "40"})
+        configure(tmp_path, {"gate.min-usage": "40"})
     (tmp_path / "pyproject.toml").write_text("[tool.vqdoctor]\ngate = 3\n")
     with pytest.raises(UserError, match=r"tool\.vqdoctor\.gate: no table"):
         configure(tmp_path, {})

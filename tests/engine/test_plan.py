@@ -12,9 +12,9 @@ from vqdoctor.core.remedy import Remedy
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Safety, Severity, Stage
+from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.engine.plan import RECIPE, make_plan
-from vqdoctor.engine.settings import RetrainSettings
 from vqdoctor.training.plan import Plan
 
 PLAIN = TrainingPlan(vq_weight=1.0)
@@ -36,7 +36,7 @@ def finding(code: str, *remedies: str, layer: str | None = "one", **more: Any) -
 
 
 def planned(*findings: Finding, **more: Any) -> Plan:
-    return make_plan(findings, LAYERS, RetrainSettings(**more), trained_vq_weight=PLAIN.vq_weight)
+    return make_plan(findings, LAYERS, Settings(**more), trained_vq_weight=PLAIN.vq_weight)
 
 
 def names(found: Plan) -> Sequence[str]:

@@ -23,7 +23,6 @@ from vqdoctor.core.evidence import Usage
 from vqdoctor.core.report import DRY_RUN, Report
 from vqdoctor.engine import Settings, examine
 from vqdoctor.engine.repair import default_output, repair_file
-from vqdoctor.engine.settings import RepairSettings
 from vqdoctor.layouts import find_quantizers
 
 _spec = importlib.util.spec_from_file_location(
@@ -34,7 +33,7 @@ libraries = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(libraries)
 
 CODES, DIM = libraries.CODES, libraries.DIM
-REVIVE = RepairSettings(only=("revive-dead-codes",))
+REVIVE = Settings(only=("revive-dead-codes",))
 
 
 @pytest.fixture(autouse=True)
@@ -62,15 +61,15 @@ def vectors(number: int = 2000, dim: int = DIM, seed: int = 1) -> np.ndarray:
 
 
 def repaired(
-    value: Any, folder: Path, *, z_e: Any = None, name: str = "model.pt", **wanted: Any
+    value: Any, folder: Path, *, z_e: Any = None, name: str = "model.pt", **changed: Any
 ) -> tuple[Report, Path]:
     path, data = folder / name, None
     torch.save(value, path)
     if z_e is not None:
         data = folder / "z_e.npz"
         np.savez(data, **(z_e if isinstance(z_e, dict) else {"z_e": z_e}))
-    settings = dataclasses.replace(REVIVE, **wanted)
-    return repair_file(path, data=data, wanted=settings), default_output(path)
+    settings = dataclasses.replace(REVIVE, **changed)
+    return repair_file(path, data=data, settings=settings), default_output(path)
 
 
 def records(path: Path) -> dict[str, bytes]:
@@ -174,7 +173,7 @@ class TestTheFile:
         outs = []
         for number, seed in enumerate((0, 0, 1)):
             outs.append(tmp_path / f"{number}.pt")
-            repair_file(tmp_path / "model.pt", outs[-1], settings=Settings(seed=seed), wanted=REVIVE)
+            repair_file(tmp_path / "model.pt", outs[-1], settings=dataclasses.replace(REVIVE, seed=seed))
         assert outs[0].read_bytes() == outs[1].read_bytes() != outs[2].read_bytes()
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -188,7 +187,7 @@ class TestTheFile:
     def test_safetensors(self, tmp_path: Path) -> None:
         path = tmp_path / "model.safetensors"
         safetensors.torch.save_file(sickly(), path)
-        repair_file(path, wanted=REVIVE)
+        repair_file(path, settings=REVIVE)
         loaded = safetensors.torch.load_file(tmp_path / "model.fixed.safetensors")
         assert (loaded["vq.embedding"].norm(dim=1) < 20).all()
         report = examine(tmp_path / "model.fixed.safetensors")

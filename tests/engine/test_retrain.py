@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from small_training import Digits, sick_checkpoint
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.report import Report
 from vqdoctor.core.retraining import Goals
+from vqdoctor.core.settings import Settings
 from vqdoctor.engine import examine
 from vqdoctor.engine.retrain import retrain
-from vqdoctor.engine.settings import RetrainSettings, Settings
 from vqdoctor.training.resume import load_state, state_path
 
 EASY = Goals(min_perplexity=2.0, min_usage=0.05, min_accuracy=0.0, max_ece=1.0)
-SHORT = RetrainSettings(epochs=5, warm_up_epochs=1, goals=EASY)
+SHORT = Settings(epochs=5, warm_up_epochs=1, goals=EASY)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def states(path: Path) -> dict[str, torch.Tensor]:
 
 def test_it_is_cured_and_the_input_is_as_it_was(sick: Path, tmp_path: Path) -> None:
     before = sick.read_bytes()
-    report = retrain(sick, tmp_path / "fixed.pt", wanted=SHORT)
+    report = retrain(sick, tmp_path / "fixed.pt", settings=SHORT)
     assert sick.read_bytes() == before
     done = report.retraining
     assert done is not None
@@ -57,7 +58,7 @@ def test_it_is_cured_and_the_input_is_as_it_was(sick: Path, tmp_path: Path) -> N
 
 
 def test_the_output_loads_into_the_unchanged_model_and_its_optimizer(sick: Path, tmp_path: Path) -> None:
-    retrain(sick, tmp_path / "fixed.pt", wanted=SHORT)
+    retrain(sick, tmp_path / "fixed.pt", settings=SHORT)
     task = Digits(straight_through=False)
     model = task.model()
     saved = torch.load(tmp_path / "fixed.pt", weights_only=True)
@@ -72,21 +73,21 @@ def test_the_output_loads_into_the_unchanged_model_and_its_optimizer(sick: Path,
 
 def test_the_same_seed_gives_the_same_file(sick: Path, tmp_path: Path) -> None:
     for name in ("a.pt", "b.pt"):
-        retrain(sick, tmp_path / name, wanted=SHORT, settings=Settings(seed=3))
+        retrain(sick, tmp_path / name, settings=replace(SHORT, seed=3))
     a, b = states(tmp_path / "a.pt"), states(tmp_path / "b.pt")
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_missed_goals_are_said_and_the_output_is_written(sick: Path, tmp_path: Path) -> None:
-    hard = RetrainSettings(epochs=1, goals=Goals(min_perplexity=31.9, min_accuracy=1.0))
-    done = retrain(sick, tmp_path / "fixed.pt", wanted=hard).retraining
+    hard = Settings(epochs=1, goals=Goals(min_perplexity=31.9, min_accuracy=1.0))
+    done = retrain(sick, tmp_path / "fixed.pt", settings=hard).retraining
     assert done is not None
     assert not done.cured
     assert (tmp_path / "fixed.pt").is_file()
 
 
 def test_the_accuracy_to_reach_is_that_of_the_same_model_without_vq(sick: Path, tmp_path: Path) -> None:
-    done = retrain(sick, tmp_path / "fixed.pt", wanted=RetrainSettings(epochs=6)).retraining
+    done = retrain(sick, tmp_path / "fixed.pt", settings=Settings(epochs=6)).retraining
     assert done is not None
     assert done.without_vq is not None
     assert done.without_vq.accuracy is not None
@@ -97,8 +98,8 @@ def test_the_accuracy_to_reach_is_that_of_the_same_model_without_vq(sick: Path, 
 def test_a_trial_ranks_by_what_was_measured_and_has_a_random_choice_beside_it(
     sick: Path, tmp_path: Path
 ) -> None:
-    wanted = RetrainSettings(epochs=8, trial=True, goals=EASY, warm_up_epochs=2)
-    report = retrain(sick, tmp_path / "fixed.pt", wanted=wanted)
+    wanted = Settings(epochs=8, trial=True, goals=EASY, warm_up_epochs=2)
+    report = retrain(sick, tmp_path / "fixed.pt", settings=wanted)
     done = report.retraining
     assert done is not None
     names = [arm.name for arm in done.trial]
@@ -114,7 +115,7 @@ def test_a_trial_ranks_by_what_was_measured_and_has_a_random_choice_beside_it(
 def test_an_output_that_exists_is_left_alone(sick: Path, tmp_path: Path) -> None:
     (tmp_path / "fixed.pt").write_text("mine")
     with pytest.raises(UserError, match="exists already"):
-        retrain(sick, tmp_path / "fixed.pt", wanted=SHORT)
+        retrain(sick, tmp_path / "fixed.pt", settings=SHORT)
     assert (tmp_path / "fixed.pt").read_text() == "mine"
 
 
@@ -122,14 +123,14 @@ DRIVER = """
 import sys, torch
 torch.set_num_threads(1)
 from vqdoctor.core.retraining import Goals
-from vqdoctor.engine import RetrainSettings
+from vqdoctor.core.settings import Settings
 from vqdoctor.engine.retrain import retrain
 easy = Goals(min_perplexity=2.0, min_usage=0.05, min_accuracy=0.0, max_ece=1.0)
-wanted = RetrainSettings(epochs=8, warm_up_epochs=8, goals=easy, resume=True, overwrite=True)
+settings = Settings(epochs=8, warm_up_epochs=8, goals=easy, resume=True, overwrite=True)
 class Watcher:
     def say(self, doing): pass
     def epoch(self, phase, row, epochs): print("epoch", row.epoch, flush=True)
-report = retrain(sys.argv[1], sys.argv[2], wanted=wanted, watcher=Watcher())
+report = retrain(sys.argv[1], sys.argv[2], settings=settings, watcher=Watcher())
 print("interrupted" if report.retraining.interrupted else "done", flush=True)
 """
 

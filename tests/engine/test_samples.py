@@ -10,7 +10,7 @@ import pytest
 
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
-from vqdoctor.engine import RetrainSettings, Settings, examine, exit_code
+from vqdoctor.engine import Settings, examine, exit_code
 from vqdoctor.engine.examine import examine_session
 from vqdoctor.engine.retrain import plan_for, trainable
 from vqdoctor.engine.session import Session
@@ -86,7 +86,7 @@ def test_the_printed_plan_is_the_trained_plan(name: str) -> None:
     with Session.open(SAMPLES / name, training=True) as session:
         model = trainable(session)
         for report in (examine(SAMPLES / name), examine_session(session).report):
-            plan = plan_for(report, model, Settings(), RetrainSettings())
+            plan = plan_for(report, model, Settings())
             printed = [(step.remedy, step.codes) for step in report.plan]
             assert printed == [(planned.remedy.name, planned.because) for planned in plan.remedies]
             left_out = [planned.remedy for planned in plan.remedies if planned.refused]

@@ -17,7 +17,7 @@ from small_training import Digits, sick_checkpoint
 from vqdoctor.checkpoint import Checkpoint
 from vqdoctor.cli.main import main
 from vqdoctor.core.errors import UserError
-from vqdoctor.engine import RetrainSettings, Settings, UserModel, batch, build_model, examine, session
+from vqdoctor.engine import Settings, UserModel, batch, build_model, examine, session
 from vqdoctor.engine.examine import examine_session
 from vqdoctor.engine.retrain import plan_for, retrain, trainable
 from vqdoctor.engine.session import Session
@@ -98,7 +98,7 @@ def test_the_users_model_is_built_once_for_an_examination_and_its_retraining(sic
         report = examine_session(opened).report
         model = trainable(opened)
         assert model.before is not None
-        plan = plan_for(report, model, opened.settings, RetrainSettings())
+        plan = plan_for(report, model, opened.settings)
     assert task.built == 1
     printed = [(step.remedy, step.codes) for step in report.plan]
     assert printed == [(planned.remedy.name, planned.because) for planned in plan.remedies]
@@ -107,7 +107,7 @@ def test_the_users_model_is_built_once_for_an_examination_and_its_retraining(sic
 def test_a_users_retraining_applies_what_its_inspection_printed(sick: Path, tmp_path: Path) -> None:
     user_model = UserModel(task=Counted())
     printed = examine(sick, user_model=user_model).plan
-    report = retrain(sick, tmp_path / "out.pt", user_model=user_model, wanted=RetrainSettings(epochs=1))
+    report = retrain(sick, tmp_path / "out.pt", user_model=user_model, settings=Settings(epochs=1))
     assert [repair.remedy for repair in report.repairs] == [step.remedy for step in printed]
     assert {repair.status for repair in report.repairs} == {"applied"}
 

@@ -24,9 +24,9 @@ from fault_bench.data import DIGITS
 from fault_bench.host import BenchTask, save
 from fault_bench.setup import Setup
 from vqdoctor.core.retraining import Figures, Goals, Retraining
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine import examine, exit_code
 from vqdoctor.engine.retrain import retrain
-from vqdoctor.engine.settings import RetrainSettings, Settings, UserModel
 from vqdoctor.reference.digits import DigitsTask
 from vqdoctor.reference.recipes import HEALTHY, RECIPES
 from vqdoctor.reference.train import train
@@ -135,11 +135,10 @@ def _cure(job: tuple[Case, Path]) -> Cure:
 def _sick(case: Case, folder: Path) -> Cure:
     sick, output = folder / f"{_key(case)}.pt", folder / f"{_key(case)}.fixed.pt"
     data, user, mended = _brought(case, sick)
-    wanted = RetrainSettings(epochs=EPOCHS, trial=case.trial, overwrite=True)
     chance: Retraining | None = None
     drawn: tuple[str, ...] = ()
-    settings = Settings(seed=case.seed)
-    done = _retrained(sick, output, data, user, settings, wanted)
+    settings = Settings(seed=case.seed, epochs=EPOCHS, trial=case.trial, overwrite=True)
+    done = _retrained(sick, output, data, user, settings)
     assert done.before is not None and done.after is not None and done.without_vq is not None
     strict = (mended if user.task is None else user).task.model()
     strict.load_state_dict(torch.load(output, weights_only=True)["model"], strict=True)
@@ -149,7 +148,7 @@ def _sick(case: Case, folder: Path) -> Cure:
         drawn = tuple(random.Random(f"{case.name} {case.seed}").sample(names, k=5))
         goals = Goals(min_accuracy=next(goal.limit for goal in done.goals if goal.name == "accuracy"))
         other = folder / f"{_key(case)}.random.pt"
-        chance = _retrained(sick, other, data, user, settings, replace(wanted, only=drawn, goals=goals))
+        chance = _retrained(sick, other, data, user, replace(settings, only=drawn, goals=goals))
     (layer,) = done.after.layers.values()
     return Cure(
         codes=layer.num_codes,
@@ -170,9 +169,9 @@ def _sick(case: Case, folder: Path) -> Cure:
 
 
 def _retrained(
-    sick: Path, output: Path, data: Path | None, user: UserModel, settings: Settings, wanted: RetrainSettings
+    sick: Path, output: Path, data: Path | None, user: UserModel, settings: Settings
 ) -> Retraining:
-    done = retrain(sick, output, data=data, user_model=user, settings=settings, wanted=wanted).retraining
+    done = retrain(sick, output, data=data, user_model=user, settings=settings).retraining
     assert done is not None
     return done
 

@@ -18,8 +18,8 @@ import torch
 from fault_bench.host import BenchTask, save
 from fault_bench.setup import Setup
 from vqdoctor.core.report import Report
+from vqdoctor.core.settings import UserModel
 from vqdoctor.engine import examine, exit_code
-from vqdoctor.engine.settings import UserModel
 
 _RESULT_ONLY = ("cures.py", "faults.py", "healthy.py", "table.py")
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 from vqdoctor.checks import all_checks
 from vqdoctor.core.check import Check
-from vqdoctor.core.errors import UserError
+from vqdoctor.core.errors import UserError, near
+from vqdoctor.core.settings import Settings
 
 
 def find_check(text: str) -> Check:
@@ -23,17 +21,17 @@ def find_check(text: str) -> Check:
     raise _unknown(text)
 
 
-def require_known(codes: Iterable[str], prefixes: Iterable[str]) -> None:
-    """Make sure that every code is a check's, and every prefix begins a check's code.
+def require_known(settings: Settings) -> None:
+    """Make sure that every code of the settings is a check's or, where a beginning is enough, begins one.
 
     Raises:
         UserError: if not; the hint names those that are close.
     """
     known = [check.code for check in all_checks()]
-    for code in codes:
+    for code in settings.limits:
         if code not in known:
             raise _unknown(code)
-    for prefix in prefixes:
+    for prefix in (*settings.select, *settings.ignore):
         if not any(code.startswith(prefix) for code in known):
             raise _unknown(prefix)
 
@@ -46,6 +44,4 @@ def complete(incomplete: str) -> list[str]:
 def _unknown(text: str) -> UserError:
     words = [word for check in all_checks() for word in (check.code, check.name)]
     typed = text.upper() if text[:2].upper() == "VQ" else text.lower()
-    near = difflib.get_close_matches(typed, words, n=4, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`vqdoctor checks` lists all"
-    return UserError(f"there is no check {text}", hint)
+    return UserError(f"there is no check {text}", near(typed, words, most=4) or "`vqdoctor checks` lists all")

@@ -1,98 +1,102 @@
-"""Options that several commands share, so that they are named, helped and completed alike."""
+"""From the declared options to a command: its signature for typer, and its help in groups."""
 
 from __future__ import annotations
 
-import ast
-from typing import Annotated
+from collections.abc import Callable
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from vqdoctor.core.errors import UserError
+from vqdoctor.cli import _codes
+from vqdoctor.core.configure import configure
+from vqdoctor.core.option import GROUPS, Option
+from vqdoctor.core.settings import options
 from vqdoctor.render import format_names
 
-Task = Annotated[
-    str | None,
-    typer.Option(metavar="FILE.py:NAME|PKG:NAME", help="Your Task: model, data and losses in your own code."),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE.py:NAME|PKG:NAME|hf",
-        help="What builds your model, for --data with x; hf: transformers or diffusers, by config.json.",
-    ),
-]
-ModelArg = Annotated[
-    list[str] | None,
-    typer.Option(metavar="K=V", help="An argument for it, such as dim=64; may be given several times."),
-]
-VqLoss = Annotated[str | None, typer.Option(metavar="KEY", help="The model's output that is the VQ loss.")]
-TaskLoss = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ce|mse|KEY",
-        help="The task loss: cross-entropy against y, squared error, or an output of the model.",
-    ),
-]
-TrainedVqWeight = Annotated[
-    float | None,
-    typer.Option(metavar="W", help="The weight that the training gave the VQ loss, if nothing tells it."),
-]
-Layer = Annotated[str | None, typer.Option(metavar="NAME", help="Examine only the VQ layer of this name.")]
-CodebookKey = Annotated[
-    str | None, typer.Option(metavar="KEY", help="Take the tensor under this key as the codebook.")
-]
-Layout = Annotated[
-    str | None, typer.Option(metavar="kd|dk", help="How that codebook lies: [K, D] or [D, K].")
-]
-Verify = Annotated[
-    bool | None, typer.Option("--verify/--no-verify", help="Read and check every byte of the checkpoint.")
-]
-Select = Annotated[
-    list[str] | None,
-    typer.Option(metavar="CODES", help="Run only these checks: VQ101,VQ5 (beginnings allowed)."),
-]
-Ignore = Annotated[list[str] | None, typer.Option(metavar="CODES", help="Leave out these checks, likewise.")]
-Limit = Annotated[
-    list[str] | None,
-    typer.Option(metavar="CODE.NAME=VALUE", help="Change a limit; `vqdoctor explain CODE` lists them."),
-]
-FailOn = Annotated[
-    str | None,
-    typer.Option(metavar="error|warning|never", help="Exit 1 from which severity on.  [default: error]"),
-]
-Format = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        "-f",
-        metavar="FORMAT",
-        help=f"Format of standard output: {', '.join(format_names())}.  [default: rich]",
-        autocompletion=lambda: list(format_names()),
-    ),
-]
-Save = Annotated[
-    list[str] | None,
-    typer.Option("--save", metavar="FORMAT=FILE", help="Also save the report; may be given several times."),
-]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="List every check that could not judge, and why.")
-]
-Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of all that is drawn.  [default: 0]")]
-Device = Annotated[
-    str | None, typer.Option(metavar="auto|cpu|cuda|mps", help="Where a model is run.  [default: auto]")
-]
+COLUMN = 30
+"""Characters of the left column of a help page, in which an option stands with its metavar."""
 
 
-def model_arg(text: str) -> tuple[str, object]:
-    """Return name and value of a --model-arg; a value that is no Python literal is a string.
+class Command(TyperCommand):
+    """A command whose help shows its options in groups, in columns that line up."""
 
-    Raises:
-        UserError: if the text is not of the form K=V.
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the groups one after the other."""
+        groups: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Arguments", *GROUPS)}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                title = getattr(parameter, "rich_help_panel", None) or "Help"
+                kind = parameter.param_type_name
+                groups.setdefault("Arguments" if kind == "argument" else title, []).append(record)
+        width = min(COLUMN, max(len(left) for records in groups.values() for left, _ in records))
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl([(left.ljust(width), right) for left, right in records])
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every option that is declared for it.
+
+    The command itself takes its arguments and, made of the options and of pyproject.toml, `settings` and
+    `user_model`.
     """
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise UserError(f"--model-arg {text}: not of the form K=V", "such as dim=64 or shape=(1, 28, 28)")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return name, value
+    declared = options(command.__name__)
+    parameters = [p for p in signature(command, eval_str=True).parameters.values() if p.name not in _MADE]
+    parameters += [_parameter(option) for option in declared]
+
+    def run(**given: Any) -> None:
+        flags = {option.name: given.pop(_identifier(option)) for option in declared}
+        settings, user_model = configure(Path.cwd(), flags)
+        with settings.blaming_the_file():
+            _codes.require_known(settings)
+            command(**given, settings=settings, user_model=user_model)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+_MADE = ("settings", "user_model")
+
+
+def _parameter(option: Option) -> Parameter:
+    """Return the parameter in which typer finds all that is declared of an option."""
+    kind, flags = option.kind, option.flags
+    if kind.type is bool and option.in_file:
+        flags = (
+            f"{flags[0]}/--no-{flags[0].removeprefix('--')}",
+        )  # a flag can switch off what a file switched on
+    default = f"  [default: {option.default}]" if option.default else ""
+    told = typer.Option(
+        *flags,
+        metavar=kind.metavar or None,
+        help=option.help.format(formats=", ".join(format_names())) + default,
+        rich_help_panel=option.group,
+        autocompletion=_completion(option),
+    )
+    one: Any = kind.type
+    value = list[one] if kind.several else one
+    return Parameter(
+        _identifier(option), Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[value | None, told]
+    )
+
+
+def _identifier(option: Option) -> str:
+    return option.name.replace("-", "_").replace(".", "_")
+
+
+def _completion(option: Option) -> Callable[[str], list[str]] | None:
+    """Return the function that completes the value of an option in a shell."""
+    if option.name in ("select", "ignore"):
+        return _codes.complete
+    known = format_names() if option.name == "format" else option.kind.choices
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in known if word.startswith(incomplete)]
+
+    return complete if known else None

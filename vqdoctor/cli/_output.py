@@ -7,17 +7,16 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, TextIO
 
 from vqdoctor.checks import all_checks
-from vqdoctor.core.config import suggestion
-from vqdoctor.core.errors import UserError
+from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.files import beside
-from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
+from vqdoctor.core.settings import Settings
 from vqdoctor.render import Renderer, RenderOptions, format_names, printable, renderer_of
 
 SUMMARY_LIMIT = 1_000_000
@@ -42,44 +41,50 @@ class Output:
     """Where the reports of a run go: one format to standard output, others to files.
 
     Attributes:
+        settings: the settings of the run.
         renderer: the format of standard output.
         targets: files to save, and the format of each.
     """
 
+    settings: Settings
     renderer: Renderer
     targets: Mapping[Path, Renderer]
 
     @classmethod
-    def of(cls, format: str, saves: Sequence[str], inputs: tuple[Path, ...]) -> Self:
-        """Return where to write, once all of it is known to be possible.
+    def of(cls, settings: Settings, *inputs: Path) -> Self:
+        """Return where to write, once all of it is known to be possible, and say what pyproject.toml names.
 
         Args:
-            format: name of the format of standard output.
-            saves: FORMAT=FILE as typed, each.
-            inputs: files that must not be written over.
+            settings: the format of standard output, and the reports to save as FORMAT=FILE.
+            inputs: files that must not be written over, beside the inputs that the settings name.
 
         Raises:
             UserError: if a format is unknown, or a file cannot be written.
         """
         targets: dict[Path, Renderer] = {}
-        renderer = _renderer(format)
-        for text in saves:
+        renderer = _renderer(settings.format)
+        for text in settings.save:
             name, equals, file = text.partition("=")
             if not (equals and file):
                 raise UserError(f"--save {text}: not of the form FORMAT=FILE", "such as json=report.json")
             saver, target = _renderer(name), Path(file)
-            check_target(target, inputs)
+            check_target(target, (*settings.inputs, *inputs))
             if any(target.resolve() == other.resolve() for other in targets):
                 raise UserError(f"--save {text}: two reports for one file", "save under two names")
             targets[target] = saver
-        return cls(renderer=renderer, targets=targets)
+        if settings.named_in_file:
+            complain(settings.named_in_file)
+        return cls(settings=settings, renderer=renderer, targets=targets)
 
-    def publish(self, reports: Sequence[Report], bar: Severity | None, *, verbose: bool = False) -> None:
-        """Write the reports of one run everywhere; `bar` is the severity from which a finding fails it.
+    def publish(self, reports: Sequence[Report]) -> None:
+        """Write the reports of one run everywhere.
 
         Raises:
             UserError: if something cannot be written.
         """
+        if named := self.settings.named_in_file:
+            reports = [replace(report, notes=(*report.notes, named)) for report in reports]
+        bar = self.settings.bar
         folder, root = _place()
         saved = RenderOptions(
             bar=bar,
@@ -87,7 +92,7 @@ class Output:
             root=root,
             docs={check.code: check.doc for check in all_checks()},
             names={check.code: check.name for check in all_checks()},
-            verbose=verbose,
+            verbose=self.settings.verbose,
         )
         here = terminal_options()
         shown = replace(saved, width=here.width, color=here.color, ascii=here.ascii)
@@ -171,29 +176,38 @@ def complain(message: str) -> None:
             sys.stderr.write(printable(message, ascii=not _is_utf8(sys.stderr)) + "\n")
 
 
+def complain_of(error: UserError) -> None:
+    """Write what is wrong to standard error, and what to do next on a line of its own."""
+    complain(f"error: {error.what}")
+    if error.hint:
+        complain(f"help: {error.hint}")
+
+
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str], None] | None]:
-    """Give a function that shows what is being done: on standard error, and only on a terminal."""
-    if not is_terminal(sys.stderr):
-        yield None
-        return
-    from rich.console import Console
-    from rich.text import Text
+    """Give a function that shows what is being done; what the user's code prints goes to standard error.
 
-    console = Console(stderr=True)
-    with console.status("", spinner="line") as status:
-        yield lambda message: status.update(Text(printable(message)))
+    Standard output is for the report alone, which a script may read.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        if not is_terminal(sys.stderr):
+            yield None
+            return
+        from rich.console import Console
+        from rich.text import Text
+
+        console = Console(stderr=True)
+        with console.status("", spinner="line") as status:
+            yield lambda message: status.update(Text(printable(message)))
 
 
 def check_target(path: Path, inputs: tuple[Path, ...]) -> None:
-    """Make sure, before the long work, that a file can be written there and is none of the inputs.
+    """Make sure, before the long work, that a report can be written there and that the file is no input.
 
     Raises:
         UserError: if not.
     """
-    for source in inputs:
-        if path.resolve() == source.resolve() or _same_file(path, source):
-            raise UserError(f"--save {path}: this is an input", "save under another name")
+    refuse_input("--save", path, inputs)
     if path.exists() and not path.is_file():
         raise UserError(f"--save {path}: exists and is no regular file", "name a file")
     folder = path.resolve().parent
@@ -203,11 +217,18 @@ def check_target(path: Path, inputs: tuple[Path, ...]) -> None:
         raise UserError(f"--save {path}: the folder {folder} cannot be written to", "save elsewhere")
 
 
-def _same_file(a: Path, b: Path) -> bool:
-    try:
-        return a.samefile(b)
-    except OSError:
-        return False
+def refuse_input(option: str, path: Path, inputs: Iterable[Path]) -> None:
+    """Make sure that a file to be written is none of the inputs, under whatever name.
+
+    Raises:
+        UserError: if it is one.
+    """
+    for source in inputs:
+        same = path.resolve() == source.resolve()
+        with contextlib.suppress(OSError):
+            same = same or path.samefile(source)
+        if same:
+            raise UserError(f"{option} {path}: this is an input", "write under another name")
 
 
 def save(text: str, path: Path) -> None:

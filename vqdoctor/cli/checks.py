@@ -10,21 +10,24 @@ import typer
 
 from vqdoctor.checks import all_checks
 from vqdoctor.cli._output import terminal_options, write
-from vqdoctor.core.check import Check
-from vqdoctor.core.config import suggestion
-from vqdoctor.core.errors import UserError
+from vqdoctor.core.errors import UserError, suggestion
+from vqdoctor.core.option import OUTPUT
 from vqdoctor.render import printable
 
 
 def checks(
     format: Annotated[
-        str, typer.Option("--format", "-f", metavar="text|json", help="Format of standard output.")
+        str,
+        typer.Option(
+            "--format", "-f", metavar="text|json", help="Format of standard output.", rich_help_panel=OUTPUT
+        ),
     ] = "text",
 ) -> None:
     """List all checks, in the priority order of causes."""
-    if format not in FORMATS:
-        raise UserError(f"there is no format {format!r}", suggestion(format, FORMATS))
-    write(FORMATS[format]())
+    formats = {"text": _text, "json": _json}
+    if format not in formats:
+        raise UserError(f"there is no format {format!r}", suggestion(format, formats))
+    write(formats[format]())
 
 
 def _text() -> str:
@@ -41,20 +44,13 @@ def _text() -> str:
 
 
 def _json() -> str:
-    return json.dumps([_as_dict(check) for check in all_checks()], indent=2) + "\n"
-
-
-def _as_dict(check: Check) -> dict[str, object]:
-    return {
-        "code": check.code,
-        "name": check.name,
-        "title": check.title,
-        "stage": int(check.stage),
-        "scope": check.scope,
-        "limits": {name: default for name, default, _ in check.limit_docs()},
-        "remedies": list(check.remedy_names),
-        "explained_by": list(check.explained_by),
-    }
-
-
-FORMATS = {"text": _text, "json": _json}
+    rows = [
+        {
+            **{name: getattr(check, name) for name in ("code", "name", "title", "stage", "scope")},
+            "limits": {name: default for name, default, _ in check.limit_docs()},
+            "remedies": list(check.remedy_names),
+            "explained_by": list(check.explained_by),
+        }
+        for check in all_checks()
+    ]
+    return json.dumps(rows, indent=2) + "\n"

@@ -7,14 +7,16 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from vqdoctor import __version__
 from vqdoctor.cli import checks, explain, fix, gate, inspect
-from vqdoctor.cli._output import complain, flush, write
-from vqdoctor.core.errors import UserError
+from vqdoctor.cli._options import Command
+from vqdoctor.cli._output import complain_of, flush, write
+from vqdoctor.core.errors import UserError, near
 from vqdoctor.core.exit_codes import ExitCode
 
 COLLECT_AFTER = 50_000
@@ -26,15 +28,32 @@ INTERRUPTED = 130
 # typer carries its own copy of click since 0.16 and used the real one before: this names either's base.
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
+
+class Commands(TyperGroup):
+    """The commands; a mistyped one is told with the one that it looks like."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is asked for.
+
+        Raises:
+            UserError: if there is none of that name.
+        """
+        if args and args[0] not in self.commands and not ctx.resilient_parsing:
+            hint = near(args[0], self.commands) or f"the commands are {', '.join(self.commands)}"
+            raise UserError(f"there is no command {args[0]!r}", hint)
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="vqdoctor",
+    cls=Commands,
     help="Finds out why a vector-quantized model's codebook collapsed, and ranks the fixes.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (inspect, fix, gate, explain, checks):
-    app.command()(getattr(command, command.__name__.rpartition(".")[2]))
+    app.command(cls=Command)(getattr(command, command.__name__.rpartition(".")[2]))
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,8 +70,7 @@ def _common(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        complain("error: no command: try `vqdoctor inspect CKPT`, or `vqdoctor --help`")
-        raise typer.Exit(ExitCode.USER_ERROR)
+        raise UserError("no command is given", "`vqdoctor inspect CKPT`, or `vqdoctor --help`")
 
 
 def run() -> NoReturn:
@@ -72,10 +90,10 @@ def main(arguments: Sequence[str]) -> int:
         # Without "standalone" typer leaves errors, and thereby exit codes, to us.
         return int(app(list(arguments), prog_name="vqdoctor", standalone_mode=False) or ExitCode.OK)
     except UserError as error:
-        complain(f"error: {error}")
+        complain_of(error)
         return ExitCode.USER_ERROR
     except CommandLineError as error:
-        complain(f"error: {_usage_error(error)}")
+        complain_of(_usage_error(error))
         return ExitCode.USER_ERROR
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
@@ -90,20 +108,20 @@ def _as_code(exit: SystemExit) -> int:
     return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
 
 
-def _usage_error(error: BaseException) -> str:
-    """Return typer's message as one line that ends in where to find help."""
-    message: str = error.format_message()  # type: ignore[attr-defined]
+def _usage_error(error: Any) -> UserError:
+    """Return typer's error as one of ours, with the place of the help."""
     context = getattr(error, "ctx", None)
-    command = context.command_path if context else "vqdoctor"
-    message = message.rstrip(". ")
-    return f"{message}{'' if message.endswith('?') else ';'} see `{command} --help`"
+    help = f"`{context.command_path if context else 'vqdoctor'} --help` shows the options"
+    if hasattr(error, "possibilities"):
+        known = [name for option in context.command.params for name in option.opts] if context else []
+        hint = f"{near(error.option_name, known)} {help}".strip()
+        return UserError(f"there is no option {error.option_name}", hint)
+    return UserError(error.format_message().rstrip(". "), help)
 
 
 def _bug(error: Exception) -> int:
     if os.environ.get("VQDOCTOR_TRACEBACK") == "1":
         traceback.print_exc()
-    complain(
-        f"vqdoctor has a bug: {type(error).__name__}: {error}; please report it, "
-        "with what VQDOCTOR_TRACEBACK=1 prints"
-    )
+    what = f"vqdoctor has a bug: {type(error).__name__}: {error}"
+    complain_of(UserError(what, "please report it, with what VQDOCTOR_TRACEBACK=1 prints"))
     return ExitCode.INCOMPLETE

@@ -6,18 +6,18 @@ import fnmatch
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from vqdoctor.core.errors import UserError, suggestion
+from vqdoctor.core.option import GATE, Kind, Option, choice, declared, one_of, option
 
 Relation = Literal[">=", "<="]
 Level = Literal["off", "warn", "error"]
 Aggregate = Literal["median", "worst"]
 
 LEVELS: tuple[Level, ...] = ("off", "warn", "error")
-AGGREGATES: tuple[Aggregate, ...] = ("median", "worst")
-OPEN: tuple[Literal["pass", "fail"], ...] = ("pass", "fail")
 MAX_DROP = 0.1
 """Share of a baseline's figure that may be lost where nobody says how much."""
 
@@ -39,6 +39,7 @@ class Metric:
         share: whether it lies between 0 and 1.
         option: the option that sets its limit.
         title: what it is, in a few words.
+        help: what the option asks for.
         percent: whether people read it in percent.
     """
 
@@ -48,6 +49,7 @@ class Metric:
     share: bool
     option: str
     title: str
+    help: str
     percent: bool = False
 
 
@@ -61,6 +63,7 @@ METRICS: Mapping[str, Metric] = {
             share=False,
             option="min-perplexity",
             title="codes that would, used evenly, carry as much information",
+            help="Least perplexity of every VQ layer; K is its number of codes.",
         ),
         Metric(
             name="usage",
@@ -69,6 +72,7 @@ METRICS: Mapping[str, Metric] = {
             share=True,
             option="min-usage",
             title="share of the codes that are chosen at all",
+            help="Least share of the codes that are chosen at all.",
             percent=True,
         ),
         Metric(
@@ -78,6 +82,7 @@ METRICS: Mapping[str, Metric] = {
             share=True,
             option="max-dead",
             title="share of the codes chosen less than a tenth as often as on even usage",
+            help="Largest share of dead codes, under 0.1/K of the usage.",
             percent=True,
         ),
         Metric(
@@ -87,6 +92,7 @@ METRICS: Mapping[str, Metric] = {
             share=True,
             option="max-ece",
             title="expected calibration error",
+            help="Largest expected calibration error.",
         ),
         Metric(
             name="accuracy",
@@ -95,6 +101,7 @@ METRICS: Mapping[str, Metric] = {
             share=True,
             option="min-accuracy",
             title="share of the samples that are classified rightly",
+            help="Least accuracy.",
             percent=True,
         ),
     )
@@ -153,63 +160,37 @@ class GateRules:
     """
 
     assertions: tuple[Assertion, ...] = ()
-    max_drop: float | None = None
-    aggregate: Aggregate | None = None
-    inconclusive: Literal["pass", "fail"] | None = None
+    max_drop: float | None = option(
+        None,
+        Kind(parse=lambda where, value: _number(where, value, share=True).value, metavar="F"),
+        "Largest share that may be lost against the baseline.",
+        group=GATE,
+        commands=("gate",),
+        shown=f"{MAX_DROP:.0%}",
+    )
+    aggregate: Aggregate | None = option(
+        None,
+        choice("median", "worst"),
+        "Judge all files (seeds) or batches together, by this.",
+        group=GATE,
+        commands=("gate",),
+    )
+    inconclusive: Literal["pass", "fail"] | None = option(
+        None,
+        choice("pass", "fail"),
+        "The result where an interval straddles its threshold.",
+        group=GATE,
+        commands=("gate",),
+        shown="exit 3",
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class GateTable:
-    """Rules as one place tells them, by name, so that a later place can override an earlier one."""
-
-    limits: Mapping[str, Assertion] = field(default_factory=dict)
-    require: tuple[Assertion, ...] = ()
-    others: Mapping[str, Any] = field(default_factory=dict)
-
-    def under(self, above: GateTable) -> GateTable:
-        """Return these rules with those of `above`, which win where both name one; requirements add up."""
-        return GateTable(
-            limits={**self.limits, **above.limits},
-            require=(*self.require, *above.require),
-            others={**self.others, **above.others},
-        )
-
-    def rules(self) -> GateRules:
-        """Return the rules, without what is switched off."""
-        told = (*self.limits.values(), *self.require)
-        return GateRules(assertions=tuple(a for a in told if a.level != "off"), **self.others)
-
-
-def parse_gate(table: Mapping[str, object], place: str) -> GateTable:
-    """Return the rules of a table: of `[tool.vqdoctor.gate]`, or the options of a command line.
-
-    Args:
-        table: values by name ("min-perplexity").
-        place: what stands before the names in messages: "--", or the file and table.
-
-    Raises:
-        UserError: if a name is unknown or a value cannot be.
-    """
-    limits: dict[str, Assertion] = {}
-    others: dict[str, Any] = {}
-    require: tuple[Assertion, ...] = ()
-    for name, value in table.items():
-        where = place + name
-        if name in OPTIONS:
-            limits[name] = _limit(where, OPTIONS[name], value)
-        elif name == "require":
-            items = value if isinstance(value, list | tuple) else [value]
-            require += tuple(_requirement(where, item) for item in items)
-        elif name == "max-drop":
-            others["max_drop"] = _number(where, value, share=True).value
-        elif name == "aggregate":
-            others["aggregate"] = _one_of(where, value, AGGREGATES)
-        elif name == "inconclusive":
-            others["inconclusive"] = _one_of(where, value, OPEN)
-        else:
-            known = [*OPTIONS, "require", "max-drop", "aggregate", "inconclusive"]
-            raise UserError(f"{where}: no such setting", suggestion(name, known))
-    return GateTable(limits=limits, require=require, others=others)
+def gate_rules(values: Mapping[str, Any]) -> GateRules:
+    """Return the rules that checked options make, by the field of each; without the limits that are off."""
+    others = {name: values[name] for name in ("max_drop", "aggregate", "inconclusive") if name in values}
+    limits = (limit for name, limit in values.items() if name in OPTIONS)
+    told = (*limits, *values.get("require", ()))
+    return GateRules(assertions=tuple(a for a in told if a.level != "off"), **others)
 
 
 def parse_assertion(text: str, where: str) -> Assertion:
@@ -236,10 +217,16 @@ def parse_assertion(text: str, where: str) -> Assertion:
     )
 
 
-def _limit(where: str, metric: Metric, value: object) -> Assertion:
+def _limit(where: str, value: object, *, metric: Metric) -> Assertion:
     value, level = _level(where, value, "value")
     threshold = _number(where, value, share=metric.share)
     return Assertion(metric=metric.name, relation=metric.better, threshold=threshold, level=level)
+
+
+def _requirements(where: str, value: object) -> tuple[Assertion, ...]:
+    return tuple(
+        _requirement(where, item) for item in (value if isinstance(value, list | tuple) else [value])
+    )
 
 
 def _requirement(where: str, value: object) -> Assertion:
@@ -260,7 +247,7 @@ def _level(where: str, value: object, key: str) -> tuple[object, Level]:
         raise UserError(f"{where}.{unknown[0]}: no such setting", example)
     if key not in value:
         raise UserError(f"{where}: the table has no {key}", example)
-    return value[key], _one_of(f"{where}.level", value.get("level", "error"), LEVELS)
+    return value[key], one_of(f"{where}.level", value.get("level", "error"), LEVELS)
 
 
 def _number(where: str, value: object, *, share: bool) -> Threshold:
@@ -284,7 +271,30 @@ def _number(where: str, value: object, *, share: bool) -> Threshold:
     return Threshold(value=number, of_codes=unit is not None and not share)
 
 
-def _one_of(where: str, value: object, known: tuple[Any, ...]) -> Any:
-    if value not in known:
-        raise UserError(f"{where}: {value!r} is none of {', '.join(known)}")
-    return value
+GATE_OPTIONS = (
+    *(
+        Option(
+            name=f"gate.{name}",
+            field=name,
+            home=GateRules,
+            kind=Kind(parse=partial(_limit, metric=metric), metavar="F" if metric.share else "N|0.2K"),
+            help=metric.help,
+            group=GATE,
+            commands=("gate",),
+            flags=(f"--{name}",),
+        )
+        for name, metric in OPTIONS.items()
+    ),
+    Option(
+        name="gate.require",
+        field="require",
+        home=GateRules,
+        kind=Kind(parse=_requirements, metavar="EXPR", several=True),
+        help='Any of these on one layer: "perplexity>=200@rvq.layers.0"; may be given several times.',
+        group=GATE,
+        commands=("gate",),
+        flags=("--require",),
+    ),
+    *declared(GateRules, "gate"),
+)
+"""The options of a gate: a limit of each metric, and how the reports are judged."""

@@ -19,7 +19,7 @@ from functools import cached_property
 from types import NoneType, UnionType
 from typing import Literal, dataclass_transform
 
-from vqdoctor.core.errors import UserError
+from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.evidence import Evidence
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Stage
@@ -189,8 +189,5 @@ class Check:
         known = [f.name for f in dataclasses.fields(self.limits)]
         for name in changes:
             if name not in known:
-                raise UserError(
-                    f"{self.code} has no limit {name!r}",
-                    f"its limits are {', '.join(known) or 'none'}",
-                )
+                raise UserError(f"{self.code} has no limit {name!r}", suggestion(name, known))
         return dataclasses.replace(self, limits=dataclasses.replace(self.limits, **changes))

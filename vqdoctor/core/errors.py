@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one clear line each, and exit code 2."""
+"""Errors that are the user's to mend: one clear line for what is wrong, one for the help, and exit code 2."""
 
 from __future__ import annotations
 
@@ -38,20 +38,24 @@ class CheckpointError(UserError):
 
 
 class MissingPackageError(UserError):
-    """A package that this command needs is not installed."""
+    """A package that this command needs is not installed; the same line says how to install it."""
 
     def __init__(self, package: str, needed_for: str, extra: str) -> None:
         self.package = package
         super().__init__(
-            f"{needed_for} needs {package}, which is not installed here",
-            f"pip install 'vqdoctor[{extra}]'",
+            f"{needed_for} needs {package}, which is not installed here: pip install 'vqdoctor[{extra}]'"
         )
+
+
+def near(word: str, known: Iterable[str], *, most: int = 1) -> str:
+    """Return "did you mean …?" with the known words that look like it; empty where none does."""
+    from difflib import get_close_matches  # 8 ms that only a mistake should cost
+
+    found = get_close_matches(word, sorted(known), n=most, cutoff=0.6 if most == 1 else 0.5)
+    return f"did you mean {' or '.join(found)}?" if found else ""
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return a hint for an unknown word: the known one that looks like it, and all that are known."""
-    from difflib import get_close_matches  # 8 ms that only a mistake should cost
-
     names = sorted(known)
-    near = get_close_matches(word, names, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(names)}"
+    return f"{near(word, names)} known: {', '.join(names)}".strip()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from vqdoctor.core.option import GOALS, number, option
 from vqdoctor.core.training_plan import TrainingPlan
 
 
@@ -111,10 +112,32 @@ class Goals:
         max_ece: expected calibration error.
     """
 
-    min_perplexity: float | None = None
-    min_usage: float = 0.4
-    min_accuracy: float | None = None
-    max_ece: float = 0.05
+    min_perplexity: float | None = option(
+        None,
+        number("N"),
+        "Perplexity of every VQ layer.",
+        group=GOALS,
+        commands=("fix",),
+        shown="a fifth of its codes",
+    )
+    min_usage: float = option(
+        0.4,
+        number("F", most=1.0),
+        "Active codes, as a share of those to expect.",
+        group=GOALS,
+        commands=("fix",),
+    )
+    min_accuracy: float | None = option(
+        None,
+        number("F", most=1.0),
+        "Accuracy.",
+        group=GOALS,
+        commands=("fix",),
+        shown="the accuracy of the model trained without VQ, less 0.015",
+    )
+    max_ece: float = option(
+        0.05, number("F", most=1.0), "Expected calibration error.", group=GOALS, commands=("fix",)
+    )
 
     def compare(self, figures: Figures) -> tuple[Goal, ...]:
         """Return every goal that the figures tell something about."""

@@ -10,7 +10,7 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import SOURCES, Evidence, Unavailable
 from vqdoctor.core.finding import Finding, Outcome, Status
 from vqdoctor.core.levels import Severity
-from vqdoctor.engine.settings import Settings
+from vqdoctor.core.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,12 +22,12 @@ from vqdoctor.core.evidence import (
     Usage,
 )
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.evaluate import choose, evaluate
 from vqdoctor.engine.gather import Gathered
 from vqdoctor.engine.plan import make_plan
 from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
-from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.verdict import verdict
 from vqdoctor.layouts.find import lies_in
 from vqdoctor.layouts.view import QuantizerView

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vqdoctor.checks import all_checks
 from vqdoctor.core import report as core
+from vqdoctor.core.configure import from_keywords
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.settings import options as options_of
 from vqdoctor.engine.examine import examine as examine_quietly
-from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.render import RenderOptions, all_renderers
 
 if TYPE_CHECKING:
     import torch
-
-    from vqdoctor.models.task import Task
 
 
 class Report(core.Report):
@@ -40,25 +40,8 @@ def examine(
     *,
     losses: Callable[[Any, Any], Any] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    task: Task | str | None = None,
-    model: Any = None,
-    model_args: Mapping[str, Any] | None = None,
-    vq_loss: str | None = None,
-    task_loss: str | None = None,
-    trained_vq_weight: float | None = None,
-    select: Sequence[str] = (),
-    ignore: Sequence[str] = (),
-    limits: Mapping[str, Mapping[str, float]] | None = None,
-    layer: str | None = None,
-    codebook_key: str | None = None,
-    layout: Literal["kd", "dk"] | None = None,
-    verify: bool = False,
-    histogram: bool = False,
-    batches: int | None = None,
-    probe_steps: int = 0,
-    device: str = "auto",
-    seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> Report:
     """Examine a checkpoint or a live model; neither is changed, and the random state is as before.
 
@@ -69,59 +52,35 @@ def examine(
         losses: losses(model, batch) -> `vqdoctor.Losses` or any object with its fields. Without it the
             losses are made of the model's usual outputs; the report's notes say of which.
         optimizer: the model's optimizer, whose memory tells more.
-        task: a `vqdoctor.Task` in place of batch and losses, or where to import one.
-        model: what builds the model of a checkpoint file: a function, where to import it, or "hf".
-        model_args: its arguments.
-        vq_loss: the model's output that is the VQ loss.
-        task_loss: "ce", "mse", or the model's output that is the task loss.
-        trained_vq_weight: the weight that the training gives the VQ loss; None is unknown, not one.
-        select: codes of checks to run, or beginnings of codes; empty is all.
-        ignore: codes of checks to leave out.
-        limits: changed limits, by code and name.
-        layer: examine only this VQ layer.
-        codebook_key: take this tensor for the codebook.
-        layout: "kd" or "dk", how it lies.
-        verify: read and check every byte of the file.
-        histogram: put the usage of every code into the report.
-        batches: how many batches of a split are run.
-        probe_steps: training steps to take on a copy, for a look at the dynamics.
-        device: "auto", "cpu", "cuda" or "mps".
-        seed: seed of all that is drawn.
         progress: told in a few words what is being done.
+        options: the options of `vqdoctor inspect` by their names, with objects in place of text where there
+            are any: a Task, a model or the function that builds one, a mapping of arguments or of limits.
 
     Raises:
         UserError: in one clear line, if something cannot be read or the user's code fails.
+        TypeError: if there is no such option.
     """
     path = model_or_path if isinstance(model_or_path, str | os.PathLike) else None
-    if path is None and model is not None:
-        raise UserError("two models", "model= is for a checkpoint file")
-    report = examine_quietly(
-        path,
-        data=batch,
-        user_model=UserModel(
-            task=task,
-            model=model if path is not None else model_or_path,
-            model_args=dict(model_args or {}),
-            losses=losses,
-            optimizer=optimizer,
-            vq_loss=vq_loss,
-            task_loss=task_loss,
-            trained_vq_weight=trained_vq_weight,
-        ),
-        settings=Settings(
-            select=tuple(select),
-            ignore=tuple(ignore),
-            limits=limits or {},
-            verify=verify,
-            seed=seed,
-            layer=layer,
-            codebook_key=codebook_key,
-            orientation=layout,
-            histogram=histogram,
-            device=device,
-            batches=batches,
-            probe_steps=probe_steps,
-        ),
-        progress=progress,
-    )
+    objects: dict[str, Any] = {"losses": losses, "optimizer": optimizer}
+    if path is None:
+        if options.get("model") is not None:
+            raise UserError("two models", "model= is for a checkpoint file")
+        objects["model"] = model_or_path
+    settings, user_model = from_keywords("examine", options, objects)
+    report = examine_quietly(path, data=batch, user_model=user_model, settings=settings, progress=progress)
     return Report(**{field.name: getattr(report, field.name) for field in fields(report)})
+
+
+def _declare_keywords() -> None:
+    """Give `examine` the signature and the docs of its options, as `help` and notebooks show them."""
+    plain = [p for p in inspect.signature(examine).parameters.values() if p.name != "options"]
+    lines = []
+    for option in options_of("examine"):
+        name, default = option.name.replace("-", "_"), getattr(option.home, option.field, None)
+        plain.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
+        lines.append(f"    {name}: {option.help}")
+    examine.__signature__ = inspect.Signature(plain, return_annotation="Report")  # type: ignore[attr-defined]
+    examine.__doc__ = f"{inspect.cleandoc(examine.__doc__ or '')}\n\nOptions:\n" + "\n".join(lines)
+
+
+_declare_keywords()

@@ -11,8 +11,8 @@ from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity
+from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
-from vqdoctor.engine.settings import RetrainSettings
 from vqdoctor.remedies import Remedy, with_advice
 from vqdoctor.training.plan import Plan, PlannedRemedy
 
@@ -31,7 +31,7 @@ FRESH_ENCODER = "wake-encoder"
 def make_plan(
     findings: Sequence[Finding],
     layers: Sequence[str],
-    settings: RetrainSettings | None = None,
+    settings: Settings | None = None,
     *,
     seed: int = 0,
     trained_vq_weight: float | None = None,
@@ -54,7 +54,7 @@ def make_plan(
     Raises:
         UserError: if a name is no remedy's, or names a remedy that a retraining cannot apply.
     """
-    settings = settings or RetrainSettings()
+    settings = settings or Settings()
     known = {remedy.name: remedy for remedy in (with_advice(all_checks()) if remedies is None else remedies)}
     _require_remedies(settings, known)
     asked = _asked(findings)
@@ -88,7 +88,7 @@ def make_plan(
     )
 
 
-def _require_remedies(settings: RetrainSettings, known: Mapping[str, Remedy]) -> None:
+def _require_remedies(settings: Settings, known: Mapping[str, Remedy]) -> None:
     """Refuse names of no remedy, and those of remedies that a retraining cannot apply."""
     for name in (*settings.only, *settings.skip):
         if name not in known:
@@ -118,7 +118,7 @@ def _asked(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
 
 
 def _recipe(
-    asked: Iterable[str], layers: Sequence[str], settings: RetrainSettings, known: Mapping[str, Remedy]
+    asked: Iterable[str], layers: Sequence[str], settings: Settings, known: Mapping[str, Remedy]
 ) -> tuple[str, ...]:
     """Return the part of the recipe that joins the remedies that are asked for."""
     weight_is_set = _weight_is_set(settings)
@@ -130,11 +130,11 @@ def _recipe(
     return RECIPE[1:] if light else RECIPE
 
 
-def _weight_is_set(settings: RetrainSettings) -> bool:
+def _weight_is_set(settings: Settings) -> bool:
     return settings.vq_weight is not None or settings.balanced
 
 
-def _refused(remedy: Remedy, settings: RetrainSettings) -> str:
+def _refused(remedy: Remedy, settings: Settings) -> str:
     """Return why a retraining leaves a remedy out; "" where it applies it."""
     if remedy.name in settings.skip:
         return "left out, as asked"

@@ -18,10 +18,10 @@ from vqdoctor.core.evidence import TaskMetrics, Usage
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import DRY_RUN, Repair, Report
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine, examine_session
 from vqdoctor.engine.layers import Pending, arrays_of, in_order, residuals
 from vqdoctor.engine.session import Progress, Session
-from vqdoctor.engine.settings import RepairSettings, Settings, UserModel
 from vqdoctor.layouts.layer_arrays import LayerArrays
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
@@ -61,7 +61,6 @@ def repair_file(
     data: Any = None,
     user_model: UserModel | None = None,
     settings: Settings | None = None,
-    wanted: RepairSettings | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Apply to a checkpoint what it can take without training, write it, and return the output's report.
@@ -76,18 +75,17 @@ def repair_file(
         data: a batch file, as for `examine`; its z_e say where codes are needed.
         user_model: the user's model or task.
         settings: what the user set about the examinations before and after.
-        wanted: what the user set about the repair.
         progress: told in a few words what is being done.
 
     Raises:
         UserError: if a file cannot be read or written, a name is no remedy's, or the user's code fails.
     """
-    settings, wanted = settings or Settings(), wanted or RepairSettings()
-    require_remedies((*wanted.only, *wanted.skip))
+    settings = settings or Settings()
+    require_remedies((*settings.only, *settings.skip))
     with Session.open(
         path, data=data, user_model=user_model, settings=settings, progress=progress
     ) as session:
-        done = repair_session(session, output, wanted)
+        done = repair_session(session, output)
     if done.written is None:
         return done.report
     after = examine(done.written, data=data, user_model=user_model, settings=settings, progress=progress)
@@ -110,9 +108,7 @@ class Repaired:
     written: Path | None
 
 
-def repair_session(
-    session: Session, output: str | os.PathLike[str] | None, wanted: RepairSettings
-) -> Repaired:
+def repair_session(session: Session, output: str | os.PathLike[str] | None) -> Repaired:
     """Examine an opened checkpoint, apply what it can take without training, and write the output.
 
     Raises:
@@ -120,12 +116,12 @@ def repair_session(
     """
     checkpoint, settings = session.checkpoint, session.settings
     target = Path(output) if output is not None else default_output(checkpoint.path)
-    if not wanted.dry_run:
-        check_output(checkpoint, target, overwrite=wanted.overwrite)
+    if not settings.dry_run:
+        check_output(checkpoint, target, overwrite=settings.overwrite)
     examination = examine_session(session, histogram=True)  # the counts say which codes are needed
     before = examination.report
     pending = Pending(checkpoint=checkpoint, views=session.found.views)
-    repairs = _repairs(before, pending, examination.vectors, wanted, settings.seed)
+    repairs = _repairs(before, pending, examination.vectors, settings)
     if not settings.histogram:
         bare = (e.replace(histogram=()) if isinstance(e, Usage) else e for e in before.evidence)
         before = replace(before, evidence=tuple(bare))
@@ -133,14 +129,14 @@ def repair_session(
         f"which of the optimizer's moments belong to {name} cannot be told; they stay"
         for name in pending.unclear
     ]
-    if wanted.dry_run or not pending.values:
+    if settings.dry_run or not pending.values:
         none = "nothing was written: the file can take none of the remedies, or needs none"
-        notes.append(DRY_RUN if wanted.dry_run else none)
+        notes.append(DRY_RUN if settings.dry_run else none)
         before = replace(before, repairs=repairs, notes=(*before.notes, *notes))
         return Repaired(report=before, notes=tuple(notes), written=None)
     session.say(f"writing {target.name}")
     note = _note(checkpoint, repairs, pending.estimated, settings.seed)
-    write_checkpoint(checkpoint, target, pending.values, note=note, overwrite=wanted.overwrite)
+    write_checkpoint(checkpoint, target, pending.values, note=note, overwrite=settings.overwrite)
     notes.append(f"repaired from {session.path}, which is as it was")
     return Repaired(report=replace(before, repairs=repairs), notes=tuple(notes), written=target)
 
@@ -149,15 +145,14 @@ def _repairs(
     before: Report,
     pending: Pending,
     vectors: Mapping[str, Rows],
-    wanted: RepairSettings,
-    seed: int,
+    settings: Settings,
 ) -> tuple[Repair, ...]:
     """Apply the remedies layer by layer, each layer's in stage order, and say what became of each."""
-    chosen = _chosen(before, pending.views, wanted)
+    chosen = _chosen(before, pending.views, settings)
     found: list[tuple[Remedy, Repair]] = []
     todo: dict[str, list[Remedy]] = {}
     for remedy, layers in chosen:
-        refused = _refused(remedy, wanted)
+        refused = _refused(remedy, settings)
         if refused:
             found.append((remedy, Repair(remedy=remedy.name, status="skipped", reason=refused)))
         for name in layers if not refused else ():
@@ -167,7 +162,7 @@ def _repairs(
         z_e = vectors.get(view.name)
         if level_before is not None and level_before.name in done:
             z_e = residuals(*done[level_before.name], z_e)
-        layer = arrays_of(view, before, z_e, np.random.default_rng((seed, number)))
+        layer = arrays_of(view, before, z_e, np.random.default_rng((settings.seed, number)))
         done[view.name] = layer, view.codebook
         found += [(remedy, _apply(remedy, view, layer, pending)) for remedy in todo.get(view.name, ())]
     order = {remedy.name: place for place, remedy in enumerate(with_advice(all_checks()))}
@@ -175,16 +170,16 @@ def _repairs(
 
 
 def _chosen(
-    before: Report, views: Sequence[QuantizerView], wanted: RepairSettings
+    before: Report, views: Sequence[QuantizerView], settings: Settings
 ) -> Iterator[tuple[Remedy, tuple[str, ...]]]:
     """Yield the remedies that are asked for, in stage order, with the layers that they are for."""
     everywhere = tuple(view.name for view in views)
     findings = list(_mendable(before))
     for remedy in with_advice(all_checks()):
         layers = [f.layer for f in findings if remedy.name in f.remedies]
-        if wanted.only and remedy.name in wanted.only:
+        if settings.only and remedy.name in settings.only:
             yield remedy, everywhere
-        elif not wanted.only and layers:
+        elif not settings.only and layers:
             yield remedy, everywhere if None in layers else tuple(n for n in everywhere if n in layers)
 
 
@@ -200,13 +195,13 @@ def _mendable(before: Report) -> Iterator[Finding]:
         yield from (finding for finding in found if finding.severity > Severity.NOTE)
 
 
-def _refused(remedy: Remedy, wanted: RepairSettings) -> str:
-    if remedy.name in wanted.skip:
+def _refused(remedy: Remedy, settings: Settings) -> str:
+    if remedy.name in settings.skip:
         return "left out, as asked"
     if remedy.apply is None:
         training = "; --retrain applies it" if remedy.plan is not None else ""
         return f"a file alone cannot take it{training}: {remedy.how}"
-    if remedy.changes_weights and not wanted.unsafe:
+    if remedy.changes_weights and not settings.unsafe:
         return "it changes trained weights: add --unsafe-fixes, or --retrain"
     return ""
 

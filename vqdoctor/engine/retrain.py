@@ -20,10 +20,10 @@ import vqdoctor
 from vqdoctor.checkpoint import check_output, write_checkpoint
 from vqdoctor.core.codec import encode
 from vqdoctor.core.report import Report
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine, examine_session
 from vqdoctor.engine.plan import make_plan
 from vqdoctor.engine.session import Session
-from vqdoctor.engine.settings import RetrainSettings, Settings, UserModel
 from vqdoctor.models.untouched import same_randomness
 from vqdoctor.saved.record import RETRAINED
 from vqdoctor.training.moments import new_moments
@@ -33,7 +33,7 @@ from vqdoctor.training.resume import state_path
 from vqdoctor.training.run import Run, Watcher
 from vqdoctor.training.trainable import Trainable
 
-__all__ = ["RetrainSettings", "Watcher", "plan_for", "retrain", "retrain_session", "trainable"]
+__all__ = ["Watcher", "plan_for", "retrain", "retrain_session", "trainable"]
 
 UNTREATED = "no finding asks for a remedy, so the model was trained on as it was"
 
@@ -45,7 +45,6 @@ def retrain(
     data: Any = None,
     user_model: UserModel | None = None,
     settings: Settings | None = None,
-    wanted: RetrainSettings | None = None,
     watcher: Watcher | None = None,
 ) -> Report:
     """Retrain a checkpoint's model with the remedies of its report, write it, and return the output's report.
@@ -59,7 +58,6 @@ def retrain(
         data: a batch file with x (and y).
         user_model: the user's model or task; without it the checkpoint must name a built-in task.
         settings: the user's settings of the examinations before and after.
-        wanted: the user's settings of the retraining.
         watcher: told what is being done.
 
     Raises:
@@ -71,7 +69,7 @@ def retrain(
     with Session.open(
         path, data=data, user_model=user_model, settings=settings, progress=say, training=True
     ) as session:
-        outcome = retrain_session(session, Path(output), wanted or RetrainSettings(), watcher)
+        outcome = retrain_session(session, Path(output), watcher)
         data, notes = session.data, session.notes
     after = examine(output, data=data, user_model=user_model, settings=settings, progress=say)
     if not outcome.retraining.interrupted:
@@ -94,26 +92,25 @@ def retrain(
     )
 
 
-def retrain_session(
-    session: Session, output: Path, wanted: RetrainSettings, watcher: Watcher | None = None
-) -> Outcome:
+def retrain_session(session: Session, output: Path, watcher: Watcher | None = None) -> Outcome:
     """Examine an opened checkpoint, train the plan to its goals, and write the output.
 
     Raises:
         UserError: as for `retrain`.
     """
-    check_output(session.checkpoint, output, overwrite=wanted.overwrite)
+    settings = session.settings
+    check_output(session.checkpoint, output, overwrite=settings.overwrite)
     before = examine_session(session).report
     with same_randomness(session.settings.seed), _sigterm_as_interrupt():
         found = trainable(session)
         run = Run(
             trainable=found,
-            plan=plan_for(before, found, session.settings, wanted),
+            plan=plan_for(before, found, settings),
             fingerprint=session.checkpoint.fingerprint(()),
             output=output,
-            goals=wanted.goals,
-            trial=wanted.trial,
-            resume=wanted.resume,
+            goals=settings.goals,
+            trial=settings.trial,
+            resume=settings.resume,
         )
         if watcher is not None:
             run.heard = watcher.epoch
@@ -130,7 +127,7 @@ def retrain_session(
         "remedies": [planned.remedy.name for planned in outcome.applied],
         "cured": retraining.cured,
     }
-    write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=wanted.overwrite)
+    write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=settings.overwrite)
     return outcome
 
 
@@ -139,12 +136,12 @@ def trainable(session: Session) -> Trainable:
     return Trainable(examined=session.model, context=session.model_context(training=True), say=session.say)
 
 
-def plan_for(report: Report, found: Trainable, settings: Settings, wanted: RetrainSettings) -> Plan:
+def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
     """Return the plan of an examination, by the user's settings and for the layers that can be watched."""
     return make_plan(
         report.findings,
         tuple(found.context.mapped),
-        wanted,
+        settings,
         seed=settings.seed,
         trained_vq_weight=found.context.vq_weight,
     )

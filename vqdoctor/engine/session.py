@@ -16,8 +16,8 @@ import numpy as np
 from vqdoctor.checkpoint import Checkpoint, open_checkpoint
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.batch import Arrays, load_batch
-from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.layouts import Found, QuantizerView, find_quantizers
 from vqdoctor.probes.file import FileContext
 from vqdoctor.saved.training import SavedTraining

@@ -1,6 +1,6 @@
 """The user's own code: importing what the user names, and turning its errors into one clear line.
 
-Only a name from the command line or from Python comes here. A name that a checkpoint holds never does.
+A name comes from the command line, from pyproject.toml or from Python, and never from a checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vqdoctor.core.errors import UserError
+from vqdoctor.core.errors import UserError, near
 
 FORM = "PKG.MODULE:NAME or PATH/TO/FILE.py:NAME"
 
@@ -47,8 +47,9 @@ def load_object(spec: str, option: str) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            names = ", ".join(n for n in vars(module) if not n.startswith("_")) or "nothing"
-            raise UserError(f"{option} {spec}: {place} has no {name!r}", f"it defines {names}")
+            names = [n for n in vars(module) if not n.startswith("_")]
+            hint = f"{near(name, names)} it defines {', '.join(names) or 'nothing'}".strip()
+            raise UserError(f"{option} {spec}: {place} has no {name!r}", hint)
         found = getattr(found, part)
     return found
 

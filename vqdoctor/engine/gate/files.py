@@ -18,6 +18,7 @@ from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.core.files import ALL_SUFFIXES
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.report import CheckpointSummary, Report
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.evaluate import choose, evaluate
 from vqdoctor.engine.examine import examine_session, trained_layers
 from vqdoctor.engine.gate.policy import Policy, decide, hold, require_known_layers
@@ -25,7 +26,6 @@ from vqdoctor.engine.gate.together import gate_together
 from vqdoctor.engine.plan import make_plan
 from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
-from vqdoctor.engine.settings import Settings, UserModel
 from vqdoctor.engine.verdict import verdict
 
 LARGEST_REPORT = 1 << 30

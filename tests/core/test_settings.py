@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from vqdoctor.core.config import Config, configure, nearest_pyproject, parse_limits, suggestion
-from vqdoctor.core.errors import UserError
+from vqdoctor.core.configure import configure, nearest_pyproject
+from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.levels import Severity
+from vqdoctor.core.settings import Settings
+
+
+def told(folder: Path, flags: Mapping[str, object]) -> Settings:
+    return configure(folder, flags)[0]
 
 
 def written(folder: Path, text: str) -> Path:
@@ -17,13 +23,13 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_defaults_where_nothing_is_told(tmp_path: Path) -> None:
-    assert configure(tmp_path, {"select": None, "fail-on": None}) == Config()
-    assert Config().bar is Severity.ERROR
+    assert told(tmp_path, {"select": None, "fail-on": None}) == Settings()
+    assert Settings().bar is Severity.ERROR
 
 
 def test_the_file_overrides_defaults_and_flags_override_the_file(tmp_path: Path) -> None:
     written(tmp_path, '[tool.vqdoctor]\nfail-on = "warning"\nseed = 7\nselect = ["vq5", "VQ101"]\n')
-    config = configure(tmp_path, {"seed": 9, "verify": True, "ignore": ["vq502, VQ503"]})
+    config = told(tmp_path, {"seed": 9, "verify": True, "ignore": ["vq502, VQ503"]})
     assert (config.fail_on, config.seed, config.verify) == ("warning", 9, True)
     assert config.select == ("VQ5", "VQ101")
     assert config.ignore == ("VQ502", "VQ503")
@@ -31,20 +37,20 @@ def test_the_file_overrides_defaults_and_flags_override_the_file(tmp_path: Path)
 
 
 def test_never_is_no_bar(tmp_path: Path) -> None:
-    assert configure(tmp_path, {"fail-on": "never"}).bar is None
+    assert told(tmp_path, {"fail-on": "never"}).bar is None
 
 
 def test_a_flag_can_switch_off_what_the_file_switched_on(tmp_path: Path) -> None:
     written(tmp_path, "[tool.vqdoctor]\nverify = true\n")
-    assert configure(tmp_path, {"verify": None}).verify
-    assert not configure(tmp_path, {"verify": False}).verify
+    assert told(tmp_path, {"verify": None}).verify
+    assert not told(tmp_path, {"verify": False}).verify
 
 
 @pytest.mark.parametrize("spelling", ['"VQ502.warn_below" = 0.5', "vq502.warn_below = 0.5"])
 def test_limits_merge_by_name(tmp_path: Path, spelling: str) -> None:
     written(tmp_path, f"[tool.vqdoctor.limits]\n{spelling}\nVQ502.fail_below = 0.2\n")
-    limits = parse_limits(["VQ502.fail_below=0.1", "VQ501.floor=3", "vq501.floor=4"])
-    assert configure(tmp_path, {"limits": limits}).limits == {
+    limits = ["VQ502.fail_below=0.1", "VQ501.floor=3", "vq501.floor=4"]
+    assert told(tmp_path, {"limits": limits}).limits == {
         "VQ502": {"warn_below": 0.5, "fail_below": 0.1},
         "VQ501": {"floor": 4.0},
     }
@@ -54,10 +60,10 @@ def test_the_nearest_pyproject_is_taken_and_it_alone(tmp_path: Path) -> None:
     written(tmp_path, "[tool.vqdoctor]\nseed = 1\n")
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
-    assert configure(inner, {}).seed == 1
+    assert told(inner, {}).seed == 1
     written(tmp_path / "a", "[tool.other]\nx = 1\n")
     assert nearest_pyproject(inner) == tmp_path / "a" / "pyproject.toml"
-    assert configure(inner, {}).seed == 0
+    assert told(inner, {}).seed == 0
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,7 @@ def test_the_nearest_pyproject_is_taken_and_it_alone(tmp_path: Path) -> None:
             "[tool.vqdoctor]\nfail_on = 'error'\n",
             "tool.vqdoctor.fail_on: no such setting: did you mean fail-on?",
         ),
-        ("[tool.vqdoctor]\nxyz = 1\n", "device, fail-on, format, gate, histogram, ignore"),
+        ("[tool.vqdoctor]\nxyz = 1\n", "fail-on, format, gate, goals, histogram, ignore"),
         ("[tool.vqdoctor]\nseed = -1\n", "-1 is no seed"),
         ("[tool.vqdoctor]\nseed = true\n", "True is no seed"),
         ("[tool.vqdoctor]\nverify = 1\n", "neither true nor false"),
@@ -87,30 +93,30 @@ def test_the_nearest_pyproject_is_taken_and_it_alone(tmp_path: Path) -> None:
 def test_what_is_wrong_in_the_file_is_said_with_its_place(tmp_path: Path, text: str, says: str) -> None:
     written(tmp_path, text)
     if not says:
-        assert configure(tmp_path, {}) == Config()
+        assert told(tmp_path, {}) == Settings()
         return
     with pytest.raises(UserError, match=r"pyproject\.toml") as error:
-        configure(tmp_path, {})
+        told(tmp_path, {})
     assert says in str(error.value)
 
 
 def test_a_file_that_is_no_text_is_an_error_too(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not valid TOML"):
-        configure(tmp_path, {})
+        told(tmp_path, {})
 
 
 @pytest.mark.parametrize(
     "text", ["VQ502", "VQ502=1", "VQ502.x", "VQ502.x=y", ".x=1", "VQ502.=1", "VQ502.x=inf"]
 )
-def test_a_malformed_limit(text: str) -> None:
+def test_a_malformed_limit(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--limit"):
-        parse_limits([text])
+        told(tmp_path, {"limits": [text]})
 
 
 def test_a_bad_flag_is_named_as_a_flag(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--fail-on: 'err' is none of error, warning, never"):
-        configure(tmp_path, {"fail-on": "err"})
+        told(tmp_path, {"fail-on": "err"})
 
 
 def test_suggestion_lists_the_near_one_and_all() -> None:
