@@ -151,44 +151,31 @@ def quantizing(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Qua
             continue
         call = next((call for call in watched[module].forwards if call.z_q is not None), None)
         quantizer = None if call is None else _read(path, module, call)
-        if quantizer is not None and (_is_sure(quantizer) or _owns_codes(model, quantizer)):
+        if quantizer is None:
+            continue
+        # one output may be a dead module's, and few may be the whole model's: then its own codebook proves it
+        is_sure = quantizer.gives_codes or (len(quantizer.outputs) > 1 and path != "")
+        stored = None if is_sure else _stored(model, quantizer)
+        if is_sure or (stored is not None and (not path or stored[0].startswith(f"{path}."))):
             found.append(quantizer)
     return found[::-1]
 
 
-def _owns_codes(model: nn.Module, quantizer: Quantizing) -> bool:
-    """Whether the outputs are rows of a table of the module itself: codes go where a dead encoder stands."""
-    stored = _stored(model, quantizer)
-    return stored is not None and (not quantizer.path or stored[0].startswith(f"{quantizer.path}."))
-
-
-def _is_sure(quantizer: Quantizing) -> bool:
-    """Whether no codebook need prove it: one output may be a dead module's, few may be the whole model's."""
-    return quantizer.gives_codes or (len(quantizer.outputs) > 1 and quantizer.path != "")
-
-
 def _related(path: str, other: str) -> bool:
-    return (
-        path == other
-        or not path
-        or not other
-        or f"{path}.".startswith(f"{other}.")
-        or (f"{other}.".startswith(f"{path}."))
-    )
+    inside = f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
+    return inside or not path or not other
 
 
 def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
     """Return the module as a quantizer, on the axis along which its output repeats itself most."""
+    assert call.z_q is not None
     last = call.z_e.ndim - 1
     axes = {2: [1], 3: [2, 1]}.get(call.z_e.ndim, [1, last] if last > 2 else [])
     read = [found for axis in axes if (found := _along(path, module, call, axis)) is not None]
-    if read and any(_is_one_hot(call.z_q, axis) for axis in axes):
-        return None  # a choice, and the code is what is looked up for it
+    z_q = call.z_q
+    if read and any(z_q.shape[axis] > 1 and bool(((z_q != 0).sum(dim=axis) == 1).all()) for axis in axes):
+        return None  # one-hot: a choice, and the code is what is looked up for it
     return min(read, key=lambda found: len(found.outputs), default=None)
-
-
-def _is_one_hot(z_q: torch.Tensor | None, axis: int) -> bool:
-    return z_q is not None and z_q.shape[axis] > 1 and bool(((z_q != 0).sum(dim=axis) == 1).all())
 
 
 def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | None:

@@ -8,7 +8,7 @@ nothing but projections; a whole encoder-decoder is never taken for a VQ layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -121,27 +121,16 @@ def candidates(model: nn.Module, key: str) -> tuple[str, ...]:
 def _adds_only_projections(parent: nn.Module, child: str) -> bool:
     if isinstance(parent, nn.ModuleList | nn.ModuleDict):
         return False
-    return all(
-        isinstance(module, _PROJECTIONS) or _is_pointwise(module)
-        for module in _others(parent, child)
-        if next(module.parameters(recurse=False), None) is not None
-    )
-
-
-def _is_pointwise(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and set(module.kernel_size) == {1}
-
-
-def _others(parent: nn.Module, child: str) -> Iterator[nn.Module]:
     for name, module in parent.named_modules():
-        # A parametrization (weight_norm) belongs to its owner, which is judged by its own class.
-        if name and not f"{name}.".startswith(f"{child}.") and not _is_parametrization(parent, name):
-            yield module
-
-
-def _is_parametrization(parent: nn.Module, name: str) -> bool:
-    owner, found, _ = f".{name}".partition(".parametrizations.")
-    return bool(found) and parametrize.is_parametrized(parent.get_submodule(owner.lstrip(".")))
+        if not name or f"{name}.".startswith(f"{child}.") or next(module.parameters(False), None) is None:
+            continue
+        owner, found, _ = f".{name}".partition(".parametrizations.")
+        if found and parametrize.is_parametrized(parent.get_submodule(owner.lstrip("."))):
+            continue  # a parametrization (weight_norm) belongs to its owner, which is judged by its own class
+        is_conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        if not (isinstance(module, _PROJECTIONS) or (is_conv and set(module.kernel_size) == {1})):
+            return False
+    return True
 
 
 def judge(
@@ -159,13 +148,17 @@ def judge(
         paths: the candidates.
         watched: their calls in train mode.
     """
-    calls = {path: _mapping(watched[path]) for path in paths}
-    mapping = [(path, call) for path, call in calls.items() if call is not None]
-    mapping = [(path, c) for path, c in mapping if path == mapping[0][0] or _same_shape(c)]
+    mapping: list[tuple[str, Call]] = []
+    for path in paths:
+        call = next((call for call in watched[path].calls if call.z_q is not None), None)
+        if call is not None and call.z_q is not None and (not mapping or call.z_q.shape == call.z_e.shape):
+            mapping.append((path, call))
     if not mapping:
         return _unmapped(layer, paths, watched)
     alive = [(p, c) for p, c in mapping if not watched[p].by_method and passes_gradient(c)]
-    path, call = (alive or [(p, c) for p, c in mapping if _is_alike(c, mapping[-1][1])])[0]
+    # an inner module may have heads first: the batch axis is that of the outermost
+    usual = (mapping[-1][1].z_e.ndim, mapping[-1][1].z_e.shape[0])
+    path, call = (alive or [(p, c) for p, c in mapping if (c.z_e.ndim, c.z_e.shape[0]) == usual])[0]
     inward = paths[: paths.index(path) + 1]
     lookup = next((p for p in inward if layer.reader.lookups(watched[p])), None)
     gap = "" if alive else _gap(model, path, call, watched[path])
@@ -189,30 +182,10 @@ def _gap(model: nn.Module, path: str, call: Call, watched: Watch) -> str:
         return METHODS_ONLY
     if not call.training:
         return IN_EVAL
-    if not call.recorded and not _trains_until(model, path):
-        return FROZEN
-    return ""
-
-
-def _trains_until(model: nn.Module, path: str) -> bool:
-    """Whether any parameter of the layer, or of what the model holds before it, is trained."""
-    names = [name for name, _ in model.named_parameters()]
-    inside = [i for i, name in enumerate(names) if name.startswith(f"{path}.")]
-    last = inside[-1] if inside else len(names) - 1
-    return any(p.requires_grad for i, p in enumerate(model.parameters()) if i <= last)
-
-
-def _is_alike(call: Call, outermost: Call) -> bool:
-    """Whether the input's batch axis is that of the outermost module: an inner one may have heads first."""
-    return (call.z_e.ndim, call.z_e.shape[0]) == (outermost.z_e.ndim, outermost.z_e.shape[0])
-
-
-def _mapping(watched: Watch) -> Call | None:
-    return next((call for call in watched.calls if call.z_q is not None), None)
-
-
-def _same_shape(call: Call) -> bool:
-    return call.z_q is not None and call.z_q.shape == call.z_e.shape
+    parameters = list(model.named_parameters())  # of the layer, and of what the model holds before it
+    inside = [i for i, (name, _) in enumerate(parameters) if name.startswith(f"{path}.")]
+    until = parameters[: inside[-1] + 1] if inside else parameters
+    return "" if call.recorded or any(p.requires_grad for _, p in until) else FROZEN
 
 
 def stop_dropping_levels(model: nn.Module, paths: Sequence[str]) -> None:
@@ -221,19 +194,10 @@ def stop_dropping_levels(model: nn.Module, paths: Sequence[str]) -> None:
     In training a residual quantizer with quantizer dropout leaves out its deeper levels at random, so
     that some would never be seen.
     """
-    holders = {
-        parent
-        for path in paths
-        for parent in _parents(path)
-        if sum(other.startswith(f"{parent}.") for other in paths) > 1
-    }
-    for parent in holders:
-        model.get_submodule(parent).training = False
-
-
-def _parents(path: str) -> list[str]:
-    tokens = path.split(".")
-    return [".".join(tokens[:i]) for i in range(1, len(tokens))]
+    for path in paths:
+        while path := path.rpartition(".")[0]:
+            if sum(other.startswith(f"{path}.") for other in paths) > 1:
+                model.get_submodule(path).training = False
 
 
 def passes_gradient(call: Call) -> bool:
@@ -241,9 +205,6 @@ def passes_gradient(call: Call) -> bool:
     if call.z_q is None or not call.z_q.requires_grad or not call.z_e.requires_grad:
         return False
     sent = torch.randn(call.z_q.shape, generator=torch.Generator().manual_seed(0)).to(call.z_q)
-    (g,) = torch.autograd.grad(call.z_q, call.z_e, sent, retain_graph=True, allow_unused=True)
-    return _any(g)
-
-
-def _any(g: torch.Tensor | None) -> bool:
+    found = torch.autograd.grad(call.z_q, call.z_e, sent, retain_graph=True, allow_unused=True)
+    g: torch.Tensor | None = found[0]
     return g is not None and bool(g.any())

@@ -9,7 +9,7 @@ from typing import Generic, Literal, TypeVar
 from vqdoctor.core.evidence import Evidence, Unavailable
 
 C = TypeVar("C")
-Mode = Literal["train", "eval"]
+Mode = Literal["train", "eval", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Probe(Generic[C]):
     Attributes:
         kinds: the kinds of evidence that it yields.
         measure: context in, evidence out: one item, or an `Unavailable`, for every kind and layer.
-        modes: the modes in which it runs the model, once the layers are located; none where it runs nothing.
+        mode: the mode in which it runs the model, once the layers are located; None where it runs nothing.
         needs_codebook: whether it asks for a layer's codebook; else it can look at a layer without one.
         needs_vq_loss: whether it judges the VQ loss, so that it must know which loss that is.
         of_model: whether it measures the model as a whole, and not layer by layer.
@@ -27,7 +27,7 @@ class Probe(Generic[C]):
 
     kinds: tuple[type[Evidence], ...]
     measure: Callable[[C], Iterable[Evidence | Unavailable]]
-    modes: tuple[Mode, ...] = ()
+    mode: Mode | None = None
     needs_codebook: bool = True
     needs_vq_loss: bool = False
     of_model: bool = False

@@ -116,12 +116,17 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
     for name, setting in _SETTINGS.items():
         candidates = [v for v in values if _fits(v, setting)]
         if candidates:
-            best = min(candidates, key=lambda v: _rank(v, setting))
+            names = setting.names + setting.weak
+            best = min(candidates, key=lambda v: (len(v.path), names.index(v.name)))
             number = float(best.value)
             others = {float(v.value) for v in candidates} - {number}
             note = f" ({len(others)} other value{'s' * (len(others) > 1)} further in)" if others else ""
             found[name] = (number, ".".join(best.path) + note)
-    _ask_optimizers(found, optimizers)
+    for optimizer in optimizers:
+        if "updates" not in found and (steps := optimizer.steps):
+            found["updates"] = (steps, f"{optimizer.path}.state.*.step")
+        if "learning_rate" not in found and (rate := optimizer.learning_rate) is not None:
+            found["learning_rate"] = (rate, f"{optimizer.path}.param_groups.0.lr")
     for value in values:
         if value.path[-1] == _TASK and isinstance(value.value, str):
             found.setdefault("task", (value.value, ".".join(value.path)))
@@ -156,37 +161,16 @@ def as_retrained(record: TrainingRecord, notes: Sequence[Mapping[str, Any]]) -> 
     return record.replace(**found, found_at=found_at, sample_size=len(found_at))
 
 
-def _ask_optimizers(
-    found: dict[str, tuple[float | str, str]], optimizers: tuple[SavedOptimizer, ...]
-) -> None:
-    for optimizer in optimizers:
-        if "updates" not in found and (steps := optimizer.steps):
-            found["updates"] = (steps, f"{optimizer.path}.state.*.step")
-        if "learning_rate" not in found and (rate := optimizer.learning_rate) is not None:
-            found["learning_rate"] = (rate, f"{optimizer.path}.param_groups.0.lr")
-
-
 def _fits(value: _Value, setting: _Setting) -> bool:
-    if isinstance(value.value, bool | str) or not _is_ours(value.parents):
+    is_foreign = any(word in part for part in value.parents for word in _FOREIGN)
+    if isinstance(value.value, bool | str) or is_foreign:
         return False
     if not (math.isfinite(value.value) and setting.low <= value.value <= setting.high):
         return False
     if setting.progress and (len(value.path) > _PROGRESS_DEPTH or not _CONFIG.isdisjoint(value.parents)):
         return False
-    return value.name in setting.names or (value.name in setting.weak and _about_vq(value))
-
-
-def _rank(value: _Value, setting: _Setting) -> tuple[int, int]:
-    names = setting.names + setting.weak
-    return len(value.path), names.index(value.name)
-
-
-def _is_ours(parents: tuple[str, ...]) -> bool:
-    return not any(word in part for part in parents for word in _FOREIGN)
-
-
-def _about_vq(value: _Value) -> bool:
-    return value.beside_vq or any(word in part for part in value.parents for word in _VQ_WORDS)
+    about_vq = value.beside_vq or any(word in part for part in value.parents for word in _VQ_WORDS)
+    return value.name in setting.names or (value.name in setting.weak and about_vq)
 
 
 def _normal(name: str) -> str:

@@ -258,15 +258,11 @@ class Trainer:
             revival.after_step(watched, self.optimizer, generator)
         for linear in self._linear:
             linear.after_step(watched)
-        if self.plan.geometry == "sphere":
-            self._onto_sphere()
-        return float(found.task.detach()), None if found.vq is None else float(found.vq.detach())
-
-    def _onto_sphere(self) -> None:
-        for layer in self.layers:
+        for layer in self.layers if self.plan.geometry == "sphere" else ():
             if layer.view.writable:
                 codes = torch.nn.functional.normalize(layer.codes(), dim=1)
                 layer.write(torch.arange(layer.num_codes), codes)
+        return float(found.task.detach()), None if found.vq is None else float(found.vq.detach())
 
     def _balanced(self, watched: Watched, found: Losses) -> float:
         """Return the weight at which the VQ loss pulls at z_e by a tenth of the task loss's gradient.

@@ -111,6 +111,4 @@ def _chi_square(counts: _Table) -> float:
     return float((((counts - expected) ** 2)[there] / expected[there]).sum())
 
 
-PROBE = Probe(
-    kinds=(BatchMixing,), measure=measure, modes=("train", "eval"), needs_codebook=False, of_model=True
-)
+PROBE = Probe(kinds=(BatchMixing,), measure=measure, mode="both", needs_codebook=False, of_model=True)

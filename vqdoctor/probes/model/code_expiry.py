@@ -42,12 +42,10 @@ def _evidence(context: ModelContext, view: QuantizerView, parts: list[Pass]) -> 
         expired=float((counts <= threshold * (1 + 1e-6)).mean())
         if known and counts is not None and threshold
         else None,
-        replaced=float(np.median([_replaced(one) for one in parts])),
+        replaced=float(
+            np.median([np.sum(p.travelled > FAR) / min(len(p.travelled), p.vectors) for p in parts])
+        ),
     )
-
-
-def _replaced(one: Pass) -> float:
-    return float(np.sum(one.travelled > FAR)) / min(len(one.travelled), one.vectors)
 
 
 def _threshold(context: ModelContext, view: QuantizerView) -> float | None:
@@ -58,4 +56,4 @@ def _threshold(context: ModelContext, view: QuantizerView) -> float | None:
     return next(numbers, None)
 
 
-PROBE = Probe(kinds=(CodeExpiry,), measure=measure, modes=("train",))
+PROBE = Probe(kinds=(CodeExpiry,), measure=measure, mode="train")

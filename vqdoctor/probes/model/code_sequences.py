@@ -68,4 +68,4 @@ def _within(z_e: NDArray[np.float32]) -> float:
     return float(inside / total) if total > 0 else 0.0
 
 
-PROBE = Probe(kinds=(CodeSequences,), measure=measure, modes=("train", "eval"), needs_codebook=False)
+PROBE = Probe(kinds=(CodeSequences,), measure=measure, mode="both", needs_codebook=False)

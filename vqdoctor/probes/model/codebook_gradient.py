@@ -59,4 +59,4 @@ def _largest(one: float | None, other: float | None) -> float | None:
     return max((x for x in (one, other) if x is not None), default=None)
 
 
-PROBE = Probe(kinds=(CodebookGradient,), measure=measure, modes=("train",), needs_vq_loss=True)
+PROBE = Probe(kinds=(CodebookGradient,), measure=measure, mode="train", needs_vq_loss=True)

@@ -122,4 +122,4 @@ def _codebook(layer: CapturedLayer) -> torch.Tensor:
     return stored
 
 
-PROBE = Probe(kinds=(CodebookWriters,), measure=measure, modes=("train",))
+PROBE = Probe(kinds=(CodebookWriters,), measure=measure, mode="train")

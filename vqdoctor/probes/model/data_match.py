@@ -85,4 +85,4 @@ def _transformed(seen: list[Seen], nearest_codes: Codes) -> bool:
     return len(chosen) == len(nearest_codes) and bool((chosen == nearest_codes).mean() < AGREES)
 
 
-PROBE = Probe(kinds=(DataMatch,), measure=measure, modes=("eval",))
+PROBE = Probe(kinds=(DataMatch,), measure=measure, mode="eval")

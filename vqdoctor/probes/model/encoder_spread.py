@@ -61,4 +61,4 @@ def _relative(rows: NDArray[np.float32]) -> float:
     return spread(rows) / length if length else 0.0
 
 
-PROBE = Probe(kinds=(EncoderSpread,), measure=measure, modes=("eval",), needs_codebook=False)
+PROBE = Probe(kinds=(EncoderSpread,), measure=measure, mode="eval", needs_codebook=False)

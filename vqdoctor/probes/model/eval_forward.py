@@ -28,7 +28,9 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     for name, tensor in before.items():
         layer = _layer(context, name)
         compared[layer] += 1
-        if name not in after or not _same(tensor, after[name].to(tensor.device)):
+        # NaN equals itself here: a value that was broken before has not changed
+        same = name in after and tensor.shape == after[name].shape
+        if not same or not torch.equal(tensor.nan_to_num(), after[name].to(tensor.device).nan_to_num()):
             changed[layer].append(name)
     codebooks = {layer.tensors.get("codebook") for layer in context.layers.values()}
     for layer in (*(view.name for view in context.views), None):
@@ -50,16 +52,11 @@ def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _layer(context: ModelContext, tensor: str) -> str | None:
     """Return the VQ layer whose module, or whose codebook's module, holds the tensor."""
     for name, layer in context.layers.items():
-        codebook = layer.tensors["codebook"]
+        codebook = layer.tensors.get("codebook", "")
         homes = {codebook.rpartition(".")[0], layer.path if layer.maps else None} - {"", None}
         if tensor == codebook or any(tensor.startswith(f"{home}.") for home in homes):
             return name
     return None
 
 
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # NaN equals itself here: a value that was broken before has not changed
-    return one.shape == other.shape and torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
-
-
-PROBE = Probe(kinds=(EvalForward,), measure=measure, modes=("eval",))
+PROBE = Probe(kinds=(EvalForward,), measure=measure, mode="eval")

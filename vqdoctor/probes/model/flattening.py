@@ -167,4 +167,4 @@ def _is_run(vectors: torch.Tensor, source: torch.Tensor, number: int, length: in
     return len(touched) > 1 and bool((touched // length == number).all())
 
 
-PROBE = Probe(kinds=(Flattening,), measure=measure, modes=("eval",), needs_codebook=False)
+PROBE = Probe(kinds=(Flattening,), measure=measure, mode="eval", needs_codebook=False)

@@ -78,4 +78,4 @@ def _evidence(name: str, parts: list[_Seen]) -> GradientHealth:
     )
 
 
-PROBE = Probe(kinds=(GradientHealth,), measure=measure, modes=("train",), needs_codebook=False)
+PROBE = Probe(kinds=(GradientHealth,), measure=measure, mode="train", needs_codebook=False)

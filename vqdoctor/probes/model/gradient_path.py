@@ -116,4 +116,4 @@ def _judge(name: str, products: list[_Vjp]) -> GradientPath:
     )
 
 
-PROBE = Probe(kinds=(GradientPath,), measure=measure, modes=("train",), needs_codebook=False)
+PROBE = Probe(kinds=(GradientPath,), measure=measure, mode="train", needs_codebook=False)

@@ -39,4 +39,4 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             yield item
 
 
-PROBE = Probe(kinds=(ImplicitLevels,), measure=measure, modes=("eval",), needs_codebook=False)
+PROBE = Probe(kinds=(ImplicitLevels,), measure=measure, mode="eval", needs_codebook=False)

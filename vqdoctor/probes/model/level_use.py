@@ -48,4 +48,4 @@ def _perplexity(context: ModelContext, name: str) -> float | None:
     return math.exp(plug_in_entropy(np.bincount(codes))) if codes.size else None
 
 
-PROBE = Probe(kinds=(LevelUse,), measure=measure, modes=("eval",))
+PROBE = Probe(kinds=(LevelUse,), measure=measure, mode="eval")

@@ -58,4 +58,4 @@ def _coarsest(call: Call) -> torch.dtype:
     return max(types, key=lambda dtype: torch.finfo(dtype).eps)
 
 
-PROBE = Probe(kinds=(LookupPrecision,), measure=measure, modes=("eval",))
+PROBE = Probe(kinds=(LookupPrecision,), measure=measure, mode="eval")

@@ -39,6 +39,4 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     yield from by_layer(context, LossBalance, measured, "the task reports no VQ loss")
 
 
-PROBE = Probe(
-    kinds=(LossBalance,), measure=measure, modes=("train",), needs_codebook=False, needs_vq_loss=True
-)
+PROBE = Probe(kinds=(LossBalance,), measure=measure, mode="train", needs_codebook=False, needs_vq_loss=True)

@@ -94,4 +94,4 @@ def _beta(context: ModelContext, layer: nn.Module) -> tuple[float | None, str]:
     return None, ""
 
 
-PROBE = Probe(kinds=(LossTerms,), measure=measure, modes=("train",), needs_vq_loss=True)
+PROBE = Probe(kinds=(LossTerms,), measure=measure, mode="train", needs_vq_loss=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from vqdoctor.capture.call import Call
 from vqdoctor.core.evidence import Evidence, LossUse, Unavailable
 from vqdoctor.models.task import Losses
@@ -29,22 +27,20 @@ def _use(context: ModelContext, name: str, call: Call, losses: Losses) -> LossUs
     z_e = call.z_e
     own = [t for t in tensors_of(call.output) if t.is_floating_point() and t.ndim <= 1 and t.requires_grad]
     pulls = [(t, g) for t in own if (g := gradient(t.sum(), z_e)) is not None and g.any()]
-    pull = gradient(losses.vq, z_e)
+    pull, both = gradient(losses.vq, z_e), (losses.task, losses.vq)
     return LossUse(
         layer=name,
         source="batch",
         sample_size=z_e.numel() // z_e.shape[context.layers[name].reader.axis(call)],
         offered=max((float(g.norm()) for _, g in pulls), default=0.0),
-        used=any(_reaches(losses, t) for t, _ in pulls) if pulls else None,
+        # whether one of the task's losses depends on a tensor that the layer returned
+        used=any(loss is t or gradient(loss, t) is not None for t, _ in pulls for loss in both)
+        if pulls
+        else None,
         reported=None if losses.vq is None else float(losses.vq.detach().sum()),
         gradient=None if losses.vq is None else 0.0 if pull is None else float(pull.norm()),
         vq_weight=context.vq_weight,
     )
 
 
-def _reaches(losses: Losses, own: torch.Tensor) -> bool:
-    """Return whether one of the task's losses depends on a tensor that the layer returned."""
-    return any(loss is own or gradient(loss, own) is not None for loss in (losses.task, losses.vq))
-
-
-PROBE = Probe(kinds=(LossUse,), measure=measure, modes=("train",), needs_codebook=False, needs_vq_loss=True)
+PROBE = Probe(kinds=(LossUse,), measure=measure, mode="train", needs_codebook=False, needs_vq_loss=True)

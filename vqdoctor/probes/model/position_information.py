@@ -46,4 +46,4 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     )
 
 
-PROBE = Probe(kinds=(PositionInformation,), measure=measure, modes=("eval",), needs_codebook=False)
+PROBE = Probe(kinds=(PositionInformation,), measure=measure, mode="eval", needs_codebook=False)

@@ -97,4 +97,4 @@ def _ratio(end: torch.Tensor, start: torch.Tensor, axis: int) -> float:
     return 0.0 if g is None else float((g.norm(dim=axis) / cotangent.norm(dim=axis)).median())
 
 
-PROBE = Probe(kinds=(ResidualLevel,), measure=measure, modes=("train",))
+PROBE = Probe(kinds=(ResidualLevel,), measure=measure, mode="train")

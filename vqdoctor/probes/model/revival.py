@@ -57,4 +57,4 @@ def _returned(view: QuantizerView, rows: torch.Tensor) -> int:
     return int((away & (left < BACK * way)).sum())
 
 
-PROBE = Probe(kinds=(Revival,), measure=measure, modes=("train",))
+PROBE = Probe(kinds=(Revival,), measure=measure, mode="train")

@@ -74,4 +74,4 @@ def _root(squares: tuple[float | None, ...]) -> float | None:
     return (sum(known) / len(known)) ** 0.5 if known else None
 
 
-PROBE = Probe(kinds=(TaskGradient,), measure=measure, modes=("train",), needs_codebook=False)
+PROBE = Probe(kinds=(TaskGradient,), measure=measure, mode="train", needs_codebook=False)

@@ -39,7 +39,10 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     fits = all(layer.z_e.shape[-1] == len(layer.z_q_mean) for layer in seen.values())
     bypassed = context.score(SPLIT, bypass) if fits else None
     shuffled, mean_code = (context.score(SPLIT, changes[how]) for how in ("shuffled", "mean_code"))
-    ece, (ece_low, ece_high) = _ece(base), _ece_interval(base, context.seed)
+    ece = ece_low = ece_high = None
+    if base.logits is not None and base.labels is not None:
+        ece = expected_calibration_error(softmax(base.logits), base.labels)
+        ece_low, ece_high = calibration_interval(softmax(base.logits), base.labels, context.seed)
     yield TaskMetrics(
         source="batch",
         sample_size=base.samples,
@@ -86,16 +89,4 @@ def _accuracy(scored: Scored) -> float | None:
     return accuracy(scored.logits, scored.labels)
 
 
-def _ece(scored: Scored) -> float | None:
-    if scored.logits is None or scored.labels is None:
-        return None
-    return expected_calibration_error(softmax(scored.logits), scored.labels)
-
-
-def _ece_interval(scored: Scored, seed: int) -> tuple[float | None, float | None]:
-    if scored.logits is None or scored.labels is None:
-        return None, None
-    return calibration_interval(softmax(scored.logits), scored.labels, seed)
-
-
-PROBE = Probe(kinds=(TaskMetrics,), measure=measure, modes=("eval",), needs_codebook=False, of_model=True)
+PROBE = Probe(kinds=(TaskMetrics,), measure=measure, mode="eval", needs_codebook=False, of_model=True)

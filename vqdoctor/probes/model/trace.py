@@ -166,4 +166,4 @@ def _trace(
     )
 
 
-PROBE = Probe(kinds=(Trace,), measure=measure, modes=("train",), needs_vq_loss=True)
+PROBE = Probe(kinds=(Trace,), measure=measure, mode="train", needs_vq_loss=True)

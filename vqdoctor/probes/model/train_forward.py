@@ -36,4 +36,4 @@ def _evidence(name: str, parts: list[Pass]) -> TrainForward:
     )
 
 
-PROBE = Probe(kinds=(TrainForward,), measure=measure, modes=("train",))
+PROBE = Probe(kinds=(TrainForward,), measure=measure, mode="train")

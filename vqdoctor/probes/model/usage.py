@@ -82,4 +82,4 @@ def _distinct(context: ModelContext) -> list[Split]:
     return list(found) or list(bare.values())
 
 
-PROBE = Probe(kinds=(Usage,), measure=measure, modes=("eval",), needs_codebook=False)
+PROBE = Probe(kinds=(Usage,), measure=measure, mode="eval", needs_codebook=False)
