@@ -89,6 +89,16 @@ def test_goals_that_hold_end_the_training_after_a_cool_down(start: Start) -> Non
     assert trainer.optimizer.param_groups[0]["lr"] < 0.2 * 2e-3
 
 
+def test_codes_are_revived_up_to_the_cool_down_and_no_longer(start: Start) -> None:
+    """Every code under the mean counts as dead here, so that every window has some to revive."""
+    trainer = start(plan=replace(ALL, epochs=10, revive_under=1.0))
+    trainer.run()
+    revived = [row.revived for row in trainer.rows]
+    cool_down = 10 // COOL_DOWN  # a fifth of a short training
+    assert min(revived[:-cool_down]) > 0
+    assert revived[-cool_down:] == [0] * cool_down
+
+
 def test_goals_that_never_hold_train_for_all_epochs(start: Start) -> None:
     trainer = start(plan=ALL, goals=Goals(min_perplexity=32.0, min_usage=1.0, max_ece=0.0))
     trainer.run()
