@@ -7,8 +7,6 @@ import collections
 import os
 import resource
 import stat
-import subprocess
-import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from hostile_files import record_offset, rezip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import python
 
 from vqdoctor.checkpoint import CheckpointError, open_checkpoint, write_checkpoint, zip_writing
 
@@ -351,7 +350,7 @@ class TestRefusals:
             if place.owner() == path.owner():
                 place.chmod(stat.S_IMODE(place.stat().st_mode) | 0o055)
         folder.chmod(0o555)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        done = python("-c", code)
         assert "closed/out.pt: cannot be written (Permission denied)" in done.stderr
         assert not list(folder.iterdir())
 

@@ -7,13 +7,13 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import PATIENCE, start
 from small_training import Digits, sick_checkpoint
 
 from vqdoctor.core.errors import UserError
@@ -134,9 +134,7 @@ print("interrupted" if report.retraining.interrupted else "done", flush=True)
 
 
 def drive(sick: Path, output: Path, **more: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(sick), str(output)], stdout=subprocess.PIPE, text=True, **more
-    )
+    return start("-c", DRIVER, sick, output, **more)
 
 
 @pytest.mark.slow
@@ -146,7 +144,7 @@ def test_kill_9_at_random_moments_loses_at_most_an_epoch_and_leaves_no_unreadabl
     """Killed twenty times, some while a state is being written; then it ends to the bit as if unkilled."""
     whole, output = tmp_path / "whole.pt", tmp_path / "fixed.pt"
     with drive(sick, whole) as run:
-        assert run.wait() == 0
+        assert run.wait(PATIENCE) == 0
     draw = random.Random(0)
     reached, kills = 0, 0
     while kills < 20:
@@ -169,7 +167,7 @@ def test_kill_9_at_random_moments_loses_at_most_an_epoch_and_leaves_no_unreadabl
             reached = 0
             output.unlink()
     with drive(sick, output) as run:
-        assert run.wait() == 0
+        assert run.wait(PATIENCE) == 0
     one, other = states(whole), states(output)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
@@ -181,7 +179,7 @@ def test_sigterm_ends_the_run_with_what_there_is(sick: Path, tmp_path: Path) -> 
         run.stdout.readline()
         os.kill(run.pid, signal.SIGTERM)
         told = run.stdout.read()
-        assert run.wait() == 0
+        assert run.wait(PATIENCE) == 0
     if "interrupted" in told:  # else it was done before the signal came
         assert state_path(tmp_path / "fixed.pt").exists()
     states(tmp_path / "fixed.pt")
