@@ -8,7 +8,7 @@ SICK := sample_checkpoints/no-ste.pt
 DATA := sample_checkpoints/digits.npz
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint accept bench samples clean
+.PHONY: help demo test lint accept bench size samples clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -43,6 +43,9 @@ accept: $(READY)  ## the long acceptance tables
 
 bench: $(READY)  ## ratios against named peers
 	$(BIN)/python -m pytest -s -m bench
+
+size:  ## how large the code is: lines, files, long functions, crumbs, Any
+	@$(PYTHON) tests/size.py
 
 samples: $(READY)  ## train the sample checkpoints again
 	$(BIN)/python -m vqdoctor.reference.make_samples sample_checkpoints --seed 0

@@ -4,6 +4,8 @@ It follows the opcodes of `pickletools` over bytes in memory, with the same resu
 plain values. Where `pickle` would import or call something, it asks its `Vocabulary`, which
 answers from a fixed list or with an inert stand-in. Every opcode costs one step of a budget, and
 whoever copies pays by length: so a small file cannot ask for much memory or time.
+
+One story: every opcode, and the machine that they drive.
 """
 
 from __future__ import annotations
