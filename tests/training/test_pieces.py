@@ -8,10 +8,8 @@ import torch
 from small_training import CPU, Digits, reference_layer
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
-from vqdoctor.core.errors import UserError
 from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.layer import watching
-from vqdoctor.training.resume import load_state
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.splits import HELD_BACK, Splits
 from vqdoctor.training.start import restart
@@ -169,11 +167,3 @@ def test_a_tenth_is_held_back_where_there_is_no_stop_split(size: int) -> None:
 def test_a_stop_split_of_the_task_is_used_and_nothing_held_back() -> None:
     splits = Splits(Numbers(20, stop=3), CPU)
     assert (len(list(splits.train(0))), list(splits.stop()), list(splits.val())) == (20, [0, 1, 2], [0, 1])
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"not a state"])
-def test_a_damaged_state_is_one_clear_line(tmp_path: Any, content: bytes) -> None:
-    path = tmp_path / "fixed.pt.resume"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="delete it"):
-        load_state(path)
