@@ -9,6 +9,7 @@ import pytest
 from processes import python
 
 REPORT_MODULES = """
+import sys
 {before}
 from vqdoctor.cli.main import main
 code = main(sys.argv[1:])
