@@ -8,7 +8,7 @@ SICK := sample_checkpoints/no-ste.pt
 DATA := sample_checkpoints/digits.npz
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint accept bench docs samples new-check clean
+.PHONY: help demo test lint accept bench size docs samples new-check clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -47,6 +47,9 @@ bench: $(READY)  ## ratios against named peers
 
 docs: $(READY)  ## write the generated parts of README.md and docs/ again
 	$(BIN)/python tests/pages.py
+
+size:  ## how large the code is: lines, files, long functions, crumbs, Any
+	@$(PYTHON) tests/size.py
 
 samples: $(READY)  ## train the sample checkpoints again
 	$(BIN)/python -m vqdoctor.reference.make_samples sample_checkpoints --seed 0

@@ -7,8 +7,6 @@ budget and the same goals: a repair tool that they match has proven nothing.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -19,6 +17,7 @@ import pytest
 from fault_bench.cures import Case, Cure, cured
 from fault_bench.data import DIGITS
 from fault_bench.setup import Setup
+from processes import python
 
 from vqdoctor.core.report import Report
 from vqdoctor.reference.recipes import SAMPLES
@@ -101,9 +100,9 @@ def test_users_models(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_sample_by_its_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample, output, saved = DIGITS.with_name(f"{name}.pt"), tmp_path / "fixed.pt", tmp_path / "report.json"
-    command = [sys.executable, "-m", "vqdoctor", "fix", sample, "--retrain", "-o", output]
+    command = ["-m", "vqdoctor", "fix", sample, "--retrain", "-o", output]
     started = time.monotonic()
-    done = subprocess.run([*command, "--save", f"json={saved}"], capture_output=True, text=True)
+    done = python(*command, "--save", f"json={saved}")
     seconds = time.monotonic() - started
     assert done.returncode == 0, done.stderr
     report = Report.from_dict(json.loads(saved.read_text()))

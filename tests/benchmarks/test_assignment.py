@@ -6,13 +6,12 @@ Ratios against a named peer in one run, in alternating pairs; never a time. `mak
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from processes import python
 from vector_quantize_pytorch import VectorQuantize
 
 from vqdoctor.metrics.match import nearest as nearest_numpy
@@ -73,7 +72,7 @@ def test_a_hundred_thousand_vectors_fit_into_two_gigabytes(capsys: pytest.Captur
         # not ru_maxrss, which starts at the parent's
         "print(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = python("-c", script, check=True)
     peak = int(done.stdout) / 1024
     with capsys.disabled():
         print(f"\n{VECTORS} x {CODES}: peak {peak:.0f} MB")

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import python
 
 pytestmark = pytest.mark.bench
 
@@ -29,9 +28,9 @@ def compiled(tmp_path: Path) -> dict[str, str]:
 
 def seconds(environment: dict[str, str], *command: str) -> float:
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, check=False)
+    done = python(*command, env=environment)
     spent = time.perf_counter() - start
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, done.stderr
     return spent
 
 

@@ -8,8 +8,6 @@ machine counts little.
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
+from processes import python
 from torch.nn import functional
 
 from vqdoctor.reference.model import Conv2dVQClassifier
@@ -136,8 +135,7 @@ def test_the_peak_is_a_tenth_of_the_librarys_own(capsys: pytest.CaptureFixture[s
     )
     peaks = []
     for call in calls:
-        command = [sys.executable, "-c", script.replace("{call}", call)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = python("-c", script.replace("{call}", call), check=True)
         peaks.append(int(done.stdout) / 1024)
     mine, peer = peaks
     with capsys.disabled():

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from processes import python
 
 pytestmark = pytest.mark.bench
 
@@ -23,8 +22,8 @@ PAIRS = 7
 
 def seconds(*command: str) -> float:
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *command], capture_output=True, check=False)
-    assert done.returncode in (0, 1, 3), done.stderr.decode()
+    done = python(*command)
+    assert done.returncode in (0, 1, 3), done.stderr
     return time.perf_counter() - start
 
 
@@ -71,7 +70,7 @@ def test_memory_stays_flat_on_a_gibibyte(tmp_path: Path, capsys: pytest.CaptureF
         "status = pathlib.Path('/proc/self/status').read_text()\n"
         "print(status.split('VmHWM:')[1].split()[0], file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = python("-c", script, check=True)
     peak = int(done.stderr.split()[-1]) / 1024
     ratio, ours, peer = paired_ratio(inspect(big), torch_load(big))
     with capsys.disabled():

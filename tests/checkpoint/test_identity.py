@@ -1,6 +1,7 @@
 """Fingerprints, verification and samples."""
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,20 @@ def test_verify_finds_a_flipped_bit_in_any_record(tmp_path: Path) -> None:
         checkpoint = open_checkpoint(path)
         with pytest.raises(CheckpointError, match=f"{record} do not match"):
             checkpoint.verify()
+
+
+def test_damage_in_the_pickle_is_noticed_without_verify(tmp_path: Path) -> None:
+    """The pickle itself stays readable: one letter of a name is another, and only the checksum tells."""
+    path = tmp_path / "a.pt"
+    healthy(path)
+    raw = path.read_bytes()
+    start = record_offset(path, "data.pkl")
+    at = raw.index(b"vq.embedding", start)
+    flip(path, at)
+    with zipfile.ZipFile(path) as archive, pytest.raises(zipfile.BadZipFile, match="CRC"):
+        archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    with pytest.raises(CheckpointError, match=r"data\.pkl do not match their checksum"):
+        open_checkpoint(path)
 
 
 def test_verify_of_safetensors(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """Memory stays flat on a file far larger than it."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hostile_files import safetensors
+from processes import python
 
 MIB = 1 << 20
 
@@ -46,9 +46,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays_flat(big: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(big)], capture_output=True, text=True, check=True
-    )
+    done = python("-c", MEASURE, big, check=True)
     flat, verified, whole = map(int, done.stdout.split())
     assert flat < 10 and verified < 30
     assert whole > 200  # the measurement can tell: a copy of the big tensor shows

@@ -2,12 +2,11 @@
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hostile_files import healthy
+from processes import python
 
 from vqdoctor.checkpoint import CheckpointError, containers, open_checkpoint
 from vqdoctor.checkpoint.model import Container
@@ -130,5 +129,5 @@ def test_reading_needs_no_torch(tmp_path: Path) -> None:
         f"print([m for m in {('torch', 'safetensors', 'matplotlib')!r} if m in sys.modules])\n"
         f"print([m for m in {heavy!r} if m in set(sys.modules) - before])\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = python("-c", script, check=True)
     assert done.stdout.splitlines() == ["[]", "[]"]

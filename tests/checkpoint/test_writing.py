@@ -7,8 +7,6 @@ import collections
 import os
 import resource
 import stat
-import subprocess
-import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from hostile_files import record_offset, rezip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import python
 
 from vqdoctor.checkpoint import CheckpointError, open_checkpoint, write_checkpoint, zip_writing
 
@@ -124,7 +123,7 @@ def test_a_file_of_python_zipfile_whose_note_is_not_last(tmp_path: Path) -> None
     assert records(out)["saved/zzz"] == b"more"
     assert zipfile.ZipFile(out).comment == b"a comment"
     assert len(open_checkpoint(out).history) == 2
-    assert torch.load(out)["w"].tolist() == [1.0] * 3
+    assert torch.load(out, weights_only=True)["w"].tolist() == [1.0] * 3
 
 
 def test_numbers_that_need_zip64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +133,7 @@ def test_numbers_that_need_zip64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     out = fixed(path, {"w": [1.0, 2.0, 3.0]})
     tail = out.read_bytes()[-22:]
     assert tail[8:20] == b"\xff" * 12
-    assert torch.load(out)["w"].tolist() == [1.0, 2.0, 3.0]
+    assert torch.load(out, weights_only=True)["w"].tolist() == [1.0, 2.0, 3.0]
     assert "saved/vqdoctor.json" in records(out) and open_checkpoint(out).history
 
 
@@ -145,7 +144,7 @@ def test_checksums_that_were_not_recorded_stay_so(tmp_path: Path) -> None:
     finally:
         torch.serialization.set_crc32_options(True)
     out = fixed(path, {"w": [1.0, 2.0, 3.0]})
-    assert torch.load(out)["w"].tolist() == [1.0, 2.0, 3.0]
+    assert torch.load(out, weights_only=True)["w"].tolist() == [1.0, 2.0, 3.0]
     with zipfile.ZipFile(path) as a, zipfile.ZipFile(out) as b:
         assert [i.CRC for i in a.infolist()] == [i.CRC for i in b.infolist()][:-1]
 
@@ -155,18 +154,21 @@ def test_views_of_one_storage(tmp_path: Path) -> None:
     views = {"base": base, "columns": base[:, 2:4], "transposed": base.T, "stepped": base[::3, ::2]}
     path = saved(views, tmp_path)
     base[::3, ::2] = -1.0
-    loaded = torch.load(fixed(path, {"stepped": base[::3, ::2]}))
+    loaded = torch.load(fixed(path, {"stepped": base[::3, ::2]}), weights_only=True)
     assert all(torch.equal(loaded[name], view) for name, view in views.items())
     base[:, 2:4] = 5.0
     both = {"columns": base[:, 2:4], "transposed": base.T}
-    loaded = torch.load(fixed(path, both, overwrite=True))
+    loaded = torch.load(fixed(path, both, overwrite=True), weights_only=True)
     assert torch.equal(loaded["base"], base)
 
 
 def test_two_names_of_one_memory_cannot_hold_two_values(tmp_path: Path) -> None:
     shared = torch.zeros(4)
     path = saved({"a": shared, "b": shared}, tmp_path)
-    assert torch.load(fixed(path, {"a": np.ones(4), "b": np.ones(4)}))["b"].tolist() == [1.0] * 4
+    assert (
+        torch.load(fixed(path, {"a": np.ones(4), "b": np.ones(4)}), weights_only=True)["b"].tolist()
+        == [1.0] * 4
+    )
     with pytest.raises(CheckpointError, match="different values"):
         fixed(path, {"a": np.ones(4), "b": np.zeros(4)}, overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["fixed.pt", "saved.pt"]
@@ -203,7 +205,7 @@ def test_whatever_is_written_is_what_torch_would_have_stored(data: st.DataObject
     keep = torch.rand(view.shape, generator=generator) < data.draw(st.sampled_from([0.0, 0.5, 1.0]))
     new = torch.where(keep, view.float(), new)
     out = fixed(path, {"view": new.numpy()}, overwrite=True)
-    loaded = torch.load(out)
+    loaded = torch.load(out, weights_only=True)
     view.copy_(new.to(dtype))
     for key, want in (("view", view), ("whole", storage)):
         assert loaded[key].stride() == want.stride()
@@ -220,7 +222,7 @@ def test_a_value_that_does_not_fit_is_refused(name: str, tmp_path: Path) -> None
 
 def test_a_flag_of_either_type(tmp_path: Path) -> None:
     path = saved({"bool": torch.tensor(False), "float": torch.zeros(1)}, tmp_path)
-    loaded = torch.load(fixed(path, {"bool": np.array(1.0), "float": np.array([1.0])}))
+    loaded = torch.load(fixed(path, {"bool": np.array(1.0), "float": np.array([1.0])}), weights_only=True)
     assert loaded["bool"].item() is True and loaded["float"].tolist() == [1.0]
 
 
@@ -237,7 +239,11 @@ def test_values_that_stand_still_leave_their_bytes_alone(tmp_path: Path) -> None
     odd = torch.tensor([0x7FC12345, -0x80000000, 0x3F800000], dtype=torch.int32).view(torch.float32)
     path = saved({"t": odd}, tmp_path)
     out = fixed(path, {"t": np.array([np.nan, 0.0, 2.0], np.float32)})
-    assert torch.load(out)["t"].view(torch.int32).tolist() == [0x7FC12345, -0x80000000, 0x40000000]
+    assert torch.load(out, weights_only=True)["t"].view(torch.int32).tolist() == [
+        0x7FC12345,
+        -0x80000000,
+        0x40000000,
+    ]
 
 
 class TestSafetensors:
@@ -299,13 +305,15 @@ class TestRefusals:
         (tmp_path / "out.pt").write_bytes(b"precious")
         self.refused(path, tmp_path / "out.pt", "exists already")
         self.write(path, tmp_path / "out.pt", overwrite=True)
-        assert torch.load(tmp_path / "out.pt")["w"].sum() == 0
+        assert torch.load(tmp_path / "out.pt", weights_only=True)["w"].sum() == 0
 
     def test_a_link_to_another_file_survives(self, tmp_path: Path) -> None:
         path = self.path(tmp_path)
         (tmp_path / "link.pt").symlink_to("real.pt")
         self.write(path, tmp_path / "link.pt")
-        assert (tmp_path / "link.pt").is_symlink() and torch.load(tmp_path / "real.pt")["w"].sum() == 0
+        assert (tmp_path / "link.pt").is_symlink() and torch.load(tmp_path / "real.pt", weights_only=True)[
+            "w"
+        ].sum() == 0
 
     def test_a_folder_that_is_missing_or_a_folder_itself(self, tmp_path: Path) -> None:
         path = self.path(tmp_path)
@@ -351,7 +359,7 @@ class TestRefusals:
             if place.owner() == path.owner():
                 place.chmod(stat.S_IMODE(place.stat().st_mode) | 0o055)
         folder.chmod(0o555)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        done = python("-c", code)
         assert "closed/out.pt: cannot be written (Permission denied)" in done.stderr
         assert not list(folder.iterdir())
 

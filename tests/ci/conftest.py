@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import yaml
 
@@ -80,15 +81,8 @@ def gate_step(tmp_path: Path) -> Step:
             "GITHUB_STEP_SUMMARY": str(summary),
         }
         assert step["shell"] == "bash"
-        done = subprocess.run(
-            ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)],  # as "shell: bash" means
-            cwd=workspace,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            timeout=120,
-        )
+        shell = ("bash", "--noprofile", "--norc", "-eo", "pipefail")  # as "shell: bash" means
+        done = processes.run(*shell, script, cwd=workspace, env=environment, stderr=subprocess.STDOUT)
         pairs = (line.split("=", 1) for line in output.read_text().splitlines())
         return Job(
             code=done.returncode,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import yaml
 
@@ -108,7 +108,7 @@ def test_what_is_logged_is_not_obeyed(gate_step: Step) -> None:
 def test_inputs_reach_the_scripts_through_the_environment_alone() -> None:
     for step in ACTION["runs"]["steps"]:
         assert "${{" not in step["run"]
-        bash = subprocess.run(["bash", "-n"], input=step["run"], capture_output=True, text=True)
+        bash = processes.run("bash", "-n", input=step["run"])
         assert (bash.returncode, bash.stderr) == (0, "")
 
 

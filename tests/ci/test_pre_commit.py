@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from processes import python
 
 import vqdoctor
 
@@ -27,13 +27,7 @@ def run(hook: dict[str, Any], *files: Path) -> subprocess.CompletedProcess[str]:
     """Run the entry as pre-commit does: the words of the entry, then the files."""
     command, *words = hook["entry"].split()
     assert command == "vqdoctor"
-    return subprocess.run(
-        [sys.executable, "-m", "vqdoctor", *words, *map(str, files)],
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-    )
+    return python("-m", "vqdoctor", *words, *files, cwd=ROOT)
 
 
 def test_it_has_what_pre_commit_asks_for(hook: dict[str, Any]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import python
 
 import vqdoctor
 
@@ -31,14 +31,7 @@ def shell(tmp_path: Path, environment: dict[str, str]) -> Run:
     """`python -m vqdoctor` with these arguments, in an empty folder."""
 
     def run(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "vqdoctor", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**environment, **env},
-            capture_output=True,
-            encoding="utf-8",
-            timeout=300,
-        )
+        return python("-m", "vqdoctor", *arguments, cwd=tmp_path, env={**environment, **env})
 
     return run
 

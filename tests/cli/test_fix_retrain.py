@@ -6,7 +6,6 @@ import json
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import PATIENCE, python, start
 from small_training import sick_checkpoint
 
 Run = Callable[..., Any]
@@ -61,22 +61,21 @@ def test_missed_goals_exit_1_and_the_output_is_written(shell: Run, small: Path, 
 
 
 def test_interrupted_and_taken_up_again(small: Path, tmp_path: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "vqdoctor", "fix", small, "--retrain", *LONG, "-o", "out.pt"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as run:
+    command = ["-m", "vqdoctor", "fix", small, "--retrain", *LONG, "-o", "out.pt"]
+    with start(*command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as run:
         state = tmp_path / "out.pt.resume"
         while not state.exists():
+            assert run.poll() is None, run.communicate()
             time.sleep(0.02)
         run.send_signal(signal.SIGINT)
-        told, said = run.communicate(timeout=300)
+        told, said = run.communicate(timeout=PATIENCE)
     assert run.returncode in (0, 3), said  # easy goals may hold already
     assert "interrupted" in told.lower() and (tmp_path / "out.pt").is_file()
     again = [*command, "--overwrite"]
-    refused = subprocess.run(again, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    refused = python(*again, cwd=tmp_path, env=environment)
     assert refused.returncode == 2 and "add --resume to go on" in refused.stderr
     other = [*again, "--resume", "--vq-weight", "0.3"]
-    refused = subprocess.run(other, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    refused = python(*other, cwd=tmp_path, env=environment)
     assert refused.returncode == 2 and "other settings" in refused.stderr
 
 
@@ -85,10 +84,8 @@ def test_a_full_disk_is_one_error(small: Path, tmp_path: Path, environment: dict
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    done = subprocess.run(
-        [sys.executable, "-m", "vqdoctor", "fix", small, "--retrain", "--epochs", "2", *EASY, "-o", "out.pt"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, preexec_fn=fill,
-    )  # fmt: skip
+    command = ["-m", "vqdoctor", "fix", small, "--retrain", "--epochs", "2", *EASY, "-o", "out.pt"]
+    done = python(*command, cwd=tmp_path, env=environment, preexec_fn=fill)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ") and "make room" in done.stderr and done.stdout == ""
     assert sorted(file.name for file in tmp_path.iterdir()) == ["digits.npz", "sick.pt"]

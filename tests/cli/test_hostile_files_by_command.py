@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from hostile_files import HOSTILE_FILES, canary, healthy
-
-SECONDS = 10
-"""Far above what a file takes (well under one on an idle machine); a hang is what it catches."""
+from processes import python
 
 
-def inspect(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vqdoctor", "inspect", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+def inspect(path: Path) -> subprocess.CompletedProcess[str]:
+    return python("-m", "vqdoctor", "inspect", path)
 
 
 @pytest.mark.parametrize("name", HOSTILE_FILES)

@@ -6,11 +6,11 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE, python, start
 
 from vqdoctor.cli import _output
 from vqdoctor.cli.main import main
@@ -143,22 +143,16 @@ def test_a_reader_who_leaves_changes_nothing(environment: dict[str, str], sick: 
     for arguments, code in ((["inspect", str(sick)], 1), (["--help"], 0), (["checks"], 0)):
         reader, writer = os.pipe()
         os.close(reader)
-        done = subprocess.run(
-            [sys.executable, "-m", "vqdoctor", *arguments],
-            stdout=writer, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, timeout=300,
-        )  # fmt: skip
+        done = python("-m", "vqdoctor", *arguments, stdout=writer, env=environment, cwd=tmp_path)
         os.close(writer)
-        assert (done.returncode, done.stderr) == (code, b"")
+        assert (done.returncode, done.stderr) == (code, "")
 
 
 def test_a_full_disk_behind_stdout_is_2(environment: dict[str, str], sick: Path, tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "vqdoctor", "inspect", str(sick)],
-            stdout=full, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, timeout=300,
-        )  # fmt: skip
+        done = python("-m", "vqdoctor", "inspect", sick, stdout=full, env=environment, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith(b"error: standard output: No space left")
+    assert done.stderr.startswith("error: standard output: No space left")
 
 
 def test_ascii_where_stdout_is_not_utf8(shell: Run, sick: Path) -> None:
@@ -173,18 +167,17 @@ def test_colour_only_on_a_terminal_that_wants_it(
     environment: dict[str, str], sick: Path, tmp_path: Path, variable: str, coloured: bool
 ) -> None:
     controller, terminal = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "vqdoctor", "inspect", str(sick)],
-        stdout=terminal, stderr=subprocess.PIPE, cwd=tmp_path,
-        env={**environment, variable: "1", "TERM": "xterm"},
-    )  # fmt: skip
+    env = {**environment, variable: "1", "TERM": "xterm"}
+    child = start(
+        "-m", "vqdoctor", "inspect", sick, stdout=terminal, stderr=subprocess.PIPE, cwd=tmp_path, env=env
+    )
     os.close(terminal)
     seen = b""
     while chunk := _read(controller):
         seen += chunk
-    _, complaints = child.communicate(timeout=300)
+    _, complaints = child.communicate(timeout=PATIENCE)
     os.close(controller)
-    assert (child.returncode, complaints) == (1, b""), "no progress where stderr is no terminal"
+    assert (child.returncode, complaints) == (1, ""), "no progress where stderr is no terminal"
     assert b"COLLAPSED" in seen
     assert (b"\x1b[" in seen) is coloured
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import python
 
 REPORT_MODULES = """
 import sys
@@ -24,10 +24,7 @@ def loaded(
     environment: dict[str, str], folder: Path, *arguments: str | Path, before: str = ""
 ) -> tuple[set[str], subprocess.CompletedProcess[str]]:
     """Run a command; return which heavy packages it had loaded at its end, and how it ended."""
-    done = subprocess.run(
-        [sys.executable, "-c", REPORT_MODULES.format(before=before), *map(str, arguments)],
-        cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=300,
-    )  # fmt: skip
+    done = python("-c", REPORT_MODULES.format(before=before), *arguments, cwd=folder, env=environment)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("LOADED")]
     return set(line.split()[1:]), done
 

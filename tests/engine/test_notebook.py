@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from processes import python
 from small_vqvae import VQVAE, WEIGHT, digits, save, trained
 from torch import nn
 from torch.nn import functional
@@ -148,7 +147,7 @@ def test_importing_loads_nothing_and_the_protocol_no_torch() -> None:
         "vqdoctor.examine; print('torch' in sys.modules, 'numpy' in sys.modules); "
         "import torch; print('torch' in sys.modules)"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    told = python("-c", code, check=True).stdout
     assert told.splitlines() == ["['vqdoctor']", "False", "False True", "True"]
 
 

@@ -87,7 +87,7 @@ class TestTheFile:
             "model/data/2",
             "model/data/3",
         ]
-        loaded = torch.load(out)
+        loaded = torch.load(out, weights_only=True)
         assert torch.equal(loaded["model"]["vq.embedding"][:4], state["vq.embedding"][:4])
         assert (loaded["model"]["vq.embedding"][4:] != state["vq.embedding"][4:]).any(1).all()
         assert loaded["epoch"] == 3 and report.checkpoint.path == str(out)
@@ -105,7 +105,7 @@ class TestTheFile:
         with_data = examine(out, data={"z_e": vectors()})
         assert with_data.usages("vq").keys() == {"batch"}
         trained = tmp_path / "trained.pt"
-        torch.save(torch.load(out), trained)  # a new file of the user's own training
+        torch.save(torch.load(out, weights_only=True), trained)  # a new file of the user's own training
         assert examine(trained).find(Usage, "vq") is not None
 
     def test_a_dry_run_shows_all_and_writes_nothing(self, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ class TestTheFile:
         state = sickly()
         state["vq.embedding"] = state["vq.embedding"].to(dtype)
         _, out = repaired(state, tmp_path)
-        loaded = torch.load(out)["vq.embedding"]
+        loaded = torch.load(out, weights_only=True)["vq.embedding"]
         assert loaded.dtype == dtype and torch.equal(loaded[:4], state["vq.embedding"][:4])
 
     def test_safetensors(self, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ class TestTheFile:
         state["vq.embedding"][7, 0] = float("nan")
         report, out = repaired(state, tmp_path, only=(), unsafe=True)
         assert "restore-finite" in {r.remedy for r in report.repairs if r.status == "applied"}
-        assert all(t.isfinite().all() for t in torch.load(out).values())
+        assert all(t.isfinite().all() for t in torch.load(out, weights_only=True).values())
         assert not any(f.code == "VQ901" for f in report.findings)
 
     def test_codes_computed_from_other_tensors_are_not_written(self, tmp_path: Path) -> None:
@@ -218,7 +218,9 @@ class TestOptimizer:
         value = {"model": {n.replace("vq.", "quantize.embedding."): p for n, p in model.state_dict().items()}}
         value["optimizer"] = optimizer.state_dict()
         report, out = repaired(value, tmp_path, z_e=vectors())
-        old, new = (torch.load(p)["optimizer"]["state"] for p in (tmp_path / "model.pt", out))
+        old, new = (
+            torch.load(p, weights_only=True)["optimizer"]["state"] for p in (tmp_path / "model.pt", out)
+        )
         dead = int(report.repairs[0].before["dead"])
         for role in ("exp_avg", "exp_avg_sq"):
             places = [i for i in old if old[i][role].shape == (CODES, DIM)]
@@ -229,7 +231,7 @@ class TestOptimizer:
             for other in set(old) - {place}:
                 assert torch.equal(new[other][role], old[other][role])
         fresh = torch.optim.Adam(model.parameters())
-        fresh.load_state_dict(torch.load(out)["optimizer"])
+        fresh.load_state_dict(torch.load(out, weights_only=True)["optimizer"])
 
 
 def cluster(number: int = 600) -> torch.Tensor:
@@ -283,7 +285,7 @@ def test_the_library_goes_on_from_the_written_codes(name: str, with_data: bool, 
     sick = {key: tensor.clone() for key, tensor in module.state_dict().items()}
     report, out = repaired(sick, tmp_path, z_e=z.numpy() if with_data else None)
     assert report.repairs[0].status == "applied", report.repairs
-    fixed = torch.load(out)
+    fixed = torch.load(out, weights_only=True)
     fresh = make()
     fresh.load_state_dict(fixed, strict=True)
     old, new = codebook(sick), codebook(fixed)
@@ -315,7 +317,7 @@ def codebook(state: dict[str, torch.Tensor]) -> np.ndarray:
 def test_a_flag_of_initialisation_still_to_come_is_set(tmp_path: Path) -> None:
     vq = vqp.VectorQuantize(dim=DIM, codebook_size=CODES, kmeans_init=True)
     _, out = repaired(vq.state_dict(), tmp_path, z_e=vectors(), only=("data-init",), unsafe=True)
-    loaded = torch.load(out)
+    loaded = torch.load(out, weights_only=True)
     assert loaded["_codebook.initted"].item() is True
     vq.load_state_dict(loaded, strict=True)
     vq.train()
@@ -344,7 +346,7 @@ def test_encodec_of_transformers_loads_its_fixed_file(tmp_path: Path) -> None:
         state[f"{key}.embed_avg"][:] = state[f"{key}.embed"] * state[f"{key}.cluster_size"][:, None]
     report, out = repaired(state, tmp_path)
     assert [r.status for r in report.repairs] == ["applied"] * 2 == ["applied"] * len(keys)
-    model.load_state_dict(torch.load(out), strict=True)
+    model.load_state_dict(torch.load(out, weights_only=True), strict=True)
     assert all((model.state_dict()[f"{key}.embed"].norm(dim=1) < 20).all() for key in keys)
 
 
@@ -359,7 +361,7 @@ def test_a_codebook_that_is_only_stored_as_sums_and_counts(tmp_path: Path) -> No
         f"{path}.embedding_sum": codes * usage[:, None],
     }
     report, out = repaired(state, tmp_path)
-    loaded = torch.load(out)
+    loaded = torch.load(out, weights_only=True)
     now = loaded[f"{path}.embedding_sum"] / loaded[f"{path}.cluster_usage"].clamp_min(1e-5)[:, None]
     assert report.repairs[0].status == "applied"
     torch.testing.assert_close(now[:4], codes[:4])
@@ -376,7 +378,7 @@ class TestLevels:
         left = z - codes[((z[:, None] - codes) ** 2).sum(2).argmin(1)]
         report, out = repaired(state, tmp_path, z_e={"z_e/rvq.layers.0": z, "z_e/rvq.layers.1": left})
         assert [r.status for r in report.repairs] == ["applied", "applied"]
-        loaded = torch.load(out)
+        loaded = torch.load(out, weights_only=True)
         codes = loaded["rvq.layers.0.embedding"].numpy()
         now = z - codes[((z[:, None] - codes) ** 2).sum(2).argmin(1)]
         rows = loaded["rvq.layers.1.embedding"].numpy()[4:]
@@ -396,7 +398,7 @@ class TestLevels:
             state["_codebook.embed_avg"][head] = state["_codebook.embed"][head] * counts[:, None]
         report, out = repaired(state, tmp_path)
         assert [r.layer for r in report.repairs] == ["vq[head 0]", "vq[head 1]"]
-        loaded = torch.load(out)
+        loaded = torch.load(out, weights_only=True)
         assert torch.equal(loaded["_codebook.embed"][:, :4], state["_codebook.embed"][:, :4])
         assert (loaded["_codebook.embed"].norm(dim=-1) < 20).all()
         vq.load_state_dict(loaded, strict=True)

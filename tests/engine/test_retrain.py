@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from processes import PATIENCE, start
 from small_training import Digits, sick_checkpoint
 
 from vqdoctor.core.errors import UserError
@@ -120,7 +120,7 @@ def test_an_output_that_exists_is_left_alone(sick: Path, tmp_path: Path) -> None
 
 
 DRIVER = """
-import sys, torch
+import os, sys, torch
 torch.set_num_threads(1)
 from vqdoctor.core.retraining import Goals
 from vqdoctor.core.settings import Settings
@@ -130,15 +130,46 @@ settings = Settings(epochs=8, warm_up_epochs=8, goals=easy, resume=True, overwri
 class Watcher:
     def say(self, doing): pass
     def epoch(self, phase, row, epochs): print("epoch", row.epoch, flush=True)
-report = retrain(sys.argv[1], sys.argv[2], settings=settings, watcher=Watcher())
-print("interrupted" if report.retraining.interrupted else "done", flush=True)
+def run(sick, output):
+    report = retrain(sick, output, settings=settings, watcher=Watcher())
+    print("interrupted" if report.retraining.interrupted else "done", flush=True)
+"""
+ONCE = "run(*sys.argv[1:])"
+OFTEN = """
+for output in sys.stdin:  # every run is a process of its own, which need not import torch again
+    if not (child := os.fork()):
+        print("started", os.getpid(), flush=True)
+        run(sys.argv[1], output.rstrip())
+        os._exit(0)
+    print("ended", os.waitpid(child, 0)[1], flush=True)
 """
 
 
-def drive(sick: Path, output: Path, **more: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(sick), str(output)], stdout=subprocess.PIPE, text=True, **more
-    )
+@dataclass
+class Runs:
+    """Retrainings, each in a process of its own."""
+
+    parent: subprocess.Popen[str]
+
+    def start(self, output: Path) -> int:
+        """Start one, and return its process."""
+        assert self.parent.stdin is not None
+        self.parent.stdin.write(f"{output}\n")
+        self.parent.stdin.flush()
+        return int(self.line().removeprefix("started"))
+
+    def line(self) -> str:
+        """Wait for a line of the run, or for its end."""
+        assert self.parent.stdout is not None
+        return self.parent.stdout.readline()
+
+    def rest(self, *lines: str) -> list[str]:
+        """Return all lines to the end of the run, which is the last of them."""
+        told = list(lines)
+        while not told or not told[-1].startswith("ended"):
+            told.append(self.line())
+            assert told[-1], "the parent is gone"
+        return told
 
 
 @pytest.mark.slow
@@ -147,43 +178,45 @@ def test_kill_9_at_random_moments_loses_at_most_an_epoch_and_leaves_no_unreadabl
 ) -> None:
     """Killed twenty times, some while a state is being written; then it ends to the bit as if unkilled."""
     whole, output = tmp_path / "whole.pt", tmp_path / "fixed.pt"
-    with drive(sick, whole) as run:
-        assert run.wait() == 0
     draw = random.Random(0)
     reached, kills = 0, 0
-    while kills < 20:
-        with drive(sick, output) as run:
-            assert run.stdout is not None
-            told = run.stdout.readline()  # an epoch is done, or the run
+    with start("-c", DRIVER + OFTEN, sick, stdin=subprocess.PIPE) as parent:
+        runs = Runs(parent)
+        runs.start(whole)
+        assert runs.rest()[-2:] == ["done\n", "ended 0\n"]
+        while kills < 20:
+            process = runs.start(output)
+            first = runs.line()  # an epoch is done, or the run
             time.sleep(draw.uniform(0.0, 0.06))
-            run.kill()
-            told += run.stdout.read()
-        kills += 1
-        epochs = [int(line.split()[1]) for line in told.splitlines() if line.startswith("epoch")]
-        state = state_path(output)
-        if state.exists():
-            rows = len(load_state(state)["training"]["trainer"]["rows"])
-            assert rows >= max([reached, *epochs])
-            reached = rows
-        if output.exists():  # whole, or not there
-            states(output)
-        if "done" in told or (output.exists() and not state.exists()):
-            reached = 0
-            output.unlink()
-    with drive(sick, output) as run:
-        assert run.wait() == 0
+            with contextlib.suppress(ProcessLookupError):  # it may be done
+                os.kill(process, signal.SIGKILL)
+            told = runs.rest(first)
+            kills += 1
+            epochs = [int(line.split()[1]) for line in told if line.startswith("epoch")]
+            state = state_path(output)
+            if state.exists():
+                rows = len(load_state(state)["training"]["trainer"]["rows"])
+                assert rows >= max([reached, *epochs])
+                reached = rows
+            if output.exists():  # whole, or not there
+                states(output)
+            if "done\n" in told or (output.exists() and not state.exists()):
+                reached = 0
+                output.unlink()
+        runs.start(output)
+        assert runs.rest()[-1] == "ended 0\n"
     one, other = states(whole), states(output)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
 
 
 def test_sigterm_ends_the_run_with_what_there_is(sick: Path, tmp_path: Path) -> None:
-    with drive(sick, tmp_path / "fixed.pt") as run:
+    with start("-c", DRIVER + ONCE, sick, tmp_path / "fixed.pt") as run:
         assert run.stdout is not None
         run.stdout.readline()
         os.kill(run.pid, signal.SIGTERM)
         told = run.stdout.read()
-        assert run.wait() == 0
+        assert run.wait(PATIENCE) == 0
     if "interrupted" in told:  # else it was done before the signal came
         assert state_path(tmp_path / "fixed.pt").exists()
     states(tmp_path / "fixed.pt")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from junit2htmlreport.parser import Junit
 from many_findings import many
+from processes import python
 
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
@@ -161,9 +160,7 @@ def test_it_is_the_same_without_lxml(tmp_path: Path) -> None:
     )
     tests = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", env=env, timeout=60
-    )
+    done = python("-c", script, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout == xml_of(many(3, layer="é<>]]>\x00\ufffe"))
     assert re.match(r"<\?xml version=\"1.0\" encoding=\"utf-8\"\?>\n<testsuites ", done.stdout)

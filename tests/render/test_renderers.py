@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from processes import python
 
 from vqdoctor.core.report import Report
 from vqdoctor.render import RenderOptions, all_renderers
@@ -35,5 +33,5 @@ def test_no_format_loads_what_only_its_rendering_needs() -> None:
         "all_renderers()\n"
         "assert 'rich' in sys.modules and 'junitparser' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = python("-c", script)
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from many_findings import many
 from sarif.loader import load_sarif_file
 
 from vqdoctor.checks import all_checks
+from vqdoctor.core.levels import Confidence
 from vqdoctor.core.report import Report
 from vqdoctor.render import RenderOptions, renderer_of
 from vqdoctor.render._alerts import alerts
@@ -90,6 +91,15 @@ def test_every_finding_and_every_judgement_that_did_not_pass_is_a_result_with_fi
             assert 0 <= result["rank"] <= 100
     rules = {result["ruleId"] for result in results_of(reports["gate_inconclusive"])}
     assert {"gate/perplexity", "gate/accuracy"} <= rules
+
+
+def test_every_finding_says_its_own_confidence(reports: dict[str, Report]) -> None:
+    report = reports["collapsed"]
+    unsure = replace(report.findings[1], confidence=Confidence.LOW)
+    report = replace(report, findings=(report.findings[0], unsure, *report.findings[2:]))
+    said = {result["ruleId"]: result["properties"]["confidence"] for result in results_of(report)}
+    high = dict.fromkeys(("VQ101", "VQ502", "VQ903"), "high")
+    assert said == {**high, "VQ501": "low", "VQ301": "medium"}
 
 
 def test_rank_keeps_the_order_of_300_findings() -> None:

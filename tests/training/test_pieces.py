@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,9 +9,7 @@ from small_training import CPU, Digits, reference_layer
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from vqdoctor.capture.layer import CapturedLayer, watching
-from vqdoctor.core.errors import UserError
 from vqdoctor.training.initialise import place_codes
-from vqdoctor.training.resume import load_state
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.splits import HELD_BACK, Splits
 from vqdoctor.training.start import restart
@@ -85,6 +84,34 @@ def test_revival_moves_the_dead_onto_the_batch_and_never_all_at_once() -> None:
     assert torch.allclose(distances, torch.zeros(31), atol=1e-3)
 
 
+class Chosen:
+    """A layer of 32 codes that chooses the codes it is told, eight of each."""
+
+    num_codes = 32
+
+    def __init__(self) -> None:
+        self.codebook = SimpleNamespace(writable=True)
+        self.chosen: list[int] = []
+
+    def counts(self, _: Any) -> torch.Tensor:
+        return torch.bincount(torch.tensor(self.chosen).repeat_interleave(8), minlength=32).double()
+
+
+def test_the_running_usage_is_an_ema_over_one_window() -> None:
+    """Its weight is 2 / (span + 1), as in every EMA of a span: here 16 vectors a code, in batches of 64."""
+    layer = Chosen()
+    revival = Revival(layer=layer, threshold=0.1)  # type: ignore[arg-type]
+    span, expected = 16 * 32 / 64, torch.zeros(32, dtype=torch.float64)
+    for step in range(6):
+        layer.chosen = list(range(step, step + 8))
+        revival.after_step(None, None, torch.Generator())  # type: ignore[arg-type]
+        weight = 2 / (span + 1) if step else 1.0
+        expected = expected * (1 - weight) + layer.counts(None) * weight
+        assert revival.usage is not None
+        assert torch.allclose(revival.usage, expected)
+    assert float(expected[0]) > 1.0  # chosen in the first batch alone, and not forgotten
+
+
 def test_placed_codes_lie_in_the_data_with_the_counts_of_a_batch() -> None:
     task = Digits()
     model = task.model()
@@ -140,11 +167,3 @@ def test_a_tenth_is_held_back_where_there_is_no_stop_split(size: int) -> None:
 def test_a_stop_split_of_the_task_is_used_and_nothing_held_back() -> None:
     splits = Splits(Numbers(20, stop=3), CPU)
     assert (len(list(splits.train(0))), list(splits.stop()), list(splits.val())) == (20, [0, 1, 2], [0, 1])
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"not a state"])
-def test_a_damaged_state_is_one_clear_line(tmp_path: Any, content: bytes) -> None:
-    path = tmp_path / "fixed.pt.resume"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="delete it"):
-        load_state(path)

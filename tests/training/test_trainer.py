@@ -52,6 +52,41 @@ def test_a_run_taken_up_from_its_file_ends_as_one_that_was_never_interrupted(
     assert not same(whole, first)
 
 
+class Versioned(torch.nn.Module):
+    """A module whose state is of a second version: it takes one of the first for half of what is meant."""
+
+    _version = 2
+
+    def __init__(self, inside: torch.nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, versions: Any, *more: Any) -> None:
+        if versions.get("version", 1) < 2:
+            state[f"{prefix}scale"] = state[f"{prefix}scale"] * 2
+        super()._load_from_state_dict(state, prefix, versions, *more)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scale * self.inside(x)
+
+
+def test_a_module_that_tells_versions_of_its_state_apart_is_taken_up_as_it_was(
+    start: Start, tmp_path: Path
+) -> None:
+    class Task(Digits):
+        def model(self) -> torch.nn.Module:
+            model = super().model()
+            model.encoder = Versioned(model.encoder)
+            return model
+
+    first, second = (start(Task(), plan=ALL) for _ in range(2))
+    first.train_to(1)
+    save_state({"kind": "vqdoctor-retraining", "trainer": first.state_dict()}, tmp_path / "state")
+    second.load_state_dict(load_state(tmp_path / "state")["trainer"])
+    assert same(first, second)
+
+
 def test_another_seed_is_another_training(start: Start) -> None:
     one, other = (
         start(plan=replace(ALL, epochs=1)),
@@ -88,6 +123,16 @@ def test_goals_that_hold_end_the_training_after_a_cool_down(start: Start) -> Non
     trainer.run()
     assert len(trainer.rows) == ALL.warm_up_epochs + PATIENCE - 1 + COOL_DOWN
     assert trainer.optimizer.param_groups[0]["lr"] < 0.2 * 2e-3
+
+
+def test_codes_are_revived_up_to_the_cool_down_and_no_longer(start: Start) -> None:
+    """Every code under the mean counts as dead here, so that every window has some to revive."""
+    trainer = start(plan=replace(ALL, epochs=10, revive_under=1.0))
+    trainer.run()
+    revived = [row.revived for row in trainer.rows]
+    cool_down = 10 // COOL_DOWN  # a fifth of a short training
+    assert min(revived[:-cool_down]) > 0
+    assert revived[-cool_down:] == [0] * cool_down
 
 
 def test_goals_that_never_hold_train_for_all_epochs(start: Start) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from vqdoctor.core.errors import UserError
+from vqdoctor.checkpoint import Inert, LazyTensor, open_checkpoint
+from vqdoctor.checkpoint.dtypes import DTYPES
+from vqdoctor.core.errors import CheckpointError, UserError
 from vqdoctor.core.files import beside
 
 KIND = "vqdoctor-retraining"
@@ -18,6 +20,8 @@ SUFFIX = ".resume"
 """What is put behind the output's name for the state beside it."""
 RESTART = "delete the .resume file and start again"
 """How a user gets on from a state that is damaged."""
+_DTYPES = {f"torch.{name}": getattr(torch, name) for name in DTYPES if hasattr(torch, name)}
+"""The reader calls a dtype by its name."""
 
 
 def state_path(output: Path) -> Path:
@@ -44,15 +48,42 @@ def save_state(state: dict[str, Any], path: Path) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Return the state that `save_state` wrote; nothing in it is executed.
+    """Return the state that `save_state` wrote, read as any other checkpoint is: nothing in it is executed.
 
     Raises:
         UserError: if it cannot be read, or is no such state.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: is no state of a retraining that can be read", "delete it") from error
+        checkpoint = open_checkpoint(path)
+        state = _as_torch(checkpoint.tree, path)
+        if checkpoint.notes:  # a tensor or a branch was left out: the run would not go on as it was
+            raise CheckpointError(path, "; ".join(checkpoint.notes))
+    except CheckpointError as error:
+        reason = f"is no state of a retraining that can be read ({error.kind})"
+        raise UserError(f"{path}: {reason}", "delete it") from error
     if not isinstance(state, dict) or state.get("kind") != KIND:
         raise UserError(f"{path}: is no state of a retraining", "delete it, or write elsewhere with -o")
     return state
+
+
+def _as_torch(node: Any, path: Path) -> Any:
+    """Return a node of a checkpoint's tree with the tensors and dtypes of torch in it.
+
+    Raises:
+        CheckpointError: if it holds an object, since none is ever made from a file, or damaged bytes.
+    """
+    match node:
+        case dict():
+            return {key: _as_torch(child, path) for key, child in node.items()}
+        case list() | tuple():
+            return type(node)(_as_torch(child, path) for child in node)
+        case LazyTensor() if hasattr(torch, node.dtype):
+            # A copy, since the reader's arrays cannot be written to.
+            return torch.from_numpy(np.array(node.read())).to(getattr(torch, node.dtype))
+        case LazyTensor():
+            raise CheckpointError(path, f"torch {torch.__version__} has no {node.dtype}")
+        case Inert():
+            raise CheckpointError(path, f"it holds a {node.module}.{node.name}")
+        case str() if node in _DTYPES:
+            return _DTYPES[node]
+    return node

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -303,7 +304,10 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take a training up where `state_dict` left it."""
         self._started, self.mixed = state["started"], state["mixed"]
-        self.model.load_state_dict(state["model"])
+        # The versions of the modules' states do not outlast a file; they are those of this very model.
+        tensors = OrderedDict(state["model"])
+        tensors._metadata = self.model.state_dict()._metadata  # type: ignore[attr-defined]
+        self.model.load_state_dict(tensors)
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.rows = [decode(Epoch, row, "state", RESTART) for row in state["rows"]]
         self.notes, self.streak, self._retries = list(state["notes"]), state["streak"], state["retries"]

@@ -243,6 +243,18 @@ def test_a_drop_is_held_against_the_doubt_of_both(new: float, drop: float, statu
     assert judgement.high - judgement.low > 10  # type: ignore[operator]
 
 
+def test_the_ends_of_the_baselines_interval_widen_the_side_that_they_make_doubtful() -> None:
+    """A baseline that may have been higher makes the drop worse, so it lowers the low end; and so on.
+
+    By hand, after Zou and Donner 2008: new - 0.9 old lies 18 - hypot(5, 0.9 * 20) to 18 + hypot(3, 0.9 * 2).
+    """
+    baseline = a_report(a_usage(180, perplexity_low=178.0, perplexity_high=200.0))
+    now = a_report(a_usage(180, perplexity_low=175.0, perplexity_high=183.0))
+    judgement = gate(now, rules=GateRules(max_drop=0.1), baseline=(baseline,)).judgements[0]
+    assert judgement.low == pytest.approx(180 - (5**2 + 18**2) ** 0.5)
+    assert judgement.high == pytest.approx(180 + (3**2 + 1.8**2) ** 0.5)
+
+
 def test_a_drop_compares_like_with_like() -> None:
     bare, full = a_report(of_ema(180, 1)), a_report(of_ema(170, 1), a_usage(60, 5))
     (perplexity, usage) = gate(full, baseline=(bare,)).judgements

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from releases import torch_since
 from torch import nn
 
 from vqdoctor.core.evidence import OptimizerMemory, Unavailable
@@ -75,6 +76,7 @@ def test_groups_out_of_the_models_order_align_by_group_or_not_at_all(tiny, train
         assert "several ways" in found.reason
 
 
+@torch_since("2.6", "named parameters in an optimizer")
 def test_two_optimizers_and_names(tiny, trained, memory):
     model = tiny()
     first = torch.optim.Adam([(f"module.{n}", p) for n, p in model.named_parameters() if "encoder" in n])

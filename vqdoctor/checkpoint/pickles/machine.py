@@ -5,7 +5,7 @@ plain values. Where `pickle` would import or call something, it asks its `Vocabu
 answers from a fixed list or with an inert stand-in. Every opcode costs one step of a budget, and
 whoever copies pays by length: so a small file cannot ask for much memory or time.
 
-The module is long because it is one story: each opcode's handler works on the stack of the machine above it.
+One story: every opcode, and the machine that they drive.
 """
 
 from __future__ import annotations
