@@ -15,9 +15,9 @@ from vqdoctor.capture.reader import Reader
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.models.task import Losses
-from vqdoctor.reference.digits import DigitsTask
 from vqdoctor.reference.model import Conv2dVQClassifier
 from vqdoctor.reference.recipes import PLAIN
+from vqdoctor.reference.task import ReferenceTask
 
 DIGITS = Path(__file__).parents[1] / "sample_checkpoints" / "digits.npz"
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def reference_layer(model: Conv2dVQClassifier) -> CapturedLayer:
 
 
 @dataclass
-class Digits(DigitsTask):
+class Digits(ReferenceTask):
     """A few digits, and what its losses shall be told."""
 
     def __init__(

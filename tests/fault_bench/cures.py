@@ -27,8 +27,8 @@ from vqdoctor.core.retraining import Figures, Goals, Retraining
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine import examine, exit_code
 from vqdoctor.engine.retrain import retrain
-from vqdoctor.reference.digits import DigitsTask
 from vqdoctor.reference.recipes import HEALTHY, RECIPES
+from vqdoctor.reference.task import ReferenceTask
 from vqdoctor.reference.train import train
 from vqdoctor.remedies import all_remedies
 
@@ -192,7 +192,7 @@ def _brought(case: Case, path: Path) -> tuple[Path | None, UserModel, UserModel]
     recipe = recipe if case.codes is None else replace(recipe, num_codes=case.codes)
     torch.save(dict(train(recipe, data, case.seed).checkpoint), path)
     config = replace(HEALTHY, num_codes=recipe.num_codes).config(case.seed)
-    mended_task = DigitsTask(data["x"], data["y"], data["split"], config)
+    mended_task = ReferenceTask(data["x"], data["y"], data["split"], config)
     return DIGITS, UserModel(), UserModel(task=mended_task)
 
 

@@ -8,8 +8,8 @@ from sklearn.datasets import load_digits
 
 from vqdoctor.models.task import Task
 from vqdoctor.reference import BUILTIN_TASKS
-from vqdoctor.reference.digits import SPLITS, DigitsTask
 from vqdoctor.reference.make_digits import digits, stratified
+from vqdoctor.reference.task import SPLITS, ReferenceTask
 
 FOLDER = Path(__file__).parents[2] / "sample_checkpoints"
 
@@ -64,14 +64,14 @@ def test_the_builtin_task_serves_the_splits_apart(shipped):
 
 def test_splits_may_be_named_or_missing(shipped):
     x, y, split = (shipped[name] for name in ("x", "y", "split"))
-    named = DigitsTask(x, y, np.array(SPLITS)[split])
+    named = ReferenceTask(x, y, np.array(SPLITS)[split])
     for name in SPLITS:
         np.testing.assert_array_equal(named.data[name][1].numpy(), y[split == SPLITS.index(name)])
-    assert len(DigitsTask(x, y).data["val"][0]) == 1797
+    assert len(ReferenceTask(x, y).data["val"][0]) == 1797
 
 
 def test_a_missing_weight_is_unknown_not_assumed(shipped):
-    assert DigitsTask(shipped["x"], shipped["y"]).vq_weight is None
+    assert ReferenceTask(shipped["x"], shipped["y"]).vq_weight is None
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_a_missing_weight_is_unknown_not_assumed(shipped):
 )
 def test_arrays_that_do_not_fit_are_refused(x, y, message):
     with pytest.raises(ValueError, match=message):
-        DigitsTask(x, y)
+        ReferenceTask(x, y)
 
 
 def test_a_setting_that_is_no_number_is_refused(shipped):
     with pytest.raises(ValueError, match="vq_weight must be a number, got 'much'"):
-        DigitsTask(shipped["x"], shipped["y"], config={"vq_weight": "much"})
+        ReferenceTask(shipped["x"], shipped["y"], config={"vq_weight": "much"})

@@ -4,7 +4,8 @@ import pytest
 import torch
 from vector_quantize_pytorch import VectorQuantize
 
-from vqdoctor.reference.model import Conv2dVQClassifier, VectorQuantizerEMA2D
+from vqdoctor.reference.model import Conv2dVQClassifier
+from vqdoctor.reference.quantizer import VectorQuantizerEMA2D
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from small_training import CPU, Digits, reference_layer
 from torch import nn
 
-from vqdoctor.reference.model import Quantized
+from vqdoctor.reference.quantizer import Quantized
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast
 from vqdoctor.training.splits import Splits
 

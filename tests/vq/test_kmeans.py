@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
-from vqdoctor.reference.model import VectorQuantizerEMA2D
+from vqdoctor.reference.quantizer import VectorQuantizerEMA2D
 from vqdoctor.vq.kmeans import BLOCK, CHUNK_BYTES, codes_from_data, kmeans, nearest
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from vqdoctor.reference.model import VectorQuantizerEMA2D
+from vqdoctor.reference.quantizer import VectorQuantizerEMA2D
 from vqdoctor.vq.codebook import Codebook
 from vqdoctor.vq.revival import revive
 

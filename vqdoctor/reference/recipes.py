@@ -30,6 +30,9 @@ class Recipe:
         epochs: epochs of training.
         batch_size: images a batch.
         learning_rate: Adam's learning rate.
+        quantizer: the VQ layer: "ema"; or "unnormalised" and "sphere" (see `unsound`), and their sound twins
+            "unnormalised-sound" and "sphere-sound".
+        clip_gradients: largest norm of all gradients together; 0 clips none.
     """
 
     num_codes: int = 256
@@ -46,15 +49,27 @@ class Recipe:
     epochs: int = 50
     batch_size: int = 25
     learning_rate: float = 2e-3
+    quantizer: str = "ema"
+    clip_gradients: float = 0.0
 
     def config(self, seed: int) -> dict[str, int | float | bool]:
-        """Return the settings that a checkpoint records, as a user's training script would."""
-        return {**asdict(self), "seed": seed}
+        """Return the settings that a checkpoint records, as a user's training script would.
+
+        Switches that came after the first samples are recorded where they are used.
+        """
+        settings = {**asdict(self), "seed": seed}
+        for name in ("quantizer", "clip_gradients"):
+            if settings[name] == getattr(HEALTHY, name):
+                del settings[name]
+        return settings
 
 
 HEALTHY = Recipe()
 PLAIN = replace(HEALTHY, data_init=False, warm_up_epochs=0, revive_under=0.0)
 """Without the remedies: a codebook from N(0, 1) and the full weight from the first step."""
+
+FIRST = replace(HEALTHY, decay=0.95, batch_size=32, clip_gradients=1.0)
+"""The recipe as the model that this project began with was trained by it."""
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -71,7 +86,17 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "dead-codes": replace(PLAIN, num_codes=1024, data_init=True, data_init_epoch=1, vq_weight=0.2),
         # the plain sum and a slow EMA leave a handful of codes; the average over 16 positions hides it
         "masked": replace(PLAIN, vq_weight=1.0, decay=0.999),
+        # the whole recipe around an EMA whose counts lose their total, and around codes on a sphere that
+        # vectors do not lie on: the model that this project began with
+        "unnormalised-ema": replace(FIRST, quantizer="unnormalised"),
+        "sphere-codes": replace(FIRST, quantizer="sphere"),
+        "unnormalised-ema-sound": replace(FIRST, quantizer="unnormalised-sound"),
+        "sphere-codes-sound": replace(FIRST, quantizer="sphere-sound"),
     }
 )
-SAMPLES = ("healthy-256", "healthy-512", "no-ste", "overweighted", "stalled-ema", "dead-codes", "masked")
+ON_MOTION = ("unnormalised-ema", "sphere-codes")
+"""The shipped recipes that are trained on the motion-sensor windows, as the first model was."""
+SAMPLES = (
+    "healthy-256", "healthy-512", "no-ste", "overweighted", "stalled-ema", "dead-codes", "masked", *ON_MOTION
+)  # fmt: skip
 """The recipes whose checkpoints are shipped."""

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vqdoctor.reference.digits import NAME, Batch, DigitsTask
-from vqdoctor.reference.model import Conv2dVQClassifier, VectorQuantizerEMA2D
+from vqdoctor.reference.model import Conv2dVQClassifier, Quantizer
 from vqdoctor.reference.recipes import Recipe
+from vqdoctor.reference.task import DIGITS, Batch, DataSet, ReferenceTask
 from vqdoctor.training.schedule import warm_up
 from vqdoctor.vq.kmeans import kmeans
 from vqdoctor.vq.revival import revive
@@ -34,7 +34,7 @@ class TrainedModel:
 
     model: Conv2dVQClassifier
     optimizer: torch.optim.Optimizer
-    task: DigitsTask
+    task: ReferenceTask
     history: tuple[Mapping[str, float], ...]
     checkpoint: Mapping[str, Any]
 
@@ -44,6 +44,8 @@ def train(
     data: Mapping[str, NDArray[np.generic]],
     seed: int,
     progress: Progress | None = None,
+    *,
+    data_set: DataSet = DIGITS,
 ) -> TrainedModel:
     """Train the reference model on the "train" split.
 
@@ -51,12 +53,13 @@ def train(
 
     Args:
         recipe: the switches.
-        data: arrays x [N, 1, 8, 8], y [N] and split [N], as in digits.npz.
+        data: arrays x [N, channels, H, T], y [N] and split [N], as in the data set's file.
         seed: the seed.
         progress: called with each row of the history.
+        data_set: what the data is.
     """
     config = recipe.config(seed)
-    task = DigitsTask(data["x"], data["y"], data.get("split"), config)
+    task = ReferenceTask(data["x"], data["y"], data.get("split"), config, classes=data_set.classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.model()
@@ -72,7 +75,7 @@ def train(
             progress(row)
     model.eval()
     checkpoint = {
-        "vqdoctor_task": NAME,
+        "vqdoctor_task": data_set.task,
         "config": config,
         "epoch": recipe.epochs,
         "global_step": recipe.epochs * len(list(task.batches("train"))),
@@ -93,8 +96,8 @@ def encode(model: Conv2dVQClassifier, x: torch.Tensor) -> torch.Tensor:
 
 def _place_codes(
     model: Conv2dVQClassifier,
-    vq: VectorQuantizerEMA2D,
-    task: DigitsTask,
+    vq: Quantizer,
+    task: ReferenceTask,
     recipe: Recipe,
     generator: torch.Generator,
 ) -> None:
@@ -109,7 +112,7 @@ def _place_codes(
 def _epoch(
     model: Conv2dVQClassifier,
     optimizer: torch.optim.Optimizer,
-    task: DigitsTask,
+    task: ReferenceTask,
     recipe: Recipe,
     epoch: int,
     generator: torch.Generator,
@@ -123,6 +126,8 @@ def _epoch(
         vq_loss = torch.zeros(()) if loss.vq is None else loss.vq
         optimizer.zero_grad()
         (loss.task + weight * vq_loss).backward()  # type: ignore[no-untyped-call]
+        if recipe.clip_gradients > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_gradients)
         optimizer.step()
         losses.append((loss.task.item(), vq_loss.item()))
     revived = 0
@@ -140,8 +145,8 @@ def _shuffled(data: Batch, size: int, generator: torch.Generator) -> Iterator[Ba
 
 def _revive(
     model: Conv2dVQClassifier,
-    vq: VectorQuantizerEMA2D,
-    task: DigitsTask,
+    vq: Quantizer,
+    task: ReferenceTask,
     recipe: Recipe,
     generator: torch.Generator,
 ) -> int:

@@ -1,8 +1,10 @@
-"""The task conv2d-vq/digits: classify and reconstruct real handwritten digits through a codebook."""
+"""The built-in tasks: classify and reconstruct real digits, or motion-sensor windows, through a codebook."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import get_args
 
 import numpy as np
@@ -14,24 +16,49 @@ from vqdoctor.models.task import Losses, Split
 from vqdoctor.reference.model import Conv2dVQClassifier
 from vqdoctor.reference.recipes import HEALTHY
 
-NAME = "conv2d-vq/digits"
 SPLITS: tuple[str, ...] = get_args(Split)
 """Names of the splits; a data file may store their positions here instead: 0 train, 1 stop, 2 val."""
-MODEL_SETTINGS = ("num_codes", "dim", "decay", "straight_through", "use_vq")
+MODEL_SETTINGS = ("num_codes", "dim", "decay", "straight_through", "quantizer", "use_vq")
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Array = NDArray[np.generic]
 
 
-class DigitsTask:
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A data set that a built-in task is about.
+
+    Attributes:
+        name: its name; the task's is "conv2d-vq/" and this.
+        classes: number of classes.
+        file: its file, as it lies beside the task's checkpoints.
+    """
+
+    name: str
+    classes: int
+    file: str
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return f"conv2d-vq/{self.name}"
+
+
+DIGITS = DataSet(name="digits", classes=10, file="digits.npz")
+MOTION = DataSet(name="motion", classes=7, file="motion.npz")
+DATA_SETS: Mapping[str, DataSet] = MappingProxyType({data.task: data for data in (DIGITS, MOTION)})
+
+
+class ReferenceTask:
     """The reference model, its data and its losses; satisfies `vqdoctor.models.task.Task`.
 
-    The task loss is cross-entropy + `reconstruction_weight` × mean squared error of the pixels.
+    The task loss is cross-entropy + `reconstruction_weight` × mean squared error of the inputs.
 
     Attributes:
         config: the settings of the training, as the checkpoint records them.
         vq_weight: weight of the VQ loss in training; None where the config does not say.
-        data: images [N, 1, 8, 8] and labels [N] of each split.
+        data: inputs [N, channels, H, T] and labels [N] of each split.
+        classes: number of classes.
     """
 
     def __init__(
@@ -40,15 +67,18 @@ class DigitsTask:
         y: Array,
         split: Array | None = None,
         config: Mapping[str, object] | None = None,
+        *,
+        classes: int = DIGITS.classes,
     ) -> None:
         """Take the arrays as the model eats them.
 
         Args:
-            x: images, float [N, 1, 8, 8] in [0, 1].
+            x: inputs, float [N, channels, H, T]: images [N, 1, 8, 8] in [0, 1], or windows [N, 3, 2, T].
             y: labels, int [N].
-            split: which split each image is in, as names or positions of `SPLITS`, [N]; without it
+            split: which split each input is in, as names or positions of `SPLITS`, [N]; without it
                 every split is all the data, as when somebody brings a batch of their own.
             config: settings of the training; what is missing has the healthy recipe's value.
+            classes: number of classes.
 
         Raises:
             ValueError: if the arrays do not fit each other or the model, or a setting is no number.
@@ -59,6 +89,7 @@ class DigitsTask:
             shapes = [array.shape for array in (y, split) if array is not None]
             raise ValueError(f"x has {len(x)} images, but y and split have shapes {shapes}")
         self.config = dict(config or {})
+        self.classes = classes
         self.vq_weight = self._number("vq_weight") if "vq_weight" in self.config else None
         images, labels = torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.int64))
         rows = {name: torch.from_numpy(members(split, name, len(x))) for name in SPLITS}
@@ -67,7 +98,8 @@ class DigitsTask:
     def model(self) -> Conv2dVQClassifier:
         """Return the model as the config says that it was trained, faults included."""
         settings = {name: self.config[name] for name in MODEL_SETTINGS if name in self.config}
-        return Conv2dVQClassifier(channels=self.data["train"][0].shape[1], **settings)  # type: ignore[arg-type]
+        channels = self.data["train"][0].shape[1]
+        return Conv2dVQClassifier(channels=channels, classes=self.classes, **settings)  # type: ignore[arg-type]
 
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         """Return a fresh Adam with the config's learning rate."""
