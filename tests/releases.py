@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,3 +12,9 @@ import torch
 def torch_since(release: str, what: str) -> pytest.MarkDecorator:
     """Skip where torch is older than the first release that has what is named."""
     return pytest.mark.skipif(torch.__version__ < release, reason=f"{what} came with torch {release}")
+
+
+def dtypes(names: Iterable[str]) -> list[Any]:
+    """Return names of dtypes to be tried, each where torch has it."""
+    newer = {"float8_e8m0fnu": torch_since("2.7", "torch.float8_e8m0fnu")}
+    return [pytest.param(name, marks=newer.get(name, ())) for name in names]

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from releases import dtypes
 
 from vqdoctor.checkpoint.dtypes import DTYPES
 
 
-@pytest.mark.parametrize("name", [name for name in DTYPES if name.startswith("float8")])
+@pytest.mark.parametrize("name", dtypes(name for name in DTYPES if name.startswith("float8")))
 def test_float8(name: str) -> None:
     raw = np.arange(256, dtype=np.uint8)
     expected = torch.from_numpy(raw).view(getattr(torch, name)).float().numpy()
@@ -20,7 +21,7 @@ def test_bfloat16() -> None:
     np.testing.assert_array_equal(DTYPES["bfloat16"].decode(raw), expected)
 
 
-@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("name", dtypes(DTYPES))
 def test_sizes_and_names_are_torchs(name: str) -> None:
     assert DTYPES[name].itemsize == getattr(torch, name).itemsize
 
