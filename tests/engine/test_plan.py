@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from vqdoctor.core.remedy import Remedy
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.finding import Finding
-from vqdoctor.core.levels import Confidence, Safety, Severity, Stage
+from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.engine.plan import RECIPE, make_plan
+from vqdoctor.remedies import Remedy
 from vqdoctor.training.plan import Plan
 
 PLAIN = TrainingPlan(vq_weight=1.0)
@@ -164,7 +164,7 @@ def test_only_takes_remedies_that_retraining_can_apply(name: str) -> None:
 
 
 def remedy(name: str, stage: int) -> Remedy:
-    return Remedy(name=name, stage=Stage(stage), safety=Safety.ADVICE, addresses=(), how=f"do {name}")
+    return Remedy(name=name, stage=Stage(stage), how=f"do {name}")
 
 
 @pytest.mark.parametrize("swap", [False, True])
