@@ -74,7 +74,9 @@ def test_nothing_in_a_hostile_state_is_executed(tmp_path: Path, place: str) -> N
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("value", [{1, 2}.union, b"bytes", 1j, uuid.UUID(int=1)], ids=str)
+@pytest.mark.parametrize(
+    "value", [{1, 2}.union, b"bytes", 1j, uuid.UUID(int=1)], ids=["method", "bytes", "complex", "uuid"]
+)
 def test_an_object_is_refused_and_never_dropped(tmp_path: Path, value: Any) -> None:
     with pytest.raises(UserError, match="it holds a"):
         again(value, tmp_path)
