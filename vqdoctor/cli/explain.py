@@ -23,8 +23,8 @@ def explain(
     ],
 ) -> None:
     """Explain a check: why, how to read it, limits, remedies."""
-    check, options = _codes.find_check(code), terminal_options()
-    lines = "\n".join(_page(check, min(options.width, 100))).splitlines()
+    options = terminal_options()
+    lines = "\n".join(_page(_codes.find_check(code), min(options.width, 100))).splitlines()
     write("\n".join(printable(line, ascii=options.ascii) for line in lines) + "\n")
 
 
@@ -37,8 +37,8 @@ def _page(check: Check, width: int) -> Iterator[str]:
     yield from ("", "REMEDIES", *reflow(section(check.doc, "Remedy"), width - 2, "  "))
     yield from _remedies(check, width)
     names = {other.code: other.name for other in all_checks()}
-    if causes := ", ".join(f"{code} {names.get(code, '')}".strip() for code in check.explained_by):
-        yield from ("", *reflow(f"Can be a symptom of: {causes}.", width - 2, "  "))
+    causes = ", ".join(f"{code} {names.get(code, '')}".strip() for code in check.explained_by)
+    yield from ("", *reflow(f"Can be a symptom of: {causes}.", width - 2, "  ")) if causes else ()
     yield from ("", "REFERENCES", *reflow(section(check.doc, "References"), width - 2, "  "))
 
 
