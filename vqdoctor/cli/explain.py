@@ -54,7 +54,6 @@ def _limits(check: Check, width: int) -> Iterator[str]:
 def _remedies(check: Check, width: int) -> Iterator[str]:
     known = {remedy.name: remedy for remedy in all_remedies()}
     for remedy in (known[name] for name in check.remedies if name in known):
-        yield ""
-        yield f"  {remedy.name}"
+        yield from ("", f"  {remedy.name}")
         yield from textwrap.wrap(remedy.how, width, initial_indent="    ", subsequent_indent="    ")
         yield from (f"      {line}" for line in remedy.code.splitlines())
