@@ -73,6 +73,7 @@ def test_wrong_input_is_2_with_an_annotation_and_no_report(gate_step: Step, inpu
     job = gate_step(**inputs)
     assert (job.code, job.outputs) == (2, {"exit-code": "2", "report": ""}), job.log
     assert job.log.splitlines()[-1].startswith("::error title=vqdoctor::error: ")
+    assert "%0Ahelp: " in job.log.splitlines()[-1]
 
 
 def test_an_open_quote_in_args_is_2_and_judges_nothing(gate_step: Step) -> None:

@@ -23,8 +23,8 @@ def explain(
     ],
 ) -> None:
     """Explain a check: why, how to read it, limits, remedies."""
-    check, options = _codes.find_check(code), terminal_options()
-    lines = "\n".join(_page(check, min(options.width, 100))).splitlines()
+    options = terminal_options()
+    lines = "\n".join(_page(_codes.find_check(code), min(options.width, 100))).splitlines()
     write("\n".join(printable(line, ascii=options.ascii) for line in lines) + "\n")
 
 
@@ -37,8 +37,8 @@ def _page(check: Check, width: int) -> Iterator[str]:
     yield from ("", "REMEDIES", *reflow(section(check.doc, "Remedy"), width - 2, "  "))
     yield from _remedies(check, width)
     names = {other.code: other.name for other in all_checks()}
-    if causes := ", ".join(f"{code} {names.get(code, '')}".strip() for code in check.explained_by):
-        yield from ("", *reflow(f"Can be a symptom of: {causes}.", width - 2, "  "))
+    causes = ", ".join(f"{code} {names.get(code, '')}".strip() for code in check.explained_by)
+    yield from ("", *reflow(f"Can be a symptom of: {causes}.", width - 2, "  ")) if causes else ()
     yield from ("", "REFERENCES", *reflow(section(check.doc, "References"), width - 2, "  "))
 
 
@@ -54,7 +54,6 @@ def _limits(check: Check, width: int) -> Iterator[str]:
 def _remedies(check: Check, width: int) -> Iterator[str]:
     known = {remedy.name: remedy for remedy in with_advice([check])}
     for remedy in (known[name] for name in check.remedy_names if name in known):
-        yield ""
-        yield f"  {remedy.name}"
+        yield from ("", f"  {remedy.name}")
         yield from textwrap.wrap(remedy.how, width, initial_indent="    ", subsequent_indent="    ")
         yield from (f"      {line}" for line in remedy.code.splitlines())

@@ -119,11 +119,9 @@ def option(
         flags=flags,
         default=shown,
     )
-    return field(**_default(default), metadata={"option": told})
-
-
-def _default(value: Any) -> dict[str, Any]:
-    return {"default_factory": dict} if value == {} else {"default": value}
+    if default == {}:  # a dataclass refuses a value that all its objects would share
+        return field(default_factory=dict, metadata={"option": told})
+    return field(default=default, metadata={"option": told})
 
 
 def declared(home: type, table: str = "") -> tuple[Option, ...]:
