@@ -14,7 +14,9 @@ def torch_since(release: str, what: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(torch.__version__ < release, reason=f"{what} came with torch {release}")
 
 
-def dtypes(names: Iterable[str]) -> list[Any]:
-    """Return names of dtypes to be tried, each where torch has it."""
+def dtypes(names: Iterable[str], *, saved: bool = False) -> list[Any]:
+    """Return names of dtypes to be tried, each where torch has it, and where `saved`, can save it."""
     newer = {"float8_e8m0fnu": torch_since("2.7", "torch.float8_e8m0fnu")}
+    if saved:
+        newer |= {name: torch_since("2.6", f"saving torch.{name}") for name in ("uint16", "uint32", "uint64")}
     return [pytest.param(name, marks=newer.get(name, ())) for name in names]

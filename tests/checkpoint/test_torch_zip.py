@@ -47,7 +47,7 @@ def same(tensor: LazyTensor, original: torch.Tensor) -> None:
     np.testing.assert_array_equal(values, expected(original))
 
 
-@pytest.mark.parametrize("name", dtypes(DTYPES))
+@pytest.mark.parametrize("name", dtypes(DTYPES, saved=True))
 def test_every_dtype(name: str, tmp_path: Path) -> None:
     raw = torch.randint(0, 2 if name == "bool" else 256, (6, 16), dtype=torch.uint8)
     original = raw.view(getattr(torch, name))
@@ -57,7 +57,7 @@ def test_every_dtype(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole, expected(original).ravel())
 
 
-@pytest.mark.parametrize("name", [name for name in DTYPES if "8" not in name])
+@pytest.mark.parametrize("name", dtypes((name for name in DTYPES if "8" not in name), saved=True))
 def test_big_endian_files(name: str, tmp_path: Path) -> None:
     original = torch.arange(12).view(3, 4).to(getattr(torch, name))
     path = saved({"t": original}, tmp_path)

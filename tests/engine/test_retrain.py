@@ -136,6 +136,7 @@ def run(sick, output):
 """
 ONCE = "run(*sys.argv[1:])"
 OFTEN = """
+import torch._dynamo  # which torch's optimizers import at their first step
 for output in sys.stdin:  # every run is a process of its own, which need not import torch again
     if not (child := os.fork()):
         print("started", os.getpid(), flush=True)
