@@ -94,7 +94,7 @@ def _no_scale(values: AnyArray) -> AnyArray:
 
 
 def _to_float8(name: str) -> Callable[[AnyArray], AnyArray]:
-    """Return what rounds values to the nearest byte of a type, ties to the even byte.
+    """Return a function that rounds values to the nearest byte of a type, ties to the even byte.
 
     A type's magnitudes are its bytes from 0 on, in order. The byte behind the last finite one is what
     overflow gives, and its limit is half a step away like any other.

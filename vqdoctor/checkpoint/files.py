@@ -32,11 +32,11 @@ _FAULTS = (
 
 
 class Damaged(Exception):
-    """What is wrong with a file, said by code that does not know its path; `guarded` adds that.
+    """A fault of a file, raised by code that does not know its path; `guarded` adds the path.
 
     Attributes:
-        kind: what is wrong, in a few words.
-        hint: what to do next; empty where nothing useful can be said.
+        kind: the fault, in a few words.
+        hint: the next step of the user; may be empty.
     """
 
     def __init__(self, kind: str, hint: str = "") -> None:
@@ -81,7 +81,7 @@ class OpenFile:
         """Open `path`.
 
         Raises:
-            Damaged: if it is no regular file, or empty.
+            Damaged: if it is not a regular file, or empty.
             OSError: if the system refuses.
         """
         # Looked at before it is opened: opening a FIFO hangs, and opening a device can do things.
@@ -138,10 +138,10 @@ class OpenFile:
 
 
 def refuse_special(status: os.stat_result) -> None:
-    """Refuse what is no regular file.
+    """Refuse folders, pipes, sockets and devices.
 
     Raises:
-        Damaged: naming what it is.
+        Damaged: with the name of its kind.
     """
     for test, what in _SPECIAL:
         if test(status.st_mode):

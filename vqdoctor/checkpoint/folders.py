@@ -1,4 +1,4 @@
-"""Paths that are no file: a folder that holds one, and a name with a slip in it."""
+"""Paths that do not lead to a file: a folder that holds one, and a name with a slip in it."""
 
 from __future__ import annotations
 

@@ -36,12 +36,12 @@ class Record(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class StoredRecord:
-    """A record that stands in the file as it is.
+    """A record that is in the file as it is.
 
     Attributes:
         file: the file.
         name: the record's name.
-        offset: where its first byte stands in the file.
+        offset: position of its first byte in the file.
         size: its length in bytes.
         crc: its CRC-32; 0 = not recorded (torch can be told not to compute it).
     """
@@ -128,7 +128,7 @@ class DeflatedRecord:
 
 @dataclass(frozen=True, eq=False)
 class MemoryRecord:
-    """Bytes that stood inside the pickle itself, such as those of a numpy array."""
+    """Bytes from inside the pickle itself, such as those of a numpy array."""
 
     data: bytes
 

@@ -45,8 +45,8 @@ class Entry:
         crc: CRC-32 of its contents; 0 = not recorded.
         stored: bytes that it takes in the file.
         size: bytes of its contents.
-        header: where its local header stands.
-        end: where the next entry, or the directory, begins.
+        header: position of its local header.
+        end: position of the next entry, or of the directory.
     """
 
     name: str
@@ -201,5 +201,5 @@ def _refuse_bombs(entries: list[Entry]) -> None:
 
 
 def name_of(raw: bytes) -> str:
-    """Return the name of an entry; what is no UTF-8 is escaped."""
+    """Return the name of an entry; bytes that are not UTF-8 are escaped."""
     return raw.decode("utf-8", "backslashreplace")

@@ -1,6 +1,6 @@
 """Changing a copy of a zip file in place: checksums of records, and one record more at the end.
 
-Nothing moves: every other record keeps its bytes and its place, on which torch's `mmap=True` relies.
+Nothing moves: every other record keeps its bytes and its position, on which torch's `mmap=True` relies.
 
 References:
     PKWARE, APPNOTE.TXT 6.3.10: 4.3.7 local header, 4.3.9 data descriptor, 4.3.12 central directory,
@@ -29,7 +29,7 @@ from vqdoctor.checkpoint.zip_directory import (
 )
 
 _WIDE_FROM = 0xFFFFFFFF
-"""Numbers from here on stand in the zip64 fields."""
+"""Numbers from here on are in the zip64 fields."""
 _LOCAL_CRC, _CENTRAL_CRC = 14, 16
 _DESCRIBED, _UTF8 = 0x8, 0x800
 _VERSION, _VERSION64 = 20, 45
@@ -45,7 +45,7 @@ def copy_records(file: OpenFile, out: BinaryIO, without: Entry | None) -> None:
 def renew_checksum(out: BinaryIO, entry: Entry, record: StoredRecord) -> int:
     """Write the checksum of a record's bytes as they now are beside them, and return it.
 
-    It stands in the local header, or where that was written before the bytes were known, behind them.
+    It is in the local header, and behind the bytes if the header was written before they were known.
 
     Raises:
         Damaged: if the checksum that was there is not where it should be.
@@ -57,20 +57,20 @@ def renew_checksum(out: BinaryIO, entry: Entry, record: StoredRecord) -> int:
     out.seek(entry.header)
     flags = LOCAL.unpack(out.read(LOCAL.size))[2]
     behind = record.offset + record.size
-    places = [entry.header + _LOCAL_CRC]
+    positions = [entry.header + _LOCAL_CRC]
     if flags & _DESCRIBED:
         out.seek(behind)
         signed = out.read(4) == b"PK\x07\x08"
-        places.append(behind + 4 if signed else behind)
+        positions.append(behind + 4 if signed else behind)
     found = []
-    for place in places:
-        out.seek(place)
+    for at in positions:
+        out.seek(at)
         if out.read(4) == old:
-            found.append(place)
+            found.append(at)
     if not found:
         raise Damaged(f"corrupt: the checksums of {printable(entry.name)} contradict each other")
-    for place in found:
-        out.seek(place)
+    for at in found:
+        out.seek(at)
         out.write(struct.pack("<I", crc))
     return crc
 
@@ -102,9 +102,9 @@ def append_record(out: BinaryIO, file: OpenFile, name: str, data: bytes, crcs: M
     out.write(LOCAL.pack(b"PK\x03\x04", _VERSION, *told, 0) + raw + data)
     wide = struct.pack("<2HQ", 1, 8, header) if header >= _WIDE_FROM else b""
     version = _VERSION64 if wide else _VERSION
-    place = 0xFFFFFFFF if wide else header
+    offset = 0xFFFFFFFF if wide else header
     kept.append(
-        CENTRAL.pack(b"PK\x01\x02", version, version, *told, len(wide), 0, 0, 0, 0, place) + raw + wide
+        CENTRAL.pack(b"PK\x01\x02", version, version, *told, len(wide), 0, 0, 0, 0, offset) + raw + wide
     )
     directory, start = b"".join(kept), header + LOCAL.size + len(raw) + len(data)
     out.write(directory + _ends(len(kept), len(directory), start, len(comment)) + comment)

@@ -32,13 +32,13 @@ def encode(value: object) -> dict[str, Any]:
     return plain
 
 
-def decode(kind: type[T], data: object, place: str, help: str = "write it again") -> T:
+def decode(kind: type[T], data: object, name: str, help: str = "write it again") -> T:
     """Return the dataclass that `encode` wrote, checked and built in one walk.
 
     Args:
         kind: the dataclass.
         data: the plain values, which may come from anyone.
-        place: the name of the whole in the message ("report").
+        name: the name of the whole in the message ("report").
         help: how the user gets an undamaged one.
 
     Raises:
@@ -48,8 +48,8 @@ def decode(kind: type[T], data: object, place: str, help: str = "write it again"
     try:
         built: T = _reader(hint)(data)
     except _Misfit as misfit:
-        path = place + misfit.path[:80]
-        raise UserError(f"the {place} is damaged: {path} {misfit.says}", help) from None
+        path = name + misfit.path[:80]
+        raise UserError(f"the {name} is damaged: {path} {misfit.says}", help) from None
     return built
 
 
@@ -142,7 +142,7 @@ def _reader(hint: Any) -> Reader:
 
 def _exactly(kind: type) -> Reader:
     def read(value: object) -> object:
-        if type(value) is kind:  # so True is no number
+        if type(value) is kind:  # so True is not a number
             return value
         raise _Misfit.of(value)
 

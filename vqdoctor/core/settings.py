@@ -171,7 +171,7 @@ class Settings:
         None, path("OUT"), "The file to write.", flags=("--output", "-o"), shown="CKPT.fixed.pt"
     )
     from_report: Path | None = _fix(
-        None, path("REPORT.json"), "Mend the checkpoint that this report is of.", flags=("--from",)
+        None, path("REPORT.json"), "Fix the checkpoint of this report.", flags=("--from",)
     )
     dry_run: bool = _fix(False, SWITCH, "Show every change before and after, and write nothing.")
     unsafe: bool = _fix(
@@ -274,13 +274,13 @@ class Settings:
 
     @contextlib.contextmanager
     def blaming_the_file(self) -> Iterator[None]:
-        """Add to the help of an error which of its words stand in pyproject.toml."""
+        """Add to the help of an error which of its words are in pyproject.toml."""
         try:
             yield
         except UserError as error:
             at_fault = [name for name, value in self.from_file.items() if _is_about(error.what, name, value)]
             if at_fault and str(self.pyproject) not in error.what:
-                where = f"tool.vqdoctor.{at_fault[0]} stands in {self.pyproject}"
+                where = f"tool.vqdoctor.{at_fault[0]} is set in {self.pyproject}"
                 error.hint = f"{error.hint}; {where}" if error.hint else where
             raise
 
@@ -325,6 +325,6 @@ def _is_about(message: str, name: str, value: object) -> bool:
     """Whether a message names an option, or a word that its value holds."""
     words = list(value) if isinstance(value, tuple | Mapping) else [value]
     texts = [os.fspath(w) if isinstance(w, Path) else w for w in words if isinstance(w, str | Path)]
-    texts += [place for text in texts if (place := text.rpartition(":")[0])]
+    texts += [module for text in texts if (module := text.rpartition(":")[0])]
     flag = OPTIONS[name].flags[0]
     return any(re.search(rf"(?<![\w-]){re.escape(t)}(?![\w-])", message) for t in (flag, *texts))

@@ -1,4 +1,4 @@
-"""The tensors nearest to a codebook, for a file in which none was recognised."""
+"""The tensors nearest to a codebook, for a file without a recognised layer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def candidates(states: Iterable[StateDict]) -> tuple[Candidate, ...]:
 
 
 def _reasons(state: StateDict, name: str) -> Iterator[tuple[int, str]]:
-    """Yield what speaks for (positive) and against (negative) that matrix being a codebook."""
+    """Yield the reasons for (positive) and against (negative) taking that matrix for a codebook."""
     tokens = name.split(".")
     rows, columns = state.entries[name].shape
     if word := vq_word(tokens):

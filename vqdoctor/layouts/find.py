@@ -23,13 +23,13 @@ NAMED = "named by the user"
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What was recognised in a file.
+    """The recognised layers of a file.
 
     Attributes:
         views: the VQ layers, in the file's order, with names that differ.
         candidates: where there is no view, the tensors nearest to a codebook, best first.
-        notes: what was passed over and why, one line each.
-        unseen: those of the notes on quantizers whose codes only a model shows.
+        notes: the tensors that were passed over and why, one line each.
+        unseen: the notes on quantizers whose codes only a model shows.
     """
 
     views: tuple[QuantizerView, ...]
@@ -74,21 +74,21 @@ def find_quantizers(
 
 
 def _everywhere(
-    states: tuple[StateDict, ...], wish: Orientation | None
+    states: tuple[StateDict, ...], orientation: Orientation | None
 ) -> tuple[tuple[QuantizerView, ...], tuple[str, ...]]:
-    """Return each layer's view once; those of a running average only where all else has none."""
+    """Return each layer's view once; the views of a running average only where all else has none."""
     seen: dict[str, tuple[QuantizerView, StateDict]] = {}
     notes: dict[str, None] = {}
     for state in states:
         if state.is_copy and seen:
             main = next(iter(seen.values()))[1]
-            notes[f"{_place(state)} holds a running average of the model; judged is {_place(main)}"] = None
+            notes[f"{_shown(state)} holds a running average of the model; judged is {_shown(main)}"] = None
             continue
-        for view in _recognised(state, wish):
+        for view in _recognised(state, orientation):
             if view.name in seen:
                 other, main = seen[view.name]
                 if main is not state and (other.num_codes, other.dim) == (view.num_codes, view.dim):
-                    notes[f"{_place(state)} repeats layers; judged is {_place(main)}"] = None
+                    notes[f"{_shown(state)} repeats layers; judged is {_shown(main)}"] = None
                     continue
                 # Where two layers would share a name, the later one has its key's.
                 view = replace(view, name=view.keys["codebook"] + _head(view.name))
@@ -109,23 +109,22 @@ def _merged(views: tuple[QuantizerView, ...], tensors: Mapping[str, Tensor]) -> 
 
 
 def _identity(key: str, tensor: Tensor) -> Hashable:
-    """Return what only a tensor of the very same elements has; its key where the file does not tell."""
+    """Return the identity of a tensor's elements; its key where the storage is unknown."""
     storage = getattr(tensor, "storage_id", None)
     if storage is None:
         return key
-    place = getattr(tensor, "offset", 0), getattr(tensor, "strides", None)
-    return storage, place, tensor.shape, tensor.dtype
+    return storage, getattr(tensor, "offset", 0), getattr(tensor, "strides", None), tensor.shape, tensor.dtype
 
 
-def _recognised(state: StateDict, wish: Orientation | None) -> list[QuantizerView]:
+def _recognised(state: StateDict, orientation: Orientation | None) -> list[QuantizerView]:
     """Return the views of one state dict in its order; the most specific layout gets the codebook."""
     claims: dict[str, tuple[str, list[QuantizerView]]] = {}
     for layout in all_layouts():
-        for view in layout.views(state, wish):
+        for view in layout.views(state, orientation):
             owner, views = claims.setdefault(view.keys["codebook"], (layout.name, []))
             if owner == layout.name:
                 views.append(view)
-    order = {raw: place for place, raw in enumerate(state.raw.values())}
+    order = {raw: i for i, raw in enumerate(state.raw.values())}
     return [view for key in sorted(claims, key=order.__getitem__) for view in claims[key][1]]
 
 
@@ -134,36 +133,43 @@ def _head(name: str) -> str:
     return name[name.index("[head ") :] if "[head " in name else ""
 
 
-def _place(state: StateDict) -> str:
+def _shown(state: StateDict) -> str:
     return f'"{state.prefix}*"' if state.prefix else "the top level"
 
 
-def _at_key(states: tuple[StateDict, ...], key: str, wish: Orientation | None) -> tuple[QuantizerView, ...]:
+def _at_key(
+    states: tuple[StateDict, ...], key: str, orientation: Orientation | None
+) -> tuple[QuantizerView, ...]:
     """Return the views of the codebook that the user names: as a layout sees it, or else as a plain table."""
     state, name = _lookup(states, key)
     table = state.entries[name]
     if not is_float(table) or len(table.shape) not in (2, 3) or 0 in table.shape:
         raise UserError(
-            f"{key!r} is {table.dtype} {list(table.shape)}, which is no codebook",
+            f"{key!r} is {table.dtype} {list(table.shape)}, which is not a codebook",
             "a codebook is a float tensor [K, D], or [H, K, D] for H heads",
         )
-    views = [v for v in _recognised(state, wish) if v.keys["codebook"] == state.raw[name]]
-    views = views or list(_plain(state, name, wish))
+    views = [v for v in _recognised(state, orientation) if v.keys["codebook"] == state.raw[name]]
+    views = views or list(_plain(state, name, orientation))
     # A derived codebook's table has a row for each code, whose dimension may be another.
-    suits = wish == "kd" if views[0].derived else views[0].dim == table.shape[-2 if wish == "dk" else -1]
-    if wish is not None and not suits:
+    suits = (
+        orientation == "kd"
+        if views[0].derived
+        else views[0].dim == table.shape[-2 if orientation == "dk" else -1]
+    )
+    if orientation is not None and not suits:
+        shape, codes = list(table.shape), views[0].num_codes
         raise UserError(
-            f"{key!r} is {list(table.shape)} and has {views[0].num_codes} codes, so it is not {wish!r}",
+            f"{key!r} is {shape} and has {codes} codes, so it is not {orientation!r}",
             "leave the orientation out, or name another key",
         )
     return tuple(views)
 
 
-def _plain(state: StateDict, name: str, wish: Orientation | None) -> Iterator[QuantizerView]:
+def _plain(state: StateDict, name: str, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield the views of a table that no layout knows, with the EMA statistics beside it, if any."""
     owner = name.rpartition(".")[0]
     for path in (owner, owner.rpartition(".")[0]):
-        roles, how = statistics(state, path, wish, codebook=name)
+        roles, how = statistics(state, path, orientation, codebook=name)
         if how is not None:
             break
     for view in build(
@@ -171,7 +177,7 @@ def _plain(state: StateDict, name: str, wish: Orientation | None) -> Iterator[Qu
         name=layer_path(owner),
         roles=roles or {"codebook": name},
         confidence=Confidence.HIGH,
-        transposed=how.transposed if how else wish == "dk",
+        transposed=how.transposed if how else orientation == "dk",
         num_codes=how.num_codes if how else None,
     ):
         yield replace(view, layout=NAMED)

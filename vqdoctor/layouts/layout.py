@@ -1,4 +1,4 @@
-"""What a layout is: one family's way of naming and shaping a VQ layer's tensors in a state dict."""
+"""A layout: one family's way of naming and shaping a VQ layer's tensors in a state dict."""
 
 from __future__ import annotations
 
@@ -65,6 +65,6 @@ class Layout:
     find: Callable[[StateDict, Orientation | None], Iterable[QuantizerView]]
     example: Example
 
-    def views(self, state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
-        """Yield what `find` sees, under this layout's name."""
-        return (replace(view, layout=self.name) for view in self.find(state, wish))
+    def views(self, state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
+        """Yield the views of `find`, under this layout's name."""
+        return (replace(view, layout=self.name) for view in self.find(state, orientation))

@@ -66,7 +66,7 @@ def open_safetensors(file: OpenFile) -> Checkpoint:
     tree: dict[str, Any] = dict(tensors)
     if metadata is not None:
         if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-            raise Damaged("corrupt: its __metadata__ is no map from text to text")
+            raise Damaged("corrupt: its __metadata__ is not a map from text to text")
         tree[_METADATA] = metadata
     return Checkpoint(
         path=file.path,
@@ -108,12 +108,12 @@ def _header(file: OpenFile) -> bytes:
         raise Damaged("truncated: shorter than the smallest safetensors header", TRUNCATED)
     length = int.from_bytes(file.pread(0, _LENGTH), "little")
     if length > MAX_HEADER:
-        raise Damaged("its safetensors header is absurdly long, or this is no safetensors file", TRUNCATED)
+        raise Damaged("its safetensors header is absurdly long, or this is not a safetensors file", TRUNCATED)
     if _LENGTH + length > file.size:
         raise Damaged("truncated: its safetensors header runs past the end of the file", TRUNCATED)
     raw = file.pread(_LENGTH, length)
     if not raw.startswith(b"{"):
-        raise Damaged("corrupt: its safetensors header is no JSON object", TRUNCATED)
+        raise Damaged("corrupt: its safetensors header is not a JSON object", TRUNCATED)
     return raw
 
 
@@ -121,9 +121,9 @@ def _parse(raw: bytes) -> dict[str, Any]:
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise Damaged("corrupt: its safetensors header is no valid JSON", TRUNCATED) from error
+        raise Damaged("corrupt: its safetensors header is not valid JSON", TRUNCATED) from error
     if not isinstance(header, dict):
-        raise Damaged("corrupt: its safetensors header is no JSON object", TRUNCATED)
+        raise Damaged("corrupt: its safetensors header is not a JSON object", TRUNCATED)
     return header
 
 

@@ -1,4 +1,4 @@
-"""What `torch.save` writes since torch 1.6: a zip of a pickle and one raw record for each storage.
+"""The format of `torch.save` since torch 1.6: a zip of a pickle and one raw record for each storage.
 
 References:
     torch/serialization.py (`_save`), caffe2/serialize/inline_container.h in pytorch/pytorch.

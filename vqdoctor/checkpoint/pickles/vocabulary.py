@@ -1,4 +1,4 @@
-"""What the names in a torch checkpoint mean: tensors and plain containers; all others stay inert."""
+"""The meaning of the names in a torch checkpoint: tensors and plain containers; all others stay inert."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class TorchVocabulary:
         return found
 
     def call(self, machine: Machine, function: Global, args: tuple[Any, ...]) -> Any:
-        """Return what a call means, or an `Inert` with its arguments."""
+        """Return the meaning of a call, or an `Inert` with its arguments."""
         meaning = _MEANINGS.get(str(function))
         if meaning is None:
             return Inert(function.module, function.name, args)
@@ -229,7 +229,7 @@ def _rebuild(
 
 def _integers(values: object) -> tuple[int, ...]:
     if not isinstance(values, tuple | list) or any(type(n) is not int for n in values):
-        raise Damaged("corrupt: the shape of a tensor is no tuple of integers", TRUNCATED)
+        raise Damaged("corrupt: the shape of a tensor is not a tuple of integers", TRUNCATED)
     return tuple(values)
 
 
@@ -365,7 +365,7 @@ def _numpy_reconstruct(_v: TorchVocabulary, _m: Machine, *_: object) -> Deferred
 def _numpy_array(
     v: TorchVocabulary, dtype: Any, shape: Any, data: Any, *, fortran: bool
 ) -> LazyTensor | Inert:
-    """Return an array whose bytes stand in the pickle; of strings, objects and dates only the name."""
+    """Return an array whose bytes are in the pickle; of strings, objects and dates only the name."""
     element = _NUMPY_CODES.get(dtype.code) if isinstance(dtype, NumpyType) else None
     if element is None or type(data) is not bytes:
         return Inert("numpy", "ndarray")

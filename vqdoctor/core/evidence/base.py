@@ -1,4 +1,4 @@
-"""What evidence is: plain, finite, JSON-able values with a source and a sample size."""
+"""Evidence: plain, finite, JSON-able values with a source and a sample size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Evidence:
         layer: the VQ layer that it is about, or None for the whole model or file.
         source: where it was seen.
         sample_size: how many of the things that were counted (each subclass says which).
-        HEALTHY: what a healthy layer measures. It stands beside the class, in the size of a trained Conv2d-VQ
+        HEALTHY: what a healthy layer measures. It follows the class, in the size of a trained Conv2d-VQ
             classifier of 8x8 digits: K = 256, D = 64, 16 positions, 1,797 images, 30 epochs.
     """
 
@@ -45,7 +45,7 @@ class Evidence:
             raise TypeError(f"evidence kind {cls.kind!r} is taken by {other.__qualname__}")
 
     def __post_init__(self) -> None:
-        """Refuse what JSON cannot say.
+        """Refuse values that JSON cannot hold.
 
         Raises:
             NotFiniteError: if a number is NaN or infinite.
@@ -54,7 +54,7 @@ class Evidence:
         for name, value in self._items():
             for item in value if isinstance(value, tuple) else (value,):
                 if type(item) not in (bool, int, float, str, type(None)):
-                    raise TypeError(f"{self.kind}.{name}: {type(item).__name__} is no plain value")
+                    raise TypeError(f"{self.kind}.{name}: {type(item).__name__} is not a plain value")
                 if isinstance(item, float) and not math.isfinite(item):
                     raise NotFiniteError(f"{name.replace('_', ' ')} is {item}")
 

@@ -126,7 +126,7 @@ class EmaState(Evidence):
         total: sum of the counts: the EMA of vectors per batch.
         count_min: smallest count.
         count_max: largest count.
-        never_written: whether the counts still stand at a common start value (all zero or all one).
+        never_written: whether the counts still have a common start value (all zero or all one).
         zero_counts: codes whose count is under 1e-3 of the mean count.
         decay: EMA decay d, where it is known.
         updates: EMA updates t, where they are known.

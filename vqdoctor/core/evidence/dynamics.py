@@ -1,4 +1,4 @@
-"""How a layer moves: a few training steps on a copy, and what becomes of codes that are moved by hand."""
+"""How a layer moves: a few training steps on a copy, and the fate of codes that are moved by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vqdoctor.core.evidence.base import Evidence
 class Trace(Evidence):
     """A few optimizer steps on a copy of the model. Sample size: the steps that were taken.
 
-    Each tuple has one number a step, in their order. The optimizer starts without moments, since the
+    Each tuple has one number per step, in their order. The optimizer starts without moments, since the
     model comes without them: its first steps are larger than those of the training were.
 
     Attributes:
@@ -75,10 +75,10 @@ class Revival(Evidence):
     Attributes:
         num_codes: codes in the codebook, K.
         undone: the most codes that one forward pass moved and then put back before it ended.
-        returned: codes that stood elsewhere than their EMA sum over count in the file, and that the first
+        returned: codes that differed from their EMA sum over count in the file, and that the first
             forward pass put back there. From a file: the codes that do.
         threshold: the EMA count under which the training meant to revive a code; None where unknown.
-        under_threshold: codes whose count is under half of it although they stand at their sum over count.
+        under_threshold: codes whose count is under half of it although they equal their sum over count.
     """
 
     kind = "revival"

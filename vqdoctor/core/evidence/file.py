@@ -1,4 +1,4 @@
-"""What a checkpoint file itself tells: its record of the training, and what is odd in it."""
+"""The content of a checkpoint file itself: its record of the training, and its oddities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vqdoctor.core.evidence.base import Evidence
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord(Evidence):
-    """What the file records of the training. Sample size: the number of settings found.
+    """The training, as the file records it. Sample size: the number of settings found.
 
     None means that the file does not say; nothing is assumed.
 
@@ -89,7 +89,7 @@ NonFinite.HEALTHY = NonFinite(layer="vq", source="checkpoint", sample_size=33_02
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerMemory(Evidence):
-    """What the optimizer's second moments remember of past gradients.
+    """Past gradients, as the optimizer's second moments remember them.
 
     Sample size: the number of parameters that have a state. "Before" and "after" are the
     parameters whose names sort before and after the VQ layer in the model's own order (the encoder
@@ -98,8 +98,8 @@ class OptimizerMemory(Evidence):
 
     Attributes:
         parameters: parameters that the optimizer lists.
-        before_gradient: gradient size before the VQ layer; None where nothing lies there.
-        after_gradient: gradient size after the VQ layer; None where nothing lies there.
+        before_gradient: gradient size before the VQ layer; None without parameters there.
+        after_gradient: gradient size after the VQ layer; None without parameters there.
         ratio: before_gradient / after_gradient; None where either is missing or after is zero.
         codebook_listed: whether the codebook is among the optimizer's parameters.
         codebook_has_state: whether the optimizer holds a state for it (E8: none = no gradient ever).

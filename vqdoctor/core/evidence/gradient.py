@@ -43,12 +43,12 @@ class TaskGradient(Evidence):
     """The gradient of the task loss (without the VQ loss) around the VQ layer. Sample size: vectors.
 
     Attributes:
-        at_output: norm of the task loss's gradient at z_q, or, where the estimator stands outside the
+        at_output: norm of the task loss's gradient at z_q, or, where the estimator is outside of the
             layer, at what it puts in place of z_q; None if no path leads there.
         at_input: norm of the task loss's gradient at z_e; 0 if no path leads there.
         ratio: at_input / at_output; None where at_output is missing or zero.
-        before: root mean square gradient of the parameters that stand before the VQ layer.
-        after: root mean square gradient of the parameters that stand after it.
+        before: root mean square gradient of the parameters before the VQ layer.
+        after: root mean square gradient of the parameters after it.
     """
 
     kind = "task-gradient"
@@ -96,7 +96,7 @@ LossBalance.HEALTHY = LossBalance(
 
 @dataclass(frozen=True, kw_only=True)
 class CodebookGradient(Evidence):
-    """Who moves the codebook: the optimizer, an EMA, or nobody. Sample size: the rows, K.
+    """The mover of the codebook: the optimizer, an EMA, or nobody. Sample size: the rows, K.
 
     Attributes:
         trainable: whether the codebook is a parameter that requires a gradient.

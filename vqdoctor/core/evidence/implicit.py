@@ -11,7 +11,7 @@ from vqdoctor.core.evidence.base import Evidence
 class ImplicitLevels(Evidence):
     """How the channels of such a layer use their levels. Sample size: codes.
 
-    No code of it can die, but a channel can: it stands at one level, or saturates at its ends.
+    No code of it can die, but a channel can: it stays at one level, or saturates at its ends.
 
     Attributes:
         levels: how many levels each channel has.

@@ -49,7 +49,7 @@ class Flattening(Evidence):
         by_chance: the `equal` of codes that move at random.
         input_runs: whether each vector of the layer's input is a run of D values in memory of the
             channel-first tensor that it was made of: the permute before the layer is missing. None where
-            no such tensor, with as many positions, stands before the layer.
+            no such tensor, with as many positions, precedes the layer.
     """
 
     kind = "flattening"
@@ -122,7 +122,7 @@ GradientHealth.HEALTHY = GradientHealth(
 
 @dataclass(frozen=True, kw_only=True)
 class LookupPrecision(Evidence):
-    """What low precision costs the search for the nearest code.
+    """The cost of low precision in the search for the nearest code.
 
     Sample size: vectors that were looked up; from a checkpoint, the codes.
 
@@ -152,8 +152,8 @@ LookupPrecision.HEALTHY = LookupPrecision(
 class LossTerms(Evidence):
     """The two terms of the VQ loss, told apart by their gradients. Sample size: vectors.
 
-    The gradient at z_e is held against that of mean (z_e - z_q)^2, and the gradient at the codebook
-    against that of the same mean: the factors are the weights of the commitment and of the codebook term
+    The gradient at z_e is compared with that of mean (z_e - z_q)^2, and the gradient at the codebook
+    with that of the same mean: the factors are the weights of the commitment and of the codebook term
     in a VQ loss that is a mean over everything.
 
     Attributes:
@@ -188,7 +188,7 @@ class LossUse(Evidence):
         offered: norm of the gradient at z_e of the loss that the layer returns; 0 where it returns none.
         used: whether the task's losses depend on the loss that the layer returns; None where it returns none.
         reported: the VQ loss that the task reports; None where it reports none.
-        gradient: norm of the reported VQ loss's gradient at z_e; None where none is reported.
+        gradient: norm of the reported VQ loss's gradient at z_e; None where it is not reported.
         vq_weight: weight of the VQ loss in the training; None where unknown.
     """
 

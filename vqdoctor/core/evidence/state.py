@@ -17,7 +17,7 @@ class Initialisation(Evidence):
         flag: the stored flag of data-driven initialisation: False, it is still to come; True, it is done
             or was never asked for; None, there is no flag.
         counts_written: whether the EMA counts differ from each other; None without counts.
-        stepped: whether an optimizer in the file ever took a step; None where it does not tell.
+        stepped: whether an optimizer in the file ever took a step; None where that is unknown.
         updates: updates that the file records; None where it does not.
         structure: how far the correlations between the dimensions of the rows exceed those of independent
             noise, in standard deviations: about 0 for any random start, large for a trained codebook.
@@ -43,7 +43,7 @@ Initialisation.HEALTHY = Initialisation(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainForward(Evidence):
-    """What train-mode forward passes alone do to a codebook just loaded. Sample size: forward passes.
+    """The effect of train-mode forward passes alone on a codebook just loaded. Sample size: forward passes.
 
     A move is the median distance that a code in use travels in one pass, over the median distance of the
     codes in use from their mean: sqrt(2) where each is replaced by another one.
@@ -67,7 +67,7 @@ TrainForward.HEALTHY = TrainForward(
 
 @dataclass(frozen=True, kw_only=True)
 class EvalForward(Evidence):
-    """What an eval-mode forward pass changes in the model. Sample size: tensors that were compared.
+    """Changes of the model by an eval-mode forward pass. Sample size: tensors that were compared.
 
     With a layer: the tensors of that layer. Without: all others.
 
@@ -88,7 +88,7 @@ EvalForward.HEALTHY = EvalForward(layer="vq", source="batch", sample_size=3)
 
 @dataclass(frozen=True, kw_only=True)
 class WeightDecay(Evidence):
-    """What the optimizer's weight decay does to the codebook. Sample size: the rows, K.
+    """The effect of the optimizer's weight decay on the codebook. Sample size: the rows, K.
 
     Attributes:
         weight_decay: weight decay of the codebook's parameter group.
@@ -124,7 +124,7 @@ class CodeExpiry(Evidence):
 
     Attributes:
         vectors: vectors in a batch; from a checkpoint the sum of the EMA counts, which revivals raise.
-        threshold: the absolute count under which the layer replaces a code; None where none is known.
+        threshold: the absolute count under which the layer replaces a code; None where it is unknown.
         expired: share of the codes whose count is not above the threshold; None where either is unknown.
         replaced: codes that one train-mode forward pass moves far, as a share of the most that it could
             replace, min(K, vectors), after the first pass; None from a checkpoint.
@@ -152,7 +152,7 @@ class BatchMixing(Evidence):
         batches: batches that were looked at.
         label_drift: drift of the labels; None without labels.
         label_z: its z-score.
-        code_drift: drift of the chosen codes, of the layer where it is largest; None where no layer tells.
+        code_drift: drift of the chosen codes, of the layer where it is largest; None if these are unknown.
         code_z: its z-score.
     """
 

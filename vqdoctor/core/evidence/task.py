@@ -9,7 +9,7 @@ from vqdoctor.core.evidence.base import Evidence
 
 @dataclass(frozen=True, kw_only=True)
 class InputSummary(Evidence):
-    """What was fed in: a wrong normalisation looks like collapse. Sample size: samples.
+    """The input: a wrong normalisation looks like collapse. Sample size: samples.
 
     Attributes:
         name: "x", or "z_e" where a dump was given.

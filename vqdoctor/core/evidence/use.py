@@ -1,4 +1,4 @@
-"""What a layer is used for: its level of a residual stack, its encoder's variety, its codes in time."""
+"""The use of a layer: its level of a residual stack, its encoder's variety, its codes in time."""
 
 from __future__ import annotations
 

@@ -35,11 +35,11 @@ class EmaLayers:
     ema: Ema = field(default_factory=Ema)
     columns: bool = False
 
-    def __call__(self, state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+    def __call__(self, state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
         """Yield one view for each layer, and one for each head where heads have their own codebook."""
-        for path, roles, how in self.layers(state, (wish or "dk") if self.columns else None):
+        for path, roles, how in self.layers(state, (orientation or "dk") if self.columns else None):
             if how.transposed or how.ambiguous if self.columns else not how.transposed:
-                guessed = self.columns and how.ambiguous and wish is None
+                guessed = self.columns and how.ambiguous and orientation is None
                 yield from build(
                     state,
                     name=path,
@@ -50,15 +50,10 @@ class EmaLayers:
                 )
 
     def layers(
-        self, state: StateDict, wish: Orientation | None = None
+        self, state: StateDict, orientation: Orientation | None = None
     ) -> Iterator[tuple[str, dict[str, str], Fit]]:
         """Yield (path, role to clean name, fit) of each layer."""
-        suffixes = {
-            "codebook": self.codebook,
-            "counts": self.counts,
-            "sums": self.sums,
-            "initted": self.initted,
-        }
+        suffixes = {role: getattr(self, role) for role in ("codebook", "counts", "sums", "initted")}
         for path in state.owners(self.codebook):
             roles = {role: join(path, suffix) for role, suffix in suffixes.items() if suffix}
             tensors = [state.entries.get(key) for key in roles.values()]
@@ -67,6 +62,6 @@ class EmaLayers:
                 continue
             if self.unless and state.get(path, self.unless) is not None:
                 continue
-            how = fit(codebook.shape, counts.shape, wish)
+            how = fit(codebook.shape, counts.shape, orientation)
             if how is not None and how.num_codes in codebook.shape and holds(tensors[2], codebook.shape):
                 yield path, roles, how

@@ -20,7 +20,7 @@ from vqdoctor.layouts.view import Array, Lookup, QuantizerView, Tensor
 class Projected:
     """Finds every module with a table [K, d] and a linear map [D, d] of its rows.
 
-    The codebook is table · Wᵀ + b, [K, D]. The table itself is frozen, or may be.
+    The codebook is table · Wᵀ + b, [K, D]. The table itself is usually frozen.
 
     Attributes:
         table: suffix of the table.
@@ -34,9 +34,9 @@ class Projected:
     confidence: Confidence = Confidence.HIGH
     lookup: Lookup | None = None
 
-    def __call__(self, state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+    def __call__(self, state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
         """Yield one view for each module; none where the user says that codes are columns."""
-        for path in state.owners(self.table) if wish != "dk" else ():
+        for path in state.owners(self.table) if orientation != "dk" else ():
             yield from self.at(state, path)
 
     def at(self, state: StateDict, path: str) -> Iterator[QuantizerView]:

@@ -23,12 +23,12 @@ _TABLE = "codebook.weight"
 _WEIGHTS = ("weight", "weight_v", "parametrizations.weight.original1")
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each level."""
     for path in state.owners(_TABLE):
         key = join(path, _TABLE)
         table = state.entries[key]
-        if wish == "dk" or not is_matrix(table):
+        if orientation == "dk" or not is_matrix(table):
             continue
         into, out = _map(state, join(path, "in_proj")), _map(state, join(path, "out_proj"))
         if into[:1] == out[1:2] == table.shape[1:] and into[1:2] == out[:1]:
@@ -44,9 +44,7 @@ def _map(state: StateDict, path: str) -> tuple[int, ...]:
 
 
 LAYOUT = Layout(
-    name="dac",
-    title="DAC and SNAC",
-    specificity=Specificity.LIBRARY,
+    name="dac", title="DAC and SNAC", specificity=Specificity.LIBRARY,
     find=find,
     example=Example(
         shapes={
@@ -56,8 +54,6 @@ LAYOUT = Layout(
             "quantizer.quantizers.0.out_proj.weight_v": (1024, 8, 1),
             "quantizer.quantizers.0.codebook.weight": (1024, 8),
         },
-        layer="quantizer.quantizers.0",
-        num_codes=1024,
-        dim=8,
+        layer="quantizer.quantizers.0", num_codes=1024, dim=8,
     ),
-)
+)  # fmt: skip

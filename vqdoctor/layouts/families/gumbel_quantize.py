@@ -21,9 +21,9 @@ from vqdoctor.layouts.view import QuantizerView
 _TABLE = "embed.weight"
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each table with as many logits as codes."""
-    for path in state.owners(_TABLE) if wish != "dk" else ():
+    for path in state.owners(_TABLE) if orientation != "dk" else ():
         key = join(path, _TABLE)
         table, logits = state.entries[key], state.get(path, "proj.weight")
         if logits is None or not is_matrix(table) or state.get(path, "data_initialized") is not None:
@@ -35,9 +35,7 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
 
 
 LAYOUT = Layout(
-    name="gumbel-quantize",
-    title="GumbelQuantize (karpathy, taming)",
-    specificity=Specificity.LIBRARY,
+    name="gumbel-quantize", title="GumbelQuantize (karpathy, taming)", specificity=Specificity.LIBRARY,
     find=find,
     example=Example(
         shapes={
@@ -45,8 +43,6 @@ LAYOUT = Layout(
             "quantize.proj.bias": (8192,),
             "quantize.embed.weight": (8192, 256),
         },
-        layer="quantize",
-        num_codes=8192,
-        dim=256,
+        layer="quantize", num_codes=8192, dim=256,
     ),
-)
+)  # fmt: skip

@@ -16,15 +16,10 @@ from vqdoctor.layouts.families._ema import EmaLayers
 from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
-    name="hf-encodec",
-    title="Hugging Face's port of encodec",
-    specificity=Specificity.LIBRARY,
+    name="hf-encodec", title="Hugging Face's port of encodec", specificity=Specificity.LIBRARY,
     find=EmaLayers(
-        codebook="codebook.embed",
-        counts="codebook.cluster_size",
-        sums="codebook.embed_avg",
-        initted="codebook.inited",
-        ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99),
+        codebook="codebook.embed", counts="codebook.cluster_size", sums="codebook.embed_avg",
+        initted="codebook.inited", ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99),
     ),
     example=Example(
         shapes={
@@ -33,8 +28,6 @@ LAYOUT = Layout(
             "quantizer.layers.0.codebook.embed": (1024, 128),
             "quantizer.layers.0.codebook.embed_avg": (1024, 128),
         },
-        layer="quantizer.layers.0",
-        num_codes=1024,
-        dim=128,
+        layer="quantizer.layers.0", num_codes=1024, dim=128,
     ),
-)
+)  # fmt: skip

@@ -5,7 +5,7 @@
     quantize.proj.bias         [D]
 
 The codebook is embedding · Wᵀ + b. With several heads they share it, and D is the dimension of one. A module
-of another library may call a map of its input `proj`, and a file does not tell whether the embedding is
+of another library may call a map of its input `proj`, and a file does not record whether the embedding is
 frozen: so the confidence is low, and the embedding is not judged as untrained.
 """
 
@@ -23,9 +23,9 @@ from vqdoctor.layouts.words import foreign_word, near_vq
 _LAYERS = Projected(table="embedding.weight", projection="proj", confidence=Confidence.LOW)
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each embedding in a quantizer with a square, biased `proj` beside it."""
-    for path in state.owners("embedding.weight") if wish != "dk" else ():
+    for path in state.owners("embedding.weight") if orientation != "dk" else ():
         weight, bias = state.get(path, "proj.weight"), state.get(path, "proj.bias")
         if bias is None or weight is None or len(set(weight.shape)) > 1:
             continue
@@ -35,9 +35,7 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
 
 
 LAYOUT = Layout(
-    name="optvq",
-    title="OptVQ",
-    specificity=Specificity.PATH,
+    name="optvq", title="OptVQ", specificity=Specificity.PATH,
     find=find,
     example=Example(
         shapes={
@@ -45,8 +43,6 @@ LAYOUT = Layout(
             "quantize.proj.weight": (64, 64),
             "quantize.proj.bias": (64,),
         },
-        layer="quantize",
-        num_codes=16384,
-        dim=64,
+        layer="quantize", num_codes=16384, dim=64,
     ),
-)
+)  # fmt: skip

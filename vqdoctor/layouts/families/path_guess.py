@@ -23,7 +23,7 @@ from vqdoctor.layouts.words import TABLES, foreign_word, near_vq
 _NAMES = (*TABLES, "vq", "quantize", "quantizer")
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each matrix that by its names may be a codebook."""
     for suffix in (*_NAMES, "weight", "k"):
         for path in state.owners(suffix):
@@ -34,7 +34,7 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
                     name=layer_path(path),
                     roles={"codebook": key},
                     confidence=Confidence.LOW,
-                    transposed=wish == "dk",
+                    transposed=orientation == "dk",
                 )
 
 
@@ -54,17 +54,13 @@ def _is_named_so(state: StateDict, tokens: list[str]) -> bool:
 
 
 LAYOUT = Layout(
-    name="path-guess",
-    title="a table of codes by its name",
-    specificity=Specificity.GUESS,
+    name="path-guess", title="a table of codes by its name", specificity=Specificity.GUESS,
     find=find,
     example=Example(
         shapes={
             "vqvae.encoder.model.0.weight": (512, 263, 3),
             "vqvae.quantizer.codebook": (512, 512),
         },
-        layer="vqvae.quantizer",
-        num_codes=512,
-        dim=512,
+        layer="vqvae.quantizer", num_codes=512, dim=512,
     ),
-)
+)  # fmt: skip

@@ -25,29 +25,23 @@ _PROJECTION = "rand_projs"
 _TABLE = "vq._codebook.embed"
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield the library's own views of each codebook that lies behind a random projection."""
-    behind = {
-        state.raw[join(path, _TABLE)]: state.raw[join(path, _PROJECTION)]
-        for path in state.owners(_PROJECTION)
-        if _fits(state, path)
-    }
-    for view in vector_quantize_pytorch.find(state, wish) if behind else ():
+    behind: dict[str, str] = {}
+    for path in state.owners(_PROJECTION):
+        projection, table = state.entries[join(path, _PROJECTION)], state.get(path, _TABLE)
+        if table is None or not len(projection.shape) == 3 == len(table.shape):
+            continue
+        if is_float(projection) and projection.shape[0] == table.shape[0]:
+            behind[state.raw[join(path, _TABLE)]] = state.raw[join(path, _PROJECTION)]
+    for view in vector_quantize_pytorch.find(state, orientation) if behind else ():
         if projection := behind.get(view.keys["codebook"]):
             keys = {**view.keys, "input_projection": projection}
             yield replace(view, keys=keys, lookup="cosine", frozen=True)
 
 
-def _fits(state: StateDict, path: str) -> bool:
-    projection, table = state.get(path, _PROJECTION), state.get(path, _TABLE)
-    if projection is None or table is None or not is_float(projection):
-        return False
-    return len(projection.shape) == 3 == len(table.shape) and projection.shape[0] == table.shape[0]
-
-
 LAYOUT = Layout(
-    name="random-projection",
-    title="RandomProjectionQuantizer of vector-quantize-pytorch",
+    name="random-projection", title="RandomProjectionQuantizer of vector-quantize-pytorch",
     specificity=Specificity.VARIANT,
     find=find,
     example=Example(
@@ -58,8 +52,6 @@ LAYOUT = Layout(
             "vq._codebook.embed_avg": (1, 8192, 16),
             "vq._codebook.embed": (1, 8192, 16),
         },
-        layer="vq",
-        num_codes=8192,
-        dim=16,
+        layer="vq", num_codes=8192, dim=16,
     ),
-)
+)  # fmt: skip

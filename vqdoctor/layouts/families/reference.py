@@ -14,13 +14,9 @@ from vqdoctor.layouts.families._ema import EmaLayers
 from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
-    name="reference",
-    title="vqdoctor's reference model",
-    specificity=Specificity.LIBRARY,
+    name="reference", title="vqdoctor's reference model", specificity=Specificity.LIBRARY,
     find=EmaLayers(
-        codebook="embedding",
-        counts="ema_cluster_size",
-        sums="ema_embedding_sum",
+        codebook="embedding", counts="ema_cluster_size", sums="ema_embedding_sum",
         ema=Ema(start_count=1.0, smoothing=1e-5, default_decay=0.99),
     ),
     example=Example(
@@ -30,8 +26,6 @@ LAYOUT = Layout(
             "vq.ema_cluster_size": (256,),
             "vq.ema_embedding_sum": (256, 64),
         },
-        layer="vq",
-        num_codes=256,
-        dim=64,
+        layer="vq", num_codes=256, dim=64,
     ),
-)
+)  # fmt: skip

@@ -17,15 +17,10 @@ from vqdoctor.layouts.families._ema import EmaLayers
 from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
-    name="taming-ema",
-    title="the EMA quantizer of taming-transformers",
-    specificity=Specificity.LIBRARY,
+    name="taming-ema", title="the EMA quantizer of taming-transformers", specificity=Specificity.LIBRARY,
     find=EmaLayers(
-        codebook="embedding.weight",
-        counts="embedding.cluster_size",
-        sums="embedding.embed_avg",
-        unless="cluster_size",
-        ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99),
+        codebook="embedding.weight", counts="embedding.cluster_size", sums="embedding.embed_avg",
+        unless="cluster_size", ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99),
     ),
     example=Example(
         shapes={
@@ -34,8 +29,6 @@ LAYOUT = Layout(
             "quantize.embedding.cluster_size": (1024,),
             "quantize.embedding.embed_avg": (1024, 64),
         },
-        layer="quantize",
-        num_codes=1024,
-        dim=64,
+        layer="quantize", num_codes=1024, dim=64,
     ),
-)
+)  # fmt: skip

@@ -31,7 +31,7 @@ _LAYERS = EmaLayers(
 )
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each codebook, and one for each head where heads have their own."""
     for path, roles, how in _LAYERS.layers(state):
         if how.transposed:
@@ -48,8 +48,7 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
 
 
 LAYOUT = Layout(
-    name="vector-quantize-pytorch",
-    title="lucidrains' vector-quantize-pytorch",
+    name="vector-quantize-pytorch", title="lucidrains' vector-quantize-pytorch",
     specificity=Specificity.LIBRARY,
     find=find,
     example=Example(
@@ -60,8 +59,6 @@ LAYOUT = Layout(
             "vq._codebook.embed_avg": (1, 512, 64),
             "vq._codebook.embed": (1, 512, 64),
         },
-        layer="vq",
-        num_codes=512,
-        dim=64,
+        layer="vq", num_codes=512, dim=64,
     ),
-)
+)  # fmt: skip

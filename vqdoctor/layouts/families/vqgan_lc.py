@@ -13,9 +13,7 @@ from vqdoctor.layouts.families._projected import Projected
 from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
-    name="vqgan-lc",
-    title="VQGAN-LC",
-    specificity=Specificity.LIBRARY,
+    name="vqgan-lc", title="VQGAN-LC", specificity=Specificity.LIBRARY,
     find=Projected(table="tok_embeddings.weight", projection="codebook_projection"),
     example=Example(
         shapes={
@@ -24,8 +22,6 @@ LAYOUT = Layout(
             "codebook_projection.weight": (8, 768),
             "codebook_projection.bias": (8,),
         },
-        layer="vq",
-        num_codes=1000,
-        dim=8,
+        layer="vq", num_codes=1000, dim=8,
     ),
-)
+)  # fmt: skip

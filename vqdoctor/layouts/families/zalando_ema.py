@@ -16,13 +16,9 @@ from vqdoctor.layouts.families._ema import EmaLayers
 from vqdoctor.layouts.layout import Example, Layout, Specificity
 
 LAYOUT = Layout(
-    name="zalando-ema",
-    title="zalando's VectorQuantizerEMA",
-    specificity=Specificity.LIBRARY,
+    name="zalando-ema", title="zalando's VectorQuantizerEMA", specificity=Specificity.LIBRARY,
     find=EmaLayers(
-        codebook="_embedding.weight",
-        counts="_ema_cluster_size",
-        sums="_ema_w",
+        codebook="_embedding.weight", counts="_ema_cluster_size", sums="_ema_w",
         ema=Ema(start_count=0.0, smoothing=0.0, default_decay=0.99),
     ),
     example=Example(
@@ -32,8 +28,6 @@ LAYOUT = Layout(
             "_vq_vae._ema_cluster_size": (512,),
             "_vq_vae._embedding.weight": (512, 64),
         },
-        layer="_vq_vae",
-        num_codes=512,
-        dim=64,
+        layer="_vq_vae", num_codes=512, dim=64,
     ),
-)
+)  # fmt: skip
