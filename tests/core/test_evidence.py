@@ -8,6 +8,7 @@ import pkgutil
 import pytest
 
 import vqdoctor.core.evidence as package
+from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.evidence import Evidence
 
 for module in pkgutil.iter_modules(package.__path__):
@@ -31,4 +32,4 @@ def test_a_healthy_specimen_stands_beside_the_class(kind: type[Evidence]) -> Non
 
 @each_kind
 def test_it_survives_a_report(kind: type[Evidence]) -> None:
-    assert Evidence.from_dict(kind.healthy().to_dict()) == kind.healthy()
+    assert decode(Evidence, encode(kind.healthy()), "evidence") == kind.healthy()

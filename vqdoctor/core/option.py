@@ -20,7 +20,7 @@ from vqdoctor.core.errors import UserError
 RUNS = ("inspect", "fix", "gate")
 """The commands that examine a checkpoint."""
 EVERYWHERE = (*RUNS, "examine")
-"""Those commands, and `vqdoctor.examine` of Python."""
+"""The same commands, and `vqdoctor.examine` of Python."""
 
 MODEL, EXAMINED, CHECKS = "Your model and data", "What to examine", "Checks and limits"
 FIX, RETRAINING, GOALS = "The fix", "Retraining", "Goals of a retraining"

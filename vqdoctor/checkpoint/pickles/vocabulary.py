@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -206,6 +207,10 @@ def _tensor_v3(
     return _rebuild(v, storage, offset, size, stride, DTYPES[name])
 
 
+def _skip(what: str, v: TorchVocabulary, _m: Machine, *args: object) -> Inert:
+    return v.skip(what, args)
+
+
 def _rebuild(
     v: TorchVocabulary, storage: object, offset: object, size: object, stride: object, dtype: DType | None
 ) -> LazyTensor | Inert:
@@ -234,18 +239,8 @@ def _integers(values: object) -> tuple[int, ...]:
 
 
 @_means("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
-def _parameter(_v: TorchVocabulary, _m: Machine, data: object, *_: object) -> Any:
+def _parameter(_v: TorchVocabulary, _m: Machine, data: object, *_: object) -> object:
     return replace(data, is_parameter=True) if isinstance(data, LazyTensor) else data
-
-
-@_means(
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor",
-    "torch._utils._rebuild_device_tensor_from_numpy",
-    "torch._utils._rebuild_xla_tensor",
-    "torch.serialization._get_layout",
-)
-def _first(_v: TorchVocabulary, _m: Machine, data: object, *_: object) -> Any:
-    return data
 
 
 @_means("torch._tensor._rebuild_from_type_v2")
@@ -258,28 +253,21 @@ def _from_type(
     return m.call(function, args)
 
 
-def _skipping(what: str) -> Meaning:
-    def meaning(v: TorchVocabulary, _m: Machine, *args: object) -> Inert:
-        # A sparse tensor's indices and values stay reachable below it.
-        return v.skip(what, args)
-
-    return meaning
-
-
-for _function, _what in (
-    ("_rebuild_sparse_tensor", "sparse"),
-    ("_rebuild_sparse_csr_tensor", "sparse"),
-    ("_rebuild_qtensor", "quantized"),
-    ("_rebuild_meta_tensor_no_storage", "meta"),
-    ("_rebuild_nested_tensor", "nested"),
-    ("_rebuild_wrapper_subclass", "wrapped"),
-):
-    _means(f"torch._utils.{_function}")(_skipping(_what))
-
-
-@_means("torch.Size")
-def _size(_v: TorchVocabulary, _m: Machine, values: object = ()) -> tuple[int, ...]:
-    return _integers(values)
+_SKIPS = {
+    "_rebuild_sparse_tensor": "sparse", "_rebuild_sparse_csr_tensor": "sparse",
+    "_rebuild_qtensor": "quantized", "_rebuild_meta_tensor_no_storage": "meta",
+    "_rebuild_nested_tensor": "nested", "_rebuild_wrapper_subclass": "wrapped",
+}  # fmt: skip
+_SAME = (
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor", "torch._utils._rebuild_device_tensor_from_numpy",
+    "torch._utils._rebuild_xla_tensor", "torch.serialization._get_layout",
+)  # fmt: skip
+_MEANINGS |= {
+    # A sparse tensor's indices and values stay reachable below it.
+    **{f"torch._utils.{name}": partial(_skip, what) for name, what in _SKIPS.items()},
+    **dict.fromkeys(_SAME, lambda _v, _m, data, *_: data),
+    "torch.Size": lambda _v, _m, values=(): _integers(values),
+}
 
 
 @_means("torch.device")
@@ -303,13 +291,6 @@ def _dict(_v: TorchVocabulary, m: Machine, items: Any = ()) -> dict[Any, Any]:
     return made
 
 
-@_means("collections.defaultdict")
-def _defaultdict(
-    v: TorchVocabulary, m: Machine, _factory: object = None, items: object = ()
-) -> dict[Any, Any]:
-    return _dict(v, m, items)
-
-
 @_means(
     "builtins.set", "builtins.frozenset", "builtins.list",
     "__builtin__.set", "__builtin__.frozenset", "__builtin__.list",
@@ -321,9 +302,12 @@ def _list(_v: TorchVocabulary, m: Machine, items: Any = ()) -> list[Any]:
     return list(items)
 
 
-@_means("builtins.tuple", "__builtin__.tuple")
-def _tuple(v: TorchVocabulary, m: Machine, items: object = ()) -> tuple[Any, ...]:
-    return tuple(_list(v, m, items))
+_MEANINGS |= {
+    "collections.defaultdict": lambda v, m, _factory=None, items=(): _dict(v, m, items),
+    **dict.fromkeys(
+        ("builtins.tuple", "__builtin__.tuple"), lambda v, m, items=(): tuple(_list(v, m, items))
+    ),
+}
 
 
 @_means("_codecs.encode")

@@ -35,8 +35,8 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
         if is_float(projection) and projection.shape[0] == table.shape[0]:
             behind[state.raw[join(path, _TABLE)]] = state.raw[join(path, _PROJECTION)]
     for view in vector_quantize_pytorch.find(state, orientation) if behind else ():
-        if projection := behind.get(view.keys["codebook"]):
-            keys = {**view.keys, "input_projection": projection}
+        if key := behind.get(view.keys["codebook"]):
+            keys = {**view.keys, "input_projection": key}
             yield replace(view, keys=keys, lookup="cosine", frozen=True)
 
 
