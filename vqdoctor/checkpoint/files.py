@@ -16,13 +16,10 @@ from vqdoctor.core.errors import CheckpointError
 
 CHUNK = 1 << 22
 
-_SPECIAL = (
-    (stat.S_ISDIR, "a folder, not a file"),
-    (stat.S_ISFIFO, "a named pipe, not a file"),
-    (stat.S_ISSOCK, "a socket, not a file"),
-    (stat.S_ISCHR, "a character device, not a file"),
-    (stat.S_ISBLK, "a block device, not a file"),
-)
+_SPECIAL = {
+    "d": "a folder", "p": "a named pipe", "s": "a socket", "c": "a character device", "b": "a block device",
+}  # fmt: skip
+"""Kinds of files by their letter in `ls -l`."""
 TRUNCATED = "fetch or copy the file again"
 # What hostile bytes can make a reader raise. NameError and ImportError are bugs, and stay visible.
 _FAULTS = (
@@ -143,6 +140,5 @@ def refuse_special(status: os.stat_result) -> None:
     Raises:
         Damaged: with the name of its kind.
     """
-    for test, what in _SPECIAL:
-        if test(status.st_mode):
-            raise Damaged(what, "give a checkpoint file")
+    if kind := _SPECIAL.get(stat.filemode(status.st_mode)[0]):
+        raise Damaged(f"{kind}, not a file", "give a checkpoint file")

@@ -46,6 +46,7 @@ class Entry:
         stored: bytes that it takes in the file.
         size: bytes of its contents.
         header: position of its local header.
+        listed: its bytes in the directory.
         end: position of the next entry, or of the directory.
     """
 
@@ -56,7 +57,8 @@ class Entry:
     stored: int
     size: int
     header: int
-    end: int
+    listed: bytes
+    end: int = 0
 
 
 def read_directory(file: OpenFile) -> Mapping[str, Entry]:
@@ -140,7 +142,7 @@ def _parse(directory: bytes) -> Iterator[Entry]:
         header = fields[16]
         if signature != b"PK\x01\x02":
             raise Damaged("corrupt: its zip directory is garbled", TRUNCATED)
-        at += CENTRAL.size
+        begin, at = at, at + CENTRAL.size
         name = name_of(directory[at : at + name_length])
         extra = directory[at + name_length : at + name_length + extra_length]
         at += name_length + extra_length + comment_length
@@ -153,7 +155,7 @@ def _parse(directory: bytes) -> Iterator[Entry]:
             raise Damaged(f"the record {printable(name)} is compressed in an unknown way ({method})")
         if method == _STORED and stored != size:
             raise Damaged(f"corrupt: the record {printable(name)} contradicts its own size")
-        yield Entry(name, name_length, method, crc, stored, size, header, 0)
+        yield Entry(name, name_length, method, crc, stored, size, header, directory[begin:at])
 
 
 def _widen64(extra: bytes, *values: int) -> list[int]:

@@ -23,6 +23,11 @@ _USAGE = (
     "perplexity_high",
 )  # fmt: skip
 """The figures of a usage that its layer repeats."""
+_MODEL = {
+    "accuracy": "accuracy", "bypass_accuracy": "bypass_accuracy", "ece": "ece", "samples": "sample_size",
+    "split": "split",
+}  # fmt: skip
+"""The figures of the model: names in JSON, and fields of its task metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,13 +203,7 @@ class Report:
                 for source, usage in self.usages(layer["name"]).items()
             }
             layer |= {"usage": next(iter(usages.values()), None), "usage_by_source": usages}
-        model = metrics and {
-            "accuracy": metrics.accuracy,
-            "bypass_accuracy": metrics.bypass_accuracy,
-            "ece": metrics.ece,
-            "samples": metrics.sample_size,
-            "split": metrics.split,
-        }
+        model = metrics and {name: getattr(metrics, field) for name, field in _MODEL.items()}
         return {
             "schema": SCHEMA,
             "tool": {"name": "vqdoctor", "version": plain.pop("version")},

@@ -10,21 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.layout import Orientation
+from vqdoctor.layouts.layout import Ema, Orientation
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import Array, Lookup, QuantizerView, Tensor
 
 AnyArray = NDArray[np.generic]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ema:
-    """A library's EMA constants; None where unknown. See `QuantizerView` for their meaning."""
-
-    start_count: float | None = None
-    smoothing: float | None = None
-    default_decay: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +72,7 @@ def build(
     *,
     name: str,
     roles: Mapping[str, str],
-    confidence: Confidence,
+    confidence: Confidence = Confidence.HIGH,
     ema: Ema | None = None,
     transposed: bool = False,
     num_codes: int | None = None,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.levels import Confidence
 from vqdoctor.core.report import Candidate
 from vqdoctor.layouts.build import build, is_float
 from vqdoctor.layouts.candidates import candidates
@@ -176,7 +174,6 @@ def _plain(state: StateDict, name: str, orientation: Orientation | None) -> Iter
         state,
         name=layer_path(owner),
         roles=roles or {"codebook": name},
-        confidence=Confidence.HIGH,
         transposed=how.transposed if how else orientation == "dk",
         num_codes=how.num_codes if how else None,
     ):
@@ -195,7 +192,9 @@ def _lookup(states: tuple[StateDict, ...], key: str) -> tuple[StateDict, str]:
     tables = (
         raw for state in states for name, raw in state.raw.items() if 2 <= len(state.entries[name].shape) <= 3
     )
-    close = ", ".join(difflib.get_close_matches(key, tables, n=4, cutoff=0.5))
+    from difflib import get_close_matches  # 8 ms that only a mistake should cost
+
+    close = ", ".join(get_close_matches(key, tables, n=4, cutoff=0.5))
     hint = f"the closest are {close}" if close else "name one of the file's float matrices"
     raise UserError(f"no tensor {key!r} in the file", hint)
 

@@ -29,6 +29,15 @@ class Specificity(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ema:
+    """A library's EMA constants; None where unknown. See `QuantizerView` for their meaning."""
+
+    start_count: float | None = None
+    smoothing: float | None = None
+    default_decay: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example:
     """A state dict that a layout claims, and the one layer that it sees in it.
 

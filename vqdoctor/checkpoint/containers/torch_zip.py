@@ -92,7 +92,7 @@ def write_torch_zip(
         patch(out, checkpoint.tensors[key], values)
     recorded = {known: record for known, record in records.items() if record.crc}
     crcs = {known: renew_checksum(out, entries[known], record) for known, record in recorded.items()}
-    append_record(out, checkpoint.file, name, write_history(checkpoint.history, note).encode(), crcs)
+    append_record(out, checkpoint.file, entries, name, write_history(checkpoint.history, note).encode(), crcs)
 
 
 def _prefix(entries: Mapping[str, Entry]) -> str:

@@ -13,10 +13,12 @@ from __future__ import annotations
 import codecs
 import struct
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged
 from vqdoctor.checkpoint.tree import Global, Inert
+
+C = TypeVar("C", list[Any], dict[Any, Any])
 
 MAX_STEPS = 5_000_000
 MAX_PROTOCOL = 5
@@ -167,24 +169,22 @@ class Machine:
 
     def extend(self, target: object, items: list[Any]) -> None:
         """Append `items` to a list, or to the inert stand-in of one."""
-        if isinstance(target, Inert):
-            if not isinstance(target.state, list):
-                target.state = []
-            target = target.state
-        if not isinstance(target, list):
-            raise Damaged("corrupt: its pickle appends to something other than a list", TRUNCATED)
-        target.extend(items)
+        self._container(target, list).extend(items)
 
     def set_items(self, target: object, items: list[Any]) -> None:
         """Set keys and values, which alternate in `items`, in a dict or the inert stand-in of one."""
-        if isinstance(target, Inert):
-            if not isinstance(target.state, dict):
-                target.state = {}
-            target = target.state
-        if not isinstance(target, dict) or len(items) % 2:
-            raise Damaged("corrupt: its pickle sets items of something other than a dict", TRUNCATED)
+        entries = self._container(target if len(items) % 2 == 0 else None, dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[self._key(key)] = value
+            entries[self._key(key)] = value
+
+    def _container(self, target: object, kind: type[C]) -> C:
+        if isinstance(target, Inert):
+            if not isinstance(target.state, kind):
+                target.state = kind()
+            target = target.state
+        if not isinstance(target, kind):
+            raise Damaged(f"corrupt: its pickle adds to something other than a {kind.__name__}", TRUNCATED)
+        return target
 
     def _key(self, key: object) -> Any:
         """Return a key that is cheap to hash, to print and to join into paths."""

@@ -1,13 +1,8 @@
 """How a layer moves: a few training steps on a copy, and the fate of codes that are moved by hand."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class Trace(Evidence):
     """A few optimizer steps on a copy of the model. Sample size: the steps that were taken.
 
@@ -34,7 +29,6 @@ class Trace(Evidence):
         stopped: why it stopped before its last step; "" where it did not.
     """
 
-    kind = "trace"
     optimizer: str
     own: bool
     learning_rate: float
@@ -66,7 +60,6 @@ Trace.HEALTHY = Trace(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class Revival(Evidence):
     """Codes that something moved by hand, and whether the EMA takes them back.
 
@@ -81,7 +74,6 @@ class Revival(Evidence):
         under_threshold: codes whose count is under half of it although they equal their sum over count.
     """
 
-    kind = "revival"
     num_codes: int
     undone: int
     returned: int

@@ -1,13 +1,8 @@
 """Gradients through and at the VQ layer, measured on a copy of the model in train mode."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class GradientPath(Evidence):
     """The vector-Jacobian product of z_q with respect to z_e. Sample size: vectors.
 
@@ -24,7 +19,6 @@ class GradientPath(Evidence):
         worst_gain: the largest |g| / |v| of a single vector.
     """
 
-    kind = "gradient-path"
     estimator: str
     ratio: float
     cosine: float | None = None
@@ -38,7 +32,6 @@ GradientPath.HEALTHY = GradientPath(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class TaskGradient(Evidence):
     """The gradient of the task loss (without the VQ loss) around the VQ layer. Sample size: vectors.
 
@@ -51,7 +44,6 @@ class TaskGradient(Evidence):
         after: root mean square gradient of the parameters after it.
     """
 
-    kind = "task-gradient"
     at_output: float | None
     at_input: float
     ratio: float | None
@@ -65,7 +57,6 @@ TaskGradient.HEALTHY = TaskGradient(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class LossBalance(Evidence):
     """How hard the VQ loss pulls at z_e, against the task loss. Sample size: vectors.
 
@@ -79,7 +70,6 @@ class LossBalance(Evidence):
             task's gradient is zero.
     """
 
-    kind = "loss-balance"
     task_loss: float
     vq_loss: float
     vq_weight: float | None
@@ -94,7 +84,6 @@ LossBalance.HEALTHY = LossBalance(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class CodebookGradient(Evidence):
     """The mover of the codebook: the optimizer, an EMA, or nobody. Sample size: the rows, K.
 
@@ -105,7 +94,6 @@ class CodebookGradient(Evidence):
         touched_rows: rows with a gradient that is not zero.
     """
 
-    kind = "codebook-gradient"
     trainable: bool
     ema_owned: bool
     gradient: float | None

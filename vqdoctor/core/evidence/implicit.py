@@ -1,13 +1,8 @@
 """Layers without a codebook (FSQ, LFQ, BSQ), whose codes are combinations of levels."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class ImplicitLevels(Evidence):
     """How the channels of such a layer use their levels. Sample size: codes.
 
@@ -20,7 +15,6 @@ class ImplicitLevels(Evidence):
             2 / levels where all are used evenly.
     """
 
-    kind = "implicit-levels"
     levels: tuple[int, ...]
     used: tuple[int, ...]
     edge_share: tuple[float, ...]

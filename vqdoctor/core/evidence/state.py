@@ -1,13 +1,8 @@
 """The state of a VQ layer as training goes on: started, kept, undone, decayed, and fed in which order."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class Initialisation(Evidence):
     """Whether the codebook, as stored, was ever initialised and trained. Sample size: the rows, K.
 
@@ -24,7 +19,6 @@ class Initialisation(Evidence):
         frozen: whether the layer's table may rightly stay as it was initialised.
     """
 
-    kind = "initialisation"
     identical_rows: int
     zero_rows: int
     flag: bool | None = None
@@ -41,7 +35,6 @@ Initialisation.HEALTHY = Initialisation(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrainForward(Evidence):
     """The effect of train-mode forward passes alone on a codebook just loaded. Sample size: forward passes.
 
@@ -54,7 +47,6 @@ class TrainForward(Evidence):
         writes_counts: whether a pass changes the EMA counts; None without counts.
     """
 
-    kind = "train-forward"
     first_moved: float
     later_moved: float
     writes_counts: bool | None = None
@@ -65,7 +57,6 @@ TrainForward.HEALTHY = TrainForward(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class EvalForward(Evidence):
     """Changes of the model by an eval-mode forward pass. Sample size: tensors that were compared.
 
@@ -77,7 +68,6 @@ class EvalForward(Evidence):
         codebook: whether a codebook is among them.
     """
 
-    kind = "eval-forward"
     changed: tuple[str, ...] = ()
     changed_count: int = 0
     codebook: bool = False
@@ -86,7 +76,6 @@ class EvalForward(Evidence):
 EvalForward.HEALTHY = EvalForward(layer="vq", source="batch", sample_size=3)
 
 
-@dataclass(frozen=True, kw_only=True)
 class WeightDecay(Evidence):
     """The effect of the optimizer's weight decay on the codebook. Sample size: the rows, K.
 
@@ -101,7 +90,6 @@ class WeightDecay(Evidence):
         short_rows: rows under a tenth of the length of the longest.
     """
 
-    kind = "weight-decay"
     weight_decay: float
     learning_rate: float | None = None
     updates: int | None = None
@@ -116,7 +104,6 @@ WeightDecay.HEALTHY = WeightDecay(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class CodeExpiry(Evidence):
     """How a batch compares with the codebook, and with the count under which codes are replaced.
 
@@ -130,7 +117,6 @@ class CodeExpiry(Evidence):
             replace, min(K, vectors), after the first pass; None from a checkpoint.
     """
 
-    kind = "code-expiry"
     vectors: float
     threshold: float | None = None
     expired: float | None = None
@@ -140,7 +126,6 @@ class CodeExpiry(Evidence):
 CodeExpiry.HEALTHY = CodeExpiry(layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0)
 
 
-@dataclass(frozen=True, kw_only=True)
 class BatchMixing(Evidence):
     """How alike samples of neighbouring training batches are, against a random order. Sample size: samples.
 
@@ -156,7 +141,6 @@ class BatchMixing(Evidence):
         code_z: its z-score.
     """
 
-    kind = "batch-mixing"
     batch_size: int
     batches: int
     label_drift: float | None = None

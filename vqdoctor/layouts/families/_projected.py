@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,20 +27,22 @@ class Projected:
         projection: suffix of the linear module, which holds "weight" and perhaps "bias".
         confidence: how sure these names are.
         lookup: how codes are chosen, if known.
+        fits: whether the module at that path is the layout's, as far as other tensors and its name show.
     """
 
     table: str
     projection: str
     confidence: Confidence = Confidence.HIGH
     lookup: Lookup | None = None
+    fits: Callable[[StateDict, str], bool] = lambda _state, _path: True
 
     def __call__(self, state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
         """Yield one view for each module; none where the user says that codes are columns."""
         for path in state.owners(self.table) if orientation != "dk" else ():
-            yield from self.at(state, path)
+            if self.fits(state, path):
+                yield from self._at(state, path)
 
-    def at(self, state: StateDict, path: str) -> Iterator[QuantizerView]:
-        """Yield the view of the module at that path, if it holds such tensors."""
+    def _at(self, state: StateDict, path: str) -> Iterator[QuantizerView]:
         roles = {
             "codebook": join(path, self.table),
             "projection": join(path, f"{self.projection}.weight"),

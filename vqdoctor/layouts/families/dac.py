@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
 from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict, join
@@ -32,9 +31,7 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
             continue
         into, out = _map(state, join(path, "in_proj")), _map(state, join(path, "out_proj"))
         if into[:1] == out[1:2] == table.shape[1:] and into[1:2] == out[:1]:
-            yield from build(
-                state, name=path, roles={"codebook": key}, confidence=Confidence.HIGH, lookup="cosine"
-            )
+            yield from build(state, name=path, roles={"codebook": key}, lookup="cosine")
 
 
 def _map(state: StateDict, path: str) -> tuple[int, ...]:

@@ -49,8 +49,7 @@ LAYOUT = Layout(
     find=find,
     example=Example(
         shapes={
-            "quantizer.codebooks.0.weight": (2049, 256),
-            "quantizer.codebooks.0.cluster_size_ema": (2048,),
+            "quantizer.codebooks.0.weight": (2049, 256), "quantizer.codebooks.0.cluster_size_ema": (2048,),
             "quantizer.codebooks.0.embed_ema": (2048, 256),
         },
         layer="quantizer.codebooks.0", num_codes=2048, dim=256,

@@ -46,8 +46,7 @@ LAYOUT = Layout(
     find=find,
     example=Example(
         shapes={
-            "quant_conv.weight": (256, 256, 1, 1),
-            "quantize.embedding.weight": (1024, 256),
+            "quant_conv.weight": (256, 256, 1, 1), "quantize.embedding.weight": (1024, 256),
             "post_quant_conv.weight": (256, 256, 1, 1),
         },
         layer="quantize", num_codes=1024, dim=256,

@@ -8,11 +8,8 @@
 All are buffers. Counts start at zero; smoothing 1e-5; decay 0.99.
 """
 
-from __future__ import annotations
-
-from vqdoctor.layouts.build import Ema
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="encodec", title="encodec and audiocraft", specificity=Specificity.LIBRARY,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
 from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict, join
@@ -29,9 +28,7 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
         if logits is None or not is_matrix(table) or state.get(path, "data_initialized") is not None:
             continue
         if len(logits.shape) == 4 and (logits.shape[0], *logits.shape[2:]) == (table.shape[0], 1, 1):
-            yield from build(
-                state, name=path, roles={"codebook": key}, confidence=Confidence.HIGH, lookup="logits"
-            )
+            yield from build(state, name=path, roles={"codebook": key}, lookup="logits")
 
 
 LAYOUT = Layout(
@@ -39,8 +36,7 @@ LAYOUT = Layout(
     find=find,
     example=Example(
         shapes={
-            "quantize.proj.weight": (8192, 256, 1, 1),
-            "quantize.proj.bias": (8192,),
+            "quantize.proj.weight": (8192, 256, 1, 1), "quantize.proj.bias": (8192,),
             "quantize.embed.weight": (8192, 256),
         },
         layer="quantize", num_codes=8192, dim=256,

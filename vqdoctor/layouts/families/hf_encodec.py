@@ -9,11 +9,8 @@ All are buffers that stem from the original training; the port itself never upda
 zero; smoothing 1e-5; decay 0.99.
 """
 
-from __future__ import annotations
-
-from vqdoctor.layouts.build import Ema
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="hf-encodec", title="Hugging Face's port of encodec", specificity=Specificity.LIBRARY,
@@ -23,8 +20,7 @@ LAYOUT = Layout(
     ),
     example=Example(
         shapes={
-            "quantizer.layers.0.codebook.inited": (1,),
-            "quantizer.layers.0.codebook.cluster_size": (1024,),
+            "quantizer.layers.0.codebook.inited": (1,), "quantizer.layers.0.codebook.cluster_size": (1024,),
             "quantizer.layers.0.codebook.embed": (1024, 128),
             "quantizer.layers.0.codebook.embed_avg": (1024, 128),
         },

@@ -22,9 +22,8 @@ from itertools import product
 
 import numpy as np
 
-from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import Ema, build, fit, is_matrix
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.build import build, fit, is_matrix
+from vqdoctor.layouts.layout import Ema, Example, Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import Array, QuantizerView
 
@@ -42,9 +41,7 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
         for path in state.owners(f"{inner}.{sums}"):
             roles = _roles(state, join(path, inner), sums)
             if roles is not None:
-                for view in build(
-                    state, name=path, roles=roles, confidence=Confidence.HIGH, ema=_EMA, lookup="euclidean"
-                ):
+                for view in build(state, name=path, roles=roles, ema=_EMA, lookup="euclidean"):
                     yield replace(view, derived=True, load_codebook=partial(_codebook, view))
 
 

@@ -58,8 +58,7 @@ LAYOUT = Layout(
     find=find,
     example=Example(
         shapes={
-            "vqvae.encoder.model.0.weight": (512, 263, 3),
-            "vqvae.quantizer.codebook": (512, 512),
+            "vqvae.encoder.model.0.weight": (512, 263, 3), "vqvae.quantizer.codebook": (512, 512),
         },
         layer="vqvae.quantizer", num_codes=512, dim=512,
     ),

@@ -34,7 +34,7 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
             continue
         if is_float(projection) and projection.shape[0] == table.shape[0]:
             behind[state.raw[join(path, _TABLE)]] = state.raw[join(path, _PROJECTION)]
-    for view in vector_quantize_pytorch.find(state, orientation) if behind else ():
+    for view in vector_quantize_pytorch.LAYOUT.find(state, orientation) if behind else ():
         if key := behind.get(view.keys["codebook"]):
             keys = {**view.keys, "input_projection": key}
             yield replace(view, keys=keys, lookup="cosine", frozen=True)
@@ -46,11 +46,8 @@ LAYOUT = Layout(
     find=find,
     example=Example(
         shapes={
-            "rand_projs": (1, 80, 16),
-            "vq._codebook.initted": (),
-            "vq._codebook.cluster_size": (1, 8192),
-            "vq._codebook.embed_avg": (1, 8192, 16),
-            "vq._codebook.embed": (1, 8192, 16),
+            "rand_projs": (1, 80, 16), "vq._codebook.initted": (), "vq._codebook.cluster_size": (1, 8192),
+            "vq._codebook.embed_avg": (1, 8192, 16), "vq._codebook.embed": (1, 8192, 16),
         },
         layer="vq", num_codes=8192, dim=16,
     ),

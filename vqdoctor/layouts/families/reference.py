@@ -7,11 +7,8 @@
 All are buffers. Counts start at one; smoothing 1e-5; decay 0.99.
 """
 
-from __future__ import annotations
-
-from vqdoctor.layouts.build import Ema
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="reference", title="vqdoctor's reference model", specificity=Specificity.LIBRARY,
@@ -21,9 +18,7 @@ LAYOUT = Layout(
     ),
     example=Example(
         shapes={
-            "encoder.0.weight": (64, 1, 3, 3),
-            "vq.embedding": (256, 64),
-            "vq.ema_cluster_size": (256,),
+            "encoder.0.weight": (64, 1, 3, 3), "vq.embedding": (256, 64), "vq.ema_cluster_size": (256,),
             "vq.ema_embedding_sum": (256, 64),
         },
         layer="vq", num_codes=256, dim=64,

@@ -9,11 +9,8 @@ of this family and are left to the guess by EMA statistics. Where K = D the shap
 codes are taken for columns, as in this library, and the confidence is medium.
 """
 
-from __future__ import annotations
-
-from vqdoctor.layouts.build import Ema
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="rosinality", title="rosinality's VQ-VAE-2", specificity=Specificity.LIBRARY,
@@ -23,8 +20,7 @@ LAYOUT = Layout(
     ),
     example=Example(
         shapes={
-            "quantize_t.embed": (64, 512),
-            "quantize_t.cluster_size": (512,),
+            "quantize_t.embed": (64, 512), "quantize_t.cluster_size": (512,),
             "quantize_t.embed_avg": (64, 512),
         },
         layer="quantize_t", num_codes=512, dim=64,

@@ -9,8 +9,6 @@ health. A transform of several layers (`code_transform.0.weight`, …) can't be 
 does not record its nonlinearities: it is left to a model.
 """
 
-from __future__ import annotations
-
 from vqdoctor.layouts.families._projected import Projected
 from vqdoctor.layouts.layout import Example, Layout, Specificity
 

@@ -8,8 +8,6 @@ The codebook is embedding · Wᵀ + b. That the embedding never changes is healt
 or scale the codes to norm one: a file records neither, so the confidence is medium.
 """
 
-from __future__ import annotations
-
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.families._projected import Projected
 from vqdoctor.layouts.layout import Example, Layout, Specificity
@@ -19,10 +17,8 @@ LAYOUT = Layout(
     find=Projected(table="embedding.weight", projection="embedding_proj", confidence=Confidence.MEDIUM),
     example=Example(
         shapes={
-            "quant_conv.weight": (128, 128, 1, 1),
-            "quantize.embedding.weight": (8192, 128),
-            "quantize.embedding_proj.weight": (128, 128),
-            "quantize.embedding_proj.bias": (128,),
+            "quant_conv.weight": (128, 128, 1, 1), "quantize.embedding.weight": (8192, 128),
+            "quantize.embedding_proj.weight": (128, 128), "quantize.embedding_proj.bias": (128,),
         },
         layer="quantize", num_codes=8192, dim=128,
     ),

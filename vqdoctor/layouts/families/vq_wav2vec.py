@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_float
 from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
 from vqdoctor.layouts.place import Place
@@ -30,7 +29,6 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
             state,
             name=path,
             roles={"codebook": join(path, "embedding")},
-            confidence=Confidence.HIGH,
             num_codes=codes,
             lookup="euclidean",
             places=[Place(head=group, head_axis=1) for group in range(groups)],
@@ -53,8 +51,7 @@ LAYOUT = Layout(
         shapes={
             "vector_quantizer.embedding": (320, 1, 256),
             "vector_quantizer.projection.0.weight": (512, 256, 1),
-            "vector_quantizer.projection.1.weight": (512,),
-            "vector_quantizer.projection.1.bias": (512,),
+            "vector_quantizer.projection.1.weight": (512,), "vector_quantizer.projection.1.bias": (512,),
         },
         layer="vector_quantizer", num_codes=320, dim=256,
     ),

@@ -7,8 +7,6 @@
 The codebook is tok_embeddings · Wᵀ + b. That the table never changes is health.
 """
 
-from __future__ import annotations
-
 from vqdoctor.layouts.families._projected import Projected
 from vqdoctor.layouts.layout import Example, Layout, Specificity
 
@@ -17,10 +15,8 @@ LAYOUT = Layout(
     find=Projected(table="tok_embeddings.weight", projection="codebook_projection"),
     example=Example(
         shapes={
-            "encoder.conv_in.weight": (128, 3, 3, 3),
-            "tok_embeddings.weight": (1000, 768),
-            "codebook_projection.weight": (8, 768),
-            "codebook_projection.bias": (8,),
+            "encoder.conv_in.weight": (128, 3, 3, 3), "tok_embeddings.weight": (1000, 768),
+            "codebook_projection.weight": (8, 768), "codebook_projection.bias": (8,),
         },
         layer="vq", num_codes=1000, dim=8,
     ),

@@ -73,10 +73,8 @@ LAYOUT = Layout(
     find=find,
     example=Example(
         shapes={
-            "quantizer.vars": (1, 320, 128),
-            "quantizer.weight_proj.weight": (640, 512),
-            "quantizer.weight_proj.bias": (640,),
-            "project_q.weight": (256, 256),
+            "quantizer.vars": (1, 320, 128), "quantizer.weight_proj.weight": (640, 512),
+            "quantizer.weight_proj.bias": (640,), "project_q.weight": (256, 256),
         },
         layer="quantizer", num_codes=320, dim=128,
     ),

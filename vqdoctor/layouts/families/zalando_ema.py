@@ -9,11 +9,8 @@ exactly sums / counts: a reader need not smooth again. Until the first update `_
 its own.
 """
 
-from __future__ import annotations
-
-from vqdoctor.layouts.build import Ema
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Example, Layout, Specificity
 
 LAYOUT = Layout(
     name="zalando-ema", title="zalando's VectorQuantizerEMA", specificity=Specificity.LIBRARY,
@@ -23,10 +20,8 @@ LAYOUT = Layout(
     ),
     example=Example(
         shapes={
-            "_pre_vq_conv.weight": (64, 128, 1, 1),
-            "_vq_vae._ema_w": (512, 64),
-            "_vq_vae._ema_cluster_size": (512,),
-            "_vq_vae._embedding.weight": (512, 64),
+            "_pre_vq_conv.weight": (64, 128, 1, 1), "_vq_vae._ema_w": (512, 64),
+            "_vq_vae._ema_cluster_size": (512,), "_vq_vae._embedding.weight": (512, 64),
         },
         layer="_vq_vae", num_codes=512, dim=64,
     ),
