@@ -53,9 +53,8 @@ class Record:
 
     def _within(self, start: int, size: int) -> None:
         if start < 0 or size < 0 or start + size > self.size:
-            raise Damaged(
-                f"corrupt: {printable(self.name)} is shorter than the tensors that it holds", TRUNCATED
-            )
+            what = f"corrupt: {printable(self.name)} is shorter than the tensors that it holds"
+            raise Damaged(what, TRUNCATED)
 
 
 @dataclass(frozen=True, eq=False)

@@ -155,10 +155,6 @@ class _Copying:
         else:
             self.copy.append(value)
 
-    def finished(self) -> Any:
-        """Return the copy, all children taken in."""
-        return tuple(self.copy) if isinstance(self.source, tuple) else self.copy
-
 
 def settle(root: Any) -> tuple[Any, tuple[str, ...]]:
     """Copy what a pickle built into a tree that is safe to walk, even by plain recursion.
@@ -200,7 +196,7 @@ def settle(root: Any) -> tuple[Any, tuple[str, ...]]:
             stack.pop()
             if frame is top:
                 continue
-            copy = frame.finished()
+            copy = tuple(frame.copy) if isinstance(frame.source, tuple) else frame.copy
             unfinished.discard(id(frame.source))
             done[id(frame.source)] = copy, frame.nodes
             if stack[-1].repeated + frame.repeated > MAX_REPEATED:

@@ -107,10 +107,8 @@ def _writing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise CheckpointError(
-            printable(target), f"cannot be written ({reason})", "name another file"
-        ) from error
+        what = f"cannot be written ({error.strerror or error})"
+        raise CheckpointError(printable(target), what, "name another file") from error
 
 
 def _read_back(written: Checkpoint, changes: Mapping[str, AnyArray]) -> None:

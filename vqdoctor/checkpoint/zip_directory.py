@@ -110,23 +110,20 @@ def find_directory(file: OpenFile) -> tuple[int, int, int]:
     if at + END.size + comment != len(tail):
         raise Damaged("corrupt: bytes follow the end of the zip file", TRUNCATED)
     limit = tail_start + at
-    if count == 0xFFFF or 0xFFFFFFFF in (size, start) or _locator_before(file, limit):
-        start, size, count, limit = _find_directory64(file, limit)
+    before = limit - LOCATOR64.size
+    locator = file.pread(before, LOCATOR64.size) if before >= 0 else b""
+    if count == 0xFFFF or 0xFFFFFFFF in (size, start) or locator.startswith(b"PK\x06\x07"):
+        start, size, count, limit = _find_directory64(file, locator)
     if start + size != limit:
         raise Damaged("corrupt: its zip directory is not where it should be", TRUNCATED)
     return start, size, count
 
 
-def _locator_before(file: OpenFile, end: int) -> bool:
-    at = end - LOCATOR64.size
-    return at >= 0 and file.pread(at, 4) == b"PK\x06\x07"
-
-
-def _find_directory64(file: OpenFile, end: int) -> tuple[int, int, int, int]:
+def _find_directory64(file: OpenFile, locator: bytes) -> tuple[int, int, int, int]:
     """Return start, size and count from the zip64 end record, and where that record begins."""
-    if not _locator_before(file, end):
+    if not locator.startswith(b"PK\x06\x07"):
         raise Damaged("corrupt: the zip64 end record is missing", TRUNCATED)
-    _, _, at, _ = LOCATOR64.unpack(file.pread(end - LOCATOR64.size, LOCATOR64.size))
+    _, _, at, _ = LOCATOR64.unpack(locator)
     signature, *_, count, size, start = END64.unpack(file.pread(at, END64.size))
     if signature != b"PK\x06\x06":
         raise Damaged("corrupt: the zip64 end record is missing", TRUNCATED)
@@ -140,13 +137,11 @@ def _parse(directory: bytes) -> Iterator[Entry]:
         signature, flags, method = fields[0], fields[3], fields[4]
         crc, stored, size, name_length, extra_length, comment_length = fields[7:13]
         header = fields[16]
-        if signature != b"PK\x01\x02":
-            raise Damaged("corrupt: its zip directory is garbled", TRUNCATED)
         begin, at = at, at + CENTRAL.size
         name = name_of(directory[at : at + name_length])
         extra = directory[at + name_length : at + name_length + extra_length]
         at += name_length + extra_length + comment_length
-        if at > len(directory):
+        if signature != b"PK\x01\x02" or at > len(directory):
             raise Damaged("corrupt: its zip directory is garbled", TRUNCATED)
         size, stored, header = _widen64(extra, size, stored, header)
         if flags & _ENCRYPTED:

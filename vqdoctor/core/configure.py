@@ -25,11 +25,7 @@ def configure(start: Path, flags: Mapping[str, object]) -> tuple[Settings, UserM
     """
     file = nearest_pyproject(start)
     told = read_pyproject(file) if file else {}
-    given = {
-        name: OPTIONS[name].kind.parse(OPTIONS[name].flags[0], value)
-        for name, value in flags.items()
-        if value is not None
-    }
+    given = {n: OPTIONS[n].kind.parse(OPTIONS[n].flags[0], v) for n, v in flags.items() if v is not None}
     told = _beside_flags(told, given)
     values = merged(told, given)
     # A requirement joins those of the file; a flag replaces any other value, or its own entry of a table.

@@ -238,6 +238,10 @@ def _paths(where: str, value: object) -> tuple[Path, ...]:
     return tuple(_path(where, item) for item in (value if isinstance(value, list | tuple) else [value]))
 
 
+def _below(_where: str, folder: Path, files: Path | tuple[Path, ...]) -> Path | tuple[Path, ...]:
+    return folder / files if isinstance(files, Path) else tuple(folder / file for file in files)
+
+
 def _weight(where: str, value: object) -> Any:
     if value == "auto":
         return value
@@ -297,15 +301,9 @@ WEIGHT = Kind(parse=_weight, metavar="W|auto")
 
 def path(metavar: str) -> Kind:
     """A file."""
-    return Kind(parse=_path, metavar=metavar, type=Path, below=lambda _, folder, file: folder / file)
+    return Kind(parse=_path, metavar=metavar, type=Path, below=_below)
 
 
 def paths(metavar: str) -> Kind:
     """Any number of files."""
-    return Kind(
-        parse=_paths,
-        metavar=metavar,
-        type=Path,
-        several=True,
-        below=lambda _, folder, files: tuple(folder / file for file in files),
-    )
+    return Kind(parse=_paths, metavar=metavar, type=Path, several=True, below=_below)

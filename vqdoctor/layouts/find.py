@@ -18,6 +18,9 @@ from vqdoctor.layouts.view import QuantizerView, Tensor
 
 NAMED = "named by the user"
 
+Views = tuple[QuantizerView, ...]
+States = tuple[StateDict, ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -30,7 +33,7 @@ class Found:
         unseen: the notes on quantizers whose codes only a model shows.
     """
 
-    views: tuple[QuantizerView, ...]
+    views: Views
     candidates: tuple[Candidate, ...] = ()
     notes: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
@@ -71,9 +74,7 @@ def find_quantizers(
     )
 
 
-def _everywhere(
-    states: tuple[StateDict, ...], orientation: Orientation | None
-) -> tuple[tuple[QuantizerView, ...], tuple[str, ...]]:
+def _everywhere(states: States, orientation: Orientation | None) -> tuple[Views, tuple[str, ...]]:
     """Return each layer's view once; the views of a running average only where all else has none."""
     seen: dict[str, tuple[QuantizerView, StateDict]] = {}
     notes: dict[str, None] = {}
@@ -94,7 +95,7 @@ def _everywhere(
     return tuple(view for view, _ in seen.values()), tuple(notes)
 
 
-def _merged(views: tuple[QuantizerView, ...], tensors: Mapping[str, Tensor]) -> tuple[QuantizerView, ...]:
+def _merged(views: Views, tensors: Mapping[str, Tensor]) -> Views:
     """Return one view for the layers that share one codebook: the first, which names the others."""
     by_tensors: dict[Hashable, list[QuantizerView]] = {}
     for view in views:
@@ -135,9 +136,7 @@ def _shown(state: StateDict) -> str:
     return f'"{state.prefix}*"' if state.prefix else "the top level"
 
 
-def _at_key(
-    states: tuple[StateDict, ...], key: str, orientation: Orientation | None
-) -> tuple[QuantizerView, ...]:
+def _at_key(states: States, key: str, orientation: Orientation | None) -> Views:
     """Return the views of the codebook that the user names: as a layout sees it, or else as a plain table."""
     state, name = _lookup(states, key)
     table = state.entries[name]
@@ -149,11 +148,8 @@ def _at_key(
     views = [v for v in _recognised(state, orientation) if v.keys["codebook"] == state.raw[name]]
     views = views or list(_plain(state, name, orientation))
     # A derived codebook's table has a row for each code, whose dimension may be another.
-    suits = (
-        orientation == "kd"
-        if views[0].derived
-        else views[0].dim == table.shape[-2 if orientation == "dk" else -1]
-    )
+    dim = table.shape[-2 if orientation == "dk" else -1]
+    suits = orientation == "kd" if views[0].derived else views[0].dim == dim
     if orientation is not None and not suits:
         shape, codes = list(table.shape), views[0].num_codes
         raise UserError(
@@ -180,7 +176,7 @@ def _plain(state: StateDict, name: str, orientation: Orientation | None) -> Iter
         yield replace(view, layout=NAMED)
 
 
-def _lookup(states: tuple[StateDict, ...], key: str) -> tuple[StateDict, str]:
+def _lookup(states: States, key: str) -> tuple[StateDict, str]:
     """Return where the tensor of that raw key, or else of that clean name, lies."""
     for state in states:
         for name, raw in state.raw.items():
@@ -199,7 +195,7 @@ def _lookup(states: tuple[StateDict, ...], key: str) -> tuple[StateDict, str]:
     raise UserError(f"no tensor {key!r} in the file", hint)
 
 
-def _only(views: tuple[QuantizerView, ...], layer: str) -> tuple[QuantizerView, ...]:
+def _only(views: Views, layer: str) -> Views:
     """Return the views of that layer: itself, its heads, the layers under that path, or what it shares."""
     for name in (layer, strip_prefixes(layer)):
         if kept := tuple(v for v in views if lies_in(name, v.name)):

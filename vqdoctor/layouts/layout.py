@@ -38,23 +38,6 @@ class Ema:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
-    """A state dict that a layout claims, and the one layer that it sees in it.
-
-    Attributes:
-        shapes: key to shape, as the library writes them.
-        layer: name of the layer.
-        num_codes: K.
-        dim: D.
-    """
-
-    shapes: Mapping[str, tuple[int, ...]]
-    layer: str
-    num_codes: int
-    dim: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Layout:
     """One layout. One file of `layouts.families` defines one, as `LAYOUT`.
 
@@ -65,14 +48,17 @@ class Layout:
         find: yields every VQ layer that it sees: a function, or the declaration of a library's names
             (`EmaLayers`, `Projected`). It looks at keys, shapes and types alone, and reads no
             value but a scalar flag. The orientation is the user's word, for where shapes do not tell.
-        example: what it claims; no other layout of its specificity or above may claim it as well.
+        example: key to shape, as the library writes them; no other layout of its specificity or above may
+            claim these tensors as well.
+        sees: name, K and D of the one layer that it sees in the example.
     """
 
     name: str
     title: str
     specificity: Specificity
     find: Callable[[StateDict, Orientation | None], Iterable[QuantizerView]]
-    example: Example
+    example: Mapping[str, tuple[int, ...]]
+    sees: tuple[str, int, int]
 
     def views(self, state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
         """Yield the views of `find`, under this layout's name."""

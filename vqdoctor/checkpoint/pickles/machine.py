@@ -45,14 +45,13 @@ class Vocabulary(Protocol):
 _U1, _U2, _U4, _U8 = (struct.Struct(f"<{code}") for code in "BHIQ")
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 
-Handler = Callable[["Machine"], None]
-_HANDLERS: list[Handler | None] = [None] * 256
+Handler = Callable[["Machine"], object]
+_HANDLERS: dict[int, Handler] = {}
 
 
 def _on(*opcodes: bytes) -> Callable[[Handler], Handler]:
     def register(handler: Handler) -> Handler:
-        for opcode in opcodes:
-            _HANDLERS[opcode[0]] = handler
+        _HANDLERS.update({opcode[0]: handler for opcode in opcodes})
         return handler
 
     return register
@@ -94,7 +93,7 @@ class Machine:
                 self._at += 1
                 if opcode == stop:
                     return self._stack.pop()
-                handler = _HANDLERS[opcode]
+                handler = _HANDLERS.get(opcode)
                 if handler is None:
                     raise Damaged(f"corrupt: its pickle has an unknown opcode (0x{opcode:02x})", TRUNCATED)
                 handler(self)
@@ -158,6 +157,14 @@ class Machine:
         items = self._stack
         self._stack = self._marked.pop()
         return items
+
+    def _below_mark(self) -> tuple[Any, list[Any]]:
+        items = self._pop_mark()
+        return self._stack[-1], items
+
+    def _below_top(self) -> tuple[Any, Any]:
+        top = self._stack.pop()
+        return self._stack[-1], top
 
     def call(self, function: object, args: object) -> Any:
         """Return the meaning of a call of `function`; never calls anything that the file names."""
@@ -261,9 +268,7 @@ def _pushing(value: Callable[[Machine], object]) -> Handler:
     return handler
 
 
-for _opcodes, _value in _PUSHES.items():
-    for _opcode in _opcodes:
-        _HANDLERS[_opcode] = _pushing(_value)
+_HANDLERS |= {opcode: _pushing(value) for opcodes, value in _PUSHES.items() for opcode in opcodes}
 
 
 def _text(raw: bytes) -> str:
@@ -295,6 +300,20 @@ def _string(m: Machine) -> None:
     m._stack.append(_surrogates_escaped(codecs.decode(line[1:-1], "unicode_escape")))
 
 
+# Opcodes that change the value below the mark or the top
+
+
+_CHANGES: dict[bytes, Callable[[Machine], object]] = {
+    b"e\x90": lambda m: m.extend(*m._below_mark()),  # APPENDS, ADDITEMS
+    b"u": lambda m: m.set_items(*m._below_mark()),
+    b"b": lambda m: m.build(*m._below_top()),
+    b"1": lambda m: m._pop_mark(),
+    b"\x95": lambda m: m._number(_U8),  # FRAME only helps an unpickler that reads from a stream
+}
+
+_HANDLERS |= {opcode: change for opcodes, change in _CHANGES.items() for opcode in opcodes}
+
+
 # Containers
 
 
@@ -322,26 +341,14 @@ def _short_tuple(m: Machine) -> None:
 
 @_on(b"a")
 def _append(m: Machine) -> None:
-    item = m._stack.pop()
-    m.extend(m._stack[-1], [item])
-
-
-@_on(b"e", b"\x90")  # APPENDS, ADDITEMS
-def _appends(m: Machine) -> None:
-    items = m._pop_mark()
-    m.extend(m._stack[-1], items)
+    target, item = m._below_top()
+    m.extend(target, [item])
 
 
 @_on(b"s")
 def _setitem(m: Machine) -> None:
     value, key = m._stack.pop(), m._stack.pop()
     m.set_items(m._stack[-1], [key, value])
-
-
-@_on(b"u")
-def _setitems(m: Machine) -> None:
-    items = m._pop_mark()
-    m.set_items(m._stack[-1], items)
 
 
 # The stack and the memo
@@ -353,11 +360,6 @@ def _pop(m: Machine) -> None:
         m._stack.pop()
     else:
         m._pop_mark()
-
-
-@_on(b"1")
-def _pop_marked(m: Machine) -> None:
-    m._pop_mark()
 
 
 @_on(b"h")
@@ -422,12 +424,6 @@ def _inst(m: Machine) -> None:
     m._stack.append(m.call(function, tuple(args)))
 
 
-@_on(b"b")
-def _build(m: Machine) -> None:
-    state = m._stack.pop()
-    m.build(m._stack[-1], state)
-
-
 # Framing
 
 
@@ -437,11 +433,6 @@ def _proto(m: Machine) -> None:
     m._at += 1
     if version > MAX_PROTOCOL:
         raise Damaged(f"written with pickle protocol {version}, which is not known here")
-
-
-@_on(b"\x95")
-def _frame(m: Machine) -> None:
-    m._number(_U8)  # frames only help an unpickler that reads from a stream
 
 
 @_on(b"\x97", b"\x98")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.layouts.build import build, is_matrix
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
 
@@ -43,14 +43,12 @@ def _map(state: StateDict, path: str) -> tuple[int, ...]:
 LAYOUT = Layout(
     name="dac", title="DAC and SNAC", specificity=Specificity.LIBRARY,
     find=find,
-    example=Example(
-        shapes={
-            "quantizer.quantizers.0.in_proj.weight_g": (8, 1, 1),
-            "quantizer.quantizers.0.in_proj.weight_v": (8, 1024, 1),
-            "quantizer.quantizers.0.out_proj.weight_g": (1024, 1, 1),
-            "quantizer.quantizers.0.out_proj.weight_v": (1024, 8, 1),
-            "quantizer.quantizers.0.codebook.weight": (1024, 8),
-        },
-        layer="quantizer.quantizers.0", num_codes=1024, dim=8,
-    ),
+    example={
+        "quantizer.quantizers.0.in_proj.weight_g": (8, 1, 1),
+        "quantizer.quantizers.0.in_proj.weight_v": (8, 1024, 1),
+        "quantizer.quantizers.0.out_proj.weight_g": (1024, 1, 1),
+        "quantizer.quantizers.0.out_proj.weight_v": (1024, 8, 1),
+        "quantizer.quantizers.0.codebook.weight": (1024, 8),
+    },
+    sees=("quantizer.quantizers.0", 1024, 8),
 )  # fmt: skip

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.siblings import COUNTS, is_projected, layer_path, statistics
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import QuantizerView
@@ -47,11 +47,9 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
 LAYOUT = Layout(
     name="ema-guess", title="a codebook with fitting EMA counts", specificity=Specificity.EMA,
     find=find,
-    example=Example(
-        shapes={
-            "quantizer.codebooks.0.weight": (2049, 256), "quantizer.codebooks.0.cluster_size_ema": (2048,),
-            "quantizer.codebooks.0.embed_ema": (2048, 256),
-        },
-        layer="quantizer.codebooks.0", num_codes=2048, dim=256,
-    ),
+    example={
+        "quantizer.codebooks.0.weight": (2049, 256), "quantizer.codebooks.0.cluster_size_ema": (2048,),
+        "quantizer.codebooks.0.embed_ema": (2048, 256),
+    },
+    sees=("quantizer.codebooks.0", 2048, 256),
 )  # fmt: skip

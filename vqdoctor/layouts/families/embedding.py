@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.siblings import is_projected
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
@@ -44,11 +44,9 @@ LAYOUT = Layout(
     name="embedding", title="an nn.Embedding in a quantizer (taming, diffusers)",
     specificity=Specificity.PATH,
     find=find,
-    example=Example(
-        shapes={
-            "quant_conv.weight": (256, 256, 1, 1), "quantize.embedding.weight": (1024, 256),
-            "post_quant_conv.weight": (256, 256, 1, 1),
-        },
-        layer="quantize", num_codes=1024, dim=256,
-    ),
+    example={
+        "quant_conv.weight": (256, 256, 1, 1), "quantize.embedding.weight": (1024, 256),
+        "post_quant_conv.weight": (256, 256, 1, 1),
+    },
+    sees=("quantize", 1024, 256),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.layouts.build import build, is_matrix
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
 
@@ -34,11 +34,9 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
 LAYOUT = Layout(
     name="gumbel-quantize", title="GumbelQuantize (karpathy, taming)", specificity=Specificity.LIBRARY,
     find=find,
-    example=Example(
-        shapes={
-            "quantize.proj.weight": (8192, 256, 1, 1), "quantize.proj.bias": (8192,),
-            "quantize.embed.weight": (8192, 256),
-        },
-        layer="quantize", num_codes=8192, dim=256,
-    ),
+    example={
+        "quantize.proj.weight": (8192, 256, 1, 1), "quantize.proj.bias": (8192,),
+        "quantize.embed.weight": (8192, 256),
+    },
+    sees=("quantize", 8192, 256),
 )  # fmt: skip

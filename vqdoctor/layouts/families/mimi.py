@@ -23,7 +23,7 @@ from itertools import product
 import numpy as np
 
 from vqdoctor.layouts.build import build, fit, is_matrix
-from vqdoctor.layouts.layout import Ema, Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import Array, QuantizerView
 
@@ -76,13 +76,11 @@ def _codebook(view: QuantizerView) -> Array:
 LAYOUT = Layout(
     name="mimi", title="Mimi (moshi and Hugging Face)", specificity=Specificity.LIBRARY,
     find=find,
-    example=Example(
-        shapes={
-            "quantizer.rvq_first.vq.layers.0._codebook._initialized": (1,),
-            "quantizer.rvq_first.vq.layers.0._codebook.cluster_usage": (2048,),
-            "quantizer.rvq_first.vq.layers.0._codebook.embedding_sum": (2048, 256),
-            "quantizer.rvq_first.output_proj.weight": (512, 256, 1),
-        },
-        layer="quantizer.rvq_first.vq.layers.0", num_codes=2048, dim=256,
-    ),
+    example={
+        "quantizer.rvq_first.vq.layers.0._codebook._initialized": (1,),
+        "quantizer.rvq_first.vq.layers.0._codebook.cluster_usage": (2048,),
+        "quantizer.rvq_first.vq.layers.0._codebook.embedding_sum": (2048, 256),
+        "quantizer.rvq_first.output_proj.weight": (512, 256, 1),
+    },
+    sees=("quantizer.rvq_first.vq.layers.0", 2048, 256),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_float, is_matrix
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.siblings import layer_path
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
@@ -50,8 +50,6 @@ def _views(state: StateDict, path: str, key: str, confidence: Confidence) -> Ite
 LAYOUT = Layout(
     name="nsvq", title="NSVQ", specificity=Specificity.LIBRARY,
     find=find,
-    example=Example(
-        shapes={"vq.codebook": (256, 64), "vq.codebook_usage": (256,), "vq.iter_counter": (1,)},
-        layer="vq", num_codes=256, dim=64,
-    ),
+    example={"vq.codebook": (256, 64), "vq.codebook_usage": (256,), "vq.iter_counter": (1,)},
+    sees=("vq", 256, 64),
 )  # fmt: skip

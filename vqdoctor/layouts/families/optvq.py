@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.families._projected import Projected
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Layout, Specificity
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.words import foreign_word, near_vq
 
@@ -30,11 +30,9 @@ LAYOUT = Layout(
     find=Projected(
         table="embedding.weight", projection="proj", confidence=Confidence.LOW, fits=_fits
     ),
-    example=Example(
-        shapes={
-            "quantize.embedding.weight": (16384, 64), "quantize.proj.weight": (64, 64),
-            "quantize.proj.bias": (64,),
-        },
-        layer="quantize", num_codes=16384, dim=64,
-    ),
+    example={
+        "quantize.embedding.weight": (16384, 64), "quantize.proj.weight": (64, 64),
+        "quantize.proj.bias": (64,),
+    },
+    sees=("quantize", 16384, 64),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.siblings import is_projected, layer_path
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
@@ -56,10 +56,6 @@ def _is_named_so(state: StateDict, tokens: list[str]) -> bool:
 LAYOUT = Layout(
     name="path-guess", title="a table of codes by its name", specificity=Specificity.GUESS,
     find=find,
-    example=Example(
-        shapes={
-            "vqvae.encoder.model.0.weight": (512, 263, 3), "vqvae.quantizer.codebook": (512, 512),
-        },
-        layer="vqvae.quantizer", num_codes=512, dim=512,
-    ),
+    example={"vqvae.encoder.model.0.weight": (512, 263, 3), "vqvae.quantizer.codebook": (512, 512)},
+    sees=("vqvae.quantizer", 512, 512),
 )  # fmt: skip

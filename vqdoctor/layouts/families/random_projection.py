@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from vqdoctor.layouts.build import is_float
 from vqdoctor.layouts.families import vector_quantize_pytorch
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
 
@@ -44,11 +44,9 @@ LAYOUT = Layout(
     name="random-projection", title="RandomProjectionQuantizer of vector-quantize-pytorch",
     specificity=Specificity.VARIANT,
     find=find,
-    example=Example(
-        shapes={
-            "rand_projs": (1, 80, 16), "vq._codebook.initted": (), "vq._codebook.cluster_size": (1, 8192),
-            "vq._codebook.embed_avg": (1, 8192, 16), "vq._codebook.embed": (1, 8192, 16),
-        },
-        layer="vq", num_codes=8192, dim=16,
-    ),
+    example={
+        "rand_projs": (1, 80, 16), "vq._codebook.initted": (), "vq._codebook.cluster_size": (1, 8192),
+        "vq._codebook.embed_avg": (1, 8192, 16), "vq._codebook.embed": (1, 8192, 16),
+    },
+    sees=("vq", 8192, 16),
 )  # fmt: skip

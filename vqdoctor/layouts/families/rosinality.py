@@ -10,7 +10,7 @@ codes are taken for columns, as in this library, and the confidence is medium.
 """
 
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Ema, Example, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity
 
 LAYOUT = Layout(
     name="rosinality", title="rosinality's VQ-VAE-2", specificity=Specificity.LIBRARY,
@@ -18,11 +18,8 @@ LAYOUT = Layout(
         codebook="embed", counts="cluster_size", sums="embed_avg",
         ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99), columns=True,
     ),
-    example=Example(
-        shapes={
-            "quantize_t.embed": (64, 512), "quantize_t.cluster_size": (512,),
-            "quantize_t.embed_avg": (64, 512),
-        },
-        layer="quantize_t", num_codes=512, dim=64,
-    ),
+    example={
+        "quantize_t.embed": (64, 512), "quantize_t.cluster_size": (512,), "quantize_t.embed_avg": (64, 512),
+    },
+    sees=("quantize_t", 512, 64),
 )  # fmt: skip

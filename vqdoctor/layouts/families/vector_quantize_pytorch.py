@@ -13,7 +13,7 @@ Counts start at one since 2024-07-10 and at zero before; smoothing 1e-5; default
 """
 
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Ema, Example, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity
 
 LAYOUT = Layout(
     name="vector-quantize-pytorch", title="lucidrains' vector-quantize-pytorch",
@@ -25,12 +25,10 @@ LAYOUT = Layout(
         # The flag became a bool after the counts had come to start at one; a float flag dates nothing.
         from_one_with_bool=True,
     ),
-    example=Example(
-        shapes={
-            "vq.project_in.weight": (64, 128), "vq._codebook.initted": (),
-            "vq._codebook.cluster_size": (1, 512), "vq._codebook.embed_avg": (1, 512, 64),
-            "vq._codebook.embed": (1, 512, 64),
-        },
-        layer="vq", num_codes=512, dim=64,
-    ),
+    example={
+        "vq.project_in.weight": (64, 128), "vq._codebook.initted": (),
+        "vq._codebook.cluster_size": (1, 512), "vq._codebook.embed_avg": (1, 512, 64),
+        "vq._codebook.embed": (1, 512, 64),
+    },
+    sees=("vq", 512, 64),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.layouts.build import build, is_float
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView, Tensor
@@ -47,12 +47,9 @@ def _is_grouped(state: StateDict, path: str, table: Tensor) -> bool:
 LAYOUT = Layout(
     name="vq-wav2vec", title="the k-means quantizer of vq-wav2vec", specificity=Specificity.LIBRARY,
     find=find,
-    example=Example(
-        shapes={
-            "vector_quantizer.embedding": (320, 1, 256),
-            "vector_quantizer.projection.0.weight": (512, 256, 1),
-            "vector_quantizer.projection.1.weight": (512,), "vector_quantizer.projection.1.bias": (512,),
-        },
-        layer="vector_quantizer", num_codes=320, dim=256,
-    ),
+    example={
+        "vector_quantizer.embedding": (320, 1, 256), "vector_quantizer.projection.0.weight": (512, 256, 1),
+        "vector_quantizer.projection.1.weight": (512,), "vector_quantizer.projection.1.bias": (512,),
+    },
+    sees=("vector_quantizer", 320, 256),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_float
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
@@ -71,11 +71,9 @@ def _groups(state: StateDict, path: str, shape: tuple[int, ...], logits: int) ->
 LAYOUT = Layout(
     name="wav2vec2", title="the Gumbel quantizer of wav2vec 2.0", specificity=Specificity.LIBRARY,
     find=find,
-    example=Example(
-        shapes={
-            "quantizer.vars": (1, 320, 128), "quantizer.weight_proj.weight": (640, 512),
-            "quantizer.weight_proj.bias": (640,), "project_q.weight": (256, 256),
-        },
-        layer="quantizer", num_codes=320, dim=128,
-    ),
+    example={
+        "quantizer.vars": (1, 320, 128), "quantizer.weight_proj.weight": (640, 512),
+        "quantizer.weight_proj.bias": (640,), "project_q.weight": (256, 256),
+    },
+    sees=("quantizer", 320, 128),
 )  # fmt: skip
