@@ -278,9 +278,9 @@ SAFETENSORS_ABUSES: dict[str, HostileFile] = {
         ("absurd-length", _st({}, length=2**63), "absurdly long"),
         ("length-past-the-end", _st({}, length=5000), "truncated"),
         ("no-object", _st(b"[1, 2, 3]"), "no json object"),
-        ("no-json", _st(b'{"a": {'), "no valid json"),
-        ("no-utf8", _st(b'{"\xff\xfe": 1}'), "no valid json"),
-        ("deep-json", _st(b'{"a":' * 100_000), "no valid json"),
+        ("no-json", _st(b'{"a": {'), "not valid json"),
+        ("no-utf8", _st(b'{"\xff\xfe": 1}'), "not valid json"),
+        ("deep-json", _st(b'{"a":' * 100_000), "not valid json"),
         ("named-twice", _st(_TWICE, bytes(8)), "twice"),
         ("overlap", _st({"a": _entry(0, 8), "b": _entry(4, 12)}, bytes(12)), "overlaps"),
         ("gap", _st({"a": _entry(0, 8), "b": _entry(16, 24)}, bytes(24)), "gap"),
@@ -290,7 +290,7 @@ SAFETENSORS_ABUSES: dict[str, HostileFile] = {
         ("overflowing-shape", _st({"a": _entry(0, 8, (2**62, 4, 2**62))}, bytes(8)), "forged"),
         ("negative-shape", _st({"a": _entry(0, 8, (-2, -1))}, bytes(8)), "no valid way"),
         ("backward-offsets", _st({"a": _entry(8, 0)}, bytes(8)), "no valid way"),
-        ("huge-number", _st(b'{"a":{"dtype":"F32","shape":[' + b"9" * 5000 + b"]}}"), "no valid json"),
+        ("huge-number", _st(b'{"a":{"dtype":"F32","shape":[' + b"9" * 5000 + b"]}}"), "not valid json"),
         ("metadata-no-text", _st({"__metadata__": {"a": 1}}), "__metadata__"),
     )
 }

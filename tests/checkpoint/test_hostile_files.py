@@ -178,8 +178,8 @@ def test_a_cycle_is_cut(tmp_path: Path) -> None:
         ("unknown memo", b"\x80\x02h\x07.", "never stored"),
         ("newer protocol", b"\x80\x06N.", "protocol 6"),
         ("out-of-band buffer", b"\x80\x05\x97.", "buffers"),
-        ("append to None", b"\x80\x02N]a.", "no list"),
-        ("odd setitems", b"\x80\x02}(Nu.", "no dict"),
+        ("append to None", b"\x80\x02N]a.", "other than a list"),
+        ("odd setitems", b"\x80\x02}(Nu.", "other than a dict"),
         ("too many steps", b"\x80\x02" + b"N0" * 2_600_000 + b"N.", "steps"),
         # 40 doublings of a tuple as a dict's key: hashing it would take 2^40 steps.
         ("exponential hash", b"\x80\x02}" + b")" + b"2\x86" * 40 + b"Ns.", None),

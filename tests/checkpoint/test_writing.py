@@ -321,7 +321,7 @@ class TestRefusals:
         path = self.path(tmp_path)
         (tmp_path / "folder").mkdir()
         self.refused(path, tmp_path / "nowhere" / "out.pt", "there is no folder")
-        self.refused(path, tmp_path / "folder", "no regular file", overwrite=True)
+        self.refused(path, tmp_path / "folder", "not a regular file", overwrite=True)
 
     def test_a_damaged_input_is_not_copied(self, tmp_path: Path) -> None:
         path = self.path(tmp_path)

@@ -98,7 +98,7 @@ def test_a_healthy_checkpoint_needs_nothing(shell: Run, healthy: Path, tmp_path:
         (["model.pt", "-o", "link.pt"], "this is the input"),
         (["model.pt", "-o", "hard.pt", "--overwrite"], "this is the input"),
         (["model.pt", "-o", "no/folder/out.pt"], "there is no folder"),
-        (["model.pt", "-o", "folder"], "no regular file"),
+        (["model.pt", "-o", "folder"], "not a regular file"),
         (["model.pt", "--only", "revive-dead-code"], "did you mean revive-dead-codes"),
         (["model.pt", "--skip", "nothing-like-it"], "there is no remedy"),
         (["model.pt", "--from", "r.json"], "leave one of them out"),

@@ -136,4 +136,4 @@ def test_an_error_of_what_pyproject_names_names_the_file(place: Path, shell: Run
         done = shell("inspect", "ckpt.pt")
         assert done.returncode == 2 and says in done.stderr
         _, help = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "help: "))]
-        assert help.endswith(f"tool.vqdoctor.task stands in {place / 'pyproject.toml'}")
+        assert help.endswith(f"tool.vqdoctor.task is set in {place / 'pyproject.toml'}")

@@ -40,7 +40,7 @@ def only_error(captured: pytest.CaptureFixture[str]) -> str:
         ("--versoin", "did you mean --version? `vqdoctor --help`"),
         ("inspect x.pt y.pt", "y.pt"),
         ("inspect x.pt --seed a", "--seed"),
-        ("inspect x.pt --seed -1", "--seed: -1 is no seed"),
+        ("inspect x.pt --seed -1", "--seed: -1 is not a seed"),
         ("inspect nosuch.pt", "nosuch.pt"),
         ("inspect x.pt -f jsn", "did you mean json?"),
         ("inspect x.pt --layout xy", "none of kd, dk"),

@@ -37,16 +37,16 @@ def test_an_expression(text: str, metric: str, relation: str, threshold: Thresho
         ("perplexty>=2", "there is no metric perplexty: did you mean perplexity? known: accuracy, dead, ece"),
         ("perplexity>2", "not of the form METRIC>=NUMBER[@LAYER]"),
         ("perplexity>=", "not of the form"),
-        ("perplexity>=x", "'x' is no number"),
-        ("perplexity>=K", "'K' is no number"),
-        ("perplexity>=50%", "50% cannot be: write a number, such as 50, or 0.2K"),
-        ("perplexity>=-5", "-5 cannot be"),
-        ("perplexity>=nan", "no number"),
-        ("perplexity>=1e999", "no finite number"),
-        ("perplexity>=1,5", "'1,5' is no number"),
-        ("perplexity>=2K", "K is the layer's number of codes: write 2000, or a part of K, such as 0.2K"),
-        ("usage>=40", "40 cannot be: write a share, such as 0.4 or 40%"),
-        ("usage>=0.2K", "0.2K cannot be"),
+        ("perplexity>=x", "'x' is not a number"),
+        ("perplexity>=K", "'K' is not a number"),
+        ("perplexity>=50%", "50% is out of range: write a number, such as 50, or 0.2K"),
+        ("perplexity>=-5", "-5 is out of range"),
+        ("perplexity>=nan", "not a number"),
+        ("perplexity>=1e999", "not a finite number"),
+        ("perplexity>=1,5", "'1,5' is not a number"),
+        ("perplexity>=2K", "which is the number of codes: write 2000, or a part of K, such as 0.2K"),
+        ("usage>=40", "40 is out of range: write a share, such as 0.4 or 40%"),
+        ("usage>=0.2K", "0.2K is out of range"),
         ("accuracy>=0.9@vq", "accuracy is of the whole model: leave out @vq"),
     ],
 )
@@ -130,12 +130,12 @@ def test_nothing_told_is_no_rule(tmp_path: Path) -> None:
         ),
         ("min-usage = { level = 'warn' }", "min-usage: the table has no value"),
         ("min-usage = { value = 0.4, at = 'vq' }", "min-usage.at: no such setting"),
-        ("min-usage = true", "True is no finite number"),
-        ("require = [3]", "3 is no assertion"),
+        ("min-usage = true", "True is not a finite number"),
+        ("require = [3]", "3 is not an assertion"),
         ("require = [{ assert = 'x' }]", "not of the form"),
         ("aggregate = 'mean'", "'mean' is none of median, worst"),
         ("inconclusive = 'skip'", "'skip' is none of pass, fail"),
-        ("max-drop = '200%'", "cannot be"),
+        ("max-drop = '200%'", "out of range"),
     ],
 )
 def test_what_is_wrong_in_the_table_is_said_with_its_place(tmp_path: Path, table: str, says: str) -> None:
@@ -146,8 +146,8 @@ def test_what_is_wrong_in_the_table_is_said_with_its_place(tmp_path: Path, table
 
 
 def test_a_wrong_option_is_named_as_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^--min-usage: 40 cannot be"):
+    with pytest.raises(UserError, match=r"^--min-usage: 40 is out of range"):
         configure(tmp_path, {"gate.min-usage": "40"})
     (tmp_path / "pyproject.toml").write_text("[tool.vqdoctor]\ngate = 3\n")
-    with pytest.raises(UserError, match=r"tool\.vqdoctor\.gate: no table"):
+    with pytest.raises(UserError, match=r"tool\.vqdoctor\.gate: not a table"):
         configure(tmp_path, {})

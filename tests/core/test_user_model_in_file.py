@@ -102,9 +102,9 @@ def test_an_error_about_a_value_of_the_file_names_the_file(
     write(text)
     settings, _ = configure(tmp_path, {})
     with pytest.raises(UserError) as error, settings.blaming_the_file():
-        raise UserError(what.replace("src/", f"{tmp_path}/src/"), "mend it")
-    assert error.value.hint.startswith("mend it; tool.vqdoctor.")
-    assert error.value.hint.endswith(f"stands in {tmp_path / 'pyproject.toml'}")
+        raise UserError(what.replace("src/", f"{tmp_path}/src/"), "correct it")
+    assert error.value.hint.startswith("correct it; tool.vqdoctor.")
+    assert error.value.hint.endswith(f"is set in {tmp_path / 'pyproject.toml'}")
     with pytest.raises(UserError) as error, settings.blaming_the_file():
         raise UserError("x.pt: truncated", "fetch it again")
     assert error.value.hint == "fetch it again"

@@ -105,7 +105,7 @@ def test_an_unknown_key_names_the_closest(fake):
     ("key", "shape"), [("steps", "[]"), ("quantizer.layers.1._codebook.cluster_size", "[6]")]
 )
 def test_a_key_of_no_matrix_is_the_users_error(key, shape, fake):
-    with pytest.raises(UserError, match="no codebook") as error:
+    with pytest.raises(UserError, match="not a codebook") as error:
         find_quantizers(fake(CODEC), codebook_key=key)
     assert shape in str(error.value)
 

@@ -46,7 +46,7 @@ def test_file_name_is_the_layout_name(layout):
 
 @each_layout
 def test_docstring_shows_the_examples_codebook_key_with_shapes(layout, fake):
-    (view,) = layout.find(state_dicts(fake(layout.example.shapes))[0], None)
+    (view,) = layout.find(state_dicts(fake(layout.example))[0], None)
     leaf = ".".join(view.keys["codebook"].split(".")[-2:])
     doc = module_of(layout).__doc__ or ""
     assert leaf in doc, f"{leaf} is not in the docstring"
@@ -55,16 +55,16 @@ def test_docstring_shows_the_examples_codebook_key_with_shapes(layout, fake):
 
 @each_layout
 def test_example_is_claimed_by_its_own_layout(layout, fake):
-    found = find_quantizers(fake(layout.example.shapes))
+    found = find_quantizers(fake(layout.example))
     (view,) = found.views
-    expected = (layout.name, layout.example.layer, layout.example.num_codes, layout.example.dim)
+    expected = (layout.name, *layout.sees)
     assert (view.layout, view.name, view.num_codes, view.dim) == expected
     assert found.candidates == ()
 
 
 @each_layout
 def test_example_is_claimed_by_no_layout_as_picky(layout, fake):
-    (state,) = state_dicts(fake(layout.example.shapes))
+    (state,) = state_dicts(fake(layout.example))
     rivals = [
         other.name
         for other in LAYOUTS
@@ -75,7 +75,7 @@ def test_example_is_claimed_by_no_layout_as_picky(layout, fake):
 
 @each_layout
 def test_arrays_have_the_announced_shapes_and_types(layout, fake):
-    (view,) = find_quantizers(fake(layout.example.shapes)).views
+    (view,) = find_quantizers(fake(layout.example)).views
     k, d = view.num_codes, view.dim
     assert view.codebook.shape == (k, d)
     assert view.codebook.dtype == "float32"
@@ -93,7 +93,7 @@ def test_arrays_have_the_announced_shapes_and_types(layout, fake):
 
 @each_layout
 def test_nothing_but_a_flag_is_read_before_the_view_is_asked(layout, fake):
-    tensors = fake(layout.example.shapes)
+    tensors = fake(layout.example)
     (view,) = find_quantizers(tensors).views
     read = {key for key, tensor in tensors.items() if tensor.reads}
     assert read <= {view.keys.get("initted")}
@@ -104,11 +104,11 @@ def test_nothing_but_a_flag_is_read_before_the_view_is_asked(layout, fake):
 @each_layout
 def test_other_tensors_of_that_name_but_no_fitting_shape_are_left_alone(layout, fake):
     """The names alone are not enough: integers, vectors and volumes are no codebooks."""
-    (view,) = find_quantizers(fake(layout.example.shapes)).views
+    (view,) = find_quantizers(fake(layout.example)).views
     key = view.keys["codebook"]
     for shape in ((7,), (2, 3, 4, 5), (0, 4)):
-        (state,) = state_dicts(fake({**layout.example.shapes, key: shape}))
+        (state,) = state_dicts(fake({**layout.example, key: shape}))
         assert list(layout.find(state, None)) == []
-    tensors = fake(layout.example.shapes)
+    tensors = fake(layout.example)
     tensors[key].dtype = "int64"
     assert list(layout.find(state_dicts(tensors)[0], None)) == []

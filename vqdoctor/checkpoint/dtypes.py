@@ -93,26 +93,22 @@ def _no_scale(values: AnyArray) -> AnyArray:
     raise ValueError("float8_e8m0fnu holds the scales of other tensors, and is only read")
 
 
-def _to_float8(name: str) -> Callable[[AnyArray], AnyArray]:
-    """Return what rounds values to the nearest byte of a type, ties to the even byte.
+def _to_float8(name: str, values: AnyArray) -> AnyArray:
+    """Round values to the nearest byte of a type, ties to the even byte.
 
     A type's magnitudes are its bytes from 0 on, in order. The byte behind the last finite one is what
     overflow gives, and its limit is half a step away like any other.
     """
-
-    def narrow(values: AnyArray) -> AnyArray:
-        half = _float8_table(name)[:0x80].astype(np.float64)
-        last = int(np.flatnonzero(np.isfinite(half))[-1])
-        steps = np.append(half[: last + 1], 2 * half[last] - half[last - 1])
-        limits = (steps[:-1] + steps[1:]) / 2
-        size = np.abs(values.astype(np.float64))
-        code = np.searchsorted(limits, size)
-        code += (code % 2 == 1) & (size == limits[np.minimum(code, last)])
-        one_nan = last == 0x7F  # the "fnuz" types have it where minus zero would be, and no infinity
-        code = np.where(np.isnan(size), 0x80 if one_nan else 0x7F, code)
-        return np.where(np.signbit(values) & ((code > 0) | (not one_nan)), code | 0x80, code).astype(np.uint8)
-
-    return narrow
+    half = _float8_table(name)[:0x80].astype(np.float64)
+    last = int(np.flatnonzero(np.isfinite(half))[-1])
+    steps = np.append(half[: last + 1], 2 * half[last] - half[last - 1])
+    limits = (steps[:-1] + steps[1:]) / 2
+    size = np.abs(values.astype(np.float64))
+    code = np.searchsorted(limits, size)
+    code += (code % 2 == 1) & (size == limits[np.minimum(code, last)])
+    one_nan = last == 0x7F  # the "fnuz" types have it where minus zero would be, and no infinity
+    code = np.where(np.isnan(size), 0x80 if one_nan else 0x7F, code)
+    return np.where(np.signbit(values) & ((code > 0) | (not one_nan)), code | 0x80, code).astype(np.uint8)
 
 
 _FLOAT8 = {
@@ -162,7 +158,7 @@ DTYPES: dict[str, DType] = {
                 name=name,
                 stored="u1",
                 widen=partial(_widen_float8, name),
-                narrow=_no_scale if name == "float8_e8m0fnu" else _to_float8(name),
+                narrow=_no_scale if name == "float8_e8m0fnu" else partial(_to_float8, name),
             )
             for name in _FLOAT8
         ),

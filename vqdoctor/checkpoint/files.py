@@ -16,13 +16,10 @@ from vqdoctor.core.errors import CheckpointError
 
 CHUNK = 1 << 22
 
-_SPECIAL = (
-    (stat.S_ISDIR, "a folder, not a file"),
-    (stat.S_ISFIFO, "a named pipe, not a file"),
-    (stat.S_ISSOCK, "a socket, not a file"),
-    (stat.S_ISCHR, "a character device, not a file"),
-    (stat.S_ISBLK, "a block device, not a file"),
-)
+_SPECIAL = {
+    "d": "a folder", "p": "a named pipe", "s": "a socket", "c": "a character device", "b": "a block device",
+}  # fmt: skip
+"""Kinds of files by their letter in `ls -l`."""
 TRUNCATED = "fetch or copy the file again"
 # What hostile bytes can make a reader raise. NameError and ImportError are bugs, and stay visible.
 _FAULTS = (
@@ -32,11 +29,11 @@ _FAULTS = (
 
 
 class Damaged(Exception):
-    """What is wrong with a file, said by code that does not know its path; `guarded` adds that.
+    """A fault of a file, raised by code that does not know its path; `guarded` adds the path.
 
     Attributes:
-        kind: what is wrong, in a few words.
-        hint: what to do next; empty where nothing useful can be said.
+        kind: the fault, in a few words.
+        hint: the next step of the user; may be empty.
     """
 
     def __init__(self, kind: str, hint: str = "") -> None:
@@ -81,7 +78,7 @@ class OpenFile:
         """Open `path`.
 
         Raises:
-            Damaged: if it is no regular file, or empty.
+            Damaged: if it is not a regular file, or empty.
             OSError: if the system refuses.
         """
         # Looked at before it is opened: opening a FIFO hangs, and opening a device can do things.
@@ -138,11 +135,10 @@ class OpenFile:
 
 
 def refuse_special(status: os.stat_result) -> None:
-    """Refuse what is no regular file.
+    """Refuse folders, pipes, sockets and devices.
 
     Raises:
-        Damaged: naming what it is.
+        Damaged: with the name of its kind.
     """
-    for test, what in _SPECIAL:
-        if test(status.st_mode):
-            raise Damaged(what, "give a checkpoint file")
+    if kind := _SPECIAL.get(stat.filemode(status.st_mode)[0]):
+        raise Damaged(f"{kind}, not a file", "give a checkpoint file")

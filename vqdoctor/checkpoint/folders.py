@@ -1,4 +1,4 @@
-"""Paths that are no file: a folder that holds one, and a name with a slip in it."""
+"""Paths that do not lead to a file: a folder that holds one, and a name with a slip in it."""
 
 from __future__ import annotations
 
@@ -38,12 +38,11 @@ def find_in_folder(folder: Path) -> Path:
     if not candidates:
         raise Damaged("a folder without a checkpoint", "give the checkpoint file")
     shown = ", ".join(printable(file.name) for file in candidates[:_SHOWN])
-    more = f" and {len(candidates) - _SHOWN} more" if len(candidates) > _SHOWN else ""
+    if len(candidates) > _SHOWN:
+        shown += f" and {len(candidates) - _SHOWN} more"
     if any(name.endswith(".index.json") for name in names):
-        raise Damaged(
-            "a folder with a sharded checkpoint", f"give the shard with the VQ layer: {shown}{more}"
-        )
-    raise Damaged("a folder with several checkpoints", f"give one of them: {shown}{more}")
+        raise Damaged("a folder with a sharded checkpoint", f"give the shard with the VQ layer: {shown}")
+    raise Damaged("a folder with several checkpoints", f"give one of them: {shown}")
 
 
 def explain(error: OSError, path: Path) -> Damaged:

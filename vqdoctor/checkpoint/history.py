@@ -1,4 +1,4 @@
-"""What earlier fixes wrote into a file about themselves: a list of notes, as JSON."""
+"""The notes that earlier fixes wrote into a file about themselves: a list, as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Note = Mapping[str, Any]
 
 
 def read_history(text: bytes | str) -> tuple[Note, ...]:
-    """Return the notes, oldest first; what is no list of objects is no history of ours, and empty."""
+    """Return the notes, oldest first; only a list of objects is a history, anything else is empty."""
     try:
         notes = json.loads(text) if len(text) <= MAX_BYTES else None
     except (ValueError, RecursionError):

@@ -123,7 +123,7 @@ class Container:
 
     Attributes:
         name: what reports call it.
-        suffixes: endings of names that are worth an attempt where the first bytes tell nothing:
+        suffixes: endings of names that are worth an attempt when the first bytes are unknown:
             the error of `open` will be more precise than "unknown".
         sniff: whether the first bytes of a file look like this kind.
         open: reads the directory and the tree. Raises `Damaged`, or anything else on hostile bytes.

@@ -24,7 +24,7 @@ def record_of(tensor: LazyTensor) -> StoredRecord:
     """Return the record of a tensor, for writing.
 
     Raises:
-        Damaged: if its bytes do not stand in the file as they are.
+        Damaged: if its bytes are not in the file as they are.
     """
     if isinstance(tensor.record, StoredRecord):
         return tensor.record
@@ -35,13 +35,13 @@ def record_of(tensor: LazyTensor) -> StoredRecord:
 
 
 def patch(out: BinaryIO, tensor: LazyTensor, values: AnyArray, shift: int = 0) -> None:
-    """Write the values that differ from the tensor's to where it stands in the copy.
+    """Write the values that differ from the tensor's to its position in the copy.
 
     Args:
         out: the copy, open for reading and writing.
         tensor: as the original has it.
         values: of its shape.
-        shift: how much further back the tensor's record stands in the copy.
+        shift: how much further back the tensor's record begins in the copy.
 
     Raises:
         Damaged: if a value does not fit into the stored type.

@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 from vqdoctor.checkpoint.files import CHUNK, TRUNCATED, Damaged, OpenFile, printable
 
@@ -14,34 +13,58 @@ MAP_FROM = 8 << 20
 """Smaller pieces are read into memory: a page of a mapping dies with a file that is cut later."""
 
 
-class Record(Protocol):
-    """Bytes that can be had in part. `check` compares them with their checksum, once."""
+class Record:
+    """Bytes that can be had in part.
 
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
+    Attributes:
+        name: the record's name.
+        size: its length in bytes.
+    """
+
+    name: str
+    size: int
 
     def pread(self, start: int, size: int) -> bytes:
-        """Return exactly these bytes, unchecked."""
+        """Return exactly these bytes, which may be unchecked.
+
+        Raises:
+            Damaged: if the record is shorter.
+        """
+        self._within(start, size)
+        return self._read(start, size)
 
     def view(self, start: int, size: int) -> bytes | memoryview:
         """Return these bytes, mapped where they are many."""
+        return self.pread(start, size)
 
     def chunks(self, start: int, size: int) -> Iterator[bytes]:
         """Yield these bytes a few MiB at a time."""
+        return (self.pread(at, min(CHUNK, start + size - at)) for at in range(start, start + size, CHUNK))
 
     def check(self) -> None:
-        """Compare the whole record with its checksum, where one is recorded."""
+        """Compare the whole record with its checksum, where one is recorded, on the first call.
+
+        Raises:
+            Damaged: if they differ.
+        """
+
+    def _read(self, start: int, size: int) -> bytes:
+        raise NotImplementedError
+
+    def _within(self, start: int, size: int) -> None:
+        if start < 0 or size < 0 or start + size > self.size:
+            what = f"corrupt: {printable(self.name)} is shorter than the tensors that it holds"
+            raise Damaged(what, TRUNCATED)
 
 
 @dataclass(frozen=True, eq=False)
-class StoredRecord:
-    """A record that stands in the file as it is.
+class StoredRecord(Record):
+    """A record that is in the file as it is.
 
     Attributes:
         file: the file.
         name: the record's name.
-        offset: where its first byte stands in the file.
+        offset: position of its first byte in the file.
         size: its length in bytes.
         crc: its CRC-32; 0 = not recorded (torch can be told not to compute it).
     """
@@ -52,30 +75,19 @@ class StoredRecord:
     size: int
     crc: int = 0
 
-    def pread(self, start: int, size: int) -> bytes:
-        """Return exactly these bytes, unchecked."""
-        _within(self, self.name, start, size)
-        return self.file.pread(self.offset + start, size)
-
     def view(self, start: int, size: int) -> bytes | memoryview:
         """Return these bytes, mapped where they are many."""
-        _within(self, self.name, start, size)
+        self._within(start, size)
         read = self.file.pread if size < MAP_FROM else self.file.map
         return read(self.offset + start, size)
 
-    def chunks(self, start: int, size: int) -> Iterator[bytes]:
-        """Yield these bytes a few MiB at a time."""
-        _within(self, self.name, start, size)
-        return self.file.chunks(self.offset + start, size)
-
     def check(self) -> None:
-        """Compare the record with its CRC, on the first call.
-
-        Raises:
-            Damaged: if they differ.
-        """
+        """Compare the record with its CRC."""
         if self.crc:
             _ = self._sound
+
+    def _read(self, start: int, size: int) -> bytes:
+        return self.file.pread(self.offset + start, size)
 
     @cached_property
     def _sound(self) -> bool:
@@ -86,7 +98,7 @@ class StoredRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class DeflatedRecord:
+class DeflatedRecord(Record):
     """A compressed record: inflated into memory at its first use, never beyond its stated size."""
 
     file: OpenFile
@@ -106,50 +118,24 @@ class DeflatedRecord:
             expect_crc(self.name, zlib.crc32(data), self.crc)
         return data
 
-    def pread(self, start: int, size: int) -> bytes:
-        """Return exactly these bytes."""
-        _within(self, self.name, start, size)
-        return self._bytes[start : start + size]
-
-    view = pread
-
-    def chunks(self, start: int, size: int) -> Iterator[bytes]:
-        """Yield these bytes a few MiB at a time."""
-        return (self.pread(at, min(CHUNK, start + size - at)) for at in range(start, start + size, CHUNK))
-
     def check(self) -> None:
-        """Inflate the record, which checks it.
-
-        Raises:
-            Damaged: if its bytes are not what the directory says.
-        """
+        """Inflate the record, which checks it."""
         _ = self._bytes
 
+    def _read(self, start: int, size: int) -> bytes:
+        return self._bytes[start : start + size]
 
-@dataclass(frozen=True, eq=False)
-class MemoryRecord:
-    """Bytes that stood inside the pickle itself, such as those of a numpy array."""
 
-    data: bytes
+class MemoryRecord(Record):
+    """Bytes from inside the pickle itself, such as those of a numpy array; checked with the pickle."""
 
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
-        return len(self.data)
+    def __init__(self, data: bytes) -> None:
+        self.name = "an array"
+        self.size = len(data)
+        self._data = data
 
-    def pread(self, start: int, size: int) -> bytes:
-        """Return exactly these bytes."""
-        _within(self, "an array", start, size)
-        return self.data[start : start + size]
-
-    view = pread
-
-    def chunks(self, start: int, size: int) -> Iterator[bytes]:
-        """Yield these bytes at once."""
-        yield self.pread(start, size)
-
-    def check(self) -> None:
-        """Do nothing: the pickle was checked when it was read."""
+    def _read(self, start: int, size: int) -> bytes:
+        return self._data[start : start + size]
 
 
 def expect_crc(name: str, found: int, recorded: int) -> bool:
@@ -161,8 +147,3 @@ def expect_crc(name: str, found: int, recorded: int) -> bool:
     if found != recorded:
         raise Damaged(f"damaged: the bytes of {printable(name)} do not match their checksum", TRUNCATED)
     return True
-
-
-def _within(record: Record, name: str, start: int, size: int) -> None:
-    if start < 0 or size < 0 or start + size > record.size:
-        raise Damaged(f"corrupt: {printable(name)} is shorter than the tensors that it holds", TRUNCATED)

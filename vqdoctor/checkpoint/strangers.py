@@ -1,4 +1,4 @@
-"""What a file is, when it is no checkpoint: said by name, with what to do instead."""
+"""Files that are not checkpoints: the name of their kind, and the next step of the user."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _BY_START: tuple[tuple[bytes, str, str], ...] = (
 
 
 def describe(head: bytes) -> Damaged | None:
-    """Return what a file that starts with `head` is, as the error to raise; None if nobody knows.
+    """Return the kind of a file that starts with `head`, as the error to raise; None if it is unknown.
 
     Nothing is advised that would execute what a stranger's file says.
     """

@@ -15,7 +15,7 @@ MAX_REPEATED = 300_000
 """Nodes that may be there a second time, through sharing: sixty lists can stand for 2^60 nodes."""
 MAX_KEY_TEXT = 200_000_000
 MAX_INT_BITS = 1000
-"""Larger integers overflow a float, and are no setting of any training."""
+"""Larger integers overflow a float; real settings are smaller."""
 
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _TOO_OFTEN = "shared too often"
@@ -24,7 +24,7 @@ _MODULE_DICTS = frozenset({"_parameters", "_buffers", "_modules"})
 
 @dataclass(slots=True, eq=False)
 class Inert:
-    """What a file calls an object of a class that is not plain data. Nothing was imported or called.
+    """The stand-in of an object whose class is not plain data. Nothing was imported or called.
 
     Attributes:
         module: module of the class, as the file says ("argparse").
@@ -53,7 +53,7 @@ class Global:
 
 @dataclass(slots=True, eq=False)
 class Deferred:
-    """A place in a pickle whose value is known only later; `settle` puts the value there.
+    """A node of a pickle whose value is known only later; `settle` puts the value there.
 
     Attributes:
         value: a leaf of the tree.
@@ -110,7 +110,7 @@ def walk(tree: object) -> Iterator[tuple[str, Any]]:
 def flatten(tree: object) -> dict[str, LazyTensor]:
     """Name every tensor by its dotted path and return them in file order.
 
-    A path that is taken already gets "~2", a tensor that stands in two places gets two names.
+    A path that is taken already gets "~2", a tensor under two paths gets two names.
     """
     tensors: dict[str, LazyTensor] = {}
     seen: dict[str, int] = {}
@@ -155,10 +155,6 @@ class _Copying:
         else:
             self.copy.append(value)
 
-    def finished(self) -> Any:
-        """Return the copy, all children taken in."""
-        return tuple(self.copy) if isinstance(self.source, tuple) else self.copy
-
 
 def settle(root: Any) -> tuple[Any, tuple[str, ...]]:
     """Copy what a pickle built into a tree that is safe to walk, even by plain recursion.
@@ -200,7 +196,7 @@ def settle(root: Any) -> tuple[Any, tuple[str, ...]]:
             stack.pop()
             if frame is top:
                 continue
-            copy = frame.finished()
+            copy = tuple(frame.copy) if isinstance(frame.source, tuple) else frame.copy
             unfinished.discard(id(frame.source))
             done[id(frame.source)] = copy, frame.nodes
             if stack[-1].repeated + frame.repeated > MAX_REPEATED:

@@ -30,8 +30,8 @@ def write_checkpoint(
     """Write a checkpoint under another name, with the values of some tensors changed.
 
     Container, names, shapes, types, strides and foreign objects stay; bytes that are not changed stay as
-    they are. The input is read and checked whole before anything is written. What is written goes to a
-    temporary file beside the output, is read back, and only then takes the output's name. A key whose
+    they are. The input is read and checked whole before anything is written. The new file is temporary at
+    first, beside the output; it is read back, and only then takes the output's name. A key whose
     tensor shares memory with another's changes that other as well, as in the model that was saved.
 
     Args:
@@ -82,7 +82,7 @@ def check_output(checkpoint: Checkpoint, path: str | os.PathLike[str], *, overwr
     if target == Path(os.path.realpath(checkpoint.path)) or _same_file(target, checkpoint.path):
         raise CheckpointError(shown, "this is the input, which is never overwritten", "name another file")
     if target.exists() and not target.is_file():
-        raise CheckpointError(shown, "exists and is no regular file", "name a file")
+        raise CheckpointError(shown, "exists and is not a regular file", "name a file")
     if target.exists() and not overwrite:
         raise CheckpointError(shown, "exists already", "name another file, or add --overwrite")
     if not target.parent.is_dir():
@@ -107,10 +107,8 @@ def _writing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise CheckpointError(
-            printable(target), f"cannot be written ({reason})", "name another place"
-        ) from error
+        what = f"cannot be written ({error.strerror or error})"
+        raise CheckpointError(printable(target), what, "name another file") from error
 
 
 def _read_back(written: Checkpoint, changes: Mapping[str, AnyArray]) -> None:

@@ -45,8 +45,9 @@ class Entry:
         crc: CRC-32 of its contents; 0 = not recorded.
         stored: bytes that it takes in the file.
         size: bytes of its contents.
-        header: where its local header stands.
-        end: where the next entry, or the directory, begins.
+        header: position of its local header.
+        listed: its bytes in the directory.
+        end: position of the next entry, or of the directory.
     """
 
     name: str
@@ -56,7 +57,8 @@ class Entry:
     stored: int
     size: int
     header: int
-    end: int
+    listed: bytes
+    end: int = 0
 
 
 def read_directory(file: OpenFile) -> Mapping[str, Entry]:
@@ -108,23 +110,20 @@ def find_directory(file: OpenFile) -> tuple[int, int, int]:
     if at + END.size + comment != len(tail):
         raise Damaged("corrupt: bytes follow the end of the zip file", TRUNCATED)
     limit = tail_start + at
-    if count == 0xFFFF or 0xFFFFFFFF in (size, start) or _locator_before(file, limit):
-        start, size, count, limit = _find_directory64(file, limit)
+    before = limit - LOCATOR64.size
+    locator = file.pread(before, LOCATOR64.size) if before >= 0 else b""
+    if count == 0xFFFF or 0xFFFFFFFF in (size, start) or locator.startswith(b"PK\x06\x07"):
+        start, size, count, limit = _find_directory64(file, locator)
     if start + size != limit:
         raise Damaged("corrupt: its zip directory is not where it should be", TRUNCATED)
     return start, size, count
 
 
-def _locator_before(file: OpenFile, end: int) -> bool:
-    at = end - LOCATOR64.size
-    return at >= 0 and file.pread(at, 4) == b"PK\x06\x07"
-
-
-def _find_directory64(file: OpenFile, end: int) -> tuple[int, int, int, int]:
+def _find_directory64(file: OpenFile, locator: bytes) -> tuple[int, int, int, int]:
     """Return start, size and count from the zip64 end record, and where that record begins."""
-    if not _locator_before(file, end):
+    if not locator.startswith(b"PK\x06\x07"):
         raise Damaged("corrupt: the zip64 end record is missing", TRUNCATED)
-    _, _, at, _ = LOCATOR64.unpack(file.pread(end - LOCATOR64.size, LOCATOR64.size))
+    _, _, at, _ = LOCATOR64.unpack(locator)
     signature, *_, count, size, start = END64.unpack(file.pread(at, END64.size))
     if signature != b"PK\x06\x06":
         raise Damaged("corrupt: the zip64 end record is missing", TRUNCATED)
@@ -138,13 +137,11 @@ def _parse(directory: bytes) -> Iterator[Entry]:
         signature, flags, method = fields[0], fields[3], fields[4]
         crc, stored, size, name_length, extra_length, comment_length = fields[7:13]
         header = fields[16]
-        if signature != b"PK\x01\x02":
-            raise Damaged("corrupt: its zip directory is garbled", TRUNCATED)
-        at += CENTRAL.size
+        begin, at = at, at + CENTRAL.size
         name = name_of(directory[at : at + name_length])
         extra = directory[at + name_length : at + name_length + extra_length]
         at += name_length + extra_length + comment_length
-        if at > len(directory):
+        if signature != b"PK\x01\x02" or at > len(directory):
             raise Damaged("corrupt: its zip directory is garbled", TRUNCATED)
         size, stored, header = _widen64(extra, size, stored, header)
         if flags & _ENCRYPTED:
@@ -153,7 +150,7 @@ def _parse(directory: bytes) -> Iterator[Entry]:
             raise Damaged(f"the record {printable(name)} is compressed in an unknown way ({method})")
         if method == _STORED and stored != size:
             raise Damaged(f"corrupt: the record {printable(name)} contradicts its own size")
-        yield Entry(name, name_length, method, crc, stored, size, header, 0)
+        yield Entry(name, name_length, method, crc, stored, size, header, directory[begin:at])
 
 
 def _widen64(extra: bytes, *values: int) -> list[int]:
@@ -201,5 +198,5 @@ def _refuse_bombs(entries: list[Entry]) -> None:
 
 
 def name_of(raw: bytes) -> str:
-    """Return the name of an entry; what is no UTF-8 is escaped."""
+    """Return the name of an entry; bytes that are not UTF-8 are escaped."""
     return raw.decode("utf-8", "backslashreplace")

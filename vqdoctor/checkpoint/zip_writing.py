@@ -1,6 +1,6 @@
 """Changing a copy of a zip file in place: checksums of records, and one record more at the end.
 
-Nothing moves: every other record keeps its bytes and its place, on which torch's `mmap=True` relies.
+Nothing moves: every other record keeps its bytes and its position, on which torch's `mmap=True` relies.
 
 References:
     PKWARE, APPNOTE.TXT 6.3.10: 4.3.7 local header, 4.3.9 data descriptor, 4.3.12 central directory,
@@ -11,25 +11,16 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import BinaryIO
 
 from vqdoctor.checkpoint.files import Damaged, OpenFile, printable
 from vqdoctor.checkpoint.patching import chunks_of, copy
 from vqdoctor.checkpoint.records import StoredRecord
-from vqdoctor.checkpoint.zip_directory import (
-    CENTRAL,
-    END,
-    END64,
-    LOCAL,
-    LOCATOR64,
-    Entry,
-    find_directory,
-    name_of,
-)
+from vqdoctor.checkpoint.zip_directory import CENTRAL, END, END64, LOCAL, LOCATOR64, Entry, find_directory
 
 _WIDE_FROM = 0xFFFFFFFF
-"""Numbers from here on stand in the zip64 fields."""
+"""Numbers from here on are in the zip64 fields."""
 _LOCAL_CRC, _CENTRAL_CRC = 14, 16
 _DESCRIBED, _UTF8 = 0x8, 0x800
 _VERSION, _VERSION64 = 20, 45
@@ -45,7 +36,7 @@ def copy_records(file: OpenFile, out: BinaryIO, without: Entry | None) -> None:
 def renew_checksum(out: BinaryIO, entry: Entry, record: StoredRecord) -> int:
     """Write the checksum of a record's bytes as they now are beside them, and return it.
 
-    It stands in the local header, or where that was written before the bytes were known, behind them.
+    It is in the local header, and behind the bytes if the header was written before they were known.
 
     Raises:
         Damaged: if the checksum that was there is not where it should be.
@@ -57,54 +48,59 @@ def renew_checksum(out: BinaryIO, entry: Entry, record: StoredRecord) -> int:
     out.seek(entry.header)
     flags = LOCAL.unpack(out.read(LOCAL.size))[2]
     behind = record.offset + record.size
-    places = [entry.header + _LOCAL_CRC]
+    positions = [entry.header + _LOCAL_CRC]
     if flags & _DESCRIBED:
         out.seek(behind)
         signed = out.read(4) == b"PK\x07\x08"
-        places.append(behind + 4 if signed else behind)
+        positions.append(behind + 4 if signed else behind)
     found = []
-    for place in places:
-        out.seek(place)
+    for at in positions:
+        out.seek(at)
         if out.read(4) == old:
-            found.append(place)
+            found.append(at)
     if not found:
         raise Damaged(f"corrupt: the checksums of {printable(entry.name)} contradict each other")
-    for place in found:
-        out.seek(place)
+    for at in found:
+        out.seek(at)
         out.write(struct.pack("<I", crc))
     return crc
 
 
-def append_record(out: BinaryIO, file: OpenFile, name: str, data: bytes, crcs: Mapping[str, int]) -> None:
+def append_record(
+    out: BinaryIO,
+    file: OpenFile,
+    entries: Mapping[str, Entry],
+    name: str,
+    data: bytes,
+    crcs: Mapping[str, int],
+) -> None:
     """End a copied zip file: a new record in place of any of that name, and the directory.
 
     Args:
         out: the copy, with all records but that one.
         file: the original.
+        entries: its directory.
         name: name of the new record.
         data: its bytes.
         crcs: name of a record to its new checksum.
     """
     start, size, _ = find_directory(file)
-    directory = file.pread(start, size)
     rest = file.pread(start + size, file.size - start - size)
     comment = rest[rest.rfind(b"PK\x05\x06") + END.size :]
-    kept = [
-        entry[:_CENTRAL_CRC] + struct.pack("<I", crcs[known]) + entry[_CENTRAL_CRC + 4 :]
-        if known in crcs
-        else entry
-        for known, entry in _split(directory)
-        if known != name
-    ]
+    kept = []
+    for entry in entries.values():
+        crc = struct.pack("<I", crcs.get(entry.name, entry.crc))
+        if entry.name != name:
+            kept.append(entry.listed[:_CENTRAL_CRC] + crc + entry.listed[_CENTRAL_CRC + 4 :])
     header = out.seek(0, 2)
-    raw, crc = name.encode(), zlib.crc32(data)
-    told = (_UTF8, 0, 0, 0x21, crc, len(data), len(data), len(raw))
+    raw = name.encode()
+    told = (_UTF8, 0, 0, 0x21, zlib.crc32(data), len(data), len(data), len(raw))
     out.write(LOCAL.pack(b"PK\x03\x04", _VERSION, *told, 0) + raw + data)
     wide = struct.pack("<2HQ", 1, 8, header) if header >= _WIDE_FROM else b""
     version = _VERSION64 if wide else _VERSION
-    place = 0xFFFFFFFF if wide else header
+    offset = 0xFFFFFFFF if wide else header
     kept.append(
-        CENTRAL.pack(b"PK\x01\x02", version, version, *told, len(wide), 0, 0, 0, 0, place) + raw + wide
+        CENTRAL.pack(b"PK\x01\x02", version, version, *told, len(wide), 0, 0, 0, 0, offset) + raw + wide
     )
     directory, start = b"".join(kept), header + LOCAL.size + len(raw) + len(data)
     out.write(directory + _ends(len(kept), len(directory), start, len(comment)) + comment)
@@ -117,13 +113,3 @@ def _ends(count: int, size: int, start: int, comment: int) -> bytes:
     short = 0xFFFF if count >= min(_WIDE_FROM, 0xFFFF) else count
     size, start = (0xFFFFFFFF if n >= _WIDE_FROM else n for n in (size, start))
     return wide + locator + END.pack(b"PK\x05\x06", 0, 0, short, short, size, start, comment)
-
-
-def _split(directory: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, bytes) of each entry of a directory that has been read before."""
-    at = 0
-    while at < len(directory):
-        name, extra, comment = CENTRAL.unpack_from(directory, at)[10:13]
-        end = at + CENTRAL.size + name + extra + comment
-        yield name_of(directory[at + CENTRAL.size : at + CENTRAL.size + name]), directory[at:end]
-        at = end

@@ -1,4 +1,4 @@
-"""What a gate can be told to hold: assertions on metrics, as they are written in options and settings."""
+"""Assertions on metrics, which a gate judges, as they are written in options and settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fnmatch
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -19,8 +19,9 @@ Aggregate = Literal["median", "worst"]
 
 LEVELS: tuple[Level, ...] = ("off", "warn", "error")
 MAX_DROP = 0.1
-"""Share of a baseline's figure that may be lost where nobody says how much."""
+"""Default share of a baseline's figure that may be lost."""
 
+_FORM = 'such as "perplexity>=200@rvq.layers.0"'
 _EXPRESSION = re.compile(r"\s*([a-z-]+)\s*(>=|<=)\s*([^@\s]+)\s*(?:@\s*(\S+)\s*)?", re.IGNORECASE)
 _NUMBER = re.compile(
     r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)?\.?\d*(?:e[+-]?\d+)?)\s*(%|K)?",  # a comma parts thousands alone
@@ -30,16 +31,15 @@ _NUMBER = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One thing that a gate can compare.
+    """One figure that a gate can compare.
 
     Attributes:
-        name: what expressions call it.
+        name: its name in expressions.
         better: ">=" where more is better, "<=" where less is.
         by_layer: whether every VQ layer has its own.
         share: whether it lies between 0 and 1.
-        option: the option that sets its limit.
-        title: what it is, in a few words.
-        help: what the option asks for.
+        title: its meaning, in a few words.
+        help: the requirement of its option.
         percent: whether people read it in percent.
     """
 
@@ -47,65 +47,46 @@ class Metric:
     better: Relation
     by_layer: bool
     share: bool
-    option: str
     title: str
     help: str
     percent: bool = False
+
+    @property
+    def option(self) -> str:
+        """The option that sets its limit."""
+        return f"{'min' if self.better == '>=' else 'max'}-{self.name}"
 
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric(
-            name="perplexity",
-            better=">=",
-            by_layer=True,
-            share=False,
-            option="min-perplexity",
+            name="perplexity", better=">=", by_layer=True, share=False,
             title="codes that would, used evenly, carry as much information",
             help="Least perplexity of every VQ layer; K is its number of codes.",
         ),
         Metric(
-            name="usage",
-            better=">=",
-            by_layer=True,
-            share=True,
-            option="min-usage",
+            name="usage", better=">=", by_layer=True, share=True, percent=True,
             title="share of the codes that are chosen at all",
             help="Least share of the codes that are chosen at all.",
-            percent=True,
         ),
         Metric(
-            name="dead",
-            better="<=",
-            by_layer=True,
-            share=True,
-            option="max-dead",
+            name="dead", better="<=", by_layer=True, share=True, percent=True,
             title="share of the codes chosen less than a tenth as often as on even usage",
             help="Largest share of dead codes, under 0.1/K of the usage.",
-            percent=True,
         ),
         Metric(
-            name="ece",
-            better="<=",
-            by_layer=False,
-            share=True,
-            option="max-ece",
+            name="ece", better="<=", by_layer=False, share=True,
             title="expected calibration error",
             help="Largest expected calibration error.",
         ),
         Metric(
-            name="accuracy",
-            better=">=",
-            by_layer=False,
-            share=True,
-            option="min-accuracy",
+            name="accuracy", better=">=", by_layer=False, share=True, percent=True,
             title="share of the samples that are classified rightly",
             help="Least accuracy.",
-            percent=True,
         ),
     )
-}
+}  # fmt: skip
 OPTIONS: Mapping[str, Metric] = {metric.option: metric for metric in METRICS.values()}
 
 
@@ -117,7 +98,7 @@ class Threshold:
     of_codes: bool = False
 
     def of(self, num_codes: int) -> float:
-        """Return the number for a layer of so many codes."""
+        """Return the number for a layer of K codes."""
         return self.value * num_codes if self.of_codes else self.value
 
 
@@ -147,41 +128,33 @@ class Assertion:
         )
 
 
+_option = partial(option, group=GATE, commands=("gate",))
+
+
 @dataclass(frozen=True, kw_only=True)
 class GateRules:
-    """What a gate was told, wherever it was told it.
+    """The rules of a gate, from flags, pyproject.toml and keywords.
 
     Attributes:
         assertions: what must hold; empty asks for no more than that no codebook has collapsed.
         max_drop: share of a baseline's figures that may be lost; None is `MAX_DROP`.
-        aggregate: whether the median or the worst of several reports is held against the thresholds;
-            None holds each.
+        aggregate: whether the median or the worst of several reports is compared with the thresholds;
+            None compares each.
         inconclusive: what an interval that straddles its threshold counts as; None is neither.
     """
 
     assertions: tuple[Assertion, ...] = ()
-    max_drop: float | None = option(
+    max_drop: float | None = _option(
         None,
         Kind(parse=lambda where, value: _number(where, value, share=True).value, metavar="F"),
         "Largest share that may be lost against the baseline.",
-        group=GATE,
-        commands=("gate",),
         shown=f"{MAX_DROP:.0%}",
     )
-    aggregate: Aggregate | None = option(
-        None,
-        choice("median", "worst"),
-        "Judge all files (seeds) or batches together, by this.",
-        group=GATE,
-        commands=("gate",),
+    aggregate: Aggregate | None = _option(
+        None, choice("median", "worst"), "Judge all files (seeds) or batches together, by this."
     )
-    inconclusive: Literal["pass", "fail"] | None = option(
-        None,
-        choice("pass", "fail"),
-        "The result where an interval straddles its threshold.",
-        group=GATE,
-        commands=("gate",),
-        shown="exit 3",
+    inconclusive: Literal["pass", "fail"] | None = _option(
+        None, choice("pass", "fail"), "The result where an interval straddles its threshold.", shown="exit 3"
     )
 
 
@@ -199,10 +172,9 @@ def parse_assertion(text: str, where: str) -> Assertion:
     Raises:
         UserError: if the text has another form, or there is no such metric.
     """
-    form = 'such as "perplexity>=200@rvq.layers.0"'
     found = _EXPRESSION.fullmatch(text)
     if not found:
-        raise UserError(f"{where} {text}: not of the form METRIC>=NUMBER[@LAYER]", form)
+        raise UserError(f"{where} {text}: not of the form METRIC>=NUMBER[@LAYER]", _FORM)
     name, relation, number, layer = found.groups()
     if name.lower() not in METRICS:
         raise UserError(f"{where} {text}: there is no metric {name}", suggestion(name.lower(), METRICS))
@@ -224,17 +196,13 @@ def _limit(where: str, value: object, *, metric: Metric) -> Assertion:
 
 
 def _requirements(where: str, value: object) -> tuple[Assertion, ...]:
-    return tuple(
-        _requirement(where, item) for item in (value if isinstance(value, list | tuple) else [value])
-    )
-
-
-def _requirement(where: str, value: object) -> Assertion:
-    value, level = _level(where, value, "assert")
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {value!r} is no assertion", 'such as "perplexity>=200@rvq.layers.0"')
-    found = parse_assertion(value, where)
-    return Assertion(**{**vars(found), "level": level})
+    found = []
+    for item in value if isinstance(value, list | tuple) else [value]:
+        text, level = _level(where, item, "assert")
+        if not isinstance(text, str):
+            raise UserError(f"{where}: {text!r} is not an assertion", _FORM)
+        found.append(replace(parse_assertion(text, where), level=level))
+    return tuple(found)
 
 
 def _level(where: str, value: object, key: str) -> tuple[object, Level]:
@@ -259,40 +227,35 @@ def _number(where: str, value: object, *, share: bool) -> Threshold:
         try:
             value, unit = float(found[1].replace(",", "")), found[2] if found else None  # type: ignore[index]
         except (TypeError, ValueError):
-            raise UserError(f"{where}: {value!r} is no number", example) from None
+            raise UserError(f"{where}: {value!r} is not a number", example) from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{where}: {value!r} is no finite number", example)
+        raise UserError(f"{where}: {value!r} is not a finite number", example)
     number = value / 100 if unit == "%" else float(value)
     if number < 0 or (unit and (unit == "%") != share) or (share and number > 1):
-        raise UserError(f"{where}: {value:g}{unit or ''} cannot be", example)
+        raise UserError(f"{where}: {value:g}{unit or ''} is out of range", example)
     if unit and not share and number > 1:
-        what = f"{where}: {value:g}K is more than perplexity can be, for K is the layer's number of codes"
+        what = f"{where}: {value:g}K is out of range: perplexity is at most K, which is the number of codes"
         raise UserError(what, f"write {1000 * number:g}, or a part of K, such as 0.2K")
     return Threshold(value=number, of_codes=unit is not None and not share)
 
 
+_declare = partial(Option, home=GateRules, group=GATE, commands=("gate",))
 GATE_OPTIONS = (
     *(
-        Option(
+        _declare(
             name=f"gate.{name}",
             field=name,
-            home=GateRules,
             kind=Kind(parse=partial(_limit, metric=metric), metavar="F" if metric.share else "N|0.2K"),
             help=metric.help,
-            group=GATE,
-            commands=("gate",),
             flags=(f"--{name}",),
         )
         for name, metric in OPTIONS.items()
     ),
-    Option(
+    _declare(
         name="gate.require",
         field="require",
-        home=GateRules,
         kind=Kind(parse=_requirements, metavar="EXPR", several=True),
         help='Any of these on one layer: "perplexity>=200@rvq.layers.0"; may be given several times.',
-        group=GATE,
-        commands=("gate",),
         flags=("--require",),
     ),
     *declared(GateRules, "gate"),

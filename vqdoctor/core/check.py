@@ -1,4 +1,4 @@
-"""What a check is: limits, one function from evidence to problems, docs and examples.
+"""A check: limits, one function from evidence to problems, docs and examples.
 
 A check asks for its evidence by the types of its parameters:
 
@@ -30,7 +30,7 @@ class CannotJudge(Exception):
 
 
 class NoEvidence(CannotJudge):
-    """What the check asks for is missing; where a probe said why, its reason is the better one."""
+    """Evidence of the check is missing; a probe's own reason, if there is one, is the better one."""
 
 
 def limit(default: float, doc: str) -> float:
@@ -51,11 +51,11 @@ class CheckLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """What a user can do about a cause, in words and in lines of code.
+    """A way for the user to remove a cause, in words and in lines of code.
 
     Attributes:
-        name: what it does, in a few words with dashes.
-        how: one sentence: what to do.
+        name: its effect, in a few words with dashes.
+        how: the instruction, as one sentence.
         code: the two or three lines that do it, or the command; "" where words are enough.
     """
 
@@ -107,7 +107,7 @@ class Check:
         name: the problem in a few words with dashes; not the remedy.
         evaluate: evidence and limits in, problems out. Pure.
         limits: default limits.
-        scope: "layer" is evaluated once a layer, on its evidence or else on the model's; "model"
+        scope: "layer" is evaluated for each layer, on its evidence or else on the model's; "model"
             once, on the model's; "both" on each layer and on the model, each on its own evidence.
         remedies: names of the remedies that address it, the best first.
         advice: what to do where no remedy of the package acts, but the user can.
@@ -161,7 +161,7 @@ class Check:
         return tuple(wanted)
 
     def judge(self, evidence: Mapping[type[Evidence], Evidence]) -> list[Problem]:
-        """Return what is wrong, judged by the evidence given: one item of each kind at most.
+        """Return the problems that the evidence shows: it holds one item of each kind at most.
 
         Raises:
             NoEvidence: if a required kind is missing, or all kinds where all are optional.
@@ -184,7 +184,7 @@ class Check:
         """Return this check with some limits changed.
 
         Raises:
-            UserError: if a name is no limit of this check; the message lists those that are.
+            UserError: if this check has no limit of that name; the message lists its limits.
         """
         known = [f.name for f in dataclasses.fields(self.limits)]
         for name in changes:

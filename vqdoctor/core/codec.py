@@ -32,13 +32,13 @@ def encode(value: object) -> dict[str, Any]:
     return plain
 
 
-def decode(kind: type[T], data: object, place: str, help: str = "write it again") -> T:
+def decode(kind: type[T], data: object, name: str, help: str = "write it again") -> T:
     """Return the dataclass that `encode` wrote, checked and built in one walk.
 
     Args:
         kind: the dataclass.
         data: the plain values, which may come from anyone.
-        place: the name of the whole in the message ("report").
+        name: the name of the whole in the message ("report").
         help: how the user gets an undamaged one.
 
     Raises:
@@ -48,8 +48,8 @@ def decode(kind: type[T], data: object, place: str, help: str = "write it again"
     try:
         built: T = _reader(hint)(data)
     except _Misfit as misfit:
-        path = place + misfit.path[:80]
-        raise UserError(f"the {place} is damaged: {path} {misfit.says}", help) from None
+        path = name + misfit.path[:80]
+        raise UserError(f"the {name} is damaged: {path} {misfit.says}", help) from None
     return built
 
 
@@ -129,9 +129,9 @@ def _reader(hint: Any) -> Reader:
     if origin is Literal:
         return _listed({option: option for option in arguments})
     if origin is tuple:
-        return _tuple(_reader(arguments[0]))
+        return _many(list, _reader(arguments[0]), "[{}]")
     if origin is not None:
-        return _mapping(_reader(arguments[1]))
+        return _many(dict, _reader(arguments[1]), ".{}")
     if is_dataclass(hint):
         return _object(hint)
     if issubclass(hint, IntEnum):
@@ -142,7 +142,7 @@ def _reader(hint: Any) -> Reader:
 
 def _exactly(kind: type) -> Reader:
     def read(value: object) -> object:
-        if type(value) is kind:  # so True is no number
+        if type(value) is kind:  # so True is not a number
             return value
         raise _Misfit.of(value)
 
@@ -165,32 +165,20 @@ def _listed(members: Mapping[Any, object]) -> Reader:
     return read
 
 
-def _tuple(item: Reader) -> Reader:
-    def read(value: object) -> object:
-        if type(value) is not list:
+def _many(kind: Any, item: Reader, step: str) -> Reader:
+    """Return the reader of a list or an object of any number of items; `step` is the path to one."""
+
+    def read(value: Any) -> object:
+        if type(value) is not kind:
             raise _Misfit.of(value)
-        built: list[object] = []
+        built: dict[object, object] = {}
+        name = None
         try:
-            for part in value:
-                built.append(item(part))  # noqa: PERF401  their number is the index of a misfit
-        except _Misfit as misfit:
-            raise misfit.under(f"[{len(built)}]") from None
-        return tuple(built)
-
-    return read
-
-
-def _mapping(item: Reader) -> Reader:
-    def read(value: object) -> object:
-        if type(value) is not dict:
-            raise _Misfit.of(value)
-        built: dict[str, object] = {}
-        try:
-            for name, part in value.items():
+            for name, part in enumerate(value) if kind is list else value.items():
                 built[name] = item(part)
         except _Misfit as misfit:
-            raise misfit.under(f".{name}") from None
-        return built
+            raise misfit.under(step.format(name)) from None
+        return tuple(built.values()) if kind is list else built
 
     return read
 

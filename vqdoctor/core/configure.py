@@ -21,15 +21,11 @@ def configure(start: Path, flags: Mapping[str, object]) -> tuple[Settings, UserM
         flags: values by the name of the option; None is a flag that is not given.
 
     Raises:
-        UserError: if a name is unknown or a value cannot be; the message says where and what can be.
+        UserError: if a name is unknown or a value is not allowed; the message says where, and which are.
     """
     file = nearest_pyproject(start)
     told = read_pyproject(file) if file else {}
-    given = {
-        name: OPTIONS[name].kind.parse(OPTIONS[name].flags[0], value)
-        for name, value in flags.items()
-        if value is not None
-    }
+    given = {n: OPTIONS[n].kind.parse(OPTIONS[n].flags[0], v) for n, v in flags.items() if v is not None}
     told = _beside_flags(told, given)
     values = merged(told, given)
     # A requirement joins those of the file; a flag replaces any other value, or its own entry of a table.
@@ -54,7 +50,7 @@ def from_keywords(
 
     Raises:
         TypeError: if there is no such keyword.
-        UserError: if a value cannot be.
+        UserError: if a value is not allowed.
     """
     known = {told.name.replace("-", "_"): told for told in options(function)}
     for name in keywords:
@@ -68,7 +64,7 @@ def from_keywords(
 def nearest_pyproject(start: Path) -> Path | None:
     """Return the pyproject.toml in `start` or in the nearest folder above it; None if there is none."""
     folder = start.absolute()
-    candidates = (place / "pyproject.toml" for place in (folder, *folder.parents))
+    candidates = (above / "pyproject.toml" for above in (folder, *folder.parents))
     return next((file for file in candidates if file.is_file()), None)
 
 
@@ -76,18 +72,18 @@ def read_pyproject(path: Path) -> dict[str, Any]:
     """Return the settings of the table `[tool.vqdoctor]` by the name of their option, checked.
 
     Raises:
-        UserError: if the file is no TOML, or a setting is unknown or cannot be.
+        UserError: if the file is not TOML, or a setting is unknown or not allowed.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}", "make it readable") from error
     except ValueError as error:  # both TOMLDecodeError and UnicodeDecodeError
-        raise UserError(f"{path}: not valid TOML: {error}", "mend it, or run elsewhere") from error
+        raise UserError(f"{path}: not valid TOML: {error}", "correct it, or run elsewhere") from error
     tool = document.get("tool", {})
     table = tool.get("vqdoctor", {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict):
-        raise UserError(f"{path}: tool.vqdoctor is no table", "write [tool.vqdoctor] on a line of its own")
+        raise UserError(f"{path}: tool.vqdoctor is not a table", "write [tool.vqdoctor] on a line of its own")
     return dict(_entries(table, path, ""))
 
 
@@ -109,11 +105,11 @@ def _entries(table: Mapping[str, object], path: Path, prefix: str) -> Iterator[t
         elif isinstance(value, Mapping):
             yield from _entries(value, path, f"{name}.")
         else:
-            raise UserError(f"{where}: no table", f"write [tool.vqdoctor.{name}] on a line of its own")
+            raise UserError(f"{where}: not a table", f"write [tool.vqdoctor.{name}] on a line of its own")
 
 
 def _beside_flags(told: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the file tells, without the code and data that flags replace or that nothing would use."""
+    """Return the settings of the file, without the code and data that flags replace or that are of no use."""
     gone: set[str] = set()
     if given.get("bare"):
         gone |= {*MODEL_NAMES}

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one clear line for what is wrong, one for the help, and exit code 2."""
+"""Errors that the user can fix: one clear line for what is wrong, one for the help, and exit code 2."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something that the user can mend: what is wrong, where, and what to do next.
+    """Something that the user can fix: what is wrong, where, and what to do next.
 
     Attributes:
         what: what is wrong and where, as one line without a full stop.
-        hint: what to do next, as one line; empty where nothing useful can be said.
+        hint: the next step, as one line; may be empty.
     """
 
     def __init__(self, what: str, hint: str = "") -> None:
@@ -48,7 +48,7 @@ class MissingPackageError(UserError):
 
 
 def near(word: str, known: Iterable[str], *, most: int = 1) -> str:
-    """Return "did you mean …?" with the known words that look like it; empty where none does."""
+    """Return "did you mean …?" with the known words that look like it; empty if all differ too much."""
     from difflib import get_close_matches  # 8 ms that only a mistake should cost
 
     found = get_close_matches(word, sorted(known), n=most, cutoff=0.6 if most == 1 else 0.5)

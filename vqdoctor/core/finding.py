@@ -1,4 +1,4 @@
-"""What a check says: problems, and the findings and outcomes that the engine makes of them."""
+"""The results of a check: problems, and the findings and outcomes that the engine makes of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Measurement:
     Attributes:
         name: what was measured, as an identifier ("gradient_ratio").
         value: what it was.
-        limit: the limit it is held against; None for a number that only explains.
+        limit: the limit that it is compared with; None for a number that only explains.
         unit: its unit ("codes", "%"); "" for a plain ratio.
     """
 
@@ -27,7 +27,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What a check yields: a sentence, how bad, how sure, and the numbers behind it.
+    """A problem, as a check yields it: a sentence, how bad, how sure, and the numbers behind it.
 
     Attributes:
         message: one sentence for the user, with the decisive number in it.
@@ -48,7 +48,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A problem on a layer (or the whole model), with its check's identity and its place in the order.
+    """A problem on a layer (or the whole model), with its check's identity and its rank.
 
     Attributes:
         code: the check's code ("VQ101").
@@ -80,7 +80,7 @@ class Finding:
 
     @property
     def fingerprint(self) -> str:
-        """What identifies this finding between two runs: code and layer."""
+        """The identity of this finding between two runs: code and layer."""
         return f"{self.code}:{self.layer or ''}"
 
     def replace(self, **changes: Any) -> Finding:
@@ -93,7 +93,7 @@ Status = Literal["found", "passed", "skipped", "crashed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one check on one layer: there is one for every pair, so nothing vanishes.
+    """The outcome of one check on one layer: there is one for every pair, so that each is accounted for.
 
     Attributes:
         code: the check's code.

@@ -1,4 +1,4 @@
-"""What a gate says: one judgement for every assertion, and one for the whole."""
+"""The decision of a gate: one judgement for every assertion, and one for the whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Judgement:
         layer: the VQ layer, or None for the whole model.
         relation: ">=" or "<=".
         threshold: what it is compared with.
-        value: the measured figure; None where nothing tells it.
+        value: the measured figure; None if it is unknown.
         low: lower end of its interval; None where it has none.
         high: upper end of its interval; None where it has none.
         status: pass, fail or inconclusive.
@@ -52,7 +52,7 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a gate decided on one report.
+    """The decision of a gate on one report.
 
     Attributes:
         status: fail if an error-level judgement failed or a finding fails it, else inconclusive if an
@@ -71,7 +71,7 @@ class Gate:
     def of(
         cls, judgements: Iterable[Judgement], *, hidden: Iterable[str] = (), failing: Iterable[str] = ()
     ) -> Self:
-        """Return the gate that these judgements and failing findings come to."""
+        """Return the decision that follows from these judgements and failing findings."""
         judgements, hidden, failing = tuple(judgements), tuple(hidden), tuple(failing)
         counted = {j.status for j in judgements if j.level == "error" and j.fingerprint not in hidden}
         status: GateStatus = "inconclusive" if "inconclusive" in counted else "pass"

@@ -47,7 +47,7 @@ class Confidence(Level):
 
 
 class Stage(_Named):
-    """The priority order of causes; the first digit of a check's code is its stage, and stands in reports."""
+    """The priority order of causes; the first digit of a check's code is its stage, which reports show."""
 
     GRADIENT = 1
     LOSS = 2

@@ -1,7 +1,7 @@
 """How an option is declared: once, as a field of the object that it fills.
 
 The command line, `[tool.vqdoctor]` in pyproject.toml and Python's keywords read these declarations: the name,
-the help, the group and the parser of an option stand in one place.
+the help, the group and the parser of an option are declared together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vqdoctor.core.errors import UserError
 RUNS = ("inspect", "fix", "gate")
 """The commands that examine a checkpoint."""
 EVERYWHERE = (*RUNS, "examine")
-"""Those commands, and `vqdoctor.examine` of Python."""
+"""The same commands, and `vqdoctor.examine` of Python."""
 
 MODEL, EXAMINED, CHECKS = "Your model and data", "What to examine", "Checks and limits"
 FIX, RETRAINING, GOALS = "The fix", "Retraining", "Goals of a retraining"
@@ -33,16 +33,16 @@ Limits = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What the value of an option is.
+    """A kind of values of options.
 
     Attributes:
-        parse: returns the checked value; it takes the place that messages name, and the value as it was told.
+        parse: returns the checked value; it takes the option as messages name it, and the raw value.
         metavar: what stands for the value in the help.
         type: what the command line reads: bool, int, float, str or Path.
         several: whether a flag may be given several times; the parser then takes a list.
-        choices: the words that it can be, where these are few.
+        choices: the allowed words, where these are few.
         below: returns a checked value of pyproject.toml with relative paths taken from that file's folder; it
-            takes the place that messages name, the folder and the value.
+            takes the option as messages name it, the folder and the value.
     """
 
     parse: Callable[[str, Any], Any]
@@ -61,9 +61,9 @@ class Option:
         name: as it is written in pyproject.toml, with its table: "codebook-key", "gate.min-usage".
         field: the field that it fills.
         home: the class of that field.
-        kind: what its value is.
-        help: what it does, as one sentence.
-        group: the heading of the help under which it stands.
+        kind: the kind of its value.
+        help: its effect, as one sentence.
+        group: its heading in the help.
         commands: the commands that have it.
         in_file: whether pyproject.toml may set it.
         flags: how it is written on a command line, the long form first.
@@ -82,46 +82,22 @@ class Option:
     default: str = ""
 
 
-def option(
-    default: Any,
-    kind: Kind,
-    help: str,
-    *,
-    group: str,
-    commands: tuple[str, ...] = EVERYWHERE,
-    in_file: bool = True,
-    name: str = "",
-    flags: tuple[str, ...] = (),
-    shown: str | None = None,
-) -> Any:
+def option(default: Any, kind: Kind, help: str, *, shown: str | None = None, **attributes: Any) -> Any:
     """Declare a field of a dataclass as an option.
 
     Args:
-        default: its value where nobody sets it.
-        kind: what its value is.
-        help: what it does, as one sentence.
-        group: the heading of the help under which it stands.
-        commands: the commands that have it.
-        in_file: whether pyproject.toml may set it.
-        name: its name where that is not the field's.
-        flags: how it is written where that is not "--" and its name.
-        shown: the default as the help shows it, where that is not the default itself.
+        default: its value unless it is set.
+        kind: the kind of its value.
+        help: its effect, as one sentence.
+        shown: the default as the help shows it, if it differs from the default itself.
+        attributes: further ones of `Option`; `name` and `flags` only if they differ from the field's name.
     """
     if shown is None:
         shown = f"{default}" if default or (default == 0 and default is not False) else ""
-    told = Option(
-        name=name,
-        kind=kind,
-        help=help,
-        group=group,
-        commands=commands,
-        in_file=in_file,
-        flags=flags,
-        default=shown,
-    )
+    metadata = {"option": Option(kind=kind, help=help, default=shown, **attributes)}
     if default == {}:  # a dataclass refuses a value that all its objects would share
-        return field(default_factory=dict, metadata={"option": told})
-    return field(default=default, metadata={"option": told})
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def declared(home: type, table: str = "") -> tuple[Option, ...]:
@@ -138,7 +114,7 @@ def declared(home: type, table: str = "") -> tuple[Option, ...]:
 
 def _text(where: str, value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise UserError(f"{where}: {value!r} is no name", "write a name in quotes")
+        raise UserError(f"{where}: {value!r} is not a name", "write a name in quotes")
     return value
 
 
@@ -156,7 +132,7 @@ def _flag(where: str, value: object) -> bool:
 
 def _whole(where: str, value: object, *, least: int, noun: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-        raise UserError(f"{where}: {value!r} is no {noun}", f"write a whole number, {least} or more")
+        raise UserError(f"{where}: {value!r} is not a {noun}", f"write a whole number, {least} or more")
     return value
 
 
@@ -167,15 +143,15 @@ def finite(where: str, value: object, *, least: float = -math.inf, most: float =
         UserError: if it is none.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{where}: {value!r} is no finite number", "write a number, such as 0.5")
+        raise UserError(f"{where}: {value!r} is not a finite number", "write a number, such as 0.5")
     if not least <= value <= most:
         limits = f"of at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
-        raise UserError(f"{where}: {value!r} cannot be", f"write a number {limits}")
+        raise UserError(f"{where}: {value!r} is out of range", f"write a number {limits}")
     return float(value)
 
 
 def one_of(where: str, value: object, known: tuple[Any, ...]) -> Any:
-    """Return the value, which must be one of those that are known.
+    """Return the value, which must be one of the known ones.
 
     Raises:
         UserError: if it is none of them.
@@ -202,7 +178,7 @@ def _limits(where: str, value: object) -> Limits:
             limits = merged(limits, _limit(where, text))
         return limits
     if not isinstance(value, Mapping):
-        raise UserError(f"{where}: no table", 'such as "VQ502.warn_below" = 0.5')
+        raise UserError(f"{where}: not a table", 'such as "VQ502.warn_below" = 0.5')
     for key, item in value.items():
         code, dot, name = str(key).partition(".")
         inner = {name: item} if dot else item
@@ -221,7 +197,7 @@ def _limit(where: str, text: str) -> Limits:
     try:
         number = float(value)
     except ValueError:
-        raise UserError(f"{where} {text}: {value!r} is no number", "such as VQ502.warn_below=0.5") from None
+        raise UserError(f"{where} {key}: {value!r} is not a number", "such as 0.5") from None
     return {code.upper(): {name: finite(f"{where} {key}", number)}}
 
 
@@ -235,11 +211,11 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _arguments(where: str, value: object) -> dict[str, Any]:
-    """Read a table of arguments, or a list of K=V; a V that is no Python literal is a string."""
+    """Read a table of arguments, or a list of K=V; a V that is not a Python literal is a string."""
     if isinstance(value, Mapping):
         return dict(value)
     if not isinstance(value, list | tuple):
-        raise UserError(f"{where}: no table", "such as { dim = 64 }")
+        raise UserError(f"{where}: not a table", "such as { dim = 64 }")
     found: dict[str, Any] = {}
     for text in value:
         name, equals, literal = text.partition("=")
@@ -254,7 +230,7 @@ def _arguments(where: str, value: object) -> dict[str, Any]:
 
 def _path(where: str, value: object) -> Path:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise UserError(f"{where}: {value!r} is no file", "write its path in quotes")
+        raise UserError(f"{where}: {value!r} is not a file", "write its path in quotes")
     return Path(value)
 
 
@@ -262,19 +238,17 @@ def _paths(where: str, value: object) -> tuple[Path, ...]:
     return tuple(_path(where, item) for item in (value if isinstance(value, list | tuple) else [value]))
 
 
+def _below(_where: str, folder: Path, files: Path | tuple[Path, ...]) -> Path | tuple[Path, ...]:
+    return folder / files if isinstance(files, Path) else tuple(folder / file for file in files)
+
+
 def _weight(where: str, value: object) -> Any:
+    if value == "auto":
+        return value
     try:
-        return (
-            value
-            if value == "auto"
-            else finite(where, float(value) if isinstance(value, str) else value, least=0)
-        )
+        return finite(where, float(value) if isinstance(value, str) else value, least=0)
     except (UserError, ValueError):
         raise UserError(f"{where}: {value!r} is neither a weight nor auto", "such as 0.1") from None
-
-
-def _code(where: str, value: object) -> object:
-    return _text(where, value) if isinstance(value, str) else value
 
 
 def _code_below(where: str, folder: Path, value: object) -> str:
@@ -311,7 +285,11 @@ def choice(*known: str) -> Kind:
 
 def code(metavar: str) -> Kind:
     """An object of the user's, or where to import it."""
-    return Kind(parse=_code, metavar=metavar, below=_code_below)
+    return Kind(
+        parse=lambda where, value: _text(where, value) if isinstance(value, str) else value,
+        metavar=metavar,
+        below=_code_below,
+    )
 
 
 SWITCH = Kind(parse=_flag, type=bool)
@@ -323,15 +301,9 @@ WEIGHT = Kind(parse=_weight, metavar="W|auto")
 
 def path(metavar: str) -> Kind:
     """A file."""
-    return Kind(parse=_path, metavar=metavar, type=Path, below=lambda _, folder, file: folder / file)
+    return Kind(parse=_path, metavar=metavar, type=Path, below=_below)
 
 
 def paths(metavar: str) -> Kind:
     """Any number of files."""
-    return Kind(
-        parse=_paths,
-        metavar=metavar,
-        type=Path,
-        several=True,
-        below=lambda _, folder, files: tuple(folder / file for file in files),
-    )
+    return Kind(parse=_paths, metavar=metavar, type=Path, several=True, below=_below)

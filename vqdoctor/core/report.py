@@ -22,7 +22,12 @@ _USAGE = (
     "source", "vectors", "used", "active", "expected_used", "share", "perplexity", "perplexity_low",
     "perplexity_high",
 )  # fmt: skip
-"""The figures of a usage that stand beside its layer."""
+"""The figures of a usage that its layer repeats."""
+_MODEL = {
+    "accuracy": "accuracy", "bypass_accuracy": "bypass_accuracy", "ece": "ece", "samples": "sample_size",
+    "split": "split",
+}  # fmt: skip
+"""The figures of the model: names in JSON, and fields of its task metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,7 @@ class LayerSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A tensor that looks a little like a codebook, for a file in which none was recognised."""
+    """A tensor that looks a little like a codebook, for a file without a recognised VQ layer."""
 
     key: str
     shape: tuple[int, ...]
@@ -93,11 +98,11 @@ RepairStatus = Literal["applied", "no-effect", "reverted", "skipped"]
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What a repair writes into one tensor of the file.
+    """The change of one tensor of the file by a repair.
 
     Attributes:
         key: raw key of the tensor.
-        what: what is written, in a few words ("865 of 1,024 codes").
+        what: the written values, in a few words ("865 of 1,024 codes").
         before: figures of the tensor before, by name ("largest").
         after: the same figures after.
     """
@@ -110,12 +115,12 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
-    """What became of one remedy: its status and the figures before and after.
+    """The outcome of one remedy: its status and the figures before and after.
 
     Attributes:
         remedy: its name.
         status: applied, no-effect, reverted or skipped.
-        reason: why it was not applied, or what is to be known of it; "" where there is nothing to say.
+        reason: why it was not applied, or a note on it; may be empty.
         before: figures before, by name ("dead", "perplexity").
         after: the same figures after; one that is missing was not measured.
         layer: the VQ layer; None for the whole model.
@@ -148,7 +153,7 @@ class Report:
         notes: remarks of the reader, one line each.
         repairs: what a fix did; empty for an inspection.
         verdict: collapsed, at-risk, inconclusive or healthy.
-        gate: what a gate decided; None where none was asked.
+        gate: the decision of a gate; None without a gate.
         retraining: what a retraining did; None where there was none.
     """
 
@@ -198,13 +203,7 @@ class Report:
                 for source, usage in self.usages(layer["name"]).items()
             }
             layer |= {"usage": next(iter(usages.values()), None), "usage_by_source": usages}
-        model = metrics and {
-            "accuracy": metrics.accuracy,
-            "bypass_accuracy": metrics.bypass_accuracy,
-            "ece": metrics.ece,
-            "samples": metrics.sample_size,
-            "split": metrics.split,
-        }
+        model = metrics and {name: getattr(metrics, field) for name, field in _MODEL.items()}
         return {
             "schema": SCHEMA,
             "tool": {"name": "vqdoctor", "version": plain.pop("version")},
@@ -223,7 +222,7 @@ class Report:
         """Return the report that `to_dict` wrote.
 
         Raises:
-            UserError: if `data` is no report of schema 1.
+            UserError: if `data` is not a report of schema 1.
         """
         if data.get("schema") != SCHEMA:
             raise UserError(

@@ -1,9 +1,10 @@
-"""What a retraining was to reach, what it did epoch by epoch, and what came of it, as plain values."""
+"""A retraining as plain values: its goals, its epochs and its result."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 from vqdoctor.core.option import GOALS, number, option
@@ -19,7 +20,7 @@ class LayerFigures:
         vectors: how many vectors were quantized.
         used: codes chosen at least once.
         active: codes above 0.1/K of the usage.
-        expected_active: codes that uniform usage would show as active on so many vectors.
+        expected_active: codes that uniform usage would show as active on this number of vectors.
         perplexity: Grassberger's estimate, in codes.
         quantiles: quantiles of the sorted counts, for a picture of the usage.
     """
@@ -34,20 +35,20 @@ class LayerFigures:
 
     @property
     def active_share(self) -> float:
-        """Active codes, as a share of those that uniform usage would show on so many vectors."""
+        """Active codes, as a share of the active codes of uniform usage on the same number of vectors."""
         return min(1.0, self.active / self.expected_active) if self.expected_active else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a model did on one split.
+    """The figures of a model on one split.
 
     Attributes:
-        loss: mean task loss a sample.
+        loss: mean task loss per sample.
         samples: samples of the split.
         accuracy: share of right labels; None where the task has no labels.
         ece: expected calibration error; None where the task has no labels.
-        layers: layer to its usage; layers that do not tell their codes are left out.
+        layers: layer to its usage; layers whose codes are unknown are left out.
     """
 
     loss: float
@@ -101,46 +102,32 @@ class Goal:
     met: bool
 
 
+_goal = partial(option, group=GOALS, commands=("fix",))
+_SHARE = number("F", most=1.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Goals:
     """The goals of a retraining.
 
     Attributes:
         min_perplexity: of every layer, in codes; None is a fifth of its K, 51 of 256.
-        min_usage: active codes of every layer, as a share of those that uniform usage would show.
-        min_accuracy: on the split; None where nothing tells what the model does without VQ.
+        min_usage: active codes of every layer, as a share of the active codes of uniform usage.
+        min_accuracy: on the split; None if the accuracy without VQ is unknown.
         max_ece: expected calibration error.
     """
 
-    min_perplexity: float | None = option(
-        None,
-        number("N"),
-        "Perplexity of every VQ layer.",
-        group=GOALS,
-        commands=("fix",),
-        shown="a fifth of its codes",
+    min_perplexity: float | None = _goal(
+        None, number("N"), "Perplexity of every VQ layer.", shown="a fifth of its codes"
     )
-    min_usage: float = option(
-        0.4,
-        number("F", most=1.0),
-        "Active codes, as a share of those to expect.",
-        group=GOALS,
-        commands=("fix",),
+    min_usage: float = _goal(0.4, _SHARE, "Active codes, as a share of those to expect.")
+    min_accuracy: float | None = _goal(
+        None, _SHARE, "Accuracy.", shown="the accuracy of the model trained without VQ, less 0.015"
     )
-    min_accuracy: float | None = option(
-        None,
-        number("F", most=1.0),
-        "Accuracy.",
-        group=GOALS,
-        commands=("fix",),
-        shown="the accuracy of the model trained without VQ, less 0.015",
-    )
-    max_ece: float = option(
-        0.05, number("F", most=1.0), "Expected calibration error.", group=GOALS, commands=("fix",)
-    )
+    max_ece: float = _goal(0.05, _SHARE, "Expected calibration error.")
 
     def compare(self, figures: Figures) -> tuple[Goal, ...]:
-        """Return every goal that the figures tell something about."""
+        """Return every goal for which there is a figure."""
         found = []
         for name, layer in figures.layers.items():
             wanted = layer.num_codes / 5 if self.min_perplexity is None else self.min_perplexity
@@ -183,7 +170,7 @@ class Arm:
         name: the remedies in it, or what it is: "as it was", "the plan", "a random choice", "fresh start".
         remedies: their names.
         epochs: how many epochs it was given before it was dropped or won.
-        figures: what it came to on the split that stops the training.
+        figures: its result on the split that stops the training.
         chosen: whether the long run goes this way.
     """
 
@@ -196,10 +183,10 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceChange:
-    """What a retraining did beside the user's source, which still has to be changed there.
+    """A change by a retraining that the user's source lacks, and still needs.
 
     Attributes:
-        why: one sentence: what the source lacks, and where.
+        why: the gap of the source and its position, as one sentence.
         code: the lines to write.
     """
 
@@ -215,7 +202,7 @@ class Retraining:
         plan: what was done.
         epochs: the epochs, in order.
         before: the figures of the checkpoint on the val split.
-        after: those of what was written, on the same split.
+        after: the figures of the written checkpoint, on the same split.
         without_vq: those of the same model without VQ, trained as long; None where it was not trained.
         goals: the goals, compared with `after`.
         trial: what was tried before the long run; empty without a trial.

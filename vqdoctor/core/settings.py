@@ -45,7 +45,8 @@ from vqdoctor.core.option import (
 from vqdoctor.core.retraining import Goals
 
 _model, _examined, _checks = (partial(option, group=group) for group in (MODEL, EXAMINED, CHECKS))
-_output, _retraining = partial(option, group=OUTPUT), partial(option, group=RETRAINING, commands=("fix",))
+_output = partial(option, group=OUTPUT, commands=RUNS)
+_retraining = partial(option, group=RETRAINING, commands=("fix",))
 _fix = partial(option, group=FIX, commands=("fix",), in_file=False)
 _gate = partial(option, group=GATE, commands=("gate",), in_file=False)
 
@@ -108,11 +109,8 @@ class UserModel:
             raise UserError("losses= is for a model without a task", "give the model, and the batch")
         if self.model is not None and self.task is None and self.losses is None:
             return
-        for name, value in (
-            ("--model-arg", self.model_args),
-            ("--vq-loss", self.vq_loss),
-            ("--task-loss", self.task_loss),
-        ):
+        given = {"--model-arg": self.model_args, "--vq-loss": self.vq_loss, "--task-loss": self.task_loss}
+        for name, value in given.items():
             if value:
                 raise UserError(f"{name} needs --model", "a Task states its own losses")
 
@@ -171,7 +169,7 @@ class Settings:
         None, path("OUT"), "The file to write.", flags=("--output", "-o"), shown="CKPT.fixed.pt"
     )
     from_report: Path | None = _fix(
-        None, path("REPORT.json"), "Mend the checkpoint that this report is of.", flags=("--from",)
+        None, path("REPORT.json"), "Fix the checkpoint of this report.", flags=("--from",)
     )
     dry_run: bool = _fix(False, SWITCH, "Show every change before and after, and write nothing.")
     unsafe: bool = _fix(
@@ -204,28 +202,19 @@ class Settings:
         None, path("REPORT.json"), "Silence findings and failures that this report has too."
     )
     format: str = _output(
-        "rich",
-        text("FORMAT"),
-        "Format of standard output: {formats}.",
-        commands=RUNS,
-        flags=("--format", "-f"),
+        "rich", text("FORMAT"), "Format of standard output: {formats}.", flags=("--format", "-f")
     )
     save: tuple[str, ...] = _output(
-        (),
-        texts("FORMAT=FILE"),
-        "Also save the report; may be given several times.",
-        commands=RUNS,
-        in_file=False,
+        (), texts("FORMAT=FILE"), "Also save the report; may be given several times.", in_file=False
     )
     verbose: bool = _output(
         False,
         SWITCH,
         "List every check that could not judge, and why.",
-        commands=RUNS,
         flags=("--verbose", "-v"),
         in_file=False,
     )
-    histogram: bool = _output(False, SWITCH, "Put the usage of every code into the report.")
+    histogram: bool = option(False, SWITCH, "Put the usage of every code into the report.", group=OUTPUT)
     flags: frozenset[str] = field(default=frozenset(), compare=False)
     pyproject: Path | None = field(default=None, compare=False)
     from_file: Mapping[str, Any] = field(default_factory=dict, compare=False)
@@ -274,13 +263,13 @@ class Settings:
 
     @contextlib.contextmanager
     def blaming_the_file(self) -> Iterator[None]:
-        """Add to the help of an error which of its words stand in pyproject.toml."""
+        """Add to the help of an error which of its words are in pyproject.toml."""
         try:
             yield
         except UserError as error:
             at_fault = [name for name, value in self.from_file.items() if _is_about(error.what, name, value)]
             if at_fault and str(self.pyproject) not in error.what:
-                where = f"tool.vqdoctor.{at_fault[0]} stands in {self.pyproject}"
+                where = f"tool.vqdoctor.{at_fault[0]} is set in {self.pyproject}"
                 error.hint = f"{error.hint}; {where}" if error.hint else where
             raise
 
@@ -306,12 +295,8 @@ def fill(values: Mapping[str, Any], objects: Mapping[str, Any] | None = None) ->
 
     `objects` are fields of the user model that Python alone can give.
     """
-    homes: dict[type, dict[str, Any]] = {
-        UserModel: {**(objects or {})},
-        Settings: {},
-        Goals: {},
-        GateRules: {},
-    }
+    homes: dict[type, dict[str, Any]] = {home: {} for home in (UserModel, Settings, Goals, GateRules)}
+    homes[UserModel] |= objects or {}
     for name, value in values.items():
         homes[OPTIONS[name].home][OPTIONS[name].field] = value
     mine = homes[Settings]
@@ -325,6 +310,6 @@ def _is_about(message: str, name: str, value: object) -> bool:
     """Whether a message names an option, or a word that its value holds."""
     words = list(value) if isinstance(value, tuple | Mapping) else [value]
     texts = [os.fspath(w) if isinstance(w, Path) else w for w in words if isinstance(w, str | Path)]
-    texts += [place for text in texts if (place := text.rpartition(":")[0])]
+    texts += [module for text in texts if (module := text.rpartition(":")[0])]
     flag = OPTIONS[name].flags[0]
     return any(re.search(rf"(?<![\w-]){re.escape(t)}(?![\w-])", message) for t in (flag, *texts))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Start = Literal["checkpoint", "fresh-encoder", "scratch"]
-"""What the retraining starts from: the checkpoint, the checkpoint with what leads to z_e built anew, or a
+"""The start of a retraining: the checkpoint, the checkpoint with what leads to z_e built anew, or a
 freshly built model."""
 Estimator = Literal["own", "straight-through", "rotation"]
 Geometry = Literal["own", "unit-variance", "sphere"]
@@ -29,7 +29,7 @@ class TrainingPlan:
         data_init: whether k-means on z_e places the codebooks before the first step.
         revive_under: a code is revived under this multiple of 1/K of the running usage; 0 never.
         decay: EMA decay of the codebooks while they are retrained; None keeps the layer's own.
-        geometry: what becomes of z_e before the lookup: nothing, unit variance, or unit length, in
+        geometry: the change of z_e before the lookup: none, unit variance, or unit length, in
             which case the codes have it too.
         full_precision: whether the VQ layer runs in float32 where the rest does not.
         linear: whether the codes move together, through one trained matrix (SimVQ), and not one by one.
@@ -52,10 +52,10 @@ class TrainingPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """What a remedy goes by when it sets its part of a training plan.
+    """The options by which a remedy sets its part of a training plan.
 
     Attributes:
-        layers: the layers on which a finding asks for the remedy; where none does, all of them.
+        layers: the layers on which a finding asks for the remedy; all of them without such a finding.
         vq_weight: the weight of the VQ loss that the user asks for.
         balanced: whether the user asks for a weight that follows the gradients.
         warm_up_epochs: the length of the warm-up that the user asks for.

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.layout import Orientation
+from vqdoctor.layouts.layout import Ema, Orientation
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import Array, Lookup, QuantizerView, Tensor
 
-
-@dataclass(frozen=True, kw_only=True)
-class Ema:
-    """A library's EMA constants; None where unknown. See `QuantizerView` for their meaning."""
-
-    start_count: float | None = None
-    smoothing: float | None = None
-    default_decay: float | None = None
+AnyArray = NDArray[np.generic]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +48,19 @@ def holds(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
     return tensor is not None and tensor.shape == shape
 
 
-def fit(codebook: tuple[int, ...], counts: tuple[int, ...], wish: Orientation | None = None) -> Fit | None:
+def fit(
+    codebook: tuple[int, ...], counts: tuple[int, ...], orientation: Orientation | None = None
+) -> Fit | None:
     """Say how a codebook of that shape belongs to counts of that shape; None if it does not.
 
     Fits are [K, D] with [K], [H, K, D] with [H, K], the transposed [D, K] with [K], and [K + 1, D] with
-    [K], whose last row is a padding row. `wish` decides where two fit; without it [K, D] is taken.
+    [K], whose last row is a padding row. `orientation` decides where two fit; without it [K, D] is taken.
     """
     if not 2 <= len(codebook) <= 3 or min(codebook, default=0) < 1 or not counts:
         return None
     kd, dk = codebook[:-1] == counts, len(codebook) == 2 and codebook[1:] == counts
     if kd or dk:
-        transposed = dk and (not kd or wish == "dk")
+        transposed = dk and (not kd or orientation == "dk")
         return Fit(transposed=transposed, ambiguous=kd and dk, num_codes=counts[-1])
     if len(codebook) == 2 and codebook[0] - 1 == counts[0] and len(counts) == 1:
         return Fit(transposed=False, ambiguous=False, num_codes=counts[0])
@@ -77,13 +72,14 @@ def build(
     *,
     name: str,
     roles: Mapping[str, str],
-    confidence: Confidence,
+    confidence: Confidence = Confidence.HIGH,
     ema: Ema | None = None,
     transposed: bool = False,
     num_codes: int | None = None,
     lookup: Lookup | None = None,
+    places: Sequence[Place] | None = None,
 ) -> Iterator[QuantizerView]:
-    """Yield the views of one layer: one, or one for each head where the codebook is [H, K, D] with H > 1.
+    """Yield the views of one layer: one, or one for each of its codebooks.
 
     Args:
         state: the state dict that holds it.
@@ -92,45 +88,37 @@ def build(
         confidence: how sure the recognition is.
         ema: the library's constants.
         transposed: whether codebook and sums are stored as [D, K].
-        num_codes: K, where rows after it are padding.
+        num_codes: K, where further rows are padding or another codebook's.
         lookup: how codes are chosen, where the layout tells.
+        places: where each codebook lies; None is one for each head of [H, K, D].
     """
     tensors = {role: state.entries[key] for role, key in roles.items()}
     shape = tensors["codebook"].shape
     rows, dim = shape[-2:][::-1] if transposed else shape[-2:]
     rows = num_codes or rows
     ema = ema or Ema()
-    heads = shape[0] if len(shape) == 3 else 1
-    for head in range(heads):
-        place = Place(head=head if len(shape) == 3 else None, transposed=transposed, rows=rows)
-        codebook = partial(load_rows, tensors["codebook"], place.codes)
-        counts = partial(load_rows, tensors["counts"], place.counts) if "counts" in tensors else _nothing
-        sums = partial(load_rows, tensors["sums"], place.codes) if "sums" in tensors else _nothing
+    if places is None:
+        heads = range(shape[0]) if len(shape) == 3 else [None]
+        places = [Place(head=head, transposed=transposed, rows=rows) for head in heads]
+    for number, place in enumerate(places):
         yield QuantizerView(
-            name=(name or "vq") + (f"[head {head}]" if heads > 1 else ""),
+            name=(name or "vq") + (f"[head {number}]" if len(places) > 1 else ""),
             confidence=confidence,
             num_codes=rows,
             dim=dim,
             keys={role: state.raw[key] for role, key in roles.items()},
-            start_count=ema.start_count,
-            smoothing=ema.smoothing,
-            default_decay=ema.default_decay,
+            **vars(ema),
             lookup=lookup,
             initted=_flag(tensors.get("initted")),
             place=place,
-            load_codebook=codebook,
-            load_counts=counts,
-            load_sums=sums,
+            load_codebook=partial(_load, tensors["codebook"], place.codes),
+            load_counts=partial(_load, tensors["counts"], place.counts) if "counts" in tensors else None,
+            load_sums=partial(_load, tensors["sums"], place.codes) if "sums" in tensors else None,
         )
 
 
-def load_rows(tensor: Tensor, rows_of: Callable[[Any], Any]) -> Array:
-    """Read a tensor and return what `rows_of` picks of it, float32."""
+def _load(tensor: Tensor, rows_of: Callable[[AnyArray], AnyArray]) -> Array:
     return np.ascontiguousarray(rows_of(tensor.read()), dtype=np.float32)
-
-
-def _nothing() -> Array | None:
-    return None
 
 
 def _flag(tensor: Tensor | None) -> bool | None:

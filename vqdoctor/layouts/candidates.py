@@ -1,4 +1,4 @@
-"""The tensors nearest to a codebook, for a file in which none was recognised."""
+"""The tensors nearest to a codebook, for a file without a recognised layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from vqdoctor.core.report import Candidate
 from vqdoctor.layouts.build import is_matrix
-from vqdoctor.layouts.state_dict import StateDict, join
+from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.words import foreign_word, is_code_word, is_projection, vq_word
 
 LIMIT = 8
@@ -34,22 +34,21 @@ def candidates(states: Iterable[StateDict]) -> tuple[Candidate, ...]:
 
 
 def _reasons(state: StateDict, name: str) -> Iterator[tuple[int, str]]:
-    """Yield what speaks for (positive) and against (negative) that matrix being a codebook."""
+    """Yield the reasons for (positive) and against (negative) taking that matrix for a codebook."""
     tokens = name.split(".")
+    owner = ".".join(tokens[:-1])
     rows, columns = state.entries[name].shape
     if word := vq_word(tokens):
         yield 4, f'"{word}" in its path'
-    named = [t for t in tokens[-2:] if is_code_word(t)]
-    if named:
+    if named := [t for t in tokens[-2:] if is_code_word(t)]:
         yield 2, f'"{named[-1]}" is a usual name of a table'
     if rows >= columns:
         yield 1, f"{rows} rows of {columns}"
-    if state.get(".".join(tokens[:-1]), "bias") is not None:
+    if state.get(owner, "bias") is not None:
         yield -3, "but it has a bias, as a linear map has"
     elif any(is_projection(t) for t in tokens[-2:]):
         yield -3, "but its name is that of a map between spaces"
     if word := foreign_word(tokens):
         yield -4, f'but "{word}" is not the name of a codebook'
-    owner = ".".join(tokens[:-1])
-    if tokens[-1] != "weight" and state.entries.get(join(owner, "weight")) is not None:
+    if tokens[-1] != "weight" and state.get(owner, "weight") is not None:
         yield -2, "but it is an extra of another weight"

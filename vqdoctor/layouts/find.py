@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.levels import Confidence
 from vqdoctor.core.report import Candidate
 from vqdoctor.layouts.build import build, is_float
 from vqdoctor.layouts.candidates import candidates
@@ -20,19 +18,22 @@ from vqdoctor.layouts.view import QuantizerView, Tensor
 
 NAMED = "named by the user"
 
+Views = tuple[QuantizerView, ...]
+States = tuple[StateDict, ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What was recognised in a file.
+    """The recognised layers of a file.
 
     Attributes:
         views: the VQ layers, in the file's order, with names that differ.
         candidates: where there is no view, the tensors nearest to a codebook, best first.
-        notes: what was passed over and why, one line each.
-        unseen: those of the notes on quantizers whose codes only a model shows.
+        notes: the tensors that were passed over and why, one line each.
+        unseen: the notes on quantizers whose codes only a model shows.
     """
 
-    views: tuple[QuantizerView, ...]
+    views: Views
     candidates: tuple[Candidate, ...] = ()
     notes: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
@@ -73,22 +74,20 @@ def find_quantizers(
     )
 
 
-def _everywhere(
-    states: tuple[StateDict, ...], wish: Orientation | None
-) -> tuple[tuple[QuantizerView, ...], tuple[str, ...]]:
-    """Return each layer's view once; those of a running average only where all else has none."""
+def _everywhere(states: States, orientation: Orientation | None) -> tuple[Views, tuple[str, ...]]:
+    """Return each layer's view once; the views of a running average only where all else has none."""
     seen: dict[str, tuple[QuantizerView, StateDict]] = {}
     notes: dict[str, None] = {}
     for state in states:
         if state.is_copy and seen:
             main = next(iter(seen.values()))[1]
-            notes[f"{_place(state)} holds a running average of the model; judged is {_place(main)}"] = None
+            notes[f"{_shown(state)} holds a running average of the model; judged is {_shown(main)}"] = None
             continue
-        for view in _recognised(state, wish):
+        for view in _recognised(state, orientation):
             if view.name in seen:
                 other, main = seen[view.name]
                 if main is not state and (other.num_codes, other.dim) == (view.num_codes, view.dim):
-                    notes[f"{_place(state)} repeats layers; judged is {_place(main)}"] = None
+                    notes[f"{_shown(state)} repeats layers; judged is {_shown(main)}"] = None
                     continue
                 # Where two layers would share a name, the later one has its key's.
                 view = replace(view, name=view.keys["codebook"] + _head(view.name))
@@ -96,7 +95,7 @@ def _everywhere(
     return tuple(view for view, _ in seen.values()), tuple(notes)
 
 
-def _merged(views: tuple[QuantizerView, ...], tensors: Mapping[str, Tensor]) -> tuple[QuantizerView, ...]:
+def _merged(views: Views, tensors: Mapping[str, Tensor]) -> Views:
     """Return one view for the layers that share one codebook: the first, which names the others."""
     by_tensors: dict[Hashable, list[QuantizerView]] = {}
     for view in views:
@@ -109,23 +108,22 @@ def _merged(views: tuple[QuantizerView, ...], tensors: Mapping[str, Tensor]) -> 
 
 
 def _identity(key: str, tensor: Tensor) -> Hashable:
-    """Return what only a tensor of the very same elements has; its key where the file does not tell."""
+    """Return the identity of a tensor's elements; its key where the storage is unknown."""
     storage = getattr(tensor, "storage_id", None)
     if storage is None:
         return key
-    place = getattr(tensor, "offset", 0), getattr(tensor, "strides", None)
-    return storage, place, tensor.shape, tensor.dtype
+    return storage, getattr(tensor, "offset", 0), getattr(tensor, "strides", None), tensor.shape, tensor.dtype
 
 
-def _recognised(state: StateDict, wish: Orientation | None) -> list[QuantizerView]:
+def _recognised(state: StateDict, orientation: Orientation | None) -> list[QuantizerView]:
     """Return the views of one state dict in its order; the most specific layout gets the codebook."""
     claims: dict[str, tuple[str, list[QuantizerView]]] = {}
     for layout in all_layouts():
-        for view in layout.views(state, wish):
+        for view in layout.views(state, orientation):
             owner, views = claims.setdefault(view.keys["codebook"], (layout.name, []))
             if owner == layout.name:
                 views.append(view)
-    order = {raw: place for place, raw in enumerate(state.raw.values())}
+    order = {raw: i for i, raw in enumerate(state.raw.values())}
     return [view for key in sorted(claims, key=order.__getitem__) for view in claims[key][1]]
 
 
@@ -134,50 +132,51 @@ def _head(name: str) -> str:
     return name[name.index("[head ") :] if "[head " in name else ""
 
 
-def _place(state: StateDict) -> str:
+def _shown(state: StateDict) -> str:
     return f'"{state.prefix}*"' if state.prefix else "the top level"
 
 
-def _at_key(states: tuple[StateDict, ...], key: str, wish: Orientation | None) -> tuple[QuantizerView, ...]:
+def _at_key(states: States, key: str, orientation: Orientation | None) -> Views:
     """Return the views of the codebook that the user names: as a layout sees it, or else as a plain table."""
     state, name = _lookup(states, key)
     table = state.entries[name]
     if not is_float(table) or len(table.shape) not in (2, 3) or 0 in table.shape:
         raise UserError(
-            f"{key!r} is {table.dtype} {list(table.shape)}, which is no codebook",
+            f"{key!r} is {table.dtype} {list(table.shape)}, which is not a codebook",
             "a codebook is a float tensor [K, D], or [H, K, D] for H heads",
         )
-    views = [v for v in _recognised(state, wish) if v.keys["codebook"] == state.raw[name]]
-    views = views or list(_plain(state, name, wish))
+    views = [v for v in _recognised(state, orientation) if v.keys["codebook"] == state.raw[name]]
+    views = views or list(_plain(state, name, orientation))
     # A derived codebook's table has a row for each code, whose dimension may be another.
-    suits = wish == "kd" if views[0].derived else views[0].dim == table.shape[-2 if wish == "dk" else -1]
-    if wish is not None and not suits:
+    dim = table.shape[-2 if orientation == "dk" else -1]
+    suits = orientation == "kd" if views[0].derived else views[0].dim == dim
+    if orientation is not None and not suits:
+        shape, codes = list(table.shape), views[0].num_codes
         raise UserError(
-            f"{key!r} is {list(table.shape)} and has {views[0].num_codes} codes, so it is not {wish!r}",
+            f"{key!r} is {shape} and has {codes} codes, so it is not {orientation!r}",
             "leave the orientation out, or name another key",
         )
     return tuple(views)
 
 
-def _plain(state: StateDict, name: str, wish: Orientation | None) -> Iterator[QuantizerView]:
+def _plain(state: StateDict, name: str, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield the views of a table that no layout knows, with the EMA statistics beside it, if any."""
     owner = name.rpartition(".")[0]
     for path in (owner, owner.rpartition(".")[0]):
-        roles, how = statistics(state, path, wish, codebook=name)
+        roles, how = statistics(state, path, orientation, codebook=name)
         if how is not None:
             break
     for view in build(
         state,
         name=layer_path(owner),
         roles=roles or {"codebook": name},
-        confidence=Confidence.HIGH,
-        transposed=how.transposed if how else wish == "dk",
+        transposed=how.transposed if how else orientation == "dk",
         num_codes=how.num_codes if how else None,
     ):
         yield replace(view, layout=NAMED)
 
 
-def _lookup(states: tuple[StateDict, ...], key: str) -> tuple[StateDict, str]:
+def _lookup(states: States, key: str) -> tuple[StateDict, str]:
     """Return where the tensor of that raw key, or else of that clean name, lies."""
     for state in states:
         for name, raw in state.raw.items():
@@ -189,12 +188,14 @@ def _lookup(states: tuple[StateDict, ...], key: str) -> tuple[StateDict, str]:
     tables = (
         raw for state in states for name, raw in state.raw.items() if 2 <= len(state.entries[name].shape) <= 3
     )
-    close = ", ".join(difflib.get_close_matches(key, tables, n=4, cutoff=0.5))
+    from difflib import get_close_matches  # 8 ms that only a mistake should cost
+
+    close = ", ".join(get_close_matches(key, tables, n=4, cutoff=0.5))
     hint = f"the closest are {close}" if close else "name one of the file's float matrices"
     raise UserError(f"no tensor {key!r} in the file", hint)
 
 
-def _only(views: tuple[QuantizerView, ...], layer: str) -> tuple[QuantizerView, ...]:
+def _only(views: Views, layer: str) -> Views:
     """Return the views of that layer: itself, its heads, the layers under that path, or what it shares."""
     for name in (layer, strip_prefixes(layer)):
         if kept := tuple(v for v in views if lies_in(name, v.name)):

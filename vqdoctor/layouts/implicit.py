@@ -2,7 +2,7 @@
 
 LFQ and BSQ have no codebook at all: a code is the signs of its bits, and they store the bits' values, a
 `mask` or `basis` of powers of two. FSQ leaves nothing, or only projections: a file cannot show it. SimVQ with
-a transform of several layers has a codebook, but the file does not tell how to compute it.
+a transform of several layers has a codebook, but the file does not record how to compute it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def implicit_notes(state: StateDict) -> Iterator[str]:
         for path in state.owners(suffix):
             if bits := _bits(state.get(path, suffix)):
                 yield (
-                    f"{_place(path)} is a lookup-free quantizer of {bits} bits: it has no codebook to "
+                    f"{_shown(path)} is a lookup-free quantizer of {bits} bits: it has no codebook to "
                     f"collapse; how many of its {2**bits} codes are used needs data"
                 )
     for path in state.owners("frozen_codebook"):
         table, first = state.get(path, "frozen_codebook"), state.get(path, "code_transform.0.weight")
         if is_matrix(table) and is_matrix(first):
             yield (
-                f"{_place(path)} is a SimVQ whose transform has several layers: its codes need the model, "
+                f"{_shown(path)} is a SimVQ whose transform has several layers: its codes need the model, "
                 "its frozen table is not the codebook"
             )
 
@@ -47,5 +47,5 @@ def _bits(tensor: Tensor | None) -> int:
     return bits if np.array_equal(values, 2 ** np.arange(bits - 1, -1, -1)) else 0
 
 
-def _place(path: str) -> str:
+def _shown(path: str) -> str:
     return f'"{path}"' if path else "the model"

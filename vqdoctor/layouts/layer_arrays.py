@@ -16,7 +16,7 @@ from vqdoctor.vq.ema import divisor
 Counts = NDArray[np.float64]
 
 SAME = 1e-3
-"""A code is where its sum and count say when it is no farther away than this share of its length."""
+"""A code agrees with its sum and count up to this share of its length."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -30,7 +30,7 @@ class LayerArrays:
         sums: EMA sums, float32 [K, D]; None where the layer has none.
         smoothing: epsilon of the Laplace smoothing of the counts that the layer divides its sums by; 0 where
             it uses none, None where that is unknown.
-        known_usage: how often each code was chosen, [K]; None where nothing tells.
+        known_usage: how often each code was chosen, [K]; None if unknown.
         z_e: the vectors that the codebook was asked for, float32 [N, D]; None without data.
         by_angle: whether vectors and codes are compared by their angle.
         unit_rows: whether the codes have norm one.
@@ -57,7 +57,7 @@ class LayerArrays:
     estimated: bool = False
 
     def __post_init__(self) -> None:
-        """Begin with nothing written."""
+        """Mark all rows as not written."""
         self.moved = np.zeros(len(self.codebook), dtype=bool)
         self.recounted = np.zeros(len(self.codebook), dtype=bool)
 
@@ -85,7 +85,7 @@ class LayerArrays:
         return counted
 
     def dead(self) -> Mask | None:
-        """Return which codes are dead, bool [K]; None where nothing tells how often they are chosen."""
+        """Return which codes are dead, bool [K]; None if their usage is unknown."""
         usage = self.usage
         if usage is None or not usage.sum() > 0:
             return None
@@ -127,7 +127,7 @@ class LayerArrays:
             self.sums[rows] = self.codebook[rows] * self.divisor()[rows, None]
 
     def divisor(self) -> NDArray[np.float32]:
-        """Return what the next EMA update would divide the sums by, float32 [K]."""
+        """Return the divisor of the sums in the next EMA update, float32 [K]."""
         assert self.counts is not None
         counts = self.counts.astype(np.float64)
         # broken counts have no sum to smooth by: the rows that are whole are still told apart from them
@@ -144,8 +144,8 @@ class LayerArrays:
     def least_count(self) -> float:
         """Return the count under which a code is lost: its sum would fade before data finds it.
 
-        It is half of what a dead code may have at most, so that a dead code still counts as one. Where
-        nothing was counted yet, it is one.
+        It is half of what a dead code may have at most, so that a dead code still counts as dead. It
+        is one before the first count.
         """
         counts = self.sound_counts()
         mean = float(counts.mean()) if counts is not None else 0.0
@@ -185,7 +185,7 @@ class LayerArrays:
     def gap(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the distance of each of these codes to the nearest other one, float32 [n].
 
-        Where there is no other, a tenth of the code's length stands in.
+        Where there is no other, it is a tenth of the code's length.
         """
         found = np.empty(len(rows), dtype=np.float32)
         others = self.codebook[self.finite]

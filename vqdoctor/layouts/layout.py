@@ -1,4 +1,4 @@
-"""What a layout is: one family's way of naming and shaping a VQ layer's tensors in a state dict."""
+"""A layout: one family's way of naming and shaping a VQ layer's tensors in a state dict."""
 
 from __future__ import annotations
 
@@ -29,20 +29,12 @@ class Specificity(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
-    """A state dict that a layout claims, and the one layer that it sees in it.
+class Ema:
+    """A library's EMA constants; None where unknown. See `QuantizerView` for their meaning."""
 
-    Attributes:
-        shapes: key to shape, as the library writes them.
-        layer: name of the layer.
-        num_codes: K.
-        dim: D.
-    """
-
-    shapes: Mapping[str, tuple[int, ...]]
-    layer: str
-    num_codes: int
-    dim: int
+    start_count: float | None = None
+    smoothing: float | None = None
+    default_decay: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +48,18 @@ class Layout:
         find: yields every VQ layer that it sees: a function, or the declaration of a library's names
             (`EmaLayers`, `Projected`). It looks at keys, shapes and types alone, and reads no
             value but a scalar flag. The orientation is the user's word, for where shapes do not tell.
-        example: what it claims; no other layout of its specificity or above may claim it as well.
+        example: key to shape, as the library writes them; no other layout of its specificity or above may
+            claim these tensors as well.
+        sees: name, K and D of the one layer that it sees in the example.
     """
 
     name: str
     title: str
     specificity: Specificity
     find: Callable[[StateDict, Orientation | None], Iterable[QuantizerView]]
-    example: Example
+    example: Mapping[str, tuple[int, ...]]
+    sees: tuple[str, int, int]
 
-    def views(self, state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
-        """Yield what `find` sees, under this layout's name."""
-        return (replace(view, layout=self.name) for view in self.find(state, wish))
+    def views(self, state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
+        """Yield the views of `find`, under this layout's name."""
+        return (replace(view, layout=self.name) for view in self.find(state, orientation))

@@ -1,4 +1,4 @@
-"""What lies beside a table of codes: its EMA statistics, or a projection that makes it no codebook."""
+"""The neighbours of a table of codes: its EMA statistics, or a projection that computes the codes from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROJECTIONS = ("embedding_proj", "code_transform", "codebook_projection", "proj
 
 
 def is_projected(state: StateDict, path: str) -> bool:
-    """Whether a map of the table's rows stands at that path, as in SimVQ, OptVQ and VQGAN-LC.
+    """Whether a map of the table's rows lies under that path, as in SimVQ, OptVQ and VQGAN-LC.
 
     Then the table's rows are not the codes, and must not be judged as such.
     """
@@ -31,7 +31,7 @@ def is_projected(state: StateDict, path: str) -> bool:
 
 
 def statistics(
-    state: StateDict, path: str, wish: Orientation | None = None, codebook: str | None = None
+    state: StateDict, path: str, orientation: Orientation | None = None, codebook: str | None = None
 ) -> tuple[dict[str, str], Fit | None]:
     """Return the roles that the entries at that path play for a codebook, and how its counts fit.
 
@@ -43,7 +43,7 @@ def statistics(
             continue
         for suffix in COUNTS:
             counts = state.get(path, suffix)
-            how = fit(table.shape, counts.shape, wish) if counts is not None else None
+            how = fit(table.shape, counts.shape, orientation) if counts is not None else None
             if how is not None:
                 roles = {"codebook": code, "counts": join(path, suffix)}
                 return roles | _sums(state, path, how, table.shape), how
@@ -53,7 +53,7 @@ def statistics(
 def layer_path(path: str) -> str:
     """Return the path of the VQ layer whose table lies at `path`: without trailing names of tables.
 
-    A table at the root keeps its name, for a layer needs one.
+    A table at the root keeps its name, because a layer needs one.
     """
     tokens = path.split(".")
     while len(tokens) > 1 and tokens[-1] in TABLES:

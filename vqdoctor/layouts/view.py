@@ -21,7 +21,7 @@ of a map of its own, whatever the rows are (Gumbel)."""
 
 
 class Tensor(Protocol):
-    """What a layout needs of a stored tensor: its shape and type at once, its values when asked.
+    """A stored tensor as a layout needs it: its shape and type at once, its values when asked.
 
     A tensor may also have a `storage_id`, with `offset` and `strides`: tensors that agree in these are one.
     """
@@ -38,10 +38,6 @@ class Tensor(Protocol):
         """Read, check and return the values; bf16 and fp8 are widened to float32."""
 
 
-def _none() -> Array | None:
-    return None
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuantizerView:
     """One VQ layer: where it is, what it is, and its arrays, read when first asked for.
@@ -53,7 +49,7 @@ class QuantizerView:
         num_codes: K.
         dim: D.
         keys: role ("codebook", "counts", "sums", "initted", "projection", …) to raw key in the file. Every
-            view has a "codebook": where none is stored, the table that it is computed from.
+            view has a "codebook": the stored one, or the table that it is computed from.
         start_count: the value that this library's EMA counts start from; None where unknown.
         smoothing: epsilon of the layout's Laplace smoothing of the counts; 0 where it uses none, None where
             that is unknown.
@@ -69,8 +65,8 @@ class QuantizerView:
             codebook); True, it is done, or was never asked for; None, the file does not say.
         place: where the layer's rows lie in its tensors.
         load_codebook: reads the codebook as float32 [K, D].
-        load_counts: reads the EMA counts as float32 [K], or None where there are none.
-        load_sums: reads the EMA sums as float32 [K, D], or None where there are none.
+        load_counts: reads the EMA counts as float32 [K]; None without counts.
+        load_sums: reads the EMA sums as float32 [K, D]; None without sums.
     """
 
     name: str
@@ -89,8 +85,8 @@ class QuantizerView:
     initted: bool | None = None
     place: Place = field(default_factory=Place)
     load_codebook: Callable[[], Array]
-    load_counts: Callable[[], Array | None] = field(default=_none)
-    load_sums: Callable[[], Array | None] = field(default=_none)
+    load_counts: Callable[[], Array] | None = None
+    load_sums: Callable[[], Array] | None = None
 
     @cached_property
     def codebook(self) -> Array:
@@ -100,12 +96,12 @@ class QuantizerView:
     @cached_property
     def counts(self) -> Array | None:
         """The EMA counts, float32 [K]; None where the layout stores none."""
-        return self.load_counts()
+        return self.load_counts and self.load_counts()
 
     @cached_property
     def sums(self) -> Array | None:
         """The EMA sums, float32 [K, D]; None where the layout stores none."""
-        return self.load_sums()
+        return self.load_sums and self.load_sums()
 
     @property
     def writable(self) -> bool:

@@ -1,4 +1,4 @@
-"""The words in key paths that speak for a codebook, and those that speak against it."""
+"""The words in key paths that speak for a codebook, and the words that speak against it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def foreign_word(tokens: Sequence[str]) -> str | None:
 
 
 def near_vq(tokens: Sequence[str], reach: int = 3) -> bool:
-    """Whether a quantizer is named among the last `reach` tokens that are no indices, nor lists of levels.
+    """Whether a quantizer is named among the last `reach` tokens, apart from indices and lists of levels.
 
     A network's part in between breaks the tie: "vq.embedding" is near, "vqgan.encoder.embedding" is not.
     """

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vqdoctor.metrics.entropy import Floats, Ints
+from vqdoctor.metrics.geometry import Mask
 from vqdoctor.metrics.interval import TAIL, Z
 
 BINS = 15
@@ -55,10 +56,7 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
     >>> round(expected_calibration_error([[0.8, 0.2], [0.8, 0.2]], [0, 1]), 3)
     0.3
     """
-    probabilities, labels = _checked(probabilities, labels)
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    where = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    where, confidence, right = _binned(probabilities, labels, bins)
     return _gap(where, right - confidence, bins)
 
 
@@ -75,22 +73,25 @@ def calibration_interval(
     Raises:
         ValueError: if there are no rows, or the numbers of rows differ.
     """
-    probabilities, labels = _checked(probabilities, labels)
+    where, confidence, right = _binned(probabilities, labels, bins)
     rng = np.random.default_rng(seed)
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    where = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     measured = _gap(where, right - confidence, bins)
-    by_chance = [
-        _gap(where, (rng.random(len(labels)) < confidence) - confidence, bins) for _ in range(_DRAWS)
-    ]
+    by_chance = [_gap(where, (rng.random(len(right)) < confidence) - confidence, bins) for _ in range(_DRAWS)]
     drawn = np.empty(_DRAWS)
     for i in range(_DRAWS):
-        rows = rng.integers(0, len(labels), len(labels))
+        rows = rng.integers(0, len(right), len(right))
         drawn[i] = _gap(where[rows], (right - confidence)[rows], bins)
-    never_drawn = 1 - TAIL ** (1 / len(labels))  # all samples miss this much once in forty times
+    never_drawn = 1 - TAIL ** (1 / len(right))  # all samples miss this much once in forty times
     spread = max(Z * float(drawn.std(ddof=1)), never_drawn)
     return max(0.0, measured - float(np.mean(by_chance)) - spread), min(1.0, measured + spread)
+
+
+def _binned(probabilities: ArrayLike, labels: ArrayLike, bins: int) -> tuple[Ints, Floats, Mask]:
+    """Return each row's bin and confidence, and whether it is right."""
+    scores, labels = _checked(probabilities, labels)
+    confidence = scores.max(axis=1)
+    where = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return where, confidence, scores.argmax(axis=1) == labels
 
 
 def _gap(where: Ints, excess: Floats, bins: int) -> float:

@@ -1,4 +1,4 @@
-"""What a perfectly even codebook would show on a sample of this size: the baseline of any usage."""
+"""The usage of a perfectly even codebook on a sample of this size: the baseline of any usage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def expected_used(num_codes: int, vectors: float) -> float:
 def expected_active(num_codes: int, vectors: int, active_share: float) -> float:
     """Return K · P(count > active_share · N / K), where count is Binomial(N, 1/K).
 
-    >>> round(expected_active(256, 256, 0.1), 1)  # on one vector a code, active is just used
+    >>> round(expected_active(256, 256, 0.1), 1)  # on one vector per code, active is just used
     162.0
     """
     if num_codes == 1:

@@ -29,8 +29,8 @@ def live_median(norms: Floats, used: Mask | None = None) -> float:
     """Return the median norm of the live rows; 0 where there is none.
 
     Dead rows are either huge (sums divided by a count of nearly zero) or decayed to dust, and can
-    be the majority. So where `used` [K] tells which codes are chosen, only those are asked. Else
-    the rows above 1e-9 of the largest are.
+    be the majority. So where `used` [K] tells which codes are chosen, only these are taken, else
+    the rows above 1e-9 of the largest.
 
     >>> live_median(np.array([1.0, 2.0, 3.0, 1e-12]))
     2.0
@@ -92,7 +92,7 @@ def init_box_rows(rows: Rows) -> int:
 def faded_rows(rows: Rows) -> Mask:
     """Return which of `rows` [K, D] are as near to zero as copies are to each other, bool [K].
 
-    An EMA lets codes that are never chosen fade to zero; there they look alike, and are no copies.
+    An EMA lets codes that are never chosen fade to zero; there they look alike without being copies.
     """
     return np.asarray(row_norms(rows) <= COPY * spread(rows))
 

@@ -1,4 +1,4 @@
-"""What the codes of single positions tell about the label."""
+"""The information of single positions' codes about the label."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def mutual_information(codes: ArrayLike, labels: ArrayLike, seed: int = 0) -> fl
     """Return the information that one position's code carries about the label, in bits.
 
     `codes` are [S, P] or [S], `labels` [S]; positions are averaged. Most cells of the code × label
-    table hold few samples or none, so even Grassberger's estimate is too large. What is left of it
+    table hold few samples or none, so even Grassberger's estimate is too large. The estimate
     on shuffled labels, E, is chance, and is taken out as in the adjusted mutual information (Vinh
     et al. 2010): H (I − E) / (H − E) with H the entropy of the labels, held between 0 and H.
 

@@ -23,7 +23,7 @@ def student(degrees: int) -> float:
 
 
 def share_interval(share: float, samples: int) -> tuple[float, float]:
-    """Return a 95 % interval of a share that was measured on so many independent samples.
+    """Return a 95 % interval of a share that was measured on independent samples.
 
     Wilson's score interval with continuity correction (Newcombe 1998, method 4), which errs on the
     wide side.

@@ -1,7 +1,7 @@
 """Perplexity of a codebook's usage, with an interval that stays honest on correlated vectors.
 
-Grassberger's estimator takes vectors for independent. Those of one image or clip are not, and then
-it is biased low however many are drawn from few images. The bias shows: it grows when half of the
+Grassberger's estimator takes vectors for independent. The vectors of one image or clip are correlated,
+and then it is biased low however many are drawn from few images. The bias shows: it grows when half of the
 SAMPLES are left out. So the interval's upper end is extrapolated from all, half and a quarter of
 the samples to infinitely many (Strong et al. 1998, "Entropy and Information in Neural Spike
 Trains"), and its width comes from how much samples differ, never from how much vectors do.
@@ -30,8 +30,8 @@ class Perplexity:
         low: lower end of the 95 % interval.
         high: upper end of the 95 % interval.
         plug_in: exp of the plain entropy.
-        effective_size: independent vectors that would be as informative; None where there is only
-            one group, which tells nothing about it.
+        effective_size: independent vectors that would be as informative; None with only
+            one group.
     """
 
     value: float
@@ -44,7 +44,7 @@ class Perplexity:
 def estimate(counts: GroupedCounts, seed: int = 0) -> Perplexity:
     """Estimate the perplexity behind `counts`.
 
-    With a single group nothing tells how groups differ, so the interval is all of [1, K].
+    With a single group the difference between groups is unknown, so the interval is all of [1, K].
 
     >>> few = GroupedCounts.from_indices([0, 1, 2, 3] * 500, num_codes=16)
     >>> round(estimate(few).value, 2), round(estimate(few).high, 1)
@@ -72,7 +72,7 @@ def ema_interval(counts: Floats, vectors: float) -> tuple[float, float]:
     """Return a 95 % interval of the perplexity of EMA counts [K] worth `vectors` independent ones.
 
     Plug-in entropy with the delta method's deviation; the upper end adds the Miller–Madow bias.
-    What a file cannot show is how correlated the vectors were; treat it as the narrowest possible.
+    A file does not show how correlated the vectors were: this is the narrowest possible interval.
     """
     p = counts[counts > 0] / counts.sum()
     entropy = float(-np.sum(p * np.log(p)))
@@ -146,7 +146,7 @@ def _split(counts: GroupedCounts, parts: int, rng: np.random.Generator) -> Ints:
 
 
 def _hidden_entropy(counts: GroupedCounts, entropy: float, effect: float) -> float:
-    """What the unseen mass adds at most: spread evenly over all codes that were not seen.
+    """The most that the unseen mass adds: spread evenly over all codes that were not seen.
 
     One more independent vector is added to the mass: a sample never proves that nothing is unseen.
     """

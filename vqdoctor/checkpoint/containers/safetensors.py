@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from vqdoctor.checkpoint.dtypes import DTYPES, AnyArray, DType
+from vqdoctor.checkpoint.dtypes import DTYPES, AnyArray
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged, OpenFile, printable
 from vqdoctor.checkpoint.history import METADATA, Note, read_history, write_history
 from vqdoctor.checkpoint.model import Checkpoint, Container
@@ -46,27 +46,35 @@ def open_safetensors(file: OpenFile) -> Checkpoint:
     Raises:
         Damaged: if the header is malformed, or does not describe exactly the bytes that follow.
     """
-    raw = _header(file)
-    header = _parse(raw)
+    raw, header = _header(file)
     metadata = header.pop(_METADATA, None)
     data = _LENGTH + len(raw)
     spans = {name: _span(name, entry) for name, entry in header.items()}
     _check_spans(spans, file.size - data)
     tensors: dict[str, LazyTensor] = {}
     unread: dict[str, int] = {}
-    for name, entry in header.items():
-        dtype = _dtype(name, entry)
+    for name, (start, end) in spans.items():
+        shape, stated = tuple(header[name]["shape"]), header[name]["dtype"]
+        dtype = DTYPES.get(_TYPES.get(stated, ""))
         if dtype is None:
-            kind = printable(str(entry["dtype"]))
+            kind = printable(stated)
             unread[kind] = unread.get(kind, 0) + 1
             continue
-        start, end = spans[name]
-        record = StoredRecord(file, name, data + start, end - start)
-        tensors[name] = _tensor(file, name, entry, dtype, record)
+        if math.prod(shape) > MAX_ELEMENTS or math.prod(shape) * dtype.itemsize != end - start:
+            raise Damaged(f"forged: the shape of {_shown(name)} does not fit its bytes")
+        tensors[name] = LazyTensor(
+            path=file.path,
+            key=name,
+            shape=shape,
+            strides=tuple(math.prod(shape[i + 1 :]) for i in range(len(shape))),
+            element=dtype,
+            record=StoredRecord(file, name, data + start, end - start),
+            storage_id=name,
+        )
     tree: dict[str, Any] = dict(tensors)
     if metadata is not None:
         if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-            raise Damaged("corrupt: its __metadata__ is no map from text to text")
+            raise Damaged("corrupt: its __metadata__ is not a map from text to text")
         tree[_METADATA] = metadata
     return Checkpoint(
         path=file.path,
@@ -89,8 +97,7 @@ def write_safetensors(
     Raises:
         Damaged: if a value does not fit into a tensor's type.
     """
-    raw = _header(checkpoint.file)
-    header = _parse(raw)
+    raw, header = _header(checkpoint.file)
     # transformers refuses metadata that does not name the format, and takes none at all for torch's.
     metadata = header.pop(_METADATA, {"format": "pt"})
     metadata[METADATA] = write_history(checkpoint.history, note)
@@ -103,31 +110,26 @@ def write_safetensors(
         patch(out, checkpoint.tensors[key], values, shift=len(new) - len(raw))
 
 
-def _header(file: OpenFile) -> bytes:
+def _header(file: OpenFile) -> tuple[bytes, dict[str, Any]]:
+    """Return the header's bytes, and the object that they spell."""
     if file.size < _LENGTH + 2:
         raise Damaged("truncated: shorter than the smallest safetensors header", TRUNCATED)
     length = int.from_bytes(file.pread(0, _LENGTH), "little")
     if length > MAX_HEADER:
-        raise Damaged("its safetensors header is absurdly long, or this is no safetensors file", TRUNCATED)
+        raise Damaged("its safetensors header is absurdly long, or this is not a safetensors file", TRUNCATED)
     if _LENGTH + length > file.size:
         raise Damaged("truncated: its safetensors header runs past the end of the file", TRUNCATED)
     raw = file.pread(_LENGTH, length)
     if not raw.startswith(b"{"):
-        raise Damaged("corrupt: its safetensors header is no JSON object", TRUNCATED)
-    return raw
-
-
-def _parse(raw: bytes) -> dict[str, Any]:
+        raise Damaged("corrupt: its safetensors header is not a JSON object", TRUNCATED)
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        header: dict[str, Any] = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise Damaged("corrupt: its safetensors header is no valid JSON", TRUNCATED) from error
-    if not isinstance(header, dict):
-        raise Damaged("corrupt: its safetensors header is no JSON object", TRUNCATED)
-    return header
+        raise Damaged("corrupt: its safetensors header is not valid JSON", TRUNCATED) from error
+    return raw, header
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     unique = dict(pairs)
     if len(unique) != len(pairs):
         raise Damaged("corrupt: its safetensors header names a tensor twice")
@@ -156,31 +158,6 @@ def _check_spans(spans: Mapping[str, tuple[int, int]], size: int) -> None:
         raise Damaged("truncated: its tensors run past the end of the file", TRUNCATED)
     if at < size:
         raise Damaged("corrupt: bytes follow the last tensor")
-
-
-def _dtype(name: str, entry: Mapping[str, Any]) -> DType | None:
-    dtype = DTYPES.get(_TYPES.get(entry["dtype"], ""))
-    start, end = entry["data_offsets"]
-    elements = math.prod(entry["shape"])
-    if dtype is not None and (elements > MAX_ELEMENTS or elements * dtype.itemsize != end - start):
-        raise Damaged(f"forged: the shape of {_shown(name)} does not fit its bytes")
-    return dtype
-
-
-def _tensor(
-    file: OpenFile, name: str, entry: Mapping[str, Any], dtype: DType, record: StoredRecord
-) -> LazyTensor:
-    shape = tuple(entry["shape"])
-    strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    return LazyTensor(
-        path=file.path,
-        key=name,
-        shape=shape,
-        strides=strides,
-        element=dtype,
-        record=record,
-        storage_id=name,
-    )
 
 
 def _shown(name: str) -> str:

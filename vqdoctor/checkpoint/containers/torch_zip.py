@@ -1,4 +1,4 @@
-"""What `torch.save` writes since torch 1.6: a zip of a pickle and one raw record for each storage.
+"""The format of `torch.save` since torch 1.6: a zip of a pickle and one raw record for each storage.
 
 References:
     torch/serialization.py (`_save`), caffe2/serialize/inline_container.h in pytorch/pytorch.
@@ -92,7 +92,7 @@ def write_torch_zip(
         patch(out, checkpoint.tensors[key], values)
     recorded = {known: record for known, record in records.items() if record.crc}
     crcs = {known: renew_checksum(out, entries[known], record) for known, record in recorded.items()}
-    append_record(out, checkpoint.file, name, write_history(checkpoint.history, note).encode(), crcs)
+    append_record(out, checkpoint.file, entries, name, write_history(checkpoint.history, note).encode(), crcs)
 
 
 def _prefix(entries: Mapping[str, Entry]) -> str:

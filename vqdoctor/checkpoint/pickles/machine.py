@@ -13,10 +13,12 @@ from __future__ import annotations
 import codecs
 import struct
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged
 from vqdoctor.checkpoint.tree import Global, Inert
+
+C = TypeVar("C", list[Any], dict[Any, Any])
 
 MAX_STEPS = 5_000_000
 MAX_PROTOCOL = 5
@@ -25,16 +27,16 @@ MAX_KEY_BITS = 64
 
 
 class Vocabulary(Protocol):
-    """What names and calls in a pickle mean."""
+    """The meaning of names and calls in a pickle."""
 
     def named(self, module: str, name: str) -> Global:
         """Return a fresh stand-in for a global, and take note of it."""
 
     def call(self, machine: Machine, function: Global, args: tuple[Any, ...]) -> Any:
-        """Return what calling `function` means, or an `Inert`."""
+        """Return the meaning of a call of `function`, or an `Inert`."""
 
     def persistent(self, pid: object) -> Any:
-        """Return what a persistent id means, or an `Inert`."""
+        """Return the meaning of a persistent id, or an `Inert`."""
 
     def build(self, target: object, state: object) -> None:
         """Give its state to something that this vocabulary made; states of no use are dropped."""
@@ -43,21 +45,20 @@ class Vocabulary(Protocol):
 _U1, _U2, _U4, _U8 = (struct.Struct(f"<{code}") for code in "BHIQ")
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 
-Handler = Callable[["Machine"], None]
-_HANDLERS: list[Handler | None] = [None] * 256
+Handler = Callable[["Machine"], object]
+_HANDLERS: dict[int, Handler] = {}
 
 
 def _on(*opcodes: bytes) -> Callable[[Handler], Handler]:
     def register(handler: Handler) -> Handler:
-        for opcode in opcodes:
-            _HANDLERS[opcode[0]] = handler
+        _HANDLERS.update({opcode[0]: handler for opcode in opcodes})
         return handler
 
     return register
 
 
 def unpickle(data: bytes, vocabulary: Vocabulary) -> Any:
-    """Return what the pickle builds, with inert stand-ins for all foreign objects.
+    """Return the value that the pickle builds, with inert stand-ins for all foreign objects.
 
     Raises:
         Damaged: if it is cut, malformed, or larger than the budget.
@@ -92,7 +93,7 @@ class Machine:
                 self._at += 1
                 if opcode == stop:
                     return self._stack.pop()
-                handler = _HANDLERS[opcode]
+                handler = _HANDLERS.get(opcode)
                 if handler is None:
                     raise Damaged(f"corrupt: its pickle has an unknown opcode (0x{opcode:02x})", TRUNCATED)
                 handler(self)
@@ -139,6 +140,17 @@ class Machine:
         self._at = end + 1
         return line
 
+    def _sized(self, layout: struct.Struct) -> bytes:
+        return self._take(self._number(layout))
+
+    def _long(self, layout: struct.Struct) -> int:
+        return int.from_bytes(self._sized(layout), "little", signed=True)
+
+    def _global(self, module: object, name: object) -> Global:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise Damaged("corrupt: its pickle names a global without a name", TRUNCATED)
+        return self._vocabulary.named(module, name)
+
     # The stack
 
     def _pop_mark(self) -> list[Any]:
@@ -146,8 +158,16 @@ class Machine:
         self._stack = self._marked.pop()
         return items
 
+    def _below_mark(self) -> tuple[Any, list[Any]]:
+        items = self._pop_mark()
+        return self._stack[-1], items
+
+    def _below_top(self) -> tuple[Any, Any]:
+        top = self._stack.pop()
+        return self._stack[-1], top
+
     def call(self, function: object, args: object) -> Any:
-        """Return what calling `function` means; never calls anything that the file names."""
+        """Return the meaning of a call of `function`; never calls anything that the file names."""
         args = args if isinstance(args, tuple) else (args,)
         self.spend(len(args))
         if isinstance(function, Global):
@@ -156,24 +176,22 @@ class Machine:
 
     def extend(self, target: object, items: list[Any]) -> None:
         """Append `items` to a list, or to the inert stand-in of one."""
-        if isinstance(target, Inert):
-            if not isinstance(target.state, list):
-                target.state = []
-            target = target.state
-        if not isinstance(target, list):
-            raise Damaged("corrupt: its pickle appends to what is no list", TRUNCATED)
-        target.extend(items)
+        self._container(target, list).extend(items)
 
     def set_items(self, target: object, items: list[Any]) -> None:
         """Set keys and values, which alternate in `items`, in a dict or the inert stand-in of one."""
-        if isinstance(target, Inert):
-            if not isinstance(target.state, dict):
-                target.state = {}
-            target = target.state
-        if not isinstance(target, dict) or len(items) % 2:
-            raise Damaged("corrupt: its pickle sets items of what is no dict", TRUNCATED)
+        entries = self._container(target if len(items) % 2 == 0 else None, dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[self._key(key)] = value
+            entries[self._key(key)] = value
+
+    def _container(self, target: object, kind: type[C]) -> C:
+        if isinstance(target, Inert):
+            if not isinstance(target.state, kind):
+                target.state = kind()
+            target = target.state
+        if not isinstance(target, kind):
+            raise Damaged(f"corrupt: its pickle adds to something other than a {kind.__name__}", TRUNCATED)
+        return target
 
     def _key(self, key: object) -> Any:
         """Return a key that is cheap to hash, to print and to join into paths."""
@@ -202,24 +220,64 @@ class Machine:
             target.state = state
 
 
-# Values
+# Opcodes that push one value
 
 
-@_on(b"N", b"\x88", b"\x89", b"]", b"}", b")", b"\x8f")
-def _constant(m: Machine) -> None:
-    opcode = m._data[m._at - 1]
-    m._stack.append(_CONSTANTS[opcode]())
-
-
-_CONSTANTS: dict[int, Callable[[], Any]] = {
-    b"N"[0]: lambda: None,
-    0x88: lambda: True,
-    0x89: lambda: False,
-    b"]"[0]: list,
-    b"}"[0]: dict,
-    b")"[0]: tuple,
-    0x8F: list,  # EMPTY_SET: a set would hash its items
+_PUSHES: dict[bytes, Callable[[Machine], object]] = {
+    b"N": lambda m: None,
+    b"\x88": lambda m: True,
+    b"\x89": lambda m: False,
+    b"]\x8f": lambda m: [],  # EMPTY_LIST, EMPTY_SET: a set would hash its items
+    b"}": lambda m: {},
+    b")": lambda m: (),
+    b"J": lambda m: m._number(_I4),
+    b"M": lambda m: m._number(_U2),
+    b"G": lambda m: m._number(_F8),
+    b"L": lambda m: int(m._line().rstrip(b"L")),
+    b"F": lambda m: float(m._line()),
+    b"\x8a": lambda m: m._long(_U1),
+    b"\x8b": lambda m: m._long(_I4),
+    b"X": lambda m: _text(m._sized(_U4)),
+    b"\x8cU": lambda m: _text(m._sized(_U1)),
+    b"\x8d": lambda m: _text(m._sized(_U8)),
+    b"T": lambda m: _text(m._sized(_I4)),
+    b"V": lambda m: _surrogates_escaped(m._line().decode("raw-unicode-escape")),
+    b"B": lambda m: m._sized(_U4),
+    b"C": lambda m: m._sized(_U1),
+    b"\x8e\x96": lambda m: m._sized(_U8),
+    b"t": lambda m: tuple(m._pop_mark()),
+    b"l\x91": lambda m: m._pop_mark(),  # LIST, FROZENSET
+    b"2": lambda m: m._stack[-1],
+    b"g": lambda m: m._memo[int(m._line())],
+    b"j": lambda m: m._memo[m._number(_U4)],
+    # Names and calls, which run code in an ordinary unpickler.
+    b"c": lambda m: m._global(_text(m._line()), _text(m._line())),
+    b"\x82": lambda m: m._global("copyreg", f"extension {m._number(_U1)}"),
+    b"\x83": lambda m: m._global("copyreg", f"extension {m._number(_U2)}"),
+    b"\x84": lambda m: m._global("copyreg", f"extension {m._number(_I4)}"),
+    b"P": lambda m: m._vocabulary.persistent(_text(m._line())),
+    b"Q": lambda m: m._vocabulary.persistent(m._stack.pop()),
 }
+
+
+def _pushing(value: Callable[[Machine], object]) -> Handler:
+    def handler(m: Machine) -> None:
+        pushed = value(m)  # which may replace the stack
+        m._stack.append(pushed)
+
+    return handler
+
+
+_HANDLERS |= {opcode: _pushing(value) for opcodes, value in _PUSHES.items() for opcode in opcodes}
+
+
+def _text(raw: bytes) -> str:
+    # Lone surrogates, which pickle allows, would break every later print.
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _surrogates_escaped(text: str) -> str:
+    return _text(text.encode("utf-8", "surrogatepass"))
 
 
 @_on(b"K")
@@ -228,56 +286,10 @@ def _binint1(m: Machine) -> None:
     m._at += 1
 
 
-def _push_number(opcode: bytes, layout: struct.Struct) -> None:
-    _on(opcode)(lambda m: m._stack.append(m._number(layout)))
-
-
-_push_number(b"J", _I4)
-_push_number(b"M", _U2)
-_push_number(b"G", _F8)
-
-
 @_on(b"I")
 def _int(m: Machine) -> None:
     line = m._line()
     m._stack.append(line == b"01" if line in (b"00", b"01") else int(line))
-
-
-@_on(b"L")
-def _long(m: Machine) -> None:
-    m._stack.append(int(m._line().rstrip(b"L")))
-
-
-@_on(b"F")
-def _float(m: Machine) -> None:
-    m._stack.append(float(m._line()))
-
-
-def _push_long(opcode: bytes, layout: struct.Struct) -> None:
-    _on(opcode)(lambda m: m._stack.append(int.from_bytes(m._take(m._number(layout)), "little", signed=True)))
-
-
-_push_long(b"\x8a", _U1)
-_push_long(b"\x8b", _I4)
-
-
-def _text(raw: bytes) -> str:
-    # Lone surrogates, which pickle allows, would break every later print.
-    return raw.decode("utf-8", "backslashreplace")
-
-
-def _push_text(opcode: bytes, layout: struct.Struct) -> None:
-    _on(opcode)(lambda m: m._stack.append(_text(m._take(m._number(layout)))))
-
-
-for _opcode, _layout in ((b"X", _U4), (b"\x8c", _U1), (b"\x8d", _U8), (b"T", _I4), (b"U", _U1)):
-    _push_text(_opcode, _layout)
-
-
-@_on(b"V")
-def _unicode(m: Machine) -> None:
-    text = m._line().decode("raw-unicode-escape")
-    m._stack.append(_text(text.encode("utf-8", "surrogatepass")))
 
 
 @_on(b"S")
@@ -285,15 +297,21 @@ def _string(m: Machine) -> None:
     line = m._line().strip()
     if len(line) < 2 or line[0] != line[-1] or line[:1] not in (b'"', b"'"):
         raise Damaged("corrupt: its pickle has a string without quotes", TRUNCATED)
-    m._stack.append(_text(codecs.decode(line[1:-1], "unicode_escape").encode("utf-8", "surrogatepass")))
+    m._stack.append(_surrogates_escaped(codecs.decode(line[1:-1], "unicode_escape")))
 
 
-def _push_bytes(opcode: bytes, layout: struct.Struct) -> None:
-    _on(opcode)(lambda m: m._stack.append(m._take(m._number(layout))))
+# Opcodes that change the value below the mark or the top
 
 
-for _opcode, _layout in ((b"B", _U4), (b"C", _U1), (b"\x8e", _U8), (b"\x96", _U8)):
-    _push_bytes(_opcode, _layout)
+_CHANGES: dict[bytes, Callable[[Machine], object]] = {
+    b"e\x90": lambda m: m.extend(*m._below_mark()),  # APPENDS, ADDITEMS
+    b"u": lambda m: m.set_items(*m._below_mark()),
+    b"b": lambda m: m.build(*m._below_top()),
+    b"1": lambda m: m._pop_mark(),
+    b"\x95": lambda m: m._number(_U8),  # FRAME only helps an unpickler that reads from a stream
+}
+
+_HANDLERS |= {opcode: change for opcodes, change in _CHANGES.items() for opcode in opcodes}
 
 
 # Containers
@@ -305,18 +323,6 @@ def _mark(m: Machine) -> None:
     m._stack = []
 
 
-@_on(b"t")
-def _tuple(m: Machine) -> None:
-    items = m._pop_mark()
-    m._stack.append(tuple(items))
-
-
-@_on(b"l", b"\x91")  # LIST, FROZENSET
-def _list(m: Machine) -> None:
-    items = m._pop_mark()
-    m._stack.append(items)
-
-
 @_on(b"d")
 def _dict(m: Machine) -> None:
     items = m._pop_mark()
@@ -325,42 +331,24 @@ def _dict(m: Machine) -> None:
     m._stack.append(target)
 
 
-def _push_tuple(opcode: bytes, size: int) -> None:
-    def handler(m: Machine) -> None:
-        if len(m._stack) < size:
-            raise IndexError
-        m._stack[-size:] = [tuple(m._stack[-size:])]
-
-    _on(opcode)(handler)
-
-
-_push_tuple(b"\x85", 1)
-_push_tuple(b"\x86", 2)
-_push_tuple(b"\x87", 3)
+@_on(b"\x85", b"\x86", b"\x87")  # TUPLE1 to TUPLE3
+def _short_tuple(m: Machine) -> None:
+    size = m._data[m._at - 1] - 0x84
+    if len(m._stack) < size:
+        raise IndexError
+    m._stack[-size:] = [tuple(m._stack[-size:])]
 
 
 @_on(b"a")
 def _append(m: Machine) -> None:
-    item = m._stack.pop()
-    m.extend(m._stack[-1], [item])
-
-
-@_on(b"e", b"\x90")  # APPENDS, ADDITEMS
-def _appends(m: Machine) -> None:
-    items = m._pop_mark()
-    m.extend(m._stack[-1], items)
+    target, item = m._below_top()
+    m.extend(target, [item])
 
 
 @_on(b"s")
 def _setitem(m: Machine) -> None:
     value, key = m._stack.pop(), m._stack.pop()
     m.set_items(m._stack[-1], [key, value])
-
-
-@_on(b"u")
-def _setitems(m: Machine) -> None:
-    items = m._pop_mark()
-    m.set_items(m._stack[-1], items)
 
 
 # The stack and the memo
@@ -374,30 +362,10 @@ def _pop(m: Machine) -> None:
         m._pop_mark()
 
 
-@_on(b"1")
-def _pop_marked(m: Machine) -> None:
-    m._pop_mark()
-
-
-@_on(b"2")
-def _dup(m: Machine) -> None:
-    m._stack.append(m._stack[-1])
-
-
-@_on(b"g")
-def _get(m: Machine) -> None:
-    m._stack.append(m._memo[int(m._line())])
-
-
 @_on(b"h")
 def _binget(m: Machine) -> None:
     m._stack.append(m._memo[m._data[m._at]])
     m._at += 1
-
-
-@_on(b"j")
-def _long_binget(m: Machine) -> None:
-    m._stack.append(m._memo[m._number(_U4)])
 
 
 @_on(b"p")
@@ -421,34 +389,13 @@ def _memoize(m: Machine) -> None:
     m._memo[len(m._memo)] = m._stack[-1]
 
 
-# Names and calls: the opcodes that run code in an ordinary unpickler
-
-
-def _global(m: Machine, module: object, name: object) -> Global:
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise Damaged("corrupt: its pickle names a global without a name", TRUNCATED)
-    return m._vocabulary.named(module, name)
-
-
-@_on(b"c")
-def _global_lines(m: Machine) -> None:
-    module, name = m._line(), m._line()
-    m._stack.append(_global(m, _text(module), _text(name)))
+# Names and calls
 
 
 @_on(b"\x93")
 def _stack_global(m: Machine) -> None:
     name, module = m._stack.pop(), m._stack.pop()
-    m._stack.append(_global(m, module, name))
-
-
-def _push_extension(opcode: bytes, layout: struct.Struct) -> None:
-    _on(opcode)(lambda m: m._stack.append(_global(m, "copyreg", f"extension {m._number(layout)}")))
-
-
-_push_extension(b"\x82", _U1)
-_push_extension(b"\x83", _U2)
-_push_extension(b"\x84", _I4)
+    m._stack.append(m._global(module, name))
 
 
 @_on(b"R", b"\x81")  # REDUCE, NEWOBJ
@@ -472,25 +419,9 @@ def _obj(m: Machine) -> None:
 
 @_on(b"i")
 def _inst(m: Machine) -> None:
-    function = _global(m, _text(m._line()), _text(m._line()))
+    function = m._global(_text(m._line()), _text(m._line()))
     args = m._pop_mark()
     m._stack.append(m.call(function, tuple(args)))
-
-
-@_on(b"b")
-def _build(m: Machine) -> None:
-    state = m._stack.pop()
-    m.build(m._stack[-1], state)
-
-
-@_on(b"P")
-def _persid(m: Machine) -> None:
-    m._stack.append(m._vocabulary.persistent(_text(m._line())))
-
-
-@_on(b"Q")
-def _binpersid(m: Machine) -> None:
-    m._stack.append(m._vocabulary.persistent(m._stack.pop()))
 
 
 # Framing
@@ -502,11 +433,6 @@ def _proto(m: Machine) -> None:
     m._at += 1
     if version > MAX_PROTOCOL:
         raise Damaged(f"written with pickle protocol {version}, which is not known here")
-
-
-@_on(b"\x95")
-def _frame(m: Machine) -> None:
-    m._number(_U8)  # frames only help an unpickler that reads from a stream
 
 
 @_on(b"\x97", b"\x98")

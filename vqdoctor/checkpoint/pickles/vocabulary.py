@@ -1,12 +1,13 @@
-"""What the names in a torch checkpoint mean: tensors and plain containers; all others stay inert."""
+"""The meaning of the names in a torch checkpoint: tensors and plain containers; all others stay inert."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from vqdoctor.checkpoint.dtypes import DTYPES, DType
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged, printable
@@ -95,17 +96,15 @@ class TorchVocabulary:
         return found
 
     def call(self, machine: Machine, function: Global, args: tuple[Any, ...]) -> Any:
-        """Return what a call means, or an `Inert` with its arguments."""
+        """Return the meaning of a call, or an `Inert` with its arguments."""
         meaning = _MEANINGS.get(str(function))
         if meaning is None:
             return Inert(function.module, function.name, args)
         try:
             return meaning(self, machine, *args)
         except (TypeError, ValueError, OverflowError):
-            raise Damaged(
-                f"corrupt: its pickle calls {printable(str(function))} with arguments that do not fit",
-                TRUNCATED,
-            ) from None
+            what = f"corrupt: its pickle calls {printable(str(function))} with arguments that do not fit"
+            raise Damaged(what, TRUNCATED) from None
 
     def persistent(self, pid: object) -> Any:
         """Return the storage that a persistent id names.
@@ -174,41 +173,27 @@ def _is_plain(name: Global) -> bool:
 
 
 Meaning = Callable[..., Any]
-M = TypeVar("M", bound=Meaning)
-_MEANINGS: dict[str, Meaning] = {}
-
-
-def _means(*names: str) -> Callable[[M], M]:
-    def register(meaning: M) -> M:
-        _MEANINGS.update(dict.fromkeys(names, meaning))
-        return meaning
-
-    return register
 
 
 # Tensors
 
 
-@_means("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
-def _tensor(
-    v: TorchVocabulary, _m: Machine, storage: object, offset: object, size: object, stride: object, *_: object
-) -> Any:
-    return _rebuild(v, storage, offset, size, stride, getattr(storage, "dtype", None))
-
-
-@_means("torch._utils._rebuild_tensor_v3")
-def _tensor_v3(
-    v: TorchVocabulary, _m: Machine, storage: object, offset: object, size: object, stride: object, *rest: Any
-) -> Any:
-    name = rest[2].name if len(rest) > 2 and isinstance(rest[2], Global) else "untyped"
+def _tensor_v3(v: TorchVocabulary, _m: Machine, storage: object, *args: object) -> LazyTensor | Inert:
+    dtype = args[5] if len(args) > 5 else None
+    name = dtype.name if isinstance(dtype, Global) else "untyped"
     if name not in DTYPES:
         return v.skip(printable(name), ())
-    return _rebuild(v, storage, offset, size, stride, DTYPES[name])
+    return _rebuild(v, storage, args, DTYPES[name])
+
+
+def _skip(what: str, v: TorchVocabulary, _m: Machine, *args: object) -> Inert:
+    return v.skip(what, args)
 
 
 def _rebuild(
-    v: TorchVocabulary, storage: object, offset: object, size: object, stride: object, dtype: DType | None
+    v: TorchVocabulary, storage: object, args: tuple[object, ...], dtype: DType | None
 ) -> LazyTensor | Inert:
+    offset, size, stride = args[:3]
     if isinstance(storage, Inert):
         return v.skip(storage.name.removesuffix("Storage"), ())
     if not isinstance(storage, Storage):
@@ -229,26 +214,10 @@ def _rebuild(
 
 def _integers(values: object) -> tuple[int, ...]:
     if not isinstance(values, tuple | list) or any(type(n) is not int for n in values):
-        raise Damaged("corrupt: the shape of a tensor is no tuple of integers", TRUNCATED)
+        raise Damaged("corrupt: the shape of a tensor is not a tuple of integers", TRUNCATED)
     return tuple(values)
 
 
-@_means("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
-def _parameter(_v: TorchVocabulary, _m: Machine, data: object, *_: object) -> Any:
-    return replace(data, is_parameter=True) if isinstance(data, LazyTensor) else data
-
-
-@_means(
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor",
-    "torch._utils._rebuild_device_tensor_from_numpy",
-    "torch._utils._rebuild_xla_tensor",
-    "torch.serialization._get_layout",
-)
-def _first(_v: TorchVocabulary, _m: Machine, data: object, *_: object) -> Any:
-    return data
-
-
-@_means("torch._tensor._rebuild_from_type_v2")
 def _from_type(
     v: TorchVocabulary, m: Machine, function: object, kind: object, args: object, *_: object
 ) -> Any:
@@ -258,31 +227,6 @@ def _from_type(
     return m.call(function, args)
 
 
-def _skipping(what: str) -> Meaning:
-    def meaning(v: TorchVocabulary, _m: Machine, *args: object) -> Inert:
-        # A sparse tensor's indices and values stay reachable below it.
-        return v.skip(what, args)
-
-    return meaning
-
-
-for _function, _what in (
-    ("_rebuild_sparse_tensor", "sparse"),
-    ("_rebuild_sparse_csr_tensor", "sparse"),
-    ("_rebuild_qtensor", "quantized"),
-    ("_rebuild_meta_tensor_no_storage", "meta"),
-    ("_rebuild_nested_tensor", "nested"),
-    ("_rebuild_wrapper_subclass", "wrapped"),
-):
-    _means(f"torch._utils.{_function}")(_skipping(_what))
-
-
-@_means("torch.Size")
-def _size(_v: TorchVocabulary, _m: Machine, values: object = ()) -> tuple[int, ...]:
-    return _integers(values)
-
-
-@_means("torch.device")
 def _device(_v: TorchVocabulary, _m: Machine, kind: object, index: object = None) -> str:
     if type(kind) is not str or type(index) not in (int, type(None)):
         raise TypeError
@@ -292,7 +236,6 @@ def _device(_v: TorchVocabulary, _m: Machine, kind: object, index: object = None
 # Plain containers
 
 
-@_means("collections.OrderedDict", "collections.Counter", "builtins.dict", "__builtin__.dict")
 def _dict(_v: TorchVocabulary, m: Machine, items: Any = ()) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
     m.spend(len(items))
@@ -303,17 +246,6 @@ def _dict(_v: TorchVocabulary, m: Machine, items: Any = ()) -> dict[Any, Any]:
     return made
 
 
-@_means("collections.defaultdict")
-def _defaultdict(
-    v: TorchVocabulary, m: Machine, _factory: object = None, items: object = ()
-) -> dict[Any, Any]:
-    return _dict(v, m, items)
-
-
-@_means(
-    "builtins.set", "builtins.frozenset", "builtins.list",
-    "__builtin__.set", "__builtin__.frozenset", "__builtin__.list",
-)  # fmt: skip
 def _list(_v: TorchVocabulary, m: Machine, items: Any = ()) -> list[Any]:
     m.spend(len(items))
     if not isinstance(items, tuple | list):
@@ -321,12 +253,6 @@ def _list(_v: TorchVocabulary, m: Machine, items: Any = ()) -> list[Any]:
     return list(items)
 
 
-@_means("builtins.tuple", "__builtin__.tuple")
-def _tuple(v: TorchVocabulary, m: Machine, items: object = ()) -> tuple[Any, ...]:
-    return tuple(_list(v, m, items))
-
-
-@_means("_codecs.encode")
 def _encode(_v: TorchVocabulary, m: Machine, text: object, encoding: object = "utf-8") -> bytes:
     """Bytes, as pickle protocol 2 writes them."""
     if type(text) is not str or encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
@@ -335,7 +261,6 @@ def _encode(_v: TorchVocabulary, m: Machine, text: object, encoding: object = "u
     return text.encode(encoding)
 
 
-@_means("builtins.bytes", "__builtin__.bytes", "builtins.bytearray", "__builtin__.bytearray")
 def _bytes(_v: TorchVocabulary, _m: Machine, data: object = b"", *_: object) -> Any:
     # bytes(10**12) would be a bomb; a str with its encoding is how protocol 2 writes a bytearray.
     return data if type(data) is bytes else Inert("builtins", "bytes")
@@ -344,28 +269,21 @@ def _bytes(_v: TorchVocabulary, _m: Machine, data: object = b"", *_: object) -> 
 # numpy and paths: torch's own safe loader refuses these, so they count as foreign
 
 
-@_means("numpy.dtype")
 def _numpy_type(_v: TorchVocabulary, _m: Machine, code: object, *_: object) -> NumpyType:
     if type(code) is not str:
         raise TypeError
     return NumpyType(code.lstrip("<>|="), code.startswith(">"))
 
 
-@_means("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 def _numpy_scalar(v: TorchVocabulary, _m: Machine, dtype: object, data: object = b"") -> Any:
     array = _numpy_array(v, dtype, (), data, fortran=False)
     return array.read().item() if isinstance(array, LazyTensor) else array
 
 
-@_means("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-def _numpy_reconstruct(_v: TorchVocabulary, _m: Machine, *_: object) -> Deferred:
-    return Deferred(Inert("numpy", "ndarray"))
-
-
 def _numpy_array(
     v: TorchVocabulary, dtype: Any, shape: Any, data: Any, *, fortran: bool
 ) -> LazyTensor | Inert:
-    """Return an array whose bytes stand in the pickle; of strings, objects and dates only the name."""
+    """Return an array whose bytes are in the pickle; of strings, objects and dates only the name."""
     element = _NUMPY_CODES.get(dtype.code) if isinstance(dtype, NumpyType) else None
     if element is None or type(data) is not bytes:
         return Inert("numpy", "ndarray")
@@ -385,11 +303,51 @@ def _numpy_array(
     )
 
 
-@_means(*(f"pathlib.{kind}Path" for kind in ("Posix", "Windows", "", "PurePosix", "PureWindows")))
-@_means(*(f"pathlib._local.{kind}Path" for kind in ("Posix", "Windows", "", "PurePosix", "PureWindows")))
 def _path(_v: TorchVocabulary, m: Machine, *parts: Any) -> str:
     if any(type(part) is not str for part in parts):
         raise TypeError
     m.spend(sum(map(len, parts)) // _ENCODE_STEP)
     first, rest = parts[:1], parts[1:]
     return "/".join((*(part.rstrip("/") if rest else part for part in first), *rest))
+
+
+_MEANINGS: dict[str, Meaning] = {
+    name: meaning
+    for names, meaning in (
+        ("torch._utils._rebuild_tensor torch._utils._rebuild_tensor_v2",
+         lambda v, _m, storage, *args: _rebuild(v, storage, args, getattr(storage, "dtype", None))),
+        ("torch._utils._rebuild_tensor_v3", _tensor_v3),
+        ("torch._utils._rebuild_parameter torch._utils._rebuild_parameter_with_state",
+         lambda _v, _m, data, *_: replace(data, is_parameter=True) if isinstance(data, LazyTensor) else data),
+        ("torch._tensor._rebuild_from_type_v2", _from_type),
+        ("torch._utils._rebuild_device_tensor_from_cpu_tensor torch._utils._rebuild_xla_tensor "
+         "torch._utils._rebuild_device_tensor_from_numpy torch.serialization._get_layout",
+         lambda _v, _m, data, *_: data),
+        # A sparse tensor's indices and values stay reachable below it.
+        ("torch._utils._rebuild_sparse_tensor", partial(_skip, "sparse")),
+        ("torch._utils._rebuild_sparse_csr_tensor", partial(_skip, "sparse")),
+        ("torch._utils._rebuild_qtensor", partial(_skip, "quantized")),
+        ("torch._utils._rebuild_meta_tensor_no_storage", partial(_skip, "meta")),
+        ("torch._utils._rebuild_nested_tensor", partial(_skip, "nested")),
+        ("torch._utils._rebuild_wrapper_subclass", partial(_skip, "wrapped")),
+        ("torch.Size", lambda _v, _m, values=(): _integers(values)),
+        ("torch.device", _device),
+        ("collections.OrderedDict collections.Counter builtins.dict __builtin__.dict", _dict),
+        ("collections.defaultdict", lambda v, m, _factory=None, items=(): _dict(v, m, items)),
+        ("builtins.set builtins.frozenset builtins.list", _list),
+        ("__builtin__.set __builtin__.frozenset __builtin__.list", _list),
+        ("builtins.tuple __builtin__.tuple", lambda v, m, items=(): tuple(_list(v, m, items))),
+        ("_codecs.encode", _encode),
+        ("builtins.bytes __builtin__.bytes builtins.bytearray __builtin__.bytearray", _bytes),
+        ("numpy.dtype", _numpy_type),
+        ("numpy.core.multiarray.scalar numpy._core.multiarray.scalar", _numpy_scalar),
+        ("numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct",
+         lambda *_: Deferred(Inert("numpy", "ndarray"))),
+        ("pathlib.PosixPath pathlib.WindowsPath pathlib.Path "
+         "pathlib.PurePosixPath pathlib.PureWindowsPath", _path),
+        ("pathlib._local.PosixPath pathlib._local.WindowsPath pathlib._local.Path "
+         "pathlib._local.PurePosixPath pathlib._local.PureWindowsPath", _path),
+    )
+    for name in names.split()
+}  # fmt: skip
+"""All calls that a pickle can make, by name, and their inert meaning. Every other name stays inert."""

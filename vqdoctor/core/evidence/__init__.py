@@ -1,80 +1,12 @@
-"""Evidence: all that travels from the probes upwards."""
+"""Evidence: all that travels from the probes upwards. A new kind in one of these files needs no entry."""
 
-from vqdoctor.core.evidence.base import SOURCES, Evidence, NotFiniteError, Source, Unavailable
-from vqdoctor.core.evidence.codebook import ACTIVE_SHARE, CodebookGeometry, DataMatch, EmaState, Usage
-from vqdoctor.core.evidence.dynamics import Revival, Trace
-from vqdoctor.core.evidence.file import (
-    ForeignObjects,
-    NonFinite,
-    OptimizerMemory,
-    TrainingRecord,
-)
-from vqdoctor.core.evidence.gradient import (
-    CodebookGradient,
-    GradientPath,
-    LossBalance,
-    TaskGradient,
-)
-from vqdoctor.core.evidence.implicit import ImplicitLevels
-from vqdoctor.core.evidence.layer import (
-    CodebookWriters,
-    Flattening,
-    GradientHealth,
-    LookupPrecision,
-    LossTerms,
-    LossUse,
-    ResidualLevel,
-)
-from vqdoctor.core.evidence.state import (
-    BatchMixing,
-    CodeExpiry,
-    EvalForward,
-    Initialisation,
-    TrainForward,
-    WeightDecay,
-)
-from vqdoctor.core.evidence.task import InputSummary, PositionInformation, TaskMetrics
-from vqdoctor.core.evidence.use import CodeSequences, EncoderSpread, LevelUse
-
-__all__ = [
-    "ACTIVE_SHARE",
-    "SOURCES",
-    "BatchMixing",
-    "CodeExpiry",
-    "CodeSequences",
-    "CodebookGeometry",
-    "CodebookGradient",
-    "CodebookWriters",
-    "DataMatch",
-    "EmaState",
-    "EncoderSpread",
-    "EvalForward",
-    "Evidence",
-    "Flattening",
-    "ForeignObjects",
-    "GradientHealth",
-    "GradientPath",
-    "ImplicitLevels",
-    "Initialisation",
-    "InputSummary",
-    "LevelUse",
-    "LookupPrecision",
-    "LossBalance",
-    "LossTerms",
-    "LossUse",
-    "NonFinite",
-    "NotFiniteError",
-    "OptimizerMemory",
-    "PositionInformation",
-    "ResidualLevel",
-    "Revival",
-    "Source",
-    "TaskGradient",
-    "TaskMetrics",
-    "Trace",
-    "TrainForward",
-    "TrainingRecord",
-    "Unavailable",
-    "Usage",
-    "WeightDecay",
-]
+from vqdoctor.core.evidence.base import *  # noqa: F403
+from vqdoctor.core.evidence.codebook import *  # noqa: F403
+from vqdoctor.core.evidence.dynamics import *  # noqa: F403
+from vqdoctor.core.evidence.file import *  # noqa: F403
+from vqdoctor.core.evidence.gradient import *  # noqa: F403
+from vqdoctor.core.evidence.implicit import *  # noqa: F403
+from vqdoctor.core.evidence.layer import *  # noqa: F403
+from vqdoctor.core.evidence.state import *  # noqa: F403
+from vqdoctor.core.evidence.task import *  # noqa: F403
+from vqdoctor.core.evidence.use import *  # noqa: F403

@@ -1,11 +1,11 @@
-"""What evidence is: plain, finite, JSON-able values with a source and a sample size."""
+"""Evidence: plain, finite, JSON-able values with a source and a sample size."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self
+import re
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self, dataclass_transform
 
 Source = Literal["checkpoint", "batch", "trace"]
 SOURCES: tuple[Source, ...] = ("batch", "trace", "checkpoint")
@@ -16,15 +16,17 @@ class NotFiniteError(ValueError):
     """A probe measured NaN or infinity, which no evidence may carry."""
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """One thing that a probe measured. Subclasses add the numbers.
+    """One thing that a probe measured. Subclasses add the numbers, and are dataclasses by themselves.
 
     Attributes:
+        kind: its name in reports, from the name of the class: `EmaState` is "ema-state".
         layer: the VQ layer that it is about, or None for the whole model or file.
         source: where it was seen.
         sample_size: how many of the things that were counted (each subclass says which).
-        HEALTHY: what a healthy layer measures. It stands beside the class, in the size of a trained Conv2d-VQ
+        HEALTHY: what a healthy layer measures. It follows the class, in the size of a trained Conv2d-VQ
             classifier of 8x8 digits: K = 256, D = 64, 16 positions, 1,797 images, 30 epochs.
     """
 
@@ -37,30 +39,28 @@ class Evidence:
     registry: ClassVar[dict[str, type[Evidence]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Register the kind, so that a saved report can be read back."""
+        """Make it a frozen dataclass, and register the kind, so that a saved report can be read back."""
         super().__init_subclass__(**kwargs)
+        cls.kind = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+        dataclass(frozen=True, kw_only=True)(cls)
         other = Evidence.registry.setdefault(cls.kind, cls)
         # dataclass(slots=True) and reloads create a class twice; two different ones are a bug.
         if other.__qualname__ != cls.__qualname__:
             raise TypeError(f"evidence kind {cls.kind!r} is taken by {other.__qualname__}")
 
     def __post_init__(self) -> None:
-        """Refuse what JSON cannot say.
+        """Refuse values that JSON cannot hold.
 
         Raises:
             NotFiniteError: if a number is NaN or infinite.
             TypeError: if a value is not plain.
         """
-        for name, value in self._items():
+        for name, value in vars(self).items():
             for item in value if isinstance(value, tuple) else (value,):
                 if type(item) not in (bool, int, float, str, type(None)):
-                    raise TypeError(f"{self.kind}.{name}: {type(item).__name__} is no plain value")
+                    raise TypeError(f"{self.kind}.{name}: {type(item).__name__} is not a plain value")
                 if isinstance(item, float) and not math.isfinite(item):
                     raise NotFiniteError(f"{name.replace('_', ' ')} is {item}")
-
-    def _items(self) -> Iterator[tuple[str, Any]]:
-        for field in fields(self):
-            yield field.name, getattr(self, field.name)
 
     @classmethod
     def healthy(cls, **changes: Any) -> Self:
@@ -69,7 +69,7 @@ class Evidence:
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
-        return type(self)(**{**dict(self._items()), **changes})
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,11 @@
 """The codebook: who is used, what it looks like, how its EMA stands, and how it fits the data."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from vqdoctor.core.evidence.base import Evidence
 
 ACTIVE_SHARE = 0.1
 """A code is active above this multiple of the uniform share 1/K of the usage, and dead under it."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Usage(Evidence):
     """Which codes are chosen, and how evenly. Sample size: the vectors that were quantized.
 
@@ -39,7 +34,6 @@ class Usage(Evidence):
         window: batches that EMA counts remember, (1 + d)/(1 - d); None for counts of a batch.
     """
 
-    kind = "usage"
     num_codes: int
     used: int
     active: int
@@ -75,7 +69,6 @@ Usage.HEALTHY = Usage(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class CodebookGeometry(Evidence):
     """The codebook's rows as points. Sample size: the rows, K.
 
@@ -95,7 +88,6 @@ class CodebookGeometry(Evidence):
         unit_rows: whether every live row has norm one (a cosine codebook).
     """
 
-    kind = "codebook-geometry"
     dim: int
     dtype: str
     rms: float
@@ -118,7 +110,6 @@ CodebookGeometry.HEALTHY = CodebookGeometry(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class EmaState(Evidence):
     """The EMA counts and sums beside the codebook. Sample size: the codes, K.
 
@@ -126,7 +117,7 @@ class EmaState(Evidence):
         total: sum of the counts: the EMA of vectors per batch.
         count_min: smallest count.
         count_max: largest count.
-        never_written: whether the counts still stand at a common start value (all zero or all one).
+        never_written: whether the counts still have a common start value (all zero or all one).
         zero_counts: codes whose count is under 1e-3 of the mean count.
         decay: EMA decay d, where it is known.
         updates: EMA updates t, where they are known.
@@ -136,7 +127,6 @@ class EmaState(Evidence):
         compared_rows: live codes that were compared; 0 without sums.
     """
 
-    kind = "ema-state"
     total: float
     count_min: float
     count_max: float
@@ -157,7 +147,6 @@ EmaState.HEALTHY = EmaState(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class DataMatch(Evidence):
     """The encoder's output z_e against the codebook. Sample size: the z_e vectors.
 
@@ -177,7 +166,6 @@ class DataMatch(Evidence):
         nearest_data: median over the codes of the distance to the nearest z_e, over data_std.
     """
 
-    kind = "data-match"
     dim: int
     data_rms: float
     data_std: float

@@ -1,17 +1,12 @@
-"""How a layer moves: a few training steps on a copy, and what becomes of codes that are moved by hand."""
-
-from __future__ import annotations
-
-from dataclasses import dataclass
+"""How a layer moves: a few training steps on a copy, and the fate of codes that are moved by hand."""
 
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class Trace(Evidence):
     """A few optimizer steps on a copy of the model. Sample size: the steps that were taken.
 
-    Each tuple has one number a step, in their order. The optimizer starts without moments, since the
+    Each tuple has one number per step, in their order. The optimizer starts without moments, since the
     model comes without them: its first steps are larger than those of the training were.
 
     Attributes:
@@ -34,7 +29,6 @@ class Trace(Evidence):
         stopped: why it stopped before its last step; "" where it did not.
     """
 
-    kind = "trace"
     optimizer: str
     own: bool
     learning_rate: float
@@ -66,7 +60,6 @@ Trace.HEALTHY = Trace(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class Revival(Evidence):
     """Codes that something moved by hand, and whether the EMA takes them back.
 
@@ -75,13 +68,12 @@ class Revival(Evidence):
     Attributes:
         num_codes: codes in the codebook, K.
         undone: the most codes that one forward pass moved and then put back before it ended.
-        returned: codes that stood elsewhere than their EMA sum over count in the file, and that the first
+        returned: codes that differed from their EMA sum over count in the file, and that the first
             forward pass put back there. From a file: the codes that do.
         threshold: the EMA count under which the training meant to revive a code; None where unknown.
-        under_threshold: codes whose count is under half of it although they stand at their sum over count.
+        under_threshold: codes whose count is under half of it although they equal their sum over count.
     """
 
-    kind = "revival"
     num_codes: int
     undone: int
     returned: int

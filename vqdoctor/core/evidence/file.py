@@ -1,15 +1,10 @@
-"""What a checkpoint file itself tells: its record of the training, and what is odd in it."""
-
-from __future__ import annotations
-
-from dataclasses import dataclass
+"""The content of a checkpoint file itself: its record of the training, and its oddities."""
 
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrainingRecord(Evidence):
-    """What the file records of the training. Sample size: the number of settings found.
+    """The training, as the file records it. Sample size: the number of settings found.
 
     None means that the file does not say; nothing is assumed.
 
@@ -26,7 +21,6 @@ class TrainingRecord(Evidence):
         found_at: where each setting was found, as "setting=key.path" strings.
     """
 
-    kind = "training-record"
     vq_weight: float | None = None
     commitment_weight: float | None = None
     decay: float | None = None
@@ -45,7 +39,6 @@ TrainingRecord.HEALTHY = TrainingRecord(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class ForeignObjects(Evidence):
     """Pickled globals that are neither tensors nor plain containers. Sample size: how many.
 
@@ -54,7 +47,6 @@ class ForeignObjects(Evidence):
         dangerous: names ("os.system") that would run code in an ordinary unpickler.
     """
 
-    kind = "foreign-objects"
     harmless: tuple[str, ...] = ()
     dangerous: tuple[str, ...] = ()
 
@@ -62,7 +54,6 @@ class ForeignObjects(Evidence):
 ForeignObjects.HEALTHY = ForeignObjects(source="checkpoint", sample_size=0)
 
 
-@dataclass(frozen=True, kw_only=True)
 class NonFinite(Evidence):
     """NaN and infinite values. Sample size: the number of values that were looked at.
 
@@ -76,7 +67,6 @@ class NonFinite(Evidence):
         sampled: whether only a part of each tensor was looked at.
     """
 
-    kind = "non-finite"
     tensors: tuple[str, ...] = ()
     tensor_count: int = 0
     nan: int = 0
@@ -87,9 +77,8 @@ class NonFinite(Evidence):
 NonFinite.HEALTHY = NonFinite(layer="vq", source="checkpoint", sample_size=33_024)
 
 
-@dataclass(frozen=True, kw_only=True)
 class OptimizerMemory(Evidence):
-    """What the optimizer's second moments remember of past gradients.
+    """Past gradients, as the optimizer's second moments remember them.
 
     Sample size: the number of parameters that have a state. "Before" and "after" are the
     parameters whose names sort before and after the VQ layer in the model's own order (the encoder
@@ -98,8 +87,8 @@ class OptimizerMemory(Evidence):
 
     Attributes:
         parameters: parameters that the optimizer lists.
-        before_gradient: gradient size before the VQ layer; None where nothing lies there.
-        after_gradient: gradient size after the VQ layer; None where nothing lies there.
+        before_gradient: gradient size before the VQ layer; None without parameters there.
+        after_gradient: gradient size after the VQ layer; None without parameters there.
         ratio: before_gradient / after_gradient; None where either is missing or after is zero.
         codebook_listed: whether the codebook is among the optimizer's parameters.
         codebook_has_state: whether the optimizer holds a state for it (E8: none = no gradient ever).
@@ -107,7 +96,6 @@ class OptimizerMemory(Evidence):
         weight_decay: weight decay of the codebook's parameter group; None where not listed.
     """
 
-    kind = "optimizer-memory"
     parameters: int
     before_gradient: float | None = None
     after_gradient: float | None = None

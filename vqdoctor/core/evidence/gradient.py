@@ -1,13 +1,8 @@
 """Gradients through and at the VQ layer, measured on a copy of the model in train mode."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class GradientPath(Evidence):
     """The vector-Jacobian product of z_q with respect to z_e. Sample size: vectors.
 
@@ -24,7 +19,6 @@ class GradientPath(Evidence):
         worst_gain: the largest |g| / |v| of a single vector.
     """
 
-    kind = "gradient-path"
     estimator: str
     ratio: float
     cosine: float | None = None
@@ -38,20 +32,18 @@ GradientPath.HEALTHY = GradientPath(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class TaskGradient(Evidence):
     """The gradient of the task loss (without the VQ loss) around the VQ layer. Sample size: vectors.
 
     Attributes:
-        at_output: norm of the task loss's gradient at z_q, or, where the estimator stands outside the
+        at_output: norm of the task loss's gradient at z_q, or, where the estimator is outside of the
             layer, at what it puts in place of z_q; None if no path leads there.
         at_input: norm of the task loss's gradient at z_e; 0 if no path leads there.
         ratio: at_input / at_output; None where at_output is missing or zero.
-        before: root mean square gradient of the parameters that stand before the VQ layer.
-        after: root mean square gradient of the parameters that stand after it.
+        before: root mean square gradient of the parameters before the VQ layer.
+        after: root mean square gradient of the parameters after it.
     """
 
-    kind = "task-gradient"
     at_output: float | None
     at_input: float
     ratio: float | None
@@ -65,7 +57,6 @@ TaskGradient.HEALTHY = TaskGradient(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class LossBalance(Evidence):
     """How hard the VQ loss pulls at z_e, against the task loss. Sample size: vectors.
 
@@ -79,7 +70,6 @@ class LossBalance(Evidence):
             task's gradient is zero.
     """
 
-    kind = "loss-balance"
     task_loss: float
     vq_loss: float
     vq_weight: float | None
@@ -94,9 +84,8 @@ LossBalance.HEALTHY = LossBalance(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class CodebookGradient(Evidence):
-    """Who moves the codebook: the optimizer, an EMA, or nobody. Sample size: the rows, K.
+    """The mover of the codebook: the optimizer, an EMA, or nobody. Sample size: the rows, K.
 
     Attributes:
         trainable: whether the codebook is a parameter that requires a gradient.
@@ -105,7 +94,6 @@ class CodebookGradient(Evidence):
         touched_rows: rows with a gradient that is not zero.
     """
 
-    kind = "codebook-gradient"
     trainable: bool
     ema_owned: bool
     gradient: float | None

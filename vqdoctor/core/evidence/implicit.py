@@ -1,17 +1,12 @@
 """Layers without a codebook (FSQ, LFQ, BSQ), whose codes are combinations of levels."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class ImplicitLevels(Evidence):
     """How the channels of such a layer use their levels. Sample size: codes.
 
-    No code of it can die, but a channel can: it stands at one level, or saturates at its ends.
+    No code of it can die, but a channel can: it stays at one level, or saturates at its ends.
 
     Attributes:
         levels: how many levels each channel has.
@@ -20,7 +15,6 @@ class ImplicitLevels(Evidence):
             2 / levels where all are used evenly.
     """
 
-    kind = "implicit-levels"
     levels: tuple[int, ...]
     used: tuple[int, ...]
     edge_share: tuple[float, ...]

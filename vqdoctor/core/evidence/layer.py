@@ -1,13 +1,8 @@
 """How a VQ layer works: who writes it, how it cuts its input, its levels, its losses, its precision."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class CodebookWriters(Evidence):
     """Whether the forward pass undoes what an optimizer does to the codes. Sample size: rows compared.
 
@@ -22,7 +17,6 @@ class CodebookWriters(Evidence):
             built before does not know.
     """
 
-    kind = "codebook-writers"
     gradient: float | None
     listed: bool | None
     kept: float | None
@@ -34,7 +28,6 @@ CodebookWriters.HEALTHY = CodebookWriters(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class Flattening(Evidence):
     """How the input is cut into vectors. Sample size: vectors.
 
@@ -49,10 +42,9 @@ class Flattening(Evidence):
         by_chance: the `equal` of codes that move at random.
         input_runs: whether each vector of the layer's input is a run of D values in memory of the
             channel-first tensor that it was made of: the permute before the layer is missing. None where
-            no such tensor, with as many positions, stands before the layer.
+            no such tensor, with as many positions, precedes the layer.
     """
 
-    kind = "flattening"
     positions: int
     equal: float | None
     equal_as_stored: float | None
@@ -66,7 +58,6 @@ Flattening.HEALTHY = Flattening(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class ResidualLevel(Evidence):
     """One level of a residual quantizer, seen from the input of the first. Sample size: vectors.
 
@@ -79,7 +70,6 @@ class ResidualLevel(Evidence):
             the levels maps a float input to a float output of its shape. Both are medians over the vectors.
     """
 
-    kind = "residual-level"
     level: int
     levels: int
     reach: float
@@ -91,7 +81,6 @@ ResidualLevel.HEALTHY = ResidualLevel(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class GradientHealth(Evidence):
     """Gradients around the VQ layer that are not finite, or far too large. Sample size: vectors.
 
@@ -105,7 +94,6 @@ class GradientHealth(Evidence):
         spike_share: share of the squared arriving gradient that the spikes carry.
     """
 
-    kind = "gradient-health"
     broken_input: int
     broken: int
     median_gain: float
@@ -120,9 +108,8 @@ GradientHealth.HEALTHY = GradientHealth(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class LookupPrecision(Evidence):
-    """What low precision costs the search for the nearest code.
+    """The cost of low precision in the search for the nearest code.
 
     Sample size: vectors that were looked up; from a checkpoint, the codes.
 
@@ -135,7 +122,6 @@ class LookupPrecision(Evidence):
             error of their squared norm in that type; 0 from a model.
     """
 
-    kind = "lookup-precision"
     dtype: str
     agreement: float | None = None
     used: int | None = None
@@ -148,12 +134,11 @@ LookupPrecision.HEALTHY = LookupPrecision(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class LossTerms(Evidence):
     """The two terms of the VQ loss, told apart by their gradients. Sample size: vectors.
 
-    The gradient at z_e is held against that of mean (z_e - z_q)^2, and the gradient at the codebook
-    against that of the same mean: the factors are the weights of the commitment and of the codebook term
+    The gradient at z_e is compared with that of mean (z_e - z_q)^2, and the gradient at the codebook
+    with that of the same mean: the factors are the weights of the commitment and of the codebook term
     in a VQ loss that is a mean over everything.
 
     Attributes:
@@ -165,7 +150,6 @@ class LossTerms(Evidence):
         legacy: whether the layer says of itself that it keeps the terms swapped (`legacy=True`).
     """
 
-    kind = "loss-terms"
     dim: int
     commitment: float | None
     codebook: float | None
@@ -180,7 +164,6 @@ LossTerms.HEALTHY = LossTerms(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class LossUse(Evidence):
     """Whether the VQ layer's loss takes part in the training. Sample size: vectors.
 
@@ -188,11 +171,10 @@ class LossUse(Evidence):
         offered: norm of the gradient at z_e of the loss that the layer returns; 0 where it returns none.
         used: whether the task's losses depend on the loss that the layer returns; None where it returns none.
         reported: the VQ loss that the task reports; None where it reports none.
-        gradient: norm of the reported VQ loss's gradient at z_e; None where none is reported.
+        gradient: norm of the reported VQ loss's gradient at z_e; None where it is not reported.
         vq_weight: weight of the VQ loss in the training; None where unknown.
     """
 
-    kind = "loss-use"
     offered: float
     used: bool | None
     reported: float | None

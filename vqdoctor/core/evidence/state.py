@@ -1,13 +1,8 @@
 """The state of a VQ layer as training goes on: started, kept, undone, decayed, and fed in which order."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class Initialisation(Evidence):
     """Whether the codebook, as stored, was ever initialised and trained. Sample size: the rows, K.
 
@@ -17,14 +12,13 @@ class Initialisation(Evidence):
         flag: the stored flag of data-driven initialisation: False, it is still to come; True, it is done
             or was never asked for; None, there is no flag.
         counts_written: whether the EMA counts differ from each other; None without counts.
-        stepped: whether an optimizer in the file ever took a step; None where it does not tell.
+        stepped: whether an optimizer in the file ever took a step; None where that is unknown.
         updates: updates that the file records; None where it does not.
         structure: how far the correlations between the dimensions of the rows exceed those of independent
             noise, in standard deviations: about 0 for any random start, large for a trained codebook.
         frozen: whether the layer's table may rightly stay as it was initialised.
     """
 
-    kind = "initialisation"
     identical_rows: int
     zero_rows: int
     flag: bool | None = None
@@ -41,9 +35,8 @@ Initialisation.HEALTHY = Initialisation(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrainForward(Evidence):
-    """What train-mode forward passes alone do to a codebook just loaded. Sample size: forward passes.
+    """The effect of train-mode forward passes alone on a codebook just loaded. Sample size: forward passes.
 
     A move is the median distance that a code in use travels in one pass, over the median distance of the
     codes in use from their mean: sqrt(2) where each is replaced by another one.
@@ -54,7 +47,6 @@ class TrainForward(Evidence):
         writes_counts: whether a pass changes the EMA counts; None without counts.
     """
 
-    kind = "train-forward"
     first_moved: float
     later_moved: float
     writes_counts: bool | None = None
@@ -65,9 +57,8 @@ TrainForward.HEALTHY = TrainForward(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class EvalForward(Evidence):
-    """What an eval-mode forward pass changes in the model. Sample size: tensors that were compared.
+    """Changes of the model by an eval-mode forward pass. Sample size: tensors that were compared.
 
     With a layer: the tensors of that layer. Without: all others.
 
@@ -77,7 +68,6 @@ class EvalForward(Evidence):
         codebook: whether a codebook is among them.
     """
 
-    kind = "eval-forward"
     changed: tuple[str, ...] = ()
     changed_count: int = 0
     codebook: bool = False
@@ -86,9 +76,8 @@ class EvalForward(Evidence):
 EvalForward.HEALTHY = EvalForward(layer="vq", source="batch", sample_size=3)
 
 
-@dataclass(frozen=True, kw_only=True)
 class WeightDecay(Evidence):
-    """What the optimizer's weight decay does to the codebook. Sample size: the rows, K.
+    """The effect of the optimizer's weight decay on the codebook. Sample size: the rows, K.
 
     Attributes:
         weight_decay: weight decay of the codebook's parameter group.
@@ -101,7 +90,6 @@ class WeightDecay(Evidence):
         short_rows: rows under a tenth of the length of the longest.
     """
 
-    kind = "weight-decay"
     weight_decay: float
     learning_rate: float | None = None
     updates: int | None = None
@@ -116,7 +104,6 @@ WeightDecay.HEALTHY = WeightDecay(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class CodeExpiry(Evidence):
     """How a batch compares with the codebook, and with the count under which codes are replaced.
 
@@ -124,13 +111,12 @@ class CodeExpiry(Evidence):
 
     Attributes:
         vectors: vectors in a batch; from a checkpoint the sum of the EMA counts, which revivals raise.
-        threshold: the absolute count under which the layer replaces a code; None where none is known.
+        threshold: the absolute count under which the layer replaces a code; None where it is unknown.
         expired: share of the codes whose count is not above the threshold; None where either is unknown.
         replaced: codes that one train-mode forward pass moves far, as a share of the most that it could
             replace, min(K, vectors), after the first pass; None from a checkpoint.
     """
 
-    kind = "code-expiry"
     vectors: float
     threshold: float | None = None
     expired: float | None = None
@@ -140,7 +126,6 @@ class CodeExpiry(Evidence):
 CodeExpiry.HEALTHY = CodeExpiry(layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0)
 
 
-@dataclass(frozen=True, kw_only=True)
 class BatchMixing(Evidence):
     """How alike samples of neighbouring training batches are, against a random order. Sample size: samples.
 
@@ -152,11 +137,10 @@ class BatchMixing(Evidence):
         batches: batches that were looked at.
         label_drift: drift of the labels; None without labels.
         label_z: its z-score.
-        code_drift: drift of the chosen codes, of the layer where it is largest; None where no layer tells.
+        code_drift: drift of the chosen codes, of the layer where it is largest; None if these are unknown.
         code_z: its z-score.
     """
 
-    kind = "batch-mixing"
     batch_size: int
     batches: int
     label_drift: float | None = None

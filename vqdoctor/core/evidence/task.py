@@ -1,15 +1,10 @@
 """How the whole model does its task, with its codes and without them."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class InputSummary(Evidence):
-    """What was fed in: a wrong normalisation looks like collapse. Sample size: samples.
+    """The input: a wrong normalisation looks like collapse. Sample size: samples.
 
     Attributes:
         name: "x", or "z_e" where a dump was given.
@@ -21,7 +16,6 @@ class InputSummary(Evidence):
         labels: number of distinct labels; 0 without labels.
     """
 
-    kind = "input-summary"
     name: str
     shape: tuple[int, ...]
     minimum: float
@@ -37,7 +31,6 @@ InputSummary.HEALTHY = InputSummary(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class TaskMetrics(Evidence):
     """Accuracy and task loss in eval mode, with the codes tampered with. Sample size: samples.
 
@@ -60,7 +53,6 @@ class TaskMetrics(Evidence):
         mean_code_loss: with every code replaced by the mean code.
     """
 
-    kind = "task-metrics"
     split: str
     accuracy: float | None = None
     bypass_accuracy: float | None = None
@@ -83,7 +75,6 @@ TaskMetrics.HEALTHY = TaskMetrics(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class PositionInformation(Evidence):
     """How much single positions carry, against all positions averaged. Sample size: vectors.
 
@@ -98,7 +89,6 @@ class PositionInformation(Evidence):
         code_entropy: entropy of the codes given their position, in bits: what a position says at all.
     """
 
-    kind = "position-information"
     positions: int
     code_information: float
     label_entropy: float

@@ -1,13 +1,8 @@
-"""What a layer is used for: its level of a residual stack, its encoder's variety, its codes in time."""
-
-from __future__ import annotations
-
-from dataclasses import dataclass
+"""The use of a layer: its level of a residual stack, its encoder's variety, its codes in time."""
 
 from vqdoctor.core.evidence.base import Evidence
 
 
-@dataclass(frozen=True, kw_only=True)
 class LevelUse(Evidence):
     """One level of a stack of quantizers. Sample size: its codes, K.
 
@@ -21,7 +16,6 @@ class LevelUse(Evidence):
         first_perplexity: perplexity of the first level's codes; None without data.
     """
 
-    kind = "level-use"
     level: int
     levels: int
     written: bool | None
@@ -36,7 +30,6 @@ LevelUse.HEALTHY = LevelUse(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class EncoderSpread(Evidence):
     """How much the encoder's output varies, and how much its input does. Sample size: z_e vectors.
 
@@ -51,7 +44,6 @@ class EncoderSpread(Evidence):
         samples: samples that the last two rest on.
     """
 
-    kind = "encoder-spread"
     output_spread: float
     input_spread: float | None = None
     input_rank: float | None = None
@@ -64,7 +56,6 @@ EncoderSpread.HEALTHY = EncoderSpread(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
 class CodeSequences(Evidence):
     """The codes of a layer whose positions are a sequence in time. Sample size: vectors.
 
@@ -80,7 +71,6 @@ class CodeSequences(Evidence):
         within: share of the variance of z_e that lies inside sequences, and not between them.
     """
 
-    kind = "code-sequences"
     sequences: int
     length: int
     used: int

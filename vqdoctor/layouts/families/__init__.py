@@ -1,4 +1,4 @@
-"""The layouts: one file a family, found by scanning this package.
+"""The layouts: one file for each family, found by scanning this package.
 
 A new family is one new file here. Its docstring lists the keys and shapes, and it ends with
 `LAYOUT = Layout(…)`, whose `example` the contract test over all layouts runs against all the others.

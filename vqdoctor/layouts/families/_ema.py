@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import Ema, Fit, build, fit, holds, is_float
-from vqdoctor.layouts.layout import Orientation
+from vqdoctor.layouts.build import build, fit, holds, is_float
+from vqdoctor.layouts.layout import Ema, Orientation
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
 
@@ -23,6 +23,7 @@ class EmaLayers:
         initted: suffix of the flag of data-driven initialisation; "" where the library has none.
         unless: suffix of a tensor that another library's layers have beside the same names; "" for none.
         ema: the library's constants.
+        from_one_with_bool: whether the counts start at one where the flag is stored as a bool.
         columns: whether the library stores codes as columns. Where K = D the shapes do not show it, and the
             confidence is medium without the user's word.
     """
@@ -33,32 +34,12 @@ class EmaLayers:
     initted: str = ""
     unless: str = ""
     ema: Ema = field(default_factory=Ema)
+    from_one_with_bool: bool = False
     columns: bool = False
 
-    def __call__(self, state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+    def __call__(self, state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
         """Yield one view for each layer, and one for each head where heads have their own codebook."""
-        for path, roles, how in self.layers(state, (wish or "dk") if self.columns else None):
-            if how.transposed or how.ambiguous if self.columns else not how.transposed:
-                guessed = self.columns and how.ambiguous and wish is None
-                yield from build(
-                    state,
-                    name=path,
-                    roles=roles,
-                    confidence=Confidence.MEDIUM if guessed else Confidence.HIGH,
-                    ema=self.ema,
-                    transposed=how.transposed,
-                )
-
-    def layers(
-        self, state: StateDict, wish: Orientation | None = None
-    ) -> Iterator[tuple[str, dict[str, str], Fit]]:
-        """Yield (path, role to clean name, fit) of each layer."""
-        suffixes = {
-            "codebook": self.codebook,
-            "counts": self.counts,
-            "sums": self.sums,
-            "initted": self.initted,
-        }
+        suffixes = {role: getattr(self, role) for role in ("codebook", "counts", "sums", "initted")}
         for path in state.owners(self.codebook):
             roles = {role: join(path, suffix) for role, suffix in suffixes.items() if suffix}
             tensors = [state.entries.get(key) for key in roles.values()]
@@ -67,6 +48,17 @@ class EmaLayers:
                 continue
             if self.unless and state.get(path, self.unless) is not None:
                 continue
-            how = fit(codebook.shape, counts.shape, wish)
-            if how is not None and how.num_codes in codebook.shape and holds(tensors[2], codebook.shape):
-                yield path, roles, how
+            how = fit(codebook.shape, counts.shape, (orientation or "dk") if self.columns else None)
+            if how is None or how.num_codes not in codebook.shape or not holds(tensors[2], codebook.shape):
+                continue
+            if how.transposed or how.ambiguous if self.columns else not how.transposed:
+                guessed = self.columns and how.ambiguous and orientation is None
+                from_one = self.from_one_with_bool and state.entries[roles["initted"]].dtype == "bool"
+                yield from build(
+                    state,
+                    name=path,
+                    roles=roles,
+                    confidence=Confidence.MEDIUM if guessed else Confidence.HIGH,
+                    ema=replace(self.ema, start_count=1.0) if from_one else self.ema,
+                    transposed=how.transposed,
+                )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,27 +20,29 @@ from vqdoctor.layouts.view import Array, Lookup, QuantizerView, Tensor
 class Projected:
     """Finds every module with a table [K, d] and a linear map [D, d] of its rows.
 
-    The codebook is table · Wᵀ + b, [K, D]. The table itself is frozen, or may be.
+    The codebook is table · Wᵀ + b, [K, D]. The table itself is usually frozen.
 
     Attributes:
         table: suffix of the table.
         projection: suffix of the linear module, which holds "weight" and perhaps "bias".
         confidence: how sure these names are.
         lookup: how codes are chosen, if known.
+        fits: whether the module at that path is the layout's, as far as other tensors and its name show.
     """
 
     table: str
     projection: str
     confidence: Confidence = Confidence.HIGH
     lookup: Lookup | None = None
+    fits: Callable[[StateDict, str], bool] = lambda _state, _path: True
 
-    def __call__(self, state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+    def __call__(self, state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
         """Yield one view for each module; none where the user says that codes are columns."""
-        for path in state.owners(self.table) if wish != "dk" else ():
-            yield from self.at(state, path)
+        for path in state.owners(self.table) if orientation != "dk" else ():
+            if self.fits(state, path):
+                yield from self._at(state, path)
 
-    def at(self, state: StateDict, path: str) -> Iterator[QuantizerView]:
-        """Yield the view of the module at that path, if it holds such tensors."""
+    def _at(self, state: StateDict, path: str) -> Iterator[QuantizerView]:
         roles = {
             "codebook": join(path, self.table),
             "projection": join(path, f"{self.projection}.weight"),

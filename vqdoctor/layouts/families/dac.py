@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
 
@@ -23,18 +22,16 @@ _TABLE = "codebook.weight"
 _WEIGHTS = ("weight", "weight_v", "parametrizations.weight.original1")
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each level."""
     for path in state.owners(_TABLE):
         key = join(path, _TABLE)
         table = state.entries[key]
-        if wish == "dk" or not is_matrix(table):
+        if orientation == "dk" or not is_matrix(table):
             continue
         into, out = _map(state, join(path, "in_proj")), _map(state, join(path, "out_proj"))
         if into[:1] == out[1:2] == table.shape[1:] and into[1:2] == out[:1]:
-            yield from build(
-                state, name=path, roles={"codebook": key}, confidence=Confidence.HIGH, lookup="cosine"
-            )
+            yield from build(state, name=path, roles={"codebook": key}, lookup="cosine")
 
 
 def _map(state: StateDict, path: str) -> tuple[int, ...]:
@@ -44,20 +41,14 @@ def _map(state: StateDict, path: str) -> tuple[int, ...]:
 
 
 LAYOUT = Layout(
-    name="dac",
-    title="DAC and SNAC",
-    specificity=Specificity.LIBRARY,
+    name="dac", title="DAC and SNAC", specificity=Specificity.LIBRARY,
     find=find,
-    example=Example(
-        shapes={
-            "quantizer.quantizers.0.in_proj.weight_g": (8, 1, 1),
-            "quantizer.quantizers.0.in_proj.weight_v": (8, 1024, 1),
-            "quantizer.quantizers.0.out_proj.weight_g": (1024, 1, 1),
-            "quantizer.quantizers.0.out_proj.weight_v": (1024, 8, 1),
-            "quantizer.quantizers.0.codebook.weight": (1024, 8),
-        },
-        layer="quantizer.quantizers.0",
-        num_codes=1024,
-        dim=8,
-    ),
-)
+    example={
+        "quantizer.quantizers.0.in_proj.weight_g": (8, 1, 1),
+        "quantizer.quantizers.0.in_proj.weight_v": (8, 1024, 1),
+        "quantizer.quantizers.0.out_proj.weight_g": (1024, 1, 1),
+        "quantizer.quantizers.0.out_proj.weight_v": (1024, 8, 1),
+        "quantizer.quantizers.0.codebook.weight": (1024, 8),
+    },
+    sees=("quantizer.quantizers.0", 1024, 8),
+)  # fmt: skip

@@ -8,7 +8,7 @@
     codebook.embedding [N, K, D], codebook.ema_count [N, K], codebook.ema_weight [N, K, D]  bshall
     quantize.embedding.weight [K, D], quantize.cluster_size [K]                            BEiT-v2, LaVIT
 
-What the counts started from, their smoothing and decay are unknown. The confidence is medium with fitting
+The start of the counts, their smoothing and decay are unknown. The confidence is medium with fitting
 sums, else low; low as well where K = D, so that the shapes cannot tell rows from columns.
 """
 
@@ -18,22 +18,22 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.siblings import COUNTS, is_projected, layer_path, statistics
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import QuantizerView
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each module that holds counts, and a codebook that fits them."""
     paths = dict.fromkeys(path for suffix in COUNTS for path in state.owners(suffix))
     claimed: set[str] = set()
     # The outer counts first: BEiT-v2 keeps dead ones beside the codebook and living ones a level up.
     for path in sorted(paths, key=lambda path: path.count(".") if path else -1):
-        roles, how = statistics(state, path, wish)
+        roles, how = statistics(state, path, orientation)
         if how is not None and roles["codebook"] not in claimed and not is_projected(state, path):
             claimed.add(roles["codebook"])
-            sure = "sums" in roles and (not how.ambiguous or wish is not None)
+            sure = "sums" in roles and (not how.ambiguous or orientation is not None)
             yield from build(
                 state,
                 name=layer_path(path),
@@ -45,18 +45,11 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
 
 
 LAYOUT = Layout(
-    name="ema-guess",
-    title="a codebook with fitting EMA counts",
-    specificity=Specificity.EMA,
+    name="ema-guess", title="a codebook with fitting EMA counts", specificity=Specificity.EMA,
     find=find,
-    example=Example(
-        shapes={
-            "quantizer.codebooks.0.weight": (2049, 256),
-            "quantizer.codebooks.0.cluster_size_ema": (2048,),
-            "quantizer.codebooks.0.embed_ema": (2048, 256),
-        },
-        layer="quantizer.codebooks.0",
-        num_codes=2048,
-        dim=256,
-    ),
-)
+    example={
+        "quantizer.codebooks.0.weight": (2049, 256), "quantizer.codebooks.0.cluster_size_ema": (2048,),
+        "quantizer.codebooks.0.embed_ema": (2048, 256),
+    },
+    sees=("quantizer.codebooks.0", 2048, 256),
+)  # fmt: skip

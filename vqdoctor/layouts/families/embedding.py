@@ -16,14 +16,14 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.siblings import is_projected
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.layouts.words import foreign_word, near_vq
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each embedding right under a module that is named after quantization."""
     for suffix in ("embedding.weight", "_embedding.weight"):
         for path in state.owners(suffix):
@@ -36,23 +36,17 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
                     name=path,
                     roles={"codebook": join(path, suffix)},
                     confidence=Confidence.MEDIUM,
-                    transposed=wish == "dk",
+                    transposed=orientation == "dk",
                 )
 
 
 LAYOUT = Layout(
-    name="embedding",
-    title="an nn.Embedding in a quantizer (taming, diffusers)",
+    name="embedding", title="an nn.Embedding in a quantizer (taming, diffusers)",
     specificity=Specificity.PATH,
     find=find,
-    example=Example(
-        shapes={
-            "quant_conv.weight": (256, 256, 1, 1),
-            "quantize.embedding.weight": (1024, 256),
-            "post_quant_conv.weight": (256, 256, 1, 1),
-        },
-        layer="quantize",
-        num_codes=1024,
-        dim=256,
-    ),
-)
+    example={
+        "quant_conv.weight": (256, 256, 1, 1), "quantize.embedding.weight": (1024, 256),
+        "post_quant_conv.weight": (256, 256, 1, 1),
+    },
+    sees=("quantize", 1024, 256),
+)  # fmt: skip

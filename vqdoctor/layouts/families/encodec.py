@@ -8,32 +8,20 @@
 All are buffers. Counts start at zero; smoothing 1e-5; decay 0.99.
 """
 
-from __future__ import annotations
-
-from vqdoctor.layouts.build import Ema
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity
 
 LAYOUT = Layout(
-    name="encodec",
-    title="encodec and audiocraft",
-    specificity=Specificity.LIBRARY,
+    name="encodec", title="encodec and audiocraft", specificity=Specificity.LIBRARY,
     find=EmaLayers(
-        codebook="_codebook.embed",
-        counts="_codebook.cluster_size",
-        sums="_codebook.embed_avg",
-        initted="_codebook.inited",
-        ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99),
+        codebook="_codebook.embed", counts="_codebook.cluster_size", sums="_codebook.embed_avg",
+        initted="_codebook.inited", ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99),
     ),
-    example=Example(
-        shapes={
-            "quantizer.vq.layers.0._codebook.inited": (1,),
-            "quantizer.vq.layers.0._codebook.cluster_size": (1024,),
-            "quantizer.vq.layers.0._codebook.embed": (1024, 128),
-            "quantizer.vq.layers.0._codebook.embed_avg": (1024, 128),
-        },
-        layer="quantizer.vq.layers.0",
-        num_codes=1024,
-        dim=128,
-    ),
-)
+    example={
+        "quantizer.vq.layers.0._codebook.inited": (1,),
+        "quantizer.vq.layers.0._codebook.cluster_size": (1024,),
+        "quantizer.vq.layers.0._codebook.embed": (1024, 128),
+        "quantizer.vq.layers.0._codebook.embed_avg": (1024, 128),
+    },
+    sees=("quantizer.vq.layers.0", 1024, 128),
+)  # fmt: skip

@@ -15,16 +15,15 @@ All are buffers. Usage starts at one; decay 0.99.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import product
 
 import numpy as np
 
-from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import Ema, build, fit, is_matrix
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.build import build, fit, is_matrix
+from vqdoctor.layouts.layout import Ema, Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import Array, QuantizerView
 
@@ -36,15 +35,14 @@ _LEAST_USAGE = np.float32(1e-5)
 _EMA = Ema(start_count=1.0, smoothing=0.0, default_decay=0.99)
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each level, with the codebook computed from sums and usage."""
     for inner, sums in product(("_codebook", "codebook"), _SUMS):
         for path in state.owners(f"{inner}.{sums}"):
             roles = _roles(state, join(path, inner), sums)
             if roles is not None:
-                for view in build(state, name=path, roles=roles, confidence=Confidence.HIGH, ema=_EMA):
-                    codebook = partial(_codebook, view.load_sums, view.load_counts)
-                    yield replace(view, lookup="euclidean", derived=True, load_codebook=codebook)
+                for view in build(state, name=path, roles=roles, ema=_EMA, lookup="euclidean"):
+                    yield replace(view, derived=True, load_codebook=partial(_codebook, view))
 
 
 def _roles(state: StateDict, path: str, sums: str) -> dict[str, str] | None:
@@ -69,27 +67,20 @@ def _roles(state: StateDict, path: str, sums: str) -> dict[str, str] | None:
     }
 
 
-def _codebook(load_sums: Callable[[], Array | None], load_usage: Callable[[], Array | None]) -> Array:
-    sums, usage = load_sums(), load_usage()
-    assert sums is not None
-    assert usage is not None
-    return np.asarray(sums / np.maximum(usage, _LEAST_USAGE)[:, None], dtype=np.float32)
+def _codebook(view: QuantizerView) -> Array:
+    assert view.sums is not None
+    assert view.counts is not None
+    return np.asarray(view.sums / np.maximum(view.counts, _LEAST_USAGE)[:, None], dtype=np.float32)
 
 
 LAYOUT = Layout(
-    name="mimi",
-    title="Mimi (moshi and Hugging Face)",
-    specificity=Specificity.LIBRARY,
+    name="mimi", title="Mimi (moshi and Hugging Face)", specificity=Specificity.LIBRARY,
     find=find,
-    example=Example(
-        shapes={
-            "quantizer.rvq_first.vq.layers.0._codebook._initialized": (1,),
-            "quantizer.rvq_first.vq.layers.0._codebook.cluster_usage": (2048,),
-            "quantizer.rvq_first.vq.layers.0._codebook.embedding_sum": (2048, 256),
-            "quantizer.rvq_first.output_proj.weight": (512, 256, 1),
-        },
-        layer="quantizer.rvq_first.vq.layers.0",
-        num_codes=2048,
-        dim=256,
-    ),
-)
+    example={
+        "quantizer.rvq_first.vq.layers.0._codebook._initialized": (1,),
+        "quantizer.rvq_first.vq.layers.0._codebook.cluster_usage": (2048,),
+        "quantizer.rvq_first.vq.layers.0._codebook.embedding_sum": (2048, 256),
+        "quantizer.rvq_first.output_proj.weight": (512, 256, 1),
+    },
+    sees=("quantizer.rvq_first.vq.layers.0", 2048, 256),
+)  # fmt: skip

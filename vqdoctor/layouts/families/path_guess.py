@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.siblings import is_projected, layer_path
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
@@ -23,7 +23,7 @@ from vqdoctor.layouts.words import TABLES, foreign_word, near_vq
 _NAMES = (*TABLES, "vq", "quantize", "quantizer")
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each matrix that by its names may be a codebook."""
     for suffix in (*_NAMES, "weight", "k"):
         for path in state.owners(suffix):
@@ -34,7 +34,7 @@ def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
                     name=layer_path(path),
                     roles={"codebook": key},
                     confidence=Confidence.LOW,
-                    transposed=wish == "dk",
+                    transposed=orientation == "dk",
                 )
 
 
@@ -54,17 +54,8 @@ def _is_named_so(state: StateDict, tokens: list[str]) -> bool:
 
 
 LAYOUT = Layout(
-    name="path-guess",
-    title="a table of codes by its name",
-    specificity=Specificity.GUESS,
+    name="path-guess", title="a table of codes by its name", specificity=Specificity.GUESS,
     find=find,
-    example=Example(
-        shapes={
-            "vqvae.encoder.model.0.weight": (512, 263, 3),
-            "vqvae.quantizer.codebook": (512, 512),
-        },
-        layer="vqvae.quantizer",
-        num_codes=512,
-        dim=512,
-    ),
-)
+    example={"vqvae.encoder.model.0.weight": (512, 263, 3), "vqvae.quantizer.codebook": (512, 512)},
+    sees=("vqvae.quantizer", 512, 512),
+)  # fmt: skip

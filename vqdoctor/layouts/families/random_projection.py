@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from vqdoctor.layouts.build import is_float
 from vqdoctor.layouts.families import vector_quantize_pytorch
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
 
@@ -25,41 +25,28 @@ _PROJECTION = "rand_projs"
 _TABLE = "vq._codebook.embed"
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield the library's own views of each codebook that lies behind a random projection."""
-    behind = {
-        state.raw[join(path, _TABLE)]: state.raw[join(path, _PROJECTION)]
-        for path in state.owners(_PROJECTION)
-        if _fits(state, path)
-    }
-    for view in vector_quantize_pytorch.find(state, wish) if behind else ():
-        if projection := behind.get(view.keys["codebook"]):
-            keys = {**view.keys, "input_projection": projection}
+    behind: dict[str, str] = {}
+    for path in state.owners(_PROJECTION):
+        projection, table = state.entries[join(path, _PROJECTION)], state.get(path, _TABLE)
+        if table is None or not len(projection.shape) == 3 == len(table.shape):
+            continue
+        if is_float(projection) and projection.shape[0] == table.shape[0]:
+            behind[state.raw[join(path, _TABLE)]] = state.raw[join(path, _PROJECTION)]
+    for view in vector_quantize_pytorch.LAYOUT.find(state, orientation) if behind else ():
+        if key := behind.get(view.keys["codebook"]):
+            keys = {**view.keys, "input_projection": key}
             yield replace(view, keys=keys, lookup="cosine", frozen=True)
 
 
-def _fits(state: StateDict, path: str) -> bool:
-    projection, table = state.get(path, _PROJECTION), state.get(path, _TABLE)
-    if projection is None or table is None or not is_float(projection):
-        return False
-    return len(projection.shape) == 3 == len(table.shape) and projection.shape[0] == table.shape[0]
-
-
 LAYOUT = Layout(
-    name="random-projection",
-    title="RandomProjectionQuantizer of vector-quantize-pytorch",
+    name="random-projection", title="RandomProjectionQuantizer of vector-quantize-pytorch",
     specificity=Specificity.VARIANT,
     find=find,
-    example=Example(
-        shapes={
-            "rand_projs": (1, 80, 16),
-            "vq._codebook.initted": (),
-            "vq._codebook.cluster_size": (1, 8192),
-            "vq._codebook.embed_avg": (1, 8192, 16),
-            "vq._codebook.embed": (1, 8192, 16),
-        },
-        layer="vq",
-        num_codes=8192,
-        dim=16,
-    ),
-)
+    example={
+        "rand_projs": (1, 80, 16), "vq._codebook.initted": (), "vq._codebook.cluster_size": (1, 8192),
+        "vq._codebook.embed_avg": (1, 8192, 16), "vq._codebook.embed": (1, 8192, 16),
+    },
+    sees=("vq", 8192, 16),
+)  # fmt: skip

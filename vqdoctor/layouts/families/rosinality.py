@@ -5,35 +5,21 @@
     quantize_t.embed_avg     [D, K]
 
 All are buffers. Counts start at zero; smoothing 1e-5; decay 0.99. The same names with codes as rows are none
-of this family and are left to the guess by EMA statistics. Where K = D the shapes cannot tell: then codes are
-taken for columns, as in this library, and the confidence is medium.
+of this family and are left to the guess by EMA statistics. Where K = D the shapes cannot show it: then
+codes are taken for columns, as in this library, and the confidence is medium.
 """
 
-from __future__ import annotations
-
-from vqdoctor.layouts.build import Ema
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity
 
 LAYOUT = Layout(
-    name="rosinality",
-    title="rosinality's VQ-VAE-2",
-    specificity=Specificity.LIBRARY,
+    name="rosinality", title="rosinality's VQ-VAE-2", specificity=Specificity.LIBRARY,
     find=EmaLayers(
-        codebook="embed",
-        counts="cluster_size",
-        sums="embed_avg",
-        ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99),
-        columns=True,
+        codebook="embed", counts="cluster_size", sums="embed_avg",
+        ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99), columns=True,
     ),
-    example=Example(
-        shapes={
-            "quantize_t.embed": (64, 512),
-            "quantize_t.cluster_size": (512,),
-            "quantize_t.embed_avg": (64, 512),
-        },
-        layer="quantize_t",
-        num_codes=512,
-        dim=64,
-    ),
-)
+    example={
+        "quantize_t.embed": (64, 512), "quantize_t.cluster_size": (512,), "quantize_t.embed_avg": (64, 512),
+    },
+    sees=("quantize_t", 512, 64),
+)  # fmt: skip

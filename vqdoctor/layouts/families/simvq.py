@@ -6,23 +6,15 @@
 
 Residual ones are `layers.{q}.*`. The codebook is frozen_codebook · Wᵀ + b. That the table never changes is
 health. A transform of several layers (`code_transform.0.weight`, …) can't be computed from the file, which
-does not tell its nonlinearities: it is left to a model.
+does not record its nonlinearities: it is left to a model.
 """
 
-from __future__ import annotations
-
 from vqdoctor.layouts.families._projected import Projected
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Layout, Specificity
 
 LAYOUT = Layout(
-    name="simvq",
-    title="SimVQ of vector-quantize-pytorch",
-    specificity=Specificity.LIBRARY,
+    name="simvq", title="SimVQ of vector-quantize-pytorch", specificity=Specificity.LIBRARY,
     find=Projected(table="frozen_codebook", projection="code_transform", lookup="euclidean"),
-    example=Example(
-        shapes={"vq.frozen_codebook": (512, 32), "vq.code_transform.weight": (64, 32)},
-        layer="vq",
-        num_codes=512,
-        dim=64,
-    ),
-)
+    example={"vq.frozen_codebook": (512, 32), "vq.code_transform.weight": (64, 32)},
+    sees=("vq", 512, 64),
+)  # fmt: skip

@@ -10,32 +10,18 @@ BEiT-v2 writes the same names, never updates the last two, and keeps its living 
 `quantize.cluster_size`: where that key stands, the layer is left to the guess by EMA statistics.
 """
 
-from __future__ import annotations
-
-from vqdoctor.layouts.build import Ema
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity
 
 LAYOUT = Layout(
-    name="taming-ema",
-    title="the EMA quantizer of taming-transformers",
-    specificity=Specificity.LIBRARY,
+    name="taming-ema", title="the EMA quantizer of taming-transformers", specificity=Specificity.LIBRARY,
     find=EmaLayers(
-        codebook="embedding.weight",
-        counts="embedding.cluster_size",
-        sums="embedding.embed_avg",
-        unless="cluster_size",
-        ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99),
+        codebook="embedding.weight", counts="embedding.cluster_size", sums="embedding.embed_avg",
+        unless="cluster_size", ema=Ema(start_count=0.0, smoothing=1e-5, default_decay=0.99),
     ),
-    example=Example(
-        shapes={
-            "quant_conv.weight": (64, 64, 1, 1),
-            "quantize.embedding.weight": (1024, 64),
-            "quantize.embedding.cluster_size": (1024,),
-            "quantize.embedding.embed_avg": (1024, 64),
-        },
-        layer="quantize",
-        num_codes=1024,
-        dim=64,
-    ),
-)
+    example={
+        "quant_conv.weight": (64, 64, 1, 1), "quantize.embedding.weight": (1024, 64),
+        "quantize.embedding.cluster_size": (1024,), "quantize.embedding.embed_avg": (1024, 64),
+    },
+    sees=("quantize", 1024, 64),
+)  # fmt: skip

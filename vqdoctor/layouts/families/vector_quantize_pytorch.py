@@ -12,56 +12,23 @@ repeated under every layer. Cosine codebooks have the same keys and rows of norm
 Counts start at one since 2024-07-10 and at zero before; smoothing 1e-5; default decay 0.8.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import Ema, build
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
-from vqdoctor.layouts.state_dict import StateDict
-from vqdoctor.layouts.view import QuantizerView
-
-_LAYERS = EmaLayers(
-    codebook="_codebook.embed",
-    counts="_codebook.cluster_size",
-    sums="_codebook.embed_avg",
-    initted="_codebook.initted",
-)
-
-
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
-    """Yield one view for each codebook, and one for each head where heads have their own."""
-    for path, roles, how in _LAYERS.layers(state):
-        if how.transposed:
-            continue
-        # The flag became a bool after the counts had come to start at one; a float flag dates nothing.
-        start = 1.0 if state.entries[roles["initted"]].dtype == "bool" else None
-        yield from build(
-            state,
-            name=path,
-            roles=roles,
-            confidence=Confidence.HIGH,
-            ema=Ema(start_count=start, smoothing=1e-5, default_decay=0.8),
-        )
-
+from vqdoctor.layouts.layout import Ema, Layout, Specificity
 
 LAYOUT = Layout(
-    name="vector-quantize-pytorch",
-    title="lucidrains' vector-quantize-pytorch",
+    name="vector-quantize-pytorch", title="lucidrains' vector-quantize-pytorch",
     specificity=Specificity.LIBRARY,
-    find=find,
-    example=Example(
-        shapes={
-            "vq.project_in.weight": (64, 128),
-            "vq._codebook.initted": (),
-            "vq._codebook.cluster_size": (1, 512),
-            "vq._codebook.embed_avg": (1, 512, 64),
-            "vq._codebook.embed": (1, 512, 64),
-        },
-        layer="vq",
-        num_codes=512,
-        dim=64,
+    find=EmaLayers(
+        codebook="_codebook.embed", counts="_codebook.cluster_size", sums="_codebook.embed_avg",
+        initted="_codebook.initted",
+        ema=Ema(smoothing=1e-5, default_decay=0.8),
+        # The flag became a bool after the counts had come to start at one; a float flag dates nothing.
+        from_one_with_bool=True,
     ),
-)
+    example={
+        "vq.project_in.weight": (64, 128), "vq._codebook.initted": (),
+        "vq._codebook.cluster_size": (1, 512), "vq._codebook.embed_avg": (1, 512, 64),
+        "vq._codebook.embed": (1, 512, 64),
+    },
+    sees=("vq", 512, 64),
+)  # fmt: skip

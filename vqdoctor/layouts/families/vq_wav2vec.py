@@ -10,35 +10,29 @@ One view for each group. There are no counts: usage needs data.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
-from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import is_float, load_rows
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.build import build, is_float
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView, Tensor
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each group of each quantizer."""
-    for path in state.owners("embedding") if wish != "dk" else ():
+    for path in state.owners("embedding") if orientation != "dk" else ():
         table = state.get(path, "embedding")
         if table is None or not _is_grouped(state, path, table):
             continue
-        codes, groups, dim = table.shape
-        for group in range(groups):
-            place = Place(head=group, head_axis=1)
-            yield QuantizerView(
-                name=(path or "vq") + (f"[head {group}]" if groups > 1 else ""),
-                confidence=Confidence.HIGH,
-                num_codes=codes,
-                dim=dim,
-                keys={"codebook": state.raw[join(path, "embedding")]},
-                lookup="euclidean",
-                place=place,
-                load_codebook=partial(load_rows, table, place.codes),
-            )
+        codes, groups, _ = table.shape
+        yield from build(
+            state,
+            name=path,
+            roles={"codebook": join(path, "embedding")},
+            num_codes=codes,
+            lookup="euclidean",
+            places=[Place(head=group, head_axis=1) for group in range(groups)],
+        )
 
 
 def _is_grouped(state: StateDict, path: str, table: Tensor) -> bool:
@@ -51,19 +45,11 @@ def _is_grouped(state: StateDict, path: str, table: Tensor) -> bool:
 
 
 LAYOUT = Layout(
-    name="vq-wav2vec",
-    title="the k-means quantizer of vq-wav2vec",
-    specificity=Specificity.LIBRARY,
+    name="vq-wav2vec", title="the k-means quantizer of vq-wav2vec", specificity=Specificity.LIBRARY,
     find=find,
-    example=Example(
-        shapes={
-            "vector_quantizer.embedding": (320, 1, 256),
-            "vector_quantizer.projection.0.weight": (512, 256, 1),
-            "vector_quantizer.projection.1.weight": (512,),
-            "vector_quantizer.projection.1.bias": (512,),
-        },
-        layer="vector_quantizer",
-        num_codes=320,
-        dim=256,
-    ),
-)
+    example={
+        "vector_quantizer.embedding": (320, 1, 256), "vector_quantizer.projection.0.weight": (512, 256, 1),
+        "vector_quantizer.projection.1.weight": (512,), "vector_quantizer.projection.1.bias": (512,),
+    },
+    sees=("vector_quantizer", 320, 256),
+)  # fmt: skip

@@ -7,25 +7,15 @@
 The codebook is tok_embeddings · Wᵀ + b. That the table never changes is health.
 """
 
-from __future__ import annotations
-
 from vqdoctor.layouts.families._projected import Projected
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Layout, Specificity
 
 LAYOUT = Layout(
-    name="vqgan-lc",
-    title="VQGAN-LC",
-    specificity=Specificity.LIBRARY,
+    name="vqgan-lc", title="VQGAN-LC", specificity=Specificity.LIBRARY,
     find=Projected(table="tok_embeddings.weight", projection="codebook_projection"),
-    example=Example(
-        shapes={
-            "encoder.conv_in.weight": (128, 3, 3, 3),
-            "tok_embeddings.weight": (1000, 768),
-            "codebook_projection.weight": (8, 768),
-            "codebook_projection.bias": (8,),
-        },
-        layer="vq",
-        num_codes=1000,
-        dim=8,
-    ),
-)
+    example={
+        "encoder.conv_in.weight": (128, 3, 3, 3), "tok_embeddings.weight": (1000, 768),
+        "codebook_projection.weight": (8, 768), "codebook_projection.bias": (8,),
+    },
+    sees=("vq", 1000, 8),
+)  # fmt: skip

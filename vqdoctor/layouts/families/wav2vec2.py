@@ -7,40 +7,45 @@
     project_q.weight              [final, G·D], beside the quantizer; or `project_inp`
 
 One view for each group; one alone where they share a table. The shapes of the quantizer do
-not tell G, the map behind it does. Without such a map all rows are shown as one codebook, with low
+not show G, the map behind it does. Without such a map all rows are shown as one codebook, with low
 confidence. A code is chosen by `weight_proj`'s largest output, never by its distance. There are no counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import is_float, load_rows
-from vqdoctor.layouts.layout import Example, Layout, Orientation, Specificity
+from vqdoctor.layouts.build import build, is_float
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.state_dict import StateDict, join
-from vqdoctor.layouts.view import QuantizerView, Tensor
+from vqdoctor.layouts.view import QuantizerView
 
 _TABLES = ("vars", "codevectors")
 _LOGITS = ("weight_proj.weight", *(f"weight_proj.{depth}.weight" for depth in range(1, 5)))
 _BEHIND = ("project_q.weight", "project_inp.weight")
 
 
-def find(state: StateDict, wish: Orientation | None) -> Iterator[QuantizerView]:
+def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each group of each quantizer."""
-    for suffix in _TABLES if wish != "dk" else ():
+    for suffix in _TABLES if orientation != "dk" else ():
         for path in state.owners(suffix):
-            table, logits = state.get(path, suffix), _logits(state, path)
-            if table is None or not logits or not _is_table(table) or logits % table.shape[1]:
+            table, logits = state.entries[join(path, suffix)], _logits(state, path)
+            is_table = len(table.shape) == 3 and table.shape[0] == 1 and min(table.shape) > 0
+            if not logits or not is_table or not is_float(table) or logits % table.shape[1]:
                 continue
             groups = _groups(state, path, table.shape, logits)
-            yield from _views(state, path, join(path, suffix), groups)
-
-
-def _is_table(table: Tensor) -> bool:
-    return len(table.shape) == 3 and table.shape[0] == 1 and min(table.shape) > 0 and is_float(table)
+            codes = table.shape[1] // (groups or 1)
+            yield from build(
+                state,
+                name=path,
+                roles={"codebook": join(path, suffix)},
+                confidence=Confidence.HIGH if groups else Confidence.LOW,
+                num_codes=codes,
+                lookup="logits",
+                places=[Place(head=0, first=g * codes, rows=codes) for g in range(groups or 1)],
+            )
 
 
 def _logits(state: StateDict, path: str) -> int:
@@ -50,7 +55,7 @@ def _logits(state: StateDict, path: str) -> int:
 
 
 def _groups(state: StateDict, path: str, shape: tuple[int, ...], logits: int) -> int | None:
-    """Return in how many groups the table's rows fall: 1 if all share it, None if nothing tells."""
+    """Return in how many groups the table's rows fall: 1 if all share it, None if that is unknown."""
     _, rows, dim = shape
     if logits > rows:
         return 1
@@ -63,37 +68,12 @@ def _groups(state: StateDict, path: str, shape: tuple[int, ...], logits: int) ->
     return None
 
 
-def _views(state: StateDict, path: str, key: str, groups: int | None) -> Iterator[QuantizerView]:
-    table = state.entries[key]
-    codes = table.shape[1] // (groups or 1)
-    for group in range(groups or 1):
-        place = Place(head=0, first=group * codes, rows=codes)
-        yield QuantizerView(
-            name=(path or "vq") + (f"[head {group}]" if groups and groups > 1 else ""),
-            confidence=Confidence.HIGH if groups else Confidence.LOW,
-            num_codes=codes,
-            dim=table.shape[2],
-            keys={"codebook": state.raw[key]},
-            lookup="logits",
-            place=place,
-            load_codebook=partial(load_rows, table, place.codes),
-        )
-
-
 LAYOUT = Layout(
-    name="wav2vec2",
-    title="the Gumbel quantizer of wav2vec 2.0",
-    specificity=Specificity.LIBRARY,
+    name="wav2vec2", title="the Gumbel quantizer of wav2vec 2.0", specificity=Specificity.LIBRARY,
     find=find,
-    example=Example(
-        shapes={
-            "quantizer.vars": (1, 320, 128),
-            "quantizer.weight_proj.weight": (640, 512),
-            "quantizer.weight_proj.bias": (640,),
-            "project_q.weight": (256, 256),
-        },
-        layer="quantizer",
-        num_codes=320,
-        dim=128,
-    ),
-)
+    example={
+        "quantizer.vars": (1, 320, 128), "quantizer.weight_proj.weight": (640, 512),
+        "quantizer.weight_proj.bias": (640,), "project_q.weight": (256, 256),
+    },
+    sees=("quantizer", 320, 128),
+)  # fmt: skip

@@ -9,31 +9,18 @@ exactly sums / counts: a reader need not smooth again. Until the first update `_
 its own.
 """
 
-from __future__ import annotations
-
-from vqdoctor.layouts.build import Ema
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Example, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity
 
 LAYOUT = Layout(
-    name="zalando-ema",
-    title="zalando's VectorQuantizerEMA",
-    specificity=Specificity.LIBRARY,
+    name="zalando-ema", title="zalando's VectorQuantizerEMA", specificity=Specificity.LIBRARY,
     find=EmaLayers(
-        codebook="_embedding.weight",
-        counts="_ema_cluster_size",
-        sums="_ema_w",
+        codebook="_embedding.weight", counts="_ema_cluster_size", sums="_ema_w",
         ema=Ema(start_count=0.0, smoothing=0.0, default_decay=0.99),
     ),
-    example=Example(
-        shapes={
-            "_pre_vq_conv.weight": (64, 128, 1, 1),
-            "_vq_vae._ema_w": (512, 64),
-            "_vq_vae._ema_cluster_size": (512,),
-            "_vq_vae._embedding.weight": (512, 64),
-        },
-        layer="_vq_vae",
-        num_codes=512,
-        dim=64,
-    ),
-)
+    example={
+        "_pre_vq_conv.weight": (64, 128, 1, 1), "_vq_vae._ema_w": (512, 64),
+        "_vq_vae._ema_cluster_size": (512,), "_vq_vae._embedding.weight": (512, 64),
+    },
+    sees=("_vq_vae", 512, 64),
+)  # fmt: skip
