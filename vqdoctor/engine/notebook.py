@@ -36,25 +36,25 @@ def _options() -> RenderOptions:
 
 def examine(
     model_or_path: torch.nn.Module | str | os.PathLike[str],
-    batch: Any = None,
+    batch: object = None,
     *,
-    losses: Callable[[Any, Any], Any] | None = None,
+    losses: Callable[..., object] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     progress: Callable[[str], None] | None = None,
-    **options: Any,
+    **options: object,
 ) -> Report:
     """Examine a checkpoint or a live model; neither is changed, and the random state is as before.
 
     Args:
-        model_or_path: a model as it stands in the script, or a checkpoint file.
+        model_or_path: a model of the running script, or a checkpoint file.
         batch: x, (x, y), a mapping with x (and y), a DataLoader, or a batch file; with `losses` anything
             that `losses` understands. Dumps of z_e and/or indices, by these names, need no model.
         losses: losses(model, batch) -> `vqdoctor.Losses` or any object with its fields. Without it the
             losses are made of the model's usual outputs; the report's notes say of which.
-        optimizer: the model's optimizer, whose memory tells more.
-        progress: told in a few words what is being done.
-        options: the options of `vqdoctor inspect` by their names, with objects in place of text where there
-            are any: a Task, a model or the function that builds one, a mapping of arguments or of limits.
+        optimizer: the model's optimizer, whose memory is evidence too.
+        progress: gets each step in a few words.
+        options: the options of `vqdoctor inspect` by their names; objects may take the place of text: a Task,
+            a model or the function that builds one, a mapping of arguments or of limits.
 
     Raises:
         UserError: in one clear line, if something cannot be read or the user's code fails.
@@ -72,7 +72,7 @@ def examine(
 
 
 def _declare_keywords() -> None:
-    """Give `examine` the signature and the docs of its options, as `help` and notebooks show them."""
+    """Give `examine` the signature and the docs of its options, for `help` and notebooks."""
     plain = [p for p in inspect.signature(examine).parameters.values() if p.name != "options"]
     lines = []
     for option in options_of("examine"):

@@ -26,10 +26,10 @@ def rank(
     a non-finite VQ tensor comes before everything.
 
     Args:
-        findings: what the checks found.
-        checks: those checks, which say what may explain what.
-        evidence: what they were judged by. With it, roots that might each explain the same symptom, and
-            poor usage for which no cause was found, say which experiment would tell.
+        findings: the findings of all checks.
+        checks: those checks, each with the causes that may explain it.
+        evidence: the evidence of the findings. With it, roots that might each explain the same symptom, and
+            poor usage for which no cause was found, name the experiment that would decide.
     """
     next_step = "" if evidence is None else experiment(evidence)
     causes_of = {check.code: check.explained_by for check in checks}
@@ -40,7 +40,8 @@ def rank(
         if root_of[id(finding)] is finding:
             symptoms = [f for f in findings if root_of[id(f)] is finding and f is not finding]
             worst = max(f.severity for f in (finding, *symptoms))
-            open_question = _is_unexplained(finding) or _has_rival(finding, symptoms, findings, causes_of)
+            unexplained = finding.stage is Stage.USAGE and finding.severity > Severity.NOTE
+            open_question = unexplained or _has_rival(finding, symptoms, findings, causes_of)
             hint = finding.decide_with or (next_step if open_question else "")
             roots.append((finding.replace(severity=worst, decide_with=hint), symptoms))
     for root, symptoms in sorted(roots, key=lambda pair: _weight(pair[0])):
@@ -56,18 +57,13 @@ def _root(finding: Finding, findings: Sequence[Finding], causes_of: Mapping[str,
     return next(roots, finding)
 
 
-def _is_unexplained(root: Finding) -> bool:
-    """Whether a root is poor usage, which something causes that was not found."""
-    return root.stage is Stage.USAGE and root.severity > Severity.NOTE
-
-
 def _has_rival(
     root: Finding,
     symptoms: Iterable[Finding],
     findings: Sequence[Finding],
     causes_of: Mapping[str, tuple[str, ...]],
 ) -> bool:
-    """Whether another cause, which is no symptom itself, would explain one of the root's symptoms as well."""
+    """Whether a cause that is not itself a symptom would explain one of the root's symptoms as well."""
     return any(
         rival.code != root.code and not _causes(rival, findings, causes_of)
         for symptom in symptoms
@@ -102,10 +98,10 @@ def _weight(finding: Finding) -> tuple[object, ...]:
 
 
 def experiment(evidence: Iterable[Evidence]) -> str:
-    """Return the flag that brings the evidence that is still missing to tell rival causes apart.
+    """Return the flag for the evidence that is still missing to decide between rival causes.
 
-    A bare file lacks data; a model that was run lacks a look at its training. After that look "" is
-    returned: there is nothing more to run.
+    A bare file lacks data; a model that was run lacks a look at its training. After that look the answer
+    is "": there is no further experiment.
     """
     kinds = {type(item) for item in evidence}
     if Trace in kinds:
