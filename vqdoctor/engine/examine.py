@@ -9,20 +9,10 @@ from typing import TYPE_CHECKING
 
 import vqdoctor
 from vqdoctor.checks import all_checks
+from vqdoctor.core import evidence as kinds
 from vqdoctor.core.check import Check
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.evidence import (
-    DataMatch,
-    Evidence,
-    ForeignObjects,
-    GradientPath,
-    LossBalance,
-    OptimizerMemory,
-    TaskGradient,
-    TrainingRecord,
-    Unavailable,
-    Usage,
-)
+from vqdoctor.core.evidence import Evidence, Unavailable
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.evaluate import choose, evaluate
@@ -159,11 +149,11 @@ def _gather_file(session: Session, gathered: Gathered) -> None:
     """Gather the evidence of the file's probes; a live model lacks some of it."""
     absent: list[type[Evidence]] = []
     if session.path is None:
-        absent = [ForeignObjects, TrainingRecord]
+        absent = [kinds.ForeignObjects, kinds.TrainingRecord]
         gathered.miss(absent, "checkpoint", "a live model is examined, and no file", "")
         if session.user_model.optimizer is None:
-            gathered.miss((OptimizerMemory,), "checkpoint", "no optimizer was given", "optimizer=…")
-            absent.append(OptimizerMemory)
+            gathered.miss((kinds.OptimizerMemory,), "checkpoint", "no optimizer was given", "optimizer=…")
+            absent.append(kinds.OptimizerMemory)
     probes = [probe for probe in file.all_probes() if not set(probe.kinds) & set(absent)]
     gathered.run(probes, session.file_context(), "checkpoint", session.say)
 
@@ -237,10 +227,10 @@ def _gather_live(session: Session, gathered: Gathered) -> None:
     for view in found.implicit:
         gathered.miss(_unknown(gathered, view.name), "batch", NO_CODEBOOK, "", view.name)
     for name in model.absent:
-        kinds = (Usage, DataMatch, GradientPath, TaskGradient, LossBalance)
-        gathered.miss(kinds, "batch", "the model does not have this layer", "", name)
+        lacking = (kinds.Usage, kinds.DataMatch, kinds.GradientPath, kinds.TaskGradient, kinds.LossBalance)
+        gathered.miss(lacking, "batch", "the model does not have this layer", "", name)
     gathered.notes += model.notes
-    if context.vq_weight is None and any(isinstance(item, LossBalance) for item in gathered.evidence):
+    if context.vq_weight is None and any(isinstance(item, kinds.LossBalance) for item in gathered.evidence):
         gathered.notes.append(UNKNOWN_WEIGHT)
     if not (session.found.views or found.views):
         gathered.notes.append(NONE_SHOWN)

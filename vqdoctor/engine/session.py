@@ -95,21 +95,16 @@ class Session:
                 from vqdoctor.models.save import saved
 
                 file = stack.enter_context(saved(user_model.model, user_model.optimizer))
-            checkpoint = open_checkpoint(file)
-            notes: tuple[str, ...] = ()
-            if training:
-                data, notes = _data_to_train_on(checkpoint, data, user_model)
-                arrays = _read(path, data, user_model)
-            yield cls(
+            opened = cls(
                 path=path,
-                checkpoint=checkpoint,
+                checkpoint=open_checkpoint(file),
                 data=data,
                 arrays=arrays,
                 user_model=user_model,
                 settings=settings or Settings(),
                 say=say,
-                notes=notes,
             )
+            yield opened._with_data_to_train_on() if training else opened
 
     def with_data(self, data: object) -> Self:
         """Return a session of the same opened checkpoint with other data.
@@ -118,6 +113,27 @@ class Session:
             UserError: if the data cannot be read, or does not fit the user's model.
         """
         return replace(self, data=data, arrays=_read(self.path, data, self.user_model))
+
+    def _with_data_to_train_on(self) -> Self:
+        """Return the session with the named data, or with a built-in task's data beside the file.
+
+        Raises:
+            UserError: if there is none, or it cannot be read.
+        """
+        named, task = self.data is not None or self.user_model.task is not None, self.record.task
+        if named:
+            return self.with_data(self.data)
+        if self.user_model.model is None and task is not None:
+            from vqdoctor.reference import BUILTIN_DATA
+
+            if task in BUILTIN_DATA:
+                beside = self.checkpoint.path.parent / BUILTIN_DATA[task]
+                if not beside.is_file():
+                    raise UserError(f"there is no {beside}, the data of {task}", "--data BATCH")
+                note = f"trained on {beside}, which lies beside the checkpoint"
+                return replace(self.with_data(beside), notes=(note,))
+        hint = "--task FILE.py:NAME, or --model and --data with x (and y)"
+        raise UserError("retraining needs the model, its data and its losses", hint)
 
     @cached_property
     def sha256(self) -> str | None:
@@ -236,33 +252,17 @@ def _read(path: str | os.PathLike[str] | None, data: object, user_model: UserMod
     """
     arrays = None if user_model.losses is not None else _arrays(data)
     runs = user_model.runs or (arrays is not None and "x" in arrays and not _is_dump(arrays))
-    live, weight = path is None, user_model.trained_vq_weight
-    refused = (
-        (live and user_model.model is None, "there is nothing to examine", "give a checkpoint or a model"),
-        (
-            not live and user_model.optimizer is not None,
-            "an optimizer belongs to a live model",
-            "a checkpoint holds its own",
-        ),
-        (
-            user_model.losses is not None and data is None,
-            "losses= needs a batch",
-            "examine(model, batch, losses=…)",
-        ),
-        (
-            weight is not None and not runs,
-            "--trained-vq-weight has no effect, as no model is run",
-            "add --task, or --model and --data",
-        ),
-        (
-            user_model.task is not None and arrays is not None,
-            "--task and --data: a task brings its own data",
-            "leave one of them out",
-        ),
-    )
-    for wrong, what, hint in refused:
-        if wrong:
-            raise UserError(what, hint)
+    if path is None and user_model.model is None:
+        raise UserError("there is nothing to examine", "give a checkpoint or a model")
+    if path is not None and user_model.optimizer is not None:
+        raise UserError("an optimizer belongs to a live model", "a checkpoint holds its own")
+    if user_model.losses is not None and data is None:
+        raise UserError("losses= needs a batch", "examine(model, batch, losses=…)")
+    if user_model.trained_vq_weight is not None and not runs:
+        hint = "add --task, or --model and --data"
+        raise UserError("--trained-vq-weight has no effect, as no model is run", hint)
+    if user_model.task is not None and arrays is not None:
+        raise UserError("--task and --data: a task brings its own data", "leave one of them out")
     if runs and importlib.util.find_spec("torch") is None:
         raise MissingPackageError("torch", "running a model", "torch")
     return arrays
@@ -290,26 +290,3 @@ def _array(value: Any) -> NDArray[Any] | None:
 
 def _is_dump(arrays: Arrays | None) -> bool:
     return any(name.partition("/")[0] in ("z_e", "indices") for name in arrays or ())
-
-
-def _data_to_train_on(
-    checkpoint: Checkpoint, data: object, user_model: UserModel
-) -> tuple[object, tuple[str, ...]]:
-    """Return the data to train on, and a note where it was found without being named.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if data is not None or user_model.task is not None:
-        return data, ()
-    task = SavedTraining(checkpoint=checkpoint).record.task
-    if user_model.model is None and task is not None:
-        from vqdoctor.reference import BUILTIN_DATA
-
-        if task in BUILTIN_DATA:
-            beside = checkpoint.path.parent / BUILTIN_DATA[task]
-            if beside.is_file():
-                return beside, (f"trained on {beside}, which lies beside the checkpoint",)
-            raise UserError(f"there is no {beside}, the data of {task}", "--data BATCH")
-    hint = "--task FILE.py:NAME, or --model and --data with x (and y)"
-    raise UserError("retraining needs the model, its data and its losses", hint)

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from vqdoctor.core.assertion import MAX_DROP, METRICS, GateRules, Metric
+from vqdoctor.core.gate import Judgement
 from vqdoctor.core.report import Report
 from vqdoctor.engine.gate.figures import Unknown, figure, sources
-from vqdoctor.engine.gate.hold import Held, judged, unknown
+from vqdoctor.engine.gate.hold import Held, judged
 
 COMPARED = ("perplexity", "usage", "accuracy")
 """The metrics that are compared with a baseline."""
@@ -68,12 +69,15 @@ def _against(
         shortage=new.shortage or (f"the baseline: {old.shortage}" if old.shortage else ""),
         origin=f"{new.origin}, with the baseline's uncertainty",
     )
-    judgement = unknown(metric.name, layer, ">=", kept * old.value, baseline=old.value)
-    yield judged(judgement, widened, rules)
+    yield judged(_drop(metric.name, layer, old.value, kept=kept), widened, rules)
 
 
 def _incomparable(metric: str, layer: str | None, reason: str) -> Held:
-    return Held(judgement=unknown(metric, layer, ">=", 0.0, reason=reason, baseline=0.0))
+    return Held(judgement=replace(_drop(metric, layer, 0.0), reason=reason))
+
+
+def _drop(metric: str, layer: str | None, before: float, kept: float = 1.0) -> Judgement:
+    return Judgement(metric=metric, layer=layer, relation=">=", threshold=kept * before, baseline=before)
 
 
 def path_of(report: Report) -> str:

@@ -91,18 +91,16 @@ def _of_model(report: Report, metric: Metric) -> Figure | Unknown:
     told = report.find(TaskMetrics)
     if told is None:
         return _missing(report, TaskMetrics.kind, None)
-    origin = f"{told.sample_size:,} sample{'' if told.sample_size == 1 else 's'} of the {told.split} split"
-    grows = "batches like this one"
-    if metric is METRICS["accuracy"]:
-        if told.accuracy is None:
-            return Unknown(reason="the batch has no labels to measure the accuracy by")
-        low, high = share_interval(told.accuracy, told.sample_size)
-        return Figure(value=told.accuracy, low=low, high=high, origin=origin, grows=grows)
-    if told.ece is None:
-        return Unknown(reason="the batch has no labels to measure the calibration by")
-    if told.ece_low is None or told.ece_high is None:
+    is_accuracy = metric is METRICS["accuracy"]
+    value = told.accuracy if is_accuracy else told.ece
+    if value is None:
+        noun = "accuracy" if is_accuracy else "calibration"
+        return Unknown(reason=f"the batch has no labels to measure the {noun} by")
+    low, high = share_interval(value, told.sample_size) if is_accuracy else (told.ece_low, told.ece_high)
+    if low is None or high is None:
         return Unknown(reason="the report has no interval of the calibration error: examine it again")
-    return Figure(value=told.ece, low=told.ece_low, high=told.ece_high, origin=origin, grows=grows)
+    origin = f"{told.sample_size:,} sample{'' if told.sample_size == 1 else 's'} of the {told.split} split"
+    return Figure(value=value, low=low, high=high, origin=origin, grows="batches like this one")
 
 
 def _of_usage(usage: Usage, metric: Metric) -> Figure | Unknown:

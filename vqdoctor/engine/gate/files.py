@@ -235,5 +235,5 @@ def _unreadable(path: Path, error: CheckpointError) -> Report:
         findings=(),
         plan=(),
         verdict="inconclusive",
-        gate=Gate.of([certain("readable", ">=", 1, 0, reason, "fail")]),
+        gate=Gate.of([replace(certain("readable", ">=", 1, 0, reason), status="fail")]),
     )

@@ -29,43 +29,10 @@ class Held:
     high: float = math.inf
 
 
-def unknown(
-    metric: str,
-    layer: str | None,
-    relation: Relation,
-    threshold: float,
-    *,
-    reason: str = "",
-    warn: bool = False,
-    baseline: float | None = None,
-) -> Judgement:
-    """Return the judgement of an assertion whose figure is unknown, or is still to be filled in."""
-    return Judgement(
-        metric=metric,
-        layer=layer,
-        relation=relation,
-        threshold=threshold,
-        value=None,
-        low=None,
-        high=None,
-        status="inconclusive",
-        level="warn" if warn else "error",
-        reason=reason,
-        baseline=baseline,
-    )
-
-
-def certain(
-    metric: str,
-    relation: Relation,
-    threshold: float,
-    value: float,
-    reason: str,
-    status: GateStatus = "inconclusive",
-) -> Judgement:
+def certain(metric: str, relation: Relation, threshold: float, value: float, reason: str) -> Judgement:
     """Return the judgement of a count of the whole report, such as its layers, which has no uncertainty."""
-    judgement = unknown(metric, None, relation, threshold, reason=reason)
-    return replace(judgement, value=value, low=value, high=value, status=status)
+    open_ = Judgement(metric=metric, layer=None, relation=relation, threshold=threshold, reason=reason)
+    return replace(open_, value=value, low=value, high=value)
 
 
 def judged(judgement: Judgement, found: Figure | Unknown, rules: GateRules) -> Held:

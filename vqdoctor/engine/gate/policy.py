@@ -20,7 +20,7 @@ from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.engine.gate.baseline import compared, counterpart, path_of
 from vqdoctor.engine.gate.figures import figure
-from vqdoctor.engine.gate.hold import Held, certain, compare, judged, unknown
+from vqdoctor.engine.gate.hold import Held, certain, compare, judged
 
 COLLAPSE = "VQ501"
 REPLACES = {"perplexity": COLLAPSE, "usage": "VQ502", "dead": "VQ502", "ece": "VQ603"}
@@ -137,8 +137,12 @@ def _asserted(report: Report, policy: Policy) -> Iterator[Held]:
 def _asserted_on(
     report: Report, assertion: Assertion, layer: str | None, threshold: float, policy: Policy
 ) -> Held:
-    judgement = unknown(
-        assertion.metric, layer, assertion.relation, threshold, warn=assertion.level == "warn"
+    judgement = Judgement(
+        metric=assertion.metric,
+        layer=layer,
+        relation=assertion.relation,
+        threshold=threshold,
+        level="warn" if assertion.level == "warn" else "error",
     )
     return judged(judgement, figure(report, METRICS[assertion.metric], layer), policy.rules)
 
