@@ -14,7 +14,7 @@ from vqdoctor.core.configure import from_keywords
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.settings import options as options_of
 from vqdoctor.engine.examine import examine as examine_quietly
-from vqdoctor.render import RenderOptions, all_renderers
+from vqdoctor.render import RenderOptions, renderer_of
 
 if TYPE_CHECKING:
     import torch
@@ -24,14 +24,15 @@ class Report(core.Report):
     """The report, which a notebook shows as Markdown and `print` as text."""
 
     def _repr_markdown_(self) -> str:
-        return all_renderers()["markdown"].render(self, _options())
+        return _rendered(self, "markdown")
 
     def __str__(self) -> str:
-        return all_renderers()["rich"].render(self, _options())
+        return _rendered(self, "rich")
 
 
-def _options() -> RenderOptions:
-    return RenderOptions(names={check.code: check.name for check in all_checks()})
+def _rendered(report: core.Report, format: str) -> str:
+    options = RenderOptions(names={check.code: check.name for check in all_checks()})
+    return renderer_of(format).render(report, options)
 
 
 def examine(

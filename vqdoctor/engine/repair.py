@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,31 +84,21 @@ def repair_file(
     with Session.open(
         path, data=data, user_model=user_model, settings=settings, progress=progress
     ) as session:
-        done = repair_session(session, output)
-    if done.written is None:
-        return done.report
-    after = examine(done.written, data=data, user_model=user_model, settings=settings, progress=progress)
-    measured = tuple(_with_usage(repair, done.report, after) for repair in done.report.repairs)
-    return replace(after, repairs=measured, notes=(*after.notes, *done.notes))
+        before, notes, written = _repair_session(session, output)
+    if written is None:
+        return before
+    after = examine(written, data=data, user_model=user_model, settings=settings, progress=progress)
+    measured = tuple(_with_usage(repair, before, after) for repair in before.repairs)
+    return replace(after, repairs=measured, notes=(*after.notes, *notes))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Repaired:
-    """The result of a repair.
-
-    Attributes:
-        report: the input's report, with the repairs.
-        notes: notes on the repair, one line each; the report has them too where no file was written.
-        written: the output; None where no file was written.
-    """
-
-    report: Report
-    notes: tuple[str, ...]
-    written: Path | None
-
-
-def repair_session(session: Session, output: str | os.PathLike[str] | None) -> Repaired:
+def _repair_session(
+    session: Session, output: str | os.PathLike[str] | None
+) -> tuple[Report, list[str], Path | None]:
     """Examine an opened checkpoint, apply the remedies that need no training, and write the output.
+
+    Returns the input's report with the repairs, the notes on them, and the output. Where no file was written,
+    the output is None, and the report has the notes.
 
     Raises:
         UserError: if the output cannot be written, or the user's code fails.
@@ -134,7 +124,7 @@ def repair_session(session: Session, output: str | os.PathLike[str] | None) -> R
         none = "nothing was written: the file can take none of the remedies, or needs none"
         notes.append(DRY_RUN if settings.dry_run else none)
         report = replace(before, notes=(*before.notes, *notes))
-        return Repaired(report=report, notes=tuple(notes), written=None)
+        return report, notes, None
     session.say(f"writing {target.name}")
     note = {
         "tool": f"vqdoctor {vqdoctor.__version__}",
@@ -148,7 +138,7 @@ def repair_session(session: Session, output: str | os.PathLike[str] | None) -> R
     }
     write_checkpoint(checkpoint, target, pending.values, note=note, overwrite=settings.overwrite)
     notes.append(f"repaired from {session.path}, which is as it was")
-    return Repaired(report=before, notes=tuple(notes), written=target)
+    return before, notes, target
 
 
 def _repairs(

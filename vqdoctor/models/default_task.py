@@ -83,6 +83,7 @@ class DefaultTask:
     Attributes:
         vq_weight: weight of the VQ loss in the user's training; None is unknown.
         terms: which outputs were taken for the losses; None until the first batch.
+        notes: the same in words, one line for the task loss and one for the VQ loss.
     """
 
     def __init__(
@@ -105,21 +106,16 @@ class DefaultTask:
         """
         self.vq_weight = vq_weight
         self.terms: Terms | None = None
+        self.notes: tuple[str, ...] = ()
         self._model = model
         self._batches = batches
         self._vq_loss = vq_loss
         self._task_loss = task_loss
-        self._said: list[str] = []
 
     @property
     def vq_loss_unknown(self) -> bool:
         """Whether no output was recognised as the VQ loss; the training may have one all the same."""
         return self.terms is not None and not self.terms.vq
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Which outputs were taken for the task loss and for the VQ loss, one line each."""
-        return tuple(self._said)
 
     def model(self) -> torch.nn.Module:
         """Return the model."""
@@ -157,7 +153,7 @@ class DefaultTask:
             task = terms.reduce(outputs, terms.output)
         return Losses(task=task, vq=sum(vq[1:], vq[0]) if vq else None, logits=logits, labels=labels)
 
-    def _run(self, model: torch.nn.Module, batch: Batch) -> Any:
+    def _run(self, model: torch.nn.Module, batch: Batch) -> object:
         floating = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         x = batch["x"].to(floating) if batch["x"].is_floating_point() else batch["x"]
         named = inspect.signature(model.forward).parameters
@@ -179,10 +175,10 @@ class DefaultTask:
             how, values = "mean" if path in by_sample else "sum", outputs[path].numel()
             parts.append(_name(path) + (f" ({how} of its {values} values)" if values > 1 else ""))
         vq_made_of = " + ".join(parts) or f"none found; {_shown(outputs)}"
-        self._said += [
+        self.notes = (
             f"task loss: {made_of[task.how]} (--task-loss chooses another)",
             f"VQ loss: {vq_made_of} (--vq-loss chooses another)",
-        ]
+        )
         return dataclasses.replace(task, vq=vq, by_sample=by_sample)
 
     def _choose_task(self, outputs: Tensors, x: torch.Tensor, y: torch.Tensor | None) -> Terms:
@@ -233,14 +229,14 @@ class DefaultTask:
         return tuple(p for p in (next(unnamed, None),) if p is not None)
 
 
-def flatten(output: Any) -> dict[str, torch.Tensor]:
+def flatten(output: object) -> dict[str, torch.Tensor]:
     """Return the tensors in a model's output by path, in its order."""
     if isinstance(output, torch.Tensor):
         return {"output": output}
     return dict(_leaves(output, "", 4))
 
 
-def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
+def _leaves(value: object, path: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(value, torch.Tensor):
         yield path, value
     elif depth:
@@ -248,7 +244,7 @@ def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, torch.Tens
             yield from _leaves(item, f"{path}.{name}" if path else name, depth - 1)
 
 
-def _items(value: Any) -> Iterator[tuple[str, Any]]:
+def _items(value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping):
         yield from ((str(key), item) for key, item in value.items())
     elif isinstance(value, tuple) and hasattr(value, "_fields"):

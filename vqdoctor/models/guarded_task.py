@@ -35,7 +35,7 @@ class GuardedTask:
         self.vq_weight: float | None = own if own is not None else told_weight
         self._task = task
         self._most = most
-        self._served: dict[str, Any] = {}
+        self._served: dict[str, object] = {}
         self._cut: dict[str, None] = {}
         self._ran = False
         self._said: list[str] = []

@@ -50,7 +50,7 @@ def load(path: Path, entries: Mapping[str, Tensor]) -> tuple[torch.nn.Module, Lo
         return _from_transformers(name, config, entries)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> dict[str, object]:
     file = folder / "config.json"
     try:
         if file.stat().st_size > _LARGEST:
@@ -66,7 +66,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _class_name(config: Mapping[str, Any]) -> tuple[str, str]:
+def _class_name(config: Mapping[str, object]) -> tuple[str, str]:
     """Return the package and the class that a config names."""
     if isinstance(name := config.get("_class_name"), str):
         return "diffusers", name
@@ -89,7 +89,7 @@ def _model_class(package: str, name: str, base: str) -> Any:
 
 
 def _from_transformers(
-    name: str, config: dict[str, Any], entries: Mapping[str, Tensor]
+    name: str, config: dict[str, object], entries: Mapping[str, Tensor]
 ) -> tuple[torch.nn.Module, Loaded]:
     """Build and load by transformers' own way from memory, which knows the names of older releases."""
     cls = _model_class("transformers", name, "PreTrainedModel")
