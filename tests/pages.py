@@ -38,14 +38,14 @@ def table(*rows: tuple[object, ...]) -> str:
 
 
 def demo() -> str:
-    """The head of the first report of `make demo`: down to the first cause, then the plan."""
+    """The head of the first report of `make demo`: down to the first cause, then the plan's first step."""
     report = examine(SAMPLES / "no-ste.pt")
     names = {check.code: check.name for check in all_checks()}
     text = (
         all_renderers()["rich"].render(report, RenderOptions(width=80, names=names)).replace(f"{ROOT}/", "")
     )
     head, cut, _ = text.partition("    It explains:\n")
-    plan = re.search(r"^PLAN\b.*?(?=\n\n)", text, re.MULTILINE | re.DOTALL)
+    plan = re.search(r"^PLAN\b.*?(?=\n2\. |\n\n)", text, re.MULTILINE | re.DOTALL)
     assert cut and plan, "the report has another form: choose another place to cut it"
     return f"```\n{head}{cut}    […]\n\n{plan[0]}\n[…]\n```"
 
@@ -106,11 +106,14 @@ def command_help(command: str) -> str:
 
 
 def examine_arguments() -> str:
-    """The arguments of `vqdoctor.examine`, as its docstring explains them."""
+    """The arguments and options of `vqdoctor.examine`, as its docstring explains them."""
     doc = inspect.getdoc(vqdoctor.examine) or ""
-    (args,) = re.findall(r"^Args:\n(.*?)\n\n", doc, re.MULTILINE | re.DOTALL)
-    pairs = re.findall(r"^    (\w+): (.*?)(?=\n    \w|\Z)", args, re.MULTILINE | re.DOTALL)
-    return table(("argument", "meaning"), *((f"`{name}`", " ".join(text.split())) for name, text in pairs))
+    found: list[tuple[str, str]] = []
+    for title in ("Args", "Options"):
+        (section,) = re.findall(rf"^{title}:\n(.*?)(?:\n\n|\Z)", doc, re.MULTILINE | re.DOTALL)
+        found += re.findall(r"^    (\w+): (.*?)(?=\n    \w|\Z)", section, re.MULTILINE | re.DOTALL)
+    rows = ((f"`{name}`", " ".join(text.split())) for name, text in found if name != "options")
+    return table(("argument", "meaning"), *rows)
 
 
 def checks_table() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from pages import ROOT
 
 import vqdoctor.core.check
@@ -12,9 +11,6 @@ import vqdoctor.core.check
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 
 
-@pytest.mark.skipif(
-    not hasattr(vqdoctor.core.check, "Advice"), reason="the example is written for checks with their advice"
-)
 def test_the_worked_example_is_a_check_whose_examples_behave() -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     names: dict[str, object] = {"__name__": "vq309_ema_too_short"}

@@ -311,7 +311,7 @@ def test_a_name_in_the_file_is_never_imported(tmp_path: Path) -> None:
         (UserModel(model=VQVAE), None, "needs a batch with x .*given is no batch"),
         (UserModel(model=VQVAE), {"z_e": np.ones((4, 8), "f")}, "given is z_e"),
         (UserModel(task=DigitsTask()), {"x": np.ones((4, 8), "f")}, "a task brings its own data"),
-        (UserModel(trained_vq_weight=1.0), None, "says nothing where no model is run"),
+        (UserModel(trained_vq_weight=1.0), None, "has no effect, as no model is run"),
         (UserModel(model=3), {"x": np.ones((4, 8), "f")}, "is a int"),
         (UserModel(model=VQVAE), {"x": np.ones((4, 8), "f")}, r"the model fails on x float32 \[4, 8\]"),
         (

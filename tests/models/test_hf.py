@@ -77,12 +77,12 @@ def test_weights_that_are_missing_are_named_and_wrong_shapes_are_refused(tmp_pat
     [
         (
             {"architectures": ["MyOwnModel"], "auto_map": {"AutoModel": "evil.MyOwnModel"}},
-            "no model of transformers",
+            "not a model of transformers",
         ),
-        ({"architectures": ["__loader__"]}, "no model of transformers"),
-        ({"architectures": ["DacConfig"]}, "no model of transformers"),
-        ({"architectures": ["utils.logging"]}, "no model of transformers"),
-        ({"_class_name": "DDPMScheduler"}, "no model of diffusers"),
+        ({"architectures": ["__loader__"]}, "not a model of transformers"),
+        ({"architectures": ["DacConfig"]}, "not a model of transformers"),
+        ({"architectures": ["utils.logging"]}, "not a model of transformers"),
+        ({"_class_name": "DDPMScheduler"}, "not a model of diffusers"),
         ({"model_type": "dac"}, "names no model class"),
         ("[1, 2]", "holds no settings"),
         ("{not json", "not readable as JSON"),

@@ -79,7 +79,7 @@ def test_a_file_never_takes_the_place_of_another_module(name: str) -> None:
         (":task", "not of the form"),
         ("gone.py:task", "gone.py: there is no such file"),
         ("nowhere.tasks:task", "there is no module 'nowhere'"),
-        ("good.py:tusk", "good.py has no 'tusk': it defines task, other"),
+        ("good.py:tusk", "good.py has no 'tusk': did you mean task? it defines task, other"),
         ("syntax.py:task", "syntax.py:2: SyntaxError"),
         ("fails.py:task", "ZeroDivisionError: division by zero (fails.py:3)"),
         ("lacks.py:task", "ModuleNotFoundError: No module named 'not_installed' (lacks.py:1)"),

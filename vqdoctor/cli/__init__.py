@@ -1,1 +1,1 @@
-"""The command line: one file a command, thin. What is heavy is imported inside the commands."""
+"""The command line: a thin file for each command. Heavy modules are imported inside the commands."""

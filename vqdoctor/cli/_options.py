@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from vqdoctor.checks import all_checks
 from vqdoctor.cli import _codes
 from vqdoctor.core.configure import configure
 from vqdoctor.core.option import GROUPS, Option
@@ -17,7 +18,7 @@ from vqdoctor.core.settings import options
 from vqdoctor.render import format_names
 
 COLUMN = 30
-"""Characters of the left column of a help page, in which an option stands with its metavar."""
+"""Characters of the left column of a help page, which holds an option and its metavar."""
 
 
 class Command(TyperCommand):
@@ -51,8 +52,10 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         flags = {option.name: given.pop(_identifier(option)) for option in declared}
         settings, user_model = configure(Path.cwd(), flags)
+        from vqdoctor.engine.evaluate import choose
+
         with settings.blaming_the_file():
-            _codes.require_known(settings)
+            choose(all_checks(), settings)  # a wrong code is refused before anything is read
             command(**given, settings=settings, user_model=user_model)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -65,12 +68,10 @@ _MADE = ("settings", "user_model")
 
 
 def _parameter(option: Option) -> Parameter:
-    """Return the parameter in which typer finds all that is declared of an option."""
+    """Return the parameter in which typer finds the whole declaration of an option."""
     kind, flags = option.kind, option.flags
-    if kind.type is bool and option.in_file:
-        flags = (
-            f"{flags[0]}/--no-{flags[0].removeprefix('--')}",
-        )  # a flag can switch off what a file switched on
+    if kind.type is bool and option.in_file:  # so that a flag can switch off a setting of the file
+        flags = (f"{flags[0]}/--no-{flags[0].removeprefix('--')}",)
     default = f"  [default: {option.default}]" if option.default else ""
     told = typer.Option(
         *flags,

@@ -27,7 +27,7 @@ WORKSPACES = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR", "WORKSPACE")
 
 
 def terminal_options() -> RenderOptions:
-    """Return what standard output can show: width and colour on a terminal, 80 plain columns elsewhere."""
+    """Return the width and colour of standard output: the terminal's, or 80 plain columns elsewhere."""
     terminal = is_terminal(sys.stdout)
     return RenderOptions(
         width=shutil.get_terminal_size((80, 24)).columns if terminal else 80,
@@ -52,7 +52,7 @@ class Output:
 
     @classmethod
     def of(cls, settings: Settings, *inputs: Path) -> Self:
-        """Return where to write, once all of it is known to be possible, and say what pyproject.toml names.
+        """Return the targets, all of them writable, and report the code and data that pyproject.toml names.
 
         Args:
             settings: the format of standard output, and the reports to save as FORMAT=FILE.
@@ -99,11 +99,9 @@ class Output:
         write(self.renderer.render_all(reports, shown))
         for target, saver in self.targets.items():
             save(saver.render_all(reports, saved), target)
-        if self.renderer.summary:
-            variable, format = self.renderer.summary
-            file = os.environ.get(variable)
-            if file:
-                append(_renderer(format).render_all(reports, saved), Path(file), SUMMARY_LIMIT)
+        variable, format = self.renderer.summary or ("", "")
+        if variable and (file := os.environ.get(variable)):
+            append(_renderer(format).render_all(reports, saved), Path(file), SUMMARY_LIMIT)
 
 
 def _renderer(name: str) -> Renderer:
@@ -135,7 +133,7 @@ def _is_utf8(stream: TextIO | None) -> bool:
 
 
 def write(text: str) -> None:
-    """Write to standard output; a reader who has gone is no error.
+    """Write to standard output; a reader who has gone is not an error.
 
     Raises:
         UserError: if it cannot be written for another reason, such as a full disk.
@@ -177,7 +175,7 @@ def complain(message: str) -> None:
 
 
 def complain_of(error: UserError) -> None:
-    """Write what is wrong to standard error, and what to do next on a line of its own."""
+    """Write an error to standard error, and its help on a second line."""
     complain(f"error: {error.what}")
     if error.hint:
         complain(f"help: {error.hint}")
@@ -185,7 +183,7 @@ def complain_of(error: UserError) -> None:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str], None] | None]:
-    """Give a function that shows what is being done; what the user's code prints goes to standard error.
+    """Give a function that shows each step; the prints of the user's code go to standard error.
 
     Standard output is for the report alone, which a script may read.
     """
@@ -202,14 +200,14 @@ def progress() -> Iterator[Callable[[str], None] | None]:
 
 
 def check_target(path: Path, inputs: tuple[Path, ...]) -> None:
-    """Make sure, before the long work, that a report can be written there and that the file is no input.
+    """Make sure, before the long work, that a report can be written there and that the file is not an input.
 
     Raises:
         UserError: if not.
     """
     refuse_input("--save", path, inputs)
     if path.exists() and not path.is_file():
-        raise UserError(f"--save {path}: exists and is no regular file", "name a file")
+        raise UserError(f"--save {path}: exists and is not a regular file", "name a file")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UserError(f"--save {path}: there is no folder {folder}", f"mkdir -p {folder}")
@@ -248,9 +246,9 @@ def save(text: str, path: Path) -> None:
 
 
 def append(text: str, path: Path, limit: int) -> None:
-    """Append to a file that may grow to `limit` bytes; what does not fit is cut off at a line, and told.
+    """Append to a file that may grow to `limit` bytes; the rest is cut off at a line, with a note.
 
-    Nobody asked for this file by name, so a failure is told and changes nothing else.
+    Nobody asked for this file by name, so a failure is a warning and nothing else.
     """
     data, more = text.encode(), b"\nCut off here: no more fits into this summary.\n"
     try:

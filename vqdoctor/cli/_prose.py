@@ -1,4 +1,4 @@
-"""The docs of a check, as they stand in its docstring, for the width of a terminal."""
+"""The docs of a check, from its docstring to the width of a terminal."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def _text() -> str:
         title = printable(check.title, ascii=ascii)
         lines.append(f"  {check.code} {check.name}")
         lines += textwrap.wrap(title, 80, initial_indent=" " * 8, subsequent_indent=" " * 8)
-    return "\n".join([*lines[1:], "", "`vqdoctor explain CODE` tells more of one.", ""])
+    return "\n".join([*lines[1:], "", "`vqdoctor explain CODE` describes one check.", ""])
 
 
 def _json() -> str:

@@ -1,4 +1,4 @@
-"""`vqdoctor fix`: a checkpoint in; the same one, mended, and a report of before and after out."""
+"""`vqdoctor fix`: a checkpoint in; a repaired copy and a report of before and after out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fix(
     settings: Settings,
     user_model: UserModel,
 ) -> None:
-    """Mend a checkpoint, into another file: what a file can take, or with --retrain all of the plan.
+    """Repair a checkpoint into another file: without training, or with --retrain the whole plan.
 
     Without CKPT: the one of --from, else tool.vqdoctor.checkpoint, else the only one in this folder.
 

@@ -23,20 +23,20 @@ COLLECT_AFTER = 50_000
 """New objects between two searches for garbage. Python's 700 would search all that is being imported, again
 and again: a twentieth of a short run, while there is no garbage yet."""
 INTERRUPTED = 130
-"""What a shell expects of a program that Ctrl-C ended."""
+"""The exit code of a program that Ctrl-C ended, by the convention of shells."""
 
 # typer carries its own copy of click since 0.16 and used the real one before: this names either's base.
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 class Commands(TyperGroup):
-    """The commands; a mistyped one is told with the one that it looks like."""
+    """The commands; the error of a mistyped one names the most similar."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that is asked for.
+        """Return the command of that name.
 
         Raises:
-            UserError: if there is none of that name.
+            UserError: if there is none.
         """
         if args and args[0] not in self.commands and not ctx.resilient_parsing:
             hint = near(args[0], self.commands) or f"the commands are {', '.join(self.commands)}"
@@ -56,19 +56,14 @@ for command in (inspect, fix, gate, explain, checks):
     app.command(cls=Command)(getattr(command, command.__name__.rpartition(".")[2]))
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        write(f"vqdoctor {__version__}\n")
-        raise typer.Exit
-
-
 @app.callback(invoke_without_command=True)
 def _common(
     context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
+    if version:
+        write(f"vqdoctor {__version__}\n")
+        raise typer.Exit
     if context.invoked_subcommand is None:
         raise UserError("no command is given", "`vqdoctor inspect CKPT`, or `vqdoctor --help`")
 
@@ -85,7 +80,7 @@ def run() -> NoReturn:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command line and return its exit code; nothing but that leaves this function."""
+    """Run the command line and return its exit code; every exception is turned into one."""
     try:
         # Without "standalone" typer leaves errors, and thereby exit codes, to us.
         return int(app(list(arguments), prog_name="vqdoctor", standalone_mode=False) or ExitCode.OK)
@@ -98,14 +93,15 @@ def main(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except SystemExit as exit:
-        # typer leaves with 1, "findings", when the reader of a help page has gone.
-        return ExitCode.OK if isinstance(exit.__context__, BrokenPipeError) else _as_code(exit)
+        if isinstance(exit.__context__, BrokenPipeError):
+            return ExitCode.OK  # typer leaves with 1, "findings", when the reader of a help page has gone
+        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
     except Exception as error:
-        return _bug(error)
-
-
-def _as_code(exit: SystemExit) -> int:
-    return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+        if os.environ.get("VQDOCTOR_TRACEBACK") == "1":
+            traceback.print_exc()
+        what = f"vqdoctor has a bug: {type(error).__name__}: {error}"
+        complain_of(UserError(what, "please report it, with what VQDOCTOR_TRACEBACK=1 prints"))
+        return ExitCode.INCOMPLETE
 
 
 def _usage_error(error: Any) -> UserError:
@@ -117,11 +113,3 @@ def _usage_error(error: Any) -> UserError:
         hint = f"{near(error.option_name, known)} {help}".strip()
         return UserError(f"there is no option {error.option_name}", hint)
     return UserError(error.format_message().rstrip(". "), help)
-
-
-def _bug(error: Exception) -> int:
-    if os.environ.get("VQDOCTOR_TRACEBACK") == "1":
-        traceback.print_exc()
-    what = f"vqdoctor has a bug: {type(error).__name__}: {error}"
-    complain_of(UserError(what, "please report it, with what VQDOCTOR_TRACEBACK=1 prints"))
-    return ExitCode.INCOMPLETE

@@ -33,12 +33,12 @@ class Judgement:
     layer: str | None
     relation: Literal[">=", "<="]
     threshold: float
-    value: float | None
-    low: float | None
-    high: float | None
-    status: GateStatus
-    level: Literal["warn", "error"]
-    reason: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    status: GateStatus = "inconclusive"
+    level: Literal["warn", "error"] = "error"
+    reason: str = ""
     baseline: float | None = None
     aggregate: Literal["median", "worst"] | None = None
 

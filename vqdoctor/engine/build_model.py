@@ -8,13 +8,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from vqdoctor.checkpoint import Checkpoint
 from vqdoctor.core.errors import UserError
+from vqdoctor.engine.batch import Arrays
 from vqdoctor.layouts import QuantizerView, StateDict, state_dicts
 from vqdoctor.models import hf
 from vqdoctor.models.default_task import DefaultTask, batches_of
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from vqdoctor.engine.session import Session
 
 BATCHES = 64
-"""Batches of a split that are run of a user's own data where --batches says nothing: usage needs 16
-vectors a code, which 64 batches of 32 samples of 64 positions reach for K = 8192."""
+"""Batches of each split of a user's own data that are run without --batches: usage needs 16 vectors per code,
+which 64 batches of 32 samples of 64 positions reach for K = 8192."""
 _NAMES_SHOWN = 8
 
 
@@ -39,7 +41,7 @@ def build_model(session: Session) -> ExaminedModel:
     """Build the model and the task that the user names, or that the file names among the built-in ones.
 
     Raises:
-        UserError: if something is missing, does not fit, or fails.
+        UserError: if a part is missing, does not fit, or fails.
     """
     user_model, views, live = session.user_model, session.found.views, session.path is None
     state = _state_of(session.checkpoint, views)
@@ -55,7 +57,10 @@ def build_model(session: Session) -> ExaminedModel:
     anchor = next(iter(codebooks.values()), next(iter(state.entries)))
     mapped = align(model.state_dict().keys(), state, anchor)
     if not live and loaded is None:
-        loaded = _load(model, state, mapped)
+        fitting = {ours: state.entries[theirs] for ours, theirs in mapped.items()}
+        missing = load_state(model, fitting or state.entries).missing
+        unexpected = (state.raw[name] for name in state.entries if name not in set(mapped.values()))
+        loaded = Loaded(missing=missing, unexpected=tuple(unexpected))
     own = {theirs: ours for ours, theirs in mapped.items()}
     names = {layer: own[name] for layer, name in codebooks.items() if name in own}
     if codebooks and not names:
@@ -63,18 +68,17 @@ def build_model(session: Session) -> ExaminedModel:
             f"the model has no {anchor!r}, which is the checkpoint's codebook",
             "build the model that the checkpoint was saved from",
         )
-    notes = []
-    if loaded is not None and loaded.missing:
-        notes.append(f"in the model but not in the file, left as built: {_few(loaded.missing)}")
-    if loaded is not None and loaded.unexpected:
-        notes.append(f"in the file but not in the model: {_few(loaded.unexpected)}")
+    differences = {
+        "in the model but not in the file, left as built": loaded.missing if loaded else (),
+        "in the file but not in the model": loaded.unexpected if loaded else (),
+    }
     return ExaminedModel(
         model=model,
         task=guarded,
         views=tuple(view for view in views if view.name in names),
         raw_keys={unwrapped_name(model, ours): state.raw[theirs] for ours, theirs in mapped.items()},
         absent=tuple(view.name for view in views if view.name not in names),
-        load_notes=tuple(notes),
+        load_notes=tuple(f"{where}: {_few(found)}" for where, found in differences.items() if found),
     )
 
 
@@ -90,7 +94,7 @@ def _state_of(checkpoint: Checkpoint, views: Sequence[QuantizerView]) -> StateDi
 
 
 def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None]:
-    """Return the task, and what became of the load where building the model includes it."""
+    """Return the task, and the result of the load where building the model includes it."""
     user_model, data, arrays, record = session.user_model, session.data, session.arrays, session.record
     most = session.settings.batches or BATCHES
     if user_model.task is not None:
@@ -98,12 +102,13 @@ def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None]:
     if user_model.model is None:
         return _built_in(record.task, session.checkpoint.tree, arrays), None
     batches: Mapping[str, Sequence[Batch]]
-    if user_model.losses is not None:
-        batches = _all_alike(_several(data, most))
+    if user_model.losses is not None or (arrays is None and isinstance(data, torch.utils.data.DataLoader)):
+        served = _several(data, most)
+        if user_model.losses is None:
+            served = [_named(item) for item in served]
+        batches = {"train": served, "val": served}  # alike, which usage counts once
     elif arrays is not None and "x" in arrays:
         batches = batches_of(arrays, record.batch_size)
-    elif isinstance(data, torch.utils.data.DataLoader):
-        batches = _all_alike([_named(item) for item in _several(data, most)])
     else:
         given = "no batch" if data is None else ", ".join(arrays) if arrays else describe(data)
         raise UserError(f"a model needs a batch with x (and y); given is {given}", "--data BATCH, or --task")
@@ -115,13 +120,8 @@ def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None]:
     return DefaultTask(model, batches, vq_loss=vq_loss, task_loss=user_model.task_loss), loaded
 
 
-def _all_alike(batches: list[Batch]) -> dict[str, Sequence[Batch]]:
-    """Return the splits of data that is not split: all serve the same, which usage counts once."""
-    return {"train": batches, "val": batches}
-
-
-def _users_task(named: Any) -> Task:
-    """Import a task where it is named; make it where a class or a function is given."""
+def _users_task(named: object) -> Task:
+    """Import a task that is named; call a class or a function that makes one."""
     task = load_object(named, "--task") if isinstance(named, str) else named
     what = f"--task {named}" if isinstance(named, str) else "the task"
     if isinstance(task, type) or (callable(task) and not hasattr(task, "losses")):
@@ -129,10 +129,9 @@ def _users_task(named: Any) -> Task:
             task = task()
     lacking = [name for name in ("model", "batches", "losses") if not callable(getattr(task, name, None))]
     if lacking:
-        raise UserError(
-            f"{what}: a {type(task).__name__} without {', '.join(f'{name}()' for name in lacking)}",
-            "a Task has model(), batches(split), losses(model, batch) and vq_weight",
-        )
+        without = ", ".join(f"{name}()" for name in lacking)
+        hint = "a Task has model(), batches(split), losses(model, batch) and vq_weight"
+        raise UserError(f"{what}: a {type(task).__name__} without {without}", hint)
     weight = getattr(task, "vq_weight", None)
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)
     if weight is not None and not is_number:
@@ -140,7 +139,7 @@ def _users_task(named: Any) -> Task:
     return cast("Task", task)
 
 
-def _built_in(name: str | None, tree: Any, arrays: Mapping[str, Any] | None) -> Task:
+def _built_in(name: str | None, tree: object, arrays: Arrays | None) -> Task:
     """Return the built-in task of that name; a name from a file never becomes an import."""
     from vqdoctor.reference import BUILTIN_TASKS
 
@@ -151,19 +150,17 @@ def _built_in(name: str | None, tree: Any, arrays: Mapping[str, Any] | None) -> 
             "dump z_e or the indices of your VQ layer into the batch instead",
         )
     if name not in BUILTIN_TASKS:
-        raise UserError(
-            f"the checkpoint names the task {name!r}, which is not built in",
-            f"the built-in tasks are {', '.join(BUILTIN_TASKS)}",
-        )
+        what = f"the checkpoint names the task {name!r}, which is not built in"
+        raise UserError(what, f"the built-in tasks are {', '.join(BUILTIN_TASKS)}")
     config = tree.get("config") if isinstance(tree, dict) else None
     with blamed(f"the batch does not fit {name}"):
         return BUILTIN_TASKS[name](config if isinstance(config, dict) else {}, arrays or {})
 
 
 def _model(
-    path: Path | None, state: StateDict, model: Any, arguments: Mapping[str, Any]
+    path: Path | None, state: StateDict, model: object, arguments: Mapping[str, object]
 ) -> tuple[torch.nn.Module, Loaded | None]:
-    """Return the model that the user names or gives, and what became of the load where it includes one."""
+    """Return the user's model, and the result of the load where building it includes one."""
     if path is not None and isinstance(model, str) and model == "hf":
         return hf.load(path, {state.raw[name]: tensor for name, tensor in state.entries.items()})
     factory = load_object(model, "--model") if isinstance(model, str) else model
@@ -175,14 +172,6 @@ def _model(
         raise UserError(f"{what}: is a {type(factory).__name__}", "name a function or class that builds it")
     with blamed(what, "--model-arg K=V gives the factory its arguments"):
         return factory(**arguments), None
-
-
-def _load(model: torch.nn.Module, state: StateDict, mapped: Mapping[str, str]) -> Loaded:
-    found = {ours: state.entries[theirs] for ours, theirs in mapped.items()}
-    load = load_state(model, found or state.entries)
-    used = set(mapped.values())
-    unexpected = tuple(state.raw[name] for name in state.entries if name not in used)
-    return Loaded(missing=load.missing, unexpected=unexpected)
 
 
 def _few(names: Sequence[str]) -> str:
@@ -198,7 +187,7 @@ def _several(batch: Batch, most: int) -> list[Batch]:
         return list(itertools.islice(batch, most))
 
 
-def _named(item: Any) -> dict[str, torch.Tensor]:
+def _named(item: object) -> dict[str, torch.Tensor]:
     """Return a loader's batch with the names x and y."""
     if isinstance(item, Mapping) and "x" in item:
         return {name: value for name, value in item.items() if isinstance(value, torch.Tensor)}
@@ -208,23 +197,17 @@ def _named(item: Any) -> dict[str, torch.Tensor]:
     raise UserError(f"a batch of the loader is {describe(item)}", "give losses=, or a task")
 
 
+@dataclass(eq=False)
 class _ScriptTask:
     """The model, the batches and the losses of a script; satisfies `Task`."""
 
+    own: torch.nn.Module
+    served: Mapping[str, Sequence[Batch]]
+    losses: Callable[[torch.nn.Module, Batch], Losses]
     vq_weight: float | None = None
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        batches: Mapping[str, Sequence[Batch]],
-        losses: Callable[[torch.nn.Module, Batch], Losses],
-    ) -> None:
-        self._model = model
-        self._batches = batches
-        self.losses = losses
-
     def model(self) -> torch.nn.Module:
-        return self._model
+        return self.own
 
     def batches(self, split: Split) -> Sequence[Batch]:
-        return self._batches.get(split, ())
+        return self.served.get(split, ())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vqdoctor.core.check import CannotJudge, Check, NoEvidence
-from vqdoctor.core.errors import UserError
+from vqdoctor.core.errors import UserError, near
 from vqdoctor.core.evidence import SOURCES, Evidence, Unavailable
 from vqdoctor.core.finding import Finding, Outcome, Status
 from vqdoctor.core.levels import Severity
@@ -25,19 +25,25 @@ def choose(checks: Sequence[Check], settings: Settings) -> tuple[Check, ...]:
     """Return the checks that the settings select, with the settings' limits.
 
     Raises:
-        UserError: if a code, or the beginning of one, names no check, or a limit does not exist.
+        UserError: if a code, or the beginning of one, is unknown, or a limit does not exist.
     """
     codes = [check.code for check in checks]
-    unknown = [c for c in (*settings.select, *settings.ignore) if not any(k.startswith(c) for k in codes)]
-    unknown += [code for code in settings.limits if code not in codes]
-    if unknown:
-        raise UserError(f"there is no check {unknown[0]}", f"the checks are {', '.join(codes)}")
+    named = [c for c in (*settings.select, *settings.ignore) if not any(k.startswith(c) for k in codes)]
+    for text in (*named, *(code for code in settings.limits if code not in codes)):
+        raise unknown_check(text, checks)
     return tuple(
         check.with_limits(settings.limits.get(check.code, {}))
         for check in checks
         if check.code.startswith(settings.select or "VQ")
         and not (settings.ignore and check.code.startswith(settings.ignore))
     )
+
+
+def unknown_check(text: str, checks: Sequence[Check]) -> UserError:
+    """Return the error of a code or name that no check has; its hint names similar ones."""
+    words = [word for check in checks for word in (check.code, check.name)]
+    typed = text.upper() if text[:2].upper() == "VQ" else text.lower()
+    return UserError(f"there is no check {text}", near(typed, words, most=4) or "`vqdoctor checks` lists all")
 
 
 def evaluate(
@@ -55,9 +61,8 @@ def evaluate(
             outcomes.append(outcome)
             findings.extend(found)
         if check.scope == "layer" and not layers:
-            outcomes.append(
-                Outcome(code=check.code, layer=None, status="skipped", reason="no VQ layer was found")
-            )
+            none = "no VQ layer was found"
+            outcomes.append(Outcome(code=check.code, layer=None, status="skipped", reason=none))
     return Evaluated(findings=tuple(findings), outcomes=tuple(outcomes))
 
 
@@ -71,13 +76,9 @@ def _evaluate_on(
     def outcome(status: Status, reason: str | None = None) -> Outcome:
         return Outcome(code=check.code, layer=layer, status=status, reason=reason)
 
-    causes = [
-        f
-        for f in findings
-        if f.code in check.meaningless_after and f.layer in (layer, None) and f.severity > Severity.NOTE
-    ]
-    if causes:
-        return outcome("skipped", f"meaningless after {causes[0].code} ({causes[0].name})"), []
+    for f in findings:
+        if f.code in check.meaningless_after and f.layer in (layer, None) and f.severity > Severity.NOTE:
+            return outcome("skipped", f"meaningless after {f.code} ({f.name})"), []
     try:
         problems = check.judge(_best(check, layer, evidence))
     except NoEvidence as gap:

@@ -8,16 +8,33 @@ from dataclasses import dataclass, field
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence, NotFiniteError, Source, Unavailable
 from vqdoctor.core.finding import Outcome
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.geometry import Rows
 from vqdoctor.probes.probe import C, Probe
+
+CRASHED_PROBE = "probe:"
+"""Begins the code of an outcome that is about a probe, and not about a check."""
 
 
 @dataclass
 class Gathered:
-    """What the probes found, what they could not, and which of them crashed."""
+    """All that the probes of one examination found.
+
+    Attributes:
+        evidence: their measurements.
+        unavailable: the measurements that were not possible, with reasons.
+        crashed: an outcome for each crash.
+        notes: remarks on the run of a model, one line each.
+        views: VQ layers that the file does not show, and a model does.
+        vectors: each layer's z_e, float32 [N, D], where the data holds it.
+    """
 
     evidence: list[Evidence] = field(default_factory=list)
     unavailable: list[Unavailable] = field(default_factory=list)
     crashed: list[Outcome] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    views: list[QuantizerView] = field(default_factory=list)
+    vectors: dict[str, Rows] = field(default_factory=dict)
 
     def run(
         self,
@@ -26,37 +43,40 @@ class Gathered:
         source: Source,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Run the probes; one that crashes leaves a gap with its reason, and the others go on."""
+        """Run the probes; a crash leaves a gap with its reason, and the others go on."""
         for probe in probes:
-            names = ", ".join(kind.kind.replace("-", " ") for kind in probe.kinds)
-            progress(f"measuring {names}")
+            progress(f"measuring {', '.join(kind.kind.replace('-', ' ') for kind in probe.kinds)}")
             try:
                 for item in probe.measure(context):
-                    self._take(item)
+                    if isinstance(item, Evidence):
+                        self.evidence.append(item)
+                    else:
+                        self.unavailable.append(item)
             except UserError:
                 raise
             except NotFiniteError as error:
                 self.miss(probe.kinds, source, f"not a finite number: {error}", "")
             except Exception as error:  # a probe's bug costs its evidence, not the whole report
-                self._crash(probe, source, f"{type(error).__name__}: {error}")
+                said = f"{type(error).__name__}: {error}"
+                self.miss(probe.kinds, source, f"its probe crashed: {said}", "")
+                for kind in probe.kinds:
+                    self.crash(kind.kind, said)
 
-    def _take(self, item: Evidence | Unavailable) -> None:
-        if isinstance(item, Evidence):
-            self.evidence.append(item)
-        else:
-            self.unavailable.append(item)
-
-    def miss(self, kinds: Sequence[type[Evidence]], source: Source, reason: str, hint: str) -> None:
-        """Record kinds of evidence for which there was nothing to look at."""
+    def miss(
+        self,
+        kinds: Sequence[type[Evidence]],
+        source: Source,
+        reason: str,
+        hint: str,
+        layer: str | None = None,
+    ) -> None:
+        """Record why these kinds of evidence are missing."""
         self.unavailable += [
-            Unavailable(kind=kind.kind, source=source, reason=reason, hint=hint) for kind in kinds
+            Unavailable(kind=kind.kind, layer=layer, source=source, reason=reason, hint=hint)
+            for kind in kinds
         ]
 
-    def _crash(self, probe: Probe[C], source: Source, error: str) -> None:
-        self.miss(probe.kinds, source, f"its probe crashed: {error}", "")
-        for kind in probe.kinds:
-            self.crash(kind.kind, error)
-
     def crash(self, what: str, error: str) -> None:
-        """Record that looking at something crashed, so that the report is incomplete."""
-        self.crashed.append(Outcome(code=f"probe:{what}", layer=None, status="crashed", reason=error))
+        """Record a crash, so that the report is incomplete."""
+        code = f"{CRASHED_PROBE}{what}"
+        self.crashed.append(Outcome(code=code, layer=None, status="crashed", reason=error))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.checkpoint import Checkpoint, LazyTensor
+from vqdoctor.checkpoint import LazyTensor
 from vqdoctor.core.evidence import Usage
 from vqdoctor.core.report import Change, Report
 from vqdoctor.layouts.layer_arrays import LayerArrays
@@ -21,11 +21,11 @@ from vqdoctor.saved.placement import codebook_slot
 from vqdoctor.saved.training import SavedTraining
 
 SAME = 1e-3
-"""Vectors are what the level before leaves when they differ from it by at most this share of their length."""
+"""The share of their length by which vectors may differ from the residuals of the level before."""
 
 
 def arrays_of(view: QuantizerView, before: Report, z_e: Rows | None, rng: np.random.Generator) -> LayerArrays:
-    """Return copies of a layer's arrays, with what an examination says of it."""
+    """Return copies of a layer's arrays, with its usage and geometry from an examination."""
     usage = before.find(Usage, view.name)
     known = None if usage is None or len(usage.histogram) != view.num_codes else np.array(usage.histogram)
     finite = view.codebook[np.isfinite(view.codebook).all(axis=1)]
@@ -47,7 +47,7 @@ def arrays_of(view: QuantizerView, before: Report, z_e: Rows | None, rng: np.ran
 
 
 def in_order(views: Sequence[QuantizerView]) -> Iterator[tuple[QuantizerView, QuantizerView | None]]:
-    """Yield each layer after the level before it, with that level; None where it is no later level."""
+    """Yield each layer after the level before it, with that level; None for a first level or a lone layer."""
     levels = stacks(views)
     stacked = {view.name for stack in levels for view in stack}
     for stack in levels:
@@ -61,8 +61,8 @@ def residuals(before: LayerArrays, old_codes: Rows, z_e: Rows | None) -> Rows | 
     Args:
         before: the level before, with its new codes.
         old_codes: the codes that it had.
-        z_e: this level's vectors as they were seen. Where they are not what the level before leaves of its
-            own (a projection stands between), they are returned as they are.
+        z_e: this level's vectors as they were seen. Where they are not the residuals of the level before
+            (a projection is in between), they are returned as they are.
     """
     if z_e is None or before.z_e is None or before.z_e.shape != z_e.shape or not before.moved.any():
         return z_e
@@ -77,79 +77,84 @@ def residuals(before: LayerArrays, old_codes: Rows, z_e: Rows | None) -> Rows | 
 
 @dataclass(kw_only=True, eq=False)
 class Pending:
-    """The tensors that are to be written, each as it will be.
+    """The tensors to write, each as it will be.
 
     Attributes:
-        checkpoint: the input.
+        saved: the input and the optimizers in it.
         views: its VQ layers.
         values: key to new values, in the tensor's shape.
         estimated: keys of counts that no training has counted.
-        unclear: layers whose codes an optimizer may hold, though it is not clear where.
+        unclear: layers whose codes an optimizer may hold in an unclear place.
     """
 
-    checkpoint: Checkpoint
+    saved: SavedTraining
     views: tuple[QuantizerView, ...]
     values: dict[str, NDArray[Any]] = field(default_factory=dict)
     estimated: dict[str, None] = field(default_factory=dict)
     unclear: list[str] = field(default_factory=list)
 
     def take(self, view: QuantizerView, layer: LayerArrays, moved: Mask, recounted: Mask) -> list[Change]:
-        """Take over rows of a layer that were written, and return what that changes, tensor by tensor."""
+        """Take over rows of a layer that were written, and return the changes, tensor by tensor."""
         found: list[Change] = []
         keys, place = view.keys, view.place
+        codes, counts = (f"{int(rows.sum()):,} of {len(rows):,}" for rows in (moved, recounted))
         if moved.any() and not view.derived:
-            found += self._rows(keys["codebook"], place.codes, layer.codebook, moved, "codes")
+            new = layer.codebook[moved]
+            found.append(self._write(keys["codebook"], place.codes, moved, new, f"{codes} codes"))
         if recounted.any() and layer.counts is not None:
-            found += self._rows(keys["counts"], place.counts, layer.counts, recounted, "EMA counts")
+            new = layer.counts[recounted]
+            found.append(self._write(keys["counts"], place.counts, recounted, new, f"{counts} EMA counts"))
             if layer.estimated:
                 self.estimated[keys["counts"]] = None
         if recounted.any() and layer.sums is not None:
-            found += self._rows(keys["sums"], place.codes, layer.sums, recounted, "EMA sums")
-        if moved.any() and view.initted is False:
-            found += self._flag(keys["initted"])
+            new = layer.sums[recounted]
+            found.append(self._write(keys["sums"], place.codes, recounted, new, f"{counts} EMA sums"))
         if moved.any():
+            found += self._flag(view)
             found += self._moments(view, moved)
         return found
 
     def _of(self, key: str) -> NDArray[Any]:
         if key not in self.values:
-            self.values[key] = self.checkpoint.tensors[key].read().copy()
+            self.values[key] = self.saved.checkpoint.tensors[key].read().copy()
         return self.values[key]
 
-    def _rows(
-        self, key: str, rows_of: Callable[[Any], Any], new: NDArray[Any], rows: Mask, what: str
-    ) -> Iterator[Change]:
+    def _write(
+        self,
+        key: str,
+        rows_of: Callable[[NDArray[Any]], NDArray[Any]],
+        rows: Mask,
+        new: NDArray[Any] | float,
+        what: str,
+    ) -> Change:
         stored = rows_of(self._of(key))
         before = _figures(stored)
-        stored[rows] = new[rows]
-        told = f"{int(rows.sum()):,} of {len(rows):,} {what}"
-        yield Change(key=key, what=told, before=before, after=_figures(stored))
+        stored[rows] = new
+        return Change(key=key, what=what, before=before, after=_figures(stored))
 
-    def _flag(self, key: str) -> Iterator[Change]:
-        stored = self._of(key)
-        before = float(stored.reshape(-1)[0])
-        stored[...] = 1
-        if before != 1:
-            what = "the flag that the codebook is initialised"
-            yield Change(key=key, what=what, before={"value": before}, after={"value": 1.0})
+    def _flag(self, view: QuantizerView) -> Iterator[Change]:
+        if view.initted is False:
+            stored = self._of(view.keys["initted"])
+            before = float(stored.reshape(-1)[0])
+            stored[...] = 1
+            if before != 1:
+                what = "the flag that the codebook is initialised"
+                key = view.keys["initted"]
+                yield Change(key=key, what=what, before={"value": before}, after={"value": 1.0})
 
     def _moments(self, view: QuantizerView, moved: Mask) -> Iterator[Change]:
-        """Clear what an optimizer remembers of rows that are no longer what it moved."""
-        saved = SavedTraining(checkpoint=self.checkpoint)
-        slot = codebook_slot(saved, view, self.views)
-        shape = self.checkpoint.tensors[view.keys["codebook"]].shape
+        """Clear the optimizer's memory of rows that were moved."""
+        slot = codebook_slot(self.saved, view, self.views)
+        shape = self.saved.checkpoint.tensors[view.keys["codebook"]].shape
         if slot is None:
-            held = (s.shape for optimizer in saved.optimizers for s in optimizer.slots)
+            held = (s.shape for optimizer in self.saved.optimizers for s in optimizer.slots)
             if shape in held and "counts" not in view.keys:
                 self.unclear.append(view.name)
             return
         for role, tensor in slot.state.items():
             if isinstance(tensor, LazyTensor) and tensor.shape == shape and tensor.key:
-                stored = view.place.codes(self._of(tensor.key))
-                before = _figures(stored)
-                stored[moved] = 0
                 told = f"{int(moved.sum()):,} rows of the optimizer's {role}, cleared"
-                yield Change(key=tensor.key, what=told, before=before, after=_figures(stored))
+                yield self._write(tensor.key, view.place.codes, moved, 0, told)
 
 
 def _figures(stored: NDArray[Any]) -> Mapping[str, float]:

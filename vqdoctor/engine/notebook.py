@@ -14,7 +14,7 @@ from vqdoctor.core.configure import from_keywords
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.settings import options as options_of
 from vqdoctor.engine.examine import examine as examine_quietly
-from vqdoctor.render import RenderOptions, all_renderers
+from vqdoctor.render import RenderOptions, renderer_of
 
 if TYPE_CHECKING:
     import torch
@@ -24,37 +24,38 @@ class Report(core.Report):
     """The report, which a notebook shows as Markdown and `print` as text."""
 
     def _repr_markdown_(self) -> str:
-        return all_renderers()["markdown"].render(self, _options())
+        return _rendered(self, "markdown")
 
     def __str__(self) -> str:
-        return all_renderers()["rich"].render(self, _options())
+        return _rendered(self, "rich")
 
 
-def _options() -> RenderOptions:
-    return RenderOptions(names={check.code: check.name for check in all_checks()})
+def _rendered(report: core.Report, format: str) -> str:
+    options = RenderOptions(names={check.code: check.name for check in all_checks()})
+    return renderer_of(format).render(report, options)
 
 
 def examine(
     model_or_path: torch.nn.Module | str | os.PathLike[str],
-    batch: Any = None,
+    batch: object = None,
     *,
-    losses: Callable[[Any, Any], Any] | None = None,
+    losses: Callable[..., object] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     progress: Callable[[str], None] | None = None,
-    **options: Any,
+    **options: object,
 ) -> Report:
     """Examine a checkpoint or a live model; neither is changed, and the random state is as before.
 
     Args:
-        model_or_path: a model as it stands in the script, or a checkpoint file.
+        model_or_path: a model of the running script, or a checkpoint file.
         batch: x, (x, y), a mapping with x (and y), a DataLoader, or a batch file; with `losses` anything
             that `losses` understands. Dumps of z_e and/or indices, by these names, need no model.
         losses: losses(model, batch) -> `vqdoctor.Losses` or any object with its fields. Without it the
             losses are made of the model's usual outputs; the report's notes say of which.
-        optimizer: the model's optimizer, whose memory tells more.
-        progress: told in a few words what is being done.
-        options: the options of `vqdoctor inspect` by their names, with objects in place of text where there
-            are any: a Task, a model or the function that builds one, a mapping of arguments or of limits.
+        optimizer: the model's optimizer, whose memory is evidence too.
+        progress: gets each step in a few words.
+        options: the options of `vqdoctor inspect` by their names; objects may take the place of text: a Task,
+            a model or the function that builds one, a mapping of arguments or of limits.
 
     Raises:
         UserError: in one clear line, if something cannot be read or the user's code fails.
@@ -72,7 +73,7 @@ def examine(
 
 
 def _declare_keywords() -> None:
-    """Give `examine` the signature and the docs of its options, as `help` and notebooks show them."""
+    """Give `examine` the signature and the docs of its options, for `help` and notebooks."""
     plain = [p for p in inspect.signature(examine).parameters.values() if p.name != "options"]
     lines = []
     for option in options_of("examine"):

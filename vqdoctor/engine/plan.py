@@ -44,15 +44,15 @@ def make_plan(
     the calibration) needs no retraining, and neither does a healthy model: their plans hold no more.
 
     Args:
-        findings: what an examination found, in rank order.
-        layers: the layers that a retraining can watch, all of them.
-        settings: what the user set about a retraining; None is nothing, as for the plan of `inspect`.
+        findings: the findings of an examination, in rank order.
+        layers: all layers that a retraining can watch.
+        settings: the user's settings of a retraining; None is the defaults, as for the plan of `inspect`.
         seed: seed of the training.
         trained_vq_weight: the weight of the VQ loss in the training so far; None is unknown.
         remedies: the remedies to choose from; None is all of them.
 
     Raises:
-        UserError: if a name is no remedy's, or names a remedy that a retraining cannot apply.
+        UserError: if a remedy is unknown, or a retraining cannot apply it.
     """
     settings = settings or Settings()
     known = {remedy.name: remedy for remedy in (with_advice(all_checks()) if remedies is None else remedies)}
@@ -89,7 +89,7 @@ def make_plan(
 
 
 def _require_remedies(settings: Settings, known: Mapping[str, Remedy]) -> None:
-    """Refuse names of no remedy, and those of remedies that a retraining cannot apply."""
+    """Refuse unknown remedies, and remedies that a retraining cannot apply."""
     for name in (*settings.only, *settings.skip):
         if name not in known:
             trained = sorted(name for name, remedy in known.items() if remedy.plan is not None)

@@ -6,7 +6,7 @@ on the same layer, or the root is about the whole model. A note is advice: it ex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from vqdoctor.core.check import Check
 from vqdoctor.core.evidence import Evidence, GradientPath, Trace
@@ -26,61 +26,37 @@ def rank(
     a non-finite VQ tensor comes before everything.
 
     Args:
-        findings: what the checks found.
-        checks: those checks, which say what may explain what.
-        evidence: what they were judged by. With it, roots that might each explain the same symptom, and
-            poor usage for which no cause was found, say which experiment would tell.
+        findings: the findings of all checks.
+        checks: those checks, each with the causes that may explain it.
+        evidence: the evidence of the findings. With it, roots that might each explain the same symptom, and
+            poor usage for which no cause was found, name the experiment that would decide.
     """
     next_step = "" if evidence is None else experiment(evidence)
-    causes_of = {check.code: check.explained_by for check in checks}
-    root_of = {id(f): _root(f, findings, causes_of) for f in findings}
+    explained_by = {check.code: check.explained_by for check in checks}
+    causes = {id(f): _causes(f, findings, explained_by.get(f.code, ())) for f in findings}
+    # The first cause that is itself unexplained; a finding without one is a root.
+    root_of = {id(f): next((c for c in causes[id(f)] if not causes[id(c)]), f) for f in findings}
     ordered: list[Finding] = []
     roots = []
-    for finding in findings:
-        if root_of[id(finding)] is finding:
-            symptoms = [f for f in findings if root_of[id(f)] is finding and f is not finding]
-            worst = max(f.severity for f in (finding, *symptoms))
-            open_question = _is_unexplained(finding) or _has_rival(finding, symptoms, findings, causes_of)
-            hint = finding.decide_with or (next_step if open_question else "")
-            roots.append((finding.replace(severity=worst, decide_with=hint), symptoms))
+    for root in (f for f in findings if root_of[id(f)] is f):
+        symptoms = [f for f in findings if root_of[id(f)] is root and f is not root]
+        unexplained = root.stage is Stage.USAGE and root.severity > Severity.NOTE
+        rivals = (cause for symptom in symptoms for cause in causes[id(symptom)] if not causes[id(cause)])
+        undecided = unexplained or any(rival.code != root.code for rival in rivals)
+        hint = root.decide_with or (next_step if undecided else "")
+        worst = max(f.severity for f in (root, *symptoms))
+        roots.append((root.replace(severity=worst, decide_with=hint), symptoms))
     for root, symptoms in sorted(roots, key=lambda pair: _weight(pair[0])):
         ordered.append(root)
         ordered.extend(f.replace(explained_by=root.fingerprint) for f in sorted(symptoms, key=_weight))
     return tuple(f.replace(rank=i) for i, f in enumerate(ordered, start=1))
 
 
-def _root(finding: Finding, findings: Sequence[Finding], causes_of: Mapping[str, tuple[str, ...]]) -> Finding:
-    """Return the first root among the causes that the finding's check names; itself where there is none."""
-    causes = _causes(finding, findings, causes_of)
-    roots = (cause for cause in causes if not _causes(cause, findings, causes_of))
-    return next(roots, finding)
-
-
-def _is_unexplained(root: Finding) -> bool:
-    """Whether a root is poor usage, which something causes that was not found."""
-    return root.stage is Stage.USAGE and root.severity > Severity.NOTE
-
-
-def _has_rival(
-    root: Finding,
-    symptoms: Iterable[Finding],
-    findings: Sequence[Finding],
-    causes_of: Mapping[str, tuple[str, ...]],
-) -> bool:
-    """Whether another cause, which is no symptom itself, would explain one of the root's symptoms as well."""
-    return any(
-        rival.code != root.code and not _causes(rival, findings, causes_of)
-        for symptom in symptoms
-        for rival in _causes(symptom, findings, causes_of)
-    )
-
-
-def _causes(
-    finding: Finding, findings: Sequence[Finding], causes_of: Mapping[str, tuple[str, ...]]
-) -> list[Finding]:
+def _causes(finding: Finding, findings: Sequence[Finding], codes: Iterable[str]) -> list[Finding]:
+    """Return the findings of these codes that may explain one, in the order of the codes."""
     return [
         cause
-        for code in causes_of.get(finding.code, ())
+        for code in codes
         for cause in findings
         if cause.code == code
         and cause is not finding
@@ -102,10 +78,10 @@ def _weight(finding: Finding) -> tuple[object, ...]:
 
 
 def experiment(evidence: Iterable[Evidence]) -> str:
-    """Return the flag that brings the evidence that is still missing to tell rival causes apart.
+    """Return the flag for the evidence that is still missing to decide between rival causes.
 
-    A bare file lacks data; a model that was run lacks a look at its training. After that look "" is
-    returned: there is nothing more to run.
+    A bare file lacks data; a model that was run lacks a look at its training. After that look the answer
+    is "": there is no further experiment.
     """
     kinds = {type(item) for item in evidence}
     if Trace in kinds:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import vqdoctor
-from vqdoctor.checkpoint import Checkpoint, check_output, write_checkpoint
+from vqdoctor.checkpoint import check_output, write_checkpoint
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.evidence import TaskMetrics, Usage
@@ -26,10 +25,10 @@ from vqdoctor.layouts.layer_arrays import LayerArrays
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
 from vqdoctor.remedies import Remedy, all_remedies, with_advice
-from vqdoctor.saved.training import ESTIMATED_COUNTS, SavedTraining
+from vqdoctor.saved.training import ESTIMATED_COUNTS
 
 FIXED = ".fixed"
-"""What stands before the suffix of an output that the user does not name."""
+"""The part before the suffix of an output that the user does not name."""
 _USAGE = ("used", "active", "perplexity")
 
 
@@ -58,58 +57,48 @@ def repair_file(
     path: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
     *,
-    data: Any = None,
+    data: object = None,
     user_model: UserModel | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Apply to a checkpoint what it can take without training, write it, and return the output's report.
+    """Apply the remedies that need no training, write the result, and return the output's report.
 
-    Codes that stand still keep their values. Whoever writes codes also writes their EMA sums and counts, sets
-    the flag of the initialisation and clears the optimizer's moments of these rows. Where nothing is to be
-    done, or only to be shown, nothing is written, and the report is the input's.
+    Unmoved codes keep their values. With moved codes their EMA sums and counts are written, the flag of the
+    initialisation is set and the optimizer's moments of these rows are cleared. A dry run, and a file that
+    needs no remedy, write no file, and the report is the input's.
 
     Args:
         path: the checkpoint; it is only read.
         output: the file to write; None is `default_output`.
         data: a batch file, as for `examine`; its z_e say where codes are needed.
         user_model: the user's model or task.
-        settings: what the user set about the examinations before and after.
-        progress: told in a few words what is being done.
+        settings: the user's settings, of the examinations before and after too.
+        progress: gets each step in a few words.
 
     Raises:
-        UserError: if a file cannot be read or written, a name is no remedy's, or the user's code fails.
+        UserError: if a file cannot be read or written, a remedy is unknown, or the user's code fails.
     """
     settings = settings or Settings()
     require_remedies((*settings.only, *settings.skip))
     with Session.open(
         path, data=data, user_model=user_model, settings=settings, progress=progress
     ) as session:
-        done = repair_session(session, output)
-    if done.written is None:
-        return done.report
-    after = examine(done.written, data=data, user_model=user_model, settings=settings, progress=progress)
-    measured = tuple(_with_usage(repair, done.report, after) for repair in done.report.repairs)
-    return replace(after, repairs=measured, notes=(*after.notes, *done.notes))
+        before, notes, written = _repair_session(session, output)
+    if written is None:
+        return before
+    after = examine(written, data=data, user_model=user_model, settings=settings, progress=progress)
+    measured = tuple(_with_usage(repair, before, after) for repair in before.repairs)
+    return replace(after, repairs=measured, notes=(*after.notes, *notes))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Repaired:
-    """What became of a repair.
+def _repair_session(
+    session: Session, output: str | os.PathLike[str] | None
+) -> tuple[Report, list[str], Path | None]:
+    """Examine an opened checkpoint, apply the remedies that need no training, and write the output.
 
-    Attributes:
-        report: the input's report, with the repairs.
-        notes: notes on the repair, one line each; the report has them where nothing was written.
-        written: the output; None where nothing was written.
-    """
-
-    report: Report
-    notes: tuple[str, ...]
-    written: Path | None
-
-
-def repair_session(session: Session, output: str | os.PathLike[str] | None) -> Repaired:
-    """Examine an opened checkpoint, apply what it can take without training, and write the output.
+    Returns the input's report with the repairs, the notes on them, and the output. Where no file was written,
+    the output is None, and the report has the notes.
 
     Raises:
         UserError: if the output cannot be written, or the user's code fails.
@@ -118,44 +107,51 @@ def repair_session(session: Session, output: str | os.PathLike[str] | None) -> R
     target = Path(output) if output is not None else default_output(checkpoint.path)
     if not settings.dry_run:
         check_output(checkpoint, target, overwrite=settings.overwrite)
-    examination = examine_session(session, histogram=True)  # the counts say which codes are needed
+    # The full counts show which codes are needed.
+    session = replace(session, settings=replace(settings, histogram=True))
+    examination = examine_session(session)
     before = examination.report
-    pending = Pending(checkpoint=checkpoint, views=session.found.views)
+    pending = Pending(saved=session.saved, views=session.found.views)
     repairs = _repairs(before, pending, examination.vectors, settings)
     if not settings.histogram:
         bare = (e.replace(histogram=()) if isinstance(e, Usage) else e for e in before.evidence)
         before = replace(before, evidence=tuple(bare))
+    before = replace(before, repairs=repairs)
     notes = [
-        f"which of the optimizer's moments belong to {name} cannot be told; they stay"
-        for name in pending.unclear
+        f"the optimizer's moments of {name} were not found for certain; they stay" for name in pending.unclear
     ]
     if settings.dry_run or not pending.values:
         none = "nothing was written: the file can take none of the remedies, or needs none"
         notes.append(DRY_RUN if settings.dry_run else none)
-        before = replace(before, repairs=repairs, notes=(*before.notes, *notes))
-        return Repaired(report=before, notes=tuple(notes), written=None)
+        report = replace(before, notes=(*before.notes, *notes))
+        return report, notes, None
     session.say(f"writing {target.name}")
-    note = _note(checkpoint, repairs, pending.estimated, settings.seed)
+    note = {
+        "tool": f"vqdoctor {vqdoctor.__version__}",
+        "seed": settings.seed,
+        "repairs": [
+            {"remedy": r.remedy, "layer": r.layer, "changes": {c.key: c.what for c in r.changes}}
+            for r in repairs
+            if r.status == "applied"
+        ],
+        ESTIMATED_COUNTS: sorted({*session.saved.estimated_counts, *pending.estimated}),
+    }
     write_checkpoint(checkpoint, target, pending.values, note=note, overwrite=settings.overwrite)
     notes.append(f"repaired from {session.path}, which is as it was")
-    return Repaired(report=replace(before, repairs=repairs), notes=tuple(notes), written=target)
+    return before, notes, target
 
 
 def _repairs(
-    before: Report,
-    pending: Pending,
-    vectors: Mapping[str, Rows],
-    settings: Settings,
+    before: Report, pending: Pending, vectors: Mapping[str, Rows], settings: Settings
 ) -> tuple[Repair, ...]:
-    """Apply the remedies layer by layer, each layer's in stage order, and say what became of each."""
-    chosen = _chosen(before, pending.views, settings)
-    found: list[tuple[Remedy, Repair]] = []
+    """Apply the remedies layer by layer, each layer's in stage order, and return the result of each."""
+    found: list[Repair] = []
     todo: dict[str, list[Remedy]] = {}
-    for remedy, layers in chosen:
-        refused = _refused(remedy, settings)
-        if refused:
-            found.append((remedy, Repair(remedy=remedy.name, status="skipped", reason=refused)))
-        for name in layers if not refused else ():
+    for remedy, layers in _chosen(before, pending.views, settings):
+        if refused := _refused(remedy, settings):
+            found.append(Repair(remedy=remedy.name, status="skipped", reason=refused))
+            continue
+        for name in layers:
             todo.setdefault(name, []).append(remedy)
     done: dict[str, tuple[LayerArrays, Rows]] = {}
     for number, (view, level_before) in enumerate(in_order(pending.views)):
@@ -164,9 +160,9 @@ def _repairs(
             z_e = residuals(*done[level_before.name], z_e)
         layer = arrays_of(view, before, z_e, np.random.default_rng((settings.seed, number)))
         done[view.name] = layer, view.codebook
-        found += [(remedy, _apply(remedy, view, layer, pending)) for remedy in todo.get(view.name, ())]
-    order = {remedy.name: place for place, remedy in enumerate(with_advice(all_checks()))}
-    return tuple(repair for remedy, repair in sorted(found, key=lambda pair: order[pair[0].name]))
+        found += [_apply(remedy, view, layer, pending) for remedy in todo.get(view.name, ())]
+    order = [remedy.name for remedy in with_advice(all_checks())]
+    return tuple(sorted(found, key=lambda repair: order.index(repair.remedy)))
 
 
 def _chosen(
@@ -174,7 +170,7 @@ def _chosen(
 ) -> Iterator[tuple[Remedy, tuple[str, ...]]]:
     """Yield the remedies that are asked for, in stage order, with the layers that they are for."""
     everywhere = tuple(view.name for view in views)
-    findings = list(_mendable(before))
+    findings = list(_repairable(before))
     for remedy in with_advice(all_checks()):
         layers = [f.layer for f in findings if remedy.name in f.remedies]
         if settings.only and remedy.name in settings.only:
@@ -183,15 +179,14 @@ def _chosen(
             yield remedy, everywhere if None in layers else tuple(n for n in everywhere if n in layers)
 
 
-def _mendable(before: Report) -> Iterator[Finding]:
-    """Yield the causes, and the symptoms of those that a file can be rid of; notes aside.
+def _repairable(before: Report) -> Iterator[Finding]:
+    """Yield the causes above a note, and the symptoms of each cause that a file can be rid of.
 
     Where the cause stays, in the source or in the training, its symptoms would only come back.
     """
     in_a_file = {remedy.name for remedy in all_remedies() if remedy.apply is not None}
     for root in before.roots():
-        mendable = in_a_file & set(root.remedies)
-        found = (root, *before.symptoms(root)) if mendable else (root,)
+        found = (root, *before.symptoms(root)) if in_a_file & set(root.remedies) else (root,)
         yield from (finding for finding in found if finding.severity > Severity.NOTE)
 
 
@@ -207,42 +202,35 @@ def _refused(remedy: Remedy, settings: Settings) -> str:
 
 
 def _apply(remedy: Remedy, view: QuantizerView, layer: LayerArrays, pending: Pending) -> Repair:
-    """Apply a remedy to a layer's arrays, and take what it wrote."""
+    """Apply a remedy to a layer's arrays, and take over the rows that it wrote."""
     assert remedy.apply is not None
-    if view.frozen or not view.writable:
-        why = (
-            "its codes are rightly never trained"
-            if view.frozen
-            else "its codes are computed from other tensors"
-        )
-        return Repair(remedy=remedy.name, status="skipped", reason=why, layer=view.name)
-    figures, codes = _figures(layer), layer.codebook.copy()
-    counts = None if layer.counts is None else layer.counts.copy()
-    sums = None if layer.sums is None else layer.sums.copy()
-    reason = remedy.apply(layer)
-    if reason:
-        return Repair(remedy=remedy.name, status="no-effect", reason=reason, layer=view.name)
-    moved = (codes != layer.codebook).any(axis=1)
-    recounted = np.zeros(layer.num_codes, dtype=bool)
-    if counts is not None and layer.counts is not None:
-        recounted |= counts != layer.counts
-    if sums is not None and layer.sums is not None:
-        recounted |= (sums != layer.sums).any(axis=1)
-    changes = pending.take(view, layer, moved, recounted)
-    after = _figures(layer)
-    told = {name for name in figures if figures[name] != after.get(name)}
-    return Repair(
-        remedy=remedy.name,
+    result = Repair(remedy=remedy.name, status="skipped", layer=view.name)
+    if view.frozen:
+        return replace(result, reason="its codes are rightly never trained")
+    if not view.writable:
+        return replace(result, reason="its codes are computed from other tensors")
+    figures, arrays = _figures(layer), (layer.codebook, layer.counts, layer.sums)
+    copies = [None if array is None else array.copy() for array in arrays]
+    if reason := remedy.apply(layer):
+        return replace(result, status="no-effect", reason=reason)
+    moved, recounted, resummed = (
+        np.zeros(layer.num_codes, dtype=bool)
+        if old is None or new is None
+        else (old != new).reshape(layer.num_codes, -1).any(axis=1)
+        for old, new in zip(copies, (layer.codebook, layer.counts, layer.sums), strict=True)
+    )
+    changes, after = pending.take(view, layer, moved, recounted | resummed), _figures(layer)
+    return replace(
+        result,
         status="applied",
-        before={name: figures[name] for name in figures if name in told},
-        after={name: after[name] for name in after if name in told},
-        layer=view.name,
+        before={name: old for name, old in figures.items() if old != after.get(name)},
+        after={name: new for name, new in after.items() if name in figures and new != figures[name]},
         changes=tuple(changes),
     )
 
 
 def _figures(layer: LayerArrays) -> dict[str, float]:
-    """Return what remedies change of a layer; of dead codes after a change only z_e can tell."""
+    """Return the figures that remedies change; dead codes only where they can be counted after a change."""
     found = {"copies": float(layer.copies().sum()), "non_finite": float((~layer.finite).sum())}
     dead, off = layer.dead(), layer.disagreeing()
     if dead is not None and (layer.z_e is not None or not layer.moved.any()):
@@ -253,7 +241,7 @@ def _figures(layer: LayerArrays) -> dict[str, float]:
 
 
 def _with_usage(repair: Repair, before: Report, after: Report) -> Repair:
-    """Add what was measured of the two files: the layer's usage from one source, and the model's accuracy."""
+    """Add the measurements of the two files: the layer's usage from one source, and the model's accuracy."""
     if repair.status != "applied" or repair.layer is None:
         return repair
     old, new = before.find(Usage, repair.layer), after.find(Usage, repair.layer)
@@ -265,20 +253,3 @@ def _with_usage(repair: Repair, before: Report, after: Report) -> Repair:
         told = {} if metrics is None else {name: getattr(metrics, name) for name in ("accuracy", "ece")}
         figures.update({name: float(value) for name, value in told.items() if value is not None})
     return replace(repair, before={**repair.before, **both[0]}, after={**repair.after, **both[1]})
-
-
-def _note(
-    checkpoint: Checkpoint, repairs: Sequence[Repair], estimated: Collection[str], seed: int
-) -> dict[str, Any]:
-    """Return what the file keeps of its repair."""
-    known = SavedTraining(checkpoint=checkpoint).estimated_counts
-    return {
-        "tool": f"vqdoctor {vqdoctor.__version__}",
-        "seed": seed,
-        "repairs": [
-            {"remedy": r.remedy, "layer": r.layer, "changes": {c.key: c.what for c in r.changes}}
-            for r in repairs
-            if r.status == "applied"
-        ],
-        ESTIMATED_COUNTS: sorted({*known, *estimated}),
-    }

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import vqdoctor
 from vqdoctor.checkpoint import check_output, write_checkpoint
@@ -42,7 +41,7 @@ def retrain(
     path: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    data: Any = None,
+    data: object = None,
     user_model: UserModel | None = None,
     settings: Settings | None = None,
     watcher: Watcher | None = None,
@@ -50,7 +49,7 @@ def retrain(
     """Retrain a checkpoint's model with the remedies of its report, write it, and return the output's report.
 
     The state of an unfinished run is kept beside the output after every epoch; Ctrl-C and SIGTERM end the
-    run with what there is after the last of them.
+    run with the state of the last finished epoch.
 
     Args:
         path: the checkpoint; it is only read.
@@ -58,10 +57,10 @@ def retrain(
         data: a batch file with x (and y).
         user_model: the user's model or task; without it the checkpoint must name a built-in task.
         settings: the user's settings of the examinations before and after.
-        watcher: told what is being done.
+        watcher: gets each step and each epoch.
 
     Raises:
-        UserError: if a file cannot be read or written, the user's code fails, nothing can be retrained, or
+        UserError: if a file cannot be read or written, the user's code fails, there is nothing to retrain, or
             the loss does not stay finite.
     """
     started = time.monotonic()
@@ -74,21 +73,14 @@ def retrain(
     after = examine(output, data=data, user_model=user_model, settings=settings, progress=say)
     if not outcome.retraining.interrupted:
         state_path(Path(output)).unlink(missing_ok=True)
-    still_found = {finding.code for finding in after.findings}
+    source = outcome.left_in_source({finding.code for finding in after.findings})
+    seconds = time.monotonic() - started
+    untreated = [] if outcome.plan.remedies else [UNTREATED]
     return replace(
         after,
-        retraining=replace(
-            outcome.retraining,
-            source=tuple(outcome.left_in_source(still_found)),
-            seconds=time.monotonic() - started,
-        ),
+        retraining=replace(outcome.retraining, source=tuple(source), seconds=seconds),
         repairs=tuple(outcome.repairs()),
-        notes=(
-            *after.notes,
-            *notes,
-            *([] if outcome.plan.remedies else [UNTREATED]),
-            *outcome.trainer.notes,
-        ),
+        notes=(*after.notes, *notes, *untreated, *outcome.trainer.notes),
     )
 
 
@@ -101,7 +93,7 @@ def retrain_session(session: Session, output: Path, watcher: Watcher | None = No
     settings = session.settings
     check_output(session.checkpoint, output, overwrite=settings.overwrite)
     before = examine_session(session).report
-    with same_randomness(session.settings.seed), _sigterm_as_interrupt():
+    with same_randomness(settings.seed), _sigterm_as_interrupt():
         found = trainable(session)
         run = Run(
             trainable=found,

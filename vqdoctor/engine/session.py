@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqdoctor.checkpoint import Checkpoint, open_checkpoint
 from vqdoctor.core.errors import MissingPackageError, UserError
@@ -42,16 +43,16 @@ class Session:
         path: the checkpoint, as the user wrote it; None where a live model is examined.
         checkpoint: the opened file; of a live model, a temporary one.
         data: the data as the user gave it.
-        arrays: its arrays by name; None where there is no data, or the data is no arrays.
+        arrays: its arrays by name; None without data, and where the data is not made of arrays.
         user_model: the user's model or task.
         settings: the user's settings.
-        say: told in a few words what is being done.
-        notes: where data was found that was not named, one line each.
+        say: gets each step in a few words.
+        notes: the data that was found without being named, one line each.
     """
 
     path: str | os.PathLike[str] | None
     checkpoint: Checkpoint
-    data: Any
+    data: object
     arrays: Arrays | None
     user_model: UserModel
     settings: Settings
@@ -64,13 +65,13 @@ class Session:
         cls,
         path: str | os.PathLike[str] | None,
         *,
-        data: Any = None,
+        data: object = None,
         user_model: UserModel | None = None,
         settings: Settings | None = None,
         progress: Progress | None = None,
         training: bool = False,
     ) -> Iterator[Self]:
-        """Open a checkpoint once, for all that is to be done with it.
+        """Open a checkpoint once, for everything that follows.
 
         Args:
             path: the checkpoint file; None where `user_model.model` is a live model, to be examined as it is.
@@ -78,17 +79,15 @@ class Session:
                 Python also the arrays themselves, by name or as x or (x, y), or a DataLoader.
             user_model: the user's model or task; without it x needs a task that the checkpoint names.
             settings: the user's settings.
-            progress: told in a few words what is being done.
-            training: whether a model is needed, so that the data of a built-in task is looked for beside the
-                checkpoint where none is named.
+            progress: gets each step in a few words.
+            training: whether a model is needed; then the data of a built-in task may lie beside the
+                checkpoint, unnamed.
 
         Raises:
-            UserError: if a file cannot be read, or what is given does not fit together.
+            UserError: if a file cannot be read, or the arguments do not fit together.
         """
         user_model, say = user_model or UserModel(), progress or (lambda _: None)
-        arrays = None
-        if not training:
-            arrays = _read(path, data, user_model)
+        arrays = None if training else _read(path, data, user_model)
         with contextlib.ExitStack() as stack:
             say("reading the checkpoint")
             file = path
@@ -96,29 +95,45 @@ class Session:
                 from vqdoctor.models.save import saved
 
                 file = stack.enter_context(saved(user_model.model, user_model.optimizer))
-            checkpoint = open_checkpoint(file)
-            notes: tuple[str, ...] = ()
-            if training:
-                data, notes = _data_to_train_on(checkpoint, data, user_model)
-                arrays = _read(path, data, user_model)
-            yield cls(
+            opened = cls(
                 path=path,
-                checkpoint=checkpoint,
+                checkpoint=open_checkpoint(file),
                 data=data,
                 arrays=arrays,
                 user_model=user_model,
                 settings=settings or Settings(),
                 say=say,
-                notes=notes,
             )
+            yield opened._with_data_to_train_on() if training else opened
 
-    def with_data(self, data: Any) -> Self:
+    def with_data(self, data: object) -> Self:
         """Return a session of the same opened checkpoint with other data.
 
         Raises:
             UserError: if the data cannot be read, or does not fit the user's model.
         """
         return replace(self, data=data, arrays=_read(self.path, data, self.user_model))
+
+    def _with_data_to_train_on(self) -> Self:
+        """Return the session with the named data, or with a built-in task's data beside the file.
+
+        Raises:
+            UserError: if there is none, or it cannot be read.
+        """
+        named, task = self.data is not None or self.user_model.task is not None, self.record.task
+        if named:
+            return self.with_data(self.data)
+        if self.user_model.model is None and task is not None:
+            from vqdoctor.reference import BUILTIN_DATA
+
+            if task in BUILTIN_DATA:
+                beside = self.checkpoint.path.parent / BUILTIN_DATA[task]
+                if not beside.is_file():
+                    raise UserError(f"there is no {beside}, the data of {task}", "--data BATCH")
+                note = f"trained on {beside}, which lies beside the checkpoint"
+                return replace(self.with_data(beside), notes=(note,))
+        hint = "--task FILE.py:NAME, or --model and --data with x (and y)"
+        raise UserError("retraining needs the model, its data and its losses", hint)
 
     @cached_property
     def sha256(self) -> str | None:
@@ -133,12 +148,12 @@ class Session:
 
     @property
     def is_dump(self) -> bool:
-        """Whether the data holds what went through the VQ layers, and not the model's input."""
+        """Whether the data holds vectors or indices of the VQ layers, in place of the model's input."""
         return _is_dump(self.arrays)
 
     @cached_property
     def found(self) -> Found:
-        """The VQ layers of the file; none where the one that is named may show when the model is run.
+        """The VQ layers of the file; none where the named layer may appear when the model is run.
 
         Raises:
             UserError: if a layer or a key is named that the file does not have.
@@ -158,30 +173,23 @@ class Session:
 
     @cached_property
     def record(self) -> TrainingRecord:
-        """What the file records of its training; a live model records nothing."""
+        """The file's record of its training; empty for a live model."""
         if self.path is None:
             return TrainingRecord(source="checkpoint", sample_size=0)
         return self.saved.record
 
     @cached_property
     def saved(self) -> SavedTraining:
-        """What the file remembers of its training."""
+        """The file's optimizers, its record, and the notes of earlier fixes."""
         return SavedTraining(checkpoint=self.checkpoint)
 
-    def file_context(
-        self, views: tuple[QuantizerView, ...] | None = None, *, histogram: bool = False
-    ) -> FileContext:
-        """Return what the file's probes are given.
-
-        Args:
-            views: the layers to look at; None is those of the file.
-            histogram: whether usage carries every code's count, whatever the settings say.
-        """
+    def file_context(self, views: tuple[QuantizerView, ...] | None = None) -> FileContext:
+        """Return the context of the file's probes, for these layers; None is the layers of the file."""
         return FileContext(
             checkpoint=self.checkpoint,
             views=self.found.views if views is None else views,
             seed=self.settings.seed,
-            histogram=histogram or self.settings.histogram,
+            histogram=self.settings.histogram,
             verify=self.settings.verify,
         )
 
@@ -211,12 +219,11 @@ class Session:
 
         return resolve(self.settings.device)
 
-    def model_context(self, *, training: bool = False, histogram: bool = False) -> ModelContext:
-        """Return what the model's probes and the trainings are given.
+    def model_context(self, *, training: bool = False) -> ModelContext:
+        """Return the context of the model's probes and of a training.
 
         Args:
-            training: whether all batches of every split are served, unless the user says how many.
-            histogram: whether usage carries every code's count, whatever the settings say.
+            training: whether all batches of every split are served, unless the user sets their number.
         """
         from vqdoctor.probes.model import ModelContext
 
@@ -230,18 +237,18 @@ class Session:
             arrays=self.arrays or {},
             device=self.device,
             seed=settings.seed,
-            histogram=histogram or settings.histogram,
+            histogram=settings.histogram,
             train_batches=settings.batches or TRAIN_BATCHES,
             probe_steps=settings.probe_steps,
             progress=self.say,
         )
 
 
-def _read(path: str | os.PathLike[str] | None, data: Any, user_model: UserModel) -> Arrays | None:
-    """Return the arrays of the data by name; None where there is none, or the data is no arrays.
+def _read(path: str | os.PathLike[str] | None, data: object, user_model: UserModel) -> Arrays | None:
+    """Return the arrays of the data by name; None without data, and where it is not made of arrays.
 
     Raises:
-        UserError: if the data cannot be read, or something is given that would be ignored.
+        UserError: if the data cannot be read, or an argument would be ignored.
     """
     arrays = None if user_model.losses is not None else _arrays(data)
     runs = user_model.runs or (arrays is not None and "x" in arrays and not _is_dump(arrays))
@@ -253,7 +260,7 @@ def _read(path: str | os.PathLike[str] | None, data: Any, user_model: UserModel)
         raise UserError("losses= needs a batch", "examine(model, batch, losses=…)")
     if user_model.trained_vq_weight is not None and not runs:
         hint = "add --task, or --model and --data"
-        raise UserError("--trained-vq-weight says nothing where no model is run", hint)
+        raise UserError("--trained-vq-weight has no effect, as no model is run", hint)
     if user_model.task is not None and arrays is not None:
         raise UserError("--task and --data: a task brings its own data", "leave one of them out")
     if runs and importlib.util.find_spec("torch") is None:
@@ -261,7 +268,7 @@ def _read(path: str | os.PathLike[str] | None, data: Any, user_model: UserModel)
     return arrays
 
 
-def _arrays(data: Any) -> Arrays | None:
+def _arrays(data: object) -> Arrays | None:
     if isinstance(data, str | os.PathLike):
         return load_batch(Path(data))
     if isinstance(data, Mapping):
@@ -273,38 +280,13 @@ def _arrays(data: Any) -> Arrays | None:
     return arrays if arrays and len(arrays) == len(named) else None
 
 
-def _array(value: Any) -> Any:
-    """Return an array or a tensor (which is not asked by its type: torch may not be there) as an array."""
+def _array(value: Any) -> NDArray[Any] | None:
+    """Return an array or a tensor as an array; None for anything else. A tensor is found without torch."""
     if isinstance(value, np.ndarray):
         return value
-    detach = getattr(value, "detach", None)
-    return detach().cpu().numpy() if callable(detach) and hasattr(value, "numpy") else None
+    is_tensor = callable(getattr(value, "detach", None)) and hasattr(value, "numpy")
+    return np.asarray(value.detach().cpu().numpy()) if is_tensor else None
 
 
 def _is_dump(arrays: Arrays | None) -> bool:
     return any(name.partition("/")[0] in ("z_e", "indices") for name in arrays or ())
-
-
-def _data_to_train_on(
-    checkpoint: Checkpoint, data: Any, user_model: UserModel
-) -> tuple[Any, tuple[str, ...]]:
-    """Return the data to train on, and a note where it was not named but found.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if data is not None or user_model.task is not None:
-        return data, ()
-    task = SavedTraining(checkpoint=checkpoint).record.task
-    if user_model.model is None and task is not None:
-        from vqdoctor.reference import BUILTIN_DATA
-
-        if task in BUILTIN_DATA:
-            beside = checkpoint.path.parent / BUILTIN_DATA[task]
-            if beside.is_file():
-                return beside, (f"trained on {beside}, which lies beside the checkpoint",)
-            raise UserError(f"there is no {beside}, the data of {task}", "--data BATCH")
-    raise UserError(
-        "retraining needs the model, its data and its losses",
-        "--task FILE.py:NAME, or --model and --data with x (and y)",
-    )

@@ -19,7 +19,7 @@ def verdict(
     """Say in one word how the model is.
 
     collapsed: VQ501 as an error on any layer; at-risk: any other error or warning; inconclusive:
-    none of these, and there is no layer or the usage of one is known from nowhere; else healthy.
+    none of these, and there is no layer or the usage of one is unknown; else healthy.
     """
     found = list(findings)
     if any(f.code == COLLAPSE and f.severity is Severity.ERROR for f in found):

@@ -1,9 +1,8 @@
-"""Which checkpoint a command means that names none."""
+"""Choosing the checkpoint of a command that names none."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from vqdoctor.checkpoint import CheckpointError, open_checkpoint
@@ -19,25 +18,30 @@ MOST = 8
 def which_checkpoint(
     *, report: Path | None, setting: Path | None, folder: Path, command: str
 ) -> tuple[Path, str]:
-    """Return the checkpoint that is meant, and why it is that one.
+    """Return the checkpoint of a command that names none, and the reason for the choice.
 
-    It is the one that a saved report names, else the one of the settings, else the only one in the folder:
-    outputs of earlier fixes, and files of tensors without a VQ layer's form such as batches, do not count.
+    A saved report's checkpoint comes first, then the setting, then the only checkpoint in the folder. Outputs
+    of earlier fixes and batches do not count.
 
     Args:
         report: a saved report.
         setting: the checkpoint that `[tool.vqdoctor]` names.
         folder: where the command runs.
-        command: what the user would type before a checkpoint ("vqdoctor fix").
+        command: the words before a checkpoint on a command line ("vqdoctor fix").
 
     Raises:
-        UserError: if there is none, or several; these are listed as full commands.
+        UserError: if there is none, or there are several, which are listed as full commands.
     """
     if report is not None:
         return _of_report(report), f"named by {report}"
     if setting is not None:
         return setting, "named by tool.vqdoctor.checkpoint"
-    found = list(_candidates(folder))
+    checkpoints = (
+        file
+        for file in sorted(folder.iterdir())
+        if file.name.lower().endswith(SUFFIXES) and FIXED not in file.suffixes[:-1] and file.is_file()
+    )
+    found = [file.relative_to(folder) for file in checkpoints if _may_hold_a_model(file)]
     if len(found) == 1:
         return found[0], "the only checkpoint here"
     if not found:
@@ -48,34 +52,24 @@ def which_checkpoint(
 
 
 def _of_report(file: Path) -> Path:
-    """Return the checkpoint of a report: where it says, from here or from the report's own folder."""
+    """Return the checkpoint of a report, whose path is looked up from here and from the report's folder."""
+    hint = "name a report of --save json=FILE"
     try:
         report = Report.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
-        raise UserError(
-            f"--from {file}: {error.strerror or error}", "name a report of --save json=FILE"
-        ) from error
+        raise UserError(f"--from {file}: {error.strerror or error}", hint) from error
     except (ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"--from {file}: not a JSON report", "name a report of --save json=FILE") from error
+        raise UserError(f"--from {file}: not a JSON report", hint) from error
     if report.checkpoint is None:
-        raise UserError(
-            f"--from {file}: it is of a live model, and names no checkpoint", "name the checkpoint"
-        )
+        what = f"--from {file}: a report of a live model, which has no checkpoint"
+        raise UserError(what, "name the checkpoint")
     named = Path(report.checkpoint.path)
     places = (named, file.parent / named, file.parent / named.name)
     return next((place for place in places if place.is_file()), named)
 
 
-def _candidates(folder: Path) -> Iterator[Path]:
-    """Yield the checkpoints in a folder, by their names as a user would type them."""
-    for file in sorted(folder.iterdir()):
-        named = file.name.lower().endswith(SUFFIXES) and FIXED not in file.suffixes[:-1]
-        if named and file.is_file() and _opens(file):
-            yield file.relative_to(folder)
-
-
-def _opens(file: Path) -> bool:
-    """Whether a file holds tensors of a model; a broken one counts, so that its fault is told."""
+def _may_hold_a_model(file: Path) -> bool:
+    """Whether a file is not a batch; a broken file counts, so that its fault is reported."""
     try:
         tensors = open_checkpoint(file).tensors
     except CheckpointError:

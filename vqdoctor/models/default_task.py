@@ -1,8 +1,8 @@
 """The Task of a model that comes without one: its usual outputs, and a batch of x and perhaps y.
 
-The outputs are a tensor, or any nesting of tuples, dicts and objects of them. Which of them is the task
-loss and which the VQ loss is decided once, on the first training batch, by name or else by shape. The
-task says what it took (`notes`), and the user can say otherwise.
+The outputs are a tensor, or any nesting of tuples, dicts and objects of them. The task loss and the VQ loss
+among them are chosen once, on the first training batch, by name or else by shape. The task's `notes` report
+the choice, and the user can choose others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vqdoctor.models.task import Losses, Split
 from vqdoctor.models.user_code import blamed
 
 BATCH_SIZE = 64
-"""Samples in a batch where nothing tells the training's."""
+"""Samples in a batch where the training's batch size is unknown."""
 
 Batch = dict[str, torch.Tensor]
 Tensors = Mapping[str, torch.Tensor]
@@ -60,10 +60,10 @@ class Terms:
     Attributes:
         how: "ce", "mse" (of `output`), or "own": the model gives the loss itself, as `output`.
         output: path of the tensor.
-        target: "x" or "y", what an "mse" is taken against.
+        target: "x" or "y", the target of an "mse".
         vq: paths of the tensors whose sum is the VQ loss.
-        by_sample: those of all these that have one value a sample, and are averaged. Another loss of several
-            values has one a level, and is summed.
+        by_sample: paths of the losses with one value per sample, which are averaged. Another loss of several
+            values has one value per level, and is summed.
     """
 
     how: str
@@ -83,6 +83,7 @@ class DefaultTask:
     Attributes:
         vq_weight: weight of the VQ loss in the user's training; None is unknown.
         terms: which outputs were taken for the losses; None until the first batch.
+        notes: the same in words, one line for the task loss and one for the VQ loss.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class DefaultTask:
         """Take the model and the batches of each split.
 
         Args:
-            model: called as model(x), and with what else a batch holds and its forward() names.
+            model: called as model(x), and with those further entries of a batch that its forward() names.
             batches: split to its batches; each has x, perhaps y, and more.
             vq_loss: the output to take for the VQ loss; all below it are summed.
             task_loss: "ce", "mse", or the output to take for the task loss.
@@ -105,21 +106,16 @@ class DefaultTask:
         """
         self.vq_weight = vq_weight
         self.terms: Terms | None = None
+        self.notes: tuple[str, ...] = ()
         self._model = model
         self._batches = batches
         self._vq_loss = vq_loss
         self._task_loss = task_loss
-        self._said: list[str] = []
 
     @property
     def vq_loss_unknown(self) -> bool:
         """Whether no output was recognised as the VQ loss; the training may have one all the same."""
         return self.terms is not None and not self.terms.vq
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Which outputs were taken for the task loss and for the VQ loss, one line each."""
-        return tuple(self._said)
 
     def model(self) -> torch.nn.Module:
         """Return the model."""
@@ -144,17 +140,20 @@ class DefaultTask:
         logits = labels = None
         if terms.how == "ce":
             assert y is not None
-            found = _classes_second(found, y)
+            if found.shape[:1] + found.shape[2:] != y.shape:
+                found = found.movedim(-1, 1)
             task = functional.cross_entropy(found.float(), y.long())
             logits, labels = (found, y) if found.ndim == 2 else (None, None)
         elif terms.how == "mse":
             target = y if terms.target == "y" and y is not None else x
-            task = functional.mse_loss(*_cropped(found, target))
+            length = min(found.shape[-1], target.shape[-1])
+            target = target[..., :length].to(found.dtype)
+            task = functional.mse_loss(found[..., :length].reshape(target.shape), target)
         else:
             task = terms.reduce(outputs, terms.output)
         return Losses(task=task, vq=sum(vq[1:], vq[0]) if vq else None, logits=logits, labels=labels)
 
-    def _run(self, model: torch.nn.Module, batch: Batch) -> Any:
+    def _run(self, model: torch.nn.Module, batch: Batch) -> object:
         floating = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         x = batch["x"].to(floating) if batch["x"].is_floating_point() else batch["x"]
         named = inspect.signature(model.forward).parameters
@@ -165,42 +164,46 @@ class DefaultTask:
     def _choose(self, outputs: Tensors, x: torch.Tensor, y: torch.Tensor | None) -> Terms:
         task = self._choose_task(outputs, x, y)
         vq = self._choose_vq(outputs, task, x)
-        loss = task.output
-        said = {"ce": f"cross-entropy of {_name(loss)} against y", "own": f"the model's own {loss}"}.get(
-            task.how, f"mean squared error of {_name(loss)} against {task.target}"
-        )
         by_sample = tuple(path for path in (task.output, *vq) if outputs[path].shape == (len(x),))
-        told = " + ".join(_term(path, outputs[path], path in by_sample) for path in vq)
-        self._said += [
-            f"task loss: {said} (--task-loss chooses another)",
-            f"VQ loss: {told or f'none found; {_shown(outputs)}'} (--vq-loss chooses another)",
-        ]
+        made_of = {
+            "ce": f"cross-entropy of {_name(task.output)} against y",
+            "mse": f"mean squared error of {_name(task.output)} against {task.target}",
+            "own": f"the model's own {task.output}",
+        }
+        parts = []
+        for path in vq:
+            how, values = "mean" if path in by_sample else "sum", outputs[path].numel()
+            parts.append(_name(path) + (f" ({how} of its {values} values)" if values > 1 else ""))
+        vq_made_of = " + ".join(parts) or f"none found; {_shown(outputs)}"
+        self.notes = (
+            f"task loss: {made_of[task.how]} (--task-loss chooses another)",
+            f"VQ loss: {vq_made_of} (--vq-loss chooses another)",
+        )
         return dataclasses.replace(task, vq=vq, by_sample=by_sample)
 
     def _choose_task(self, outputs: Tensors, x: torch.Tensor, y: torch.Tensor | None) -> Terms:
-        wish = self._task_loss
+        asked = self._task_loss
         logits = _logits(outputs, x, y)
         recon = _reconstruction(outputs, x)
-        if wish not in (None, "ce", "mse"):
-            (path, *others) = _below(outputs, str(wish), "--task-loss")
+        if asked not in (None, "ce", "mse"):
+            (path, *others) = _below(outputs, str(asked), "--task-loss")
             if others:
-                raise UserError(
-                    f"--task-loss {wish}: is several outputs", f"name one: {path}, {others[0]}, …"
-                )
+                hint = f"name one: {path}, {others[0]}, …"
+                raise UserError(f"--task-loss {asked}: is several outputs", hint)
             return Terms(how="own", output=path)
-        if wish == "ce" and logits is None:
+        if asked == "ce" and logits is None:
             why = "integer labels y" if y is None or y.is_floating_point() else "an output with their classes"
             raise UserError(f"--task-loss ce: cross-entropy needs {why}", _shown(outputs))
-        if logits is not None and wish != "mse":
+        if logits is not None and asked != "mse":
             return Terms(how="ce", output=logits)
         given = _first(outputs, _TASK, lambda t: t.numel() == 1)
-        if given is not None and wish is None:
+        if given is not None and asked is None:
             return Terms(how="own", output=given)
         if y is not None and y.is_floating_point() and (like_y := _reconstruction(outputs, y)) is not None:
             return Terms(how="mse", output=like_y, target="y")
         if recon is not None:
             return Terms(how="mse", output=recon)
-        if wish is None and "loss" in outputs:
+        if asked is None and "loss" in outputs:
             return Terms(how="own", output="loss")
         raise UserError(
             f"no task loss can be made of the model's output on x {_describe(x)}; {_shown(outputs)}",
@@ -211,7 +214,12 @@ class DefaultTask:
         if self._vq_loss is not None:
             return tuple(_below(outputs, self._vq_loss, "--vq-loss"))
         others = (path for path in outputs if path != task.output and not _is(_STATISTIC, path))
-        losses = {path: outputs[path] for path in others if _is_loss(outputs[path], len(x))}
+        losses = {}
+        for path in others:
+            t, by_sample = outputs[path], outputs[path].shape[:1] == (len(x),)
+            few = t.ndim <= 2 and t.numel() <= _MOST_TERMS and not by_sample
+            if t.is_floating_point() and (t.numel() == 1 or t.shape == (len(x),) or few):
+                losses[path] = t
         for pattern in (_VQ_TOTAL, _VQ_PART):
             named = tuple(path for path in losses if _is(pattern, path))
             if named:
@@ -221,14 +229,14 @@ class DefaultTask:
         return tuple(p for p in (next(unnamed, None),) if p is not None)
 
 
-def flatten(output: Any) -> dict[str, torch.Tensor]:
+def flatten(output: object) -> dict[str, torch.Tensor]:
     """Return the tensors in a model's output by path, in its order."""
     if isinstance(output, torch.Tensor):
         return {"output": output}
     return dict(_leaves(output, "", 4))
 
 
-def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
+def _leaves(value: object, path: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(value, torch.Tensor):
         yield path, value
     elif depth:
@@ -236,7 +244,7 @@ def _leaves(value: Any, path: str, depth: int) -> Iterator[tuple[str, torch.Tens
             yield from _leaves(item, f"{path}.{name}" if path else name, depth - 1)
 
 
-def _items(value: Any) -> Iterator[tuple[str, Any]]:
+def _items(value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping):
         yield from ((str(key), item) for key, item in value.items())
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -251,8 +259,8 @@ def batches_of(arrays: Mapping[str, NDArray[Any]], size: int | None = None) -> d
     """Cut a batch file's arrays into the batches of each split.
 
     Args:
-        arrays: x, and perhaps y, split (names or positions of the splits) and more; what has as many
-            rows as x is cut along.
+        arrays: x, and perhaps y, split (names or positions of the splits) and more; an array with as many
+            rows as x is cut too.
         size: samples in a batch.
 
     Raises:
@@ -317,51 +325,26 @@ def _channels(t: torch.Tensor, y: torch.Tensor) -> int | None:
     return t.shape[-1] if t.shape[:-1] == y.shape else None
 
 
-def _classes_second(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return t if t.shape[:1] + t.shape[2:] == y.shape else t.movedim(-1, 1)
-
-
 def _reconstruction(outputs: Tensors, target: torch.Tensor) -> str | None:
+    """Return the output that is compared with the target: by its name, else by its shape."""
     if not target.is_floating_point():
         return None
-    named = _first(outputs, _RECON, lambda t: _comparable(t, target))
-    same = (p for p, t in outputs.items() if _is_like(t, target) and not _is(_LATENT, p))
-    return named if named is not None else next(same, None)
 
+    def near(t: torch.Tensor) -> bool:
+        """Whether the shapes agree, except in axes of length one and a few samples at the end."""
+        if not t.is_floating_point() or t is target or not t.ndim:
+            return False
+        a, b = ([n for n in tensor.shape[:-1] if n != 1] for tensor in (t, target))
+        return a == b and 0.9 < t.shape[-1] / max(1, target.shape[-1]) < 1.1
 
-def _is_like(t: torch.Tensor, target: torch.Tensor) -> bool:
-    return t.is_floating_point() and t.shape == target.shape and t is not target
-
-
-def _comparable(t: torch.Tensor, target: torch.Tensor) -> bool:
-    """Whether `t` is like the target, but for axes of length one and a few samples at the end of the last."""
-    if not t.is_floating_point() or t is target or not t.ndim:
-        return False
-    a, b = ([n for n in tensor.shape[:-1] if n != 1] for tensor in (t, target))
-    return a == b and 0.9 < t.shape[-1] / max(1, target.shape[-1]) < 1.1
-
-
-def _cropped(t: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    length = min(t.shape[-1], target.shape[-1])
-    target = target[..., :length].to(t.dtype)
-    return t[..., :length].reshape(target.shape), target
-
-
-def _is_loss(t: torch.Tensor, samples: int) -> bool:
-    if not t.is_floating_point():
-        return False
-    by_level = t.ndim <= 2 and t.numel() <= _MOST_TERMS and t.shape[:1] != (samples,)
-    return t.numel() == 1 or t.shape == (samples,) or by_level
-
-
-def _term(path: str, t: torch.Tensor, by_sample: bool) -> str:
-    if t.numel() == 1:
-        return _name(path)
-    return f"{_name(path)} ({'mean' if by_sample else 'sum'} of its {t.numel()} values)"
+    if (named := _first(outputs, _RECON, near)) is not None:
+        return named
+    alike = (p for p, t in outputs.items() if t.is_floating_point() and t.shape == target.shape)
+    return next((p for p in alike if outputs[p] is not target and not _is(_LATENT, p)), None)
 
 
 def _name(path: str) -> str:
-    """Return how a sentence calls an output: a place in a tuple needs a word."""
+    """Return an output's name within a sentence: a number needs a word before it."""
     return f"output {path}" if path[0].isdigit() else path
 
 

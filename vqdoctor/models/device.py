@@ -27,7 +27,7 @@ def resolve(name: str) -> torch.device:
 def moved(batch: Batch, device: torch.device) -> Batch:
     """Return a batch with its tensors on a device.
 
-    What is no tensor, tuple, list or dict stays the own affair of the Task.
+    Anything but a tensor, tuple, list or dict stays the own affair of the Task.
     """
     if isinstance(batch, torch.Tensor):
         return batch.to(device)

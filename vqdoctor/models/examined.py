@@ -13,7 +13,7 @@ from vqdoctor.models.guarded_task import GuardedTask
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExaminedModel:
-    """A model to run, and all that is known of where the file's tensors are in it.
+    """A model to run, and the places of the file's tensors in it.
 
     Attributes:
         model: with the checkpoint in it; only copies of it are run.

@@ -20,7 +20,7 @@ class GuardedTask:
     """A Task whose failures are one clear line, and whose losses have all the fields.
 
     Attributes:
-        vq_weight: the task's, else the one that the user told.
+        vq_weight: the task's, else the user's --trained-vq-weight.
     """
 
     def __init__(self, task: Task, told_weight: float | None, most: int | None) -> None:
@@ -28,14 +28,14 @@ class GuardedTask:
 
         Args:
             task: the user's, or ours.
-            told_weight: weight of the VQ loss for a task that knows none.
+            told_weight: weight of the VQ loss for a task without one.
             most: batches of a split that are served; None is all.
         """
         own = getattr(task, "vq_weight", None)
         self.vq_weight: float | None = own if own is not None else told_weight
         self._task = task
         self._most = most
-        self._served: dict[str, Any] = {}
+        self._served: dict[str, object] = {}
         self._cut: dict[str, None] = {}
         self._ran = False
         self._said: list[str] = []
@@ -47,12 +47,12 @@ class GuardedTask:
         return GuardedTask(self._task, self.vq_weight, None)
 
     def __getattr__(self, name: str) -> Any:
-        """Pass on what a task may have more, such as `optimizer`."""
+        """Pass on the other attributes of the task, such as `optimizer`."""
         return getattr(self._task, name)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of how the task was used, one line each."""
+        """Notes on the use of the task, one line each."""
         cut = [f"only the first {self._most} batches of {split} were run" for split in self._cut]
         more = [f"{', '.join(cut)} (--batches N)"] if cut else []
         return (*getattr(self._task, "notes", ()), *self._said, *more)
@@ -114,23 +114,18 @@ class GuardedTask:
             stack.enter_context(blamed(f"the task fails on a batch of {describe(batch)}"))
             found = self._task.losses(model, batch)
         if not (self._ran or called):
-            raise UserError(
-                "task.losses(model, batch) does not run the model that it is given",
-                "run that one: it is a copy of yours",
-            )
+            what = "task.losses(model, batch) does not run the model that it is given"
+            raise UserError(what, "run that one: it is a copy of yours")
         self._ran = True
         if not hasattr(found, "task"):
-            raise UserError(
-                f"task.losses() returns a {type(found).__name__} without the field `task`",
-                "return vqdoctor.Losses(task=…, vq=…)",
-            )
+            what = f"task.losses() returns a {type(found).__name__} without the field `task`"
+            raise UserError(what, "return vqdoctor.Losses(task=…, vq=…)")
         task = _scalar("task", found.task)
         assert task is not None
         trained = any(p.requires_grad for p in model.parameters())
         if torch.is_grad_enabled() and trained and not task.requires_grad:
-            raise UserError(
-                "task.losses().task has no graph", "return the tensor itself, without no_grad, detach or item"
-            )
+            hint = "return the tensor itself, without no_grad, detach or item"
+            raise UserError("task.losses().task has no graph", hint)
         return Losses(
             task=task,
             vq=_scalar("vq", getattr(found, "vq", None)),
@@ -139,17 +134,14 @@ class GuardedTask:
         )
 
 
-def _scalar(name: str, value: Any) -> torch.Tensor | None:
+def _scalar(name: str, value: object) -> torch.Tensor | None:
     if value is None and name != "task":
         return None
+    what = f"task.losses().{name}"
     if not isinstance(value, torch.Tensor):
-        raise UserError(
-            f"task.losses().{name} is a {type(value).__name__}", "return the tensor, with its graph"
-        )
+        raise UserError(f"{what} is a {type(value).__name__}", "return the tensor, with its graph")
     if value.numel() != 1:
-        raise UserError(
-            f"task.losses().{name} has the shape {list(value.shape)}", "return one number, as you train with"
-        )
+        raise UserError(f"{what} has the shape {list(value.shape)}", "return one number, as you train with")
     return value.reshape(())
 
 

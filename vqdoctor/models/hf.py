@@ -24,7 +24,7 @@ from vqdoctor.models.user_code import blamed
 
 _LARGEST = 1 << 24
 VQ_LOSS: Mapping[str, str] = {"DacModel": "loss"}
-"""Outputs that are the VQ loss under a name that does not say so, by class."""
+"""Outputs that are the VQ loss under another name, by class."""
 
 
 def load(path: Path, entries: Mapping[str, Tensor]) -> tuple[torch.nn.Module, Loaded]:
@@ -41,9 +41,8 @@ def load(path: Path, entries: Mapping[str, Tensor]) -> tuple[torch.nn.Module, Lo
     config = _config(path if path.is_dir() else path.parent)
     package, name = _class_name(config)
     if importlib.util.find_spec(package) is None:
-        raise UserError(
-            f"--model hf needs {package} for {name}, which is not installed here", f"pip install {package}"
-        )
+        what = f"--model hf needs {package} for {name}, which is not installed here"
+        raise UserError(what, f"pip install {package}")
     with blamed(f"--model hf: building {name}"):
         if package == "diffusers":
             model = _model_class(package, name, "ModelMixin").from_config(config)
@@ -51,7 +50,7 @@ def load(path: Path, entries: Mapping[str, Tensor]) -> tuple[torch.nn.Module, Lo
         return _from_transformers(name, config, entries)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> dict[str, object]:
     file = folder / "config.json"
     try:
         if file.stat().st_size > _LARGEST:
@@ -67,17 +66,15 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _class_name(config: Mapping[str, Any]) -> tuple[str, str]:
+def _class_name(config: Mapping[str, object]) -> tuple[str, str]:
     """Return the package and the class that a config names."""
     if isinstance(name := config.get("_class_name"), str):
         return "diffusers", name
     names = config.get("architectures")
     if isinstance(names, list) and names and isinstance(names[0], str):
         return "transformers", names[0]
-    raise UserError(
-        "config.json names no model class (architectures, or _class_name)",
-        "build the model yourself: --model PKG.MODULE:FACTORY",
-    )
+    hint = "build the model yourself: --model PKG.MODULE:FACTORY"
+    raise UserError("config.json names no model class (architectures, or _class_name)", hint)
 
 
 def _model_class(package: str, name: str, base: str) -> Any:
@@ -85,15 +82,14 @@ def _model_class(package: str, name: str, base: str) -> Any:
     module = importlib.import_module(package)
     found = getattr(module, name, None) if name.isidentifier() else None
     if not (isinstance(found, type) and issubclass(found, getattr(module, base))):
-        raise UserError(
-            f"config.json asks for {name!r}, which is no model of {package} {module.__version__}",
-            "code that comes with a checkpoint is never run: --model PKG.MODULE:FACTORY takes your own",
-        )
+        what = f"config.json asks for {name!r}, which is not a model of {package} {module.__version__}"
+        hint = "code that comes with a checkpoint is never run: --model PKG.MODULE:FACTORY takes your own"
+        raise UserError(what, hint)
     return found
 
 
 def _from_transformers(
-    name: str, config: dict[str, Any], entries: Mapping[str, Tensor]
+    name: str, config: dict[str, object], entries: Mapping[str, Tensor]
 ) -> tuple[torch.nn.Module, Loaded]:
     """Build and load by transformers' own way from memory, which knows the names of older releases."""
     cls = _model_class("transformers", name, "PreTrainedModel")
@@ -109,10 +105,8 @@ def _from_transformers(
             ignore_mismatched_sizes=True,
         )
     for key, file_shape, own_shape in info["mismatched_keys"]:
-        raise UserError(
-            f"{key} is {list(file_shape)} in the checkpoint and {list(own_shape)} in the model",
-            "config.json is not this checkpoint's",
-        )
+        what = f"{key} is {list(file_shape)} in the checkpoint and {list(own_shape)} in the model"
+        raise UserError(what, "config.json is not this checkpoint's")
     missing, unexpected = (tuple(sorted(info[key])) for key in ("missing_keys", "unexpected_keys"))
     return model.float(), Loaded(missing=missing, unexpected=unexpected)
 

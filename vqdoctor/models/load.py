@@ -14,7 +14,7 @@ from vqdoctor.layouts.view import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What became of a load: keys that the model lacked, and keys that the file lacked."""
+    """The result of a load: keys of the model that the file lacks, and the other way round."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -33,17 +33,13 @@ def load_state(model: torch.nn.Module, entries: Mapping[str, Tensor]) -> Loaded:
     own = model.state_dict()
     common = [name for name in own if name in entries]
     if not common:
-        raise UserError(
-            "the checkpoint and the model have no tensor name in common",
-            f"the model has {_few(own)}; the file has {_few(entries)}",
-        )
+        hint = f"the model has {_few(own)}; the file has {_few(entries)}"
+        raise UserError("the checkpoint and the model have no tensor name in common", hint)
     for name in common:
-        if tuple(own[name].shape) != entries[name].shape:
-            raise UserError(
-                f"{name} is {_shape(entries[name].shape)} in the checkpoint and "
-                f"{_shape(tuple(own[name].shape))} in the model",
-                "build the model with the settings that it was trained with",
-            )
+        stored, built = list(entries[name].shape), list(own[name].shape)
+        if stored != built:
+            what = f"{name} is {stored} in the checkpoint and {built} in the model"
+            raise UserError(what, "build the model with the settings that it was trained with")
     with torch.no_grad():
         for name in common:
             # read() may hand out a read-only map of the file, which torch must not alias
@@ -57,7 +53,3 @@ def load_state(model: torch.nn.Module, entries: Mapping[str, Tensor]) -> Loaded:
 def _few(names: Mapping[str, object]) -> str:
     shown = ", ".join(list(names)[:3])
     return f"{shown}, …" if len(names) > 3 else shown or "none"
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "[" + ", ".join(map(str, shape)) + "]"

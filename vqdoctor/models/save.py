@@ -6,7 +6,6 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,7 +20,7 @@ def saved(model: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> It
     """
     if not isinstance(model, torch.nn.Module):
         raise UserError(f"a {type(model).__name__} is neither a checkpoint nor a model", "give one of them")
-    state: dict[str, Any] = model.state_dict()
+    state: dict[str, object] = model.state_dict()
     if optimizer is not None:
         state = {"model": state, "optimizer": optimizer.state_dict()}
     with tempfile.TemporaryDirectory(prefix="vqdoctor-", ignore_cleanup_errors=True) as folder:

@@ -6,7 +6,6 @@ import copy
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ class TouchedError(AssertionError):
 
 
 def inside(module: nn.Module) -> nn.Module | None:
-    """Return the module that torch.compile, DDP or DataParallel wraps; None if it is no wrapper."""
+    """Return the module that torch.compile, DDP or DataParallel wraps; None for any other module."""
     if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
         inner = module.module
         return inner if isinstance(inner, nn.Module) else None
@@ -76,7 +75,7 @@ def working_copy(
 
 
 def _deep_copy(model: nn.Module) -> nn.Module:
-    memo: dict[int, Any] = {}
+    memo: dict[int, object] = {}
     for module in model.modules():
         # Old weight_norm keeps its computed weight as an attribute, which deepcopy refuses: not a leaf.
         for value in (*vars(module).values(), *module._buffers.values()):
@@ -162,8 +161,8 @@ def seed_all(seed: int) -> None:
     np.random.seed(seed % 2**32)
 
 
-def _marks(model: nn.Module) -> dict[str, Any]:
-    marks: dict[str, Any] = {}
+def _marks(model: nn.Module) -> dict[str, object]:
+    marks: dict[str, object] = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         marks[name] = tensor.detach().clone()
         marks[f"{name} (gradient)"] = None if tensor.grad is None else tensor.grad.clone()
@@ -179,15 +178,10 @@ def _marks(model: nn.Module) -> dict[str, Any]:
     return marks
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        # bytes, not values: NaN must equal itself
-        alike = (one.dtype, one.shape) == (other.dtype, other.shape)
-        return alike and torch.equal(_bytes(one), _bytes(other))
-    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
+def _same(one: object, other: object) -> bool:
+    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
+        return not isinstance(one, torch.Tensor) and not isinstance(other, torch.Tensor) and one == other
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
-    return bool(one == other)
-
-
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().flatten().view(torch.uint8)
+    bits = (tensor.contiguous().flatten().view(torch.uint8) for tensor in (one, other))
+    return torch.equal(*bits)  # bytes, not values: NaN must equal itself

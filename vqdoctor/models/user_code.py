@@ -22,7 +22,7 @@ FORM = "PKG.MODULE:NAME or PATH/TO/FILE.py:NAME"
 
 _OURS = Path(__file__).parents[1]
 _CALLERS = tuple(f"models/{name}.py" for name in ("user_code", "guarded_task", "default_task", "hf"))
-"""Those of our files that call the user's code, rather than being called back from it."""
+"""Our files that call the user's code, rather than being called back from it."""
 _LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 
 
@@ -41,7 +41,8 @@ def load_object(spec: str, option: str) -> Any:
     """
     place, colon, name = spec.rpartition(":")
     if not (colon and place and name):
-        raise UserError(f"{option} {spec}: not of the form {FORM}", f"such as {option} {_example(spec)}")
+        example = f"{spec}:task" if spec.endswith(".py") else "vq_task.py:task"
+        raise UserError(f"{option} {spec}: not of the form {FORM}", f"such as {option} {example}")
     with blamed(f"{option} {spec}"):
         module = _from_file(Path(place), option) if place.endswith(".py") else _from_path(place, option)
     found: Any = module
@@ -54,17 +55,14 @@ def load_object(spec: str, option: str) -> Any:
     return found
 
 
-def _example(spec: str) -> str:
-    return f"{spec}:task" if spec.endswith(".py") else "vq_task.py:task"
-
-
 def _from_file(path: Path, option: str) -> ModuleType:
     if not path.is_file():
         raise UserError(f"{option} {path}: there is no such file", f"{option} takes {FORM}")
     _search_first(path.resolve().parent)
     name = path.stem
     loaded = sys.modules.get(name)
-    if name in sys.stdlib_module_names or (loaded and not _is_from(loaded, path)):
+    file = Path(getattr(loaded, "__file__", None) or "/").resolve()
+    if name in sys.stdlib_module_names or (loaded and file != path.resolve()):
         name = f"_vqdoctor_user_{name}"  # train.py must not take the place of another `train`
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None and spec.loader is not None
@@ -76,10 +74,6 @@ def _from_file(path: Path, option: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _is_from(module: ModuleType, path: Path) -> bool:
-    return Path(getattr(module, "__file__", None) or "/").resolve() == path.resolve()
 
 
 def _from_path(name: str, option: str) -> ModuleType:
@@ -102,11 +96,11 @@ def _search_first(folder: Path) -> None:
 def blamed(doing: str, hint: str = "") -> Iterator[None]:
     """Turn an error in the user's code into a `UserError` that names file and line.
 
-    An error that vqdoctor's own hooks raise while the user's code runs is none of the user's: it passes.
+    An error that vqdoctor's own hooks raise while the user's code runs is not the user's: it passes.
 
     Args:
-        doing: what was being done, for the line.
-        hint: what to do next.
+        doing: the step that failed, for the line.
+        hint: the next step for the user.
     """
     try:
         yield
@@ -117,32 +111,18 @@ def blamed(doing: str, hint: str = "") -> Iterator[None]:
         raise UserError(f"{where}: {type(error).__name__}: {error.msg}", hint) from error
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        if _is_hook(frames):
-            raise
-        where = next((f"{_short(f.filename)}:{f.lineno}" for f in reversed(frames) if _is_users(f)), "")
-        said = f"{type(error).__name__}: {_one_line(error)}".removesuffix(": ")
-        raise UserError(f"{doing}: {said}" + (f" ({where})" if where else ""), hint) from error
+        ours = [Path(f.filename).relative_to(_OURS).as_posix() for f in frames if _is_in(f, _OURS)]
+        if ours and ours[-1].startswith(("models/", "capture/", "probes/")) and ours[-1] not in _CALLERS:
+            raise  # vqdoctor was called back from the user's code
+        users = (f for f in reversed(frames) if not (_is_in(f, _OURS, *_LIBRARIES) or f.filename[:1] == "<"))
+        where = next((f" ({_short(f.filename)}:{f.lineno})" for f in users), "")
+        lines = str(error).strip().splitlines()
+        said = f"{type(error).__name__}: {lines[0].rstrip(' :') if lines else ''}".removesuffix(": ")
+        raise UserError(f"{doing}: {said}{where}", hint) from error
 
 
-def _is_hook(frames: traceback.StackSummary) -> bool:
-    """Whether vqdoctor was called back from the user's code when it happened."""
-    ours = [Path(f.filename).relative_to(_OURS).as_posix() for f in frames if _is_ours(f)]
-    return bool(ours) and ours[-1].startswith(("models/", "capture/", "probes/")) and ours[-1] not in _CALLERS
-
-
-def _is_ours(frame: traceback.FrameSummary) -> bool:
-    return Path(frame.filename).is_relative_to(_OURS)
-
-
-def _is_users(frame: traceback.FrameSummary) -> bool:
-    path = Path(frame.filename)
-    library = any(path.is_relative_to(folder) for folder in _LIBRARIES)
-    return not (library or _is_ours(frame) or frame.filename.startswith("<"))
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(" :") if lines else ""
+def _is_in(frame: traceback.FrameSummary, *folders: Path) -> bool:
+    return any(Path(frame.filename).is_relative_to(folder) for folder in folders)
 
 
 def _short(filename: str) -> str:

@@ -70,7 +70,7 @@ def test_a_report_that_windows_wrote_and_a_checkpoint_in_its_place() -> None:
     Path("bom.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert len(load_reports(Path("bom.json"))) == 1
     Path("a.pt").write_bytes(b"PK\x03\x04\x80\x81")
-    with pytest.raises(CheckpointError, match=r"a\.pt: no saved report, for it is no text: vqdoctor inspect"):
+    with pytest.raises(CheckpointError, match=r"a\.pt: not a saved report: it is not text: vqdoctor inspect"):
         load_reports(Path("a.pt"))
 
 

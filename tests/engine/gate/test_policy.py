@@ -234,7 +234,7 @@ def test_of_several_known_reports_the_one_of_the_same_file_counts() -> None:
         (250, 0, "pass"),
     ],
 )
-def test_a_drop_is_held_against_the_doubt_of_both(new: float, drop: float, status: str) -> None:
+def test_a_drop_is_compared_within_the_uncertainty_of_both(new: float, drop: float, status: str) -> None:
     baseline = a_report(a_usage(180, 5))
     found = gate(a_report(a_usage(new, 5)), rules=GateRules(max_drop=drop), baseline=(baseline,))
     judgement = found.judgements[0]
@@ -273,7 +273,7 @@ def test_a_baseline_with_other_layers_or_other_files_is_inconclusive() -> None:
     assert gate(a_report(a_usage(), path="y.pt"), baseline=others).status == "pass"
 
 
-def test_accuracy_is_held_against_the_baseline_too() -> None:
+def test_accuracy_is_compared_with_the_baseline_too() -> None:
     worse = dataclasses.replace(METRICS, accuracy=0.70)
     found = gate(a_report(a_usage(), worse), baseline=(a_report(a_usage(), METRICS),))
     assert [j.metric for j in found.judgements if j.status == "fail"] == ["accuracy"]
@@ -342,4 +342,4 @@ def test_a_baseline_that_compares_nothing_passes_nothing(bar: Severity | None) -
 def test_the_interval_of_a_drop_is_no_impossible_figure_and_says_whose_doubt_it_has() -> None:
     (judgement, *_) = gate(a_report(a_usage(1, 0.1)), baseline=(a_report(a_usage(180, 5)),)).judgements
     assert judgement.low == 0 and judgement.status == "fail"
-    assert "1,024 samples, in the doubt of the baseline too, against at least 162" in judgement.reason
+    assert "1,024 samples, with the baseline's uncertainty, against at least 162" in judgement.reason

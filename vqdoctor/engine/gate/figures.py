@@ -1,7 +1,7 @@
-"""What a report says of a metric: a figure with its 95 % interval, or why there is none.
+"""A report's figure of a metric with its 95 % interval, or the reason why there is none.
 
-Vectors of one image or clip resemble each other, so all that follows counts independent vectors: those
-that would be as informative. EMA counts do not show how alike the vectors were; `ASSUMED_EFFECT` stands in.
+Vectors of one image or clip resemble each other. So this module counts independent vectors: as many as would
+be equally informative. EMA counts do not show how alike the vectors were; `ASSUMED_EFFECT` stands in.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Figure:
         value: the figure.
         low: lower end of its 95 % interval.
         high: upper end of its 95 % interval.
-        origin: what it is from, as the end of a sentence ("from 28,752 vectors of 1,797 samples").
-        shortage: why no verdict can rest on it, and what it takes; "" where one can.
-        grows: what more of would narrow the interval ("batches like this one"); "" where nothing would.
+        origin: its source, as the end of a sentence ("from 28,752 vectors of 1,797 samples").
+        shortage: why a verdict cannot rest on it, and the data that it takes; "" where a verdict can.
+        grows: the data that would narrow the interval ("batches like this one"); "" for EMA counts.
     """
 
     value: float
@@ -55,7 +55,7 @@ class Unknown:
 def figure(
     report: Report, metric: Metric, layer: str | None, source: Source | None = None
 ) -> Figure | Unknown:
-    """Return what `report` says of a metric, on a layer or on the whole model, from its best source.
+    """Return a report's figure of a metric, on a layer or on the whole model, from its best source.
 
     Args:
         report: the report.
@@ -82,27 +82,25 @@ def sources(report: Report, layer: str | None) -> tuple[Source, ...]:
 
 def _missing(report: Report, kind: str, layer: str | None) -> Unknown:
     gaps = [gap for gap in report.unavailable if gap.kind == kind and gap.layer in (layer, None)]
-    reasons = list(dict.fromkeys(gap.reason for gap in gaps)) or ["the report does not tell it"]
+    reasons = list(dict.fromkeys(gap.reason for gap in gaps)) or ["the report does not hold it"]
     hints = [gap.hint for gap in gaps if gap.hint]
-    return Unknown(reason="; ".join(reasons) + (f" ({hints[0]} would tell)" if hints else ""))
+    return Unknown(reason="; ".join(reasons) + (f" ({hints[0]} would help)" if hints else ""))
 
 
 def _of_model(report: Report, metric: Metric) -> Figure | Unknown:
     told = report.find(TaskMetrics)
     if told is None:
         return _missing(report, TaskMetrics.kind, None)
-    origin = f"{told.sample_size:,} sample{'' if told.sample_size == 1 else 's'} of the {told.split} split"
-    grows = "batches like this one"
-    if metric is METRICS["accuracy"]:
-        if told.accuracy is None:
-            return Unknown(reason="the batch has no labels to tell the accuracy by")
-        low, high = share_interval(told.accuracy, told.sample_size)
-        return Figure(value=told.accuracy, low=low, high=high, origin=origin, grows=grows)
-    if told.ece is None:
-        return Unknown(reason="the batch has no labels to tell the calibration by")
-    if told.ece_low is None or told.ece_high is None:
+    is_accuracy = metric is METRICS["accuracy"]
+    value = told.accuracy if is_accuracy else told.ece
+    if value is None:
+        noun = "accuracy" if is_accuracy else "calibration"
+        return Unknown(reason=f"the batch has no labels to measure the {noun} by")
+    low, high = share_interval(value, told.sample_size) if is_accuracy else (told.ece_low, told.ece_high)
+    if low is None or high is None:
         return Unknown(reason="the report has no interval of the calibration error: examine it again")
-    return Figure(value=told.ece, low=told.ece_low, high=told.ece_high, origin=origin, grows=grows)
+    origin = f"{told.sample_size:,} sample{'' if told.sample_size == 1 else 's'} of the {told.split} split"
+    return Figure(value=value, low=low, high=high, origin=origin, grows="batches like this one")
 
 
 def _of_usage(usage: Usage, metric: Metric) -> Figure | Unknown:
@@ -181,8 +179,8 @@ def _dead_interval(usage: Usage) -> tuple[float, float]:
     """From one minus the most codes that can be active to one minus the fewest.
 
     At the boundary of active and dead a code is chosen as a Poisson variable says. Codes above its upper
-    2.5 % are active, but for as many of the others as chance lifts there; codes below its lower 2.5 %, or
-    never chosen, are dead, but for as many of the active ones as chance drops there.
+    2.5 % are active, less as many of the others as chance lifts there; codes below its lower 2.5 %, or
+    never chosen, are dead, less as many of the active ones as chance drops there.
     """
     mean, codes = _boundary(usage), usage.num_codes
     below, above = _poisson_ends(mean)

@@ -6,7 +6,7 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,17 +16,15 @@ from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import CheckpointError, UserError
 from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.core.files import ALL_SUFFIXES
-from vqdoctor.core.gate import Gate, Judgement
+from vqdoctor.core.gate import Gate
 from vqdoctor.core.report import CheckpointSummary, Report
 from vqdoctor.core.settings import Settings, UserModel
-from vqdoctor.engine.evaluate import choose, evaluate
-from vqdoctor.engine.examine import examine_session, trained_layers
+from vqdoctor.engine.evaluate import choose
+from vqdoctor.engine.examine import concluded, examine_session
+from vqdoctor.engine.gate.hold import certain
 from vqdoctor.engine.gate.policy import Policy, decide, hold, require_known_layers
 from vqdoctor.engine.gate.together import gate_together
-from vqdoctor.engine.plan import make_plan
-from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
-from vqdoctor.engine.verdict import verdict
 
 LARGEST_REPORT = 1 << 30
 """Bytes of a saved report that are read; one with the histograms of a thousand layers has under 1 % of it."""
@@ -38,7 +36,7 @@ _NUMBERS = re.compile(r"\d+")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What to judge: checkpoints or saved reports, and the batches to examine checkpoints with."""
+    """Checkpoints or saved reports to judge, and the batches to examine checkpoints with."""
 
     paths: tuple[Path, ...]
     data: tuple[Path, ...] = ()
@@ -48,11 +46,11 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What became of all that was to be judged.
+    """All files with their gates.
 
     Attributes:
-        reports: a report with its gate for each file; of an unreadable one it says no more than that.
-        errors: what is wrong with files that cannot be read.
+        reports: a report with its gate for each file; the report of an unreadable file holds only that fact.
+        errors: the errors of the files that cannot be read.
     """
 
     reports: tuple[Report, ...]
@@ -84,7 +82,8 @@ def judge_all(source: Source, policy: Policy, progress: Progress | None = None) 
         try:
             reports += _reports(path, source, progress)
         except CheckpointError as error:
-            if len(source.paths) == 1 or error.path in _names(source.data):
+            batches = {name for data in source.data for name in (os.fspath(data), printable(data))}
+            if len(source.paths) == 1 or error.path in batches:
                 raise
             errors.append(error)
             unreadable.append(_unreadable(path, error))
@@ -96,15 +95,11 @@ def judge_all(source: Source, policy: Policy, progress: Progress | None = None) 
             gates = [decide(report, hold(report, policy), policy) for report in reports]
     except (TypeError, ValueError, ArithmeticError) as error:
         if any(map(is_report, source.paths)):
-            what = f"a report holds a value that cannot be ({type(error).__name__}: {error})"
+            what = f"a report holds an impossible value ({type(error).__name__}: {error})"
             raise UserError(what, "write the report again") from error
         raise
     gated = [replace(report, gate=gate) for report, gate in zip(reports, gates, strict=True)]
     return Judged(reports=(*gated, *unreadable), errors=tuple(errors))
-
-
-def _names(paths: Iterable[Path]) -> set[str]:
-    return {name for path in paths for name in (os.fspath(path), printable(path))}
 
 
 def expand(names: Sequence[str]) -> tuple[Path, ...]:
@@ -115,7 +110,7 @@ def expand(names: Sequence[str]) -> tuple[Path, ...]:
     """
     found: dict[Path, Path] = {}
     for name in names:
-        if not name.strip():  # an unset variable must not become "whatever lies here"
+        if not name.strip():  # an unset variable must not become "the newest one here"
             raise UserError("an empty path was given", "name a checkpoint, or . for the newest one here")
         for path in _matches(name):
             chosen = newest(path) if path.is_dir() else path
@@ -144,19 +139,16 @@ def newest(folder: Path) -> Path:
     Where the paths differ in their numbers alone (epochs, steps) the highest wins: a copied or downloaded
     folder has lost its times. Else the latest time wins.
     """
-    found = (Path(place, file) for place, files in _walk(folder) for file in _weights(files))
-    candidates = [path for path in found if path.exists()]  # a link "last.ckpt" may outlive its file
+    candidates: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        weights = (Path(place, file) for file in _weights(files))
+        candidates += [path for path in weights if path.exists()]  # a link "last.ckpt" may outlive its file
     if not candidates:
         return folder
     if len({_NUMBERS.sub("#", os.fspath(path)) for path in candidates}) == 1:
         return max(candidates, key=lambda path: _natural(os.fspath(path)))
     return max(candidates, key=lambda path: (path.stat().st_mtime_ns, _natural(os.fspath(path))))
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield place, files
 
 
 def _weights(files: Iterable[str]) -> list[str]:
@@ -176,11 +168,13 @@ def _natural(text: str) -> tuple[tuple[int, str], ...]:
 
 def _reports(path: Path, source: Source, progress: Progress | None) -> list[Report]:
     settings = source.settings or Settings()
+    checks = choose(all_checks(), settings)  # a wrong code is refused before anything is read
     if is_report(path):
         if source.data or (source.user_model and source.user_model.runs):
             raise UserError(f"{printable(path)} is a saved report", "--data is for checkpoints")
-        return [_evaluated_again(report, settings) for report in load_reports(path)]
-    choose(all_checks(), settings)  # a wrong code is told before anything is read
+        saved = load_reports(path)
+        changed = settings.select or settings.ignore or settings.limits
+        return [concluded(report, checks) for report in saved] if changed else list(saved)
     reports = []
     first = source.data[0] if source.data else None
     with Session.open(
@@ -198,18 +192,18 @@ def load_reports(path: Path) -> tuple[Report, ...]:
     """Return the reports of a JSON file: the report of one checkpoint, or those of several.
 
     Raises:
-        CheckpointError: if the file cannot be read, or is no report of this version.
+        CheckpointError: if the file cannot be read, or is not a report of this version.
     """
     shown = printable(path)
     try:
         if path.stat().st_size > LARGEST_REPORT or not path.is_file():
-            raise CheckpointError(shown, "no saved report", WRITES_ONE)
+            raise CheckpointError(shown, "not a saved report", WRITES_ONE)
         with path.open("rb") as file:
             data = json.loads(file.read().decode("utf-8-sig"))
     except OSError as error:
         raise CheckpointError(shown, error.strerror or str(error), "check the path") from error
     except UnicodeDecodeError as error:
-        raise CheckpointError(shown, "no saved report, for it is no text", WRITES_ONE) from error
+        raise CheckpointError(shown, "not a saved report: it is not text", WRITES_ONE) from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(shown, f"no valid JSON ({error})", "write the report again") from error
     if not isinstance(data, dict) or "schema" not in data:
@@ -225,43 +219,15 @@ def load_reports(path: Path) -> tuple[Report, ...]:
         raise CheckpointError(shown, error.what, error.hint) from error
 
 
-def _evaluated_again(report: Report, settings: Settings) -> Report:
-    """Return a saved report, evaluated again where the settings ask for other checks or limits."""
-    if not (settings.select or settings.ignore or settings.limits):
-        return report
-    checks = choose(all_checks(), settings)
-    found = evaluate(checks, [layer.name for layer in report.layers], report.evidence, report.unavailable)
-    findings = rank(found.findings, checks, report.evidence)
-    probes = [outcome for outcome in report.outcomes if outcome.code.startswith("probe:")]
-    return replace(
-        report,
-        outcomes=(*found.outcomes, *probes),
-        findings=findings,
-        plan=make_plan(findings, trained_layers(report.layers)).steps,
-        verdict=verdict(findings, report.layers, report.evidence),
-    )
-
-
 def _unreadable(path: Path, error: CheckpointError) -> Report:
     """Return the report of a file that cannot be read: it fails, so that no format shows it as passed."""
     reason = f"{error.kind}: {error.hint}" if error.hint else error.kind
-    judgement = Judgement(
-        metric="readable",
-        layer=None,
-        relation=">=",
-        threshold=1,
-        value=0,
-        low=0,
-        high=0,
-        status="fail",
-        level="error",
-        reason=reason,
+    summary = CheckpointSummary(
+        path=printable(path), fingerprint="", sha256=None, container="unreadable", bytes=0
     )
     return Report(
         version=vqdoctor.__version__,
-        checkpoint=CheckpointSummary(
-            path=printable(path), fingerprint="", sha256=None, container="unreadable", bytes=0
-        ),
+        checkpoint=summary,
         layers=(),
         evidence=(),
         unavailable=(),
@@ -269,5 +235,5 @@ def _unreadable(path: Path, error: CheckpointError) -> Report:
         findings=(),
         plan=(),
         verdict="inconclusive",
-        gate=Gate.of([judgement]),
+        gate=Gate.of([replace(certain("readable", ">=", 1, 0, reason), status="fail")]),
     )

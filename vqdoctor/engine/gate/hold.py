@@ -1,4 +1,4 @@
-"""One assertion held against one figure: an interval is compared with a threshold, and the reason is said."""
+"""Comparing one assertion with one figure: an interval with a threshold, and the reason in words."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Literal
 
 from vqdoctor.core.assertion import METRICS, GateRules, Relation
 from vqdoctor.core.gate import GateStatus, Judgement
-from vqdoctor.engine.gate.figures import Figure
+from vqdoctor.engine.gate.figures import Figure, Unknown
 
 FARTHEST = 1000
-"""Times as much data as there is, beyond which more data is no advice."""
+"""Times as much data as there is, beyond which more data is not advised."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """An assertion held against one report: the judgement, and the interval that it can rest on.
+    """The judgement of an assertion on one report, and the interval that it can rest on.
 
     Attributes:
-        judgement: what came out.
-        low: lower end of what is known; -inf where nothing is.
-        high: upper end of what is known; inf where nothing is.
+        judgement: the judgement.
+        low: lower end of the interval; -inf where it is unknown.
+        high: upper end of the interval; inf where it is unknown.
     """
 
     judgement: Judgement
@@ -29,8 +29,16 @@ class Held:
     high: float = math.inf
 
 
-def held_against(judgement: Judgement, found: Figure, rules: GateRules) -> Held:
+def certain(metric: str, relation: Relation, threshold: float, value: float, reason: str) -> Judgement:
+    """Return the judgement of a count of the whole report, such as its layers, which has no uncertainty."""
+    open_ = Judgement(metric=metric, layer=None, relation=relation, threshold=threshold, reason=reason)
+    return replace(open_, value=value, low=value, high=value)
+
+
+def judged(judgement: Judgement, found: Figure | Unknown, rules: GateRules) -> Held:
     """Fill in the figure of a judgement, and compare."""
+    if isinstance(found, Unknown):
+        return Held(judgement=replace(judgement, reason=found.reason))
     relation, threshold = judgement.relation, judgement.threshold
     side = "at least" if relation == ">=" else "at most"
     against = f"{side} {shown(threshold, judgement.metric)}"
@@ -75,7 +83,7 @@ def compare(low: float, high: float, relation: Relation, threshold: float) -> Ga
 def settle(
     status: GateStatus, reason: str, straddling: Literal["pass", "fail"] | None
 ) -> tuple[GateStatus, str]:
-    """Return what an interval that straddles its threshold counts as."""
+    """Return the status and the reason of an interval, which may straddle its threshold."""
     if status != "inconclusive" or straddling is None:
         return status, reason
     return straddling, f"{reason}; undecided, which counts as a {straddling} here"

@@ -1,4 +1,4 @@
-"""Several reports as one: the median or the worst of their figures is held against the threshold.
+"""Several reports as one: the median or the worst of their figures is compared with the threshold.
 
 Each figure lies in its own interval, and the median and the least of several grow with each of them: so
 they lie between the median, or the least, of the lower ends and that of the upper ends.
@@ -21,7 +21,7 @@ Key = tuple[object, ...]
 
 
 def gate_together(reports: Sequence[Report], how: Aggregate, policy: Policy) -> list[Gate]:
-    """Return the gate of each report, in which what is judged over all of them decides.
+    """Return the gate of each report, in which the judgements over all reports decide.
 
     A report's own judgements are there too, as warnings. Under the median a finding fails the gate
     where more than half of the reports have it.
@@ -35,13 +35,26 @@ def gate_together(reports: Sequence[Report], how: Aggregate, policy: Policy) -> 
     joint = {key: _joint(items, how, policy) for key, items in groups.items()}
     gates = []
     for report, held in zip(reports, each, strict=True):
-        own = [
-            item if _is_obstacle(item) else Held(judgement=replace(item.judgement, level="warn"))
-            for item in held
-        ]
-        shared = [Held(judgement=joint[_key(item.judgement)]) for item in held if not _is_obstacle(item)]
+        own: list[Held] = []
+        shared: list[Held] = []
+        for item in held:
+            if _is_obstacle(item):
+                own.append(item)
+            else:
+                own.append(Held(judgement=replace(item.judgement, level="warn")))
+                shared.append(Held(judgement=joint[_key(item.judgement)]))
         gates.append(decide(report, [*own, *shared], policy))
-    return _by_majority(gates) if how == "median" else gates
+    if how != "median":
+        return gates
+    counted = Counter(fingerprint for gate in gates for fingerprint in gate.failing)
+    return [
+        Gate.of(
+            gate.judgements,
+            hidden=gate.hidden,
+            failing=[name for name in gate.failing if 2 * counted[name] > len(gates)],
+        )
+        for gate in gates
+    ]
 
 
 def _is_obstacle(item: Held) -> bool:
@@ -80,18 +93,6 @@ def _joint(items: Sequence[Held], how: Aggregate, policy: Policy) -> Judgement:
 
 
 def _median(values: Sequence[float]) -> float:
-    ordered, middle = sorted(values), len(values) // 2
-    if len(values) % 2:
-        return ordered[middle]
-    below, above = ordered[middle - 1], ordered[middle]
+    ordered = sorted(values)
+    below, above = ordered[(len(values) - 1) // 2], ordered[len(values) // 2]
     return below if below == above else (below + above) / 2  # two infinities of one sign are their own mean
-
-
-def _by_majority(gates: Sequence[Gate]) -> list[Gate]:
-    """Let a finding fail its gate only where more than half of the gates have it."""
-    counted = Counter(fingerprint for gate in gates for fingerprint in gate.failing)
-    kept = []
-    for gate in gates:
-        failing = [name for name in gate.failing if 2 * counted[name] > len(gates)]
-        kept.append(Gate.of(gate.judgements, hidden=gate.hidden, failing=failing))
-    return kept
