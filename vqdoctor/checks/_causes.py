@@ -1,7 +1,5 @@
 """The causes of poor usage, likeliest first: what every symptom of a collapse may be explained by."""
 
-from __future__ import annotations
-
 COLLAPSE = (
     "VQ901",  # nothing means much beside NaN
     "VQ101",

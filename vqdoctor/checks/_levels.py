@@ -1,7 +1,5 @@
 """The channels of a layer without a codebook: which stand still, and which are saturated."""
 
-from __future__ import annotations
-
 from vqdoctor.core.evidence import ImplicitLevels
 
 EDGE_SHARE = 0.9

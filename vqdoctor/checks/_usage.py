@@ -1,7 +1,5 @@
 """What the checks of usage share: how much a sample can tell, and what is expected of a codebook."""
 
-from __future__ import annotations
-
 from vqdoctor.core.evidence import Usage
 
 EMA_USAGE = Usage.healthy(

@@ -1,11 +1,13 @@
 """How the checks write numbers: short enough to read at a glance, and beside the message in full."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
+
+Problems = Iterator[Problem]
+"""The problems that a check yields."""
 
 
 def figure(value: float) -> str:
@@ -51,3 +53,7 @@ def problem(
         decide_with=decide_with,
         remedies=remedies,
     )
+
+
+error, warning, note = (partial(problem, severity) for severity in reversed(Severity))
+"""Return a problem of that severity."""

@@ -27,8 +27,6 @@ straight-through: `z_q = z_e + (z_q - z_e).detach()`, after the VQ losses, as th
 - yangdongchao/RSTnet#2: every file became one index; "forgot to add the gradient copy operation"
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from vqdoctor.checks import _levels

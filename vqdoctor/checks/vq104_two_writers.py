@@ -27,14 +27,9 @@ cuts the optimizer's hold as well: write into the old one, `weight.data.copy_(co
 - zalandoresearch/pytorch-vq-vae: the EMA assigns a new nn.Parameter in every forward pass
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, problem, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookWriters, EmaState, OptimizerMemory
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -56,15 +51,14 @@ class Limits(CheckLimits):
 
 def evaluate(
     writers: CodebookWriters | None, memory: OptimizerMemory | None, ema: EmaState | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Ask the live model; only where there is none, the optimizer and the EMA in the file."""
     if writers is not None:
         yield from _live(writers, limits)
     elif memory is None or ema is None or ema.sums_disagreement is None or ema.never_written:
         raise CannotJudge("the file does not tell: no optimizer state, or no EMA sums that were ever written")
     elif memory.codebook_has_state and ema.sums_disagreement < limits.disagreement:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             "The optimizer has a state for the codebook, yet that is within "
             f"{percent(ema.sums_disagreement)} of what the EMA's sums say: both write it, and the EMA wins.",
             measured("disagreement", ema.sums_disagreement, limits.disagreement),
@@ -73,10 +67,9 @@ def evaluate(
         )
 
 
-def _live(writers: CodebookWriters, limits: Limits) -> Iterator[Problem]:
+def _live(writers: CodebookWriters, limits: Limits) -> Problems:
     if writers.kept is not None and writers.listed is not False and writers.kept < limits.kept:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"A train-mode forward pass leaves {percent(max(writers.kept, 0.0))} of what an "
             f"optimizer does to the {writers.sample_size} codes that get a gradient: an EMA writes them too.",
             measured("kept", writers.kept, limits.kept),

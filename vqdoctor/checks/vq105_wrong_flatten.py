@@ -24,15 +24,10 @@ afterwards.
 - rosinality/vq-vae-2-pytorch#28, zalandoresearch/pytorch-vq-vae#8: BCHW and BHWC confused
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.checks._words import Problems, error, measured, percent
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Flattening
 from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -50,7 +45,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(cut: Flattening, limits: Limits) -> Iterator[Problem]:
+def evaluate(cut: Flattening, limits: Limits) -> Problems:
     """Look before the layer, then inside it."""
     if cut.input_runs:
         yield _problem(
@@ -88,10 +83,8 @@ def _problem(message: str, cut: Flattening, limits: Limits) -> Problem:
         ("by_chance", cut.by_chance, None),
         ("positions", float(cut.positions), None),
     )
-    return problem(
-        Severity.ERROR,
-        message,
-        *tuple(measured(name, value, bar) for name, value, bar in shares if value is not None),
+    return error(
+        message, *tuple(measured(name, value, bar) for name, value, bar in shares if value is not None)
     )
 
 

@@ -25,16 +25,11 @@ large. One step around the sum passes it once, as audiocraft and moshi do.
 - audiocraft, moshi: detach, and one outer straight-through step
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, note, percent, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import ResidualLevel, Usage
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -53,7 +48,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(level: ResidualLevel, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(level: ResidualLevel, usage: Usage | None, limits: Limits) -> Problems:
     """Judge the way back from this level, and on the first level the gain of the whole."""
     if level.reach < limits.reach:
         yield problem(
@@ -65,8 +60,7 @@ def evaluate(level: ResidualLevel, usage: Usage | None, limits: Limits) -> Itera
             measured("level", level.level),
         )
     elif level.level == 1 and level.gain is not None and level.gain >= limits.gain:
-        yield problem(
-            Severity.NOTE,
+        yield note(
             f"The {level.levels} residual levels multiply the task's gradient by "
             f"{figure(level.gain)}, which makes the VQ loss as much lighter than its weight says.",
             measured("gain", level.gain, limits.gain),
@@ -81,15 +75,11 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="detach-residual",
-        how=(
-            "Detach the codes before they are subtracted from the residual, and put one straight-through "
-            "step around all levels."
-        ),
-        code=(
-            "residual = residual - z_q.detach()\n"
-            "total = total + z_q\n"
-            "out = z_e + (total - z_e).detach()   # once, after the last level"
-        ),
+        how="Detach the codes before they are subtracted from the residual, and put one straight-through "
+        "step around all levels.",
+        code="residual = residual - z_q.detach()\n"
+        "total = total + z_q\n"
+        "out = z_e + (total - z_e).detach()   # once, after the last level",
     ),
     examples=(
         fires(

@@ -22,15 +22,11 @@ full-precision-lookup: keep the codebook, its EMA and the search in float32, wit
 - lucidrains/vector-quantize-pytorch#144, #145: distances under autocast
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.checks._words import Problems, measured, percent, warning
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LookupPrecision
 from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -50,15 +46,14 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(precision: LookupPrecision, limits: Limits) -> Iterator[Problem]:
+def evaluate(precision: LookupPrecision, limits: Limits) -> Problems:
     """Compare the codes where the layer was asked, else the codebook with its own rounding."""
     share = precision.blurred_rows / precision.sample_size if precision.sample_size else 0.0
     if precision.agreement is not None:
         if precision.agreement < limits.agreement:
             yield _chosen(precision, precision.agreement, limits)
     elif share > limits.blurred:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"The codebook is stored in {precision.dtype}, in which {percent(share)} of its codes "
             "cannot be told from their neighbours: a search in this precision picks among them at random.",
             measured("blurred", share, limits.blurred),
@@ -75,8 +70,7 @@ def _chosen(precision: LookupPrecision, agreement: float, limits: Limits) -> Pro
             measured("used", precision.used, unit="codes"),
             measured("used_in_float32", precision.used_in_full, unit="codes"),
         ]
-    return problem(
-        Severity.WARNING,
+    return warning(
         f"Only {percent(agreement)} of the vectors get the same code from the search in "
         f"{precision.dtype} as in float32.",
         *measurements,

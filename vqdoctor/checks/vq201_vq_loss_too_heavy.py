@@ -24,15 +24,11 @@ lower-vq-weight: `loss = task + 0.1 * vq`. warm-up: let the weight grow over the
 - jishengpeng/WavTokenizer#36: commitment weight 1000
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import LossBalance, TrainingRecord, Usage
 from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -52,7 +48,7 @@ class Limits(CheckLimits):
 
 def evaluate(
     balance: LossBalance | None, record: TrainingRecord | None, usage: Usage | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Compare the gradients where they were measured, else the recorded weight."""
     if balance is None and record is None:
         raise NoEvidence("neither the gradients nor the recorded weight are known")
@@ -82,8 +78,7 @@ def _weights(balance: LossBalance | None, record: TrainingRecord | None) -> dict
 
 def _by_gradient(ratio: float, balance: LossBalance, limits: Limits) -> Problem:
     weight = "" if balance.vq_weight is None else f" at weight {figure(balance.vq_weight)}"
-    return problem(
-        Severity.WARNING,
+    return warning(
         f"The VQ loss{weight} pulls {figure(ratio)} times as hard at the encoder as the task does.",
         measured("gradient_ratio", ratio, limits.gradient_ratio),
         measured("task_loss", balance.task_loss),
@@ -96,8 +91,7 @@ def _by_weight(name: str, weight: float, balance: LossBalance | None, limits: Li
     if balance is not None and balance.ratio is not None:
         measurements.append(measured("gradient_ratio", balance.ratio))
     what = "VQ loss" if name == "vq_weight" else "commitment loss"
-    return problem(
-        Severity.WARNING,
+    return warning(
         f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
         "to one code than by doing its task.",
         *measurements,

@@ -27,16 +27,13 @@ raise-vq-weight: up to 0.1 to 1. normalise-before-vq: a norm layer, or cosine co
 - Łańcucki et al. 2020, Robust Training of Vector Quantized Bottleneck Models, arXiv:2005.08520
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import DataMatch, LossBalance, Trace
 from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -71,7 +68,7 @@ class Limits(CheckLimits):
 
 def evaluate(
     match: DataMatch | None, balance: LossBalance | None, trace: Trace | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Fire where z_e is far larger than the codes, or runs from them, and next to nothing holds it."""
     held = None if balance is None else balance.ratio
     drift = None if trace is None else _drift(trace, limits)
@@ -94,8 +91,7 @@ def evaluate(
     stretch = match.quantization_error**0.5 * match.data_std / length if length else 1.0
     pull = balance.ratio / max(stretch, 1.0)
     if pull < limits.gradient_ratio:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"The encoder's output is {figure(match.scale_ratio)} times as large as the codes, "
             f"and the VQ loss that should hold it has only {percent(pull)} of the task's pull.",
             measured("scale_ratio", match.scale_ratio, limits.scale_ratio),
@@ -130,8 +126,7 @@ def _drift(trace: Trace, limits: Limits) -> _Drift | None:
 
 def _runaway(drift: _Drift, held: float | None, limits: Limits) -> Problem:
     pull = "by a loss of unknown weight" if held is None else f"by {percent(held)} of the task's pull"
-    return problem(
-        Severity.WARNING,
+    return warning(
         f"In a few training steps the encoder's output grew by a factor of {figure(drift.z_e)} and "
         f"the codes that it chose by {figure(drift.codes)}: it runs away from them, held {pull}.",
         measured("drift_growth", drift.z_e, limits.drift_growth),

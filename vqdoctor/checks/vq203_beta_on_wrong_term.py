@@ -25,18 +25,15 @@ its balance, use these.
 - huggingface/diffusers#8226, TencentARC/SEED-Voken#60: the same, inherited
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossTerms, Usage
 from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -54,7 +51,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(terms: LossTerms, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(terms: LossTerms, usage: Usage | None, limits: Limits) -> Problems:
     """Hold the ratio of the two weights against beta and against 1/beta."""
     if terms.commitment is None or terms.codebook is None:
         raise CannotJudge(
@@ -83,8 +80,7 @@ def _near(value: float, target: float, limits: Limits) -> bool:
 
 def _problem(ratio: float, beta: float | None, confidence: Confidence, limits: Limits) -> Problem:
     expected = "where less than 1 is usual" if beta is None else f"where beta = {figure(beta)} asks for that"
-    return problem(
-        Severity.WARNING,
+    return warning(
         f"The VQ loss holds the encoder {figure(ratio)} times as hard as the codebook, {expected}: "
         "its two terms are swapped.",
         measured("ratio", ratio, limits.ratio if beta is None else beta),

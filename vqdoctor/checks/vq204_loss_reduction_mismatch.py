@@ -23,15 +23,10 @@ sum must stay, divide the VQ weight by D.
 - EdoardoBotta/RQ-VAE-Recommender#65: a mean over 768 dimensions beside a summed commitment
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossBalance, LossTerms
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -59,7 +54,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(terms: LossTerms, balance: LossBalance, limits: Limits) -> Iterator[Problem]:
+def evaluate(terms: LossTerms, balance: LossBalance, limits: Limits) -> Problems:
     """Tell the reduction from the weight at z_e, then ask whether the VQ loss outweighs the task."""
     if terms.commitment is None:
         raise CannotJudge("the VQ loss is no squared error between z_e and z_q")
@@ -70,8 +65,7 @@ def evaluate(terms: LossTerms, balance: LossBalance, limits: Limits) -> Iterator
                     f"the VQ loss is summed over its {what}, but its weight in the training is unknown"
                 )
             if balance.ratio > limits.pull:
-                yield problem(
-                    Severity.WARNING,
+                yield warning(
                     f"The VQ loss is a sum over {size:,} {what}, so it weighs as much more than a mean, and "
                     f"pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
                     measured("pull", balance.ratio, limits.pull),

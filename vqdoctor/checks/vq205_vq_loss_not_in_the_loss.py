@@ -22,15 +22,11 @@ returns none. If your training does add it and only the Task leaves it out, retu
 - van den Oord et al. 2017, arXiv:1711.00937: what each term is for
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossUse
 from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -48,7 +44,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(use: LossUse, limits: Limits) -> Iterator[Problem]:
+def evaluate(use: LossUse, limits: Limits) -> Problems:
     """Ask for a loss, then whether it is connected, then whether it has a weight."""
     pulls = use.gradient is not None and use.gradient > limits.gradient
     offered = use.offered > limits.gradient
@@ -78,8 +74,7 @@ def _problem(what: str, confidence: Confidence, use: LossUse, limits: Limits) ->
         ("vq_weight", use.vq_weight, limits.weight),
         ("offered_gradient", use.offered, None),
     )
-    return problem(
-        Severity.WARNING,
+    return warning(
         f"{what}, so nothing holds the encoder near the codes.",
         *tuple(measured(name, value, bar) for name, value, bar in known if value is not None),
         confidence=confidence,

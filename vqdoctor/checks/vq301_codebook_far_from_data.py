@@ -25,16 +25,10 @@ before the VQ layer keeps z_e where the codes are.
 - lucidrains/vector-quantize-pytorch#19: which distribution to initialise from
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks._encoder import CONSTANT
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, error, figure, measured, percent
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import DataMatch
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -57,7 +51,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(match: DataMatch, limits: Limits) -> Iterator[Problem]:
+def evaluate(match: DataMatch, limits: Limits) -> Problems:
     """Hold the three distances against their limits; the first that is broken makes the sentence."""
     if match.data_std < CONSTANT * match.data_rms * match.dim**0.5:
         raise CannotJudge("z_e hardly varies, so its standard deviation is no yardstick (VQ507)")
@@ -83,8 +77,7 @@ def evaluate(match: DataMatch, limits: Limits) -> Iterator[Problem]:
         if getattr(match, name) > getattr(limits, name)
     ]
     if broken:
-        yield problem(
-            Severity.ERROR,
+        yield error(
             broken[0][1],
             *tuple(measured(name, getattr(match, name), getattr(limits, name)) for name, _ in broken),
         )

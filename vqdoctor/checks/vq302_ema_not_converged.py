@@ -19,14 +19,9 @@ data-init: start the codebook, the sums and the counts from data. faster-ema: de
 - google-deepmind/sonnet#187: what becomes of unused codes under an EMA
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.checks._words import Problems, measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -43,7 +38,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
+def evaluate(ema: EmaState, limits: Limits) -> Problems:
     """Hold d^t against its limits; counts that were never written tell nothing beyond that."""
     if ema.start_weight is None:
         raise CannotJudge("the EMA's decay or the number of its updates is not known")

@@ -19,8 +19,6 @@ reset-ema: sums = codes x counts. Whoever writes codes writes these two as well.
 - espnet/espnet#6284: a revival without effect, overwritten in the same forward pass
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from vqdoctor.checks._words import measured, percent, problem

@@ -25,15 +25,9 @@ so look at what it returns.
 - lucidrains/vector-quantize-pytorch#102: k-means initialisation of a codebook that was loaded
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Initialisation, TrainForward
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -51,7 +45,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(forward: TrainForward, start: Initialisation | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(forward: TrainForward, start: Initialisation | None, limits: Limits) -> Problems:
     """Hold the first pass against its limit and against the later ones."""
     if start is not None and start.flag is False:
         raise CannotJudge("the file says itself that the codebook is still to be initialised")
@@ -59,8 +53,7 @@ def evaluate(forward: TrainForward, start: Initialisation | None, limits: Limits
         raise CannotJudge("the EMA was never updated before, so its first update may move the codes far")
     first, later = forward.first_moved, forward.later_moved
     if first > limits.first_move and later <= limits.later_share * first:
-        yield problem(
-            Severity.ERROR,
+        yield error(
             "The first train-mode pass after loading moves a typical code by "
             f"{figure(first)} of the codebook's radius, and the passes after it by {figure(later)}: the "
             "layer initialises itself again over what was trained.",
@@ -77,10 +70,8 @@ CHECK = Check(
     advice=Advice(
         name="save-init-flag",
         how="Keep the flag of the data initialisation in a buffer, and set it for checkpoints that lack it.",
-        code=(
-            'vq.register_buffer("initted", torch.tensor(False))   # in __init__\n'
-            "vq.initted.fill_(True)   # where the codebook has been initialised"
-        ),
+        code='vq.register_buffer("initted", torch.tensor(False))   # in __init__\n'
+        "vq.initted.fill_(True)   # where the codebook has been initialised",
     ),
     explained_by=("VQ901",),
     meaningless_after=("VQ303",),

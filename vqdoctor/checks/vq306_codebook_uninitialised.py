@@ -26,15 +26,10 @@ mode before it is saved.
 - lucidrains/vector-quantize-pytorch#102: a codebook of zeros in eval mode and after loading
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Initialisation, LevelUse, TrainForward
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -54,22 +49,20 @@ class Limits(CheckLimits):
 
 def evaluate(
     start: Initialisation, forward: TrainForward | None, level: LevelUse | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Look at the rows, then at the flag, then for signs that no step was ever taken."""
     if level is not None and level.written is False and level.others_written:
         raise CannotJudge("other levels were trained, so the training leaves this one out (VQ506)")
     rows = start.sample_size
     if rows > 1 and start.identical_rows >= limits.identical * rows:
         what = "zero" if start.zero_rows == rows else "one and the same"
-        yield problem(
-            Severity.ERROR,
+        yield error(
             f"All {rows:,} codes are {what}: the codebook was never initialised, and every vector "
             "gets the same index.",
             measured("identical", start.identical_rows / rows, limits.identical),
         )
     elif start.flag is False:
-        yield problem(
-            Severity.ERROR,
+        yield error(
             "The layer's own flag says that its data initialisation is still to come, so the next "
             f"forward pass overwrites its {rows:,} codes.",
             measured("initialised", 0.0, 1.0),
@@ -78,7 +71,7 @@ def evaluate(
         yield from _never_trained(start, forward, limits)
 
 
-def _never_trained(start: Initialisation, forward: TrainForward | None, limits: Limits) -> Iterator[Problem]:
+def _never_trained(start: Initialisation, forward: TrainForward | None, limits: Limits) -> Problems:
     by_count = start.counts_written is False and forward is not None and bool(forward.writes_counts)
     if by_count:
         sign = "its EMA counts were never written, though a training pass writes them"
@@ -88,8 +81,7 @@ def _never_trained(start: Initialisation, forward: TrainForward | None, limits: 
         sign = "the file records 0 updates"
     else:
         return
-    yield problem(
-        Severity.ERROR,
+    yield error(
         f"The codebook is as it was drawn at random ({figure(start.structure)} standard deviations "
         f"from pure noise), and {sign}: it was never trained.",
         measured("structure", start.structure, limits.structure),
@@ -108,10 +100,8 @@ CHECK = Check(
         name="load-trained-weights",
         how="Give the checkpoint of a model that has been trained, and see that all of its "
         "tensors are loaded.",
-        code=(
-            "missing, unexpected = model.load_state_dict(state, strict=False)\n"
-            "assert not missing and not unexpected, (missing, unexpected)"
-        ),
+        code="missing, unexpected = model.load_state_dict(state, strict=False)\n"
+        "assert not missing and not unexpected, (missing, unexpected)",
     ),
     examples=(
         fires(

@@ -23,14 +23,9 @@ to a buffer. Evaluate under `model.eval()`, and put the model back into train mo
 - microsoft/unilm, beit2/norm_ema_quantizer.py: cluster_size is updated in eval mode
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import listed, measured, problem
+from vqdoctor.checks._words import Problems, listed, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EvalForward, LevelUse
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -44,7 +39,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(forward: EvalForward, level: LevelUse | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(forward: EvalForward, level: LevelUse | None, limits: Limits) -> Problems:
     """Count what changed; a codebook among it makes it an error."""
     if forward.changed_count <= limits.changed:
         return
@@ -70,10 +65,8 @@ CHECK = Check(
     advice=Advice(
         name="guard-by-training",
         how="Update the codebook, its EMA counts and sums, and its flags in train mode only.",
-        code=(
-            "if vq.training:   # self.training, in the layer's forward\n"
-            "    vq.ema_cluster_size.lerp_(counts, 1 - decay)"
-        ),
+        code="if vq.training:   # self.training, in the layer's forward\n"
+        "    vq.ema_cluster_size.lerp_(counts, 1 - decay)",
     ),
     explained_by=("VQ901", "VQ306"),
     examples=(

@@ -26,16 +26,11 @@ need a revival as well.
 - Karpathy, minGPT: weight decay on the weights of matrix products only, not on embeddings
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Usage, WeightDecay
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -54,7 +49,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(decay: WeightDecay, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(decay: WeightDecay, usage: Usage | None, limits: Limits) -> Problems:
     """Hold the loss against its limit; the usage, or the codes' length, tell whether it did harm."""
     if decay.weight_decay == 0:
         return
@@ -88,11 +83,9 @@ CHECK = Check(
     advice=Advice(
         name="exempt-codebook",
         how="Give the codebook a parameter group of its own with weight decay 0, and use AdamW, not Adam.",
-        code=(
-            "rest = [p for p in model.parameters() if p is not codebook]\n"
-            'groups = [{"params": rest}, {"params": [codebook], "weight_decay": 0.0}]\n'
-            "optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01)"
-        ),
+        code="rest = [p for p in model.parameters() if p is not codebook]\n"
+        'groups = [{"params": rest}, {"params": [codebook], "weight_decay": 0.0}]\n'
+        "optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01)",
     ),
     examples=(
         fires("Adam with L2, usage poor", _ADAM, COLLAPSED_USAGE),

@@ -19,17 +19,13 @@ more-updates: more epochs or smaller batches. Mend the causes of the earlier sta
 - LAPA#17: what shuffling and the number of steps do to a codebook from scratch
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, measured, note, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState, Trace, TrainingRecord, Usage
 from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -52,7 +48,7 @@ class Limits(CheckLimits):
 
 def evaluate(
     record: TrainingRecord, ema: EmaState | None, usage: Usage | None, trace: Trace | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Warn where the EMA's window was not filled once; advise where usage is poor after few epochs."""
     decay = record.decay if record.decay is not None or ema is None else ema.decay
     updates = record.updates if record.updates is not None or ema is None else ema.updates
@@ -73,8 +69,7 @@ def evaluate(
 def _unfilled(updates: int, decay: float, limits: Limits) -> Problem:
     # decay 1 never forgets: (1 - d) is 0, and no number of updates is enough
     needed = f"{limits.windows / (1 - decay):,.0f} updates" if decay < 1 else "infinitely many updates"
-    return problem(
-        Severity.WARNING,
+    return warning(
         f"Only {updates:,} codebook updates were done, where decay {decay:g} needs {needed} to "
         "forget the start values.",
         measured("windows", updates * (1 - decay), limits.windows),
@@ -88,8 +83,7 @@ def _advice(epochs: int, growth: float | None, limits: Limits) -> Problem:
     if growth is not None:
         measurements.append(measured("growth", growth, limits.growth))
     seen = f" and a few more steps multiply the perplexity by {figure(growth)}" if growth and rises else ""
-    return problem(
-        Severity.NOTE,
+    return note(
         f"Only {epochs} epochs were trained{seen}: once the causes are mended, give the codebook "
         f"{figure(limits.epochs)} or more, with EMA decay 0.95 and batches of 16.",
         *measurements,

@@ -34,8 +34,6 @@ should be due several times.
 - kyutai-labs/moshi: `threshold_usage_ratio` 0.1, relative to uniform usage
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from vqdoctor.checks import _usage

@@ -25,15 +25,10 @@ files themselves in random order, or it only mixes neighbours.
 - LatentActionPretraining/LAPA#17: the shuffle of the DataLoader was commented out
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import BatchMixing
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -51,7 +46,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(mixing: BatchMixing, limits: Limits) -> Iterator[Problem]:
+def evaluate(mixing: BatchMixing, limits: Limits) -> Problems:
     """Hold the drift of labels and of codes against the limits; the larger one makes the sentence."""
     drifts = [
         (drift, z, what)
@@ -63,11 +58,9 @@ def evaluate(mixing: BatchMixing, limits: Limits) -> Iterator[Problem]:
     ]
     if drifts:
         drift, z, what = max(drifts)
-        yield problem(
-            Severity.WARNING,
-            f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a "
-            f"random order gives 0 ({mixing.batches} batches of {mixing.batch_size}): the loader does not "
-            "shuffle.",
+        yield warning(
+            f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a random "
+            f"order gives 0 ({mixing.batches} batches of {mixing.batch_size}): the loader does not shuffle.",
             measured(f"{what}_drift", drift, limits.drift),
             measured(f"{what}_z", z, limits.z),
             confidence=Confidence.MEDIUM,

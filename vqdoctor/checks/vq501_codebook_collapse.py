@@ -32,8 +32,6 @@ is their entropy loss that keeps the codes in use.
 - Mentzer et al. 2023, Finite Scalar Quantization, arXiv:2309.15505; Yu et al. 2023 (LFQ), arXiv:2310.05737
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from vqdoctor.checks import _levels, _usage

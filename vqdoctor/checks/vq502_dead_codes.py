@@ -22,8 +22,6 @@ their optimizer moments; and keep doing so during training.
 - jishengpeng/WavTokenizer#82: a threshold above the mean count calls every code dead
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

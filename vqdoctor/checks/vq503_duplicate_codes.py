@@ -19,16 +19,11 @@ spread-duplicates: keep one of each and move the copies onto other encoder outpu
 - lucidrains/vector-quantize-pytorch 1.32.0: at most as many codes are replaced as there are vectors
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE, poor
-from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.checks._words import Problems, measured, percent, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, Usage
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -47,7 +42,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(geometry: CodebookGeometry, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(geometry: CodebookGeometry, usage: Usage | None, limits: Limits) -> Problems:
     """Hold the share of copies against its limit, then against the dead codes."""
     copies = geometry.duplicate_rows
     share = copies / geometry.sample_size

@@ -21,17 +21,11 @@ rank first. For a channel that stays at one level normalise-before-vq, so that z
 - Zhu et al. 2024, Addressing Representation Collapse in Vector Quantized Models (SimVQ), arXiv:2411.02038
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _levels
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, DataMatch, ImplicitLevels
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -51,7 +45,7 @@ class Limits(CheckLimits):
 
 def evaluate(
     geometry: CodebookGeometry | None, match: DataMatch | None, levels: ImplicitLevels | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Fire where the codes have fewer directions than the data, and where that loses something."""
     if levels is not None:
         yield from _of_levels(levels)
@@ -61,11 +55,10 @@ def evaluate(
         yield from _of_codes(geometry, match, limits)
 
 
-def _of_levels(levels: ImplicitLevels) -> Iterator[Problem]:
+def _of_levels(levels: ImplicitLevels) -> Problems:
     stuck, channels = _levels.stuck(levels), len(levels.levels)
     if stuck:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"{stuck} of the layer's {channels} channels stay at one level, so that the codes lie in "
             f"{channels - stuck} directions.",
             measured("stuck", stuck, 0.0, unit="channels"),
@@ -73,14 +66,13 @@ def _of_levels(levels: ImplicitLevels) -> Iterator[Problem]:
         )
 
 
-def _of_codes(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> Iterator[Problem]:
+def _of_codes(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> Problems:
     if match.data_effective_rank <= 0:
         return
     # K points have K - 1 directions at most: a small codebook is not of low rank
     ratio = geometry.effective_rank / min(match.data_effective_rank, max(geometry.sample_size - 1.0, 1.0))
     if ratio < limits.rank_ratio and match.quantization_error > limits.quantization_error:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"The codes lie in {figure(geometry.effective_rank)} directions and the encoder's "
             f"outputs in {figure(match.data_effective_rank)} of {match.dim}: quantizing loses "
             f"{percent(match.quantization_error)} of their variance.",

@@ -22,8 +22,6 @@ revive-dead-codes: write the sums and the counts with the codes.
 - lucidrains/vector-quantize-pytorch: `replace` writes codes, counts and sums
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from vqdoctor.checks._words import figure, measured, problem

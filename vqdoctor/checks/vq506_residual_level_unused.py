@@ -25,14 +25,10 @@ can go.
 - facebookresearch/encodec#25, lucidrains/vector-quantize-pytorch#33: deeper levels without a gradient
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import BEFORE_USE
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, problem, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LevelUse, Usage
 from vqdoctor.core.finding import Problem
@@ -59,13 +55,12 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Problems:
     """Ask whether the level was ever written; then whether its codes say anything."""
     if level.written is False and level.others_written < limits.others_written:
         return  # nothing was trained, which is another finding
     if level.written is False:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"Level {level.level} of {level.levels} was never trained: all of its EMA counts stand at their "
             f"start value, while those of {level.others_written} other levels moved.",
             measured("others_written", level.others_written, limits.others_written, unit="levels"),
@@ -109,10 +104,8 @@ CHECK = Check(
     advice=Advice(
         name="train-every-level",
         how="Draw the number of levels up to and including the last one, and train on; or remove the level.",
-        code=(
-            "keep = random.randrange(1, num_levels + 1)   # 1 … Q: the end is left out\n"
-            "for level in levels[:keep]:\n    z_q = z_q + level(residual)"
-        ),
+        code="keep = random.randrange(1, num_levels + 1)   # 1 … Q: the end is left out\n"
+        "for level in levels[:keep]:\n    z_q = z_q + level(residual)",
     ),
     explained_by=BEFORE_USE,
     examples=(

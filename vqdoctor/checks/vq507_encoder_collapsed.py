@@ -21,19 +21,15 @@ wake-encoder: mend what starves the encoder, and start it afresh.
 - Łańcucki et al. 2020, arXiv:2005.08520: batch normalisation before the VQ layer
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import BEFORE_USE
 from vqdoctor.checks._encoder import CONSTANT
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured, note
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EncoderSpread, Usage
 from vqdoctor.core.finding import Measurement, Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -54,7 +50,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Problems:
     """Blame the data where it hardly varies and the codes show it; else an encoder whose output does not.
 
     A tone is heard by an encoder that is alive: where z_e is constant, few directions are no excuse.
@@ -77,8 +73,7 @@ def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iter
     elif constant:
         known = spread.input_spread is not None
         beside = f", while the input's is {figure(spread.input_spread)}" if spread.input_spread else ""
-        yield problem(
-            Severity.ERROR,
+        yield error(
             "The encoder gives nearly the same output for everything: its spread is "
             f"{figure(spread.output_spread)} of its size{beside}.",
             measured("output_spread", spread.output_spread, limits.output_spread),
@@ -88,8 +83,7 @@ def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iter
 
 
 def _data(what: str, measurement: Measurement) -> Problem:
-    return problem(
-        Severity.NOTE,
+    return note(
         f"{what} ({figure(measurement.value)}): the data and not the model leaves the codes unused here.",
         measurement,
         decide_with="--data with samples that vary",

@@ -23,17 +23,12 @@ training loop has to count the choices itself. Clear the optimizer's moments of 
 - lucidrains/vector-quantize-pytorch#47: a learnable codebook whose codes do not move
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import measured, problem
+from vqdoctor.checks._words import Problems, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import OptimizerMemory, TrainingRecord, Usage, WeightDecay
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -57,7 +52,7 @@ def evaluate(
     record: TrainingRecord | None,
     usage: Usage | None,
     limits: Limits,
-) -> Iterator[Problem]:
+) -> Problems:
     """Count the rows without a second moment, where the usage is not known anyway."""
     if usage is not None:
         raise CannotJudge("the usage is known, which says more (VQ501, VQ502)")
@@ -74,8 +69,7 @@ def evaluate(
             f"{decay.updates:,} updates of {batch:,} samples are too few for {codes:,} codes to be chosen"
         )
     if untouched > limits.untouched * codes:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"The optimizer remembers no gradient for {untouched:,} of {codes:,} codes "
             f"({decay.updates:,} updates): no vector chooses them.",
             measured("untouched_share", untouched / codes, limits.untouched),
@@ -96,12 +90,10 @@ CHECK = Check(
     advice=Advice(
         name="replace-unchosen",
         how="Count the choices of every code while training, and give those without any an encoder output.",
-        code=(
-            "chosen += torch.bincount(indices.flatten(), minlength=len(codebook))\n"
-            "never = chosen == 0   # after an epoch\n"
-            "new = z_e[torch.randperm(len(z_e))[: int(never.sum())]]\n"
-            "codebook.data[never] = new; chosen.zero_()"
-        ),
+        code="chosen += torch.bincount(indices.flatten(), minlength=len(codebook))\n"
+        "never = chosen == 0   # after an epoch\n"
+        "new = z_e[torch.randperm(len(z_e))[: int(never.sum())]]\n"
+        "codebook.data[never] = new; chosen.zero_()",
     ),
     explained_by=(*COLLAPSE, "VQ503"),
     examples=(

@@ -21,18 +21,13 @@ name.
 - Miller 1955, Note on the Bias of Information Estimates (the correction for the sample size)
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import PositionInformation, TaskMetrics, Usage
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -61,7 +56,7 @@ class Limits(CheckLimits):
 
 def evaluate(
     position: PositionInformation, usage: Usage, metrics: TaskMetrics | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Fire where the pooled task is done well by positions that say next to nothing."""
     if position.positions < 2:
         raise CannotJudge("there is one position only, so nothing is averaged")
@@ -76,8 +71,7 @@ def evaluate(
     information = position.code_information / position.label_entropy
     masked = pooled >= limits.pooled_skill and pooled - single >= limits.skill_gain
     if masked and entropy < limits.entropy_share and information < limits.information_share:
-        yield problem(
-            Severity.ERROR,
+        yield error(
             f"Accuracy is {figure(accuracy)}, but a single position's code says only "
             f"{figure(position.code_information)} of {figure(position.label_entropy)} bits about the label: "
             f"averaging over {position.positions} positions hides a collapse.",
@@ -100,10 +94,8 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="check-per-position",
-        how=(
-            "Report entropy, usage and accuracy per position beside the averaged figures, and stop early on "
-            "those."
-        ),
+        how="Report entropy, usage and accuracy per position beside the averaged figures, and stop early on "
+        "those.",
         code="for p in range(positions):\n    report(p, entropy(indices[:, p]), usage(indices[:, p]))",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),

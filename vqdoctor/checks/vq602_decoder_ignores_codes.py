@@ -20,16 +20,10 @@ them.
 - van den Oord et al. 2017, arXiv:1711.00937, section 4: posterior collapse under powerful decoders
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -48,7 +42,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
+def evaluate(metrics: TaskMetrics, limits: Limits) -> Problems:
     """Compare the task with its codes and with the mean code: by accuracy, else by loss."""
     chance = metrics.chance_accuracy
     if metrics.accuracy is not None and metrics.mean_code_accuracy is not None and chance is not None:
@@ -57,11 +51,9 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
             raise CannotJudge("the model does no better than chance, so replacing its codes cannot hurt")
         share = (metrics.accuracy - metrics.mean_code_accuracy) / gain
         if share < limits.accuracy_share:
-            yield problem(
-                Severity.ERROR,
-                "The model does not use its codes: accuracy is "
-                f"{figure(metrics.mean_code_accuracy)} with every code replaced by the mean code, "
-                f"and {figure(metrics.accuracy)} with the real codes.",
+            yield error(
+                f"The model does not use its codes: accuracy is {figure(metrics.mean_code_accuracy)} with "
+                f"every code replaced by the mean code, and {figure(metrics.accuracy)} with the real codes.",
                 measured("accuracy_share", share, limits.accuracy_share),
             )
     else:
@@ -69,11 +61,9 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
             raise CannotJudge("the task loss is not positive, so its growth cannot be judged")
         growth = metrics.mean_code_loss / metrics.loss - 1
         if growth < limits.loss_growth:
-            yield problem(
-                Severity.ERROR,
-                "The model does not use its codes: the task loss is "
-                f"{figure(metrics.mean_code_loss)} with every code replaced by the mean code, "
-                f"and {figure(metrics.loss)} with the real codes.",
+            yield error(
+                f"The model does not use its codes: the task loss is {figure(metrics.mean_code_loss)} with "
+                f"every code replaced by the mean code, and {figure(metrics.loss)} with the real codes.",
                 measured("loss_growth", growth, limits.loss_growth),
             )
 
@@ -85,10 +75,8 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="remove-bypass",
-        how=(
-            "Close the paths by which information gets around the VQ layer, or weaken the decoder's other "
-            "inputs."
-        ),
+        how="Close the paths by which information gets around the VQ layer, or weaken the decoder's other "
+        "inputs.",
         code="out = decoder(z_q)   # not decoder(z_q, skip), nor decoder(z_q, x)",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),

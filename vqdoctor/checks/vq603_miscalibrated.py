@@ -21,16 +21,10 @@ first.
 - Naeini et al. 2015, Obtaining Well Calibrated Probabilities Using Bayesian Binning
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -46,15 +40,14 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
+def evaluate(metrics: TaskMetrics, limits: Limits) -> Problems:
     """Hold the calibration error against its limit, if there are labels and samples enough."""
     if metrics.ece is None:
         raise CannotJudge("without labels and class scores there is no calibration error")
     if metrics.sample_size < limits.samples:
         raise CannotJudge(f"{metrics.sample_size} samples are too few: give {figure(limits.samples)}")
     if metrics.ece > limits.ece:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"The model's confidence is off by {percent(metrics.ece)} on average (expected "
             f"calibration error, {metrics.sample_size:,} samples).",
             measured("ece", metrics.ece, limits.ece),
@@ -70,11 +63,9 @@ CHECK = Check(
     advice=Advice(
         name="calibrate",
         how="Divide the class scores by one temperature that is fitted on held-out data.",
-        code=(
-            "candidates = torch.linspace(0.2, 10, 491)\n"
-            "loss = [F.cross_entropy(logits / t, labels) for t in candidates]\n"
-            "temperature = candidates[torch.stack(loss).argmin()]"
-        ),
+        code="candidates = torch.linspace(0.2, 10, 491)\n"
+        "loss = [F.cross_entropy(logits / t, labels) for t in candidates]\n"
+        "temperature = candidates[torch.stack(loss).argmin()]",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(

@@ -23,16 +23,11 @@ layer whose codes are too coarse for the changes needs more codes, or a smaller 
 - Johnson and Willsky 2013, Bayesian Nonparametric Hidden Semi-Markov Models, arXiv:1203.1365
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodeSequences
-from vqdoctor.core.finding import Measurement, Problem
-from vqdoctor.core.levels import Severity
+from vqdoctor.core.finding import Measurement
 
 
 class Limits(CheckLimits):
@@ -54,7 +49,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(codes: CodeSequences, limits: Limits) -> Iterator[Problem]:
+def evaluate(codes: CodeSequences, limits: Limits) -> Problems:
     """Ask whether codes change along a sequence, then whether they differ between sequences."""
     if codes.length < limits.length:
         raise CannotJudge(f"sequences of {codes.length} positions are too short to call them frozen")
@@ -62,8 +57,7 @@ def evaluate(codes: CodeSequences, limits: Limits) -> Iterator[Problem]:
         raise CannotJudge(f"{codes.sequences} sequences are too few: give {limits.sequences:.0f} or more")
     if codes.constant_share > limits.constant_share:
         fault = "are too coarse for it" if codes.within > 0.1 else "have nothing to follow"
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"{percent(codes.constant_share)} of the sequences keep one code over all "
             f"{codes.length} positions (mean dwell {figure(codes.dwell)}); {percent(codes.within)} of the "
             f"variance of z_e lies inside sequences, so the codes {fault}.",
@@ -71,8 +65,7 @@ def evaluate(codes: CodeSequences, limits: Limits) -> Iterator[Problem]:
             *_beside(codes),
         )
     elif codes.same_share > limits.same_share:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"At each position {percent(codes.same_share)} of the {codes.sequences} sequences have "
             "the same code: the codes tell the position and not the input.",
             measured("same_share", codes.same_share, limits.same_share),
@@ -95,14 +88,10 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="code-each-step",
-        how=(
-            "Quantize what belongs to a position alone: no average over time and no position embedding "
-            "before the VQ layer."
-        ),
-        code=(
-            "z_q, indices, vq_loss = vq(encoder(x))   # [B, T, D], not its mean\n"
-            "h = z_q + positions                      # positions come after it"
-        ),
+        how="Quantize what belongs to a position alone: no average over time and no position embedding "
+        "before the VQ layer.",
+        code="z_q, indices, vq_loss = vq(encoder(x))   # [B, T, D], not its mean\n"
+        "h = z_q + positions                      # positions come after it",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(

@@ -20,17 +20,13 @@ combinations. Train the same model once without the VQ layer, to know what there
 - Measured: with healthy codes a digit model reached accuracy 0.957 to 0.967, without VQ 0.965
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -50,7 +46,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
+def evaluate(metrics: TaskMetrics, limits: Limits) -> Problems:
     """Hold the accuracy with the codes against that with z_e."""
     with_codes, without, chance = metrics.accuracy, metrics.bypass_accuracy, metrics.chance_accuracy
     if with_codes is None or without is None or chance is None:
@@ -61,8 +57,7 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
     gap = without - with_codes
     noise = math.sqrt((with_codes * (1 - with_codes) + without * (1 - without)) / max(metrics.sample_size, 1))
     if gap > limits.lost_share * skill and gap > limits.errors * noise:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"Accuracy is {figure(with_codes)} with the codes and {figure(without)} with the "
             "encoder's outputs in their place: quantizing throws away what the task needs.",
             measured("lost_share", gap / skill, limits.lost_share),
@@ -79,10 +74,8 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="more-capacity",
-        how=(
-            "Use more codes, more positions, or a second residual level, and compare with the same model "
-            "trained without the VQ layer."
-        ),
+        how="Use more codes, more positions, or a second residual level, and compare with the same model "
+        "trained without the VQ layer.",
         code="first = vq_1(z_e)\nz_q = first + vq_2(z_e - first.detach())   # a second level",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),

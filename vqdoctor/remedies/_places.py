@@ -1,7 +1,5 @@
 """New places for codes that are of no use where they are: in the cells of the codes that are used most."""
 
-from __future__ import annotations
-
 import heapq
 
 import numpy as np

@@ -5,8 +5,6 @@ collapsed checkpoint came to accuracy 0.92 in 20 epochs of retraining with all r
 0.955. It gives the trained weights up, so it is not done unasked; `fix --retrain --trial` measures both.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

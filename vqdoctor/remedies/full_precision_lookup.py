@@ -5,8 +5,6 @@ bfloat16 has room for neither. It costs next to nothing beside the encoder. Afte
 `model.bfloat16()` cast the VQ layer back with `.float()`, buffers included.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

@@ -7,8 +7,6 @@ with a norm over the batch, which gives each dimension a spread of one. Where th
 the model needs nothing: examine it on samples that differ.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

@@ -1,7 +1,5 @@
 """From a report to its document: the order of the parts, the first line and the last."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from vqdoctor.core.evidence import Usage

@@ -1,7 +1,5 @@
 """The results of a fix or a retraining, as parts of the document."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Literal
 

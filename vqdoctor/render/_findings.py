@@ -1,7 +1,5 @@
 """The findings as blocks: causes first, each with its symptoms; equal ones of several layers are one."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

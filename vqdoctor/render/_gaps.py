@@ -1,7 +1,5 @@
 """The evidence that is missing and the checks that could not judge, by reason; and the same in two lines."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,10 +47,7 @@ def section(report: Report, names: Mapping[str, str], *, verbose: bool) -> Secti
     whole = tuple(_item(reason, gap, names) for reason, gap in gaps)
     short = (Item(text=_why(report, gaps, names)), _most(gaps))
     return Section(
-        title="Not examined",
-        nodes=(Items(items=whole),),
-        short=(Items(items=short),),
-        folded=not verbose,
+        title="Not examined", nodes=(Items(items=whole),), short=(Items(items=short),), folded=not verbose
     )
 
 

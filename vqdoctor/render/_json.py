@@ -1,7 +1,5 @@
 """JSON that is safe to print: escaped where a terminal or its encoding could not bear a character."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """What a renderer is: one function from a report to text, and for some formats one from several reports."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 

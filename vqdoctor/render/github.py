@@ -1,7 +1,5 @@
 """Annotations of a GitHub job: the first ten, for GitHub shows no more of a step; the summary has all."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from vqdoctor.core.levels import Severity

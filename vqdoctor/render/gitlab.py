@@ -1,7 +1,5 @@
 """The Code Quality report of GitLab: a list of issues that its merge requests show as new or as resolved."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The report for a pull request: GitHub's Markdown, short above, details folded."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 

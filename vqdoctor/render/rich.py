@@ -4,8 +4,6 @@ Everything is indented lines: no boxes that break, no columns that need a wide w
 reader needs first, stands first, and again last, next to the prompt.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Mapping, Sequence
 

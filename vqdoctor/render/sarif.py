@@ -1,7 +1,5 @@
 """SARIF 2.1.0, for code scanning: every alert is a result on its checkpoint and its layer."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
