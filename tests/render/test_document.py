@@ -115,7 +115,7 @@ def test_the_worst_is_the_farthest_from_its_limit_on_either_side(reports: dict[s
 
 def test_only_causes_that_passed_are_ruled_out(reports: dict[str, Report]) -> None:
     doc = of(reports["unexplained"])
-    *_, items = section(doc, "Cause not found; what was measured").nodes
+    *_, items = section(doc, "Cause not found; the measurements").nodes
     assert isinstance(items, Items)
     assert {item.label: item.text for item in items.items} == {
         "ruled out": "VQ101 straight-through-missing",

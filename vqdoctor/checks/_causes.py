@@ -1,4 +1,4 @@
-"""The causes of poor usage, likeliest first: what every symptom of a collapse may be explained by."""
+"""The causes of poor usage, the likeliest first. Each can explain every symptom of a collapse."""
 
 COLLAPSE = (
     "VQ901",  # nothing means much beside NaN
@@ -31,4 +31,4 @@ COLLAPSE = (
     "VQ507",
 )
 BEFORE_USE = tuple(code for code in COLLAPSE if not code.startswith("VQ5"))
-"""Those that are no matter of usage themselves."""
+"""The causes that are not themselves a finding on usage."""

@@ -1,4 +1,4 @@
-"""How the checks write numbers: short enough to read at a glance, and beside the message in full."""
+"""Problems and their numbers: short in the message, and in full beside it."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -32,7 +32,7 @@ def listed(names: Sequence[str], total: int | None = None, most: int = 3) -> str
 
 
 def measured(name: str, value: float, limit: float | None = None, unit: str = "") -> Measurement:
-    """Return a number behind a problem, with the limit that it is held against."""
+    """Return a number behind a problem, with the limit that it is compared with."""
     return Measurement(name=name, value=value, limit=limit, unit=unit)
 
 

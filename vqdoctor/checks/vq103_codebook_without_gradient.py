@@ -8,7 +8,7 @@ the few codes that happen to lie near, and the rest is dead from the first step.
 With a model and data: after a backward pass of the whole loss, is there a gradient at the codebook,
 and does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainable codebook, and
 a warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. Where the
-layer's loss was never added to the task's, that is the cause (VQ205) and nothing is said here.
+layer's loss was never added to the task's, that is the cause (VQ205), and this check is skipped.
 Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA
 counts that were ever written. An optimizer creates the state with the first gradient, so there was
 none. A codebook with an EMA is rightly without optimizer state.
@@ -51,14 +51,14 @@ def evaluate(
     if use is not None and gradient is not None:
         unused = use.offered > 0 and use.used is False and not use.gradient
         if unused or (use.vq_weight is not None and use.vq_weight <= 0):
-            raise CannotJudge("the VQ loss, which may be what moves the codebook, is not in the loss (VQ205)")
+            raise CannotJudge("the VQ loss, which may move the codebook, is not in the loss (VQ205)")
     if gradient is not None:
         yield from _live(gradient, limits)
         return
     if ema is not None and not ema.never_written:
         return  # an EMA has moved it
     if memory is None or not memory.codebook_listed:
-        raise CannotJudge("the file does not tell who trains the codebook: no EMA counts, no optimizer entry")
+        raise CannotJudge("the file shows no trainer of the codebook: no EMA counts, no optimizer entry")
     if memory.codebook_has_state is False and memory.sample_size > 0:
         yield error(
             "The optimizer lists the codebook but has no state for it, as it has for "

@@ -11,9 +11,9 @@ follows. Kept 1: only the optimizer writes. Kept 0: the forward pass overwrites 
 replace dead codes in the forward pass keep 0.99 and more. A gradient at a codebook that the
 task's own optimizer does not hold is harmless.
 A forward pass that puts a new parameter in the old one's place is a note: an EMA does not mind, but the
-optimizer that was built before keeps the old object, and its state stays where nothing uses it.
-Without a model: the optimizer has a state for the codebook, and yet the codebook is what the EMA's sums
-and counts say, up to the one step since.
+optimizer that was built before keeps the old object, and trains a parameter that the model no longer uses.
+Without a model: the optimizer has a state for the codebook, and yet the codebook equals the EMA's sums
+over its counts, up to the one step since.
 
 ## Remedy
 With an EMA the codebook is a buffer, or requires no gradient. With an optimizer there is no EMA: in
@@ -56,7 +56,7 @@ def evaluate(
     if writers is not None:
         yield from _live(writers, limits)
     elif memory is None or ema is None or ema.sums_disagreement is None or ema.never_written:
-        raise CannotJudge("the file does not tell: no optimizer state, or no EMA sums that were ever written")
+        raise CannotJudge("the file has no optimizer state, or no EMA sums that were ever written")
     elif memory.codebook_has_state and ema.sums_disagreement < limits.disagreement:
         yield warning(
             "The optimizer has a state for the codebook, yet that is within "
@@ -81,7 +81,7 @@ def _live(writers: CodebookWriters, limits: Limits) -> Problems:
         yield problem(
             Severity.WARNING if gradient else Severity.NOTE,
             "Every forward pass puts a new parameter in the codebook's place, so the optimizer holds "
-            f"an object that nothing uses (gradient at the codebook {figure(gradient)}).",
+            f"a parameter that the model no longer uses (gradient at the codebook {figure(gradient)}).",
             measured("codebook_gradient", gradient),
         )
 
@@ -112,8 +112,7 @@ CHECK = Check(
         ),
         passes("an EMA alone", CodebookWriters.healthy()),
         passes(
-            "an optimizer alone",
-            CodebookWriters.healthy(gradient=0.12, listed=True, kept=1.0, sample_size=231),
+            "optimizer alone", CodebookWriters.healthy(gradient=0.12, listed=True, kept=1.0, sample_size=231)
         ),
         passes(
             "a gradient reaches an EMA's codebook, which no optimizer holds",

@@ -15,7 +15,7 @@ norm layer by their gradients; a strip of its memory in every vector is the miss
 
 ## Remedy
 `view` and `reshape` only count off memory, in which a feature map stores channel after channel;
-`permute` alone changes which values stand together. The way back needs it too: reshape to [B, H, W, D],
+`permute` alone changes which values form a vector. The way back needs it too: reshape to [B, H, W, D],
 then permute. The codes that were learnt stand for strips of a channel, so train the codebook again
 afterwards.
 
@@ -101,8 +101,7 @@ CHECK = Check(
     ),
     examples=(
         fires(
-            "view(-1, D) on a channel-first map",
-            Flattening.healthy(equal=0.06, equal_as_stored=1.0, by_chance=0.06),
+            "channel-first view(-1, D)", Flattening.healthy(equal=0.06, equal_as_stored=1.0, by_chance=0.06)
         ),
         fires(
             "the encoder's output was viewed as [B, N, D] before the layer",

@@ -11,8 +11,8 @@ the task's gradient arrives once for each level: Q times.
 A random gradient at a level's input is followed to the input of the first level: 1 where the codes are
 detached, 0 where they are not. EnCodec and DAC were published with 0 and work, so it is a note unless
 that level's usage is poor too; then it is a warning, and the likely cause. The gain is the same from the
-output of the whole to its input; Adam is indifferent to it, but it makes the VQ loss so many times
-lighter than its weight says. That is a note from ten levels on.
+output of the whole to its input; Adam is indifferent to it, but it makes the VQ loss lighter than its weight
+says, by the same factor. That is a note from ten levels on.
 
 ## Remedy
 With `residual - z_q.detach()` the commitment loss of every level reaches the encoder. If every level
@@ -39,7 +39,7 @@ class Limits(CheckLimits):
     reach: float = limit(
         0.01,
         "Least share of a gradient at a level's input that must arrive at the first level's. Detached codes "
-        "pass exactly 1 whatever the estimator; subtracted straight-through codes pass 0 but for rounding.",
+        "pass exactly 1 whatever the estimator; subtracted straight-through codes pass 0, up to rounding.",
     )
     gain: float = limit(
         10.0,
@@ -82,16 +82,11 @@ CHECK = Check(
         "out = z_e + (total - z_e).detach()   # once, after the last level",
     ),
     examples=(
-        fires(
-            "level 2 is cut off and collapsed", ResidualLevel.healthy(reach=0.0, gain=1.0), COLLAPSED_USAGE
-        ),
-        fires("level 2 is cut off and works", ResidualLevel.healthy(reach=0.0, gain=1.0), Usage.healthy()),
-        fires(
-            "twelve levels, each with a straight-through step",
-            ResidualLevel.healthy(level=1, levels=12, gain=12.0),
-        ),
+        fires("level 2 cut off and collapsed", ResidualLevel.healthy(reach=0.0, gain=1.0), COLLAPSED_USAGE),
+        fires("level 2 cut off but working", ResidualLevel.healthy(reach=0.0, gain=1.0), Usage.healthy()),
+        fires("twelve levels, each straight-through", ResidualLevel.healthy(level=1, levels=12, gain=12.0)),
         passes("detached, one step around all", ResidualLevel.healthy(), Usage.healthy()),
-        passes("four levels, each with a straight-through step", ResidualLevel.healthy(level=1, gain=4.0)),
+        passes("four levels, each straight-through", ResidualLevel.healthy(level=1, gain=4.0)),
     ),
     doc=__doc__,
 )

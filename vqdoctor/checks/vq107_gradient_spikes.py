@@ -87,14 +87,12 @@ CHECK = Check(
     explained_by=("VQ901", "VQ108"),
     examples=(
         fires(
-            "the rotation trick on a residual of nearly zero",
+            "rotation trick on a residual of nearly zero",
             GradientHealth.healthy(median_gain=0.9, worst_gain=8e5, spikes=3, spike_share=0.98),
         ),
         fires("infinite distances in half precision", GradientHealth.healthy(broken=64)),
         passes("straight-through", GradientHealth.healthy()),
-        passes(
-            "the rotation trick on trained vectors", GradientHealth.healthy(median_gain=0.92, worst_gain=3.6)
-        ),
+        passes("rotation trick, trained vectors", GradientHealth.healthy(median_gain=0.92, worst_gain=3.6)),
         passes(
             "a padded vector of zeros, whose gradient is small",
             GradientHealth.healthy(worst_gain=4e3, spikes=1, spike_share=0.001),

@@ -104,7 +104,7 @@ CHECK = Check(
         ),
         passes("float32", LookupPrecision.healthy()),
         passes(
-            "half precision, well apart", LookupPrecision.healthy(dtype="float16", agreement=0.994, used=239)
+            "half precision, far apart", LookupPrecision.healthy(dtype="float16", agreement=0.994, used=239)
         ),
         passes(
             "a file that was cast to float16 to save space",

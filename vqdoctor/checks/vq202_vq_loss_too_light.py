@@ -1,8 +1,8 @@
 """The VQ loss is too light to keep the encoder near the codebook.
 
 ## Why it matters
-With hardly any commitment nothing stops z_e from growing. Codes that are chosen follow late, codes
-that are not chosen never, and the share of codes within reach shrinks with every epoch.
+With hardly any commitment z_e grows freely. Codes that are chosen follow late, the other codes do not
+follow, and the share of codes within reach shrinks with every epoch.
 
 ## How to read it
 Two things must come together: z_e is several times as large as the codes, and the weighted VQ loss

@@ -6,7 +6,7 @@ encoder serves it alone and goes to one code. The weight in the config looks rig
 found late: in the case below the cure was one word, and usage had been near 0.
 
 ## How to read it
-The gradient of the VQ loss at z_e is held against that of the mean of squares: the factor is beta for a
+The gradient of the VQ loss at z_e is compared with that of the mean of squares: the factor is beta for a
 mean, beta times D for a sum over dimensions, beta times D times the number of vectors for a sum over all.
 A sum is right where the task loss is a sum as well; therefore the weighted pull of the VQ loss at z_e
 must also reach the task's. Where both were reduced alike, trained autoencoders of digits measured a pull
@@ -39,12 +39,12 @@ class Limits(CheckLimits):
     )
     beta_low: float = limit(
         0.1,
-        "Smallest beta that is assumed where none is known. Below it a sum over D dimensions cannot be told "
-        "from a mean with a large weight.",
+        "Smallest beta that is assumed where beta is unknown. Below it a sum over D dimensions looks like a "
+        "mean with a large weight.",
     )
     beta_high: float = limit(
         2.0,
-        "Largest beta that is assumed where none is known; published trainings use 0.1 to 2, nearly all of "
+        "Largest beta that is assumed where beta is unknown; published trainings use 0.1 to 2, nearly all of "
         "them 0.25 or 1.",
     )
     pull: float = limit(
@@ -55,9 +55,9 @@ class Limits(CheckLimits):
 
 
 def evaluate(terms: LossTerms, balance: LossBalance, limits: Limits) -> Problems:
-    """Tell the reduction from the weight at z_e, then ask whether the VQ loss outweighs the task."""
+    """Infer the reduction from the weight at z_e, then ask whether the VQ loss outweighs the task."""
     if terms.commitment is None:
-        raise CannotJudge("the VQ loss is no squared error between z_e and z_q")
+        raise CannotJudge("the VQ loss is not a squared error between z_e and z_q")
     for what, size in (("dimensions", terms.dim), ("vectors and dimensions", terms.dim * terms.sample_size)):
         if _is_sum(terms, size, limits):
             if balance.ratio is None:
@@ -118,7 +118,7 @@ CHECK = Check(
             LossBalance.healthy(vq_weight=1.0, ratio=0.59),
         ),
         passes(
-            "a mean with a heavy weight is no sum",
+            "a mean with a heavy weight is not a sum",
             LossTerms.healthy(),
             LossBalance.healthy(vq_weight=100.0, ratio=72.7),
         ),

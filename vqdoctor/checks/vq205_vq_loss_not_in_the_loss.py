@@ -93,18 +93,12 @@ CHECK = Check(
         code="loss = task + 0.1 * vq   # no .item(), no .detach()",
     ),
     examples=(
-        fires(
-            "the loss is logged and never added", LossUse.healthy(used=False, reported=None, gradient=None)
-        ),
+        fires("the loss is logged only", LossUse.healthy(used=False, reported=None, gradient=None)),
         fires("the loss went through detach", LossUse.healthy(used=False, gradient=0.0)),
         fires("weight 0", LossUse.healthy(vq_weight=0.0)),
-        fires(
-            "the reported loss has no commitment term", LossUse.healthy(offered=0.0, used=None, gradient=0.0)
-        ),
+        fires("reported without commitment term", LossUse.healthy(offered=0.0, used=None, gradient=0.0)),
         passes("added with weight 0.1", LossUse.healthy()),
-        passes(
-            "a layer without a loss", LossUse.healthy(offered=0.0, used=None, reported=None, gradient=None)
-        ),
+        passes("layer without a loss", LossUse.healthy(offered=0.0, used=None, reported=None, gradient=None)),
         passes("the training computes its own VQ loss", LossUse.healthy(used=False, gradient=0.004)),
     ),
     doc=__doc__,

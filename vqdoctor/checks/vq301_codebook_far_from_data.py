@@ -52,9 +52,9 @@ class Limits(CheckLimits):
 
 
 def evaluate(match: DataMatch, limits: Limits) -> Problems:
-    """Hold the three distances against their limits; the first that is broken makes the sentence."""
+    """Compare the three distances with their limits; the first limit that is broken makes the sentence."""
     if match.data_std < CONSTANT * match.data_rms * match.dim**0.5:
-        raise CannotJudge("z_e hardly varies, so its standard deviation is no yardstick (VQ507)")
+        raise CannotJudge("z_e hardly varies, so its standard deviation is too small to measure in (VQ507)")
     broken = [
         (name, sentence)
         for name, sentence in (

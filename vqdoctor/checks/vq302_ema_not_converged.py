@@ -16,7 +16,7 @@ data-init: start the codebook, the sums and the counts from data. faster-ema: de
 
 ## References
 - van den Oord et al. 2017, arXiv:1711.00937, appendix A.1: the EMA update, decay 0.99
-- google-deepmind/sonnet#187: what becomes of unused codes under an EMA
+- google-deepmind/sonnet#187: the fate of unused codes under an EMA
 """
 
 from vqdoctor.checks._words import Problems, measured, percent, problem
@@ -39,7 +39,7 @@ class Limits(CheckLimits):
 
 
 def evaluate(ema: EmaState, limits: Limits) -> Problems:
-    """Hold d^t against its limits; counts that were never written tell nothing beyond that."""
+    """Compare d^t with its limits; counts that were never written allow no further judgement."""
     if ema.start_weight is None:
         raise CannotJudge("the EMA's decay or the number of its updates is not known")
     if ema.start_weight <= limits.start_weight:
@@ -67,9 +67,7 @@ CHECK = Check(
     remedies=("data-init", "faster-ema"),
     explained_by=("VQ306",),
     examples=(
-        fires(
-            "decay 0.9999 and 550 updates", EmaState.healthy(decay=0.9999, updates=550, start_weight=0.946)
-        ),
+        fires("decay 0.9999, 550 updates", EmaState.healthy(decay=0.9999, updates=550, start_weight=0.946)),
         fires(
             "saved before the first update",
             EmaState.healthy(

@@ -12,7 +12,7 @@ Codes that are not in use are left out, since they differ in healthy files too. 
 before the first update has nothing to compare.
 
 ## Remedy
-reset-ema: sums = codes x counts. Whoever writes codes writes these two as well.
+reset-ema: sums = codes x counts. Code that writes the codebook must write both as well.
 
 ## References
 - lucidrains/vector-quantize-pytorch#66: a few codes left one step after k-means; sums lacked the counts
@@ -39,7 +39,7 @@ class Limits(CheckLimits):
 
 
 def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
-    """Hold the median disagreement against its limit."""
+    """Compare the median disagreement with its limit."""
     if ema.never_written:
         raise CannotJudge(
             "the EMA counts were never written, so there is nothing to compare the codebook with"
@@ -71,9 +71,7 @@ CHECK = Check(
             EmaState.healthy(sums_disagreement=0.992, worst_disagreement=0.998),
         ),
         passes("written by the EMA", EmaState.healthy()),
-        passes(
-            "stored in half precision", EmaState.healthy(sums_disagreement=0.004, worst_disagreement=0.02)
-        ),
+        passes("stored in half", EmaState.healthy(sums_disagreement=0.004, worst_disagreement=0.02)),
     ),
     doc=__doc__,
 )

@@ -60,9 +60,7 @@ CHECK = Check(
             EmaState.healthy(zero_counts=224, count_min=0.0),
         ),
         passes("healthy", CodebookGeometry.healthy(), EmaState.healthy()),
-        passes(
-            "a dead code that did not blow up", CodebookGeometry.healthy(), EmaState.healthy(zero_counts=12)
-        ),
+        passes("a dead code that stayed small", CodebookGeometry.healthy(), EmaState.healthy(zero_counts=12)),
     ),
     doc=__doc__,
 )

@@ -46,7 +46,7 @@ class Limits(CheckLimits):
 
 
 def evaluate(forward: TrainForward, start: Initialisation | None, limits: Limits) -> Problems:
-    """Hold the first pass against its limit and against the later ones."""
+    """Compare the first pass with its limit and with the later passes."""
     if start is not None and start.flag is False:
         raise CannotJudge("the file says itself that the codebook is still to be initialised")
     if start is not None and start.counts_written is False and forward.writes_counts:
@@ -76,11 +76,7 @@ CHECK = Check(
     explained_by=("VQ901",),
     meaningless_after=("VQ303",),
     examples=(
-        fires(
-            "k-means runs again on the first batch",
-            TrainForward.healthy(first_moved=1.31),
-            Initialisation.healthy(),
-        ),
+        fires("k-means runs again", TrainForward.healthy(first_moved=1.31), Initialisation.healthy()),
         passes("an EMA at work", TrainForward.healthy(), Initialisation.healthy()),
         passes(
             "codes that are replaced at every step",

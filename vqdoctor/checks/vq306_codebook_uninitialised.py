@@ -2,14 +2,14 @@
 
 ## Why it matters
 Codes that are all one and the same give every vector the index 0. A layer whose data initialisation
-is still to come overwrites whatever stands in its codebook at the next forward pass; some libraries
+is still to come overwrites the content of its codebook at the next forward pass; some libraries
 do that in eval mode too, so that an evaluation seems to find a working codebook in a file that has
-none. And of a file that was saved before the first step, usage tells nothing: it is no collapse.
+none. The usage of a file that was saved before the first step is meaningless: it is not a collapse.
 
 ## How to read it
 Four signs. All rows are equal, or zero. The stored flag (`initted`, `inited`) says that the
-initialisation is still to come; that it says "done" proves nothing, since it also stands so where no
-data initialisation was asked for. The optimizer in the file never took a step, or the file records
+initialisation is still to come; the flag "done" is not a proof, since it is also set where no data
+initialisation was asked for. The optimizer in the file never took a step, or the file records
 zero updates. Or the EMA counts were never written, though a train-mode forward pass writes them.
 For the last two the codebook must look like random noise as well: the squared correlations between
 its dimensions exceed those of independent numbers by no more than chance allows (random starts
@@ -127,10 +127,7 @@ CHECK = Check(
             _FRESH.replace(structure=210.0),
             TrainForward.healthy(),
         ),
-        passes(
-            "a random projection, frozen on purpose",
-            _FRESH.replace(stepped=False, frozen=True, counts_written=None),
-        ),
+        passes("frozen random projection", _FRESH.replace(stepped=False, frozen=True, counts_written=None)),
     ),
     doc=__doc__,
 )

@@ -79,8 +79,7 @@ CHECK = Check(
             ),
         ),
         fires(
-            "only the counts change, as in BEiT-2",
-            EvalForward.healthy(changed=("vq.cluster_size",), changed_count=1),
+            "BEiT-2: counts change only", EvalForward.healthy(changed=("vq.cluster_size",), changed_count=1)
         ),
         passes("nothing changes", EvalForward.healthy()),
         passes("nothing changes around the layer", EvalForward.healthy(layer=None)),

@@ -12,11 +12,11 @@ epochs than the recipe: more epochs do not cure a cause that is still at work. T
 (`--probe-steps 60`) that raise the perplexity of the batches make it more than a guess.
 
 ## Remedy
-more-updates: more epochs or smaller batches. Mend the causes of the earlier stages first.
+more-updates: more epochs or smaller batches. Fix the causes of the earlier stages first.
 
 ## References
-- EdoardoBotta/RQ-VAE-Recommender#65: 20,000 steps and more beside the mended loss
-- LAPA#17: what shuffling and the number of steps do to a codebook from scratch
+- EdoardoBotta/RQ-VAE-Recommender#65: 20,000 steps and more beside the corrected loss
+- LAPA#17: the effect of shuffling and of the number of steps on a codebook from scratch
 """
 
 from vqdoctor.checks import _usage
@@ -84,7 +84,7 @@ def _advice(epochs: int, growth: float | None, limits: Limits) -> Problem:
         measurements.append(measured("growth", growth, limits.growth))
     seen = f" and a few more steps multiply the perplexity by {figure(growth)}" if growth and rises else ""
     return note(
-        f"Only {epochs} epochs were trained{seen}: once the causes are mended, give the codebook "
+        f"Only {epochs} epochs were trained{seen}: once the causes are fixed, give the codebook "
         f"{figure(limits.epochs)} or more, with EMA decay 0.95 and batches of 16.",
         *measurements,
         confidence=Confidence.MEDIUM if rises else Confidence.LOW,
@@ -101,25 +101,18 @@ CHECK = Check(
     explained_by=("VQ306", "VQ302"),
     examples=(
         fires(
-            "60 updates with decay 0.99",
+            "60 updates at decay 0.99",
             TrainingRecord.healthy(updates=60, epochs=1),
             EmaState.healthy(updates=60),
         ),
-        fires(
-            "30 epochs and a collapsed codebook",
-            TrainingRecord.healthy(),
-            EmaState.healthy(),
-            COLLAPSED_USAGE,
-        ),
+        fires("30 epochs, collapsed codebook", TrainingRecord.healthy(), EmaState.healthy(), COLLAPSED_USAGE),
         fires(
             "four epochs, and the perplexity of the batches still doubles",
             TrainingRecord.healthy(epochs=4),
             COLLAPSED_USAGE.replace(perplexity=5.1, perplexity_high=5.2, used=9, active=7),
             Trace.healthy(perplexity=(3.1, 3.3, 3.6, 4.1, 4.7, 5.2, 6.2, 6.6)),
         ),
-        passes(
-            "30 epochs and a healthy codebook", TrainingRecord.healthy(), EmaState.healthy(), Usage.healthy()
-        ),
+        passes("30 epochs, healthy codebook", TrainingRecord.healthy(), EmaState.healthy(), Usage.healthy()),
         passes("300 epochs", TrainingRecord.healthy(epochs=300, updates=26_400), COLLAPSED_USAGE),
     ),
     doc=__doc__,

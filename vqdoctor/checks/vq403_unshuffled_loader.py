@@ -12,9 +12,9 @@ random order, 1 where runs of batches hold one kind. Measured on digits (K = 256
 shuffled; with and without revival, decay 0.99 and 0.8): 0.09 cost 1 to 4 points, 0.25 cost 4 to 14, 0.49
 cost 6 to 25, and sorted data ended at 0.10 to 0.36. A permutation test says whether it is more than chance.
 Batches that are alike within but come in a random order, as some samplers make them on purpose, are not
-meant: 0.25 of that left the accuracy at 0.957 or more. That two passes come in the same order is no fault.
-Where the task's `batches("train")` is not the loader that trained the model, this says nothing about the
-training.
+meant: 0.25 of that left the accuracy at 0.957 or more. Two passes may come in the same order.
+Where the task's `batches("train")` is not the loader that trained the model, the result does not hold for
+the training.
 
 ## Remedy
 A map-style data set needs only `shuffle=True`; with several processes, a DistributedSampler whose
@@ -80,8 +80,7 @@ CHECK = Check(
     ),
     examples=(
         fires(
-            "data sorted by class",
-            BatchMixing.healthy(label_drift=0.97, label_z=210.0, code_drift=0.3, code_z=150.0),
+            "sorted data", BatchMixing.healthy(label_drift=0.97, label_z=210.0, code_drift=0.3, code_z=150.0)
         ),
         fires(
             "consecutive chunks of one recording, no labels",

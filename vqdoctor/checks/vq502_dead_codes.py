@@ -51,7 +51,7 @@ class Limits(CheckLimits):
 
 
 def evaluate(usage: Usage, limits: Limits) -> Iterator[Problem]:
-    """Hold the active share against the limits, in doubt for the codes."""
+    """Compare the active share with the limits; a doubt counts in favour of the codes."""
     if usage.implicit:
         raise CannotJudge("the layer stores no codes: combinations of levels cannot die, nor be revived")
     # A code of share t/K stays unseen by N vectors with probability exp(-t N/K). So if all active codes were

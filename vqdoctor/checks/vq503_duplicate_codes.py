@@ -28,7 +28,7 @@ from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
-    """How many copies there may be."""
+    """How many copies are allowed."""
 
     duplicate_share: float = limit(
         0.05,
@@ -43,7 +43,7 @@ class Limits(CheckLimits):
 
 
 def evaluate(geometry: CodebookGeometry, usage: Usage | None, limits: Limits) -> Problems:
-    """Hold the share of copies against its limit, then against the dead codes."""
+    """Compare the share of copies with its limit, then with the dead codes."""
     copies = geometry.duplicate_rows
     share = copies / geometry.sample_size
     if share > limits.duplicate_share:
@@ -66,14 +66,10 @@ CHECK = Check(
     explained_by=COLLAPSE,
     examples=(
         fires(
-            "k-means with 64 vectors for 256 codes",
+            "k-means of 64 vectors, 256 codes",
             CodebookGeometry.healthy(duplicate_rows=191, effective_rank=7.9),
         ),
-        fires(
-            "copies are what is dead",
-            CodebookGeometry.healthy(duplicate_rows=191),
-            Usage.healthy(used=65, active=60),
-        ),
+        fires("dead copies", CodebookGeometry.healthy(duplicate_rows=191), Usage.healthy(used=65, active=60)),
         fires(
             "a few copies in a codebook that collapsed: a note",
             CodebookGeometry.healthy(duplicate_rows=20),

@@ -6,11 +6,11 @@ happens where the codes are made by a map of low rank, or started on a line and 
 
 ## How to read it
 The effective rank is the number of directions that share the variance evenly: exp of the entropy of the
-squared singular values about the mean, faded and blown-up codes left out. It is held against that of
+squared singular values about the mean, faded and blown-up codes left out. It is compared with that of
 z_e (or K - 1, all that K codes can have), not against D: a codebook of rank 2.7 in 64 dimensions is
-right for data of rank 2.5, which is what healthy digit models measured. A low rank that costs nothing is
-no fault either, so the quantization error has to be large too. Without data there is nothing to hold it
-against. FSQ, LFQ and BSQ store no codes; there a channel that stays at one level is a lost direction.
+right for data of rank 2.5, which is what healthy digit models measured. A low rank without a
+cost is harmless, so the quantization error has to be large too. Without data there is no rank to compare
+with. FSQ, LFQ and BSQ store no codes; there a channel that stays at one level is a lost direction.
 
 ## Remedy
 data-init: codes that are taken from z_e have its directions. Where a map makes the codes, give it full

@@ -7,14 +7,14 @@ however placed or revived, can be used. The fault is in front of the codebook, o
 ## How to read it
 The spread is the root mean square distance to the mean over the root mean square length. A small spread
 of z_e on input that varies: the encoder has collapsed, starved of gradient, drowned by the VQ loss, or
-dead (a ReLU at the end whose inputs are all negative). If codes still tell the small differences apart,
-nothing is wrong. Input that is itself nearly constant, such as silence, or that has one or two
+dead (a ReLU at the end whose inputs are all negative). If the codes still tell the small differences apart,
+the layer works. Input that is itself nearly constant, such as silence, or that has one or two
 directions only, such as a single tone (a tone at all phases has rank 2), leaves any codebook unused: a
 speech codec's healthy codebook gave 8 of its 512 codes for a modem tone. Then the data is at fault, and
 this is a note: examine the model on data that varies.
 
 ## Remedy
-wake-encoder: mend what starves the encoder, and start it afresh.
+wake-encoder: fix the cause that starves the encoder, and start it afresh.
 
 ## References
 - Measured: a digit model without a straight-through estimator ended at a spread of 0.007
@@ -53,11 +53,12 @@ class Limits(CheckLimits):
 def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Problems:
     """Blame the data where it hardly varies and the codes show it; else an encoder whose output does not.
 
-    A tone is heard by an encoder that is alive: where z_e is constant, few directions are no excuse.
+    A working encoder varies with a tone: where z_e is constant, the encoder is at fault however few the
+    directions of the input.
     """
     constant = spread.output_spread < limits.output_spread
     if usage is not None and not _usage.few(usage):
-        return  # the codes tell apart whatever is left
+        return  # the codes distinguish the small differences
     if spread.input_spread is not None and spread.input_spread < limits.input_spread:
         if constant or usage is not None:
             yield _data(
@@ -115,9 +116,7 @@ CHECK = Check(
             EncoderSpread.healthy(output_spread=0.004),
             Usage.healthy(),
         ),
-        passes(
-            "a collapsed codebook before an encoder that varies", EncoderSpread.healthy(), COLLAPSED_USAGE
-        ),
+        passes("collapsed codebook, encoder that varies", EncoderSpread.healthy(), COLLAPSED_USAGE),
     ),
     doc=__doc__,
 )

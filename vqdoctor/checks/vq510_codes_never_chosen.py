@@ -41,8 +41,8 @@ class Limits(CheckLimits):
     )
     choices: float = limit(
         float(_usage.PLENTY),
-        "Least choices a code, on average, for a code without one to mean anything. With 16 even a code with "
-        "a tenth of its fair share is left out in one training of five only.",
+        "Least choices per code, on average, for a code without one to be judged. Even with a tenth of its "
+        "fair share, a code is then left out in one training of five only.",
     )
 
 
@@ -55,12 +55,12 @@ def evaluate(
 ) -> Problems:
     """Count the rows without a second moment, where the usage is not known anyway."""
     if usage is not None:
-        raise CannotJudge("the usage is known, which says more (VQ501, VQ502)")
+        raise CannotJudge("the usage is known, and is judged by VQ501 and VQ502")
     codes, untouched = decay.sample_size, memory.codebook_untouched_rows
     if untouched is None:
         raise CannotJudge("the optimizer keeps no second moment of each code")
     if untouched == codes:
-        raise CannotJudge("the optimizer remembers no gradient of any code, so it tells no usage")
+        raise CannotJudge("the optimizer remembers no gradient of any code, so the usage is unknown")
     if decay.updates is None:
         raise CannotJudge("the number of updates is not known")
     batch = record.batch_size if record is not None and record.batch_size is not None else 1

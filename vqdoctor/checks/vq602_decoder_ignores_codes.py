@@ -81,10 +81,7 @@ CHECK = Check(
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
-        fires(
-            "a skip connection carries the task",
-            TaskMetrics.healthy(mean_code_accuracy=0.947, mean_code_loss=0.221),
-        ),
+        fires("a skip carries the task", TaskMetrics.healthy(mean_code_accuracy=0.947, mean_code_loss=0.221)),
         fires(
             "an autoencoder whose loss does not change",
             TaskMetrics.healthy(

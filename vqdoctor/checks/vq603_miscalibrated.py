@@ -9,11 +9,11 @@ confidence keeps the wrong answers.
 Expected calibration error: predictions are put into 15 bins by confidence, and the gaps between mean
 confidence and accuracy are averaged, weighted by the bins' shares. Over 0.05 is a warning and never
 more. Under 100 samples the number is mostly noise. Over-confidence also comes from plain overfitting;
-where the report names a cause, mend that first.
+where the report names a cause, fix that first.
 
 ## Remedy
 A temperature changes the confidences and not the predicted classes. Fit it on data that neither
-training nor the reported figures use. It cures the symptom: where the report names a cause, mend that
+training nor the reported figures use. It cures the symptom: where the report names a cause, fix that
 first.
 
 ## References
@@ -41,7 +41,7 @@ class Limits(CheckLimits):
 
 
 def evaluate(metrics: TaskMetrics, limits: Limits) -> Problems:
-    """Hold the calibration error against its limit, if there are labels and samples enough."""
+    """Compare the calibration error with its limit, if there are labels and samples enough."""
     if metrics.ece is None:
         raise CannotJudge("without labels and class scores there is no calibration error")
     if metrics.sample_size < limits.samples:

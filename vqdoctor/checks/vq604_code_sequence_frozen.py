@@ -1,10 +1,10 @@
 """The codes do not change along a sequence, or are the same sequence for every input.
 
 ## Why it matters
-A sequence model on top of the codes (an HSMM, a token model) learns from where codes change and what
-follows what. If a clip keeps one code from end to end there are no changes; if every clip has the same
-codes at the same times, they say nothing about the clip. Perplexity and dead codes look normal in both
-cases: many clips bring many codes, and many positions too.
+A sequence model on top of the codes (an HSMM, a token model) learns from the times of changes and from
+the order of codes. If a clip keeps one code from end to end there are no changes; if every clip has the
+same codes at the same times, they carry no information about the clip. Perplexity and dead codes look
+normal in both cases: many clips bring many codes, and many positions too.
 
 ## How to read it
 Only for layers whose positions lie on one axis, in time; images have two and are left out. Constant
@@ -67,7 +67,7 @@ def evaluate(codes: CodeSequences, limits: Limits) -> Problems:
     elif codes.same_share > limits.same_share:
         yield warning(
             f"At each position {percent(codes.same_share)} of the {codes.sequences} sequences have "
-            "the same code: the codes tell the position and not the input.",
+            "the same code: the codes depend on the position and not on the input.",
             measured("same_share", codes.same_share, limits.same_share),
             *_beside(codes),
         )
@@ -96,7 +96,7 @@ CHECK = Check(
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
         fires(
-            "one code a clip, many clips",
+            "one code per clip, many clips",
             CodeSequences.healthy(constant_share=0.97, dwell=62.0, transition_entropy=0.01, within=0.001),
         ),
         fires(
@@ -104,10 +104,7 @@ CHECK = Check(
             CodeSequences.healthy(same_share=0.998, transition_entropy=0.02),
         ),
         passes("codes that change", CodeSequences.healthy()),
-        passes(
-            "long dwell, as in speech",
-            CodeSequences.healthy(dwell=9.0, constant_share=0.02, transition_entropy=0.5),
-        ),
+        passes("long dwell", CodeSequences.healthy(dwell=9.0, constant_share=0.02, transition_entropy=0.5)),
     ),
     doc=__doc__,
 )

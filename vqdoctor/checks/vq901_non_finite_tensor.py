@@ -2,8 +2,8 @@
 
 ## Why it matters
 One NaN in a codebook row makes that row win or lose every comparison, depending on the library; one
-NaN in the sums comes back with every update. Nothing else that is measured on such a layer means
-much, so this comes first in the report.
+NaN in the sums comes back with every update. No other figure of such a layer can be
+trusted, so this comes first in the report.
 
 ## How to read it
 Counted in the layer's codebook, counts and sums, and separately in the rest of the file. Of large
@@ -24,7 +24,7 @@ from vqdoctor.core.evidence import NonFinite
 
 
 class Limits(CheckLimits):
-    """How many such values there may be."""
+    """How many such values are allowed."""
 
     values: float = limit(0.0, "Largest number of NaN and infinite values. No healthy file has any.")
 

@@ -52,9 +52,7 @@ CHECK = Check(
         '            "config": vars(args)}, path)',
     ),
     examples=(
-        fires(
-            "a pickle that calls os.system", ForeignObjects.healthy(sample_size=1, dangerous=("os.system",))
-        ),
+        fires("a pickle calls os.system", ForeignObjects.healthy(sample_size=1, dangerous=("os.system",))),
         fires(
             "command-line arguments saved as they are",
             ForeignObjects.healthy(sample_size=1, harmless=("argparse.Namespace",)),

@@ -1,16 +1,16 @@
 """The file has no optimizer state.
 
 ## Why it matters
-The optimizer remembers how large the gradients were on either side of the VQ layer. With it, a file
-alone tells a cut encoder from any other fault; without it, that takes the model and data. A run
+The optimizer remembers how large the gradients were on either side of the VQ layer. With it, a cut
+encoder is found from the file alone; without it, that takes the model and data. A run
 that goes on from such a file also starts its moments anew.
 
 ## How to read it
 A note: files for inference, and all `.safetensors` files, rightly have none.
 
 ## Remedy
-The optimizer's moments tell a cut encoder from the other causes without model or data. The config alone
-tells the weight of the VQ loss, the decay and the number of updates.
+The optimizer's moments show a cut encoder without model or data. Only the config holds the weight of
+the VQ loss, the decay and the number of updates.
 
 ## References
 - PyTorch tutorials, Saving and Loading Models: saving a general checkpoint

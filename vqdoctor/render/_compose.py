@@ -184,7 +184,7 @@ def _plan(report: Report, found: Sequence[nodes.Block]) -> nodes.Section:
 
 
 def _next(found: Sequence[nodes.Block]) -> tuple[str, str]:
-    """Return where to begin, and the command that tells more; both "" where nothing is wrong."""
+    """Return where to begin, and the command that explains it; both "" without a cause."""
     causes = findings.causes(found)
     if not causes:
         return "", ""

@@ -142,7 +142,7 @@ class Layers:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One number of a finding: name, value, limit and the range over several layers; "" where none."""
+    """One number of a finding: name, value, limit and the range over several layers; "" if there is none."""
 
     name: str
     value: str
@@ -166,7 +166,7 @@ class Block:
         measurements: the numbers behind it, of several layers the worst one's.
         decide_with: a flag that would make it certain; "" if it is.
         remedy: the best remedy; "" for a symptom, whose root has one.
-        remedy_code: the remedy's lines of code; "" where they stand above.
+        remedy_code: the remedy's lines of code; "" if they are shown above.
         symptoms: the problems that it explains.
     """
 
@@ -219,7 +219,7 @@ class Document:
         sections: everything else, in order.
         left: the changes that the user's source still needs; None if it needs none.
         next_step: the first thing to do; "" without a cause or a symptom.
-        command: the command that tells more of it.
+        command: the command that explains it.
         tally: how many checks found something, passed and so on.
         version: version of the vqdoctor that wrote the report.
     """

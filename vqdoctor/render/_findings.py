@@ -17,7 +17,7 @@ CAUSE_STAGES = (Stage.GRADIENT, Stage.LOSS, Stage.INITIALISATION, Stage.SCHEDULE
 
 
 def blocks(report: Report) -> tuple[Block, ...]:
-    """Return the roots in rank order, each with its symptoms, numbered as they stand under each other."""
+    """Return the roots in rank order, each with its symptoms, numbered from top to bottom."""
     numbers = itertools.count(1)
     code = {step.remedy: step.code for step in report.plan}
     found = []
@@ -47,7 +47,7 @@ def unexplained(found: Iterable[Block]) -> tuple[Block, ...]:
 
 
 def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -> tuple[Section, ...]:
-    """Return the findings under headings that do not promise a cause where none was found."""
+    """Return the findings under headings that promise a cause only if one was found."""
     open_ = unexplained(found)
     known = causes(found)[len(open_) :]
     notes = tuple(block for block in found if block.severity <= Severity.NOTE)
@@ -56,9 +56,9 @@ def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -
         decide = open_[0].decide_with
         shown = (replace(b, decide_with="") if b.decide_with == decide else b for b in open_)
         items = Items(items=(*_ruled_out(report, names), deciding(open_[0])))
-        told.append(Section(title="Cause not found; what was measured", nodes=(*shown, items)))
+        told.append(Section(title="Cause not found; the measurements", nodes=(*shown, items)))
     if known:
-        title = "What else is wrong, causes first" if open_ else "What is wrong, causes first"
+        title = "Also wrong, causes first" if open_ else "What is wrong, causes first"
         told.append(Section(title=title, nodes=known))
     if notes:
         told.append(Section(title="Notes", nodes=notes))
@@ -93,7 +93,7 @@ def _ruled_out(report: Report, names: Mapping[str, str]) -> list[Item]:
 
 
 def _groups(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Put findings together that differ in nothing but their layer and their numbers."""
+    """Put findings together that differ only in their layer and their numbers."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     seen: Counter[tuple[object, ...]] = Counter()
     for f in findings:

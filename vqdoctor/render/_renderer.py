@@ -1,4 +1,4 @@
-"""What a renderer is: one function from a report to text, and for some formats one from several reports."""
+"""The type of a renderer: a function from a report to text, and for some formats one from several reports."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from vqdoctor.core.report import Report
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOptions:
-    """The abilities of the place that shows the text, and the facts beside the report.
+    """The abilities of the terminal or page that shows the text, and the facts beside the report.
 
     Attributes:
         width: columns.
         color: whether it understands colour.
-        ascii: whether it can show nothing but ASCII.
+        ascii: whether it can show ASCII only.
         bar: the severity from which a finding fails the run; None if none does.
         folder: the folder that the reports' paths start from; "" leaves relative paths as they are.
         root: the repository, for formats that name files within it; "" where there is none.
@@ -45,7 +45,7 @@ class Renderer:
         name: what `--format` calls it.
         suffix: what its files end in (".json").
         render: report and options in, text out, ending in a newline.
-        several: the same for several reports; None where their texts can stand under each other.
+        several: the same for several reports; None where their texts are simply joined.
         summary: (environment variable, format): where a CI system names a file there, the report
             is appended to it in that format as well; None where there is no such custom.
     """

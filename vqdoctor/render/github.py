@@ -1,4 +1,4 @@
-"""Annotations of a GitHub job: the first ten, for GitHub shows no more of a step; the summary has all."""
+"""Annotations of a GitHub job: the first ten, as GitHub shows only ten per step; the summary has all."""
 
 from collections.abc import Sequence
 

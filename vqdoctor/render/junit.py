@@ -1,4 +1,4 @@
-"""JUnit XML, for Jenkins, GitLab and others: one suite a checkpoint, one case a judgement and a check.
+"""JUnit XML, for Jenkins, GitLab and others: one suite per checkpoint, one case per assertion and check.
 
 A case fails exactly where it fails the run. An unknown result is an error, never a pass; a warning or a
 known problem is skipped with its reason, which CI systems show in yellow.
@@ -131,7 +131,7 @@ def _judgement(gate: Gate, judgement: Judgement) -> _Case:
 
 
 def _usages(report: Report) -> Iterator[_Case]:
-    """Yield a case a layer: an inspection that knows nothing of a layer's usage is incomplete."""
+    """Yield a case per layer: an inspection that leaves the usage of a layer unknown is incomplete."""
     for layer in report.layers:
         usage = next(iter(report.usages(layer.name).values()), None)
         if usage:

@@ -1,7 +1,7 @@
 """The report for a person at a terminal, in a log file, or at 2 a.m.
 
 Everything is indented lines: no boxes that break, no columns that need a wide window. The verdict, which a
-reader needs first, stands first, and again last, next to the prompt.
+reader needs first, is the first line, and again the last one, next to the prompt.
 """
 
 import io
@@ -131,7 +131,7 @@ def render(report: Report, options: RenderOptions) -> str:
 
 
 def several(reports: Sequence[Report], options: RenderOptions) -> str:
-    """Return the decision on each report and its reasons, and last the whole; one report alone tells more."""
+    """Return the decision on each report and its reasons, then the whole; a single report has details."""
     page = Page(options)
     docs, decision = documents(reports, options)
     for doc in docs:

@@ -163,7 +163,7 @@ class _Log:
         }
 
     def _text(self, text: str) -> str:
-        """Return a message in which nothing is a placeholder and nothing a link."""
+        """Return a message without placeholders and links."""
         text = printable(text, ascii=self.options.ascii)
         return text.replace("{", "{{").replace("}", "}}").replace("](", "]\\(")
 
