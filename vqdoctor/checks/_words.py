@@ -36,10 +36,17 @@ def measured(name: str, value: float, limit: float | None = None, unit: str = ""
     return Measurement(name=name, value=value, limit=limit, unit=unit)
 
 
+def if_known(
+    name: str, value: float | None, limit: float | None = None, unit: str = ""
+) -> Measurement | None:
+    """Return a number behind a problem; None, which a problem leaves out, if it was not measured."""
+    return None if value is None else measured(name, value, limit, unit)
+
+
 def problem(
     severity: Severity,
     message: str,
-    *measurements: Measurement,
+    *measurements: Measurement | None,
     confidence: Confidence = Confidence.HIGH,
     decide_with: str = "",
     remedies: tuple[str, ...] = (),
@@ -49,7 +56,7 @@ def problem(
         message=message,
         severity=severity,
         confidence=confidence,
-        measurements=measurements,
+        measurements=tuple(m for m in measurements if m is not None),
         decide_with=decide_with,
         remedies=remedies,
     )

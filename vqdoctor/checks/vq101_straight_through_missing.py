@@ -146,9 +146,7 @@ CHECK = Check(
             GradientPath.healthy(estimator="custom", ratio=0.13, cosine=0.99, worst_gain=0.4),
         ),
         passes(
-            "the model was fixed after the file was written",
-            GradientPath.healthy(),
-            OptimizerMemory.healthy(ratio=0.0015),
+            "fixed after the file was written", GradientPath.healthy(), OptimizerMemory.healthy(ratio=0.0015)
         ),
     ),
     doc=__doc__,

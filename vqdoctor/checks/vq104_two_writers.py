@@ -98,7 +98,7 @@ CHECK = Check(
     ),
     examples=(
         fires(
-            "an orthogonality loss on a codebook with an EMA",
+            "an orthogonality loss beside an EMA",
             CodebookWriters.healthy(gradient=5.8, kept=0.0, sample_size=16),
         ),
         fires(
@@ -112,7 +112,7 @@ CHECK = Check(
         ),
         passes("an EMA alone", CodebookWriters.healthy()),
         passes(
-            "optimizer alone", CodebookWriters.healthy(gradient=0.12, listed=True, kept=1.0, sample_size=231)
+            "optimizer only", CodebookWriters.healthy(gradient=0.12, listed=True, kept=1.0, sample_size=231)
         ),
         passes(
             "a gradient reaches an EMA's codebook, which no optimizer holds",

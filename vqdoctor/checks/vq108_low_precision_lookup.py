@@ -22,10 +22,9 @@ full-precision-lookup: keep the codebook, its EMA and the search in float32, wit
 - lucidrains/vector-quantize-pytorch#144, #145: distances under autocast
 """
 
-from vqdoctor.checks._words import Problems, measured, percent, warning
+from vqdoctor.checks._words import Problems, if_known, measured, percent, warning
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LookupPrecision
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence
 
 
@@ -51,7 +50,13 @@ def evaluate(precision: LookupPrecision, limits: Limits) -> Problems:
     share = precision.blurred_rows / precision.sample_size if precision.sample_size else 0.0
     if precision.agreement is not None:
         if precision.agreement < limits.agreement:
-            yield _chosen(precision, precision.agreement, limits)
+            yield warning(
+                f"Only {percent(precision.agreement)} of the vectors get the same code from the search in "
+                f"{precision.dtype} as in float32.",
+                measured("agreement", precision.agreement, limits.agreement),
+                if_known("used", precision.used, unit="codes"),
+                if_known("used_in_float32", precision.used_in_full, unit="codes"),
+            )
     elif share > limits.blurred:
         yield warning(
             f"The codebook is stored in {precision.dtype}, in which {percent(share)} of its codes "
@@ -63,19 +68,7 @@ def evaluate(precision: LookupPrecision, limits: Limits) -> Problems:
         )
 
 
-def _chosen(precision: LookupPrecision, agreement: float, limits: Limits) -> Problem:
-    measurements = [measured("agreement", agreement, limits.agreement)]
-    if precision.used is not None and precision.used_in_full is not None:
-        measurements += [
-            measured("used", precision.used, unit="codes"),
-            measured("used_in_float32", precision.used_in_full, unit="codes"),
-        ]
-    return warning(
-        f"Only {percent(agreement)} of the vectors get the same code from the search in "
-        f"{precision.dtype} as in float32.",
-        *measurements,
-    )
-
+_STORED = LookupPrecision.healthy(source="checkpoint", agreement=None, used=None, used_in_full=None)
 
 CHECK = Check(
     code="VQ108",
@@ -91,27 +84,12 @@ CHECK = Check(
             ),
         ),
         fires(
-            "a tight codebook stored in bfloat16",
-            LookupPrecision.healthy(
-                source="checkpoint",
-                dtype="bfloat16",
-                agreement=None,
-                used=None,
-                used_in_full=None,
-                sample_size=256,
-                blurred_rows=250,
-            ),
+            "tight and stored in bfloat16",
+            _STORED.replace(dtype="bfloat16", sample_size=256, blurred_rows=250),
         ),
         passes("float32", LookupPrecision.healthy()),
-        passes(
-            "half precision, far apart", LookupPrecision.healthy(dtype="float16", agreement=0.994, used=239)
-        ),
-        passes(
-            "a file that was cast to float16 to save space",
-            LookupPrecision.healthy(
-                source="checkpoint", dtype="float16", agreement=None, used=None, used_in_full=None
-            ),
-        ),
+        passes("half precision, apart", LookupPrecision.healthy(dtype="float16", agreement=0.994, used=239)),
+        passes("a file that was cast to float16 to save space", _STORED.replace(dtype="float16")),
     ),
     doc=__doc__,
 )

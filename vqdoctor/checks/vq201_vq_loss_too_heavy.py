@@ -24,7 +24,7 @@ lower-vq-weight: `loss = task + 0.1 * vq`. warm-up: let the weight grow over the
 - jishengpeng/WavTokenizer#36: commitment weight 1000
 """
 
-from vqdoctor.checks._words import Problems, figure, measured, warning
+from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import LossBalance, TrainingRecord, Usage
 from vqdoctor.core.finding import Problem
@@ -87,14 +87,12 @@ def _by_gradient(ratio: float, balance: LossBalance, limits: Limits) -> Problem:
 
 
 def _by_weight(name: str, weight: float, balance: LossBalance | None, limits: Limits) -> Problem:
-    measurements = [measured(name, weight, limits.weight)]
-    if balance is not None and balance.ratio is not None:
-        measurements.append(measured("gradient_ratio", balance.ratio))
     what = "VQ loss" if name == "vq_weight" else "commitment loss"
     return warning(
         f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
         "to one code than by doing its task.",
-        *measurements,
+        measured(name, weight, limits.weight),
+        if_known("gradient_ratio", None if balance is None else balance.ratio),
         confidence=Confidence.MEDIUM if balance is None else Confidence.HIGH,
         decide_with="--data batch.npz" if balance is None else "",
     )

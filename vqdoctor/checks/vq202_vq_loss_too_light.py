@@ -141,6 +141,11 @@ _RUNNING = Trace.healthy(
     z_e_rms=(5.1, 5.3, 5.6, 5.9, 6.2, 6.5, 6.8, 7.1), codebook_rms=(2.0, 2.1, 2.1, 2.2, 2.2, 2.3, 2.4, 2.5)
 )
 
+_FAR_AWAY = DataMatch.healthy(
+    dim=16, data_rms=1640.0, data_std=4530.0, codebook_rms=0.138, mean_offset=1.05, quantization_error=2.09,
+    scale_ratio=11_900.0, nearest_data=0.055,
+)  # fmt: skip
+
 CHECK = Check(
     code="VQ202",
     name="vq-loss-too-light",
@@ -157,16 +162,7 @@ CHECK = Check(
         ),
         fires(
             "weight 0.00001: it pulls with a hundredth only because z_e is 12,000 lengths away",
-            DataMatch.healthy(
-                dim=16,
-                data_rms=1640.0,
-                data_std=4530.0,
-                codebook_rms=0.138,
-                mean_offset=1.05,
-                quantization_error=2.09,
-                scale_ratio=11_900.0,
-                nearest_data=0.055,
-            ),
+            _FAR_AWAY,
             LossBalance.healthy(vq_weight=1e-5, vq_gradient=8.9, task_gradient=0.0087, ratio=0.0103),
         ),
         passes("weight 0.1", DataMatch.healthy(), LossBalance.healthy()),
@@ -177,16 +173,11 @@ CHECK = Check(
             _RUNNING,
         ),
         passes(
-            "the first epoch of a training that ends well",
-            DataMatch.healthy(),
-            LossBalance.healthy(ratio=0.036),
-            _RUNNING,
+            "first epoch of a good training", DataMatch.healthy(), LossBalance.healthy(ratio=0.036), _RUNNING
         ),
         passes("a model at rest", LossBalance.healthy(ratio=0.0), Trace.healthy()),
         passes(
-            "dead codes faded to zero, the encoder stayed",
-            DataMatch.healthy(scale_ratio=5.98),
-            LossBalance.healthy(ratio=0.0079),
+            "dead codes faded to zero", DataMatch.healthy(scale_ratio=5.98), LossBalance.healthy(ratio=0.0079)
         ),
     ),
     doc=__doc__,

@@ -29,7 +29,7 @@ import math
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import Problems, figure, measured, warning
+from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossTerms, Usage
 from vqdoctor.core.finding import Problem
@@ -84,7 +84,7 @@ def _problem(ratio: float, beta: float | None, confidence: Confidence, limits: L
         f"The VQ loss holds the encoder {figure(ratio)} times as hard as the codebook, {expected}: "
         "its two terms are swapped.",
         measured("ratio", ratio, limits.ratio if beta is None else beta),
-        *(() if beta is None else (measured("beta", beta),)),
+        if_known("beta", beta),
         confidence=confidence,
     )
 
@@ -118,9 +118,7 @@ CHECK = Check(
             LossTerms.healthy(commitment=1.0, codebook=0.25, legacy=True),
             Usage.healthy(),
         ),
-        passes(
-            "both terms equal", LossTerms.healthy(commitment=1.0, codebook=1.0, beta=1.0), Usage.healthy()
-        ),
+        passes("terms equal", LossTerms.healthy(commitment=1.0, codebook=1.0, beta=1.0), Usage.healthy()),
     ),
     doc=__doc__,
 )

@@ -118,7 +118,7 @@ CHECK = Check(
             LossBalance.healthy(vq_weight=1.0, ratio=0.59),
         ),
         passes(
-            "a mean with a heavy weight is not a sum",
+            "a mean with a heavy weight",
             LossTerms.healthy(),
             LossBalance.healthy(vq_weight=100.0, ratio=72.7),
         ),

@@ -19,7 +19,7 @@ data-init: start the codebook, the sums and the counts from data. faster-ema: de
 - google-deepmind/sonnet#187: the fate of unused codes under an EMA
 """
 
-from vqdoctor.checks._words import Problems, measured, percent, problem
+from vqdoctor.checks._words import Problems, if_known, measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState
 from vqdoctor.core.levels import Severity
@@ -54,8 +54,8 @@ def evaluate(ema: EmaState, limits: Limits) -> Problems:
         f"{when}, the codebook's EMA statistics are still {percent(ema.start_weight)} start "
         "values, so the codebook cannot follow the encoder.",
         measured("start_weight", ema.start_weight, limits.mostly_start if mostly else limits.start_weight),
-        *(measured("decay", ema.decay) for _ in (0,) if ema.decay is not None),
-        *(measured("updates", ema.updates) for _ in (0,) if ema.updates is not None),
+        if_known("decay", ema.decay),
+        if_known("updates", ema.updates),
     )
 
 

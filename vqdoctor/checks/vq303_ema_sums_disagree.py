@@ -67,8 +67,7 @@ CHECK = Check(
     explained_by=("VQ901", "VQ104", "VQ306", "VQ302"),
     examples=(
         fires(
-            "k-means wrote the sums without the counts",
-            EmaState.healthy(sums_disagreement=0.992, worst_disagreement=0.998),
+            "k-means without the counts", EmaState.healthy(sums_disagreement=0.992, worst_disagreement=0.998)
         ),
         passes("written by the EMA", EmaState.healthy()),
         passes("stored in half", EmaState.healthy(sums_disagreement=0.004, worst_disagreement=0.02)),

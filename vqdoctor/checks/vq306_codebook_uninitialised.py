@@ -112,7 +112,7 @@ CHECK = Check(
         fires("saved at step 0, with its optimizer", _FRESH.replace(stepped=False)),
         fires("counts that a training pass would have written", _FRESH, TrainForward.healthy()),
         fires(
-            "all levels of a residual quantizer",
+            "all residual levels",
             _FRESH.replace(flag=False),
             LevelUse.healthy(written=False, others_written=0),
         ),

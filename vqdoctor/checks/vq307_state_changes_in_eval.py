@@ -78,9 +78,7 @@ CHECK = Check(
                 codebook=True,
             ),
         ),
-        fires(
-            "BEiT-2: counts change only", EvalForward.healthy(changed=("vq.cluster_size",), changed_count=1)
-        ),
+        fires("BEiT-2: only the counts", EvalForward.healthy(changed=("vq.cluster_size",), changed_count=1)),
         passes("nothing changes", EvalForward.healthy()),
         passes("nothing changes around the layer", EvalForward.healthy(layer=None)),
     ),

@@ -21,7 +21,7 @@ more-updates: more epochs or smaller batches. Fix the causes of the earlier stag
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import Problems, figure, measured, note, warning
+from vqdoctor.checks._words import Problems, figure, if_known, measured, note, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState, Trace, TrainingRecord, Usage
 from vqdoctor.core.finding import Problem
@@ -79,14 +79,12 @@ def _unfilled(updates: int, decay: float, limits: Limits) -> Problem:
 
 def _advice(epochs: int, growth: float | None, limits: Limits) -> Problem:
     rises = growth is not None and growth > limits.growth
-    measurements = [measured("epochs", epochs, limits.epochs)]
-    if growth is not None:
-        measurements.append(measured("growth", growth, limits.growth))
     seen = f" and a few more steps multiply the perplexity by {figure(growth)}" if growth and rises else ""
     return note(
         f"Only {epochs} epochs were trained{seen}: once the causes are fixed, give the codebook "
         f"{figure(limits.epochs)} or more, with EMA decay 0.95 and batches of 16.",
-        *measurements,
+        measured("epochs", epochs, limits.epochs),
+        if_known("growth", growth, limits.growth),
         confidence=Confidence.MEDIUM if rises else Confidence.LOW,
         decide_with="" if growth is not None else "--probe-steps 60",
     )
@@ -100,11 +98,7 @@ CHECK = Check(
     remedies=("more-updates",),
     explained_by=("VQ306", "VQ302"),
     examples=(
-        fires(
-            "60 updates at decay 0.99",
-            TrainingRecord.healthy(updates=60, epochs=1),
-            EmaState.healthy(updates=60),
-        ),
+        fires("60 updates", TrainingRecord.healthy(updates=60, epochs=1), EmaState.healthy(updates=60)),
         fires("30 epochs, collapsed codebook", TrainingRecord.healthy(), EmaState.healthy(), COLLAPSED_USAGE),
         fires(
             "four epochs, and the perplexity of the batches still doubles",

@@ -125,11 +125,9 @@ CHECK = Check(
             ),
         ),
         passes("400 vectors for 256 codes, no fixed threshold", CodeExpiry.healthy()),
+        passes("100 vectors for 1,024 codes, kept", CodeExpiry.healthy(sample_size=1024, vectors=100.0)),
         passes(
-            "100 vectors, 1,024 codes, no replacement", CodeExpiry.healthy(sample_size=1024, vectors=100.0)
-        ),
-        passes(
-            "four vectors per code, threshold 2",
+            "four vectors per code",
             CodeExpiry.healthy(vectors=1024.0, threshold=2.0, expired=0.04, replaced=0.04),
         ),
     ),

@@ -47,7 +47,7 @@ class Limits(CheckLimits):
 
 
 def evaluate(mixing: BatchMixing, limits: Limits) -> Problems:
-    """Hold the drift of labels and of codes against the limits; the larger one makes the sentence."""
+    """Compare the drift of labels and of codes with the limits; the larger one makes the sentence."""
     drifts = [
         (drift, z, what)
         for drift, z, what in (
@@ -79,9 +79,7 @@ CHECK = Check(
         code="loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)",
     ),
     examples=(
-        fires(
-            "sorted data", BatchMixing.healthy(label_drift=0.97, label_z=210.0, code_drift=0.3, code_z=150.0)
-        ),
+        fires("sorted", BatchMixing.healthy(label_drift=0.97, label_z=210.0, code_drift=0.3, code_z=150.0)),
         fires(
             "consecutive chunks of one recording, no labels",
             BatchMixing.healthy(label_drift=None, label_z=None, code_drift=0.41, code_z=90.0),

@@ -123,6 +123,19 @@ def _channels(levels: ImplicitLevels | None, edge_share: float) -> str:
     return f"; {' and '.join(said)}" if said else ""
 
 
+_SPEECH_CODEC = Usage.healthy(
+    num_codes=512, sample_size=5_767, used=431, active=402, expected_used=512.0, expected_active=512.0,
+    share=0.84, perplexity=185.0, perplexity_low=178.0, perplexity_high=192.0, plug_in_perplexity=178.0,
+    max_share=0.043, groups=1, effective_size=5_767.0,
+)  # fmt: skip
+_LARGE_FSQ_LEVELS = ImplicitLevels.healthy(
+    levels=(8, 8, 8, 5, 5, 5), used=(7, 8, 8, 5, 5, 5), edge_share=(0.01, 0.02, 0.04, 0.02, 0.29, 0.36)
+)
+_LARGE_FSQ = IMPLICIT_USAGE.replace(
+    num_codes=64_000, used=1_827, expected_used=23_162.0, share=0.029, perplexity=618.0, perplexity_low=610.0,
+    perplexity_high=626.0,
+)  # fmt: skip
+
 CHECK = Check(
     code="VQ501",
     name="codebook-collapse",
@@ -135,14 +148,7 @@ CHECK = Check(
         fires("every vector on one code", COLLAPSED_USAGE),
         fires(
             "one code in the EMA counts of a bare file",
-            EMA_USAGE.replace(
-                used=256,
-                active=1,
-                perplexity=1.01,
-                perplexity_low=1.01,
-                perplexity_high=1.01,
-                max_share=0.998,
-            ),
+            EMA_USAGE.replace(used=256, active=1, perplexity=1.01, perplexity_high=1.01, max_share=0.998),
         ),
         fires(
             "one code, on a sample so small that even usage could show 57 codes at most",
@@ -155,42 +161,8 @@ CHECK = Check(
         ),
         passes("healthy", Usage.healthy()),
         passes("a healthy FSQ", IMPLICIT_USAGE, ImplicitLevels.healthy()),
-        passes(
-            "FSQ with far more combinations than the data needs",
-            IMPLICIT_USAGE.replace(
-                num_codes=64_000,
-                used=1_827,
-                expected_used=23_162.0,
-                share=0.029,
-                perplexity=618.0,
-                perplexity_low=610.0,
-                perplexity_high=626.0,
-            ),
-            ImplicitLevels.healthy(
-                levels=(8, 8, 8, 5, 5, 5),
-                used=(7, 8, 8, 5, 5, 5),
-                edge_share=(0.01, 0.02, 0.04, 0.02, 0.29, 0.36),
-            ),
-        ),
-        passes(
-            "a deployed speech codec, perplexity 0.36 K",
-            Usage.healthy(
-                num_codes=512,
-                sample_size=5_767,
-                used=431,
-                active=402,
-                expected_used=512.0,
-                expected_active=512.0,
-                share=0.84,
-                perplexity=185.0,
-                perplexity_low=178.0,
-                perplexity_high=192.0,
-                plug_in_perplexity=178.0,
-                max_share=0.043,
-                groups=1,
-                effective_size=5_767.0,
-            ),
-        ),
+        passes("FSQ with far more combinations than the data needs", _LARGE_FSQ, _LARGE_FSQ_LEVELS),
+        passes("a deployed speech codec, perplexity 0.36 K", _SPEECH_CODEC),
     ),
     doc=__doc__,
 )

@@ -82,6 +82,12 @@ def evaluate(usage: Usage, limits: Limits) -> Iterator[Problem]:
     )
 
 
+_NO_REVIVAL = Usage.healthy(
+    num_codes=1_024, used=212, active=205, expected_used=1_024.0, expected_active=1_024.0, share=0.207,
+    perplexity=121.0, perplexity_low=117.0, perplexity_high=125.0, plug_in_perplexity=120.0,
+    effective_size=14_000.0,
+)  # fmt: skip
+
 CHECK = Check(
     code="VQ502",
     name="dead-codes",
@@ -91,22 +97,7 @@ CHECK = Check(
     explained_by=(*COLLAPSE, "VQ503", "VQ501"),
     meaningless_after=("VQ306",),
     examples=(
-        fires(
-            "a good start without revival, K = 1,024",
-            Usage.healthy(
-                num_codes=1_024,
-                used=212,
-                active=205,
-                expected_used=1_024.0,
-                expected_active=1_024.0,
-                share=0.207,
-                perplexity=121.0,
-                perplexity_low=117.0,
-                perplexity_high=125.0,
-                plug_in_perplexity=120.0,
-                effective_size=14_000.0,
-            ),
-        ),
+        fires("a good start without revival, K = 1,024", _NO_REVIVAL),
         fires("every vector on one code", COLLAPSED_USAGE),
         passes("healthy", Usage.healthy()),
         passes("healthy EMA counts", EMA_USAGE),

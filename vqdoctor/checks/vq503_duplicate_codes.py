@@ -65,15 +65,10 @@ CHECK = Check(
     remedies=("spread-duplicates",),
     explained_by=COLLAPSE,
     examples=(
-        fires(
-            "k-means of 64 vectors, 256 codes",
-            CodebookGeometry.healthy(duplicate_rows=191, effective_rank=7.9),
-        ),
+        fires("k-means with few vectors", CodebookGeometry.healthy(duplicate_rows=191, effective_rank=7.9)),
         fires("dead copies", CodebookGeometry.healthy(duplicate_rows=191), Usage.healthy(used=65, active=60)),
         fires(
-            "a few copies in a codebook that collapsed: a note",
-            CodebookGeometry.healthy(duplicate_rows=20),
-            COLLAPSED_USAGE,
+            "a few copies in a collapse: a note", CodebookGeometry.healthy(duplicate_rows=20), COLLAPSED_USAGE
         ),
         passes("healthy", CodebookGeometry.healthy()),
         passes("dead codes that faded to zero", CodebookGeometry.healthy(zero_rows=200, norm_min=0.0)),

@@ -48,25 +48,17 @@ def evaluate(
 ) -> Problems:
     """Fire where the codes have fewer directions than the data, and where that loses something."""
     if levels is not None:
-        yield from _of_levels(levels)
-    elif geometry is None or match is None:
+        stuck, channels = _levels.stuck(levels), len(levels.levels)
+        if stuck:
+            yield warning(
+                f"{stuck} of the layer's {channels} channels stay at one level, so that the codes lie in "
+                f"{channels - stuck} directions.",
+                measured("stuck", stuck, 0.0, unit="channels"),
+                remedies=("normalise-before-vq",),
+            )
+        return
+    if geometry is None or match is None:
         raise NoEvidence("the codes, or the vectors that they stand for, are not known")
-    else:
-        yield from _of_codes(geometry, match, limits)
-
-
-def _of_levels(levels: ImplicitLevels) -> Problems:
-    stuck, channels = _levels.stuck(levels), len(levels.levels)
-    if stuck:
-        yield warning(
-            f"{stuck} of the layer's {channels} channels stay at one level, so that the codes lie in "
-            f"{channels - stuck} directions.",
-            measured("stuck", stuck, 0.0, unit="channels"),
-            remedies=("normalise-before-vq",),
-        )
-
-
-def _of_codes(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> Problems:
     if match.data_effective_rank <= 0:
         return
     # K points have K - 1 directions at most: a small codebook is not of low rank
@@ -98,8 +90,7 @@ CHECK = Check(
             DataMatch.healthy(data_effective_rank=6.9, quantization_error=0.83),
         ),
         fires(
-            "a channel of three that stays at one level",
-            ImplicitLevels.healthy(used=(8, 1, 5), edge_share=(0.3, 0.0, 0.4)),
+            "one of three channels stuck", ImplicitLevels.healthy(used=(8, 1, 5), edge_share=(0.3, 0.0, 0.4))
         ),
         passes("a healthy FSQ", ImplicitLevels.healthy()),
         passes(

@@ -49,24 +49,25 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Problems:
         gain = metrics.accuracy - chance
         if gain <= 0 or gain < limits.skill * (1 - chance):
             raise CannotJudge("the model does no better than chance, so replacing its codes cannot hurt")
-        share = (metrics.accuracy - metrics.mean_code_accuracy) / gain
-        if share < limits.accuracy_share:
-            yield error(
-                f"The model does not use its codes: accuracy is {figure(metrics.mean_code_accuracy)} with "
-                f"every code replaced by the mean code, and {figure(metrics.accuracy)} with the real codes.",
-                measured("accuracy_share", share, limits.accuracy_share),
-            )
+        what, replaced, real = "accuracy", metrics.mean_code_accuracy, metrics.accuracy
+        name, effect, least = "accuracy_share", (real - replaced) / gain, limits.accuracy_share
     else:
         if metrics.loss <= 0:
             raise CannotJudge("the task loss is not positive, so its growth cannot be judged")
-        growth = metrics.mean_code_loss / metrics.loss - 1
-        if growth < limits.loss_growth:
-            yield error(
-                f"The model does not use its codes: the task loss is {figure(metrics.mean_code_loss)} with "
-                f"every code replaced by the mean code, and {figure(metrics.loss)} with the real codes.",
-                measured("loss_growth", growth, limits.loss_growth),
-            )
+        what, replaced, real = "the task loss", metrics.mean_code_loss, metrics.loss
+        name, effect, least = "loss_growth", replaced / real - 1, limits.loss_growth
+    if effect < least:
+        yield error(
+            f"The model does not use its codes: {what} is {figure(replaced)} with every code replaced by the "
+            f"mean code, and {figure(real)} with the real codes.",
+            measured(name, effect, least),
+        )
 
+
+_AUTOENCODER = TaskMetrics.healthy(
+    accuracy=None, bypass_accuracy=None, shuffled_accuracy=None, mean_code_accuracy=None,
+    chance_accuracy=None, ece=None, loss=0.071, mean_code_loss=0.0711,
+)  # fmt: skip
 
 CHECK = Check(
     code="VQ602",
@@ -82,19 +83,7 @@ CHECK = Check(
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
         fires("a skip carries the task", TaskMetrics.healthy(mean_code_accuracy=0.947, mean_code_loss=0.221)),
-        fires(
-            "an autoencoder whose loss does not change",
-            TaskMetrics.healthy(
-                accuracy=None,
-                bypass_accuracy=None,
-                shuffled_accuracy=None,
-                mean_code_accuracy=None,
-                chance_accuracy=None,
-                ece=None,
-                loss=0.071,
-                mean_code_loss=0.0711,
-            ),
-        ),
+        fires("an autoencoder whose loss does not change", _AUTOENCODER),
         passes("the codes carry the task", TaskMetrics.healthy()),
     ),
     doc=__doc__,

@@ -100,8 +100,7 @@ CHECK = Check(
             CodeSequences.healthy(constant_share=0.97, dwell=62.0, transition_entropy=0.01, within=0.001),
         ),
         fires(
-            "every clip has the same codes at the same times",
-            CodeSequences.healthy(same_share=0.998, transition_entropy=0.02),
+            "the same codes in every clip", CodeSequences.healthy(same_share=0.998, transition_entropy=0.02)
         ),
         passes("codes that change", CodeSequences.healthy()),
         passes("long dwell", CodeSequences.healthy(dwell=9.0, constant_share=0.02, transition_entropy=0.5)),

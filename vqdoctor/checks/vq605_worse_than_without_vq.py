@@ -82,10 +82,7 @@ CHECK = Check(
     examples=(
         fires("the encoder knows, the codes fail", TaskMetrics.healthy(accuracy=0.31, bypass_accuracy=0.93)),
         passes("healthy", TaskMetrics.healthy()),
-        passes(
-            "better with codes than with z_e, which it never saw",
-            TaskMetrics.healthy(accuracy=0.947, bypass_accuracy=0.62),
-        ),
+        passes("better with codes than with z_e", TaskMetrics.healthy(accuracy=0.947, bypass_accuracy=0.62)),
         passes(
             "a gap that 20 samples cannot tell from luck",
             TaskMetrics.healthy(accuracy=0.5, bypass_accuracy=0.7, sample_size=20),

@@ -54,8 +54,7 @@ CHECK = Check(
     examples=(
         fires("a pickle calls os.system", ForeignObjects.healthy(sample_size=1, dangerous=("os.system",))),
         fires(
-            "command-line arguments saved as they are",
-            ForeignObjects.healthy(sample_size=1, harmless=("argparse.Namespace",)),
+            "command-line arguments", ForeignObjects.healthy(sample_size=1, harmless=("argparse.Namespace",))
         ),
         passes("tensors and numbers only", ForeignObjects.healthy()),
     ),
