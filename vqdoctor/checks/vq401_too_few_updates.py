@@ -55,7 +55,14 @@ def evaluate(
     if (decay is None or updates is None) and record.epochs is None:
         raise CannotJudge("the file records neither its updates and decay nor its epochs")
     if decay is not None and updates is not None and updates * (1 - decay) < limits.windows:
-        yield _unfilled(updates, decay, limits)
+        # decay 1 never forgets: (1 - d) is 0, and no number of updates is enough
+        needed = f"{limits.windows / (1 - decay):,.0f} updates" if decay < 1 else "infinitely many updates"
+        yield warning(
+            f"Only {updates:,} codebook updates were done, where decay {decay:g} needs {needed} to "
+            "forget the start values.",
+            measured("windows", updates * (1 - decay), limits.windows),
+            measured("updates", updates),
+        )
     elif record.epochs is None or record.epochs >= limits.epochs:
         return
     elif usage is not None and not usage.implicit and _usage.poor(usage):
@@ -64,17 +71,6 @@ def evaluate(
         if trace is not None and quarter:
             growth = sum(trace.perplexity[-quarter:]) / sum(trace.perplexity[:quarter])
         yield _advice(record.epochs, growth, limits)
-
-
-def _unfilled(updates: int, decay: float, limits: Limits) -> Problem:
-    # decay 1 never forgets: (1 - d) is 0, and no number of updates is enough
-    needed = f"{limits.windows / (1 - decay):,.0f} updates" if decay < 1 else "infinitely many updates"
-    return warning(
-        f"Only {updates:,} codebook updates were done, where decay {decay:g} needs {needed} to "
-        "forget the start values.",
-        measured("windows", updates * (1 - decay), limits.windows),
-        measured("updates", updates),
-    )
 
 
 def _advice(epochs: int, growth: float | None, limits: Limits) -> Problem:

@@ -27,7 +27,6 @@ from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodeSequences
-from vqdoctor.core.finding import Measurement
 
 
 class Limits(CheckLimits):
@@ -55,6 +54,11 @@ def evaluate(codes: CodeSequences, limits: Limits) -> Problems:
         raise CannotJudge(f"sequences of {codes.length} positions are too short to call them frozen")
     if codes.sequences < limits.sequences:
         raise CannotJudge(f"{codes.sequences} sequences are too few: give {limits.sequences:.0f} or more")
+    beside = (
+        measured("dwell", codes.dwell, unit="positions"),
+        measured("transition_entropy", codes.transition_entropy, unit="bits"),
+        measured("within", codes.within),
+    )
     if codes.constant_share > limits.constant_share:
         fault = "are too coarse for it" if codes.within > 0.1 else "have nothing to follow"
         yield warning(
@@ -62,23 +66,15 @@ def evaluate(codes: CodeSequences, limits: Limits) -> Problems:
             f"{codes.length} positions (mean dwell {figure(codes.dwell)}); {percent(codes.within)} of the "
             f"variance of z_e lies inside sequences, so the codes {fault}.",
             measured("constant_share", codes.constant_share, limits.constant_share),
-            *_beside(codes),
+            *beside,
         )
     elif codes.same_share > limits.same_share:
         yield warning(
             f"At each position {percent(codes.same_share)} of the {codes.sequences} sequences have "
             "the same code: the codes depend on the position and not on the input.",
             measured("same_share", codes.same_share, limits.same_share),
-            *_beside(codes),
+            *beside,
         )
-
-
-def _beside(codes: CodeSequences) -> tuple[Measurement, ...]:
-    return (
-        measured("dwell", codes.dwell, unit="positions"),
-        measured("transition_entropy", codes.transition_entropy, unit="bits"),
-        measured("within", codes.within),
-    )
 
 
 CHECK = Check(

@@ -6,6 +6,7 @@ from the examined file as they are: the format that writes a string makes it saf
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -161,7 +162,7 @@ class Block:
         tag: severity, and confidence where it is not high, in words.
         code: the check's code.
         name: the check's name.
-        place: the layer or layers; "" for the whole model.
+        layers: the layer or layers; "" for the whole model.
         message: one sentence; of several layers the worst one's.
         measurements: the numbers behind it, of several layers the worst one's.
         decide_with: a flag that would make it certain; "" if it is.
@@ -176,7 +177,7 @@ class Block:
     tag: str
     code: str
     name: str
-    place: str
+    layers: str
     message: str
     measurements: tuple[Measured, ...]
     decide_with: str
@@ -203,6 +204,12 @@ class Section:
     nodes: tuple[Node, ...]
     short: tuple[Node, ...] = ()
     folded: bool = False
+
+
+def items_section(title: str, items: Iterable[Item]) -> Section:
+    """Return a section of one list; without entries it has no nodes, and is not shown."""
+    entries = tuple(items)
+    return Section(title=title, nodes=(Items(items=entries),) if entries else ())
 
 
 @dataclass(frozen=True, kw_only=True)

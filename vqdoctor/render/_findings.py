@@ -80,7 +80,7 @@ def _ruled_out(report: Report, names: Mapping[str, str]) -> list[Item]:
     codes = dict.fromkeys(outcome.code for outcome in report.outcomes if outcome.code[2:3] in digits)
     passed, open_ = [], 0
     for code in codes:
-        # A check of the whole model speaks for a layer on which it has no outcome of its own.
+        # A check of the whole model counts for a layer on which it has no outcome of its own.
         told = {status.get((code, layer)) or status.get((code, None)) for layer in layers}
         if told == {"passed"}:
             passed.append(phrases.named(code, names))
@@ -105,7 +105,13 @@ def _groups(findings: Iterable[Finding]) -> list[list[Finding]]:
 
 
 def _block(members: Sequence[Finding], number_: int) -> Block:
-    worst = max(members, key=_badness)
+    def distance(finding: Finding) -> float:
+        """Return how far the decisive number lies from its limit, relative to it; 0 without a limit."""
+        limited = ((m.value, m.limit) for m in finding.measurements if m.limit is not None)
+        value, limit = next(limited, (0.0, 0.0))
+        return abs(value - limit) / (abs(limit) or 1.0)
+
+    worst = max(members, key=distance)
     same = all(member.message == worst.message for member in members)
     return Block(
         number=number_,
@@ -114,18 +120,11 @@ def _block(members: Sequence[Finding], number_: int) -> Block:
         tag=phrases.tag(worst),
         code=worst.code,
         name=worst.name,
-        place=layers_in_short([member.layer for member in members if member.layer is not None]),
+        layers=layers_in_short([member.layer for member in members if member.layer is not None]),
         message=worst.message if same else f"Worst on {worst.layer}: {worst.message}",
         measurements=tuple(_measured(m, members) for m in worst.measurements),
         decide_with=next((member.decide_with for member in members if member.decide_with), ""),
     )
-
-
-def _badness(finding: Finding) -> float:
-    """Return how far the decisive number lies from its limit, relative to it; 0 where there is no limit."""
-    limited = ((m.value, m.limit) for m in finding.measurements if m.limit is not None)
-    value, limit = next(limited, (0.0, 0.0))
-    return abs(value - limit) / (abs(limit) or 1.0)
 
 
 def _measured(measurement: Measurement, members: Sequence[Finding]) -> Measured:

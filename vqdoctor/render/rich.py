@@ -254,7 +254,7 @@ def _block(page: Page, block: nodes.Block, root: nodes.Block | None = None) -> N
         (block.tag, STYLES[SEVERITY_TONES[block.severity]]),
         " ",
         (f"{block.code} {block.name}", "bold"),
-        f" on {block.place}" if block.place and (root is None or root.place != block.place) else "",
+        f" on {block.layers}" if block.layers and (root is None or root.layers != block.layers) else "",
         label=(f"{block.number}.", "bold"),
         indent=indent,
         hang=4,
