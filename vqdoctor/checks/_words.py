@@ -62,5 +62,6 @@ def problem(
     )
 
 
-error, warning, note = (partial(problem, severity) for severity in reversed(Severity))
-"""Return a problem of that severity."""
+error = partial(problem, Severity.ERROR)
+warning = partial(problem, Severity.WARNING)
+note = partial(problem, Severity.NOTE)

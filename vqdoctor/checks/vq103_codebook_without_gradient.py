@@ -1,4 +1,4 @@
-"""Nothing moves the codebook: neither a gradient nor an EMA.
+"""The codebook does not move: it gets neither a gradient nor an EMA update.
 
 ## Why it matters
 A codebook that stays where it was initialised cannot follow the encoder. The encoder must come to

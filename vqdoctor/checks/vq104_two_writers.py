@@ -59,8 +59,8 @@ def evaluate(
         raise CannotJudge("the file has no optimizer state, or no EMA sums that were ever written")
     elif memory.codebook_has_state and ema.sums_disagreement < limits.disagreement:
         yield warning(
-            "The optimizer has a state for the codebook, yet that is within "
-            f"{percent(ema.sums_disagreement)} of what the EMA's sums say: both write it, and the EMA wins.",
+            "The optimizer has a state for the codebook, yet the codes are within "
+            f"{percent(ema.sums_disagreement)} of the EMA's sums over counts: both write them, the EMA last.",
             measured("disagreement", ema.sums_disagreement, limits.disagreement),
             confidence=Confidence.MEDIUM,
             decide_with="--data batch.npz",
@@ -70,8 +70,8 @@ def evaluate(
 def _live(writers: CodebookWriters, limits: Limits) -> Problems:
     if writers.kept is not None and writers.listed is not False and writers.kept < limits.kept:
         yield warning(
-            f"A train-mode forward pass leaves {percent(max(writers.kept, 0.0))} of what an "
-            f"optimizer does to the {writers.sample_size} codes that get a gradient: an EMA writes them too.",
+            f"A train-mode forward pass leaves {percent(max(writers.kept, 0.0))} of an "
+            f"optimizer's change to the {writers.sample_size} codes with a gradient: an EMA writes them too.",
             measured("kept", writers.kept, limits.kept),
             measured("codebook_gradient", writers.gradient or 0.0),
             confidence=Confidence.HIGH if writers.listed else Confidence.MEDIUM,
@@ -97,10 +97,7 @@ CHECK = Check(
         code="codebook.requires_grad_(False)   # the EMA writes it, no optimizer",
     ),
     examples=(
-        fires(
-            "an orthogonality loss beside an EMA",
-            CodebookWriters.healthy(gradient=5.8, kept=0.0, sample_size=16),
-        ),
+        fires("a loss on an EMA's codes", CodebookWriters.healthy(gradient=5.8, kept=0.0, sample_size=16)),
         fires(
             "a bare file: optimizer state, and codes that equal the EMA's",
             OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=True),

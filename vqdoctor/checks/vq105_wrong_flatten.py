@@ -86,8 +86,7 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="permute-before-flatten",
-        how="Move the channels last before a feature map is flattened into vectors, "
-        "and back after the lookup.",
+        how="Move the channels last before a feature map is flattened into vectors, and back afterwards.",
         code="vectors = z_e.permute(0, 2, 3, 1).reshape(-1, z_e.shape[1])",
     ),
     examples=(

@@ -84,8 +84,7 @@ CHECK = Check(
             ),
         ),
         fires(
-            "tight and stored in bfloat16",
-            _STORED.replace(dtype="bfloat16", sample_size=256, blurred_rows=250),
+            "tight, stored in bfloat16", _STORED.replace(dtype="bfloat16", sample_size=256, blurred_rows=250)
         ),
         passes("float32", LookupPrecision.healthy()),
         passes("half precision, apart", LookupPrecision.healthy(dtype="float16", agreement=0.994, used=239)),

@@ -12,7 +12,7 @@ codes, like that of a spring, so that a loss of weight 0.00001 pulls with a hund
 Large z_e alone does not prove it:
 dead codes that fade to zero shrink the codebook too (a ratio of 6 was measured without any runaway).
 A few training steps (`--probe-steps 20`) show the runaway itself, and earlier: z_e grows from the first
-quarter of the steps to the last, the codes that are chosen lag behind, and next to nothing holds it. That
+quarter of the steps to the last, the codes that are chosen lag behind, and the VQ loss hardly pulls. That
 z_e grows while the codes follow late is normal in the first epochs of any training (z_e x 2.7, codes x 2.1
 on a run that ended well), so there, too, the gradient decides; where the weight of the VQ loss is unknown
 it is a guess. Dead codes do not mislead this way, since only chosen codes count.
@@ -69,7 +69,7 @@ class Limits(CheckLimits):
 def evaluate(
     match: DataMatch | None, balance: LossBalance | None, trace: Trace | None, limits: Limits
 ) -> Problems:
-    """Fire where z_e is far larger than the codes, or runs from them, and next to nothing holds it."""
+    """Fire where z_e is far larger than the codes, or runs from them, and the VQ loss hardly pulls."""
     held = None if balance is None else balance.ratio
     drift = None if trace is None else _drift(trace, limits)
     if drift is not None and (held is None or held < limits.gradient_ratio):

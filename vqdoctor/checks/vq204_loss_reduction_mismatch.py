@@ -118,9 +118,7 @@ CHECK = Check(
             LossBalance.healthy(vq_weight=1.0, ratio=0.59),
         ),
         passes(
-            "a mean with a heavy weight",
-            LossTerms.healthy(),
-            LossBalance.healthy(vq_weight=100.0, ratio=72.7),
+            "a mean of heavy weight", LossTerms.healthy(), LossBalance.healthy(vq_weight=100.0, ratio=72.7)
         ),
         passes(
             "no beta recorded, and a weight too small for a sum",

@@ -62,7 +62,7 @@ def evaluate(use: LossUse, limits: Limits) -> Problems:
     else:
         return
     yield warning(
-        f"{fault}, so nothing holds the encoder near the codes.",
+        f"{fault}, so the encoder is not held near the codes.",
         if_known("reported_gradient", use.gradient, limits.gradient),
         if_known("vq_weight", use.vq_weight, limits.weight),
         measured("offered_gradient", use.offered),
@@ -77,8 +77,7 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="add-vq-loss",
-        how="Add the loss that the VQ layer returns to the training loss, with its graph "
-        "and a weight above 0.",
+        how="Add the VQ layer's loss to the training loss, with its graph and a weight above 0.",
         code="loss = task + 0.1 * vq   # no .item(), no .detach()",
     ),
     examples=(

@@ -12,8 +12,8 @@ deviations of z_e. The quantization error over the variance of z_e: 1 means that
 better than a single code at the mean. The distance from a typical code to its nearest z_e: two
 random vectors of the data are about 1.4 standard deviations apart, so a code that has none nearer
 than 1.5 lies outside the data. When z_e itself has collapsed, its standard deviation is tiny and all
-three become large; that is a symptom, and the report names the cause. Where it hardly varies at all there
-is nothing to measure in, and VQ507 judges.
+three become large; that is a symptom, and the report names the cause. Where it hardly varies at all, this
+check is skipped, and VQ507 judges.
 
 ## Remedy
 data-init: initialise the codebook from encoder outputs (k-means). normalise-before-vq: a norm layer

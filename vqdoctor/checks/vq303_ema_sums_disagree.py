@@ -2,14 +2,14 @@
 
 ## Why it matters
 The next training step sets every code to its sum over its count. Where these disagree with the
-codebook, whoever wrote the codes (a revival, an initialisation, an optimizer) wrote only half: the
+codebook, the writer of the codes (a revival, an initialisation, an optimizer) wrote only half: the
 codes jump back, and the revival or the initialisation is lost.
 
 ## How to read it
 The median over the codes in use of |E - S/c| / |E|. Libraries that write E from S and c agree to
 1e-6. About 1 - 1/c (0.99 was measured) is the k-means bug: sums initialised without the counts.
 Codes that are not in use are left out, since they differ in healthy files too. A file that was saved
-before the first update has nothing to compare.
+before the first update cannot be compared.
 
 ## Remedy
 reset-ema: sums = codes x counts. Code that writes the codebook must write both as well.

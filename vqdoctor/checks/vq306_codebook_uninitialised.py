@@ -98,8 +98,7 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="load-trained-weights",
-        how="Give the checkpoint of a model that has been trained, and see that all of its "
-        "tensors are loaded.",
+        how="Give the checkpoint of a trained model, and see that all of its tensors are loaded.",
         code="missing, unexpected = model.load_state_dict(state, strict=False)\n"
         "assert not missing and not unexpected, (missing, unexpected)",
     ),
@@ -111,22 +110,14 @@ CHECK = Check(
         fires("the flag says that it is to come", _FRESH.replace(flag=False)),
         fires("saved at step 0, with its optimizer", _FRESH.replace(stepped=False)),
         fires("counts that a training pass would have written", _FRESH, TrainForward.healthy()),
-        fires(
-            "all residual levels",
-            _FRESH.replace(flag=False),
-            LevelUse.healthy(written=False, others_written=0),
-        ),
+        fires("all levels", _FRESH.replace(flag=False), LevelUse.healthy(written=False, others_written=0)),
         passes("trained", Initialisation.healthy()),
         passes(
-            "a codebook that its optimizer trains, beside counts that nobody writes",
+            "trained by its optimizer, beside counts that are never written",
             _FRESH.replace(stepped=True, flag=True),
             TrainForward.healthy(writes_counts=False),
         ),
-        passes(
-            "a trained codebook whose counts were stripped for publication",
-            _FRESH.replace(structure=210.0),
-            TrainForward.healthy(),
-        ),
+        passes("trained, its counts stripped", _FRESH.replace(structure=210.0), TrainForward.healthy()),
         passes("frozen random projection", _FRESH.replace(stepped=False, frozen=True, counts_written=None)),
     ),
     doc=__doc__,

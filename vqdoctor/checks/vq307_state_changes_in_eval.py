@@ -14,7 +14,7 @@ training and evaluation data. BatchNorm's statistics do not change in eval mode.
 the training left out, and that its first pass therefore initialises, is judged by VQ506.
 
 ## Remedy
-`model.eval()` switches `self.training` and nothing else: an EMA, a k-means initialisation or a
+`model.eval()` switches only `self.training`: an EMA, a k-means initialisation or a
 replacement of codes in the forward pass has to ask for it, and `torch.no_grad()` does not stop a write
 to a buffer. Evaluate under `model.eval()`, and put the model back into train mode afterwards.
 

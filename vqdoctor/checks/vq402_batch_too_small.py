@@ -108,8 +108,7 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="relative-threshold",
-        how="Replace codes whose EMA count is under a tenth of the mean count, instead of under a "
-        "fixed number.",
+        how="Replace codes whose EMA count is under a tenth of the mean count, not under a fixed number.",
         code="threshold_ema_dead_code = 0.1 * vectors_per_batch / num_codes",
     ),
     examples=(
@@ -127,8 +126,7 @@ CHECK = Check(
         passes("400 vectors for 256 codes, no fixed threshold", CodeExpiry.healthy()),
         passes("100 vectors for 1,024 codes, kept", CodeExpiry.healthy(sample_size=1024, vectors=100.0)),
         passes(
-            "four vectors per code",
-            CodeExpiry.healthy(vectors=1024.0, threshold=2.0, expired=0.04, replaced=0.04),
+            "four per code", CodeExpiry.healthy(vectors=1024.0, threshold=2.0, expired=0.04, replaced=0.04)
         ),
     ),
     doc=__doc__,

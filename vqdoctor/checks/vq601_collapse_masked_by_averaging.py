@@ -1,4 +1,4 @@
-"""The task is done well, but single positions carry next to nothing: averaging hides a collapse.
+"""The task is done well, but single positions carry little information: averaging hides a collapse.
 
 ## Why it matters
 A head that averages over positions needs only a trace of information from each: sixteen poor votes
@@ -30,7 +30,7 @@ from vqdoctor.core.evidence import PositionInformation, TaskMetrics, Usage
 
 
 class Limits(CheckLimits):
-    """When positions count as saying little, and the task as done well."""
+    """When positions carry too little information, and when the task counts as done well."""
 
     entropy_share: float = limit(
         0.3,
@@ -56,7 +56,7 @@ class Limits(CheckLimits):
 def evaluate(
     position: PositionInformation, usage: Usage, metrics: TaskMetrics | None, limits: Limits
 ) -> Problems:
-    """Fire where the pooled task is done well by positions that say next to nothing."""
+    """Fire where the pooled task is done well by positions that carry little information."""
     if position.positions < 2:
         raise CannotJudge("there is one position only, so nothing is averaged")
     if usage.num_codes < 2 or position.label_entropy <= 0:
@@ -93,8 +93,7 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="check-per-position",
-        how="Report entropy, usage and accuracy per position beside the averaged figures, and stop early on "
-        "those.",
+        how="Report entropy, usage and accuracy per position too, and stop early on these figures.",
         code="for p in range(positions):\n    report(p, entropy(indices[:, p]), usage(indices[:, p]))",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),

@@ -1,14 +1,14 @@
 """The model does its task just as well when every code is replaced by the mean code.
 
 ## Why it matters
-Then the codes carry nothing that the rest of the model needs: the information goes around the VQ
+Then the rest of the model needs no information of the codes: the information goes around the VQ
 layer (a skip connection, a conditioning input), or a strong decoder has learned to do without. The
 codebook may look healthy or collapsed; neither changes what the model does.
 
 ## How to read it
 The share of the model's success that is lost with the mean code: for a classifier, accuracy above
-chance; otherwise the growth of the task loss. About 1 is normal, about 0 means that nothing depends
-on the codes. A classifier at chance has nothing to lose, so it cannot be judged. Where all vectors
+chance; otherwise the growth of the task loss. About 1 is normal, about 0 means that the model does
+not depend on the codes. A classifier at chance cannot lose accuracy, so it is not judged. Where all vectors
 share one code the mean code is that code: the collapse is then the cause, and the report says so.
 
 ## Remedy
@@ -76,8 +76,7 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="remove-bypass",
-        how="Close the paths by which information gets around the VQ layer, or weaken the decoder's other "
-        "inputs.",
+        how="Close the paths of information around the VQ layer, or weaken the decoder's other inputs.",
         code="out = decoder(z_q)   # not decoder(z_q, skip), nor decoder(z_q, x)",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),

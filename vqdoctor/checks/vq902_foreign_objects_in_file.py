@@ -2,12 +2,12 @@
 
 ## Why it matters
 A pickle can name any function, and an ordinary loader calls it. A file that names `os.system` runs a
-command on whoever loads it. Harmless classes (a config object, a whole module) still make the file
+command on the machine that loads it. Harmless classes (a config object, a whole module) still make the file
 unreadable where their package is missing or has changed, and for `torch.load(weights_only=True)`.
 
 ## How to read it
-Names that could run code are an error; other foreign names are a note. Nothing of either was
-imported or run to write this report: they were read as inert placeholders.
+Names that could run code are an error; other foreign names are a note. Neither was imported or
+run to write this report: they were read as inert placeholders.
 
 ## Remedy
 A file of plain values loads with `weights_only=True`, with other versions of the code, and in other
@@ -27,8 +27,8 @@ def evaluate(foreign: ForeignObjects, limits: CheckLimits) -> Problems:
     """Dangerous names are an error; where there are none, harmless ones are a note."""
     if foreign.dangerous:
         yield error(
-            f"The file names {listed(foreign.dangerous)}, which can run code on whoever loads it "
-            "in the ordinary way; nothing was run here.",
+            f"The file names {listed(foreign.dangerous)}, which can run code on a machine that "
+            "loads it in the ordinary way; none was run here.",
             measured("dangerous_names", len(foreign.dangerous), 0),
         )
     elif foreign.harmless:

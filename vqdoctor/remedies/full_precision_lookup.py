@@ -20,8 +20,7 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="full-precision-lookup",
     stage=Stage.GRADIENT,
-    how="Keep the codebook and its EMA in float32, and search for the nearest code in float32 with "
-    "autocast off.",
+    how="Keep the codebook and its EMA in float32, and search for codes in float32 with autocast off.",
     code="with torch.autocast(z_e.device.type, enabled=False):\n"
     "    indices = torch.cdist(z_e.float(), codebook.float()).argmin(-1)",
     doc=__doc__,

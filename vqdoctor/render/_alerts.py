@@ -91,7 +91,7 @@ def _gaps(report: Report) -> Iterator[Alert]:
         subject = f"{outcome.code}:{outcome.layer or ''}"
         yield gap(title, f"{outcome.reason}. {phrases.CRASH}", outcome.layer, subject)
     if not report.layers:
-        message = "Nothing was examined. If there is a codebook, name it: --codebook-key KEY."
+        message = "No layer was examined. If there is a codebook, name it: --codebook-key KEY."
         yield gap(phrases.NO_LAYER, message, None, "layers:")
     for layer in report.layers:
         name = layer.name

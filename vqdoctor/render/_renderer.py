@@ -38,12 +38,12 @@ class RenderOptions:
 class Renderer:
     """One format. One file in `render/` defines one, as `RENDERER`.
 
-    A renderer decides nothing: it only shows what the report says. Whatever comes from the
+    A renderer makes no decision: it only shows the report. Whatever comes from the
     examined file passes through `printable`, so that a hostile file cannot write on the terminal.
 
     Attributes:
-        name: what `--format` calls it.
-        suffix: what its files end in (".json").
+        name: its name for `--format`.
+        suffix: the end of its files' names (".json").
         render: report and options in, text out, ending in a newline.
         several: the same for several reports; None where their texts are simply joined.
         summary: (environment variable, format): where a CI system names a file there, the report

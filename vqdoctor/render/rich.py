@@ -242,7 +242,7 @@ def _bar(page: Page, bar: nodes.UsageBar) -> None:
 
 
 def _cells(part: float, whole: float, cells: int) -> int:
-    """Scale to cells: a part above nothing is seen, and a part below the whole does not look whole."""
+    """Scale to cells: a part above 0 is seen, and a part below the whole does not look whole."""
     if part <= 0 or whole <= 0:
         return 0
     return cells if part >= whole else min(cells - 1, max(1, round(cells * part / whole)))
