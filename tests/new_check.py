@@ -29,15 +29,10 @@ TODO: what to watch; the advice below says what to do.
 TODO
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import measured, percent
+from vqdoctor.checks._words import Problems, measured, percent, warning
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Usage
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -46,14 +41,13 @@ class Limits(CheckLimits):
     share: float = limit(0.5, "TODO: what it limits, and what healthy and faulty models measured.")
 
 
-def evaluate(usage: Usage, limits: Limits) -> Iterator[Problem]:
+def evaluate(usage: Usage, limits: Limits) -> Problems:
     """TODO: the evidence is asked for by type; `usage: Usage | None` would be optional."""
     if usage.share < limits.share:
-        yield Problem(
-            message=f"TODO: one sentence with the decisive number, {percent(usage.share)}.",
-            severity=Severity.WARNING,
+        yield warning(
+            f"TODO: one sentence with the decisive number, {percent(usage.share)}.",
+            measured("share", usage.share, limits.share),
             confidence=Confidence.MEDIUM,
-            measurements=(measured("share", usage.share, limits.share),),
         )
 
 

@@ -84,7 +84,7 @@ def test_equal_findings_over_levels_are_one_block_with_the_worst_and_the_range(
     reports: dict[str, Report],
 ) -> None:
     root, symptom = blocks(of(reports["levels"]))
-    assert (root.place, symptom.place) == ("rvq.layers.0–3", "rvq.layers.1, rvq.layers.3")
+    assert (root.layers, symptom.layers) == ("rvq.layers.0–3", "rvq.layers.1, rvq.layers.3")
     (measured,) = root.measurements
     assert (measured.value, measured.limit) == ("0.9", "limit 0.05")
     assert measured.range == "0.1–0.9 on 4 layers"
@@ -98,7 +98,7 @@ def test_a_finding_of_another_severity_or_twice_on_a_layer_is_a_block_of_its_own
     report = reports["levels"]
     roots = report.roots()
     mixed = (replace(roots[0], severity=Severity.WARNING), roots[1], replace(roots[1], message="more"))
-    places = [block.place for block in blocks(of(replace(report, findings=mixed)))]
+    places = [block.layers for block in blocks(of(replace(report, findings=mixed)))]
     assert places == ["rvq.layers.0", "rvq.layers.1", "rvq.layers.1"]
 
 
@@ -115,7 +115,7 @@ def test_the_worst_is_the_farthest_from_its_limit_on_either_side(reports: dict[s
 
 def test_only_causes_that_passed_are_ruled_out(reports: dict[str, Report]) -> None:
     doc = of(reports["unexplained"])
-    *_, items = section(doc, "Cause not found; what was measured").nodes
+    *_, items = section(doc, "Cause not found; the measurements").nodes
     assert isinstance(items, Items)
     assert {item.label: item.text for item in items.items} == {
         "ruled out": "VQ101 straight-through-missing",

@@ -58,7 +58,7 @@ def test_gaps_stay_whole_in_a_fold_with_the_names_of_the_checks(reports: dict[st
 def test_an_unexplained_symptom_is_no_cause(reports: dict[str, Report]) -> None:
     text = shown(reports["unexplained"])
     assert text.startswith("### vqdoctor: COLLAPSED, cause not found\n")
-    assert "**Cause not found; what was measured**" in text
+    assert "**Cause not found; the measurements**" in text
     assert "- to decide: `--probe-steps 20` added to the same command" in text
 
 

@@ -122,10 +122,10 @@ def test_an_unexplained_symptom_heads_no_list_of_causes(reports: dict[str, Repor
     assert lines[0] == "COLLAPSED, cause not found: VQ501 codebook-collapse on vq, 1 more finding, 1 symptom"
     text = "\n".join(lines)
     assert "WHAT IS WRONG" not in text
-    head = text.index("CAUSE NOT FOUND; WHAT WAS MEASURED")
+    head = text.index("CAUSE NOT FOUND; THE MEASUREMENTS")
     assert head < text.index("1.  ERROR VQ501") < text.index("ruled out   VQ101 straight-through-missing")
     assert "to decide   --probe-steps 20" in text and text.count("--probe-steps 20") == 2
-    assert text.index("WHAT ELSE IS WRONG, CAUSES FIRST") < text.index("3.  WARNING VQ401")
+    assert text.index("ALSO WRONG, CAUSES FIRST") < text.index("3.  WARNING VQ401")
     assert _flat(text).endswith("cause not found: --probe-steps 20 decides; more: vqdoctor explain VQ501")
 
 

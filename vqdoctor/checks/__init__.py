@@ -1,7 +1,5 @@
 """The checks: one file each, found by scanning this package. No torch, no numpy."""
 
-from __future__ import annotations
-
 import sys
 from functools import cache
 

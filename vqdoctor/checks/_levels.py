@@ -1,6 +1,4 @@
-"""The channels of a layer without a codebook: which stand still, and which are saturated."""
-
-from __future__ import annotations
+"""The channels of a layer without a codebook: the stuck ones and the saturated ones."""
 
 from vqdoctor.core.evidence import ImplicitLevels
 
@@ -8,7 +6,7 @@ EDGE_SHARE = 0.9
 
 
 def stuck(levels: ImplicitLevels) -> int:
-    """Return how many channels stand at one level."""
+    """Return how many channels use a single level."""
     return sum(used == 1 < size for size, used in zip(levels.levels, levels.used, strict=True))
 
 

@@ -1,6 +1,4 @@
-"""What the checks of usage share: how much a sample can tell, and what is expected of a codebook."""
-
-from __future__ import annotations
+"""Usage in the checks: the power of a sample, and the perplexity of a working codebook."""
 
 from vqdoctor.core.evidence import Usage
 

@@ -1,11 +1,13 @@
-"""How the checks write numbers: short enough to read at a glance, and beside the message in full."""
+"""Problems and their numbers: short in the message, and in full beside it."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
+
+Problems = Iterator[Problem]
+"""The problems that a check yields."""
 
 
 def figure(value: float) -> str:
@@ -30,14 +32,21 @@ def listed(names: Sequence[str], total: int | None = None, most: int = 3) -> str
 
 
 def measured(name: str, value: float, limit: float | None = None, unit: str = "") -> Measurement:
-    """Return a number behind a problem, with the limit that it is held against."""
+    """Return a number behind a problem, with the limit that it is compared with."""
     return Measurement(name=name, value=value, limit=limit, unit=unit)
+
+
+def if_known(
+    name: str, value: float | None, limit: float | None = None, unit: str = ""
+) -> Measurement | None:
+    """Return a number behind a problem; None, which a problem leaves out, if it was not measured."""
+    return None if value is None else measured(name, value, limit, unit)
 
 
 def problem(
     severity: Severity,
     message: str,
-    *measurements: Measurement,
+    *measurements: Measurement | None,
     confidence: Confidence = Confidence.HIGH,
     decide_with: str = "",
     remedies: tuple[str, ...] = (),
@@ -47,7 +56,12 @@ def problem(
         message=message,
         severity=severity,
         confidence=confidence,
-        measurements=measurements,
+        measurements=tuple(m for m in measurements if m is not None),
         decide_with=decide_with,
         remedies=remedies,
     )
+
+
+error = partial(problem, Severity.ERROR)
+warning = partial(problem, Severity.WARNING)
+note = partial(problem, Severity.NOTE)

@@ -19,15 +19,9 @@ an encoder that was frozen for a first phase and never released.
 - ritheshkumar95/pytorch-vqvae#7 and #14: which of the two losses trains what
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import GradientPath, TaskGradient
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -43,7 +37,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> Problems:
     """Look for the place from which the task's gradient is gone, from the loss backwards."""
     if task.before and task.after and task.before / task.after >= limits.parameter_ratio:
         return  # by whichever way: residual stacks have one estimator around levels that have none
@@ -51,22 +45,19 @@ def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> I
     if not task.at_output:
         if not task.after:
             raise CannotJudge("the task loss has no gradient anywhere behind the VQ layer")
-        yield problem(
-            Severity.ERROR,
+        yield error(
             f"The VQ layer {layer}the task's gradient at its output is 0: something between the VQ layer and "
             "the loss detaches it, so the task cannot train the encoder.",
             measured("gradient_at_output", 0.0),
         )
     elif task.at_input < limits.gradient_ratio * task.at_output:
-        yield problem(
-            Severity.ERROR,
+        yield error(
             f"Only {figure(task.at_input / task.at_output)} of the task's gradient at the VQ layer's output "
             "arrives at its input, so the task cannot train the encoder.",
             measured("gradient_ratio", task.at_input / task.at_output, limits.gradient_ratio),
         )
     elif task.before is not None and task.after:
-        yield problem(
-            Severity.ERROR,
+        yield error(
             f"The task's gradient reaches the VQ layer's input, but is {figure(task.before)} at the "
             "encoder's parameters: something between the encoder and the VQ layer detaches it.",
             measured("parameter_ratio", task.before / task.after, limits.parameter_ratio),
@@ -80,14 +71,10 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="reattach-encoder",
-        how=(
-            "Remove the detach or no_grad between the encoder, the VQ layer and the loss, and feed the "
-            "decoder z_q itself."
-        ),
-        code=(
-            "z_q, indices, vq_loss = vq(encoder(x))   # no no_grad, no detach\n"
-            "out = decoder(z_q)                       # z_q, not codebook[indices]"
-        ),
+        how="Remove the detach or no_grad between the encoder, the VQ layer and the loss, and feed the "
+        "decoder z_q itself.",
+        code="z_q, indices, vq_loss = vq(encoder(x))   # no no_grad, no detach\n"
+        "out = decoder(z_q)                       # z_q, not codebook[indices]",
     ),
     meaningless_after=("VQ101",),
     examples=(

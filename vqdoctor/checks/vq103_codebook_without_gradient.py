@@ -1,4 +1,4 @@
-"""Nothing moves the codebook: neither a gradient nor an EMA.
+"""The codebook does not move: it gets neither a gradient nor an EMA update.
 
 ## Why it matters
 A codebook that stays where it was initialised cannot follow the encoder. The encoder must come to
@@ -8,7 +8,7 @@ the few codes that happen to lie near, and the rest is dead from the first step.
 With a model and data: after a backward pass of the whole loss, is there a gradient at the codebook,
 and does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainable codebook, and
 a warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. Where the
-layer's loss was never added to the task's, that is the cause (VQ205) and nothing is said here.
+layer's loss was never added to the task's, that is the cause (VQ205), and this check is skipped.
 Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA
 counts that were ever written. An optimizer creates the state with the first gradient, so there was
 none. A codebook with an EMA is rightly without optimizer state.
@@ -24,15 +24,10 @@ that are frozen on purpose (SimVQ, random projection) need neither.
 - lucidrains/vector-quantize-pytorch#47, #84, #236: a learnable codebook without a gradient
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGradient, EmaState, LossUse, OptimizerMemory
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -51,22 +46,21 @@ def evaluate(
     ema: EmaState | None,
     use: LossUse | None,
     limits: Limits,
-) -> Iterator[Problem]:
+) -> Problems:
     """Ask the live model; only where there is none, the optimizer and the EMA counts in the file."""
     if use is not None and gradient is not None:
         unused = use.offered > 0 and use.used is False and not use.gradient
         if unused or (use.vq_weight is not None and use.vq_weight <= 0):
-            raise CannotJudge("the VQ loss, which may be what moves the codebook, is not in the loss (VQ205)")
+            raise CannotJudge("the VQ loss, which may move the codebook, is not in the loss (VQ205)")
     if gradient is not None:
         yield from _live(gradient, limits)
         return
     if ema is not None and not ema.never_written:
         return  # an EMA has moved it
     if memory is None or not memory.codebook_listed:
-        raise CannotJudge("the file does not tell who trains the codebook: no EMA counts, no optimizer entry")
+        raise CannotJudge("the file shows no trainer of the codebook: no EMA counts, no optimizer entry")
     if memory.codebook_has_state is False and memory.sample_size > 0:
-        yield problem(
-            Severity.ERROR,
+        yield error(
             "The optimizer lists the codebook but has no state for it, as it has for "
             f"{memory.sample_size} other parameters: the codebook never got a gradient.",
             measured("parameters_with_state", memory.sample_size),
@@ -75,24 +69,21 @@ def evaluate(
         )
 
 
-def _live(gradient: CodebookGradient, limits: Limits) -> Iterator[Problem]:
+def _live(gradient: CodebookGradient, limits: Limits) -> Problems:
     size = gradient.gradient or 0.0
     if gradient.ema_owned or size > limits.gradient:
         return
     number = measured("codebook_gradient", size, limits.gradient)
     if gradient.trainable:
-        yield problem(
-            Severity.ERROR,
+        yield error(
             f"The loss's gradient at the codebook is {figure(size)} and no EMA updates it, so its "
             f"{gradient.sample_size} codes stay where they were initialised.",
             number,
         )
     else:
-        yield problem(
-            Severity.WARNING,
-            f"The codebook's {gradient.sample_size} codes are frozen: they require no gradient "
-            "and no EMA updates them, which is right only for layers that are made so (SimVQ, random "
-            "projection).",
+        yield warning(
+            f"The codebook's {gradient.sample_size} codes are frozen: they require no gradient and no EMA "
+            "updates them, which is right only for layers that are made so (SimVQ, random projection).",
             number,
             confidence=Confidence.MEDIUM,
         )
@@ -105,15 +96,11 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="train-codebook",
-        how=(
-            "Compute the codebook loss on the looked-up codes before the straight-through step, and give the "
-            "codebook to the optimizer."
-        ),
-        code=(
-            "z_q = codebook[indices]   # the raw lookup, with its gradient\n"
-            "vq = F.mse_loss(z_q, z_e.detach()) + 0.25 * F.mse_loss(z_e, z_q.detach())\n"
-            "z_q = z_e + (z_q - z_e).detach()   # only now"
-        ),
+        how="Compute the codebook loss on the looked-up codes before the straight-through step, and give the "
+        "codebook to the optimizer.",
+        code="z_q = codebook[indices]   # the raw lookup, with its gradient\n"
+        "vq = F.mse_loss(z_q, z_e.detach()) + 0.25 * F.mse_loss(z_e, z_q.detach())\n"
+        "z_q = z_e + (z_q - z_e).detach()   # only now",
     ),
     examples=(
         fires(

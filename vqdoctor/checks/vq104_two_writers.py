@@ -11,9 +11,9 @@ follows. Kept 1: only the optimizer writes. Kept 0: the forward pass overwrites 
 replace dead codes in the forward pass keep 0.99 and more. A gradient at a codebook that the
 task's own optimizer does not hold is harmless.
 A forward pass that puts a new parameter in the old one's place is a note: an EMA does not mind, but the
-optimizer that was built before keeps the old object, and its state stays where nothing uses it.
-Without a model: the optimizer has a state for the codebook, and yet the codebook is what the EMA's sums
-and counts say, up to the one step since.
+optimizer that was built before keeps the old object, and trains a parameter that the model no longer uses.
+Without a model: the optimizer has a state for the codebook, and yet the codebook equals the EMA's sums
+over its counts, up to the one step since.
 
 ## Remedy
 With an EMA the codebook is a buffer, or requires no gradient. With an optimizer there is no EMA: in
@@ -27,14 +27,9 @@ cuts the optimizer's hold as well: write into the old one, `weight.data.copy_(co
 - zalandoresearch/pytorch-vq-vae: the EMA assigns a new nn.Parameter in every forward pass
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, problem, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookWriters, EmaState, OptimizerMemory
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -56,29 +51,27 @@ class Limits(CheckLimits):
 
 def evaluate(
     writers: CodebookWriters | None, memory: OptimizerMemory | None, ema: EmaState | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Ask the live model; only where there is none, the optimizer and the EMA in the file."""
     if writers is not None:
         yield from _live(writers, limits)
     elif memory is None or ema is None or ema.sums_disagreement is None or ema.never_written:
-        raise CannotJudge("the file does not tell: no optimizer state, or no EMA sums that were ever written")
+        raise CannotJudge("the file has no optimizer state, or no EMA sums that were ever written")
     elif memory.codebook_has_state and ema.sums_disagreement < limits.disagreement:
-        yield problem(
-            Severity.WARNING,
-            "The optimizer has a state for the codebook, yet that is within "
-            f"{percent(ema.sums_disagreement)} of what the EMA's sums say: both write it, and the EMA wins.",
+        yield warning(
+            "The optimizer has a state for the codebook, yet the codes are within "
+            f"{percent(ema.sums_disagreement)} of the EMA's sums over counts: both write them, the EMA last.",
             measured("disagreement", ema.sums_disagreement, limits.disagreement),
             confidence=Confidence.MEDIUM,
             decide_with="--data batch.npz",
         )
 
 
-def _live(writers: CodebookWriters, limits: Limits) -> Iterator[Problem]:
+def _live(writers: CodebookWriters, limits: Limits) -> Problems:
     if writers.kept is not None and writers.listed is not False and writers.kept < limits.kept:
-        yield problem(
-            Severity.WARNING,
-            f"A train-mode forward pass leaves {percent(max(writers.kept, 0.0))} of what an "
-            f"optimizer does to the {writers.sample_size} codes that get a gradient: an EMA writes them too.",
+        yield warning(
+            f"A train-mode forward pass leaves {percent(max(writers.kept, 0.0))} of an "
+            f"optimizer's change to the {writers.sample_size} codes with a gradient: an EMA writes them too.",
             measured("kept", writers.kept, limits.kept),
             measured("codebook_gradient", writers.gradient or 0.0),
             confidence=Confidence.HIGH if writers.listed else Confidence.MEDIUM,
@@ -88,7 +81,7 @@ def _live(writers: CodebookWriters, limits: Limits) -> Iterator[Problem]:
         yield problem(
             Severity.WARNING if gradient else Severity.NOTE,
             "Every forward pass puts a new parameter in the codebook's place, so the optimizer holds "
-            f"an object that nothing uses (gradient at the codebook {figure(gradient)}).",
+            f"a parameter that the model no longer uses (gradient at the codebook {figure(gradient)}).",
             measured("codebook_gradient", gradient),
         )
 
@@ -104,10 +97,7 @@ CHECK = Check(
         code="codebook.requires_grad_(False)   # the EMA writes it, no optimizer",
     ),
     examples=(
-        fires(
-            "an orthogonality loss on a codebook with an EMA",
-            CodebookWriters.healthy(gradient=5.8, kept=0.0, sample_size=16),
-        ),
+        fires("a loss on an EMA's codes", CodebookWriters.healthy(gradient=5.8, kept=0.0, sample_size=16)),
         fires(
             "a bare file: optimizer state, and codes that equal the EMA's",
             OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=True),
@@ -119,8 +109,7 @@ CHECK = Check(
         ),
         passes("an EMA alone", CodebookWriters.healthy()),
         passes(
-            "an optimizer alone",
-            CodebookWriters.healthy(gradient=0.12, listed=True, kept=1.0, sample_size=231),
+            "optimizer only", CodebookWriters.healthy(gradient=0.12, listed=True, kept=1.0, sample_size=231)
         ),
         passes(
             "a gradient reaches an EMA's codebook, which no optimizer holds",

@@ -15,7 +15,7 @@ norm layer by their gradients; a strip of its memory in every vector is the miss
 
 ## Remedy
 `view` and `reshape` only count off memory, in which a feature map stores channel after channel;
-`permute` alone changes which values stand together. The way back needs it too: reshape to [B, H, W, D],
+`permute` alone changes which values form a vector. The way back needs it too: reshape to [B, H, W, D],
 then permute. The codes that were learnt stand for strips of a channel, so train the codebook again
 afterwards.
 
@@ -24,15 +24,9 @@ afterwards.
 - rosinality/vq-vae-2-pytorch#28, zalandoresearch/pytorch-vq-vae#8: BCHW and BHWC confused
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.checks._words import Problems, error, if_known, measured, percent
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Flattening
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -50,14 +44,19 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(cut: Flattening, limits: Limits) -> Iterator[Problem]:
+def evaluate(cut: Flattening, limits: Limits) -> Problems:
     """Look before the layer, then inside it."""
+    shares = (
+        if_known("equal", cut.equal, limits.equal),
+        if_known("equal_as_stored", cut.equal_as_stored),
+        if_known("by_chance", cut.by_chance),
+        measured("positions", float(cut.positions)),
+    )
     if cut.input_runs:
-        yield _problem(
+        yield error(
             "The VQ layer's input is the encoder's channel-first output read without a permute: each of its "
             f"{cut.sample_size} vectors is a strip of one channel's positions.",
-            cut,
-            limits,
+            *shares,
         )
         return
     if cut.equal is None or cut.by_chance is None:
@@ -73,25 +72,10 @@ def evaluate(cut: Flattening, limits: Limits) -> Iterator[Problem]:
             f"the layer mixes positions: only {percent(cut.equal)} of the codes follow theirs, and the codes "
             "do not follow strips of memory either"
         )
-    yield _problem(
+    yield error(
         f"When positions are shuffled only {percent(cut.equal)} of the codes follow, but "
         f"{percent(cut.equal_as_stored)} follow strips of memory: the layer flattens without a permute.",
-        cut,
-        limits,
-    )
-
-
-def _problem(message: str, cut: Flattening, limits: Limits) -> Problem:
-    shares = (
-        ("equal", cut.equal, limits.equal),
-        ("equal_as_stored", cut.equal_as_stored, None),
-        ("by_chance", cut.by_chance, None),
-        ("positions", float(cut.positions), None),
-    )
-    return problem(
-        Severity.ERROR,
-        message,
-        *tuple(measured(name, value, bar) for name, value, bar in shares if value is not None),
+        *shares,
     )
 
 
@@ -102,15 +86,11 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="permute-before-flatten",
-        how="Move the channels last before a feature map is flattened into vectors, "
-        "and back after the lookup.",
+        how="Move the channels last before a feature map is flattened into vectors, and back afterwards.",
         code="vectors = z_e.permute(0, 2, 3, 1).reshape(-1, z_e.shape[1])",
     ),
     examples=(
-        fires(
-            "view(-1, D) on a channel-first map",
-            Flattening.healthy(equal=0.06, equal_as_stored=1.0, by_chance=0.06),
-        ),
+        fires("view, no permute", Flattening.healthy(equal=0.06, equal_as_stored=1.0, by_chance=0.06)),
         fires(
             "the encoder's output was viewed as [B, N, D] before the layer",
             Flattening.healthy(equal_as_stored=None, input_runs=True),

@@ -11,8 +11,8 @@ the task's gradient arrives once for each level: Q times.
 A random gradient at a level's input is followed to the input of the first level: 1 where the codes are
 detached, 0 where they are not. EnCodec and DAC were published with 0 and work, so it is a note unless
 that level's usage is poor too; then it is a warning, and the likely cause. The gain is the same from the
-output of the whole to its input; Adam is indifferent to it, but it makes the VQ loss so many times
-lighter than its weight says. That is a note from ten levels on.
+output of the whole to its input; Adam is indifferent to it, but it makes the VQ loss lighter than its weight
+says, by the same factor. That is a note from ten levels on.
 
 ## Remedy
 With `residual - z_q.detach()` the commitment loss of every level reaches the encoder. If every level
@@ -25,16 +25,11 @@ large. One step around the sum passes it once, as audiocraft and moshi do.
 - audiocraft, moshi: detach, and one outer straight-through step
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, note, percent, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import ResidualLevel, Usage
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -44,7 +39,7 @@ class Limits(CheckLimits):
     reach: float = limit(
         0.01,
         "Least share of a gradient at a level's input that must arrive at the first level's. Detached codes "
-        "pass exactly 1 whatever the estimator; subtracted straight-through codes pass 0 but for rounding.",
+        "pass exactly 1 whatever the estimator; subtracted straight-through codes pass 0, up to rounding.",
     )
     gain: float = limit(
         10.0,
@@ -53,7 +48,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(level: ResidualLevel, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(level: ResidualLevel, usage: Usage | None, limits: Limits) -> Problems:
     """Judge the way back from this level, and on the first level the gain of the whole."""
     if level.reach < limits.reach:
         yield problem(
@@ -65,8 +60,7 @@ def evaluate(level: ResidualLevel, usage: Usage | None, limits: Limits) -> Itera
             measured("level", level.level),
         )
     elif level.level == 1 and level.gain is not None and level.gain >= limits.gain:
-        yield problem(
-            Severity.NOTE,
+        yield note(
             f"The {level.levels} residual levels multiply the task's gradient by "
             f"{figure(level.gain)}, which makes the VQ loss as much lighter than its weight says.",
             measured("gain", level.gain, limits.gain),
@@ -81,27 +75,18 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="detach-residual",
-        how=(
-            "Detach the codes before they are subtracted from the residual, and put one straight-through "
-            "step around all levels."
-        ),
-        code=(
-            "residual = residual - z_q.detach()\n"
-            "total = total + z_q\n"
-            "out = z_e + (total - z_e).detach()   # once, after the last level"
-        ),
+        how="Detach the codes before they are subtracted from the residual, and put one straight-through "
+        "step around all levels.",
+        code="residual = residual - z_q.detach()\n"
+        "total = total + z_q\n"
+        "out = z_e + (total - z_e).detach()   # once, after the last level",
     ),
     examples=(
-        fires(
-            "level 2 is cut off and collapsed", ResidualLevel.healthy(reach=0.0, gain=1.0), COLLAPSED_USAGE
-        ),
-        fires("level 2 is cut off and works", ResidualLevel.healthy(reach=0.0, gain=1.0), Usage.healthy()),
-        fires(
-            "twelve levels, each with a straight-through step",
-            ResidualLevel.healthy(level=1, levels=12, gain=12.0),
-        ),
+        fires("level 2 cut off and collapsed", ResidualLevel.healthy(reach=0.0, gain=1.0), COLLAPSED_USAGE),
+        fires("level 2 cut off but working", ResidualLevel.healthy(reach=0.0, gain=1.0), Usage.healthy()),
+        fires("twelve levels, each straight-through", ResidualLevel.healthy(level=1, levels=12, gain=12.0)),
         passes("detached, one step around all", ResidualLevel.healthy(), Usage.healthy()),
-        passes("four levels, each with a straight-through step", ResidualLevel.healthy(level=1, gain=4.0)),
+        passes("four levels, each straight-through", ResidualLevel.healthy(level=1, gain=4.0)),
     ),
     doc=__doc__,
 )

@@ -25,15 +25,9 @@ cause. NaN has a first place: `torch.autograd.set_detect_anomaly(True)` names it
 - rosinality/vq-vae-2-pytorch#65: an infinite latent loss under mixed precision
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, error, figure, measured, percent, warning
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import GradientHealth
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -56,20 +50,18 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(health: GradientHealth, limits: Limits) -> Iterator[Problem]:
+def evaluate(health: GradientHealth, limits: Limits) -> Problems:
     """Look for values that are not finite first, then for spikes."""
     broken = health.broken_input or health.broken
     if broken > limits.broken:
         where = "z_e" if health.broken_input else "the gradient at z_e"
-        yield problem(
-            Severity.ERROR,
+        yield error(
             f"{broken:,} values of {where} are NaN or infinite in train mode.",
             measured("broken", broken, limits.broken),
             measured("vectors", health.sample_size),
         )
     elif health.worst_gain > limits.gain and health.spike_share > limits.share:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"The VQ layer multiplies the gradients of {health.spikes:,} vectors by up to "
             f"{figure(health.worst_gain)}, where the median is {figure(health.median_gain)}, and these carry "
             f"{percent(health.spike_share)} of the whole.",
@@ -86,30 +78,23 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="clip-gradients",
-        how=(
-            "Clip the norm of the gradients at every step, skip steps that are not finite, and pass the "
-            "gradient straight through where the rotation trick makes the spikes."
-        ),
-        code=(
-            "norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
-            "if torch.isfinite(norm):\n"
-            "    optimizer.step()"
-        ),
+        how="Clip the norm of the gradients at every step, skip steps that are not finite, and pass the "
+        "gradient straight through where the rotation trick makes the spikes.",
+        code="norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
+        "if torch.isfinite(norm):\n"
+        "    optimizer.step()",
     ),
     explained_by=("VQ901", "VQ108"),
     examples=(
         fires(
-            "the rotation trick on a residual of nearly zero",
+            "rotation trick on a residual of nearly zero",
             GradientHealth.healthy(median_gain=0.9, worst_gain=8e5, spikes=3, spike_share=0.98),
         ),
         fires("infinite distances in half precision", GradientHealth.healthy(broken=64)),
         passes("straight-through", GradientHealth.healthy()),
+        passes("rotation trick, trained vectors", GradientHealth.healthy(median_gain=0.92, worst_gain=3.6)),
         passes(
-            "the rotation trick on trained vectors", GradientHealth.healthy(median_gain=0.92, worst_gain=3.6)
-        ),
-        passes(
-            "a padded vector of zeros, whose gradient is small",
-            GradientHealth.healthy(worst_gain=4e3, spikes=1, spike_share=0.001),
+            "a padded vector of zeros", GradientHealth.healthy(worst_gain=4e3, spikes=1, spike_share=0.001)
         ),
     ),
     doc=__doc__,

@@ -22,15 +22,10 @@ full-precision-lookup: keep the codebook, its EMA and the search in float32, wit
 - lucidrains/vector-quantize-pytorch#144, #145: distances under autocast
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.checks._words import Problems, if_known, measured, percent, warning
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LookupPrecision
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -50,15 +45,20 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(precision: LookupPrecision, limits: Limits) -> Iterator[Problem]:
+def evaluate(precision: LookupPrecision, limits: Limits) -> Problems:
     """Compare the codes where the layer was asked, else the codebook with its own rounding."""
     share = precision.blurred_rows / precision.sample_size if precision.sample_size else 0.0
     if precision.agreement is not None:
         if precision.agreement < limits.agreement:
-            yield _chosen(precision, precision.agreement, limits)
+            yield warning(
+                f"Only {percent(precision.agreement)} of the vectors get the same code from the search in "
+                f"{precision.dtype} as in float32.",
+                measured("agreement", precision.agreement, limits.agreement),
+                if_known("used", precision.used, unit="codes"),
+                if_known("used_in_float32", precision.used_in_full, unit="codes"),
+            )
     elif share > limits.blurred:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"The codebook is stored in {precision.dtype}, in which {percent(share)} of its codes "
             "cannot be told from their neighbours: a search in this precision picks among them at random.",
             measured("blurred", share, limits.blurred),
@@ -68,20 +68,7 @@ def evaluate(precision: LookupPrecision, limits: Limits) -> Iterator[Problem]:
         )
 
 
-def _chosen(precision: LookupPrecision, agreement: float, limits: Limits) -> Problem:
-    measurements = [measured("agreement", agreement, limits.agreement)]
-    if precision.used is not None and precision.used_in_full is not None:
-        measurements += [
-            measured("used", precision.used, unit="codes"),
-            measured("used_in_float32", precision.used_in_full, unit="codes"),
-        ]
-    return problem(
-        Severity.WARNING,
-        f"Only {percent(agreement)} of the vectors get the same code from the search in "
-        f"{precision.dtype} as in float32.",
-        *measurements,
-    )
-
+_STORED = LookupPrecision.healthy(source="checkpoint", agreement=None, used=None, used_in_full=None)
 
 CHECK = Check(
     code="VQ108",
@@ -97,27 +84,11 @@ CHECK = Check(
             ),
         ),
         fires(
-            "a tight codebook stored in bfloat16",
-            LookupPrecision.healthy(
-                source="checkpoint",
-                dtype="bfloat16",
-                agreement=None,
-                used=None,
-                used_in_full=None,
-                sample_size=256,
-                blurred_rows=250,
-            ),
+            "tight, stored in bfloat16", _STORED.replace(dtype="bfloat16", sample_size=256, blurred_rows=250)
         ),
         passes("float32", LookupPrecision.healthy()),
-        passes(
-            "half precision, well apart", LookupPrecision.healthy(dtype="float16", agreement=0.994, used=239)
-        ),
-        passes(
-            "a file that was cast to float16 to save space",
-            LookupPrecision.healthy(
-                source="checkpoint", dtype="float16", agreement=None, used=None, used_in_full=None
-            ),
-        ),
+        passes("half precision, apart", LookupPrecision.healthy(dtype="float16", agreement=0.994, used=239)),
+        passes("a file that was cast to float16 to save space", _STORED.replace(dtype="float16")),
     ),
     doc=__doc__,
 )

@@ -24,15 +24,10 @@ lower-vq-weight: `loss = task + 0.1 * vq`. warm-up: let the weight grow over the
 - jishengpeng/WavTokenizer#36: commitment weight 1000
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import LossBalance, TrainingRecord, Usage
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -52,21 +47,35 @@ class Limits(CheckLimits):
 
 def evaluate(
     balance: LossBalance | None, record: TrainingRecord | None, usage: Usage | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Compare the gradients where they were measured, else the recorded weight."""
     if balance is None and record is None:
         raise NoEvidence("neither the gradients nor the recorded weight are known")
     if usage is not None and usage.implicit:
         raise CannotJudge("the loss of a layer without a codebook keeps its codes in use")
     if balance is not None and balance.ratio is not None and balance.ratio > limits.gradient_ratio:
-        yield _by_gradient(balance.ratio, balance, limits)
+        at = "" if balance.vq_weight is None else f" at weight {figure(balance.vq_weight)}"
+        yield warning(
+            f"The VQ loss{at} pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
+            measured("gradient_ratio", balance.ratio, limits.gradient_ratio),
+            measured("task_loss", balance.task_loss),
+            measured("vq_loss", balance.vq_loss),
+        )
         return
     weights = _weights(balance, record)
     if not weights and (balance is None or balance.ratio is None):
         raise CannotJudge("the weight of the VQ loss is recorded nowhere")
     name, weight = max(weights.items(), key=lambda item: item[1], default=("", 0.0))
     if weight > limits.weight:
-        yield _by_weight(name, weight, balance, limits)
+        what = "VQ loss" if name == "vq_weight" else "commitment loss"
+        yield warning(
+            f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
+            "to one code than by doing its task.",
+            measured(name, weight, limits.weight),
+            if_known("gradient_ratio", None if balance is None else balance.ratio),
+            confidence=Confidence.MEDIUM if balance is None else Confidence.HIGH,
+            decide_with="--data batch.npz" if balance is None else "",
+        )
 
 
 def _weights(balance: LossBalance | None, record: TrainingRecord | None) -> dict[str, float]:
@@ -78,32 +87,6 @@ def _weights(balance: LossBalance | None, record: TrainingRecord | None) -> dict
     if balance is not None and balance.vq_weight is not None:
         known["vq_weight"] = balance.vq_weight
     return {name: value for name, value in known.items() if value is not None}
-
-
-def _by_gradient(ratio: float, balance: LossBalance, limits: Limits) -> Problem:
-    weight = "" if balance.vq_weight is None else f" at weight {figure(balance.vq_weight)}"
-    return problem(
-        Severity.WARNING,
-        f"The VQ loss{weight} pulls {figure(ratio)} times as hard at the encoder as the task does.",
-        measured("gradient_ratio", ratio, limits.gradient_ratio),
-        measured("task_loss", balance.task_loss),
-        measured("vq_loss", balance.vq_loss),
-    )
-
-
-def _by_weight(name: str, weight: float, balance: LossBalance | None, limits: Limits) -> Problem:
-    measurements = [measured(name, weight, limits.weight)]
-    if balance is not None and balance.ratio is not None:
-        measurements.append(measured("gradient_ratio", balance.ratio))
-    what = "VQ loss" if name == "vq_weight" else "commitment loss"
-    return problem(
-        Severity.WARNING,
-        f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
-        "to one code than by doing its task.",
-        *measurements,
-        confidence=Confidence.MEDIUM if balance is None else Confidence.HIGH,
-        decide_with="--data batch.npz" if balance is None else "",
-    )
 
 
 CHECK = Check(

@@ -1,8 +1,8 @@
 """The VQ loss is too light to keep the encoder near the codebook.
 
 ## Why it matters
-With hardly any commitment nothing stops z_e from growing. Codes that are chosen follow late, codes
-that are not chosen never, and the share of codes within reach shrinks with every epoch.
+With hardly any commitment z_e grows freely. Codes that are chosen follow late, the other codes do not
+follow, and the share of codes within reach shrinks with every epoch.
 
 ## How to read it
 Two things must come together: z_e is several times as large as the codes, and the weighted VQ loss
@@ -12,7 +12,7 @@ codes, like that of a spring, so that a loss of weight 0.00001 pulls with a hund
 Large z_e alone does not prove it:
 dead codes that fade to zero shrink the codebook too (a ratio of 6 was measured without any runaway).
 A few training steps (`--probe-steps 20`) show the runaway itself, and earlier: z_e grows from the first
-quarter of the steps to the last, the codes that are chosen lag behind, and next to nothing holds it. That
+quarter of the steps to the last, the codes that are chosen lag behind, and the VQ loss hardly pulls. That
 z_e grows while the codes follow late is normal in the first epochs of any training (z_e x 2.7, codes x 2.1
 on a run that ended well), so there, too, the gradient decides; where the weight of the VQ loss is unknown
 it is a guess. Dead codes do not mislead this way, since only chosen codes count.
@@ -27,16 +27,13 @@ raise-vq-weight: up to 0.1 to 1. normalise-before-vq: a norm layer, or cosine co
 - Łańcucki et al. 2020, Robust Training of Vector Quantized Bottleneck Models, arXiv:2005.08520
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import DataMatch, LossBalance, Trace
 from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -71,8 +68,8 @@ class Limits(CheckLimits):
 
 def evaluate(
     match: DataMatch | None, balance: LossBalance | None, trace: Trace | None, limits: Limits
-) -> Iterator[Problem]:
-    """Fire where z_e is far larger than the codes, or runs from them, and next to nothing holds it."""
+) -> Problems:
+    """Fire where z_e is far larger than the codes, or runs from them, and the VQ loss hardly pulls."""
     held = None if balance is None else balance.ratio
     drift = None if trace is None else _drift(trace, limits)
     if drift is not None and (held is None or held < limits.gradient_ratio):
@@ -94,8 +91,7 @@ def evaluate(
     stretch = match.quantization_error**0.5 * match.data_std / length if length else 1.0
     pull = balance.ratio / max(stretch, 1.0)
     if pull < limits.gradient_ratio:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"The encoder's output is {figure(match.scale_ratio)} times as large as the codes, "
             f"and the VQ loss that should hold it has only {percent(pull)} of the task's pull.",
             measured("scale_ratio", match.scale_ratio, limits.scale_ratio),
@@ -130,8 +126,7 @@ def _drift(trace: Trace, limits: Limits) -> _Drift | None:
 
 def _runaway(drift: _Drift, held: float | None, limits: Limits) -> Problem:
     pull = "by a loss of unknown weight" if held is None else f"by {percent(held)} of the task's pull"
-    return problem(
-        Severity.WARNING,
+    return warning(
         f"In a few training steps the encoder's output grew by a factor of {figure(drift.z_e)} and "
         f"the codes that it chose by {figure(drift.codes)}: it runs away from them, held {pull}.",
         measured("drift_growth", drift.z_e, limits.drift_growth),
@@ -145,6 +140,11 @@ def _runaway(drift: _Drift, held: float | None, limits: Limits) -> Problem:
 _RUNNING = Trace.healthy(
     z_e_rms=(5.1, 5.3, 5.6, 5.9, 6.2, 6.5, 6.8, 7.1), codebook_rms=(2.0, 2.1, 2.1, 2.2, 2.2, 2.3, 2.4, 2.5)
 )
+
+_FAR_AWAY = DataMatch.healthy(
+    dim=16, data_rms=1640.0, data_std=4530.0, codebook_rms=0.138, mean_offset=1.05, quantization_error=2.09,
+    scale_ratio=11_900.0, nearest_data=0.055,
+)  # fmt: skip
 
 CHECK = Check(
     code="VQ202",
@@ -162,16 +162,7 @@ CHECK = Check(
         ),
         fires(
             "weight 0.00001: it pulls with a hundredth only because z_e is 12,000 lengths away",
-            DataMatch.healthy(
-                dim=16,
-                data_rms=1640.0,
-                data_std=4530.0,
-                codebook_rms=0.138,
-                mean_offset=1.05,
-                quantization_error=2.09,
-                scale_ratio=11_900.0,
-                nearest_data=0.055,
-            ),
+            _FAR_AWAY,
             LossBalance.healthy(vq_weight=1e-5, vq_gradient=8.9, task_gradient=0.0087, ratio=0.0103),
         ),
         passes("weight 0.1", DataMatch.healthy(), LossBalance.healthy()),
@@ -182,16 +173,11 @@ CHECK = Check(
             _RUNNING,
         ),
         passes(
-            "the first epoch of a training that ends well",
-            DataMatch.healthy(),
-            LossBalance.healthy(ratio=0.036),
-            _RUNNING,
+            "first epoch of a good training", DataMatch.healthy(), LossBalance.healthy(ratio=0.036), _RUNNING
         ),
         passes("a model at rest", LossBalance.healthy(ratio=0.0), Trace.healthy()),
         passes(
-            "dead codes faded to zero, the encoder stayed",
-            DataMatch.healthy(scale_ratio=5.98),
-            LossBalance.healthy(ratio=0.0079),
+            "dead codes faded to zero", DataMatch.healthy(scale_ratio=5.98), LossBalance.healthy(ratio=0.0079)
         ),
     ),
     doc=__doc__,

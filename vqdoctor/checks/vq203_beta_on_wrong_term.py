@@ -7,11 +7,11 @@ times as hard: for the usual beta of 0.25, the encoder 4 times as hard as the co
 quarter. The codebook follows slowly, and the encoder is tied to where it happens to be.
 
 ## How to read it
-The gradients of the VQ loss at z_e and at the codebook are held against those of plain means of squares,
-which gives the weights of the two terms whatever the code calls them; their ratio should be beta. Beta
-comes from the file or else from an attribute of the layer. Without either nothing is certain: a ratio of
-two and more is then held against a codebook only if that is poorly used. A layer that says `legacy=True`
-of itself (taming-transformers, diffusers) is swapped on purpose, and judged in the same way. With an EMA
+The gradients of the VQ loss at z_e and at the codebook are compared with those of plain means of squares.
+That gives the weights of the two terms whatever the code calls them; their ratio should be beta. Beta
+comes from the file or else from an attribute of the layer. Without either, a ratio of two and more is
+suspicious, and it is a finding only where the codebook is poorly used. A layer that says `legacy=True` of
+itself (taming-transformers, diffusers) is swapped on purpose, and judged in the same way. With an EMA
 there is only one term, and nothing to swap.
 
 ## Remedy
@@ -21,22 +21,19 @@ tuned with the terms swapped has an effective VQ weight of beta and an effective
 its balance, use these.
 
 ## References
-- CompVis/taming-transformers#57: beta on the wrong term; legacy=False mends it
+- CompVis/taming-transformers#57: beta on the wrong term; legacy=False fixes it
 - huggingface/diffusers#8226, TencentARC/SEED-Voken#60: the same, inherited
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossTerms, Usage
 from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -54,8 +51,8 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(terms: LossTerms, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
-    """Hold the ratio of the two weights against beta and against 1/beta."""
+def evaluate(terms: LossTerms, usage: Usage | None, limits: Limits) -> Problems:
+    """Compare the ratio of the two weights with beta and with 1/beta."""
     if terms.commitment is None or terms.codebook is None:
         raise CannotJudge(
             "the VQ loss has no squared-error term that moves the codebook, or none that moves the encoder"
@@ -83,12 +80,11 @@ def _near(value: float, target: float, limits: Limits) -> bool:
 
 def _problem(ratio: float, beta: float | None, confidence: Confidence, limits: Limits) -> Problem:
     expected = "where less than 1 is usual" if beta is None else f"where beta = {figure(beta)} asks for that"
-    return problem(
-        Severity.WARNING,
+    return warning(
         f"The VQ loss holds the encoder {figure(ratio)} times as hard as the codebook, {expected}: "
         "its two terms are swapped.",
         measured("ratio", ratio, limits.ratio if beta is None else beta),
-        *(() if beta is None else (measured("beta", beta),)),
+        if_known("beta", beta),
         confidence=confidence,
     )
 
@@ -105,11 +101,7 @@ CHECK = Check(
     ),
     explained_by=("VQ103",),
     examples=(
-        fires(
-            "beta 0.25 on the codebook's term",
-            LossTerms.healthy(commitment=1.0, codebook=0.25),
-            Usage.healthy(),
-        ),
+        fires("beta 0.25 on the codebook", LossTerms.healthy(commitment=1.0, codebook=0.25), Usage.healthy()),
         fires(
             "a legacy layer with a collapsed codebook",
             LossTerms.healthy(commitment=1.0, codebook=0.25, legacy=True),
@@ -126,9 +118,7 @@ CHECK = Check(
             LossTerms.healthy(commitment=1.0, codebook=0.25, legacy=True),
             Usage.healthy(),
         ),
-        passes(
-            "both terms alike", LossTerms.healthy(commitment=1.0, codebook=1.0, beta=1.0), Usage.healthy()
-        ),
+        passes("terms equal", LossTerms.healthy(commitment=1.0, codebook=1.0, beta=1.0), Usage.healthy()),
     ),
     doc=__doc__,
 )

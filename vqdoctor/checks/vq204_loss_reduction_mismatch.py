@@ -6,7 +6,7 @@ encoder serves it alone and goes to one code. The weight in the config looks rig
 found late: in the case below the cure was one word, and usage had been near 0.
 
 ## How to read it
-The gradient of the VQ loss at z_e is held against that of the mean of squares: the factor is beta for a
+The gradient of the VQ loss at z_e is compared with that of the mean of squares: the factor is beta for a
 mean, beta times D for a sum over dimensions, beta times D times the number of vectors for a sum over all.
 A sum is right where the task loss is a sum as well; therefore the weighted pull of the VQ loss at z_e
 must also reach the task's. Where both were reduced alike, trained autoencoders of digits measured a pull
@@ -23,15 +23,10 @@ sum must stay, divide the VQ weight by D.
 - EdoardoBotta/RQ-VAE-Recommender#65: a mean over 768 dimensions beside a summed commitment
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossBalance, LossTerms
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -44,12 +39,12 @@ class Limits(CheckLimits):
     )
     beta_low: float = limit(
         0.1,
-        "Smallest beta that is assumed where none is known. Below it a sum over D dimensions cannot be told "
-        "from a mean with a large weight.",
+        "Smallest beta that is assumed where beta is unknown. Below it a sum over D dimensions looks like a "
+        "mean with a large weight.",
     )
     beta_high: float = limit(
         2.0,
-        "Largest beta that is assumed where none is known; published trainings use 0.1 to 2, nearly all of "
+        "Largest beta that is assumed where beta is unknown; published trainings use 0.1 to 2, nearly all of "
         "them 0.25 or 1.",
     )
     pull: float = limit(
@@ -59,10 +54,10 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(terms: LossTerms, balance: LossBalance, limits: Limits) -> Iterator[Problem]:
-    """Tell the reduction from the weight at z_e, then ask whether the VQ loss outweighs the task."""
+def evaluate(terms: LossTerms, balance: LossBalance, limits: Limits) -> Problems:
+    """Infer the reduction from the weight at z_e, then ask whether the VQ loss outweighs the task."""
     if terms.commitment is None:
-        raise CannotJudge("the VQ loss is no squared error between z_e and z_q")
+        raise CannotJudge("the VQ loss is not a squared error between z_e and z_q")
     for what, size in (("dimensions", terms.dim), ("vectors and dimensions", terms.dim * terms.sample_size)):
         if _is_sum(terms, size, limits):
             if balance.ratio is None:
@@ -70,8 +65,7 @@ def evaluate(terms: LossTerms, balance: LossBalance, limits: Limits) -> Iterator
                     f"the VQ loss is summed over its {what}, but its weight in the training is unknown"
                 )
             if balance.ratio > limits.pull:
-                yield problem(
-                    Severity.WARNING,
+                yield warning(
                     f"The VQ loss is a sum over {size:,} {what}, so it weighs as much more than a mean, and "
                     f"pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
                     measured("pull", balance.ratio, limits.pull),
@@ -124,9 +118,7 @@ CHECK = Check(
             LossBalance.healthy(vq_weight=1.0, ratio=0.59),
         ),
         passes(
-            "a mean with a heavy weight is no sum",
-            LossTerms.healthy(),
-            LossBalance.healthy(vq_weight=100.0, ratio=72.7),
+            "a mean of heavy weight", LossTerms.healthy(), LossBalance.healthy(vq_weight=100.0, ratio=72.7)
         ),
         passes(
             "no beta recorded, and a weight too small for a sum",

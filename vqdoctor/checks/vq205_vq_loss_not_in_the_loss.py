@@ -22,15 +22,10 @@ returns none. If your training does add it and only the Task leaves it out, retu
 - van den Oord et al. 2017, arXiv:1711.00937: what each term is for
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossUse
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -48,40 +43,29 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(use: LossUse, limits: Limits) -> Iterator[Problem]:
+def evaluate(use: LossUse, limits: Limits) -> Problems:
     """Ask for a loss, then whether it is connected, then whether it has a weight."""
     pulls = use.gradient is not None and use.gradient > limits.gradient
     offered = use.offered > limits.gradient
+    confidence = Confidence.HIGH
     if (pulls or offered) and use.vq_weight is not None and use.vq_weight <= limits.weight:
-        yield _problem(f"The VQ loss has weight {figure(use.vq_weight)}", Confidence.HIGH, use, limits)
+        fault = f"The VQ loss has weight {figure(use.vq_weight)}"
     elif offered and use.used is False and not pulls:
-        confidence = Confidence.MEDIUM if use.reported is None else Confidence.HIGH
-        yield _problem(
+        fault = (
             f"The VQ layer returns a loss with gradient {figure(use.offered)} at z_e, but no loss of the "
-            "task depends on it",
-            confidence,
-            use,
-            limits,
+            "task depends on it"
         )
+        confidence = Confidence.MEDIUM if use.reported is None else Confidence.HIGH
     elif use.reported and not pulls and not offered:
-        yield _problem(
-            f"The VQ loss that the task reports is {figure(use.reported)}, but its gradient at z_e is 0",
-            Confidence.MEDIUM,
-            use,
-            limits,
-        )
-
-
-def _problem(what: str, confidence: Confidence, use: LossUse, limits: Limits) -> Problem:
-    known = (
-        ("reported_gradient", use.gradient, limits.gradient),
-        ("vq_weight", use.vq_weight, limits.weight),
-        ("offered_gradient", use.offered, None),
-    )
-    return problem(
-        Severity.WARNING,
-        f"{what}, so nothing holds the encoder near the codes.",
-        *tuple(measured(name, value, bar) for name, value, bar in known if value is not None),
+        fault = f"The VQ loss that the task reports is {figure(use.reported)}, but its gradient at z_e is 0"
+        confidence = Confidence.MEDIUM
+    else:
+        return
+    yield warning(
+        f"{fault}, so the encoder is not held near the codes.",
+        if_known("reported_gradient", use.gradient, limits.gradient),
+        if_known("vq_weight", use.vq_weight, limits.weight),
+        measured("offered_gradient", use.offered),
         confidence=confidence,
     )
 
@@ -93,23 +77,16 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="add-vq-loss",
-        how="Add the loss that the VQ layer returns to the training loss, with its graph "
-        "and a weight above 0.",
+        how="Add the VQ layer's loss to the training loss, with its graph and a weight above 0.",
         code="loss = task + 0.1 * vq   # no .item(), no .detach()",
     ),
     examples=(
-        fires(
-            "the loss is logged and never added", LossUse.healthy(used=False, reported=None, gradient=None)
-        ),
+        fires("the loss is logged only", LossUse.healthy(used=False, reported=None, gradient=None)),
         fires("the loss went through detach", LossUse.healthy(used=False, gradient=0.0)),
         fires("weight 0", LossUse.healthy(vq_weight=0.0)),
-        fires(
-            "the reported loss has no commitment term", LossUse.healthy(offered=0.0, used=None, gradient=0.0)
-        ),
+        fires("reported without commitment term", LossUse.healthy(offered=0.0, used=None, gradient=0.0)),
         passes("added with weight 0.1", LossUse.healthy()),
-        passes(
-            "a layer without a loss", LossUse.healthy(offered=0.0, used=None, reported=None, gradient=None)
-        ),
+        passes("layer without a loss", LossUse.healthy(offered=0.0, used=None, reported=None, gradient=None)),
         passes("the training computes its own VQ loss", LossUse.healthy(used=False, gradient=0.004)),
     ),
     doc=__doc__,

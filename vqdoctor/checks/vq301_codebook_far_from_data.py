@@ -12,8 +12,8 @@ deviations of z_e. The quantization error over the variance of z_e: 1 means that
 better than a single code at the mean. The distance from a typical code to its nearest z_e: two
 random vectors of the data are about 1.4 standard deviations apart, so a code that has none nearer
 than 1.5 lies outside the data. When z_e itself has collapsed, its standard deviation is tiny and all
-three become large; that is a symptom, and the report names the cause. Where it hardly varies at all there
-is nothing to measure in, and VQ507 judges.
+three become large; that is a symptom, and the report names the cause. Where it hardly varies at all, this
+check is skipped, and VQ507 judges.
 
 ## Remedy
 data-init: initialise the codebook from encoder outputs (k-means). normalise-before-vq: a norm layer
@@ -25,16 +25,10 @@ before the VQ layer keeps z_e where the codes are.
 - lucidrains/vector-quantize-pytorch#19: which distribution to initialise from
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks._encoder import CONSTANT
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, error, figure, measured, percent
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import DataMatch
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -57,38 +51,35 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(match: DataMatch, limits: Limits) -> Iterator[Problem]:
-    """Hold the three distances against their limits; the first that is broken makes the sentence."""
+def evaluate(match: DataMatch, limits: Limits) -> Problems:
+    """Compare the three distances with their limits; the first limit that is broken makes the sentence."""
     if match.data_std < CONSTANT * match.data_rms * match.dim**0.5:
-        raise CannotJudge("z_e hardly varies, so its standard deviation is no yardstick (VQ507)")
-    broken = [
-        (name, sentence)
-        for name, sentence in (
-            (
-                "mean_offset",
-                f"The middle of the codebook lies {figure(match.mean_offset)} standard deviations away from "
-                "the middle of the encoder's outputs, so only the codes on the near side can be chosen.",
-            ),
-            (
-                "quantization_error",
-                f"Quantizing loses {percent(match.quantization_error)} of the variance of the encoder's "
-                "outputs: a single code at their mean would do as well as this codebook.",
-            ),
-            (
-                "nearest_data",
-                f"A typical code is {figure(match.nearest_data)} standard deviations away from the nearest "
-                "encoder output: most of the codebook lies where there is no data.",
-            ),
-        )
-        if getattr(match, name) > getattr(limits, name)
-    ]
+        raise CannotJudge("z_e hardly varies, so its standard deviation is too small to measure in (VQ507)")
+    sentences = {
+        "mean_offset": f"The middle of the codebook lies {figure(match.mean_offset)} standard deviations "
+        "away from the middle of the encoder's outputs, so only the codes on the near side can be chosen.",
+        "quantization_error": f"Quantizing loses {percent(match.quantization_error)} of the variance of the "
+        "encoder's outputs: a single code at their mean would do as well as this codebook.",
+        "nearest_data": f"A typical code is {figure(match.nearest_data)} standard deviations away from the "
+        "nearest encoder output: most of the codebook lies where there is no data.",
+    }
+    broken = [name for name in sentences if getattr(match, name) > getattr(limits, name)]
     if broken:
-        yield problem(
-            Severity.ERROR,
-            broken[0][1],
-            *tuple(measured(name, getattr(match, name), getattr(limits, name)) for name, _ in broken),
-        )
+        figures = (measured(name, getattr(match, name), getattr(limits, name)) for name in broken)
+        yield error(sentences[broken[0]], *figures)
 
+
+_OFF_CENTRE = DataMatch.healthy(
+    dim=32, data_rms=3.16, data_std=5.66, data_mean_norm=17.0, codebook_rms=1.0, codebook_std=5.66,
+    mean_offset=3.0, quantization_error=7.6, scale_ratio=3.16, nearest_data=3.1,
+)  # fmt: skip
+_CAUSES = (
+    "VQ901", "VQ101", "VQ102", "VQ103", "VQ105", "VQ108", "VQ204", "VQ201", "VQ306", "VQ302", "VQ304",
+    "VQ205", "VQ202",
+)  # fmt: skip
+_TOO_LARGE = DataMatch.healthy(
+    codebook_rms=12.0, codebook_std=96.0, scale_ratio=0.13, quantization_error=0.97, nearest_data=7.4,
+)  # fmt: skip
 
 CHECK = Check(
     code="VQ301",
@@ -96,47 +87,10 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("data-init", "normalise-before-vq"),
-    explained_by=(
-        "VQ901",
-        "VQ101",
-        "VQ102",
-        "VQ103",
-        "VQ105",
-        "VQ108",
-        "VQ204",
-        "VQ201",
-        "VQ306",
-        "VQ302",
-        "VQ304",
-        "VQ205",
-        "VQ202",
-    ),
+    explained_by=_CAUSES,
     examples=(
-        fires(
-            "a codebook around zero, z_e three standard deviations off in every dimension",
-            DataMatch.healthy(
-                dim=32,
-                data_rms=3.16,
-                data_std=5.66,
-                data_mean_norm=17.0,
-                codebook_rms=1.0,
-                codebook_std=5.66,
-                mean_offset=3.0,
-                quantization_error=7.6,
-                scale_ratio=3.16,
-                nearest_data=3.1,
-            ),
-        ),
-        fires(
-            "codes on a far larger scale than z_e, around the same mean",
-            DataMatch.healthy(
-                codebook_rms=12.0,
-                codebook_std=96.0,
-                scale_ratio=0.13,
-                quantization_error=0.97,
-                nearest_data=7.4,
-            ),
-        ),
+        fires("a codebook around zero, z_e three standard deviations off in every dimension", _OFF_CENTRE),
+        fires("codes on a far larger scale than z_e, around the same mean", _TOO_LARGE),
         passes("healthy", DataMatch.healthy()),
         passes(
             "most codes dead, but among the data",

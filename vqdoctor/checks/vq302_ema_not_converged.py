@@ -16,17 +16,12 @@ data-init: start the codebook, the sums and the counts from data. faster-ema: de
 
 ## References
 - van den Oord et al. 2017, arXiv:1711.00937, appendix A.1: the EMA update, decay 0.99
-- google-deepmind/sonnet#187: what becomes of unused codes under an EMA
+- google-deepmind/sonnet#187: the fate of unused codes under an EMA
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.checks._words import Problems, if_known, measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -43,8 +38,8 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
-    """Hold d^t against its limits; counts that were never written tell nothing beyond that."""
+def evaluate(ema: EmaState, limits: Limits) -> Problems:
+    """Compare d^t with its limits; counts that were never written allow no further judgement."""
     if ema.start_weight is None:
         raise CannotJudge("the EMA's decay or the number of its updates is not known")
     if ema.start_weight <= limits.start_weight:
@@ -59,8 +54,8 @@ def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
         f"{when}, the codebook's EMA statistics are still {percent(ema.start_weight)} start "
         "values, so the codebook cannot follow the encoder.",
         measured("start_weight", ema.start_weight, limits.mostly_start if mostly else limits.start_weight),
-        *(measured("decay", ema.decay) for _ in (0,) if ema.decay is not None),
-        *(measured("updates", ema.updates) for _ in (0,) if ema.updates is not None),
+        if_known("decay", ema.decay),
+        if_known("updates", ema.updates),
     )
 
 
@@ -72,9 +67,7 @@ CHECK = Check(
     remedies=("data-init", "faster-ema"),
     explained_by=("VQ306",),
     examples=(
-        fires(
-            "decay 0.9999 and 550 updates", EmaState.healthy(decay=0.9999, updates=550, start_weight=0.946)
-        ),
+        fires("decay 0.9999, 550 updates", EmaState.healthy(decay=0.9999, updates=550, start_weight=0.946)),
         fires(
             "saved before the first update",
             EmaState.healthy(

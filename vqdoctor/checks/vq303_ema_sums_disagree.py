@@ -2,24 +2,22 @@
 
 ## Why it matters
 The next training step sets every code to its sum over its count. Where these disagree with the
-codebook, whoever wrote the codes (a revival, an initialisation, an optimizer) wrote only half: the
+codebook, the writer of the codes (a revival, an initialisation, an optimizer) wrote only half: the
 codes jump back, and the revival or the initialisation is lost.
 
 ## How to read it
 The median over the codes in use of |E - S/c| / |E|. Libraries that write E from S and c agree to
 1e-6. About 1 - 1/c (0.99 was measured) is the k-means bug: sums initialised without the counts.
 Codes that are not in use are left out, since they differ in healthy files too. A file that was saved
-before the first update has nothing to compare.
+before the first update cannot be compared.
 
 ## Remedy
-reset-ema: sums = codes x counts. Whoever writes codes writes these two as well.
+reset-ema: sums = codes x counts. Code that writes the codebook must write both as well.
 
 ## References
 - lucidrains/vector-quantize-pytorch#66: a few codes left one step after k-means; sums lacked the counts
 - espnet/espnet#6284: a revival without effect, overwritten in the same forward pass
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 
@@ -41,7 +39,7 @@ class Limits(CheckLimits):
 
 
 def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
-    """Hold the median disagreement against its limit."""
+    """Compare the median disagreement with its limit."""
     if ema.never_written:
         raise CannotJudge(
             "the EMA counts were never written, so there is nothing to compare the codebook with"
@@ -69,13 +67,10 @@ CHECK = Check(
     explained_by=("VQ901", "VQ104", "VQ306", "VQ302"),
     examples=(
         fires(
-            "k-means wrote the sums without the counts",
-            EmaState.healthy(sums_disagreement=0.992, worst_disagreement=0.998),
+            "k-means without the counts", EmaState.healthy(sums_disagreement=0.992, worst_disagreement=0.998)
         ),
         passes("written by the EMA", EmaState.healthy()),
-        passes(
-            "stored in half precision", EmaState.healthy(sums_disagreement=0.004, worst_disagreement=0.02)
-        ),
+        passes("stored in half", EmaState.healthy(sums_disagreement=0.004, worst_disagreement=0.02)),
     ),
     doc=__doc__,
 )

@@ -19,15 +19,9 @@ bring the codes that have blown up back to the data.
 - lucidrains/vector-quantize-pytorch, commit 4c514db: counts start at one
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, EmaState
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -40,11 +34,10 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(geometry: CodebookGeometry, ema: EmaState, limits: Limits) -> Iterator[Problem]:
+def evaluate(geometry: CodebookGeometry, ema: EmaState, limits: Limits) -> Problems:
     """Fire on oversized rows where there are zero counts to explain them."""
     if geometry.oversized_rows > limits.oversized_rows and ema.zero_counts:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"{geometry.oversized_rows} of {geometry.sample_size} codes have blown up, to norms "
             f"of up to {figure(geometry.norm_max)} against {figure(geometry.norm_median)}: their EMA "
             "counts are about zero, and the update divides by them.",
@@ -67,9 +60,7 @@ CHECK = Check(
             EmaState.healthy(zero_counts=224, count_min=0.0),
         ),
         passes("healthy", CodebookGeometry.healthy(), EmaState.healthy()),
-        passes(
-            "a dead code that did not blow up", CodebookGeometry.healthy(), EmaState.healthy(zero_counts=12)
-        ),
+        passes("a dead code that stayed small", CodebookGeometry.healthy(), EmaState.healthy(zero_counts=12)),
     ),
     doc=__doc__,
 )

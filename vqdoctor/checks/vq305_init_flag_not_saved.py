@@ -25,15 +25,9 @@ so look at what it returns.
 - lucidrains/vector-quantize-pytorch#102: k-means initialisation of a codebook that was loaded
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Initialisation, TrainForward
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -51,16 +45,15 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(forward: TrainForward, start: Initialisation | None, limits: Limits) -> Iterator[Problem]:
-    """Hold the first pass against its limit and against the later ones."""
+def evaluate(forward: TrainForward, start: Initialisation | None, limits: Limits) -> Problems:
+    """Compare the first pass with its limit and with the later passes."""
     if start is not None and start.flag is False:
         raise CannotJudge("the file says itself that the codebook is still to be initialised")
     if start is not None and start.counts_written is False and forward.writes_counts:
         raise CannotJudge("the EMA was never updated before, so its first update may move the codes far")
     first, later = forward.first_moved, forward.later_moved
     if first > limits.first_move and later <= limits.later_share * first:
-        yield problem(
-            Severity.ERROR,
+        yield error(
             "The first train-mode pass after loading moves a typical code by "
             f"{figure(first)} of the codebook's radius, and the passes after it by {figure(later)}: the "
             "layer initialises itself again over what was trained.",
@@ -77,19 +70,13 @@ CHECK = Check(
     advice=Advice(
         name="save-init-flag",
         how="Keep the flag of the data initialisation in a buffer, and set it for checkpoints that lack it.",
-        code=(
-            'vq.register_buffer("initted", torch.tensor(False))   # in __init__\n'
-            "vq.initted.fill_(True)   # where the codebook has been initialised"
-        ),
+        code='vq.register_buffer("initted", torch.tensor(False))   # in __init__\n'
+        "vq.initted.fill_(True)   # where the codebook has been initialised",
     ),
     explained_by=("VQ901",),
     meaningless_after=("VQ303",),
     examples=(
-        fires(
-            "k-means runs again on the first batch",
-            TrainForward.healthy(first_moved=1.31),
-            Initialisation.healthy(),
-        ),
+        fires("k-means runs again", TrainForward.healthy(first_moved=1.31), Initialisation.healthy()),
         passes("an EMA at work", TrainForward.healthy(), Initialisation.healthy()),
         passes(
             "codes that are replaced at every step",

@@ -2,14 +2,14 @@
 
 ## Why it matters
 Codes that are all one and the same give every vector the index 0. A layer whose data initialisation
-is still to come overwrites whatever stands in its codebook at the next forward pass; some libraries
+is still to come overwrites the content of its codebook at the next forward pass; some libraries
 do that in eval mode too, so that an evaluation seems to find a working codebook in a file that has
-none. And of a file that was saved before the first step, usage tells nothing: it is no collapse.
+none. The usage of a file that was saved before the first step is meaningless: it is not a collapse.
 
 ## How to read it
 Four signs. All rows are equal, or zero. The stored flag (`initted`, `inited`) says that the
-initialisation is still to come; that it says "done" proves nothing, since it also stands so where no
-data initialisation was asked for. The optimizer in the file never took a step, or the file records
+initialisation is still to come; the flag "done" is not a proof, since it is also set where no data
+initialisation was asked for. The optimizer in the file never took a step, or the file records
 zero updates. Or the EMA counts were never written, though a train-mode forward pass writes them.
 For the last two the codebook must look like random noise as well: the squared correlations between
 its dimensions exceed those of independent numbers by no more than chance allows (random starts
@@ -26,15 +26,10 @@ mode before it is saved.
 - lucidrains/vector-quantize-pytorch#102: a codebook of zeros in eval mode and after loading
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Initialisation, LevelUse, TrainForward
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -54,22 +49,20 @@ class Limits(CheckLimits):
 
 def evaluate(
     start: Initialisation, forward: TrainForward | None, level: LevelUse | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Look at the rows, then at the flag, then for signs that no step was ever taken."""
     if level is not None and level.written is False and level.others_written:
         raise CannotJudge("other levels were trained, so the training leaves this one out (VQ506)")
     rows = start.sample_size
     if rows > 1 and start.identical_rows >= limits.identical * rows:
         what = "zero" if start.zero_rows == rows else "one and the same"
-        yield problem(
-            Severity.ERROR,
+        yield error(
             f"All {rows:,} codes are {what}: the codebook was never initialised, and every vector "
             "gets the same index.",
             measured("identical", start.identical_rows / rows, limits.identical),
         )
     elif start.flag is False:
-        yield problem(
-            Severity.ERROR,
+        yield error(
             "The layer's own flag says that its data initialisation is still to come, so the next "
             f"forward pass overwrites its {rows:,} codes.",
             measured("initialised", 0.0, 1.0),
@@ -78,7 +71,7 @@ def evaluate(
         yield from _never_trained(start, forward, limits)
 
 
-def _never_trained(start: Initialisation, forward: TrainForward | None, limits: Limits) -> Iterator[Problem]:
+def _never_trained(start: Initialisation, forward: TrainForward | None, limits: Limits) -> Problems:
     by_count = start.counts_written is False and forward is not None and bool(forward.writes_counts)
     if by_count:
         sign = "its EMA counts were never written, though a training pass writes them"
@@ -88,8 +81,7 @@ def _never_trained(start: Initialisation, forward: TrainForward | None, limits: 
         sign = "the file records 0 updates"
     else:
         return
-    yield problem(
-        Severity.ERROR,
+    yield error(
         f"The codebook is as it was drawn at random ({figure(start.structure)} standard deviations "
         f"from pure noise), and {sign}: it was never trained.",
         measured("structure", start.structure, limits.structure),
@@ -106,12 +98,9 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="load-trained-weights",
-        how="Give the checkpoint of a model that has been trained, and see that all of its "
-        "tensors are loaded.",
-        code=(
-            "missing, unexpected = model.load_state_dict(state, strict=False)\n"
-            "assert not missing and not unexpected, (missing, unexpected)"
-        ),
+        how="Give the checkpoint of a trained model, and see that all of its tensors are loaded.",
+        code="missing, unexpected = model.load_state_dict(state, strict=False)\n"
+        "assert not missing and not unexpected, (missing, unexpected)",
     ),
     examples=(
         fires(
@@ -121,26 +110,15 @@ CHECK = Check(
         fires("the flag says that it is to come", _FRESH.replace(flag=False)),
         fires("saved at step 0, with its optimizer", _FRESH.replace(stepped=False)),
         fires("counts that a training pass would have written", _FRESH, TrainForward.healthy()),
-        fires(
-            "all levels of a residual quantizer",
-            _FRESH.replace(flag=False),
-            LevelUse.healthy(written=False, others_written=0),
-        ),
+        fires("all levels", _FRESH.replace(flag=False), LevelUse.healthy(written=False, others_written=0)),
         passes("trained", Initialisation.healthy()),
         passes(
-            "a codebook that its optimizer trains, beside counts that nobody writes",
+            "trained by its optimizer, beside counts that are never written",
             _FRESH.replace(stepped=True, flag=True),
             TrainForward.healthy(writes_counts=False),
         ),
-        passes(
-            "a trained codebook whose counts were stripped for publication",
-            _FRESH.replace(structure=210.0),
-            TrainForward.healthy(),
-        ),
-        passes(
-            "a random projection, frozen on purpose",
-            _FRESH.replace(stepped=False, frozen=True, counts_written=None),
-        ),
+        passes("trained, its counts stripped", _FRESH.replace(structure=210.0), TrainForward.healthy()),
+        passes("frozen random projection", _FRESH.replace(stepped=False, frozen=True, counts_written=None)),
     ),
     doc=__doc__,
 )

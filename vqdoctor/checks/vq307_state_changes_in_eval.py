@@ -14,7 +14,7 @@ training and evaluation data. BatchNorm's statistics do not change in eval mode.
 the training left out, and that its first pass therefore initialises, is judged by VQ506.
 
 ## Remedy
-`model.eval()` switches `self.training` and nothing else: an EMA, a k-means initialisation or a
+`model.eval()` switches only `self.training`: an EMA, a k-means initialisation or a
 replacement of codes in the forward pass has to ask for it, and `torch.no_grad()` does not stop a write
 to a buffer. Evaluate under `model.eval()`, and put the model back into train mode afterwards.
 
@@ -23,14 +23,9 @@ to a buffer. Evaluate under `model.eval()`, and put the model back into train mo
 - microsoft/unilm, beit2/norm_ema_quantizer.py: cluster_size is updated in eval mode
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import listed, measured, problem
+from vqdoctor.checks._words import Problems, listed, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EvalForward, LevelUse
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
@@ -44,7 +39,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(forward: EvalForward, level: LevelUse | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(forward: EvalForward, level: LevelUse | None, limits: Limits) -> Problems:
     """Count what changed; a codebook among it makes it an error."""
     if forward.changed_count <= limits.changed:
         return
@@ -70,10 +65,8 @@ CHECK = Check(
     advice=Advice(
         name="guard-by-training",
         how="Update the codebook, its EMA counts and sums, and its flags in train mode only.",
-        code=(
-            "if vq.training:   # self.training, in the layer's forward\n"
-            "    vq.ema_cluster_size.lerp_(counts, 1 - decay)"
-        ),
+        code="if vq.training:   # self.training, in the layer's forward\n"
+        "    vq.ema_cluster_size.lerp_(counts, 1 - decay)",
     ),
     explained_by=("VQ901", "VQ306"),
     examples=(
@@ -85,10 +78,7 @@ CHECK = Check(
                 codebook=True,
             ),
         ),
-        fires(
-            "only the counts change, as in BEiT-2",
-            EvalForward.healthy(changed=("vq.cluster_size",), changed_count=1),
-        ),
+        fires("BEiT-2: only the counts", EvalForward.healthy(changed=("vq.cluster_size",), changed_count=1)),
         passes("nothing changes", EvalForward.healthy()),
         passes("nothing changes around the layer", EvalForward.healthy(layer=None)),
     ),

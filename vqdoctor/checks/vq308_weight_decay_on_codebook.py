@@ -12,7 +12,7 @@ SGD and AdamW; for Adam t · lr against t · lr plus the size of an element now.
 (K = 256, digits, 1,000 steps) AdamW with 0.01 lost 2 % and left the perplexity as it was (23 without
 decay, 22 with it), 0.1 lost 18 % (20), 1 lost 87 % (11). Adam with L2 lost everything, and had perplexity
 16 with 1e-5, 15 with 1e-4 and 5 with 1e-2. So a loss of half is the limit. It is a note where the usage
-is good in spite of it, or where nothing tells the usage and the codes have kept their length. An EMA
+is good in spite of it, or where the usage is unknown and the codes have kept their length. An EMA
 codebook is not affected.
 
 ## Remedy
@@ -26,16 +26,11 @@ need a revival as well.
 - Karpathy, minGPT: weight decay on the weights of matrix products only, not on embeddings
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Usage, WeightDecay
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -54,8 +49,8 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(decay: WeightDecay, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
-    """Hold the loss against its limit; the usage, or the codes' length, tell whether it did harm."""
+def evaluate(decay: WeightDecay, usage: Usage | None, limits: Limits) -> Problems:
+    """Compare the lost length with its limit; the usage, or else the codes' length, shows the harm."""
     if decay.weight_decay == 0:
         return
     if decay.lost is None:
@@ -88,20 +83,14 @@ CHECK = Check(
     advice=Advice(
         name="exempt-codebook",
         how="Give the codebook a parameter group of its own with weight decay 0, and use AdamW, not Adam.",
-        code=(
-            "rest = [p for p in model.parameters() if p is not codebook]\n"
-            'groups = [{"params": rest}, {"params": [codebook], "weight_decay": 0.0}]\n'
-            "optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01)"
-        ),
+        code="rest = [p for p in model.parameters() if p is not codebook]\n"
+        'groups = [{"params": rest}, {"params": [codebook], "weight_decay": 0.0}]\n'
+        "optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01)",
     ),
     examples=(
         fires("Adam with L2, usage poor", _ADAM, COLLAPSED_USAGE),
         fires("Adam with L2, a bare file", _ADAM),
-        fires(
-            "AdamW for very long, usage good",
-            WeightDecay.healthy(updates=200_000, lost=0.86),
-            Usage.healthy(),
-        ),
+        fires("AdamW for long, good usage", WeightDecay.healthy(updates=200_000, lost=0.86), Usage.healthy()),
         passes("AdamW's default", WeightDecay.healthy(), COLLAPSED_USAGE),
         passes("a group without decay", WeightDecay.healthy(weight_decay=0.0, lost=0.0)),
     ),

@@ -12,24 +12,20 @@ epochs than the recipe: more epochs do not cure a cause that is still at work. T
 (`--probe-steps 60`) that raise the perplexity of the batches make it more than a guess.
 
 ## Remedy
-more-updates: more epochs or smaller batches. Mend the causes of the earlier stages first.
+more-updates: more epochs or smaller batches. Fix the causes of the earlier stages first.
 
 ## References
-- EdoardoBotta/RQ-VAE-Recommender#65: 20,000 steps and more beside the mended loss
-- LAPA#17: what shuffling and the number of steps do to a codebook from scratch
+- EdoardoBotta/RQ-VAE-Recommender#65: 20,000 steps and more beside the corrected loss
+- LAPA#17: the effect of shuffling and of the number of steps on a codebook from scratch
 """
-
-from __future__ import annotations
-
-from collections.abc import Iterator
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, if_known, measured, note, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState, Trace, TrainingRecord, Usage
 from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -52,14 +48,21 @@ class Limits(CheckLimits):
 
 def evaluate(
     record: TrainingRecord, ema: EmaState | None, usage: Usage | None, trace: Trace | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Warn where the EMA's window was not filled once; advise where usage is poor after few epochs."""
     decay = record.decay if record.decay is not None or ema is None else ema.decay
     updates = record.updates if record.updates is not None or ema is None else ema.updates
     if (decay is None or updates is None) and record.epochs is None:
         raise CannotJudge("the file records neither its updates and decay nor its epochs")
     if decay is not None and updates is not None and updates * (1 - decay) < limits.windows:
-        yield _unfilled(updates, decay, limits)
+        # decay 1 never forgets: (1 - d) is 0, and no number of updates is enough
+        needed = f"{limits.windows / (1 - decay):,.0f} updates" if decay < 1 else "infinitely many updates"
+        yield warning(
+            f"Only {updates:,} codebook updates were done, where decay {decay:g} needs {needed} to "
+            "forget the start values.",
+            measured("windows", updates * (1 - decay), limits.windows),
+            measured("updates", updates),
+        )
     elif record.epochs is None or record.epochs >= limits.epochs:
         return
     elif usage is not None and not usage.implicit and _usage.poor(usage):
@@ -70,29 +73,14 @@ def evaluate(
         yield _advice(record.epochs, growth, limits)
 
 
-def _unfilled(updates: int, decay: float, limits: Limits) -> Problem:
-    # decay 1 never forgets: (1 - d) is 0, and no number of updates is enough
-    needed = f"{limits.windows / (1 - decay):,.0f} updates" if decay < 1 else "infinitely many updates"
-    return problem(
-        Severity.WARNING,
-        f"Only {updates:,} codebook updates were done, where decay {decay:g} needs {needed} to "
-        "forget the start values.",
-        measured("windows", updates * (1 - decay), limits.windows),
-        measured("updates", updates),
-    )
-
-
 def _advice(epochs: int, growth: float | None, limits: Limits) -> Problem:
     rises = growth is not None and growth > limits.growth
-    measurements = [measured("epochs", epochs, limits.epochs)]
-    if growth is not None:
-        measurements.append(measured("growth", growth, limits.growth))
     seen = f" and a few more steps multiply the perplexity by {figure(growth)}" if growth and rises else ""
-    return problem(
-        Severity.NOTE,
-        f"Only {epochs} epochs were trained{seen}: once the causes are mended, give the codebook "
+    return note(
+        f"Only {epochs} epochs were trained{seen}: once the causes are fixed, give the codebook "
         f"{figure(limits.epochs)} or more, with EMA decay 0.95 and batches of 16.",
-        *measurements,
+        measured("epochs", epochs, limits.epochs),
+        if_known("growth", growth, limits.growth),
         confidence=Confidence.MEDIUM if rises else Confidence.LOW,
         decide_with="" if growth is not None else "--probe-steps 60",
     )
@@ -106,26 +94,15 @@ CHECK = Check(
     remedies=("more-updates",),
     explained_by=("VQ306", "VQ302"),
     examples=(
-        fires(
-            "60 updates with decay 0.99",
-            TrainingRecord.healthy(updates=60, epochs=1),
-            EmaState.healthy(updates=60),
-        ),
-        fires(
-            "30 epochs and a collapsed codebook",
-            TrainingRecord.healthy(),
-            EmaState.healthy(),
-            COLLAPSED_USAGE,
-        ),
+        fires("60 updates", TrainingRecord.healthy(updates=60, epochs=1), EmaState.healthy(updates=60)),
+        fires("30 epochs, collapsed codebook", TrainingRecord.healthy(), EmaState.healthy(), COLLAPSED_USAGE),
         fires(
             "four epochs, and the perplexity of the batches still doubles",
             TrainingRecord.healthy(epochs=4),
             COLLAPSED_USAGE.replace(perplexity=5.1, perplexity_high=5.2, used=9, active=7),
             Trace.healthy(perplexity=(3.1, 3.3, 3.6, 4.1, 4.7, 5.2, 6.2, 6.6)),
         ),
-        passes(
-            "30 epochs and a healthy codebook", TrainingRecord.healthy(), EmaState.healthy(), Usage.healthy()
-        ),
+        passes("30 epochs, healthy codebook", TrainingRecord.healthy(), EmaState.healthy(), Usage.healthy()),
         passes("300 epochs", TrainingRecord.healthy(epochs=300, updates=26_400), COLLAPSED_USAGE),
     ),
     doc=__doc__,

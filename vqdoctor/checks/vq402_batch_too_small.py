@@ -2,20 +2,20 @@
 
 ## Why it matters
 A layer that replaces codes whose EMA count is under a fixed number, such as 2, needs that many vectors
-a code in a batch. With fewer the average count is under the threshold whatever the codes are, so most
+per code in a batch. With fewer the average count is under the threshold whatever the codes are, so most
 of the codebook is replaced at every step, for as long as training lasts. Usage looks perfect all the
 while: the codes are new each time. No index means the same thing for long.
 
 ## How to read it
-Vectors a batch over K, against the threshold. Where no threshold is known, the codes that a single
+Vectors per batch over K, against the threshold. Where no threshold is known, the codes that a single
 train-mode pass moves far, over the most that it could replace, min(K, vectors). Measured on digits
-(K from 64 to 1,024, threshold 2, decay 0.8 and 0.99): with 0.05 to 0.8 vectors a code 0.85 to 0.98 of
-that number is replaced in each pass, with 2 a code 0.15 to 0.3, with 4 at most 0.03. A threshold of a
-tenth of the mean count replaced at most 0.02 with 0.8 vectors a code and more, but 0.67 to 0.98 with 0.2
-and less at decay 0.8, which remembers nine batches: less than two choices a code. In a bare file the sign is
-codes whose count is not above the threshold: a revival leaves the number itself behind. Where no codes are
-replaced the batch size alone is not judged: from 0.05 to 4 vectors a code it did not change the
-perplexity of a plain EMA.
+(K from 64 to 1,024, threshold 2, decay 0.8 and 0.99): with 0.05 to 0.8 vectors per code 0.85 to 0.98
+of that number is replaced in each pass, with 2 per code 0.15 to 0.3, with 4 at most 0.03. A threshold of a
+tenth of the mean count replaced at most 0.02 with 0.8 vectors per code and more, but 0.67 to 0.98 with 0.2
+and less at decay 0.8, which remembers nine batches: less than two choices per code. In a bare file the
+sign is codes whose count is not above the threshold: a revival leaves the number itself behind. Where no
+codes are replaced the batch size alone is not judged: from 0.05 to 4 vectors per code it did not change
+the perplexity of a plain EMA.
 
 Where all but a few codes are dead, as behind an encoder that gives one output for everything, a revival
 replaces them rightly, and the batch is judged by the threshold alone.
@@ -25,16 +25,14 @@ With several processes that share their counts, a batch is all of theirs.
 ## Remedy
 The sum of the EMA counts is the number of vectors in a batch, so the mean count is vectors over K, and
 it changes with the batch, the crop and the codebook. A tenth of it finds the codes that are hardly
-used, and never all of them. More vectors a batch (a longer crop, more processes that share their
+used, and never all of them. More vectors per batch (a longer crop, more processes that share their
 counts) or a slower decay help too: over the window of the EMA, (1 + d)/(1 - d) batches, every code
 should be due several times.
 
 ## References
-- jishengpeng/WavTokenizer#82: 1,200 vectors a batch, K = 4,096, threshold 2
+- jishengpeng/WavTokenizer#82: 1,200 vectors per batch, K = 4,096, threshold 2
 - kyutai-labs/moshi: `threshold_usage_ratio` 0.1, relative to uniform usage
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 
@@ -51,7 +49,7 @@ class Limits(CheckLimits):
 
     per_threshold: float = limit(
         1.0,
-        "Least vectors a code in a batch, in units of the threshold. Under one the mean count is below the "
+        "Least vectors per code in a batch, in units of the threshold. Under one the mean count is below the "
         "threshold, so not all codes can stay, however evenly they are chosen.",
     )
     expired: float = limit(
@@ -67,9 +65,9 @@ class Limits(CheckLimits):
 
 
 def evaluate(expiry: CodeExpiry, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
-    """Hold the batch against the threshold, or else the replacements against the batch."""
+    """Compare the batch with the threshold, or else the replacements with the batch."""
     if expiry.threshold is None and expiry.replaced is None:
-        raise CannotJudge("the file does not tell whether codes are replaced, nor under which count")
+        raise CannotJudge("the file does not record whether, and under which count, codes are replaced")
     broken = list(_broken(expiry, limits))
     if broken and broken[0].name != "per_threshold" and usage is not None and _usage.few(usage):
         raise CannotJudge("codes are replaced, but so few are chosen that most are dead, whatever the batch")
@@ -110,8 +108,7 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="relative-threshold",
-        how="Replace codes whose EMA count is under a tenth of the mean count, instead of under a "
-        "fixed number.",
+        how="Replace codes whose EMA count is under a tenth of the mean count, not under a fixed number.",
         code="threshold_ema_dead_code = 0.1 * vectors_per_batch / num_codes",
     ),
     examples=(
@@ -127,12 +124,9 @@ CHECK = Check(
             ),
         ),
         passes("400 vectors for 256 codes, no fixed threshold", CodeExpiry.healthy()),
+        passes("100 vectors for 1,024 codes, kept", CodeExpiry.healthy(sample_size=1024, vectors=100.0)),
         passes(
-            "100 vectors for 1,024 codes, no replacement", CodeExpiry.healthy(sample_size=1024, vectors=100.0)
-        ),
-        passes(
-            "four vectors a code, threshold 2",
-            CodeExpiry.healthy(vectors=1024.0, threshold=2.0, expired=0.04, replaced=0.04),
+            "four per code", CodeExpiry.healthy(vectors=1024.0, threshold=2.0, expired=0.04, replaced=0.04)
         ),
     ),
     doc=__doc__,

@@ -12,9 +12,9 @@ random order, 1 where runs of batches hold one kind. Measured on digits (K = 256
 shuffled; with and without revival, decay 0.99 and 0.8): 0.09 cost 1 to 4 points, 0.25 cost 4 to 14, 0.49
 cost 6 to 25, and sorted data ended at 0.10 to 0.36. A permutation test says whether it is more than chance.
 Batches that are alike within but come in a random order, as some samplers make them on purpose, are not
-meant: 0.25 of that left the accuracy at 0.957 or more. That two passes come in the same order is no fault.
-Where the task's `batches("train")` is not the loader that trained the model, this says nothing about the
-training.
+meant: 0.25 of that left the accuracy at 0.957 or more. Two passes may come in the same order.
+Where the task's `batches("train")` is not the loader that trained the model, the result does not hold for
+the training.
 
 ## Remedy
 A map-style data set needs only `shuffle=True`; with several processes, a DistributedSampler whose
@@ -25,15 +25,10 @@ files themselves in random order, or it only mixes neighbours.
 - LatentActionPretraining/LAPA#17: the shuffle of the DataLoader was commented out
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import BatchMixing
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -51,8 +46,8 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(mixing: BatchMixing, limits: Limits) -> Iterator[Problem]:
-    """Hold the drift of labels and of codes against the limits; the larger one makes the sentence."""
+def evaluate(mixing: BatchMixing, limits: Limits) -> Problems:
+    """Compare the drift of labels and of codes with the limits; the larger one makes the sentence."""
     drifts = [
         (drift, z, what)
         for drift, z, what in (
@@ -63,11 +58,9 @@ def evaluate(mixing: BatchMixing, limits: Limits) -> Iterator[Problem]:
     ]
     if drifts:
         drift, z, what = max(drifts)
-        yield problem(
-            Severity.WARNING,
-            f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a "
-            f"random order gives 0 ({mixing.batches} batches of {mixing.batch_size}): the loader does not "
-            "shuffle.",
+        yield warning(
+            f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a random "
+            f"order gives 0 ({mixing.batches} batches of {mixing.batch_size}): the loader does not shuffle.",
             measured(f"{what}_drift", drift, limits.drift),
             measured(f"{what}_z", z, limits.z),
             confidence=Confidence.MEDIUM,
@@ -86,10 +79,7 @@ CHECK = Check(
         code="loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)",
     ),
     examples=(
-        fires(
-            "data sorted by class",
-            BatchMixing.healthy(label_drift=0.97, label_z=210.0, code_drift=0.3, code_z=150.0),
-        ),
+        fires("sorted", BatchMixing.healthy(label_drift=0.97, label_z=210.0, code_drift=0.3, code_z=150.0)),
         fires(
             "consecutive chunks of one recording, no labels",
             BatchMixing.healthy(label_drift=None, label_z=None, code_drift=0.41, code_z=90.0),

@@ -2,8 +2,8 @@
 
 ## Why it matters
 Perplexity is the number of codes that would, used evenly, carry as much information. A perplexity of
-1 means that every input becomes the same code: the codes say nothing, and whatever the model still
-does, it does without them.
+1 means that every input becomes the same code: the codes carry no information, and the model works
+without them.
 
 ## How to read it
 The limit is max(min(50, 0.2 K), 0.05 K) codes: 50 for K = 256 to 1,000, 5 % of K above. Perplexity
@@ -15,15 +15,15 @@ of one batch is not that of the data set: give as many vectors as you have, 16 p
 data collapses a healthy codebook too: a modem tone uses 8 of the 512 codes of a speech codec.
 
 FSQ, LFQ and BSQ store no codebook: a code is a combination of levels, one that is never used costs
-nothing, and none can be initialised or revived. What can go wrong is the size of z_e. Far too large, and
-every channel stands at its lowest or highest level, where its tanh passes no gradient either; far too
+nothing, and none can be initialised or revived. The possible fault is the size of z_e. Far too large, and
+every channel is at its lowest or highest level, where its tanh passes no gradient either; far too
 small, and every channel stays at one. So the limit is not 5 % of K but half of the bits, the square root
 of K, which channels of 4 levels and more miss as soon as they use their two ends alone.
 
 ## Remedy
-Where the report names a cause, mend that. Otherwise data-init, then revive-dead-codes. Without a
-codebook: normalise-before-vq, so that z_e spans the levels; for LFQ and BSQ first raise-vq-weight, for it
-is their entropy loss that keeps the codes in use.
+Where the report names a cause, fix that. Otherwise data-init, then revive-dead-codes. Without a
+codebook: normalise-before-vq, so that z_e spans the levels; for LFQ and BSQ first raise-vq-weight,
+because their entropy loss keeps the codes in use.
 
 ## References
 - Grassberger 2003, Entropy Estimates from Insufficient Samplings, arXiv:physics/0307138
@@ -31,8 +31,6 @@ is their entropy loss that keeps the codes in use.
 - Huh et al. 2023, Straightening Out the Straight-Through Estimator, arXiv:2305.08842
 - Mentzer et al. 2023, Finite Scalar Quantization, arXiv:2309.15505; Yu et al. 2023 (LFQ), arXiv:2310.05737
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 
@@ -66,14 +64,14 @@ class Limits(CheckLimits):
     )
     vectors_per_code: float = limit(
         1.0,
-        "Independent vectors per code from which the estimate is held against the limit as it is. At one "
+        "Independent vectors per code from which the estimate is compared with the limit as it is. At one "
         "vector per code it is at most 12 % too low.",
     )
     bits: float = limit(
         _usage.BITS,
         "Share of its bits that a layer without a codebook must use, in place of `floor`. On 8x8 digits "
         "trained FSQ and LFQ layers of 125 to 64,000 codes used 0.58 to 0.99 of theirs; channels of 4 "
-        "levels and more that stand at their two ends use at most 0.5.",
+        "levels and more that use only their two ends have at most 0.5.",
     )
     edge_share: float = limit(
         _levels.EDGE_SHARE,
@@ -83,7 +81,7 @@ class Limits(CheckLimits):
 
 
 def evaluate(usage: Usage, levels: ImplicitLevels | None, limits: Limits) -> Iterator[Problem]:
-    """Hold the perplexity's interval against the limit, as far as the sample can tell."""
+    """Compare the perplexity's interval with the limit, as far as the sample allows."""
     k = usage.num_codes
     bits = limits.bits if usage.implicit else None
     bar = _usage.least_perplexity(k, limits.codes, limits.share, limits.floor, bits=bits)
@@ -115,15 +113,28 @@ def evaluate(usage: Usage, levels: ImplicitLevels | None, limits: Limits) -> Ite
 
 
 def _channels(levels: ImplicitLevels | None, edge_share: float) -> str:
-    """Say which channels stand still or are saturated; "" where none is known to."""
+    """Return the part of the message on stuck and saturated channels; "" without such channels."""
     if levels is None:
         return ""
     of = f"of {len(levels.levels)} channels"
     stuck, ends = _levels.stuck(levels), _levels.saturated(levels, edge_share)
-    said = [f"{stuck} {of} stand at one level"] if stuck else []
+    said = [f"{stuck} {of} use a single level"] if stuck else []
     said += [f"{ends} {of} at their lowest or highest"] if ends else []
     return f"; {' and '.join(said)}" if said else ""
 
+
+_SPEECH_CODEC = Usage.healthy(
+    num_codes=512, sample_size=5_767, used=431, active=402, expected_used=512.0, expected_active=512.0,
+    share=0.84, perplexity=185.0, perplexity_low=178.0, perplexity_high=192.0, plug_in_perplexity=178.0,
+    max_share=0.043, groups=1, effective_size=5_767.0,
+)  # fmt: skip
+_LARGE_FSQ_LEVELS = ImplicitLevels.healthy(
+    levels=(8, 8, 8, 5, 5, 5), used=(7, 8, 8, 5, 5, 5), edge_share=(0.01, 0.02, 0.04, 0.02, 0.29, 0.36)
+)
+_LARGE_FSQ = IMPLICIT_USAGE.replace(
+    num_codes=64_000, used=1_827, expected_used=23_162.0, share=0.029, perplexity=618.0, perplexity_low=610.0,
+    perplexity_high=626.0,
+)  # fmt: skip
 
 CHECK = Check(
     code="VQ501",
@@ -137,14 +148,7 @@ CHECK = Check(
         fires("every vector on one code", COLLAPSED_USAGE),
         fires(
             "one code in the EMA counts of a bare file",
-            EMA_USAGE.replace(
-                used=256,
-                active=1,
-                perplexity=1.01,
-                perplexity_low=1.01,
-                perplexity_high=1.01,
-                max_share=0.998,
-            ),
+            EMA_USAGE.replace(used=256, active=1, perplexity=1.01, perplexity_high=1.01, max_share=0.998),
         ),
         fires(
             "one code, on a sample so small that even usage could show 57 codes at most",
@@ -157,42 +161,8 @@ CHECK = Check(
         ),
         passes("healthy", Usage.healthy()),
         passes("a healthy FSQ", IMPLICIT_USAGE, ImplicitLevels.healthy()),
-        passes(
-            "FSQ with far more combinations than the data needs",
-            IMPLICIT_USAGE.replace(
-                num_codes=64_000,
-                used=1_827,
-                expected_used=23_162.0,
-                share=0.029,
-                perplexity=618.0,
-                perplexity_low=610.0,
-                perplexity_high=626.0,
-            ),
-            ImplicitLevels.healthy(
-                levels=(8, 8, 8, 5, 5, 5),
-                used=(7, 8, 8, 5, 5, 5),
-                edge_share=(0.01, 0.02, 0.04, 0.02, 0.29, 0.36),
-            ),
-        ),
-        passes(
-            "a deployed speech codec, perplexity 0.36 K",
-            Usage.healthy(
-                num_codes=512,
-                sample_size=5_767,
-                used=431,
-                active=402,
-                expected_used=512.0,
-                expected_active=512.0,
-                share=0.84,
-                perplexity=185.0,
-                perplexity_low=178.0,
-                perplexity_high=192.0,
-                plug_in_perplexity=178.0,
-                max_share=0.043,
-                groups=1,
-                effective_size=5_767.0,
-            ),
-        ),
+        passes("FSQ with far more combinations than the data needs", _LARGE_FSQ, _LARGE_FSQ_LEVELS),
+        passes("a deployed speech codec, perplexity 0.36 K", _SPEECH_CODEC),
     ),
     doc=__doc__,
 )

@@ -22,8 +22,6 @@ their optimizer moments; and keep doing so during training.
 - jishengpeng/WavTokenizer#82: a threshold above the mean count calls every code dead
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 
@@ -53,7 +51,7 @@ class Limits(CheckLimits):
 
 
 def evaluate(usage: Usage, limits: Limits) -> Iterator[Problem]:
-    """Hold the active share against the limits, in doubt for the codes."""
+    """Compare the active share with the limits; a doubt counts in favour of the codes."""
     if usage.implicit:
         raise CannotJudge("the layer stores no codes: combinations of levels cannot die, nor be revived")
     # A code of share t/K stays unseen by N vectors with probability exp(-t N/K). So if all active codes were
@@ -84,6 +82,12 @@ def evaluate(usage: Usage, limits: Limits) -> Iterator[Problem]:
     )
 
 
+_NO_REVIVAL = Usage.healthy(
+    num_codes=1_024, used=212, active=205, expected_used=1_024.0, expected_active=1_024.0, share=0.207,
+    perplexity=121.0, perplexity_low=117.0, perplexity_high=125.0, plug_in_perplexity=120.0,
+    effective_size=14_000.0,
+)  # fmt: skip
+
 CHECK = Check(
     code="VQ502",
     name="dead-codes",
@@ -93,22 +97,7 @@ CHECK = Check(
     explained_by=(*COLLAPSE, "VQ503", "VQ501"),
     meaningless_after=("VQ306",),
     examples=(
-        fires(
-            "a good start without revival, K = 1,024",
-            Usage.healthy(
-                num_codes=1_024,
-                used=212,
-                active=205,
-                expected_used=1_024.0,
-                expected_active=1_024.0,
-                share=0.207,
-                perplexity=121.0,
-                perplexity_low=117.0,
-                perplexity_high=125.0,
-                plug_in_perplexity=120.0,
-                effective_size=14_000.0,
-            ),
-        ),
+        fires("a good start without revival, K = 1,024", _NO_REVIVAL),
         fires("every vector on one code", COLLAPSED_USAGE),
         passes("healthy", Usage.healthy()),
         passes("healthy EMA counts", EMA_USAGE),

@@ -19,21 +19,16 @@ spread-duplicates: keep one of each and move the copies onto other encoder outpu
 - lucidrains/vector-quantize-pytorch 1.32.0: at most as many codes are replaced as there are vectors
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE, poor
-from vqdoctor.checks._words import measured, percent, problem
+from vqdoctor.checks._words import Problems, measured, percent, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, Usage
-from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
-    """How many copies there may be."""
+    """How many copies are allowed."""
 
     duplicate_share: float = limit(
         0.05,
@@ -47,8 +42,8 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(geometry: CodebookGeometry, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
-    """Hold the share of copies against its limit, then against the dead codes."""
+def evaluate(geometry: CodebookGeometry, usage: Usage | None, limits: Limits) -> Problems:
+    """Compare the share of copies with its limit, then with the dead codes."""
     copies = geometry.duplicate_rows
     share = copies / geometry.sample_size
     if share > limits.duplicate_share:
@@ -70,19 +65,10 @@ CHECK = Check(
     remedies=("spread-duplicates",),
     explained_by=COLLAPSE,
     examples=(
+        fires("k-means with few vectors", CodebookGeometry.healthy(duplicate_rows=191, effective_rank=7.9)),
+        fires("dead copies", CodebookGeometry.healthy(duplicate_rows=191), Usage.healthy(used=65, active=60)),
         fires(
-            "k-means with 64 vectors for 256 codes",
-            CodebookGeometry.healthy(duplicate_rows=191, effective_rank=7.9),
-        ),
-        fires(
-            "copies are what is dead",
-            CodebookGeometry.healthy(duplicate_rows=191),
-            Usage.healthy(used=65, active=60),
-        ),
-        fires(
-            "a few copies in a codebook that collapsed: a note",
-            CodebookGeometry.healthy(duplicate_rows=20),
-            COLLAPSED_USAGE,
+            "a few copies in a collapse: a note", CodebookGeometry.healthy(duplicate_rows=20), COLLAPSED_USAGE
         ),
         passes("healthy", CodebookGeometry.healthy()),
         passes("dead codes that faded to zero", CodebookGeometry.healthy(zero_rows=200, norm_min=0.0)),

@@ -6,11 +6,11 @@ happens where the codes are made by a map of low rank, or started on a line and 
 
 ## How to read it
 The effective rank is the number of directions that share the variance evenly: exp of the entropy of the
-squared singular values about the mean, faded and blown-up codes left out. It is held against that of
+squared singular values about the mean, faded and blown-up codes left out. It is compared with that of
 z_e (or K - 1, all that K codes can have), not against D: a codebook of rank 2.7 in 64 dimensions is
-right for data of rank 2.5, which is what healthy digit models measured. A low rank that costs nothing is
-no fault either, so the quantization error has to be large too. Without data there is nothing to hold it
-against. FSQ, LFQ and BSQ store no codes; there a channel that stays at one level is a lost direction.
+right for data of rank 2.5, which is what healthy digit models measured. A low rank without a
+cost is harmless, so the quantization error has to be large too. Without data there is no rank to compare
+with. FSQ, LFQ and BSQ store no codes; there a channel that stays at one level is a lost direction.
 
 ## Remedy
 data-init: codes that are taken from z_e have its directions. Where a map makes the codes, give it full
@@ -21,17 +21,11 @@ rank first. For a channel that stays at one level normalise-before-vq, so that z
 - Zhu et al. 2024, Addressing Representation Collapse in Vector Quantized Models (SimVQ), arXiv:2411.02038
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _levels
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, DataMatch, ImplicitLevels
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -51,36 +45,26 @@ class Limits(CheckLimits):
 
 def evaluate(
     geometry: CodebookGeometry | None, match: DataMatch | None, levels: ImplicitLevels | None, limits: Limits
-) -> Iterator[Problem]:
+) -> Problems:
     """Fire where the codes have fewer directions than the data, and where that loses something."""
     if levels is not None:
-        yield from _of_levels(levels)
-    elif geometry is None or match is None:
+        stuck, channels = _levels.stuck(levels), len(levels.levels)
+        if stuck:
+            yield warning(
+                f"{stuck} of the layer's {channels} channels stay at one level, so that the codes lie in "
+                f"{channels - stuck} directions.",
+                measured("stuck", stuck, 0.0, unit="channels"),
+                remedies=("normalise-before-vq",),
+            )
+        return
+    if geometry is None or match is None:
         raise NoEvidence("the codes, or the vectors that they stand for, are not known")
-    else:
-        yield from _of_codes(geometry, match, limits)
-
-
-def _of_levels(levels: ImplicitLevels) -> Iterator[Problem]:
-    stuck, channels = _levels.stuck(levels), len(levels.levels)
-    if stuck:
-        yield problem(
-            Severity.WARNING,
-            f"{stuck} of the layer's {channels} channels stay at one level, so that the codes lie in "
-            f"{channels - stuck} directions.",
-            measured("stuck", stuck, 0.0, unit="channels"),
-            remedies=("normalise-before-vq",),
-        )
-
-
-def _of_codes(geometry: CodebookGeometry, match: DataMatch, limits: Limits) -> Iterator[Problem]:
     if match.data_effective_rank <= 0:
         return
     # K points have K - 1 directions at most: a small codebook is not of low rank
     ratio = geometry.effective_rank / min(match.data_effective_rank, max(geometry.sample_size - 1.0, 1.0))
     if ratio < limits.rank_ratio and match.quantization_error > limits.quantization_error:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"The codes lie in {figure(geometry.effective_rank)} directions and the encoder's "
             f"outputs in {figure(match.data_effective_rank)} of {match.dim}: quantizing loses "
             f"{percent(match.quantization_error)} of their variance.",
@@ -106,8 +90,7 @@ CHECK = Check(
             DataMatch.healthy(data_effective_rank=6.9, quantization_error=0.83),
         ),
         fires(
-            "a channel of three that stays at one level",
-            ImplicitLevels.healthy(used=(8, 1, 5), edge_share=(0.3, 0.0, 0.4)),
+            "one of three channels stuck", ImplicitLevels.healthy(used=(8, 1, 5), edge_share=(0.3, 0.0, 0.4))
         ),
         passes("a healthy FSQ", ImplicitLevels.healthy()),
         passes(

@@ -2,16 +2,16 @@
 
 ## Why it matters
 An EMA writes every code anew as its sum over its count. A revival that writes the code alone is undone
-by the next update, often before the same forward pass ends, so it looks busy and does nothing: a speech
+by the next update, often before the same forward pass ends, so it is busy without an effect: a speech
 codec's quantizer replaced 254 of 256 codes in each of 300 passes, and not one of them stayed.
 
 ## How to read it
 With a model: in train-mode forward passes on a copy every write to the codebook is followed. Undone are
-codes that one write moved and a later one put back; returned are codes that stood elsewhere than their
-sum over count in the file, and that the first pass put there. From a file alone: codes that do stand
-elsewhere, or, where the file records the count under which a code is to be replaced, codes under half of it
-that stand at their sum over count. The last is a guess: a layer that replaces a few codes at a time leaves
-some waiting. Revivals that a layer does only every so many steps need `--probe-steps`.
+codes that one write moved and a later one put back; returned are codes that differed from their
+sum over count in the file, and that the first pass put back there. From a file alone: codes that differ
+from it, or, where the file records the count under which codes are replaced, codes under half of that
+count that equal their sum over count. The last is a guess: a layer that replaces a few codes at a time leaves
+some waiting. A revival that runs only every few steps needs `--probe-steps`.
 
 ## Remedy
 revive-dead-codes: write the sums and the counts with the codes.
@@ -21,8 +21,6 @@ revive-dead-codes: write the sums and the counts with the codes.
 - facebookresearch/encodec, audiocraft and copies: `replace_` writes `embed` and not `embed_avg`
 - lucidrains/vector-quantize-pytorch: `replace` writes codes, counts and sums
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 
@@ -34,7 +32,7 @@ from vqdoctor.core.levels import Confidence, Severity
 
 
 class Limits(CheckLimits):
-    """How many codes must be put back, or be waiting."""
+    """How many codes may be put back, or be waiting."""
 
     share: float = limit(
         0.02,
@@ -43,13 +41,13 @@ class Limits(CheckLimits):
     )
     waiting_share: float = limit(
         0.25,
-        "Largest share of the codes that may stand under half of the recorded count, in a file alone. A "
+        "Largest share of the codes that may have less than half of the recorded count, in a file alone. A "
         "revival that works leaves none, except those that found no vector in the last batch.",
     )
 
 
 def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
-    """Ask what was seen to be put back; then what stands elsewhere than its statistics; then who waits."""
+    """Look for codes that were put back, then for codes off their sums, then for waiting codes."""
     k = revival.num_codes
     live = revival.sample_size > 0
     if revival.undone > limits.share * k:
@@ -63,14 +61,14 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
         fate = "the first forward pass put them back" if live else "the next update puts them back"
         yield _problem(
             f"{revival.returned:,} of {k:,} codes were moved away from their EMA sums over counts, and "
-            f"{fate}: whoever moved them wrote the codes alone.",
+            f"{fate}: they were written without their sums and counts.",
             measured("returned_share", revival.returned / k, limits.share),
             Confidence.HIGH if live else Confidence.MEDIUM,
         )
     elif revival.under_threshold is not None and revival.under_threshold > limits.waiting_share * k:
         yield _problem(
             f"{revival.under_threshold:,} of {k:,} codes have an EMA count under half of "
-            f"{figure(revival.threshold or 0.0)}, where the training replaces them, and still stand at their "
+            f"{figure(revival.threshold or 0.0)}, where the training replaces them, and still equal their "
             "sums over counts.",
             measured("waiting_share", revival.under_threshold / k, limits.waiting_share),
             Confidence.LOW,

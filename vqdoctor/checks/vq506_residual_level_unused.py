@@ -1,38 +1,34 @@
-"""A level of a residual quantizer says nothing.
+"""A level of a residual quantizer carries no information.
 
 ## Why it matters
 Every level costs its bits and its time. One that was never trained makes the output worse where it is
 used, and one that gives the same code for everything adds a constant.
 
 ## How to read it
-Level by level, the first left out: if that one says nothing the whole codebook has collapsed, which is
-another finding. Never trained: the EMA counts of the level all stand at their start value, while those
+Level by level, the first left out: a collapse of the first is a collapse of the whole codebook, which is
+another finding. Never trained: all EMA counts of the level have their start value, while the counts
 of other levels moved; the training never reached it, as when the dropout of levels draws from a range
 that is one too short; then its own initialisation is still to come as well. Collapsed: its codes have a
-perplexity near 1 although the levels before leave it something to say. Where they leave next to nothing
-the level is too many, which is a note. A level that is only unfinished (poor usage, but moving) is
+perplexity near 1 although the levels before leave a rest to quantize. Where they leave next to nothing,
+the level is superfluous, which is a note. A level that is only unfinished (poor usage, but moving) is
 neither: the checks of usage and of the EMA see it.
 
 ## Remedy
 A dropout of levels draws how many are used; the largest draw has to be all of them. `randrange` leaves
 its end out, and so does numpy's `integers`: `randrange(1, Q)` never trains the last level. A level that
-gives one code although something is left to say may have been started far from its residuals: start it
-from the residuals of a batch once the levels before it are in place. A level to which nothing is left
-can go.
+gives one code although a rest is left to quantize may have been started far from its residuals: start it
+from the residuals of a batch once the levels before it are trained. A level without a rest to quantize
+can be removed.
 
 ## References
 - soundstream-pytorch#7: `randrange(1, Q)` never drew Q, so the last codebook was never trained
 - facebookresearch/encodec#25, lucidrains/vector-quantize-pytorch#33: deeper levels without a gradient
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import BEFORE_USE
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, problem, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LevelUse, Usage
 from vqdoctor.core.finding import Problem
@@ -40,7 +36,7 @@ from vqdoctor.core.levels import Confidence, Severity
 
 
 class Limits(CheckLimits):
-    """When a level says nothing, and when there was something to say."""
+    """When a level carries no information, and when a rest was left for it."""
 
     perplexity: float = limit(
         1.5,
@@ -59,15 +55,14 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
-    """Ask whether the level was ever written; then whether its codes say anything."""
+def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Problems:
+    """Ask whether the level was ever trained; then whether its codes differ."""
     if level.written is False and level.others_written < limits.others_written:
         return  # nothing was trained, which is another finding
     if level.written is False:
-        yield problem(
-            Severity.WARNING,
-            f"Level {level.level} of {level.levels} was never trained: all of its EMA counts stand at their "
-            f"start value, while those of {level.others_written} other levels moved.",
+        yield warning(
+            f"Level {level.level} of {level.levels} was never trained: all of its EMA counts have their "
+            f"start value, while the counts of {level.others_written} other levels moved.",
             measured("others_written", level.others_written, limits.others_written, unit="levels"),
         )
         return
@@ -75,7 +70,7 @@ def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Iterator[P
         return  # its collapse is that of the whole codebook
     if usage is None:
         if level.written is None:
-            raise CannotJudge("the level has no EMA counts, and nothing else tells its usage")
+            raise CannotJudge("the level has no EMA counts, and its usage is unknown")
         return
     enough = _usage.effective_vectors(usage) >= _usage.PLENTY
     if usage.perplexity_high < limits.perplexity and enough:
@@ -109,10 +104,8 @@ CHECK = Check(
     advice=Advice(
         name="train-every-level",
         how="Draw the number of levels up to and including the last one, and train on; or remove the level.",
-        code=(
-            "keep = random.randrange(1, num_levels + 1)   # 1 … Q: the end is left out\n"
-            "for level in levels[:keep]:\n    z_q = z_q + level(residual)"
-        ),
+        code="keep = random.randrange(1, num_levels + 1)   # 1 … Q: the end is left out\n"
+        "for level in levels[:keep]:\n    z_q = z_q + level(residual)",
     ),
     explained_by=BEFORE_USE,
     examples=(
@@ -121,17 +114,11 @@ CHECK = Check(
             LevelUse.healthy(level=4, written=False, left=0.2),
             Usage.healthy(perplexity=160.0),
         ),
-        fires("a level that gives one code, with something left to say", LevelUse.healthy(), COLLAPSED_USAGE),
-        fires("a level too many: nothing is left to say", LevelUse.healthy(left=0.004), COLLAPSED_USAGE),
+        fires("one code, with a rest left to quantize", LevelUse.healthy(), COLLAPSED_USAGE),
+        fires("a superfluous level: no rest is left", LevelUse.healthy(left=0.004), COLLAPSED_USAGE),
         passes("a level that works", LevelUse.healthy(), Usage.healthy()),
-        passes(
-            "a level that is unfinished",
-            LevelUse.healthy(),
-            Usage.healthy(perplexity=9.0, perplexity_high=9.4),
-        ),
-        passes(
-            "a file that was saved before the first step", LevelUse.healthy(written=False, others_written=0)
-        ),
+        passes("an unfinished level", LevelUse.healthy(), Usage.healthy(perplexity=9.0, perplexity_high=9.4)),
+        passes("a file saved before the first step", LevelUse.healthy(written=False, others_written=0)),
     ),
     doc=__doc__,
 )

@@ -7,33 +7,29 @@ however placed or revived, can be used. The fault is in front of the codebook, o
 ## How to read it
 The spread is the root mean square distance to the mean over the root mean square length. A small spread
 of z_e on input that varies: the encoder has collapsed, starved of gradient, drowned by the VQ loss, or
-dead (a ReLU at the end whose inputs are all negative). If codes still tell the small differences apart,
-nothing is wrong. Input that is itself nearly constant, such as silence, or that has one or two
+dead (a ReLU at the end whose inputs are all negative). If the codes still tell the small differences apart,
+the layer works. Input that is itself nearly constant, such as silence, or that has one or two
 directions only, such as a single tone (a tone at all phases has rank 2), leaves any codebook unused: a
 speech codec's healthy codebook gave 8 of its 512 codes for a modem tone. Then the data is at fault, and
 this is a note: examine the model on data that varies.
 
 ## Remedy
-wake-encoder: mend what starves the encoder, and start it afresh.
+wake-encoder: fix the cause that starves the encoder, and start it afresh.
 
 ## References
 - Measured: a digit model without a straight-through estimator ended at a spread of 0.007
 - Łańcucki et al. 2020, arXiv:2005.08520: batch normalisation before the VQ layer
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import BEFORE_USE
 from vqdoctor.checks._encoder import CONSTANT
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured, note
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EncoderSpread, Usage
 from vqdoctor.core.finding import Measurement, Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -54,14 +50,15 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Problems:
     """Blame the data where it hardly varies and the codes show it; else an encoder whose output does not.
 
-    A tone is heard by an encoder that is alive: where z_e is constant, few directions are no excuse.
+    A working encoder varies with a tone: where z_e is constant, the encoder is at fault however few the
+    directions of the input.
     """
     constant = spread.output_spread < limits.output_spread
     if usage is not None and not _usage.few(usage):
-        return  # the codes tell apart whatever is left
+        return  # the codes distinguish the small differences
     if spread.input_spread is not None and spread.input_spread < limits.input_spread:
         if constant or usage is not None:
             yield _data(
@@ -77,8 +74,7 @@ def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iter
     elif constant:
         known = spread.input_spread is not None
         beside = f", while the input's is {figure(spread.input_spread)}" if spread.input_spread else ""
-        yield problem(
-            Severity.ERROR,
+        yield error(
             "The encoder gives nearly the same output for everything: its spread is "
             f"{figure(spread.output_spread)} of its size{beside}.",
             measured("output_spread", spread.output_spread, limits.output_spread),
@@ -88,8 +84,7 @@ def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Iter
 
 
 def _data(what: str, measurement: Measurement) -> Problem:
-    return problem(
-        Severity.NOTE,
+    return note(
         f"{what} ({figure(measurement.value)}): the data and not the model leaves the codes unused here.",
         measurement,
         decide_with="--data with samples that vary",
@@ -121,9 +116,7 @@ CHECK = Check(
             EncoderSpread.healthy(output_spread=0.004),
             Usage.healthy(),
         ),
-        passes(
-            "a collapsed codebook before an encoder that varies", EncoderSpread.healthy(), COLLAPSED_USAGE
-        ),
+        passes("collapsed codebook, encoder that varies", EncoderSpread.healthy(), COLLAPSED_USAGE),
     ),
     doc=__doc__,
 )

@@ -23,17 +23,12 @@ training loop has to count the choices itself. Clear the optimizer's moments of 
 - lucidrains/vector-quantize-pytorch#47: a learnable codebook whose codes do not move
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import measured, problem
+from vqdoctor.checks._words import Problems, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import OptimizerMemory, TrainingRecord, Usage, WeightDecay
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -46,8 +41,8 @@ class Limits(CheckLimits):
     )
     choices: float = limit(
         float(_usage.PLENTY),
-        "Least choices a code, on average, for a code without one to mean anything. With 16 even a code with "
-        "a tenth of its fair share is left out in one training of five only.",
+        "Least choices per code, on average, for a code without one to be judged. Even with a tenth of its "
+        "fair share, a code is then left out in one training of five only.",
     )
 
 
@@ -57,15 +52,15 @@ def evaluate(
     record: TrainingRecord | None,
     usage: Usage | None,
     limits: Limits,
-) -> Iterator[Problem]:
+) -> Problems:
     """Count the rows without a second moment, where the usage is not known anyway."""
     if usage is not None:
-        raise CannotJudge("the usage is known, which says more (VQ501, VQ502)")
+        raise CannotJudge("the usage is known, and is judged by VQ501 and VQ502")
     codes, untouched = decay.sample_size, memory.codebook_untouched_rows
     if untouched is None:
         raise CannotJudge("the optimizer keeps no second moment of each code")
     if untouched == codes:
-        raise CannotJudge("the optimizer remembers no gradient of any code, so it tells no usage")
+        raise CannotJudge("the optimizer remembers no gradient of any code, so the usage is unknown")
     if decay.updates is None:
         raise CannotJudge("the number of updates is not known")
     batch = record.batch_size if record is not None and record.batch_size is not None else 1
@@ -74,8 +69,7 @@ def evaluate(
             f"{decay.updates:,} updates of {batch:,} samples are too few for {codes:,} codes to be chosen"
         )
     if untouched > limits.untouched * codes:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"The optimizer remembers no gradient for {untouched:,} of {codes:,} codes "
             f"({decay.updates:,} updates): no vector chooses them.",
             measured("untouched_share", untouched / codes, limits.untouched),
@@ -96,12 +90,10 @@ CHECK = Check(
     advice=Advice(
         name="replace-unchosen",
         how="Count the choices of every code while training, and give those without any an encoder output.",
-        code=(
-            "chosen += torch.bincount(indices.flatten(), minlength=len(codebook))\n"
-            "never = chosen == 0   # after an epoch\n"
-            "new = z_e[torch.randperm(len(z_e))[: int(never.sum())]]\n"
-            "codebook.data[never] = new; chosen.zero_()"
-        ),
+        code="chosen += torch.bincount(indices.flatten(), minlength=len(codebook))\n"
+        "never = chosen == 0   # after an epoch\n"
+        "new = z_e[torch.randperm(len(z_e))[: int(never.sum())]]\n"
+        "codebook.data[never] = new; chosen.zero_()",
     ),
     explained_by=(*COLLAPSE, "VQ503"),
     examples=(

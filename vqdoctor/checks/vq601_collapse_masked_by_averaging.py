@@ -1,4 +1,4 @@
-"""The task is done well, but single positions carry next to nothing: averaging hides a collapse.
+"""The task is done well, but single positions carry little information: averaging hides a collapse.
 
 ## Why it matters
 A head that averages over positions needs only a trace of information from each: sixteen poor votes
@@ -6,37 +6,31 @@ make a good one. So the accuracy stays high while the codes of single positions 
 whatever needs them one by one (a token model, a reconstruction, a segmentation) fails.
 
 ## How to read it
-Two shares must be low together. What a code says at all: the entropy of the codes given their
-position, over log2 K. What it says about the label: mutual information of one position's code and
-the label, over the label's entropy. Beside them stand the accuracy of the best guess from one code
-and that of the model, which sees all positions. Healthy digit models measured 0.6 and 0.5, codebooks
+Two shares must be low together. The information of a code: the entropy of the codes given their
+position, over log2 K. Its information about the label: the mutual information of one position's code
+and the label, over the label's entropy. The report also shows the accuracy of the best guess from one code
+and the accuracy of the model, which sees all positions. Healthy digit models measured 0.6 and 0.5, codebooks
 that had collapsed to perplexity 3 to 14 of 256 at most 0.26 and 0.21.
 
 ## Remedy
 An average over positions turns poor codes into a good accuracy, so a collapse is only seen where it is
-not averaged away. The collapse itself is mended by the remedies of the causes that the other findings
-name.
+not averaged away. The remedies of the causes that the other findings name cure the collapse itself.
 
 ## References
 - Miller 1955, Note on the Bias of Information Estimates (the correction for the sample size)
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import PositionInformation, TaskMetrics, Usage
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
-    """When positions count as saying little, and the task as done well."""
+    """When positions carry too little information, and when the task counts as done well."""
 
     entropy_share: float = limit(
         0.3,
@@ -61,8 +55,8 @@ class Limits(CheckLimits):
 
 def evaluate(
     position: PositionInformation, usage: Usage, metrics: TaskMetrics | None, limits: Limits
-) -> Iterator[Problem]:
-    """Fire where the pooled task is done well by positions that say next to nothing."""
+) -> Problems:
+    """Fire where the pooled task is done well by positions that carry little information."""
     if position.positions < 2:
         raise CannotJudge("there is one position only, so nothing is averaged")
     if usage.num_codes < 2 or position.label_entropy <= 0:
@@ -76,8 +70,7 @@ def evaluate(
     information = position.code_information / position.label_entropy
     masked = pooled >= limits.pooled_skill and pooled - single >= limits.skill_gain
     if masked and entropy < limits.entropy_share and information < limits.information_share:
-        yield problem(
-            Severity.ERROR,
+        yield error(
             f"Accuracy is {figure(accuracy)}, but a single position's code says only "
             f"{figure(position.code_information)} of {figure(position.label_entropy)} bits about the label: "
             f"averaging over {position.positions} positions hides a collapse.",
@@ -100,10 +93,7 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="check-per-position",
-        how=(
-            "Report entropy, usage and accuracy per position beside the averaged figures, and stop early on "
-            "those."
-        ),
+        how="Report entropy, usage and accuracy per position too, and stop early on these figures.",
         code="for p in range(positions):\n    report(p, entropy(indices[:, p]), usage(indices[:, p]))",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),

@@ -1,14 +1,14 @@
 """The model does its task just as well when every code is replaced by the mean code.
 
 ## Why it matters
-Then the codes carry nothing that the rest of the model needs: the information goes around the VQ
+Then the rest of the model needs no information of the codes: the information goes around the VQ
 layer (a skip connection, a conditioning input), or a strong decoder has learned to do without. The
 codebook may look healthy or collapsed; neither changes what the model does.
 
 ## How to read it
 The share of the model's success that is lost with the mean code: for a classifier, accuracy above
-chance; otherwise the growth of the task loss. About 1 is normal, about 0 means that nothing depends
-on the codes. A classifier at chance has nothing to lose, so it cannot be judged. Where all vectors
+chance; otherwise the growth of the task loss. About 1 is normal, about 0 means that the model does
+not depend on the codes. A classifier at chance cannot lose accuracy, so it is not judged. Where all vectors
 share one code the mean code is that code: the collapse is then the cause, and the report says so.
 
 ## Remedy
@@ -20,16 +20,10 @@ them.
 - van den Oord et al. 2017, arXiv:1711.00937, section 4: posterior collapse under powerful decoders
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -48,35 +42,32 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
+def evaluate(metrics: TaskMetrics, limits: Limits) -> Problems:
     """Compare the task with its codes and with the mean code: by accuracy, else by loss."""
     chance = metrics.chance_accuracy
     if metrics.accuracy is not None and metrics.mean_code_accuracy is not None and chance is not None:
         gain = metrics.accuracy - chance
         if gain <= 0 or gain < limits.skill * (1 - chance):
             raise CannotJudge("the model does no better than chance, so replacing its codes cannot hurt")
-        share = (metrics.accuracy - metrics.mean_code_accuracy) / gain
-        if share < limits.accuracy_share:
-            yield problem(
-                Severity.ERROR,
-                "The model does not use its codes: accuracy is "
-                f"{figure(metrics.mean_code_accuracy)} with every code replaced by the mean code, "
-                f"and {figure(metrics.accuracy)} with the real codes.",
-                measured("accuracy_share", share, limits.accuracy_share),
-            )
+        what, replaced, real = "accuracy", metrics.mean_code_accuracy, metrics.accuracy
+        name, effect, least = "accuracy_share", (real - replaced) / gain, limits.accuracy_share
     else:
         if metrics.loss <= 0:
             raise CannotJudge("the task loss is not positive, so its growth cannot be judged")
-        growth = metrics.mean_code_loss / metrics.loss - 1
-        if growth < limits.loss_growth:
-            yield problem(
-                Severity.ERROR,
-                "The model does not use its codes: the task loss is "
-                f"{figure(metrics.mean_code_loss)} with every code replaced by the mean code, "
-                f"and {figure(metrics.loss)} with the real codes.",
-                measured("loss_growth", growth, limits.loss_growth),
-            )
+        what, replaced, real = "the task loss", metrics.mean_code_loss, metrics.loss
+        name, effect, least = "loss_growth", replaced / real - 1, limits.loss_growth
+    if effect < least:
+        yield error(
+            f"The model does not use its codes: {what} is {figure(replaced)} with every code replaced by the "
+            f"mean code, and {figure(real)} with the real codes.",
+            measured(name, effect, least),
+        )
 
+
+_AUTOENCODER = TaskMetrics.healthy(
+    accuracy=None, bypass_accuracy=None, shuffled_accuracy=None, mean_code_accuracy=None,
+    chance_accuracy=None, ece=None, loss=0.071, mean_code_loss=0.0711,
+)  # fmt: skip
 
 CHECK = Check(
     code="VQ602",
@@ -85,31 +76,13 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="remove-bypass",
-        how=(
-            "Close the paths by which information gets around the VQ layer, or weaken the decoder's other "
-            "inputs."
-        ),
+        how="Close the paths of information around the VQ layer, or weaken the decoder's other inputs.",
         code="out = decoder(z_q)   # not decoder(z_q, skip), nor decoder(z_q, x)",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
-        fires(
-            "a skip connection carries the task",
-            TaskMetrics.healthy(mean_code_accuracy=0.947, mean_code_loss=0.221),
-        ),
-        fires(
-            "an autoencoder whose loss does not change",
-            TaskMetrics.healthy(
-                accuracy=None,
-                bypass_accuracy=None,
-                shuffled_accuracy=None,
-                mean_code_accuracy=None,
-                chance_accuracy=None,
-                ece=None,
-                loss=0.071,
-                mean_code_loss=0.0711,
-            ),
-        ),
+        fires("a skip carries the task", TaskMetrics.healthy(mean_code_accuracy=0.947, mean_code_loss=0.221)),
+        fires("an autoencoder whose loss does not change", _AUTOENCODER),
         passes("the codes carry the task", TaskMetrics.healthy()),
     ),
     doc=__doc__,

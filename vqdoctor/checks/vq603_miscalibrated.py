@@ -9,11 +9,11 @@ confidence keeps the wrong answers.
 Expected calibration error: predictions are put into 15 bins by confidence, and the gaps between mean
 confidence and accuracy are averaged, weighted by the bins' shares. Over 0.05 is a warning and never
 more. Under 100 samples the number is mostly noise. Over-confidence also comes from plain overfitting;
-where the report names a cause, mend that first.
+where the report names a cause, fix that first.
 
 ## Remedy
 A temperature changes the confidences and not the predicted classes. Fit it on data that neither
-training nor the reported figures use. It cures the symptom: where the report names a cause, mend that
+training nor the reported figures use. It cures the symptom: where the report names a cause, fix that
 first.
 
 ## References
@@ -21,16 +21,10 @@ first.
 - Naeini et al. 2015, Obtaining Well Calibrated Probabilities Using Bayesian Binning
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -46,15 +40,14 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
-    """Hold the calibration error against its limit, if there are labels and samples enough."""
+def evaluate(metrics: TaskMetrics, limits: Limits) -> Problems:
+    """Compare the calibration error with its limit, if there are labels and samples enough."""
     if metrics.ece is None:
         raise CannotJudge("without labels and class scores there is no calibration error")
     if metrics.sample_size < limits.samples:
         raise CannotJudge(f"{metrics.sample_size} samples are too few: give {figure(limits.samples)}")
     if metrics.ece > limits.ece:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"The model's confidence is off by {percent(metrics.ece)} on average (expected "
             f"calibration error, {metrics.sample_size:,} samples).",
             measured("ece", metrics.ece, limits.ece),
@@ -70,11 +63,9 @@ CHECK = Check(
     advice=Advice(
         name="calibrate",
         how="Divide the class scores by one temperature that is fitted on held-out data.",
-        code=(
-            "candidates = torch.linspace(0.2, 10, 491)\n"
-            "loss = [F.cross_entropy(logits / t, labels) for t in candidates]\n"
-            "temperature = candidates[torch.stack(loss).argmin()]"
-        ),
+        code="candidates = torch.linspace(0.2, 10, 491)\n"
+        "loss = [F.cross_entropy(logits / t, labels) for t in candidates]\n"
+        "temperature = candidates[torch.stack(loss).argmin()]",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(

@@ -1,10 +1,10 @@
 """The codes do not change along a sequence, or are the same sequence for every input.
 
 ## Why it matters
-A sequence model on top of the codes (an HSMM, a token model) learns from where codes change and what
-follows what. If a clip keeps one code from end to end there are no changes; if every clip has the same
-codes at the same times, they say nothing about the clip. Perplexity and dead codes look normal in both
-cases: many clips bring many codes, and many positions too.
+A sequence model on top of the codes (an HSMM, a token model) learns from the times of changes and from
+the order of codes. If a clip keeps one code from end to end there are no changes; if every clip has the
+same codes at the same times, they carry no information about the clip. Perplexity and dead codes look
+normal in both cases: many clips bring many codes, and many positions too.
 
 ## How to read it
 Only for layers whose positions lie on one axis, in time; images have two and are left out. Constant
@@ -23,16 +23,10 @@ layer whose codes are too coarse for the changes needs more codes, or a smaller 
 - Johnson and Willsky 2013, Bayesian Nonparametric Hidden Semi-Markov Models, arXiv:1203.1365
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodeSequences
-from vqdoctor.core.finding import Measurement, Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -54,38 +48,33 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(codes: CodeSequences, limits: Limits) -> Iterator[Problem]:
+def evaluate(codes: CodeSequences, limits: Limits) -> Problems:
     """Ask whether codes change along a sequence, then whether they differ between sequences."""
     if codes.length < limits.length:
         raise CannotJudge(f"sequences of {codes.length} positions are too short to call them frozen")
     if codes.sequences < limits.sequences:
         raise CannotJudge(f"{codes.sequences} sequences are too few: give {limits.sequences:.0f} or more")
-    if codes.constant_share > limits.constant_share:
-        fault = "are too coarse for it" if codes.within > 0.1 else "have nothing to follow"
-        yield problem(
-            Severity.WARNING,
-            f"{percent(codes.constant_share)} of the sequences keep one code over all "
-            f"{codes.length} positions (mean dwell {figure(codes.dwell)}); {percent(codes.within)} of the "
-            f"variance of z_e lies inside sequences, so the codes {fault}.",
-            measured("constant_share", codes.constant_share, limits.constant_share),
-            *_beside(codes),
-        )
-    elif codes.same_share > limits.same_share:
-        yield problem(
-            Severity.WARNING,
-            f"At each position {percent(codes.same_share)} of the {codes.sequences} sequences have "
-            "the same code: the codes tell the position and not the input.",
-            measured("same_share", codes.same_share, limits.same_share),
-            *_beside(codes),
-        )
-
-
-def _beside(codes: CodeSequences) -> tuple[Measurement, ...]:
-    return (
+    beside = (
         measured("dwell", codes.dwell, unit="positions"),
         measured("transition_entropy", codes.transition_entropy, unit="bits"),
         measured("within", codes.within),
     )
+    if codes.constant_share > limits.constant_share:
+        fault = "are too coarse for it" if codes.within > 0.1 else "have nothing to follow"
+        yield warning(
+            f"{percent(codes.constant_share)} of the sequences keep one code over all "
+            f"{codes.length} positions (mean dwell {figure(codes.dwell)}); {percent(codes.within)} of the "
+            f"variance of z_e lies inside sequences, so the codes {fault}.",
+            measured("constant_share", codes.constant_share, limits.constant_share),
+            *beside,
+        )
+    elif codes.same_share > limits.same_share:
+        yield warning(
+            f"At each position {percent(codes.same_share)} of the {codes.sequences} sequences have "
+            "the same code: the codes depend on the position and not on the input.",
+            measured("same_share", codes.same_share, limits.same_share),
+            *beside,
+        )
 
 
 CHECK = Check(
@@ -95,30 +84,22 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="code-each-step",
-        how=(
-            "Quantize what belongs to a position alone: no average over time and no position embedding "
-            "before the VQ layer."
-        ),
-        code=(
-            "z_q, indices, vq_loss = vq(encoder(x))   # [B, T, D], not its mean\n"
-            "h = z_q + positions                      # positions come after it"
-        ),
+        how="Quantize what belongs to a position alone: no average over time and no position embedding "
+        "before the VQ layer.",
+        code="z_q, indices, vq_loss = vq(encoder(x))   # [B, T, D], not its mean\n"
+        "h = z_q + positions                      # positions come after it",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
         fires(
-            "one code a clip, many clips",
+            "one code per clip, many clips",
             CodeSequences.healthy(constant_share=0.97, dwell=62.0, transition_entropy=0.01, within=0.001),
         ),
         fires(
-            "every clip has the same codes at the same times",
-            CodeSequences.healthy(same_share=0.998, transition_entropy=0.02),
+            "the same codes in every clip", CodeSequences.healthy(same_share=0.998, transition_entropy=0.02)
         ),
         passes("codes that change", CodeSequences.healthy()),
-        passes(
-            "long dwell, as in speech",
-            CodeSequences.healthy(dwell=9.0, constant_share=0.02, transition_entropy=0.5),
-        ),
+        passes("long dwell", CodeSequences.healthy(dwell=9.0, constant_share=0.02, transition_entropy=0.5)),
     ),
     doc=__doc__,
 )

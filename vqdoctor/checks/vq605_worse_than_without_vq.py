@@ -1,18 +1,18 @@
 """The model does its task far worse with its codes than with the vectors that they replace.
 
 ## Why it matters
-Then what the task needs is in z_e, and quantizing throws it away. The encoder has learned the task, and
-the codebook is what stands between it and the answer.
+Then z_e holds the information that the task needs, and quantizing throws it away. The encoder has learned
+the task, and the codebook loses the answer.
 
 ## How to read it
 The skill (accuracy above chance) that is lost when the codes are used, as a share of the skill with z_e
 passed on as it is. That is only a proxy of a model without VQ: the rest of the model was trained on
-codes, so it may do worse on z_e, and a small gap, or none, proves nothing. A large gap does. For the
+codes, so it may do worse on z_e, and a small gap, or none, is not a proof. A large gap is one. For the
 real baseline train the same model without the VQ layer. Losses are not compared: a reconstruction is
 always closer without quantizing.
 
 ## Remedy
-This is the last step: a larger codebook is of no use while the present one is not in use, so mend the
+This is the last step: a larger codebook is of no use while the present one is not in use, so fix the
 causes first. Residual levels add the most for their cost: Q levels of K codes have K to the power of Q
 combinations. Train the same model once without the VQ layer, to know what there is to gain.
 
@@ -20,17 +20,13 @@ combinations. Train the same model once without the VQ layer, to know what there
 - Measured: with healthy codes a digit model reached accuracy 0.957 to 0.967, without VQ 0.965
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -50,19 +46,18 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
-    """Hold the accuracy with the codes against that with z_e."""
+def evaluate(metrics: TaskMetrics, limits: Limits) -> Problems:
+    """Compare the accuracy with the codes and with z_e."""
     with_codes, without, chance = metrics.accuracy, metrics.bypass_accuracy, metrics.chance_accuracy
     if with_codes is None or without is None or chance is None:
         raise CannotJudge("there is no accuracy, and a loss is always smaller without quantizing")
     skill = without - chance
     if skill <= 0 or skill < limits.skill * (1 - chance):
-        raise CannotJudge("the model does no better than chance on z_e either, so it tells no baseline")
+        raise CannotJudge("the model does no better than chance on z_e either, so there is no baseline")
     gap = without - with_codes
     noise = math.sqrt((with_codes * (1 - with_codes) + without * (1 - without)) / max(metrics.sample_size, 1))
     if gap > limits.lost_share * skill and gap > limits.errors * noise:
-        yield problem(
-            Severity.WARNING,
+        yield warning(
             f"Accuracy is {figure(with_codes)} with the codes and {figure(without)} with the "
             "encoder's outputs in their place: quantizing throws away what the task needs.",
             measured("lost_share", gap / skill, limits.lost_share),
@@ -79,22 +74,15 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="more-capacity",
-        how=(
-            "Use more codes, more positions, or a second residual level, and compare with the same model "
-            "trained without the VQ layer."
-        ),
+        how="Use more codes, more positions, or a second residual level, and compare with the same model "
+        "trained without the VQ layer.",
         code="first = vq_1(z_e)\nz_q = first + vq_2(z_e - first.detach())   # a second level",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
-        fires(
-            "the encoder knows, the codes do not", TaskMetrics.healthy(accuracy=0.31, bypass_accuracy=0.93)
-        ),
+        fires("the encoder knows, the codes fail", TaskMetrics.healthy(accuracy=0.31, bypass_accuracy=0.93)),
         passes("healthy", TaskMetrics.healthy()),
-        passes(
-            "better with codes than with z_e, which it never saw",
-            TaskMetrics.healthy(accuracy=0.947, bypass_accuracy=0.62),
-        ),
+        passes("better with codes than with z_e", TaskMetrics.healthy(accuracy=0.947, bypass_accuracy=0.62)),
         passes(
             "a gap that 20 samples cannot tell from luck",
             TaskMetrics.healthy(accuracy=0.5, bypass_accuracy=0.7, sample_size=20),

@@ -2,8 +2,8 @@
 
 ## Why it matters
 One NaN in a codebook row makes that row win or lose every comparison, depending on the library; one
-NaN in the sums comes back with every update. Nothing else that is measured on such a layer means
-much, so this comes first in the report.
+NaN in the sums comes back with every update. No other figure of such a layer can be
+trusted, so this comes first in the report.
 
 ## How to read it
 Counted in the layer's codebook, counts and sums, and separately in the rest of the file. Of large
@@ -18,24 +18,18 @@ restore-finite: go back to the last file without such values; run the quantizer 
 - lucidrains/vector-quantize-pytorch#144: NaN from distances in half precision
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import listed, measured, problem
+from vqdoctor.checks._words import Problems, error, listed, measured
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import NonFinite
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
-    """How many such values there may be."""
+    """How many such values are allowed."""
 
     values: float = limit(0.0, "Largest number of NaN and infinite values. No healthy file has any.")
 
 
-def evaluate(nonfinite: NonFinite, limits: Limits) -> Iterator[Problem]:
+def evaluate(nonfinite: NonFinite, limits: Limits) -> Problems:
     """Fire on any NaN or infinite value."""
     values = nonfinite.nan + nonfinite.inf
     if values > limits.values:
@@ -46,8 +40,7 @@ def evaluate(nonfinite: NonFinite, limits: Limits) -> Iterator[Problem]:
         )
         at_least = "at least " if nonfinite.sampled else ""
         hold = "holds" if nonfinite.tensor_count == 1 else "hold"
-        yield problem(
-            Severity.ERROR,
+        yield error(
             f"{listed(nonfinite.tensors, nonfinite.tensor_count)} {hold} {at_least}{found} values.",
             measured("non_finite_values", values, limits.values),
             measured("tensors", nonfinite.tensor_count),

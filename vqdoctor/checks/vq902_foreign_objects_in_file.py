@@ -2,12 +2,12 @@
 
 ## Why it matters
 A pickle can name any function, and an ordinary loader calls it. A file that names `os.system` runs a
-command on whoever loads it. Harmless classes (a config object, a whole module) still make the file
+command on the machine that loads it. Harmless classes (a config object, a whole module) still make the file
 unreadable where their package is missing or has changed, and for `torch.load(weights_only=True)`.
 
 ## How to read it
-Names that could run code are an error; other foreign names are a note. Nothing of either was
-imported or run to write this report: they were read as inert placeholders.
+Names that could run code are an error; other foreign names are a note. Neither was imported or
+run to write this report: they were read as inert placeholders.
 
 ## Remedy
 A file of plain values loads with `weights_only=True`, with other versions of the code, and in other
@@ -18,29 +18,21 @@ programs. Delete a file that names functions which can run code, unless you know
 - PyTorch documentation, `torch.load`, `weights_only`
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from vqdoctor.checks._words import listed, measured, problem
+from vqdoctor.checks._words import Problems, error, listed, measured, note
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, passes
 from vqdoctor.core.evidence import ForeignObjects
-from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Severity
 
 
-def evaluate(foreign: ForeignObjects, limits: CheckLimits) -> Iterator[Problem]:
+def evaluate(foreign: ForeignObjects, limits: CheckLimits) -> Problems:
     """Dangerous names are an error; where there are none, harmless ones are a note."""
     if foreign.dangerous:
-        yield problem(
-            Severity.ERROR,
-            f"The file names {listed(foreign.dangerous)}, which can run code on whoever loads it "
-            "in the ordinary way; nothing was run here.",
+        yield error(
+            f"The file names {listed(foreign.dangerous)}, which can run code on a machine that "
+            "loads it in the ordinary way; none was run here.",
             measured("dangerous_names", len(foreign.dangerous), 0),
         )
     elif foreign.harmless:
-        yield problem(
-            Severity.NOTE,
+        yield note(
             f"The file holds foreign objects ({listed(foreign.harmless)}), which torch.load refuses "
             "with weights_only=True; they were left inert here.",
             measured("foreign_names", len(foreign.harmless)),
@@ -55,19 +47,14 @@ CHECK = Check(
     advice=Advice(
         name="save-plain-state-dict",
         how="Save tensors, numbers and strings only, and config objects as plain dicts.",
-        code=(
-            'torch.save({"model": model.state_dict(), "epoch": epoch,\n'
-            '            "optimizer": optimizer.state_dict(),\n'
-            '            "config": vars(args)}, path)'
-        ),
+        code='torch.save({"model": model.state_dict(), "epoch": epoch,\n'
+        '            "optimizer": optimizer.state_dict(),\n'
+        '            "config": vars(args)}, path)',
     ),
     examples=(
+        fires("a pickle calls os.system", ForeignObjects.healthy(sample_size=1, dangerous=("os.system",))),
         fires(
-            "a pickle that calls os.system", ForeignObjects.healthy(sample_size=1, dangerous=("os.system",))
-        ),
-        fires(
-            "command-line arguments saved as they are",
-            ForeignObjects.healthy(sample_size=1, harmless=("argparse.Namespace",)),
+            "command-line arguments", ForeignObjects.healthy(sample_size=1, harmless=("argparse.Namespace",))
         ),
         passes("tensors and numbers only", ForeignObjects.healthy()),
     ),

@@ -1,7 +1,5 @@
 """The remedies that act: one file each, found by scanning this package. Showing one needs no numpy."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from functools import cache

@@ -1,7 +1,5 @@
 """New places for codes that are of no use where they are: in the cells of the codes that are used most."""
 
-from __future__ import annotations
-
 import heapq
 
 import numpy as np
@@ -12,7 +10,7 @@ from vqdoctor.metrics.geometry import Mask, Rows, row_norms
 from vqdoctor.metrics.match import unit
 
 BESIDE = 0.1
-"""Without data, a code is put beside a used one at this share of the distance to that one's neighbour."""
+"""Without data, a code is put beside a used one, at this share of the distance to its neighbour."""
 VECTORS_PER_CODE = 64
 LEAST_VECTORS = 1 << 16
 """Of more vectors than either, a random part is used: enough to tell which cells are large."""
@@ -22,9 +20,9 @@ _Ints = NDArray[np.int64]
 def relocate(layer: LayerArrays, rows: Mask) -> int:
     """Move these codes to where they will be chosen, and return how many found a place.
 
-    The codes that stay keep their values, and share their counts with those that come to them. With z_e a
+    The codes that stay keep their values, and share their counts with the codes that come to them. With z_e a
     code goes onto a vector of the largest cell, which it splits; without, beside a code that is used much.
-    There is no place where no code stays, or no cell holds two different vectors.
+    The result is 0 if every code would move, or if no cell holds two different vectors.
     """
     homes = np.flatnonzero(~rows & layer.finite)
     if not len(homes) or not rows.any():
@@ -76,7 +74,7 @@ def _onto_vectors(layer: LayerArrays, z_e: Rows, rows: _Ints, homes: _Ints) -> i
 def _beside(layer: LayerArrays, rows: _Ints, homes: _Ints) -> int:
     """Give each row to the code whose share of the usage, divided among its guests and itself, is largest.
 
-    All guests of a code lie at one distance from it, in random directions, so that they are no copies.
+    All guests of a code lie at one distance from it, in random directions, so that they differ.
     """
     known = layer.known_usage
     usage = np.ones(len(homes)) if known is None or not known[homes].any() else known[homes]

@@ -1,4 +1,4 @@
-"""What a remedy is: what to do, in words and in lines of code, and the functions that do it."""
+"""The type of a remedy: its advice in words and in lines of code, and the functions that carry it out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # a remedy is shown without numpy
 
 @dataclass(frozen=True, kw_only=True)
 class Remedy(Advice):
-    """One remedy. One file in `remedies/` defines one, as `REMEDY`; the checks name those that help them.
+    """One remedy. One file in `remedies/` defines one, as `REMEDY`; the checks name their remedies.
 
     Attributes:
         stage: its place in the priority order of the plan.

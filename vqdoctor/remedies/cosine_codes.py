@@ -5,8 +5,6 @@ short (Yu et al. 2022, ViT-VQGAN). It changes the model: the source must do the 
 file is read by a layer that compares distances.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

@@ -62,8 +62,7 @@ REMEDY = Remedy(
     name="data-init",
     stage=Stage.INITIALISATION,
     changes_weights=True,
-    how="Initialise the codebook from encoder outputs by k-means, with the EMA counts and sums that "
-    "belong to it.",
+    how="Initialise the codebook from encoder outputs by k-means, and its EMA counts and sums with it.",
     code="codes, counts = kmeans(z_e, num_codes)   # z_e [N, D] of many batches\n"
     "vq.embedding.copy_(codes); vq.ema_cluster_size.copy_(counts)\n"
     "vq.ema_sum.copy_(codes * counts[:, None])   # or the next update undoes it",

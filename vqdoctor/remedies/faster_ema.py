@@ -5,8 +5,6 @@ after 30,000. The change takes effect by training on; it goes well with data-ini
 start values good ones.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

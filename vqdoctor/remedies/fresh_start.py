@@ -1,11 +1,9 @@
 """Start from a freshly built model.
 
-What a starved encoder has forgotten can cost more to bring back than to learn again: on 8x8 digits a
+Knowledge that a starved encoder has lost can cost more to bring back than to learn again: on 8x8 digits a
 collapsed checkpoint came to accuracy 0.92 in 20 epochs of retraining with all remedies, a fresh model to
 0.955. It gives the trained weights up, so it is not done unasked; `fix --retrain --trial` measures both.
 """
-
-from __future__ import annotations
 
 from dataclasses import replace
 

@@ -5,8 +5,6 @@ bfloat16 has room for neither. It costs next to nothing beside the encoder. Afte
 `model.bfloat16()` cast the VQ layer back with `.float()`, buffers included.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage
@@ -22,8 +20,7 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="full-precision-lookup",
     stage=Stage.GRADIENT,
-    how="Keep the codebook and its EMA in float32, and search for the nearest code in float32 with "
-    "autocast off.",
+    how="Keep the codebook and its EMA in float32, and search for codes in float32 with autocast off.",
     code="with torch.autocast(z_e.device.type, enabled=False):\n"
     "    indices = torch.cdist(z_e.float(), codebook.float()).argmin(-1)",
     doc=__doc__,

@@ -5,8 +5,6 @@ a fixed table times one trained matrix (Zhu et al. 2024, SimVQ), every step move
 file that is written holds the product: the model's source need not change.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

@@ -5,8 +5,6 @@ codebooks stayed in use. Look at the reductions first: a mean over D dimensions 
 in the other is a hidden factor of D. The change takes effect by training on.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

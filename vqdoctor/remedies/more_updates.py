@@ -4,8 +4,6 @@ Last in line: more epochs do not cure a cause that is still at work. Smaller bat
 per epoch at the same cost, and leave more codes to chance, which helps those that are rarely chosen.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

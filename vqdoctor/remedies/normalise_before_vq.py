@@ -4,8 +4,6 @@ A norm layer fixes the mean and the size of z_e, so an offset at the start and a
 both impossible. It changes the model: train it afresh.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

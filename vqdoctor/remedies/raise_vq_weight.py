@@ -4,8 +4,6 @@ Raise it in small steps and watch the sizes of z_e and of the codes: they should
 of two or three of each other.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

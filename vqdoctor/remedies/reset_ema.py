@@ -2,8 +2,8 @@
 
 No code moves, so the outputs stay the same; only the next update no longer jumps. Codes that have
 blown up stay where they are: revive them afterwards (revive-dead-codes). Counts are raised to a twentieth
-of the mean and no further: a dead code still counts as one, but its sum no longer fades to nothing. In
-training code, start the counts at one and never write codes without their sums and counts.
+of the mean and no further: a dead code still counts as one, but its sum no longer fades to zero. In
+training code, start the counts at one, and write codes only together with their sums and counts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def apply(layer: LayerArrays) -> str:
 REMEDY = Remedy(
     name="reset-ema",
     stage=Stage.INITIALISATION,
-    how="Make the EMA agree with the codebook: sums equal to codes times counts, and no count near nothing.",
+    how="Make the EMA agree with the codebook: sums equal to codes times counts, counts well above zero.",
     code="vq.ema_cluster_size.clamp_(min=0.05 * vq.ema_cluster_size.mean())\n"
     "vq.ema_sum.copy_(vq.embedding * vq.ema_cluster_size[:, None])",
     doc=__doc__,

@@ -1,9 +1,9 @@
 """Find a file from before the accident.
 
-NaN cannot be mended, only replaced. Where some codes are broken and the rest of the model is whole,
-`vqdoctor fix --unsafe-fixes` gives these codes new places, as if they were dead. So that it does not come
-back: keep the distances in float32 (squared distances of vectors of size 20 in 256 dimensions are infinite
-in half precision), clip the gradient, and stop a run at the first loss that is not finite.
+NaN cannot be repaired, only replaced. Where some codes are broken and the rest of the model is whole,
+`vqdoctor fix --unsafe-fixes` moves these codes as if they were dead. To keep NaN away, keep the
+distances in float32 (squared distances of vectors of size 20 in 256 dimensions are infinite in half
+precision), clip the gradient, and stop a run at the first loss that is not finite.
 """
 
 from __future__ import annotations

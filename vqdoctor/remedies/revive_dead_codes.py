@@ -29,7 +29,7 @@ def apply(layer: LayerArrays) -> str:
     if layer.chosen_by_logits:
         return "its codes are chosen by a map of their own, wherever they lie"
     if dead is None:
-        return "nothing tells which codes are dead; --data does"
+        return "the dead codes are unknown; --data shows them"
     if not dead.any():
         return "no code is dead"
     return "" if relocate(layer, dead) else "no code has two different vectors to share"

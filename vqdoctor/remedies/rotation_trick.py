@@ -7,8 +7,6 @@ of a code are told apart. It is another estimator, not a cure of a cause: try it
 `--trial`.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

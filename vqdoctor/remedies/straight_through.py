@@ -9,8 +9,6 @@ cost more than a fresh start with all of them (accuracy 0.92 against 0.955 after
 digits), so compare both.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

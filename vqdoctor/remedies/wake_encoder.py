@@ -1,13 +1,11 @@
 """Make the encoder's output vary again.
 
-First mend what starves it (the gradient, the weight of the VQ loss). Then start it afresh: an encoder
+First fix the cause that starves it (the gradient, the weight of the VQ loss). Then start afresh: an encoder
 that has forgotten its input costs more to bring back than to train again (accuracy 0.92 against 0.955
-after 20 epochs on 8x8 digits). End it with a linear layer, for a ReLU can be zero for everything, and
+after 20 epochs on 8x8 digits). End it with a linear layer, because a ReLU can be zero for every input, and
 with a norm over the batch, which gives each dimension a spread of one. Where the report blames the data,
 the model needs nothing: examine it on samples that differ.
 """
-
-from __future__ import annotations
 
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ In the first epochs the encoder's outputs are not worth committing to, and a str
 few near codes is what starts a collapse. It only makes a difference to a run from the start.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage

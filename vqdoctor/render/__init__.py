@@ -1,7 +1,5 @@
 """The formats of the report: one file each, found by scanning this package."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import sys

@@ -3,8 +3,6 @@
 Sentences may hold strings from the examined file as they are; the format that writes a sentence escapes them.
 """
 
-from __future__ import annotations
-
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,8 +53,9 @@ def alerts(report: Report) -> tuple[Alert, ...]:
 
 def _judgements(report: Report) -> Iterator[Alert]:
     gate = report.gate
-    for judgement in gate.judgements if gate else ():
-        assert gate is not None
+    if gate is None:
+        return
+    for judgement in gate.judgements:
         if judgement.status != "pass":
             decisive = judgement.level == "error"
             verb = "failed" if judgement.status == "fail" else "is inconclusive"
@@ -76,35 +75,29 @@ def _gaps(report: Report) -> Iterator[Alert]:
     """Yield the gaps that leave an inspection incomplete; a gate has judgements for them."""
     if report.gate:
         return
+
+    def gap(title: str, message: str, layer: str | None, subject: str) -> Alert:
+        return Alert(
+            rule=INCOMPLETE,
+            title=title,
+            message=message,
+            severity=Severity.ERROR,
+            layer=layer,
+            fingerprint=f"{INCOMPLETE}/{subject}",
+        )
+
     for outcome in phrases.crashed(report):
-        yield Alert(
-            rule=INCOMPLETE,
-            title=phrases.on(f"{outcome.code} crashed", outcome.layer),
-            message=f"{outcome.reason}. {phrases.CRASH}",
-            severity=Severity.ERROR,
-            layer=outcome.layer,
-            fingerprint=f"{INCOMPLETE}/{outcome.code}:{outcome.layer or ''}",
-        )
+        title = phrases.on(f"{outcome.code} crashed", outcome.layer)
+        subject = f"{outcome.code}:{outcome.layer or ''}"
+        yield gap(title, f"{outcome.reason}. {phrases.CRASH}", outcome.layer, subject)
     if not report.layers:
-        yield Alert(
-            rule=INCOMPLETE,
-            title=phrases.NO_LAYER,
-            message="Nothing was examined. If there is a codebook, name it: --codebook-key KEY.",
-            severity=Severity.ERROR,
-            layer=None,
-            fingerprint=f"{INCOMPLETE}/layers:",
-        )
+        message = "No layer was examined. If there is a codebook, name it: --codebook-key KEY."
+        yield gap(phrases.NO_LAYER, message, None, "layers:")
     for layer in report.layers:
-        if not report.usages(layer.name):
-            why = phrases.why_unknown(report, layer.name)
-            yield Alert(
-                rule=INCOMPLETE,
-                title=f"usage of {layer.name} is unknown",
-                message=f"No source shows the codes of {layer.name} in use: {why}.",
-                severity=Severity.ERROR,
-                layer=layer.name,
-                fingerprint=f"{INCOMPLETE}/usage:{layer.name}",
-            )
+        name = layer.name
+        if not report.usages(name):
+            message = f"No source shows the codes of {name} in use: {phrases.why_unknown(report, name)}."
+            yield gap(f"usage of {name} is unknown", message, name, f"usage:{name}")
 
 
 def _of(report: Report, finding: Finding) -> Alert:

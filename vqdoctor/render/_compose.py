@@ -1,7 +1,5 @@
 """From a report to its document: the order of the parts, the first line and the last."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from vqdoctor.core.evidence import Usage
@@ -16,19 +14,10 @@ from vqdoctor.render._renderer import RenderOptions
 from vqdoctor.render._text import count, listing
 
 VERDICT_TONES: Mapping[Verdict, nodes.Tone] = {
-    "collapsed": "bad",
-    "at-risk": "warn",
-    "inconclusive": "open",
-    "healthy": "good",
-}
-GATE_TONES: Mapping[GateStatus, nodes.Tone] = {"pass": "good", "fail": "bad", "inconclusive": "open"}
-ASSERTION_TONES: Mapping[str, nodes.Tone] = {
-    "pass": "good",
-    "fail": "bad",
-    "inconclusive": "open",
-    "warn": "warn",
-    "known": "faint",
-}
+    "collapsed": "bad", "at-risk": "warn", "inconclusive": "open", "healthy": "good",
+}  # fmt: skip
+GATE_TONES: Mapping[str, nodes.Tone] = {"pass": "good", "fail": "bad", "inconclusive": "open"}
+ASSERTION_TONES: dict[str, nodes.Tone] = {**GATE_TONES, "warn": "warn", "known": "faint"}
 
 
 def document(report: Report, options: RenderOptions) -> nodes.Document:
@@ -36,11 +25,15 @@ def document(report: Report, options: RenderOptions) -> nodes.Document:
     found = findings.blocks(report)
     gate, cure = report.gate, cures.headline(report)
     decisions = [_gate(gate.status, phrases.gate_headline(gate))] if gate else []
+    near = [nodes.Item(name=c.key, text=f"{'×'.join(map(str, c.shape))}  {c.why}") for c in report.candidates]
+    pick = nodes.Item(text="If one of them is the codebook, name it:", commands=("--codebook-key KEY",))
+    title = "VQ layers" if len(report.layers) > 1 else "VQ layer"
+    layers = nodes.Layers(layers=tuple(_layer(report, layer) for layer in report.layers))
     sections = [
         *cures.sections(report),
         _facts(report),
-        _layers(report),
-        _candidates(report),
+        nodes.Section(title=title, nodes=(layers,) if report.layers else ()),
+        nodes.items_section("Nearest candidates", [*near, pick] if near else []),
         *findings.sections(report, found, options.names),
         _plan(report, found),
         gaps.section(report, options.names, verbose=options.verbose),
@@ -87,7 +80,7 @@ def _verdict(report: Report, found: Sequence[nodes.Block]) -> nodes.Headline:
     if causes:
         open_ = findings.unexplained(found)
         word = f"{word}, cause not found" if open_ else word
-        told = [phrases.on(f"{causes[0].code} {causes[0].name}", causes[0].place)]
+        told = [phrases.on(f"{causes[0].code} {causes[0].name}", causes[0].layers)]
         symptoms = sum(len(block.symptoms) for block in found)
         told += [count(len(causes) - 1, "more finding" if open_ else "more cause")] if len(causes) > 1 else []
         text = ", ".join([*told, *([count(symptoms, "symptom")] if symptoms else [])])
@@ -105,18 +98,18 @@ def _verdict(report: Report, found: Sequence[nodes.Block]) -> nodes.Headline:
 
 def _assertions(report: Report) -> tuple[nodes.Assertion, ...]:
     gate = report.gate
+    words = [phrases.judged(gate, judgement) for judgement in gate.judgements] if gate else []
     return tuple(
         nodes.Assertion(
-            word=phrases.judged(gate, judgement),
-            tone=ASSERTION_TONES[phrases.judged(gate, judgement)],
+            word=word,
+            tone=ASSERTION_TONES[word],
             about=phrases.judged_on(judgement),
             assertion=phrases.assertion(judgement),
             layer=judgement.layer or "",
             figure=phrases.measured_figure(judgement),
             reason=judgement.reason,
         )
-        for judgement in (gate.judgements if gate else ())
-        if gate
+        for word, judgement in zip(words, gate.judgements if gate else (), strict=True)
     )
 
 
@@ -125,26 +118,13 @@ def _facts(report: Report) -> nodes.Section:
     if report.checkpoint:
         identity = nodes.Item(text=phrases.file_identity(report.checkpoint))
         items.insert(0, nodes.Item(label="file", tone="faint", text=report.checkpoint.path, more=(identity,)))
-    return nodes.Section(title="", nodes=(nodes.Items(items=tuple(items)),) if items else ())
-
-
-def _layers(report: Report) -> nodes.Section:
-    layers = nodes.Layers(layers=tuple(_layer(report, layer) for layer in report.layers))
-    title = "VQ layers" if len(report.layers) > 1 else "VQ layer"
-    return nodes.Section(title=title, nodes=(layers,) if report.layers else ())
-
-
-def _candidates(report: Report) -> nodes.Section:
-    near = [nodes.Item(name=c.key, text=f"{'×'.join(map(str, c.shape))}  {c.why}") for c in report.candidates]
-    pick = nodes.Item(text="If one of them is the codebook, name it:", commands=("--codebook-key KEY",))
-    return nodes.Section(
-        title="Nearest candidates", nodes=(nodes.Items(items=(*near, pick)),) if near else ()
-    )
+    return nodes.items_section("", items)
 
 
 def _layer(report: Report, layer: LayerSummary) -> nodes.Layer:
     sure = layer.layout_confidence == "high"
     usages = tuple(report.usages(layer.name).values())
+    best = usages[0] if usages else None
     unknown = [f"usage unknown from {reason}" for reason in phrases.unknown_usage(report, layer.name)]
     if not usages:
         gaps_ = (u for u in report.unavailable if u.kind == Usage.kind and u.layer in (layer.name, None))
@@ -154,23 +134,21 @@ def _layer(report: Report, layer: LayerSummary) -> nodes.Layer:
         about=phrases.layer_line(layer),
         doubt="" if sure else "the layout is a guess; --codebook-key, --layout or --layer corrects it",
         usages=tuple(map(phrases.usage_sentence, usages)),
-        bar=_bar(usages[0]) if usages else None,
+        bar=None
+        if best is None
+        else nodes.UsageBar(
+            active=best.active,
+            rare=best.used - best.active,
+            unused=best.num_codes - best.used,
+            counts=tuple(best.count_quantiles),
+        ),
         unknown=tuple(unknown),
-    )
-
-
-def _bar(usage: Usage) -> nodes.UsageBar:
-    return nodes.UsageBar(
-        active=usage.active,
-        rare=usage.used - usage.active,
-        unused=usage.num_codes - usage.used,
-        counts=tuple(usage.count_quantiles),
     )
 
 
 def _plan(report: Report, found: Sequence[nodes.Block]) -> nodes.Section:
     above = {block.remedy for block in found if block.remedy_code}
-    steps = tuple(
+    steps = [
         nodes.Item(
             label=f"{step.step}.",
             name=step.remedy,
@@ -179,14 +157,12 @@ def _plan(report: Report, found: Sequence[nodes.Block]) -> nodes.Section:
             code="" if step.remedy in above else step.code,
         )
         for step in report.plan
-    )
-    return nodes.Section(
-        title="Plan, in the order to try", nodes=(nodes.Items(items=steps),) if steps else ()
-    )
+    ]
+    return nodes.items_section("Plan, in the order to try", steps)
 
 
 def _next(found: Sequence[nodes.Block]) -> tuple[str, str]:
-    """Return where to begin, and the command that tells more; both "" where nothing is wrong."""
+    """Return where to begin, and the command that explains it; both "" without a cause."""
     causes = findings.causes(found)
     if not causes:
         return "", ""

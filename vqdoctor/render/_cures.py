@@ -1,13 +1,11 @@
 """The results of a fix or a retraining, as parts of the document."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from vqdoctor.core.report import DRY_RUN, Change, Repair, Report
+from vqdoctor.core.report import DRY_RUN, Repair, Report
 from vqdoctor.core.retraining import Arm, Figures, Goal, Retraining
-from vqdoctor.render._document import Compared, Comparison, Headline, Item, Items, Section
+from vqdoctor.render._document import Compared, Comparison, Headline, Item, Section, items_section
 from vqdoctor.render._text import count, number, percent
 
 NAMES = {
@@ -46,7 +44,12 @@ def _ended(done: Retraining) -> str:
     minutes, seconds = divmod(round(done.seconds), 60)
     duration = f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
     spent = f"{count(len(done.epochs), 'epoch')} in {duration}"
-    missed = [_missed(goal) for goal in done.goals if not goal.met]
+    missed = []
+    for goal in done.goals:
+        if not goal.met:
+            where = f" of {goal.layer}" if goal.layer else ""
+            value = number(goal.value) if goal.name == "perplexity" else f"{goal.value:.3f}"
+            missed.append(f"{goal.name}{where} {value}, wanted {_limit(goal)}")
     if done.interrupted:
         return f"ended after {spent}; --resume goes on"
     if not done.goals:
@@ -64,10 +67,8 @@ def sections(report: Report) -> Iterator[Section]:
         comparison = Comparison(rows=_compared(done), source=_source(done))
         yield Section(title="Before and after", nodes=(comparison,))
     if done and done.trial:
-        yield Section(title="Trial, best first", nodes=(Items(items=tuple(map(_arm, done.trial))),))
-    if report.repairs:
-        repairs = tuple(_repair(report, repair) for repair in report.repairs)
-        yield Section(title="Remedies", nodes=(Items(items=repairs),))
+        yield items_section("Trial, best first", map(_arm, done.trial))
+    yield items_section("Remedies", (_repair(report, repair) for repair in report.repairs))
 
 
 def left(report: Report) -> Section | None:
@@ -75,7 +76,7 @@ def left(report: Report) -> Section | None:
     source = report.retraining.source if report.retraining else ()
     items = tuple(Item(text=f"{change.why}:", code=change.code) for change in source)
     title = "The file is retrained; your source is as it was"
-    return Section(title=title, nodes=(Items(items=items),)) if items else None
+    return items_section(title, items) if items else None
 
 
 def _repair(report: Report, repair: Repair) -> Item:
@@ -85,28 +86,25 @@ def _repair(report: Report, repair: Repair) -> Item:
     if report.retraining is None:  # a retraining has figures of the whole only, and they stand above
         for name in dict.fromkeys((*NAMES, *repair.before, *repair.after)):
             if name in repair.before or name in repair.after:
-                before, after = (_value(name, side.get(name)) for side in (repair.before, repair.after))
+                form = {"accuracy": percent, "ece": "{:.3f}".format}.get(name, number)
+                before, after = (
+                    "?" if value is None else form(value)
+                    for value in (repair.before.get(name), repair.after.get(name))
+                )
                 label = NAMES.get(name, name.replace("_", " "))
                 figures.append(Item(label=label, text=f"{before} → {after}"))
+    changes = []
+    for change in repair.changes:
+        new = {name: number(value) for name, value in change.after.items()}
+        told = ", ".join(f"{name} {number(v)} → {new.get(name, '?')}" for name, v in change.before.items())
+        changes.append(Item(name=change.key, text=f"{change.what}; {told}" if told else change.what))
     return Item(
         label="to apply" if applied and DRY_RUN in report.notes else repair.status,
         tone="good" if applied else "faint",
         name=repair.remedy,
         text="; ".join(part for part in (where, repair.reason) if part),
-        more=(*figures, *map(_change, repair.changes)),
+        more=(*figures, *changes),
     )
-
-
-def _change(item: Change) -> Item:
-    after = {name: number(value) for name, value in item.after.items()}
-    told = ", ".join(f"{name} {number(v)} → {after.get(name, '?')}" for name, v in item.before.items())
-    return Item(name=item.key, text=f"{item.what}; {told}" if told else item.what)
-
-
-def _value(name: str, value: float | None) -> str:
-    if value is None:
-        return "?"
-    return percent(value) if name == "accuracy" else f"{value:.3f}" if name == "ece" else number(value)
 
 
 def _compared(done: Retraining) -> tuple[Compared, ...]:
@@ -131,9 +129,8 @@ def _compared(done: Retraining) -> tuple[Compared, ...]:
 
 
 def _row(name: str, before: str, after: str, goal: Goal | None) -> Compared:
-    if goal is None:
-        return Compared(name=name, before=before, after=after)
-    return Compared(name=name, before=before, after=after, goal=_limit(goal), met=goal.met)
+    limit, met = (_limit(goal), goal.met) if goal else ("", None)
+    return Compared(name=name, before=before, after=after, goal=limit, met=met)
 
 
 def _source(done: Retraining) -> str:
@@ -164,12 +161,6 @@ def _limit(goal: Goal) -> str:
     if goal.name == "usage":
         return f"at least {goal.limit:.0%} of the expected"
     return f"at least {number(goal.limit) if goal.name == 'perplexity' else f'{goal.limit:.3f}'}"
-
-
-def _missed(goal: Goal) -> str:
-    where = f" of {goal.layer}" if goal.layer else ""
-    value = number(goal.value) if goal.name == "perplexity" else f"{goal.value:.3f}"
-    return f"{goal.name}{where} {value}, wanted {_limit(goal)}"
 
 
 def _share(figures: Figures | None, name: Share) -> str:

@@ -6,6 +6,7 @@ from the examined file as they are: the format that writes a string makes it saf
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -142,7 +143,7 @@ class Layers:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One number of a finding: name, value, limit and the range over several layers; "" where none."""
+    """One number of a finding: name, value, limit and the range over several layers; "" if there is none."""
 
     name: str
     value: str
@@ -161,12 +162,12 @@ class Block:
         tag: severity, and confidence where it is not high, in words.
         code: the check's code.
         name: the check's name.
-        place: the layer or layers; "" for the whole model.
+        layers: the layer or layers; "" for the whole model.
         message: one sentence; of several layers the worst one's.
         measurements: the numbers behind it, of several layers the worst one's.
         decide_with: a flag that would make it certain; "" if it is.
         remedy: the best remedy; "" for a symptom, whose root has one.
-        remedy_code: the remedy's lines of code; "" where they stand above.
+        remedy_code: the remedy's lines of code; "" if they are shown above.
         symptoms: the problems that it explains.
     """
 
@@ -176,7 +177,7 @@ class Block:
     tag: str
     code: str
     name: str
-    place: str
+    layers: str
     message: str
     measurements: tuple[Measured, ...]
     decide_with: str
@@ -205,6 +206,12 @@ class Section:
     folded: bool = False
 
 
+def items_section(title: str, items: Iterable[Item]) -> Section:
+    """Return a section of one list; without entries it has no nodes, and is not shown."""
+    entries = tuple(items)
+    return Section(title=title, nodes=(Items(items=entries),) if entries else ())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Document:
     """A report, ready to be styled.
@@ -219,7 +226,7 @@ class Document:
         sections: everything else, in order.
         left: the changes that the user's source still needs; None if it needs none.
         next_step: the first thing to do; "" without a cause or a symptom.
-        command: the command that tells more of it.
+        command: the command that explains it.
         tally: how many checks found something, passed and so on.
         version: version of the vqdoctor that wrote the report.
     """

@@ -1,7 +1,5 @@
 """The findings as blocks: causes first, each with its symptoms; equal ones of several layers are one."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +17,7 @@ CAUSE_STAGES = (Stage.GRADIENT, Stage.LOSS, Stage.INITIALISATION, Stage.SCHEDULE
 
 
 def blocks(report: Report) -> tuple[Block, ...]:
-    """Return the roots in rank order, each with its symptoms, numbered as they stand under each other."""
+    """Return the roots in rank order, each with its symptoms, numbered from top to bottom."""
     numbers = itertools.count(1)
     code = {step.remedy: step.code for step in report.plan}
     found = []
@@ -49,7 +47,7 @@ def unexplained(found: Iterable[Block]) -> tuple[Block, ...]:
 
 
 def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -> tuple[Section, ...]:
-    """Return the findings under headings that do not promise a cause where none was found."""
+    """Return the findings under headings that promise a cause only if one was found."""
     open_ = unexplained(found)
     known = causes(found)[len(open_) :]
     notes = tuple(block for block in found if block.severity <= Severity.NOTE)
@@ -58,9 +56,9 @@ def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -
         decide = open_[0].decide_with
         shown = (replace(b, decide_with="") if b.decide_with == decide else b for b in open_)
         items = Items(items=(*_ruled_out(report, names), deciding(open_[0])))
-        told.append(Section(title="Cause not found; what was measured", nodes=(*shown, items)))
+        told.append(Section(title="Cause not found; the measurements", nodes=(*shown, items)))
     if known:
-        title = "What else is wrong, causes first" if open_ else "What is wrong, causes first"
+        title = "Also wrong, causes first" if open_ else "What is wrong, causes first"
         told.append(Section(title=title, nodes=known))
     if notes:
         told.append(Section(title="Notes", nodes=notes))
@@ -82,7 +80,7 @@ def _ruled_out(report: Report, names: Mapping[str, str]) -> list[Item]:
     codes = dict.fromkeys(outcome.code for outcome in report.outcomes if outcome.code[2:3] in digits)
     passed, open_ = [], 0
     for code in codes:
-        # A check of the whole model speaks for a layer on which it has no outcome of its own.
+        # A check of the whole model counts for a layer on which it has no outcome of its own.
         told = {status.get((code, layer)) or status.get((code, None)) for layer in layers}
         if told == {"passed"}:
             passed.append(phrases.named(code, names))
@@ -95,7 +93,7 @@ def _ruled_out(report: Report, names: Mapping[str, str]) -> list[Item]:
 
 
 def _groups(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Put findings together that differ in nothing but their layer and their numbers."""
+    """Put findings together that differ only in their layer and their numbers."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     seen: Counter[tuple[object, ...]] = Counter()
     for f in findings:
@@ -107,7 +105,13 @@ def _groups(findings: Iterable[Finding]) -> list[list[Finding]]:
 
 
 def _block(members: Sequence[Finding], number_: int) -> Block:
-    worst = max(members, key=_badness)
+    def distance(finding: Finding) -> float:
+        """Return how far the decisive number lies from its limit, relative to it; 0 without a limit."""
+        limited = ((m.value, m.limit) for m in finding.measurements if m.limit is not None)
+        value, limit = next(limited, (0.0, 0.0))
+        return abs(value - limit) / (abs(limit) or 1.0)
+
+    worst = max(members, key=distance)
     same = all(member.message == worst.message for member in members)
     return Block(
         number=number_,
@@ -116,18 +120,11 @@ def _block(members: Sequence[Finding], number_: int) -> Block:
         tag=phrases.tag(worst),
         code=worst.code,
         name=worst.name,
-        place=layers_in_short([member.layer for member in members if member.layer is not None]),
+        layers=layers_in_short([member.layer for member in members if member.layer is not None]),
         message=worst.message if same else f"Worst on {worst.layer}: {worst.message}",
         measurements=tuple(_measured(m, members) for m in worst.measurements),
         decide_with=next((member.decide_with for member in members if member.decide_with), ""),
     )
-
-
-def _badness(finding: Finding) -> float:
-    """Return how far the decisive number lies from its limit, relative to it; 0 where there is no limit."""
-    limited = ((m.value, m.limit) for m in finding.measurements if m.limit is not None)
-    value, limit = next(limited, (0.0, 0.0))
-    return abs(value - limit) / (abs(limit) or 1.0)
 
 
 def _measured(measurement: Measurement, members: Sequence[Finding]) -> Measured:

@@ -1,14 +1,12 @@
 """The evidence that is missing and the checks that could not judge, by reason; and the same in two lines."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vqdoctor.core.report import Report
 from vqdoctor.render import _phrases as phrases
-from vqdoctor.render._document import Item, Items, Section
+from vqdoctor.render._document import Item, Items, Section, items_section
 from vqdoctor.render._text import count, listing
 
 
@@ -46,21 +44,14 @@ def section(report: Report, names: Mapping[str, str], *, verbose: bool) -> Secti
     if not by_reason:
         return None
     gaps = sorted(by_reason.items(), key=lambda item: not item[1].hints)
-    whole = tuple(_item(reason, gap, names) for reason, gap in gaps)
-    short = (Item(text=_why(report, gaps, names)), _most(gaps))
-    return Section(
-        title="Not examined",
-        nodes=(Items(items=whole),),
-        short=(Items(items=short),),
-        folded=not verbose,
-    )
-
-
-def _item(reason: str, gap: _Gap, names: Mapping[str, str]) -> Item:
-    checks = ", ".join(phrases.named(code, names) for code in gap.codes)
-    told = [", ".join(gap.kinds), f"check{'s' if len(gap.codes) > 1 else ''} {checks}" if checks else ""]
-    text = f"{_with_names(reason, names)}: {'; '.join(filter(None, told))}"
-    return Item(text=text, commands=tuple(gap.hints))
+    whole = []
+    for reason, gap in gaps:
+        checks = ", ".join(phrases.named(code, names) for code in gap.codes)
+        told = [", ".join(gap.kinds), f"check{'s' if len(gap.codes) > 1 else ''} {checks}" if checks else ""]
+        text = f"{_with_names(reason, names)}: {'; '.join(filter(None, told))}"
+        whole.append(Item(text=text, commands=tuple(gap.hints)))
+    short = Items(items=(Item(text=_why(report, gaps, names)), _most(gaps)))
+    return replace(items_section("Not examined", whole), short=(short,), folded=not verbose)
 
 
 def _why(report: Report, gaps: Sequence[tuple[str, _Gap]], names: Mapping[str, str]) -> str:

@@ -3,8 +3,6 @@
 Sentences may hold strings from the examined file as they are; the format that writes a sentence escapes them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 from vqdoctor.core.assertion import METRICS

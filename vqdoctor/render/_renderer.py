@@ -1,6 +1,4 @@
-"""What a renderer is: one function from a report to text, and for some formats one from several reports."""
-
-from __future__ import annotations
+"""The type of a renderer: a function from a report to text, and for some formats one from several reports."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +9,12 @@ from vqdoctor.core.report import Report
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOptions:
-    """The abilities of the place that shows the text, and the facts beside the report.
+    """The abilities of the terminal or page that shows the text, and the facts beside the report.
 
     Attributes:
         width: columns.
         color: whether it understands colour.
-        ascii: whether it can show nothing but ASCII.
+        ascii: whether it can show ASCII only.
         bar: the severity from which a finding fails the run; None if none does.
         folder: the folder that the reports' paths start from; "" leaves relative paths as they are.
         root: the repository, for formats that name files within it; "" where there is none.
@@ -40,14 +38,14 @@ class RenderOptions:
 class Renderer:
     """One format. One file in `render/` defines one, as `RENDERER`.
 
-    A renderer decides nothing: it only shows what the report says. Whatever comes from the
+    A renderer makes no decision: it only shows the report. Whatever comes from the
     examined file passes through `printable`, so that a hostile file cannot write on the terminal.
 
     Attributes:
-        name: what `--format` calls it.
-        suffix: what its files end in (".json").
+        name: its name for `--format`.
+        suffix: the end of its files' names (".json").
         render: report and options in, text out, ending in a newline.
-        several: the same for several reports; None where their texts can stand under each other.
+        several: the same for several reports; None where their texts are simply joined.
         summary: (environment variable, format): where a CI system names a file there, the report
             is appended to it in that format as well; None where there is no such custom.
     """

@@ -1,7 +1,5 @@
 """Words and numbers as all formats write them, and the escaping of strangers' strings."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable

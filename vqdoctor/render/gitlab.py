@@ -1,11 +1,8 @@
 """The Code Quality report of GitLab: a list of issues that its merge requests show as new or as resolved."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
@@ -36,7 +33,7 @@ def several(reports: Sequence[Report], options: RenderOptions) -> str:
     return safe_json(issues, ascii=options.ascii)
 
 
-def _issue(alert: Alert, file: str, ascii: bool, seen: Counter[str]) -> dict[str, Any]:
+def _issue(alert: Alert, file: str, ascii: bool, seen: Counter[str]) -> dict[str, object]:
     decisive = alert.judgement is not None and alert.severity is Severity.ERROR
     title, message = printable(alert.title, ascii=ascii), printable(alert.message, ascii=ascii)
     # GitLab drops the second of two equal fingerprints, so the file and a running number belong into it.

@@ -1,7 +1,5 @@
 """The report as schema 1, for programs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from vqdoctor.core.report import SCHEMA, Report

@@ -1,4 +1,4 @@
-"""JUnit XML, for Jenkins, GitLab and others: one suite a checkpoint, one case a judgement and a check.
+"""JUnit XML, for Jenkins, GitLab and others: one suite per checkpoint, one case per assertion and check.
 
 A case fails exactly where it fails the run. An unknown result is an error, never a pass; a warning or a
 known problem is skipped with its reason, which CI systems show in yellow.
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from vqdoctor.core.finding import Outcome
-from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.render import _phrases as phrases
@@ -41,7 +40,7 @@ ENDS: Mapping[str, tuple[Ended, str, str]] = {
 """How the case of a judgement ends, its kind, and the words before its line."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Case:
     """One test case: how it ended, in one line, and further details."""
 
@@ -110,7 +109,9 @@ def _cases(report: Report, options: RenderOptions) -> Iterator[_Case]:
             found.setdefault((alert.finding.code, alert.finding.layer), []).append(alert)
     if report.gate:
         for judgement in report.gate.judgements:
-            yield _judgement(report.gate, judgement)
+            ended, kind, before = ENDS[phrases.judged(report.gate, judgement)]
+            line = f"{before}{phrases.assertion(judgement)}: {judgement.reason}"
+            yield _Case("gate", phrases.judged_on(judgement), ended, kind, line)
     else:
         yield from _usages(report)
     for outcome in report.outcomes:
@@ -123,39 +124,29 @@ def _cases(report: Report, options: RenderOptions) -> Iterator[_Case]:
         yield _found(report, code, layer, told, options)
 
 
-def _judgement(gate: Gate, judgement: Judgement) -> _Case:
-    word = phrases.judged(gate, judgement)
-    ended, kind, before = ENDS[word]
-    line = f"{before}{phrases.assertion(judgement)}: {judgement.reason}"
-    return _Case(group="gate", name=phrases.judged_on(judgement), ended=ended, kind=kind, line=line)
-
-
 def _usages(report: Report) -> Iterator[_Case]:
-    """Yield a case a layer: an inspection that knows nothing of a layer's usage is incomplete."""
+    """Yield a case per layer: an inspection that leaves the usage of a layer unknown is incomplete."""
     for layer in report.layers:
         usage = next(iter(report.usages(layer.name).values()), None)
         if usage:
-            yield _Case(group="usage", name=f"usage of {layer.name}", line=phrases.usage_sentence(usage))
+            yield _Case("usage", f"usage of {layer.name}", line=phrases.usage_sentence(usage))
         else:
             why = phrases.why_unknown(report, layer.name)
-            yield _Case(
-                group="usage", name=f"usage of {layer.name}", ended="error", kind=INCOMPLETE, line=why
-            )
+            yield _Case("usage", f"usage of {layer.name}", "error", INCOMPLETE, why)
     if not report.layers:
         line = f"{phrases.NO_LAYER}, so nothing was examined"
-        yield _Case(group="usage", name="VQ layers", ended="error", kind=INCOMPLETE, line=line)
+        yield _Case("usage", "VQ layers", "error", INCOMPLETE, line)
 
 
 def _outcome(report: Report, outcome: Outcome) -> _Case:
     name = phrases.on(outcome.code, outcome.layer)
     reason = outcome.reason or "no reason given"
     if outcome.status == "passed":
-        return _Case(group="checks", name=name)
+        return _Case("checks", name)
     if outcome.status == "skipped":
-        return _Case(group="checks", name=name, ended="skipped", kind="skipped", line=reason)
+        return _Case("checks", name, "skipped", "skipped", reason)
     let_pass = report.gate is not None and report.gate.status == "pass"
-    ended: Ended = "skipped" if let_pass else "error"
-    return _Case(group="checks", name=name, ended=ended, kind="crashed", line=f"crashed: {reason}")
+    return _Case("checks", name, "skipped" if let_pass else "error", "crashed", f"crashed: {reason}")
 
 
 def _found(report: Report, code: str, layer: str | None, told: list[Alert], options: RenderOptions) -> _Case:
@@ -166,19 +157,12 @@ def _found(report: Report, code: str, layer: str | None, told: list[Alert], opti
         ended, line = "skipped", f"{KNOWN}: {line}"
     elif any(alert.finding and fails(report, alert.finding, options) for alert in told):
         ended = "failure"
-    return _Case(
-        group="checks",
-        name=phrases.on(code, layer),
-        ended=ended,
-        kind=worst.label,
-        line=f"{worst.label}: {line}",
-        details=tuple(_measured(alert) for alert in told if alert.finding),
+    details = tuple(
+        ", ".join(" ".join(filter(None, phrases.measured(m))) for m in alert.finding.measurements)
+        for alert in told
+        if alert.finding
     )
-
-
-def _measured(alert: Alert) -> str:
-    rows = (phrases.measured(m) for m in (alert.finding.measurements if alert.finding else ()))
-    return ", ".join(" ".join(filter(None, row)) for row in rows)
+    return _Case("checks", phrases.on(code, layer), ended, worst.label, f"{worst.label}: {line}", details)
 
 
 RENDERER = Renderer(name="junit", suffix=".xml", render=render, several=several)

@@ -1,7 +1,5 @@
 """The report for a pull request: GitHub's Markdown, short above, details folded."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -97,7 +95,11 @@ def _parts(doc: nodes.Document, escape: _Escape) -> Iterator[list[str]]:
     for decision in doc.decisions:
         yield _headline(decision, escape)
     if doc.assertions:
-        rows = (_assertion(assertion, escape) for assertion in doc.assertions)
+        rows = []
+        for one in doc.assertions:
+            where = escape.span(one.layer, in_table=True) if one.layer else "the model"
+            figure, why = escape.prose(one.figure), escape.prose(one.reason)
+            rows.append((one.word, escape.prose(one.assertion), where, figure, why))
         yield _table(("gate", "assertion", "on", "figure", "why"), rows)
     for section in doc.sections:
         yield from _section(section, escape)
@@ -121,11 +123,6 @@ def _headline(headline: nodes.Headline, escape: _Escape) -> list[str]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     lines = (head, ["---"] * len(head), *rows)
     return [f"| {' | '.join(row)} |" for row in lines]
-
-
-def _assertion(one: nodes.Assertion, escape: _Escape) -> tuple[str, ...]:
-    where = escape.span(one.layer, in_table=True) if one.layer else "the model"
-    return (one.word, escape.prose(one.assertion), where, escape.prose(one.figure), escape.prose(one.reason))
 
 
 def _section(section: nodes.Section, escape: _Escape) -> Iterator[list[str]]:
@@ -201,7 +198,7 @@ def _block(block: nodes.Block, escape: _Escape) -> Iterator[list[str]]:
 
 
 def _title(block: nodes.Block, escape: _Escape) -> str:
-    where = f" on {escape.span(block.place)}" if block.place else ""
+    where = f" on {escape.span(block.layers)}" if block.layers else ""
     return f"**{block.number}. {escape.prose(f'{block.tag} {block.code} {block.name}')}**{where}"
 
 

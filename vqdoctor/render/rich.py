@@ -1,10 +1,8 @@
 """The report for a person at a terminal, in a log file, or at 2 a.m.
 
 Everything is indented lines: no boxes that break, no columns that need a wide window. The verdict, which a
-reader needs first, stands first, and again last, next to the prompt.
+reader needs first, is the first line, and again the last one, next to the prompt.
 """
-
-from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -133,7 +131,7 @@ def render(report: Report, options: RenderOptions) -> str:
 
 
 def several(reports: Sequence[Report], options: RenderOptions) -> str:
-    """Return the decision on each report and its reasons, and last the whole; one report alone tells more."""
+    """Return the decision on each report and its reasons, then the whole; a single report has details."""
     page = Page(options)
     docs, decision = documents(reports, options)
     for doc in docs:
@@ -244,7 +242,7 @@ def _bar(page: Page, bar: nodes.UsageBar) -> None:
 
 
 def _cells(part: float, whole: float, cells: int) -> int:
-    """Scale to cells: a part above nothing is seen, and a part below the whole does not look whole."""
+    """Scale to cells: a part above 0 is seen, and a part below the whole does not look whole."""
     if part <= 0 or whole <= 0:
         return 0
     return cells if part >= whole else min(cells - 1, max(1, round(cells * part / whole)))
@@ -256,7 +254,7 @@ def _block(page: Page, block: nodes.Block, root: nodes.Block | None = None) -> N
         (block.tag, STYLES[SEVERITY_TONES[block.severity]]),
         " ",
         (f"{block.code} {block.name}", "bold"),
-        f" on {block.place}" if block.place and (root is None or root.place != block.place) else "",
+        f" on {block.layers}" if block.layers and (root is None or root.layers != block.layers) else "",
         label=(f"{block.number}.", "bold"),
         indent=indent,
         hang=4,

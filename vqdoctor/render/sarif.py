@@ -1,11 +1,8 @@
 """SARIF 2.1.0, for code scanning: every alert is a result on its checkpoint and its layer."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import quote
 
 from vqdoctor.core.finding import Outcome
@@ -23,6 +20,9 @@ ROOT = "%SRCROOT%"
 
 HIGHEST = 100.0
 """SARIF's rank of the most important result."""
+
+
+Json = dict[str, object]
 
 
 def render(report: Report, options: RenderOptions) -> str:
@@ -44,21 +44,20 @@ class _Log:
     def __init__(self, options: RenderOptions) -> None:
         self.options = options
         self.version = ""
-        self.rules: dict[str, dict[str, Any]] = {}
-        self.artifacts: dict[str, dict[str, Any]] = {}
-        self.results: list[dict[str, Any]] = []
-        self.notifications: list[dict[str, Any]] = []
+        self.rules: dict[str, Json] = {}
+        self.artifacts: dict[str, Json] = {}
+        self.results: list[Json] = []
+        self.notifications: list[Json] = []
         self.seen: Counter[tuple[str, str]] = Counter()
 
-    def value(self) -> dict[str, Any]:
+    def value(self) -> Json:
         """Return the log as a JSON object."""
         driver = {"name": "vqdoctor", "version": self.version, "rules": list(self.rules.values())}
         crashed = any(notification["level"] == "error" for notification in self.notifications)
+        invocation = {"executionSuccessful": not crashed, "toolExecutionNotifications": self.notifications}
         run = {
             "tool": {"driver": driver},
-            "invocations": [
-                {"executionSuccessful": not crashed, "toolExecutionNotifications": self.notifications}
-            ],
+            "invocations": [invocation],
             "artifacts": list(self.artifacts.values()),
             "results": self.results,
         }
@@ -76,21 +75,19 @@ class _Log:
                 self.notifications.append(self._notification(outcome, file))
 
     def _artifact(self, report: Report, file: str) -> None:
-        artifact: dict[str, Any] = {"location": _location(file), "roles": ["analysisTarget"]}
+        gate = {"gate": report.gate.status} if report.gate else {}
+        artifact: Json = {"location": _location(file), "roles": ["analysisTarget"]}
         if report.checkpoint:
             artifact["length"] = report.checkpoint.bytes
             if report.checkpoint.sha256:
                 artifact["hashes"] = {"sha-256": printable(report.checkpoint.sha256)}
-        artifact["properties"] = {"verdict": report.verdict}
-        if report.gate:
-            artifact["properties"]["gate"] = report.gate.status
-        self.artifacts[file] = artifact
+        self.artifacts[file] = {**artifact, "properties": {"verdict": report.verdict, **gate}}
 
-    def _result(self, alert: Alert, file: str) -> dict[str, Any]:
+    def _result(self, alert: Alert, file: str) -> Json:
         finding, judgement = alert.finding, alert.judgement
         exact = hashlib.sha256(alert.fingerprint.encode("utf-8", "surrogatepass")).hexdigest()
         self.seen[file, exact] += 1
-        properties: dict[str, Any] = {}
+        properties: Json = {}
         if finding:
             properties = {
                 "confidence": finding.confidence.label,
@@ -104,18 +101,15 @@ class _Log:
             properties = {"status": judgement.status, "threshold": judgement.threshold}
             if judgement.value is not None:
                 properties["value"] = judgement.value
-        known = {
-            "kind": "external",
-            "status": "accepted",
-            "justification": "It was there before, in the report that --hide-known names.",
-        }
+        why = "It was there before, in the report that --hide-known names."
+        known = {"kind": "external", "status": "accepted", "justification": why}
         return {
             "ruleId": alert.rule,
             "ruleIndex": self._rule(alert),
             "level": alert.severity.label,
             "rank": HIGHEST / finding.rank if finding and finding.rank > 0 else HIGHEST,
             "message": {"text": self._text(f"{alert.title}: {alert.message}")},
-            "locations": [self._place(file, alert.layer)],
+            "locations": self._locations(file, alert.layer),
             # GitHub knows this name alone; it computes the hash from source text where there is any.
             "partialFingerprints": {
                 "primaryLocationLineHash": f"{exact[:16]}:{self.seen[file, exact]}",
@@ -131,46 +125,41 @@ class _Log:
             doc = self.options.docs.get(alert.rule, "").strip()
             name = alert.finding.name if alert.finding else alert.rule
             title = doc.partition("\n")[0] if doc else _title(alert)
-            rule = {
+            tags = ["vector-quantization", alert.finding.stage.label] if alert.finding else []
+            rule: Json = {
                 "id": alert.rule,
                 "name": printable(name),
                 "shortDescription": {"text": self._text(title)},
                 "fullDescription": {"text": self._text(title)},
                 "help": {"text": doc or title, "markdown": doc or title},
             }
-            if alert.finding:
-                rule["properties"] = {"tags": ["vector-quantization", alert.finding.stage.label]}
-            self.rules[alert.rule] = rule
+            self.rules[alert.rule] = {**rule, **({"properties": {"tags": tags}} if tags else {})}
         return list(self.rules).index(alert.rule)
 
-    def _notification(self, outcome: Outcome, file: str) -> dict[str, Any]:
+    def _notification(self, outcome: Outcome, file: str) -> Json:
         head = phrases.on(f"{outcome.code} {outcome.status}", outcome.layer)
         text = f"{head}: {outcome.reason or 'no reason given'}"
         return {
             "level": Severity.ERROR.label if outcome.status == "crashed" else Severity.NOTE.label,
             "message": {"text": self._text(text)},
-            "locations": [self._place(file, outcome.layer)],
+            "locations": self._locations(file, outcome.layer),
         }
 
-    def _place(self, file: str, layer: str | None) -> dict[str, Any]:
+    def _locations(self, file: str, layer: str | None) -> list[Json]:
         """Return the file and the layer; GitHub refuses a result without a file and a line of it."""
         name = "model" if layer is None else printable(layer, ascii=self.options.ascii)
-        index = list(self.artifacts).index(file)
-        return {
-            "physicalLocation": {
-                "artifactLocation": {**_location(file), "index": index},
-                "region": {"startLine": 1},
-            },
-            "logicalLocations": [{"name": name, "fullyQualifiedName": name, "kind": "module"}],
-        }
+        artifact = {**_location(file), "index": list(self.artifacts).index(file)}
+        logical = [{"name": name, "fullyQualifiedName": name, "kind": "module"}]
+        physical = {"artifactLocation": artifact, "region": {"startLine": 1}}
+        return [{"physicalLocation": physical, "logicalLocations": logical}]
 
     def _text(self, text: str) -> str:
-        """Return a message in which nothing is a placeholder and nothing a link."""
+        """Return a message without placeholders and links."""
         text = printable(text, ascii=self.options.ascii)
         return text.replace("{", "{{").replace("}", "}}").replace("](", "]\\(")
 
 
-def _location(file: str) -> dict[str, Any]:
+def _location(file: str) -> Json:
     uri = quote(file.encode("utf-8", "surrogatepass"), safe="/")
     return {"uri": f"file://{uri}"} if file.startswith("/") else {"uri": uri, "uriBaseId": ROOT}
 
