@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from vqdoctor.metrics.geometry import Mask, Rows
 
-LARGEST_SMOOTHING = 1e-5
-"""The largest epsilon that a public EMA adds to its counts; 1e-6, 1e-7 and 1e-10 occur too."""
+SMOOTHINGS = (1e-5, 1e-6, 1e-7, 1e-10)
+"""The epsilons that public EMA layers add to their counts, the largest first."""
 FAR_ABOVE = 1000.0
-"""A code is compared where its count is so many times the largest smoothing, which then moves it by 0.1 %."""
+"""A code is compared where its count is so many times the largest usual smoothing, which then moves it by 0.1 %."""
 IN_USE = 1e-3
 """A code is compared where its count is over this share of the mean count."""
-FEWEST = 4
-"""Codes under which no relation is told from chance."""
+FEWEST = 2
+"""Codes under which "the same for all" means nothing. A collapsed codebook often has no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class EmaRelation:
         cosine: the 5 % quantile of the cosine of E and S.
         count_power: slope of log(|E| / |S/c|) over log c: 0 where counts are divided by, 1 where E = S; 0 where
             the counts hardly differ.
+        sum_scale: median of |E| / |S|.
         code_norm: median |E|.
         code_norm_spread: interquartile range of |E|, over its median.
         mean_norm: median |S/c|.
@@ -45,6 +46,7 @@ class EmaRelation:
     scale_spread: float
     cosine: float
     count_power: float
+    sum_scale: float
     code_norm: float
     code_norm_spread: float
     mean_norm: float
@@ -62,7 +64,7 @@ def ema_relation(codes: Rows, counts: NDArray[np.float32], sums: Rows) -> EmaRel
         return None
     e_norm = np.linalg.norm(codes.astype(np.float64), axis=1)
     s_norm = np.linalg.norm(sums.astype(np.float64), axis=1)
-    compared = finite & (c > IN_USE * c[finite].mean()) & (c > FAR_ABOVE * LARGEST_SMOOTHING)
+    compared = finite & (c > IN_USE * c[finite].mean()) & far_above_smoothing(counts)
     compared &= (e_norm > 0) & (s_norm > 0)
     if np.count_nonzero(compared) < FEWEST:
         return None
@@ -77,10 +79,16 @@ def ema_relation(codes: Rows, counts: NDArray[np.float32], sums: Rows) -> EmaRel
         scale_spread=_relative_range(scale),
         cosine=float(np.quantile(dots / (e * s), 0.05)),
         count_power=power,
+        sum_scale=float(np.median(e / s)),
         code_norm=float(np.median(e)),
         code_norm_spread=_relative_range(e),
         mean_norm=float(np.median(s / n)),
     )
+
+
+def far_above_smoothing(counts: NDArray[np.float32]) -> Mask:
+    """Return which counts [K] are so large that no usual smoothing moves their codes, bool [K]."""
+    return np.asarray(counts > FAR_ABOVE * SMOOTHINGS[0])
 
 
 def _relative_range(values: NDArray[np.float64]) -> float:
