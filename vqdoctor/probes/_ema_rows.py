@@ -35,8 +35,9 @@ def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
 def means_by_rule(view: QuantizerView, counts: Array, sums: Array) -> list[NDArray[np.float64]]:
     """Return the codes [K, D] as finite sums and counts tell them, by every rule that libraries follow.
 
-    Libraries divide by the smoothed counts, with one of a few epsilons, whatever the layout says: copies change
-    it. Some store the counts smoothed already, and a cosine codebook keeps only the direction of its mean.
+    Libraries divide by the smoothed counts, with one of a few epsilons, whatever the layout says: copies
+    change it. Some store the counts smoothed already, and a cosine codebook keeps only the direction of its
+    mean.
     """
     plain, whole = counts.astype(np.float64), sums.astype(np.float64)
     smoothings = dict.fromkeys((view.smoothing or 0.0, 0.0, *SMOOTHINGS))
@@ -50,8 +51,8 @@ def means_by_rule(view: QuantizerView, counts: Array, sums: Array) -> list[NDArr
 def stale(view: QuantizerView, means: NDArray[np.float64]) -> Mask:
     """Return which codes stand elsewhere than `means` says, bool [K].
 
-    The smoothing decides how long a code is that is hardly ever chosen. So such a code must point elsewhere, and
-    where the layout does not tell the smoothing, it is not judged at all.
+    The smoothing decides how long a code is that is hardly ever chosen. So such a code must point elsewhere,
+    and where the layout does not tell the smoothing, it is not judged at all.
     """
     live = live_mask(view)[2]
     bar = AWAY * (spread(view.codebook[live]) if live.any() else 0.0)
