@@ -14,6 +14,7 @@ from vqdoctor.core.evidence.file import (
     ForeignObjects,
     NonFinite,
     OptimizerMemory,
+    RecordedScores,
     TrainingRecord,
 )
 from vqdoctor.core.evidence.gradient import (
@@ -74,6 +75,7 @@ __all__ = [
     "NotFiniteError",
     "OptimizerMemory",
     "PositionInformation",
+    "RecordedScores",
     "ResidualLevel",
     "Revival",
     "Source",
