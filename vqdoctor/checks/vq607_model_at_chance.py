@@ -52,8 +52,8 @@ class Limits(CheckLimits):
     )
     vq_loss_rise: float = limit(
         100.0,
-        "Largest growth of the recorded VQ loss, last quarter over first. Sound trainings of 12 epochs measured "
-        "up to 6, codes on a sphere beside vectors that grow 12,000.",
+        "Largest growth of the recorded VQ loss, last quarter over first. Sound trainings of 12 epochs "
+        "measured up to 6, codes on a sphere beside vectors that grow 12,000.",
     )
 
 

@@ -145,7 +145,7 @@ def examine_session(session: Session, *, histogram: bool = False) -> Examination
         outcomes=(*evaluated.outcomes, *gathered.crashed),
         findings=findings,
         plan=make_plan(findings, trained_layers(layers)).steps,
-        verdict=verdict(findings, layers, gathered.evidence),
+        verdict=verdict(findings, layers, gathered.evidence, evaluated.outcomes),
         candidates=() if views else found.candidates,
         notes=(
             *checkpoint.notes,

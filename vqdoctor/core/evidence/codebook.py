@@ -37,6 +37,7 @@ class Usage(Evidence):
         histogram: counts by code, where asked for; else empty.
         implicit: whether no codebook is stored (FSQ, LFQ): codes combine levels, and none can die.
         window: batches that EMA counts remember, (1 + d)/(1 - d); None for counts of a batch.
+        assumed_decay: the layout's own EMA decay d, where the file records none and `window` rests on it.
     """
 
     kind = "usage"
@@ -60,6 +61,7 @@ class Usage(Evidence):
     histogram: tuple[float, ...] = ()
     implicit: bool = False
     window: float | None = None
+    assumed_decay: float | None = None
 
     @property
     def vectors(self) -> int:

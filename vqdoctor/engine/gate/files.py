@@ -238,7 +238,7 @@ def _evaluated_again(report: Report, settings: Settings) -> Report:
         outcomes=(*found.outcomes, *probes),
         findings=findings,
         plan=make_plan(findings, trained_layers(report.layers)).steps,
-        verdict=verdict(findings, report.layers, report.evidence),
+        verdict=verdict(findings, report.layers, report.evidence, found.outcomes),
     )
 
 
