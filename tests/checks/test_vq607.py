@@ -5,7 +5,7 @@ import torch
 from judged import says
 
 from tests.first_model import first_model_file
-from vqdoctor.core.evidence import RecordedScores
+from vqdoctor.core.evidence import RecordedScores, TaskMetrics
 from vqdoctor.engine.examine import examine
 
 SCORES = RecordedScores.healthy()
@@ -31,6 +31,10 @@ SCORES = RecordedScores.healthy()
 )
 def test_limits(changes, expected):
     assert says("VQ607", SCORES.replace(**changes)) == expected
+
+
+def test_a_measured_accuracy_outranks_the_record():
+    assert says("VQ607", SCORES.replace(accuracy=0.1), TaskMetrics.healthy()) == "cannot judge"
 
 
 def finding(report):

@@ -23,9 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vqdoctor.checks import _scale
 from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import GradientPath, TaskGradient
+from vqdoctor.core.evidence import EmaRelation, GradientPath, TaskGradient
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
@@ -43,7 +44,9 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(
+    task: TaskGradient, path: GradientPath | None, relation: EmaRelation | None, limits: Limits
+) -> Iterator[Problem]:
     """Look for the place from which the task's gradient is gone, from the loss backwards."""
     if task.before and task.after and task.before / task.after >= limits.parameter_ratio:
         return  # by whichever way: residual stacks have one estimator around levels that have none
@@ -51,6 +54,10 @@ def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> I
     if not task.at_output:
         if not task.after:
             raise CannotJudge("the task loss has no gradient anywhere behind the VQ layer")
+        if _scale.broken(relation):
+            raise CannotJudge(
+                "codes on another scale than the vectors saturate the decoder, which cuts nothing"
+            )
         yield problem(
             Severity.ERROR,
             f"The VQ layer {layer}the task's gradient at its output is 0: something between the VQ layer and "

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from vqdoctor.checks import _scale
 from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import EmaRelation
+from vqdoctor.core.evidence import DataMatch, EmaRelation
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -44,7 +44,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(relation: EmaRelation, limits: Limits) -> Iterator[Problem]:
+def evaluate(relation: EmaRelation, match: DataMatch | None, limits: Limits) -> Iterator[Problem]:
     """Hold the length of the means against the one length of the codes."""
     if _scale.on_sphere_alone(relation, limits.longer):
         known = relation.lookup == "euclidean"
@@ -58,7 +58,7 @@ def evaluate(relation: EmaRelation, limits: Limits) -> Iterator[Problem]:
             measured("code_norm", relation.code_norm),
             measured("mean_norm", relation.mean_norm),
             confidence=Confidence.HIGH if known else Confidence.MEDIUM,
-            decide_with="" if known else "--data batch.npz",
+            decide_with="" if known or match is not None else "--data batch.npz",
         )
 
 

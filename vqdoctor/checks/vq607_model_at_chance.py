@@ -27,7 +27,7 @@ from collections.abc import Iterator
 
 from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import RecordedScores
+from vqdoctor.core.evidence import RecordedScores, TaskMetrics
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -57,10 +57,12 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(scores: RecordedScores, limits: Limits) -> Iterator[Problem]:
+def evaluate(scores: RecordedScores, metrics: TaskMetrics | None, limits: Limits) -> Iterator[Problem]:
     """Ask the accuracy; only where there is none, the cross-entropy; then the course of the VQ loss."""
     if scores.updates == 0:
         raise CannotJudge("the file records that no update was made yet")
+    if metrics is not None and metrics.accuracy is not None:
+        raise CannotJudge("the accuracy was measured on data, which outranks what the file records")
     known = scores.classes is not None and (scores.accuracy is not None or scores.cross_entropy is not None)
     if not known and scores.vq_loss_rise is None:
         raise CannotJudge("the file records no figure of the task together with its number of classes")
