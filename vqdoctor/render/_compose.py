@@ -115,7 +115,7 @@ def _undecided(report: Report) -> str:
     known = [report.usages(name) for name in layers if report.usages(name)]
     doubt = "is known from too few vectors" if len(known) == len(layers) else "is unknown"
     more = "more vectors in --data" if any("batch" in usage for usage in known) else "--data batch.npz"
-    return f"the usage of {listing(layers)} {doubt}; {more} decides"
+    return f"the usage of {listing(list(layers))} {doubt}; {more} decides"
 
 
 def _assertions(report: Report) -> tuple[nodes.Assertion, ...]:
