@@ -6,7 +6,7 @@ from typing import Any
 
 from vqdoctor.core.evidence import Usage
 from vqdoctor.core.exit_codes import ExitCode
-from vqdoctor.core.finding import Finding, Outcome
+from vqdoctor.core.finding import Finding, Outcome, Status
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.core.report import LayerSummary, Report
 from vqdoctor.engine.verdict import exit_code, verdict
@@ -31,7 +31,7 @@ def report(findings: tuple[Finding, ...] = (), **more: Any) -> Report:
     fields |= more
     return Report(
         version="0", checkpoint=None, unavailable=(), findings=findings, plan=(),
-        verdict=verdict(findings, fields["layers"], fields["evidence"]), **fields,
+        verdict=verdict(findings, fields["layers"], fields["evidence"], fields["outcomes"]), **fields,
     )  # fmt: skip
 
 
@@ -43,6 +43,34 @@ def test_verdicts() -> None:
     assert report((finding("VQ902", Severity.NOTE),)).verdict == "healthy"
     assert report(evidence=()).verdict == "inconclusive"
     assert report(layers=()).verdict == "inconclusive"
+
+
+def judged(code: str, status: Status, layer: str = "vq") -> Outcome:
+    return Outcome(code=code, layer=layer, status=status, reason="too few" if status == "skipped" else None)
+
+
+def test_healthy_is_earned() -> None:
+    """Where too little evidence skipped VQ501 or VQ502, the verdict is open, whatever else passed."""
+    whole = (judged("VQ501", "passed"), judged("VQ502", "passed"))
+    assert report(outcomes=whole).verdict == "healthy"
+    for code in ("VQ501", "VQ502"):
+        short = tuple(judged(code, "skipped") if o.code == code else o for o in whole)
+        found = report(outcomes=short)
+        assert (found.verdict, exit_code(found)) == ("inconclusive", ExitCode.INCOMPLETE)
+        warned = report((finding("VQ603", Severity.WARNING),), outcomes=short)
+        assert (warned.verdict, exit_code(warned)) == ("at-risk", ExitCode.INCOMPLETE)
+        assert exit_code(warned, Severity.WARNING) is ExitCode.FINDINGS
+
+
+def test_a_layer_without_a_codebook_is_judged_by_its_perplexity_alone() -> None:
+    implicit = {"evidence": (USAGE.replace(implicit=True),)}
+    assert report(outcomes=(judged("VQ502", "skipped"),), **implicit).verdict == "healthy"
+    assert report(outcomes=(judged("VQ501", "skipped"),), **implicit).verdict == "inconclusive"
+
+
+def test_a_check_that_the_user_left_out_is_not_missed() -> None:
+    assert report(outcomes=(judged("VQ501", "passed"),)).verdict == "healthy"
+    assert report(outcomes=(judged("VQ502", "skipped", "another"),)).verdict == "healthy"
 
 
 def test_exit_codes_in_their_precedence() -> None:

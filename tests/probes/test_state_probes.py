@@ -156,6 +156,14 @@ def test_replaced_codes_are_counted(threshold: float, runaway: bool) -> None:
     assert (found.expired is not None) is runaway
 
 
+def test_a_number_of_steps_is_no_count_under_which_codes_are_replaced() -> None:
+    vq = VectorQuantize(dim=DIM, codebook_size=CODES)
+    vq._codebook.dead_code_threshold, vq._codebook.enable_dead_code_refresh = 100, False
+    (found,) = ask(code_expiry, context(trained(vq)))
+    assert isinstance(found, CodeExpiry)
+    assert found.threshold is None
+
+
 @pytest.mark.parametrize("trained_first", [True, False])
 def test_nothing_changes_in_eval_mode_unless_it_initialises(trained_first: bool) -> None:
     vq = VectorQuantize(dim=DIM, codebook_size=CODES, kmeans_init=True)

@@ -19,9 +19,10 @@ an encoder that was frozen for a first phase and never released.
 - ritheshkumar95/pytorch-vqvae#7 and #14: which of the two losses trains what
 """
 
+from vqdoctor.checks import _scale
 from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import GradientPath, TaskGradient
+from vqdoctor.core.evidence import EmaRelation, GradientPath, TaskGradient
 
 
 class Limits(CheckLimits):
@@ -37,7 +38,9 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> Problems:
+def evaluate(
+    task: TaskGradient, path: GradientPath | None, relation: EmaRelation | None, limits: Limits
+) -> Problems:
     """Look for the place from which the task's gradient is gone, from the loss backwards."""
     if task.before and task.after and task.before / task.after >= limits.parameter_ratio:
         return  # by whichever way: residual stacks have one estimator around levels that have none
@@ -45,6 +48,10 @@ def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> P
     if not task.at_output:
         if not task.after:
             raise CannotJudge("the task loss has no gradient anywhere behind the VQ layer")
+        if _scale.broken(relation):
+            raise CannotJudge(
+                "codes on another scale than the vectors saturate the decoder, which cuts nothing"
+            )
         yield error(
             f"The VQ layer {layer}the task's gradient at its output is 0: something between the VQ layer and "
             "the loss detaches it, so the task cannot train the encoder.",

@@ -9,9 +9,10 @@ codec's quantizer replaced 254 of 256 codes in each of 300 passes, and not one o
 With a model: in train-mode forward passes on a copy every write to the codebook is followed. Undone are
 codes that one write moved and a later one put back; returned are codes that differed from their
 sum over count in the file, and that the first pass put back there. From a file alone: codes that differ
-from it, or, where the file records the count under which codes are replaced, codes under half of that
-count that equal their sum over count. The last is a guess: a layer that replaces a few codes at a time leaves
-some waiting. A revival that runs only every few steps needs `--probe-steps`.
+from it (codes that are hardly ever chosen only where the smoothing of the counts is known), or, where the
+file records the count under which codes are replaced, codes under half of that count that equal their sum
+over count. The last is a guess: a layer that replaces a few codes at a time leaves some waiting. A revival
+that runs only every few steps needs `--probe-steps`.
 
 ## Remedy
 revive-dead-codes: write the sums and the counts with the codes.
@@ -91,7 +92,8 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("revive-dead-codes",),
-    explained_by=("VQ901", "VQ104", "VQ306", "VQ302", "VQ303"),
+    explained_by=("VQ901", "VQ309", "VQ310", "VQ104", "VQ306", "VQ302", "VQ303"),
+    meaningless_after=("VQ309",),
     examples=(
         fires("a codec's quantizer replaces 220 codes a pass and keeps none", Revival.healthy(undone=220)),
         fires("a training loop revived codes without their sums", Revival.healthy(returned=60)),

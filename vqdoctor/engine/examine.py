@@ -141,7 +141,7 @@ def concluded(report: Report, checks: Sequence[Check]) -> Report:
         outcomes=(*evaluated.outcomes, *crashed),
         findings=findings,
         plan=make_plan(findings, trained).steps,
-        verdict=verdict(findings, report.layers, report.evidence),
+        verdict=verdict(findings, report.layers, report.evidence, evaluated.outcomes),
     )
 
 

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from vqdoctor.core.evidence import Evidence, Usage
+from vqdoctor.core.evidence import Evidence
 from vqdoctor.core.exit_codes import ExitCode
-from vqdoctor.core.finding import Finding
+from vqdoctor.core.finding import Finding, Outcome
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import LayerSummary, Report, Verdict
+from vqdoctor.core.undecided import undecided_layers, undecided_usage
 
 COLLAPSE = "VQ501"
 
 
 def verdict(
-    findings: Iterable[Finding], layers: Iterable[LayerSummary], evidence: Iterable[Evidence]
+    findings: Iterable[Finding],
+    layers: Sequence[LayerSummary],
+    evidence: Iterable[Evidence],
+    outcomes: Iterable[Outcome],
 ) -> Verdict:
     """Say in one word how the model is.
 
     collapsed: VQ501 as an error on any layer; at-risk: any other error or warning; inconclusive:
-    none of these, and there is no layer or the usage of one is unknown; else healthy.
+    none of these, and there is no layer or the evidence does not settle the usage of one; else healthy,
+    which is earned: VQ501 and VQ502 passed on every layer.
     """
     found = list(findings)
     if any(f.code == COLLAPSE and f.severity is Severity.ERROR for f in found):
         return "collapsed"
     if any(f.severity > Severity.NOTE for f in found):
         return "at-risk"
-    return "inconclusive" if _usage_unknown(layers, evidence) else "healthy"
+    settled = layers and not undecided_usage(layers, outcomes, evidence)
+    return "healthy" if settled else "inconclusive"
 
 
 def exit_code(report: Report, fail_on: Severity | None = Severity.ERROR) -> ExitCode:
@@ -43,10 +49,4 @@ def exit_code(report: Report, fail_on: Severity | None = Severity.ERROR) -> Exit
         return ExitCode.INCOMPLETE
     if fail_on is not None and any(f.severity >= fail_on for f in report.findings):
         return ExitCode.FINDINGS
-    return ExitCode.INCOMPLETE if _usage_unknown(report.layers, report.evidence) else ExitCode.OK
-
-
-def _usage_unknown(layers: Iterable[LayerSummary], evidence: Iterable[Evidence]) -> bool:
-    names = {layer.name for layer in layers}
-    known = {e.layer for e in evidence if isinstance(e, Usage)}
-    return not names or not names <= known
+    return ExitCode.OK if report.layers and not undecided_layers(report) else ExitCode.INCOMPLETE

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from vqdoctor.core.evidence import Usage
 from vqdoctor.core.gate import GateStatus
 from vqdoctor.core.report import LayerSummary, Report, Verdict
+from vqdoctor.core.undecided import undecided_layers
 from vqdoctor.render import _cures as cures
 from vqdoctor.render import _document as nodes
 from vqdoctor.render import _findings as findings
@@ -89,11 +90,25 @@ def _verdict(report: Report, found: Sequence[nodes.Block]) -> nodes.Headline:
     elif not report.layers:
         text = phrases.NO_LAYER
     elif report.verdict == "inconclusive":
-        unknown = [layer.name for layer in report.layers if not report.usages(layer.name)]
-        text = f"the usage of {listing(unknown)} is unknown"
+        text = _undecided(report)
     else:
-        text = f"no error and no warning in {count(len(report.layers), 'VQ layer')}"
+        text = f"no error and no warning in {count(len(report.layers), 'VQ layer')}, {_basis(report)}"
     return nodes.Headline(word=word, tone=VERDICT_TONES[report.verdict], text=text)
+
+
+def _basis(report: Report) -> str:
+    """Say what the usage of all layers was judged by."""
+    sources = {next(iter(report.usages(layer.name)), "") for layer in report.layers}
+    return "judged by EMA counts" if sources == {"checkpoint"} else "judged by data"
+
+
+def _undecided(report: Report) -> str:
+    """Say whose usage is unknown or known from too few vectors, and what decides."""
+    layers = undecided_layers(report)
+    known = [report.usages(name) for name in layers if report.usages(name)]
+    doubt = "is known from too few vectors" if len(known) == len(layers) else "is unknown"
+    more = "more vectors in --data" if any("batch" in usage for usage in known) else "--data batch.npz"
+    return f"the usage of {listing(list(layers))} {doubt}; {more} decides"
 
 
 def _assertions(report: Report) -> tuple[nodes.Assertion, ...]:

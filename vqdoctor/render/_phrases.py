@@ -195,6 +195,8 @@ def usage_sentence(usage: Usage) -> str:
     sample = f"{usage.source} of {count(usage.vectors, 'vector')}"
     if usage.source == "checkpoint":
         window = f" over ~{count(round(usage.window), 'batch', 'batches')}" if usage.window else ""
+        if usage.assumed_decay is not None:
+            window += f" (decay {number(usage.assumed_decay)} assumed)"
         sample = f"EMA{window}"
     return (
         f"perplexity {usage.perplexity:,.1f} of {usage.num_codes:,} {interval}, "

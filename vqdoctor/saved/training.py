@@ -10,6 +10,7 @@ from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.layouts.state_dict import StateDict, state_dicts
 from vqdoctor.saved.optimizer import SavedOptimizer, saved_optimizers
 from vqdoctor.saved.record import as_retrained, read_record
+from vqdoctor.saved.scores import Scores, read_scores
 
 ESTIMATED_COUNTS = "estimated_counts"
 """Where a fix notes the keys of the EMA counts that it wrote without a training to count them."""
@@ -39,6 +40,11 @@ class SavedTraining:
     def record(self) -> TrainingRecord:
         """What the file records of its last training."""
         return as_retrained(read_record(self.checkpoint.tree, self.optimizers), self.checkpoint.history)
+
+    @cached_property
+    def scores(self) -> Scores:
+        """What the file, and a trainer's state beside it, record of the model's success."""
+        return read_scores(self.checkpoint.tree, self.models, self.checkpoint.path)
 
     @cached_property
     def start_weight(self) -> float | None:

@@ -32,6 +32,7 @@ class Usage(Evidence):
         histogram: counts by code, where asked for; else empty.
         implicit: whether no codebook is stored (FSQ, LFQ): codes combine levels, and none can die.
         window: batches that EMA counts remember, (1 + d)/(1 - d); None for counts of a batch.
+        assumed_decay: the layout's own EMA decay d, where the file records none and `window` rests on it.
     """
 
     num_codes: int
@@ -54,6 +55,7 @@ class Usage(Evidence):
     histogram: tuple[float, ...] = ()
     implicit: bool = False
     window: float | None = None
+    assumed_decay: float | None = None
 
     @property
     def vectors(self) -> int:
@@ -144,6 +146,43 @@ EmaState.HEALTHY = EmaState(
     layer="vq", source="checkpoint", sample_size=256, total=1_024.0, count_min=0.4, count_max=31.0,
     never_written=False, zero_counts=0, decay=0.99, updates=2_640, start_weight=3e-12,
     sums_disagreement=2e-7, worst_disagreement=9e-7, compared_rows=256,
+)  # fmt: skip
+
+
+class EmaRelation(Evidence):
+    """How the codes E stand to the means S/c of their EMA. Sample size: the codes that are compared.
+
+    A sound EMA writes E = S/c. Codes that are hardly ever chosen are not compared, since an unknown smoothing
+    of the counts decides on them.
+
+    Attributes:
+        total: sum of the counts: the EMA of vectors per batch.
+        scale: median of |E| / |S/c|.
+        scale_spread: interquartile range of |E| / |S/c|, over its median.
+        cosine: the 5 % quantile of the cosine of E and S.
+        count_power: slope of log(|E| / |S/c|) over log c: 0 where counts are divided by, 1 where E = S.
+        sum_scale: median of |E| / |S|.
+        code_norm: median |E|.
+        code_norm_spread: interquartile range of |E|, over its median.
+        mean_norm: median |S/c|.
+        lookup: "euclidean", "cosine" or "logits", where the layout tells; "" where it does not.
+    """
+
+    total: float
+    scale: float
+    scale_spread: float
+    cosine: float
+    count_power: float
+    sum_scale: float
+    code_norm: float
+    code_norm_spread: float
+    mean_norm: float
+    lookup: str = ""
+
+
+EmaRelation.HEALTHY = EmaRelation(
+    layer="vq", source="checkpoint", sample_size=256, total=400.0, scale=1.0, scale_spread=6e-6, cosine=1.0,
+    count_power=9e-6, sum_scale=0.68, code_norm=21.0, code_norm_spread=0.64, mean_norm=21.0,
 )  # fmt: skip
 
 

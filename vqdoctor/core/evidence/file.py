@@ -39,6 +39,39 @@ TrainingRecord.HEALTHY = TrainingRecord(
 )  # fmt: skip
 
 
+class RecordedScores(Evidence):
+    """How well the model does, as the file itself records. Sample size: the numbers found.
+
+    None means that the file does not say.
+
+    Attributes:
+        accuracy: the best recorded accuracy, as a share of one.
+        cross_entropy: the least recorded cross-entropy, by its name.
+        classes: classes of the task, from a setting or from the shape of the head.
+        vq_loss_rise: median of the last quarter of the recorded VQ losses, over that of the first.
+        updates: updates that the file records.
+        found_at: where each was found, as "accuracy=val_acc" strings.
+    """
+
+    accuracy: float | None = None
+    cross_entropy: float | None = None
+    classes: int | None = None
+    vq_loss_rise: float | None = None
+    updates: int | None = None
+    found_at: tuple[str, ...] = ()
+
+    def where(self, name: str) -> str:
+        """Return where a number was found."""
+        return next((at.partition("=")[2] for at in self.found_at if at.startswith(f"{name}=")), "the file")
+
+
+RecordedScores.HEALTHY = RecordedScores(
+    source="checkpoint", sample_size=2, accuracy=0.93, cross_entropy=0.21, classes=10, vq_loss_rise=2.1,
+    updates=2_640, found_at=("accuracy=val_acc", "cross_entropy=metrics.ce", "classes=config.num_classes",
+    "vq_loss_rise=history.vq_loss"),
+)  # fmt: skip
+
+
 class ForeignObjects(Evidence):
     """Pickled globals that are neither tensors nor plain containers. Sample size: how many.
 

@@ -95,12 +95,13 @@ def _without_floor(counts: Floats, start: float | None) -> Floats:
 
 def _usage(context: FileContext, view: QuantizerView, counts: Floats) -> Usage:
     total, codes = float(counts.sum()), len(counts)
-    decay = context.saved.record.decay
+    recorded = context.saved.record.decay
+    decay = view.default_decay if recorded is None else recorded
     window = (1 + decay) / (1 - decay) if decay is not None and decay < 1 else None
     vectors = max(1.0, total * (window or 1.0))
     low, high = ema_interval(counts, vectors)
     plain = float(np.exp(plug_in_entropy(counts)))
-    used = int(np.sum(counts > _least_vote(view, counts, decay)))
+    used = int(np.sum(counts > _least_vote(view, counts, recorded)))
     return Usage(
         layer=view.name,
         source="checkpoint",
@@ -122,6 +123,7 @@ def _usage(context: FileContext, view: QuantizerView, counts: Floats) -> Usage:
         count_quantiles=histogram_quantiles(counts),
         histogram=tuple(float(c) for c in counts) if context.histogram else (),
         window=window,
+        assumed_decay=decay if recorded is None else None,
     )
 
 

@@ -1,0 +1,25 @@
+"""The sound twins of the first model's two layers: the same training, and not a word about their EMA."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vqdoctor.engine.examine import examine
+from vqdoctor.reference.recipes import RECIPES
+from vqdoctor.reference.task import DIGITS
+from vqdoctor.reference.train import train
+
+SAMPLES = Path(__file__).parents[2] / "sample_checkpoints"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unnormalised-ema-sound", "sphere-codes-sound"])
+def test_a_sound_twin_is_healthy(tmp_path, name):
+    with np.load(SAMPLES / "digits.npz") as data:
+        trained = train(replace(RECIPES[name], epochs=12), dict(data), 0, data_set=DIGITS)
+    torch.save(trained.checkpoint, tmp_path / "twin.pt")
+    report = examine(tmp_path / "twin.pt")
+    assert report.verdict == "healthy", report.findings
