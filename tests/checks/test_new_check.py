@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from new_check import Refused, main, new_check
+from processes import python
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,14 +41,11 @@ def test_the_contract_asks_for_what_is_left_to_fill_in(tmp_path: Path) -> None:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     check, test = new_check(tmp_path, "VQ599", "some-name")
     assert (check.name, test.name) == ("vq599_some_name.py", "test_vq599.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "VQ599 or vq599"]
-    done = subprocess.run(
-        [*command, "tests/checks/test_contract.py", "tests/checks/test_vq599.py"],
+    done = python(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "VQ599 or vq599"),
+        *("tests/checks/test_contract.py", "tests/checks/test_vq599.py"),
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=600,
     )
     failed = {line.split("::")[1].split(" ")[0] for line in done.stdout.splitlines() if "FAILED" in line}
     assert {name.split("[")[0] for name in failed} == {

@@ -46,7 +46,7 @@ def layer(**changes: Any) -> LayerArrays:
 def divisor(made: LayerArrays) -> np.ndarray:
     """What the library divides the sums by, from its own step: sums of one become its reciprocal."""
     assert made.counts is not None
-    return 1 / next_codes(np.ones((CODES, 1), np.float32), made.counts, made.smoothing)[:, 0]
+    return 1 / next_codes(np.ones((CODES, 1), np.float32), made.counts, made.smoothing or 0.0)[:, 0]
 
 
 def vectors(number: int = 4000, dim: int = DIM) -> np.ndarray:
@@ -65,7 +65,7 @@ def next_codes(sums: np.ndarray, counts: np.ndarray, smoothing: float) -> np.nda
 def agree(made: LayerArrays, rows: Any = slice(None)) -> None:
     """The library's next step must leave these codes where they are."""
     assert made.sums is not None and made.counts is not None
-    after = next_codes(made.sums, made.counts, made.smoothing)
+    after = next_codes(made.sums, made.counts, made.smoothing or 0.0)
     np.testing.assert_allclose(after[rows], made.codebook[rows], rtol=1e-5)
 
 
