@@ -250,6 +250,10 @@ class Capture:
         return {n: call for n, call in first.items() if call is not None and call.output is not None}, losses
 
     @cached_property
+    def _codes(self) -> dict[Split, dict[str, Codes]]:
+        return {}
+
+    @cached_property
     def _observed(self) -> dict[Split, Observed]:
         return {}
 
@@ -269,15 +273,16 @@ class Capture:
         """Return the codes that each layer chose on a split, [rows, positions]; -1 where masked.
 
         They are the layer's own, or else the nearest codes where z_e has their dimension. Rows are
-        samples, unless samples have different lengths: `rows_of` tells.
+        samples, unless samples have different lengths; see `rows_of`.
         """
-        chosen = dict(self.observed(split).bare)
-        for name, seen in self.seen.get(split, {}).items():
-            reader = self.layers[name].reader
-            codes = seen.indices if seen.indices is not None else reader.nearest(seen.z_e)
-            if codes is not None:
-                chosen[name] = codes
-        return chosen
+        if split not in self._codes:
+            chosen = self._codes[split] = dict(self.observed(split).bare)
+            for name, seen in self.seen.get(split, {}).items():
+                reader = self.layers[name].reader
+                codes = seen.indices if seen.indices is not None else reader.nearest(seen.z_e)
+                if codes is not None:
+                    chosen[name] = codes
+        return self._codes[split]
 
     def rows_of(self, split: Split) -> dict[str, Codes]:
         """Return, for each layer that `codes` has on a split, the sample that each row belongs to."""

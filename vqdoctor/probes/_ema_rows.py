@@ -1,4 +1,4 @@
-"""Where the EMA statistics say that each code stands: its sum over its count."""
+"""The code that the EMA statistics give: its sum over its count."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ from vqdoctor.metrics.geometry import Mask, middle, spread
 from vqdoctor.vq.ema import divisor
 
 AWAY = 0.1
-"""A code stands elsewhere when it is farther from its sum over count than this share of the codes' spread."""
+"""A code is away when it is farther from its sum over count than this share of the codes' spread."""
+
+
+def written_counts(view: QuantizerView) -> NDArray[np.float64] | None:
+    """Return the layer's EMA counts [K]; None where there are none, or not finite or never written."""
+    if view.counts is None or not np.isfinite(view.counts).all() or never_written(view.counts):
+        return None
+    return view.counts.astype(np.float64)
 
 
 def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
-    """Return the sum over the count of every code, [K, D], under the layout's smoothing or none.
+    """Return the sum over the count of every code, [K, D], by the rule that more codes agree with.
 
-    A cosine codebook keeps only the direction of that. Of these rules the one is taken which more codes
-    agree with. None where the layout stores no sums, or they were never written, or a value is not finite.
+    None where the layout stores no sums, or they were never written, or a value is not finite.
     """
-    counts, sums = view.counts, view.sums
-    if counts is None or sums is None or never_written(counts):
-        return None
-    if not (np.isfinite(counts).all() and np.isfinite(sums).all() and np.isfinite(view.codebook).all()):
+    counts, sums = written_counts(view), view.sums
+    if counts is None or sums is None or not (np.isfinite(sums).all() and np.isfinite(view.codebook).all()):
         return None
     by_rule = means_by_rule(view, counts, sums)
     return min(by_rule, key=lambda rows: middle(np.linalg.norm(rows - view.codebook, axis=1)))
 
 
-def means_by_rule(view: QuantizerView, counts: Array, sums: Array) -> list[NDArray[np.float64]]:
-    """Return the codes [K, D] as finite sums and counts tell them, by every rule that libraries follow.
+def means_by_rule(view: QuantizerView, counts: NDArray[np.float64], sums: Array) -> list[NDArray[np.float64]]:
+    """Return the codes [K, D] that finite sums and counts give, by every rule that libraries follow.
 
     Libraries divide by the smoothed counts; some store the counts smoothed already, and a cosine codebook
     keeps only the direction of its mean.
     """
-    plain, whole = counts.astype(np.float64), sums.astype(np.float64)
-    divisors = [divisor(plain, view.smoothing), plain]
+    whole = sums.astype(np.float64)
+    divisors = [divisor(counts, view.smoothing), counts]
     norms, _, live = live_mask(view)
     if is_unit(norms, live):
         divisors.append(np.linalg.norm(whole, axis=1))
@@ -44,7 +48,7 @@ def means_by_rule(view: QuantizerView, counts: Array, sums: Array) -> list[NDArr
 
 
 def stale(view: QuantizerView, means: NDArray[np.float64]) -> Mask:
-    """Return which codes stand elsewhere than `means` says, bool [K]."""
+    """Return which codes are away from the given means, bool [K]."""
     live = live_mask(view)[2]
     bar = AWAY * (spread(view.codebook[live]) if live.any() else 0.0)
     return np.asarray(np.linalg.norm(means - view.codebook, axis=1) > bar)

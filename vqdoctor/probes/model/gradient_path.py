@@ -20,7 +20,7 @@ from vqdoctor.probes.probe import Probe
 
 ROUNDING = 1e-4
 """Relative difference up to which two float32 gradients are the same."""
-OUTSIDE = "the estimator stands outside the layer: the task's gradient reaches z_e around z_q"
+OUTSIDE = "the estimator is outside the layer: the task's gradient reaches z_e around z_q"
 NO_GRAD = "the model runs the layer under no_grad: there is no gradient path to judge"
 
 
@@ -46,7 +46,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             products[name].append(product)
             if not product.arrived.any():
                 elsewhere.setdefault(name, _elsewhere(step))
-    measured = {name: _judge(name, found) for name, found in products.items() if not elsewhere.get(name)}
+    measured = {name: _judge(found) for name, found in products.items() if not elsewhere.get(name)}
     for item in by_layer(context, GradientPath, measured):
         reason = elsewhere.get(item.layer or "")
         yield replace(item, reason=reason) if isinstance(item, Unavailable) and reason else item
@@ -85,7 +85,7 @@ def _vjp(step: Step, seed: int) -> _Vjp:
     )
 
 
-def _judge(name: str, products: list[_Vjp]) -> GradientPath:
+def _judge(products: list[_Vjp]) -> GradientPath:
     g, v, z_e, z_q = (
         torch.cat([getattr(p, part) for p in products]) for part in ("arrived", "sent", "z_e", "z_q")
     )
@@ -105,7 +105,6 @@ def _judge(name: str, products: list[_Vjp]) -> GradientPath:
     else:
         estimator = "custom"
     return GradientPath(
-        layer=name,
         source="batch",
         sample_size=len(g),
         estimator=estimator,

@@ -1,4 +1,4 @@
-"""What was fed in: its shape and range, since a wrong normalisation looks like collapse."""
+"""The shape and range of the input, since a wrong normalisation looks like collapse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vqdoctor.probes.probe import Probe
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield a summary of x; nothing where the task brings its own data."""
+    """Yield a summary of x, unless the task brings its own data."""
     x = context.arrays.get("x")
     if x is None:
         return
