@@ -28,13 +28,13 @@ from vqdoctor.models.untouched import seed_all, unwrapped, unwrapped_name, worki
 
 @dataclass(kw_only=True)
 class Step:
-    """What one training batch showed of one layer, all in one autograd graph.
+    """One layer at work on one training batch, all in one autograd graph.
 
     Attributes:
         layer: the layer, on the copy that ran.
         call: its call.
         z_q: the layer's own output.
-        entered: what the rest of the model got: z_q, made to require a gradient where it did not.
+        entered: the tensor that the rest of the model got: z_q, made to require a gradient where it did not.
         losses: the losses of the batch.
     """
 
@@ -258,7 +258,7 @@ class Capture:
         return {}
 
     def observed(self, split: Split) -> Observed:
-        """Return what a split showed in eval mode; it is run once."""
+        """Return the observations of a split in eval mode; it is run once."""
         if split not in self._observed:
             self.progress(f"running the {split} split")
             self._observed[split] = observe(self, split)
@@ -266,7 +266,7 @@ class Capture:
 
     @cached_property
     def seen(self) -> dict[Split, dict[str, Seen]]:
-        """What each layer did in eval mode, by split."""
+        """Each layer at work in eval mode, by split."""
         return {split: seen for split in SPLITS if (seen := self.observed(split).seen)}
 
     def codes(self, split: Split) -> dict[str, Codes]:

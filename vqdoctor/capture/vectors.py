@@ -22,8 +22,8 @@ def channel_axis(
     Where z_q's shape differs in one axis, it is that one. Else, without the axis z_e's shape is the
     indices' shape, apart from an axis of heads; or else there are as many indices as vectors. Of several
     axes that fit, those of length `dim` win, and of these the one along which `z_q` repeats itself most,
-    as only codes do; without z_q the last. Where nothing fits it is the last, which VQ libraries default
-    to, or axis 1 of an image, as in torch.
+    as only codes do; without z_q the last. If no axis fits, it is the last, the default of VQ
+    libraries, or axis 1 of an image, as in torch.
     """
     axes = list(range(1, len(shape)) if len(shape) > 1 else range(len(shape)))
     if z_q is not None and z_q.ndim == len(shape):

@@ -77,7 +77,7 @@ class SavedOptimizer:
     """One optimizer's state dict.
 
     Attributes:
-        path: where it stands in the file.
+        path: its path in the file.
         slots: the parameters that it lists, in its order.
         learning_rate: of its first group; None where not recorded.
     """

@@ -84,7 +84,7 @@ _NAMES = frozenset(name for setting in _SETTINGS.values() for name in setting.na
 _CONTAINERS = (dict, list, tuple, Inert)
 _WHOLE = ("epochs", "updates", "batch_size")
 RETRAINED = "retrained"
-"""Where a retraining notes its own settings and steps, which the file's config does not tell."""
+"""Where a retraining notes its own settings and steps, which are not in the file's config."""
 _TASK = "vqdoctor_task"
 
 
@@ -106,10 +106,10 @@ class _Value:
 
 
 def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRecord:
-    """Return what the plain values of `tree`, and its optimizers, record of the training.
+    """Return the record of the training in the plain values of `tree` and in its optimizers.
 
-    Where a setting is found more than once, the one nearest to the root stands; the optimizer's
-    own steps and learning rate stand in where no other is recorded.
+    Where a setting is found more than once, the one nearest to the root counts; the optimizer's
+    own steps and learning rate are taken where no other is recorded.
     """
     values = list(_values(tree))
     found: dict[str, tuple[float | str, str]] = {}
@@ -140,10 +140,10 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
 
 
 def as_retrained(record: TrainingRecord, notes: Sequence[Mapping[str, Any]]) -> TrainingRecord:
-    """Return what a file records that `fix --retrain` wrote: its config still tells of the training before.
+    """Return the record of a file that `fix --retrain` wrote: its config still describes the old training.
 
     Args:
-        record: what the file's own values say.
+        record: the record by the file's own values.
         notes: the history of the file's fixes, oldest first.
     """
     told = notes[-1].get(RETRAINED) if notes else None

@@ -1,4 +1,4 @@
-"""What a checkpoint's optimizer remembers, after the model beside it was retrained."""
+"""The moments of a checkpoint's optimizer, after the model beside it was retrained."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch, Task
 
 HELD_BACK = 10
-"""One train batch in so many is held back for early stopping where the task serves no "stop" split."""
+"""One train batch in ten is held back for early stopping where the task serves no "stop" split."""
 
 
 class Splits:

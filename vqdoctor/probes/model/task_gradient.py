@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -51,7 +51,9 @@ def _around(step: Step, path: str) -> tuple[float | None, float | None]:
     task = step.losses.task
     if not inside or not parameters or not task.requires_grad:
         return None, None
-    grads = torch.autograd.grad(task, list(parameters.values()), retain_graph=True, allow_unused=True)
+    grads: Sequence[torch.Tensor | None] = torch.autograd.grad(
+        task, list(parameters.values()), retain_graph=True, allow_unused=True
+    )
     around: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     for (name, parameter), grad in zip(parameters.items(), grads, strict=True):
         if place[name] < inside[0] or place[name] > inside[-1]:
