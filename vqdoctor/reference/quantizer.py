@@ -44,6 +44,7 @@ class EMAQuantizer(nn.Module):
     Attributes:
         SUMS: name of the buffer of the sums.
         num_codes: codes in the codebook, K.
+        dim: dimension of a code, D.
         decay: EMA decay, d.
         embedding: the codebook, buffer [K, D].
         ema_cluster_size: EMA counts, buffer [K].
@@ -55,7 +56,7 @@ class EMAQuantizer(nn.Module):
 
     def __init__(self, codes: torch.Tensor, counts: torch.Tensor, sums: torch.Tensor, decay: float) -> None:
         super().__init__()
-        self.num_codes = len(codes)
+        self.num_codes, self.dim = codes.shape
         self.decay = decay
         self.register_buffer("embedding", codes)
         self.register_buffer("ema_cluster_size", counts)

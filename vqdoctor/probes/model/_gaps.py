@@ -13,7 +13,7 @@ from vqdoctor.probes.probe import Missing, Mode, Probe
 
 def each_layer(
     kind: type[Evidence],
-    measure: Callable[[ModelContext], Mapping[str, Evidence]],
+    measure: Callable[[ModelContext], Mapping[str, Evidence | Missing]],
     otherwise: str = "",
     *,
     mode: Mode | None = None,
@@ -25,7 +25,8 @@ def each_layer(
 
     Args:
         kind: the kind of evidence.
-        measure: context in, layer to its evidence out; it raises `Missing` where no layer has any.
+        measure: context in, layer to its evidence out, or to the reason why this layer has none; it raises
+            `Missing` where no layer has any.
         otherwise: why a layer has none although it is seen at work.
         mode: the mode in which it runs the model; None where it does not run it.
         by_gradient: whether it measures by gradients.
@@ -68,7 +69,7 @@ def of_model(
 def by_layer(
     context: ModelContext,
     kind: type[Evidence],
-    measured: Mapping[str, Evidence],
+    measured: Mapping[str, Evidence | Missing],
     otherwise: str = "",
     hint: str = "",
     *,
@@ -79,16 +80,17 @@ def by_layer(
     Args:
         context: the context.
         kind: the kind of evidence.
-        measured: layer to its evidence, whose field `layer` is filled in here.
+        measured: layer to its evidence, whose field `layer` is filled in here, or to a reason of its own.
         otherwise: why there is none where the layer is seen at work.
         hint: the flag that would make it available there.
         by_gradient: whether it is measured by gradients, whose own gap then is the better reason.
     """
     for name, layer in context.layers.items():
-        if name in measured:
-            yield measured[name].replace(layer=name)
+        found = measured.get(name)
+        if isinstance(found, Evidence):
+            yield found.replace(layer=name)
             continue
         here = otherwise if layer.maps else ""
         first, second = (layer.gap, here) if by_gradient else (here, layer.gap)
-        missing = Missing(first or second or NOT_CALLED, hint if layer.maps and not layer.gap else "")
-        yield missing.gap(kind, name, "batch")
+        why = Missing(first or second or NOT_CALLED, hint if layer.maps and not layer.gap else "")
+        yield (found or why).gap(kind, name, "batch")

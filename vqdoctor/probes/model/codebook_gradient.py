@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 
 from vqdoctor.capture.run import Step
-from vqdoctor.core.evidence import CodebookGradient, Evidence, Unavailable
+from vqdoctor.core.evidence import CodebookGradient
 from vqdoctor.probes.model._context import ModelContext, total_gradient
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Missing, Probe
+from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.probe import Missing
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the mover of every layer's codebook."""
+def measure(context: ModelContext) -> dict[str, CodebookGradient | Missing]:
+    """Return the mover of every layer's codebook."""
     before = {
         name: codebook.detach().clone()
         for name, layer in context.layers.items()
@@ -30,7 +28,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         touched = 0 if grad is None else int(grad.reshape(-1, grad.shape[-1]).any(dim=1).sum())
         return codebook.requires_grad, moved, None if grad is None else float(grad.norm()), touched
 
-    measured = {}
+    measured: dict[str, CodebookGradient | Missing] = {}
     for name, parts in context.over_steps(look).items():
         trainable, moved, norms, touched = zip(*parts, strict=True)
         measured[name] = CodebookGradient(
@@ -41,11 +39,8 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             gradient=max((norm for norm in norms if norm is not None), default=None),
             touched_rows=max(touched),
         )
-    frozen = {view.name for view in context.views if view.frozen}
     why = Missing("the table behind this codebook stays as initialised by design")
-    yield from (why.gap(CodebookGradient, name, "batch") for name in frozen)
-    gaps = by_layer(context, CodebookGradient, measured)
-    yield from (item for item in gaps if item.layer not in frozen)
+    return measured | {view.name: why for view in context.views if view.frozen}
 
 
-PROBE = Probe(kinds=(CodebookGradient,), measure=measure, mode="train", needs_vq_loss=True)
+PROBE = each_layer(CodebookGradient, measure, mode="train", needs_vq_loss=True)
