@@ -55,7 +55,7 @@ def test_a_frozen_encoder_still_gives_a_gradient_at_z_e() -> None:
     with watch(model.vq, keep_graph=True) as seen:
         model(torch.randn(2, 5, 3))
     v = torch.randn_like(seen.calls[-1].z_q)
-    assert torch.equal(torch.autograd.grad(seen.calls[-1].z_q, seen.last.z_e, v)[0], v)
+    assert torch.equal(torch.autograd.grad(seen.calls[-1].z_q, seen.calls[-1].z_e, v)[0], v)
 
 
 @dataclasses.dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -75,7 +76,9 @@ class Call:
         self.output = output
         floats = [t for t in tensors_of(output) if t.is_floating_point() and t is not self.given]
         same = [t for t in floats if t.shape == self.z_e.shape]
-        self.z_q = next(iter(same or [t for t in floats if _differs_in_one_axis(t, self.z_e)]), None)
+        alike = [t for t in floats if t.ndim == self.z_e.ndim > 1 and len(t) == len(self.z_e)]
+        in_one_axis = (t for t in alike if sum(map(operator.ne, t.shape, self.z_e.shape)) == 1)
+        self.z_q = same[0] if same else next(in_one_axis, None)
         self.losses = tuple(t for t in floats if t.numel() == 1 and t.requires_grad and t is not self.z_q)
         self.integers = codes_in(output)
 
@@ -166,9 +169,3 @@ def _is_one_hot(tensor: torch.Tensor) -> bool:
         return False
     ones = tensor == 1
     return bool(((tensor == 0) | ones).all() and (ones.sum(-1) == 1).all())
-
-
-def _differs_in_one_axis(tensor: torch.Tensor, z_e: torch.Tensor) -> bool:
-    if tensor.ndim != z_e.ndim or tensor.ndim < 2 or len(tensor) != len(z_e):
-        return False
-    return sum(a != b for a, b in zip(tensor.shape, z_e.shape, strict=True)) == 1

@@ -168,8 +168,12 @@ class _Watcher:
             self.seen.methods.append(call)
         else:
             asked, codes = self._note_fetched((args, kwargs), output)
-            same = (c for c in reversed(self.seen.methods) if _is_same(c.indices, asked))
-            found = None if codes is None else next(same, None)
+            if asked is None or codes is None:
+                return output
+            same = (
+                c for c in reversed(self.seen.methods) if c.integers and torch.equal(c.integers[0], asked)
+            )
+            found = next(same, None)
             if found is None:
                 return output
             call = found  # its indices are now looked up
@@ -203,7 +207,3 @@ class _Watcher:
 
     def _kept(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor if self._keep_graph else tensor.detach()
-
-
-def _is_same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    return one is not None and other is not None and torch.equal(one, other)

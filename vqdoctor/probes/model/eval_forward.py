@@ -9,7 +9,7 @@ import torch
 
 from vqdoctor.core.evidence import EvalForward, Evidence, Unavailable
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.probe import Missing, Probe
 
 _NAMED = 16
 
@@ -17,7 +17,7 @@ _NAMED = 16
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield the changes of one eval-mode pass to every VQ layer, and to the rest of the model."""
     if not context.first_batches:
-        yield Unavailable(kind=EvalForward.kind, source="batch", reason="the task serves no batch")
+        yield Missing("the task serves no batch").gap(EvalForward, None, "batch")
         return
     model = context.copy(training=False)
     with torch.no_grad():

@@ -9,7 +9,7 @@ import numpy as np
 from vqdoctor.core.evidence import Evidence, InputSummary, Unavailable
 from vqdoctor.probes._input import summarise
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.probe import Missing, Probe
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
@@ -18,7 +18,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     if x is None:
         return
     if x.dtype.kind == "f" and not np.isfinite(x).all():
-        yield Unavailable(kind=InputSummary.kind, source="batch", reason="x has non-finite values")
+        yield Missing("x has non-finite values").gap(InputSummary, None, "batch")
     else:
         yield summarise("x", x, x, context.arrays.get("y"))
 

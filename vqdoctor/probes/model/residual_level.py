@@ -35,7 +35,11 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
         levels = {name: calls[name] for name in names if name in calls}
         if len(levels) == len(names) and _is_residual(list(levels.values())):
             reader = context.layers[names[0]].reader
-            gain = _gain(calls.get(f"whole of {names[0]}"), reader.view.dim)
+            whole, gain = calls.get(f"whole of {names[0]}"), None
+            if whole is not None and whole.z_q is not None and whole.z_q.shape == whole.z_e.shape:
+                positions = None if whole.indices is None else whole.indices.shape
+                axis = channel_axis(whole.z_e.shape, reader.view.dim, positions, whole.z_q)
+                gain = _ratio(whole.z_q, whole.z_e, axis)
             measured.update(_levels(levels, gain, reader))
     return measured
 
@@ -74,13 +78,6 @@ def _levels(levels: Mapping[str, Call], gain: float | None, reader: Reader) -> d
         )
         for number, (name, call) in enumerate(levels.items(), start=1)
     }
-
-
-def _gain(whole: Call | None, dim: int) -> float | None:
-    if whole is None or whole.z_q is None or whole.z_q.shape != whole.z_e.shape:
-        return None
-    positions = None if whole.indices is None else whole.indices.shape
-    return _ratio(whole.z_q, whole.z_e, channel_axis(whole.z_e.shape, dim, positions, whole.z_q))
 
 
 def _ratio(end: torch.Tensor, start: torch.Tensor, axis: int) -> float:
