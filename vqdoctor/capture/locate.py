@@ -44,7 +44,11 @@ def locate(capture: Capture, layers: Mapping[str, CapturedLayer]) -> dict[str, C
     the modules' outputs.
     """
     found = dict(layers)
-    paths = {name: capture.candidates(layer) for name, layer in layers.items()}
+    places = capture.discovered.places
+    paths = {
+        name: (places[name],) if name in places else candidates(capture.model, layer.tensors["codebook"])
+        for name, layer in layers.items()
+    }
     batches = capture.first_batches
     for number, batch in enumerate((*batches, *batches[:1])):
         missing = {name: at for name, at in paths.items() if found[name].path is None}

@@ -54,11 +54,6 @@ class Reader:
         found = _HEAD.search(self.view.name)
         return int(found.group(1)) if found and self.heads > 1 else None
 
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """Dimensions that vectors may have on their way to the codebook: a head's, or all heads' at once."""
-        return (self.view.dim,) if self.head is None else (self.view.dim, self.heads * self.view.dim)
-
     def axis(self, call: Call) -> int:
         """Return the axis of a call's z_e that holds its vectors' elements."""
         return self.axis_of(call.z_e, call.indices, call.z_q)
@@ -75,7 +70,9 @@ class Reader:
     def lookups(self, watched: Watch) -> list[Call]:
         """Return the calls whose vectors have the codebook's dimension; a method is nearer to it."""
         calls = watched.methods or watched.forwards
-        return [c for c in calls if c.z_e.ndim > 1 and c.z_e.shape[self.axis(c)] in self.dims]
+        # on their way to the codebook, vectors have one head's dimension or all heads' at once
+        dims = (self.view.dim, self.view.dim * (1 if self.head is None else self.heads))
+        return [c for c in calls if c.z_e.ndim > 1 and c.z_e.shape[self.axis(c)] in dims]
 
     def codes(self, call: Call) -> Codes | None:
         """Return the call's codes, [B, positions · heads]; None where its output does not show them."""

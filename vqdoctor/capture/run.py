@@ -14,7 +14,7 @@ import torch
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.discover import Discovered, discover, quantizing
 from vqdoctor.capture.layer import CapturedLayer, Change, watching
-from vqdoctor.capture.locate import candidates, locate, stop_dropping_levels
+from vqdoctor.capture.locate import locate, stop_dropping_levels
 from vqdoctor.capture.observe import SPLITS, Observed, Scored, observe
 from vqdoctor.capture.reader import Codes, Reader
 from vqdoctor.capture.seen import Seen
@@ -124,12 +124,6 @@ class Capture:
             reader = Reader(view=view, heads=heads)
             unlocated[view.name] = CapturedLayer(view=view, model=self.model, tensors=tensors, reader=reader)
         return locate(self, unlocated)
-
-    def candidates(self, layer: CapturedLayer) -> tuple[str, ...]:
-        """Return the paths of the modules that may be a layer, innermost first."""
-        if layer.name in self.discovered.places:
-            return (self.discovered.places[layer.name],)
-        return candidates(self.model, layer.tensors["codebook"])
 
     @cached_property
     def tables(self) -> dict[str, torch.Tensor]:

@@ -170,10 +170,8 @@ class _Watcher:
             asked, codes = self._note_fetched((args, kwargs), output)
             if asked is None or codes is None:
                 return output
-            same = (
-                c for c in reversed(self.seen.methods) if c.integers and torch.equal(c.integers[0], asked)
-            )
-            found = next(same, None)
+            earlier = (c for c in reversed(self.seen.methods) if c.integers)
+            found = next((c for c in earlier if torch.equal(c.integers[0], asked)), None)
             if found is None:
                 return output
             call = found  # its indices are now looked up
