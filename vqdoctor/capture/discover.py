@@ -116,8 +116,7 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         name = found.path or "vq"
         table = _stored(model, found)
         if table is not None:
-            key, transposed = table
-            explicit.append(_explicit(name, key, model.state_dict()[key], transposed))
+            explicit.append(_explicit(name, model, *table))
         elif found.num_codes is not None:
             implicit.append(_implicit(name, found, found.num_codes))
             radixes.update({name: found.radix} if found.radix else {})
@@ -300,7 +299,8 @@ def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:
     return None
 
 
-def _explicit(name: str, key: str, tensor: torch.Tensor, transposed: bool) -> QuantizerView:
+def _explicit(name: str, model: nn.Module, key: str, transposed: bool) -> QuantizerView:
+    tensor = model.state_dict()[key]
     shape = tuple(tensor.shape)[::-1] if transposed else tuple(tensor.shape)
 
     def load() -> Array:

@@ -183,7 +183,9 @@ def _values(tree: Any) -> Iterator[_Value]:
     seen = 0
     while todo and seen < _MAX_NODES:
         path, node = todo.popleft()
-        inside = list(_fields(node))
+        inside: list[tuple[str, Any]] = []
+        for key, child in children(node):  # OmegaConf's inner `_content` is passed through
+            inside += children(child) if key == "_content" else [(key, child)]
         beside_vq = any(word in _normal(key) for key, _ in inside for word in _VQ_WORDS)
         for key, child in inside:
             seen += 1
@@ -194,15 +196,6 @@ def _values(tree: Any) -> Iterator[_Value]:
                 yield _Value(path=below, value=child, beside_vq=beside_vq)
             elif isinstance(child, _CONTAINERS) and len(below) < _MAX_DEPTH and not is_optimizer(child):
                 todo.append((below, child))
-
-
-def _fields(node: Any) -> Iterator[tuple[str, Any]]:
-    """Children by name; OmegaConf's inner `_content` is passed through."""
-    for key, child in children(node):
-        if key == "_content":
-            yield from children(child)
-        else:
-            yield key, child
 
 
 def _unwrapped(name: str, node: Any) -> Any:

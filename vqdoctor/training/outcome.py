@@ -50,13 +50,8 @@ class Outcome:
             stored: the file's keys.
         """
         state: Mapping[str, torch.Tensor] = self.trainer.model.state_dict()
-        found = {}
-        for name, raw in raw_keys.items():
-            if name in state and raw in stored:
-                tensor = state[name].detach().cpu()
-                tensor = tensor.float() if tensor.is_floating_point() else tensor
-                found[raw] = np.asarray(tensor.numpy())
-        return found
+        kept = {raw: state[name].cpu() for name, raw in raw_keys.items() if name in state and raw in stored}
+        return {raw: (t.float() if t.is_floating_point() else t).numpy() for raw, t in kept.items()}
 
     def record(self, before: TrainingRecord) -> dict[str, float | int | None]:
         """Return the settings of the training that the output comes from, for the file's probes.
