@@ -43,11 +43,15 @@ class ModelContext(Capture):
         recorded = self.record.vq_weight if self.record else None
         return self.task.vq_weight if self.task.vq_weight is not None else recorded
 
-    def own_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer | None:
-        """Return the task's own optimizer of a copy of the model; None where the task builds none."""
+    def own_optimizer(
+        self, model: torch.nn.Module | None = None
+    ) -> tuple[torch.nn.Module, torch.optim.Optimizer] | None:
+        """Return a copy of the model, the given or a new one, and the task's own optimizer of it, if any."""
         build = getattr(self.task, "optimizer", None)
-        found: torch.optim.Optimizer | None = build(model) if callable(build) else None
-        return found
+        if not callable(build):
+            return None
+        model = self.copy(training=True) if model is None else model
+        return model, build(model)
 
     def over_steps(self, look: Callable[[Step], T]) -> dict[str, list[T]]:
         """Return, for each layer, the results of `look` on its steps of the training batches."""

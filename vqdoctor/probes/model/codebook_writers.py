@@ -91,10 +91,10 @@ def _forward(context: ModelContext, model: torch.nn.Module) -> Losses:
 
 def _listed(context: ModelContext, layers: Mapping[str, CapturedLayer]) -> set[str] | None:
     """Return the layers whose codebook the task's own optimizer holds; None where the task builds none."""
-    model = context.copy(training=True)
-    optimizer = context.own_optimizer(model)
-    if optimizer is None:
+    own = context.own_optimizer()
+    if own is None:
         return None
+    model, optimizer = own
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     return {name for name, layer in layers.items() if id(_codebook(layer.on(model))) in held}
 

@@ -79,7 +79,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
 def _optimizer(context: ModelContext, model: torch.nn.Module) -> torch.optim.Optimizer:
     own = context.own_optimizer(model)
     if own is not None:
-        return own
+        return own[1]
     recorded = context.record.learning_rate if context.record else None
     parameters = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.Adam(parameters, lr=LEARNING_RATE if recorded is None else recorded)

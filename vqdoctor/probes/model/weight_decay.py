@@ -20,10 +20,10 @@ from vqdoctor.saved.weight_decay import decays_adaptively, lost_length, short_ro
 
 def measure(context: ModelContext) -> dict[str, WeightDecay]:
     """Return the weight decay of every codebook that the optimizer moves."""
-    model = context.copy(training=True)
-    optimizer = context.own_optimizer(model)
-    if optimizer is None:
+    own = context.own_optimizer()
+    if own is None:
         raise Missing("the task has no optimizer")
+    model, optimizer = own
     measured = {}
     for view in context.views:
         codebook = context.layers[view.name].on(model).stored()
