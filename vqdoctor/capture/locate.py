@@ -158,7 +158,11 @@ def judge(
         if call is not None and call.z_q is not None and (not mapping or call.z_q.shape == call.z_e.shape):
             mapping.append((path, call))
     if not mapping:
-        return _unmapped(layer, paths, watched)
+        giving = (path for path in paths if any(call.integers for call in watched[path].calls))
+        if (at := next(giving, None)) is not None:
+            return replace(layer, path=at, gap=INDICES_ONLY)
+        at = next((path for path in paths if watched[path].fetched), None)
+        return None if at is None else replace(layer, path=at, gap=INLINE)
     alive = [(p, c) for p, c in mapping if not watched[p].by_method and passes_gradient(c)]
     # an inner module may have heads first: the batch axis is that of the outermost
     usual = (mapping[-1][1].z_e.ndim, mapping[-1][1].z_e.shape[0])
@@ -167,18 +171,6 @@ def judge(
     lookup = next((p for p in inward if layer.reader.lookups(watched[p])), None)
     gap = "" if alive else _gap(model, path, call, watched[path])
     return replace(layer, path=path, lookup_path=lookup, gap=gap, maps=True)
-
-
-def _unmapped(
-    layer: CapturedLayer, paths: Sequence[str], watched: Mapping[str, Watch]
-) -> CapturedLayer | None:
-    for path in paths:
-        if any(call.indices is not None for call in watched[path].calls):
-            return replace(layer, path=path, gap=INDICES_ONLY)
-    for path in paths:
-        if watched[path].fetched:
-            return replace(layer, path=path, gap=INLINE)
-    return None
 
 
 def _gap(model: nn.Module, path: str, call: Call, watched: Watch) -> str:
