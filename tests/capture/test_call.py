@@ -13,7 +13,7 @@ from vqdoctor.capture.watch import watch
 def called(layer: nn.Module, z: torch.Tensor) -> Call:
     with watch(layer) as seen:
         layer(z)
-    return seen.last
+    return seen.calls[-1]
 
 
 def test_asked_again_a_layer_gives_the_same_call() -> None:

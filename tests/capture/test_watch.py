@@ -34,7 +34,7 @@ def test_watch_sees_z_e_z_q_and_indices() -> None:
     x = torch.randn(2, 5, 3)
     with watch(model.vq) as seen:
         model(x)
-    call = seen.last
+    call = seen.calls[-1]
     assert torch.equal(call.z_e, model.encoder(x).detach())
     assert call.z_q is not None and call.indices is not None
     assert torch.equal(call.z_q, model.vq.codebook[call.indices])
@@ -54,8 +54,8 @@ def test_a_frozen_encoder_still_gives_a_gradient_at_z_e() -> None:
     model.encoder.requires_grad_(False)
     with watch(model.vq, keep_graph=True) as seen:
         model(torch.randn(2, 5, 3))
-    v = torch.randn_like(seen.last.z_q)
-    assert torch.equal(torch.autograd.grad(seen.last.z_q, seen.last.z_e, v)[0], v)
+    v = torch.randn_like(seen.calls[-1].z_q)
+    assert torch.equal(torch.autograd.grad(seen.calls[-1].z_q, seen.calls[-1].z_e, v)[0], v)
 
 
 @dataclasses.dataclass
@@ -97,8 +97,8 @@ def test_any_container_is_looked_into_and_given_back(contain: Any, take: Any) ->
     with watch(layer, change=lambda call: torch.zeros_like(call.z_q)) as seen:
         out = layer(z=z)
     assert type(out) is type(layer(z=z)) and not take(out).any()
-    assert torch.equal(seen.last.indices, torch.cdist(z, layer.codes.expand(2, -1, -1)).argmin(-1))
-    assert torch.equal(seen.last.z_q, take(layer(z=z)))
+    assert torch.equal(seen.calls[-1].indices, torch.cdist(z, layer.codes.expand(2, -1, -1)).argmin(-1))
+    assert torch.equal(seen.calls[-1].z_q, take(layer(z=z)))
 
 
 class Methods(nn.Module):
@@ -134,7 +134,7 @@ def test_the_layers_own_losses_are_kept_with_their_graph() -> None:
     model = AutoEncoder(VectorQuantize(dim=8, codebook_size=16)).train()
     with watch(model.vq, keep_graph=True) as seen:
         loss = model(torch.randn(2, 5, 3))[2]
-    (own,) = seen.last.losses
+    (own,) = seen.calls[-1].losses
     assert own is loss and own.requires_grad
 
 
@@ -152,5 +152,5 @@ def test_codes_are_read_from_one_hot_rows() -> None:
     layer = OneHot()
     with watch(layer) as seen:
         layer(z)
-    (codes,) = seen.last.integers
+    (codes,) = seen.calls[-1].integers
     assert torch.equal(codes, (z.sum(-1) > 0).long().flatten())

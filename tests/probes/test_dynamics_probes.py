@@ -89,7 +89,7 @@ def context(model: nn.Module, task: Any = None, **more: Any) -> ModelContext:
 
 def ask(probe: Any, ctx: ModelContext) -> list[Evidence | Unavailable]:
     with untouched(ctx.model, seed=0):
-        return list(probe.measure(ctx))
+        return list(probe.PROBE.measure(ctx))
 
 
 @pytest.fixture(autouse=True)

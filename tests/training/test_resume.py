@@ -109,7 +109,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path, record: str) -> None:
 @pytest.mark.parametrize("state", [{"kind": "another"}, {"model": torch.ones(2)}, [1]], ids=str)
 def test_another_file_is_no_state(tmp_path: Path, state: Any) -> None:
     torch.save(state, tmp_path / "state")
-    with pytest.raises(UserError, match="no state of a retraining"):
+    with pytest.raises(UserError, match="not a state of a retraining"):
         load_state(tmp_path / "state")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -14,8 +15,10 @@ from torch import nn
 from vqdoctor.models.tensors import tensors_of
 from vqdoctor.models.untouched import seed_all
 
+Args = tuple[Any, ...]
+Kwargs = Mapping[str, Any]
 FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError)
-"""What a foreign layer may raise when it is asked in a way that its author did not foresee."""
+"""Errors that a foreign layer may raise when it is asked in a way that its author did not foresee."""
 
 
 @dataclass(kw_only=True)
@@ -41,8 +44,8 @@ class Call:
     """
 
     module: nn.Module
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    args: Args = ()
+    kwargs: Kwargs = field(default_factory=dict)
     given: torch.Tensor
     z_e: torch.Tensor
     output: Any = None
@@ -54,9 +57,7 @@ class Call:
     autocast: torch.dtype | None = None
 
     @classmethod
-    def of(
-        cls, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], z_e: torch.Tensor
-    ) -> Call:
+    def of(cls, module: nn.Module, args: Args, kwargs: Kwargs, z_e: torch.Tensor) -> Call:
         """Return a call that begins now."""
         device = z_e.device.type
         return cls(
@@ -74,10 +75,10 @@ class Call:
         """Take z_q, the indices and the losses from what the layer returned."""
         self.output = output
         floats = [t for t in tensors_of(output) if t.is_floating_point() and t is not self.given]
-        same = (t for t in floats if t.shape == self.z_e.shape)
-        self.z_q = next(same, None)
-        if self.z_q is None:
-            self.z_q = next((t for t in floats if _differs_in_one_axis(t, self.z_e)), None)
+        same = [t for t in floats if t.shape == self.z_e.shape]
+        alike = [t for t in floats if t.ndim == self.z_e.ndim > 1 and len(t) == len(self.z_e)]
+        in_one_axis = (t for t in alike if sum(map(operator.ne, t.shape, self.z_e.shape)) == 1)
+        self.z_q = same[0] if same else next(in_one_axis, None)
         self.losses = tuple(t for t in floats if t.numel() == 1 and t.requires_grad and t is not self.z_q)
         self.integers = codes_in(output)
 
@@ -88,7 +89,7 @@ class Call:
 
     @property
     def says_codes(self) -> bool:
-        """Whether the call gave anything that tells its codes."""
+        """Whether the call gave any output that shows its codes."""
         return self.z_q is not None or bool(self.integers)
 
     def again(
@@ -101,8 +102,8 @@ class Call:
 
         Args:
             seed: of the random state that it starts from.
-            change: what becomes of each float argument.
-            module: what is called in place of the module.
+            change: the change to each float argument.
+            module: the module to call in place of its own.
         """
         asked = self.module if module is None else module
         args = tuple(_changed(value, change) for value in self.args)
@@ -146,7 +147,7 @@ def swap(value: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
 
 
 def codes_in(output: Any) -> tuple[torch.Tensor, ...]:
-    """Return what may be codes in a layer's output: integers, or else where one-hot rows have their ones."""
+    """Return possible codes in a layer's output: integers, or else the places of the ones in one-hot rows."""
     tensors = [t.detach() for t in tensors_of(output) if t.ndim]
     integers = tuple(t for t in tensors if is_integer(t))
     return integers or tuple(t.argmax(-1) for t in tensors if t.is_floating_point() and _is_one_hot(t))
@@ -168,11 +169,3 @@ def _is_one_hot(tensor: torch.Tensor) -> bool:
         return False
     ones = tensor == 1
     return bool(((tensor == 0) | ones).all() and (ones.sum(-1) == 1).all())
-
-
-def _differs_in_one_axis(tensor: torch.Tensor, z_e: torch.Tensor) -> bool:
-    if tensor.ndim != z_e.ndim or tensor.ndim < 2:
-        return False
-    return [a == b for a, b in zip(tensor.shape, z_e.shape, strict=True)].count(False) == 1 and (
-        tensor.shape[0] == z_e.shape[0]
-    )

@@ -1,4 +1,4 @@
-"""Finding VQ layers by what they put out: for those that no key of the state dict gives away.
+"""Finding VQ layers by their outputs, where no key of the state dict gives them away.
 
 FSQ, LFQ and BSQ have no codebook at all, and a user's own may have any name. But what quantizes shows
 it: many different vectors go in, and few different ones come out.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -25,16 +24,16 @@ from vqdoctor.layouts.view import Array, QuantizerView
 IMPLICIT = "implicit"
 """Layout of a layer without a codebook: its codes are combinations of levels."""
 BY_OUTPUT = "found by its output"
-"""Layout of a layer whose codebook has a name that says nothing."""
+"""Layout of a layer whose codebook has a name of no meaning."""
 
 ENOUGH = 4096
 """Vectors of a call that are looked at, where they are not long."""
 MOST_NUMBERS = 2**20
 """Numbers of a call that are looked at: fewer vectors of them where they are long, such as whole clips."""
 FEWEST = 32
-"""Vectors under which a call tells nothing."""
+"""Vectors under which a call is no evidence."""
 FEW = 4
-"""What quantizes puts out at least this many times fewer different vectors than it is given."""
+"""A quantizing module puts out at least this many times fewer different vectors than it is given."""
 ROUNDING = 1e-4
 """Share of the largest output under which differences are rounding."""
 MOST_LEVELS = 64
@@ -54,7 +53,7 @@ class Quantizing:
     Attributes:
         path: where it is.
         outputs: the different vectors that it put out, float32 [any, D].
-        num_codes: how many codes it has; None where nothing tells.
+        num_codes: how many codes it has; None where that is unknown.
         gives_codes: whether integers come out with the vectors that tell these.
         radix: how its codes are made of levels; None where it does not say.
     """
@@ -88,7 +87,7 @@ class Discovered:
         return (*self.explicit, *self.implicit)
 
     def only(self, chosen: Callable[[str], bool]) -> Discovered:
-        """Return those whose name is chosen."""
+        """Return the layers whose name is chosen."""
         return replace(
             self,
             explicit=tuple(view for view in self.explicit if chosen(view.name)),
@@ -100,7 +99,7 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
     """Return the VQ layers that show by their output, other than those at the paths that are known.
 
     An activation of few values may look like a layer without a codebook (spikes, 4-bit weights' outputs), so
-    that one that gives no codes counts only where nothing else is a VQ layer.
+    that one that gives no codes counts only where it is the only VQ layer.
 
     Args:
         model: a working copy; it is put in eval mode and run once.
@@ -117,8 +116,7 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         name = found.path or "vq"
         table = _stored(model, found)
         if table is not None:
-            key, transposed = table
-            explicit.append(_explicit(name, key, model.state_dict()[key], transposed))
+            explicit.append(_explicit(name, model, *table))
         elif found.num_codes is not None:
             implicit.append(_implicit(name, found, found.num_codes))
             radixes.update({name: found.radix} if found.radix else {})
@@ -146,7 +144,7 @@ def quantizing(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Qua
     with torch.no_grad(), watch_each(modules.values()) as watched:
         run(model)
     found: list[Quantizing] = []
-    for path, module in reversed(modules.items()):  # children stand after their parents
+    for path, module in reversed(modules.items()):  # children come after their parents
         if any(_related(path, inner.path) for inner in found):
             continue
         call = next((call for call in watched[module].forwards if call.z_q is not None), None)
@@ -227,19 +225,19 @@ def _varies(z_q: torch.Tensor) -> bool:
 
 def _radix(module: nn.Module) -> Radix | None:
     """Return by what the module's indices are put together of its channels' levels, if it says so."""
-    levels = next((v for name in _LEVELS if (v := _whole(module, name))), None)
-    basis = next((v for name in _BASES if (v := _whole(module, name))), None)
+    levels, basis = _whole(module, _LEVELS), _whole(module, _BASES)
     if basis is not None and levels is None and sorted(basis) == [2**i for i in range(len(basis))]:
         levels = (2,) * len(basis)  # LFQ, BSQ
     return (basis, levels) if basis and levels and len(basis) == len(levels) else None
 
 
-def _whole(module: nn.Module, name: str) -> tuple[int, ...] | None:
-    """Return an attribute that is a list or tensor of positive whole numbers; None if it is none."""
-    value = getattr(module, name, None)
-    listed = value.tolist() if isinstance(value, torch.Tensor) and value.ndim == 1 else value
-    if isinstance(listed, list | tuple) and listed and all(isinstance(n, int) and n > 0 for n in listed):
-        return tuple(listed)
+def _whole(module: nn.Module, names: Collection[str]) -> tuple[int, ...] | None:
+    """Return the first of these attributes that is a list or tensor of positive whole numbers, or None."""
+    for name in names:
+        value = getattr(module, name, None)
+        listed = value.tolist() if isinstance(value, torch.Tensor) and value.ndim == 1 else value
+        if isinstance(listed, list | tuple) and listed and all(isinstance(n, int) and n > 0 for n in listed):
+            return tuple(listed)
     return None
 
 
@@ -281,7 +279,7 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
         said = getattr(module, name, None)
         if isinstance(said, int) and highest < said:
             return said
-    listed = next((v for name in _LEVELS if (v := _whole(module, name))), levels)
+    listed = _whole(module, _LEVELS) or levels
     return math.prod(listed) if listed else None
 
 
@@ -294,18 +292,21 @@ def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:
         for transposed in (False, True):
             table = tensor.detach().float().cpu()
             table = table.T if transposed else table
-            if table.shape[1] == dim and len(table) >= len(found.outputs) and _all_rows(found.outputs, table):
-                return name, transposed
+            if table.shape[1] == dim and len(table) >= len(found.outputs):
+                nearest = torch.cdist(found.outputs[:MOST_LEVELS], table).amin(dim=1)
+                if (nearest <= 1e-3 * table.std().clamp_min(1e-12) * dim**0.5).all():
+                    return name, transposed
     return None
 
 
-def _all_rows(outputs: torch.Tensor, table: torch.Tensor) -> bool:
-    nearest = torch.cdist(outputs[:MOST_LEVELS], table).amin(dim=1)
-    return bool((nearest <= 1e-3 * table.std().clamp_min(1e-12) * table.shape[1] ** 0.5).all())
-
-
-def _explicit(name: str, key: str, tensor: torch.Tensor, transposed: bool) -> QuantizerView:
+def _explicit(name: str, model: nn.Module, key: str, transposed: bool) -> QuantizerView:
+    tensor = model.state_dict()[key]
     shape = tuple(tensor.shape)[::-1] if transposed else tuple(tensor.shape)
+
+    def load() -> Array:
+        table = tensor.detach().float().cpu().numpy()
+        return np.ascontiguousarray(table.T if transposed else table)
+
     return QuantizerView(
         name=name,
         layout=BY_OUTPUT,
@@ -314,16 +315,14 @@ def _explicit(name: str, key: str, tensor: torch.Tensor, transposed: bool) -> Qu
         dim=shape[1],
         keys={"codebook": key},
         place=Place(transposed=transposed),
-        load_codebook=partial(_table, tensor, transposed),
+        load_codebook=load,
     )
 
 
-def _table(tensor: torch.Tensor, transposed: bool) -> Array:
-    table = tensor.detach().float().cpu().numpy()
-    return np.ascontiguousarray(table.T if transposed else table)
-
-
 def _implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:
+    def load() -> Array:
+        raise LookupError("this layer has no codebook: its codes are combinations of levels")
+
     return QuantizerView(
         name=name,
         layout=IMPLICIT,
@@ -331,9 +330,5 @@ def _implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:
         num_codes=num_codes,
         dim=found.outputs.shape[1],
         keys={},
-        load_codebook=_none_stored,
+        load_codebook=load,
     )
-
-
-def _none_stored() -> Array:
-    raise LookupError("this layer has no codebook: its codes are combinations of levels")

@@ -25,7 +25,7 @@ _LEAST_COUNT = 1e-5
 """Counts are no smaller where codes are computed from them, as in Mimi."""
 
 Watched = Mapping[nn.Module, Watch]
-"""What the modules of interest did in one pass."""
+"""The calls of the modules of interest in one pass."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +33,7 @@ class CapturedLayer:
     """One VQ layer of a model, or of a copy of it.
 
     Attributes:
-        view: what it is.
+        view: its arrays and its form.
         model: the model.
         tensors: role ("codebook", "counts", "sums", "initted", …) to the name of the model's tensor.
         reader: reads its calls.
@@ -141,7 +141,7 @@ class CapturedLayer:
         self.codebook.write(rows, codes.to(stored.device), counts, moments)
 
     def moments(self, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-        """Return what an optimizer remembers of the codes, each as a view [K, D] of its own tensor."""
+        """Return the optimizer's moments of the codes, each as a view [K, D] of its own tensor."""
         stored = self.stored()
         return [
             self.view.place.codes(value)
@@ -152,18 +152,15 @@ class CapturedLayer:
         ]
 
     def calls(self, watched: Watched) -> list[Call]:
-        """Return the layer's calls of a pass that told a z_q."""
-        return [call for call in watched[self.module].calls if call.z_q is not None]
+        """Return the layer's calls of a pass that gave a z_q."""
+        return watched[self.module].mapped
 
     def vectors(self, watched: Watched) -> torch.Tensor | None:
-        """Return what a pass asked the codebook for, float32 [N, D]; None where it cannot be seen."""
-        if self.lookup is not None:
-            calls = [call for call in watched[self.lookup].calls if call.z_q is not None]
-            asked = (found for call in calls if (found := self.reader.looked_up(call)) is not None)
-            if (first := next(asked, None)) is not None:
-                return torch.from_numpy(first).to(calls[0].z_e.device)
-        else:
-            calls = []
+        """Return the vectors that a pass asked the codebook for, float32 [N, D]; None if unseen."""
+        calls = [] if self.lookup is None else watched[self.lookup].mapped
+        for call in calls:
+            if (asked := self.reader.looked_up(call)) is not None:
+                return torch.from_numpy(asked).to(call.z_e.device)
         for call in (*calls, *self.calls(watched)):
             vectors = rows(call.z_e.detach(), self.reader.axis(call)).flatten(0, 1).float()
             if vectors.shape[1] == self.view.dim:
@@ -171,7 +168,7 @@ class CapturedLayer:
         return None
 
     def chosen(self, watched: Watched) -> torch.Tensor | None:
-        """Return the codes that a pass chose, int64 [N]; None where nothing tells.
+        """Return the codes that a pass chose, int64 [N]; None where they are unknown.
 
         They are the layer's own, or else the nearest.
         """
@@ -187,7 +184,7 @@ class CapturedLayer:
         return nearest(vectors, self.codes())[0]
 
     def counts(self, watched: Watched) -> torch.Tensor | None:
-        """Return how often a pass chose each code, float64 [K]; None where its output does not tell."""
+        """Return how often a pass chose each code, float64 [K]; None where its output does not show it."""
         chosen = self.chosen(watched)
         if chosen is None:
             return None
@@ -195,7 +192,7 @@ class CapturedLayer:
 
 
 Change = Callable[[CapturedLayer, Call], torch.Tensor]
-"""Layer and call in; what the model gets in place of z_q out."""
+"""Layer and call in; the tensor that the model gets in place of z_q out."""
 
 
 @contextlib.contextmanager
@@ -206,8 +203,8 @@ def watching(
 
     Args:
         layers: the layers that were found.
-        change: what the model gets in place of a layer's z_q. Of several layers in one module, as heads,
-            the first is asked.
+        change: gives the tensor that the model gets in place of a layer's z_q. Of several layers in one
+            module, as heads, the first is asked.
         keep_graph: whether z_e and z_q of the layers stay in the autograd graph.
     """
     layers = tuple(layers)

@@ -1,9 +1,9 @@
 """From a codebook's key to the module whose input is z_e and whose output is z_q, by what it does.
 
 The key's own module need not be that layer: in vector-quantize-pytorch the codebook sits in an
-inner module that has no gradient path even in health, and the straight-through estimator stands in
+inner module that has no gradient path even in health, and the straight-through estimator is in
 its parent. So the candidates are the key's module and its ancestors, as far up as an ancestor adds
-nothing but projections; a whole encoder-decoder is never taken for a VQ layer.
+only projections; a whole encoder-decoder is never taken for a VQ layer.
 """
 
 from __future__ import annotations
@@ -40,11 +40,15 @@ def locate(capture: Capture, layers: Mapping[str, CapturedLayer]) -> dict[str, C
     """Return the layers with where they are, in the same order; one that was not found stays without.
 
     Looked at are the modules around each codebook, in train mode. Levels that a quantizer leaves out at
-    random get a run in which none is left out. What is still not found is looked for among all modules, by
-    what they put out.
+    random get a run with all levels. Layers that are still not found are looked for among all modules, by
+    the modules' outputs.
     """
     found = dict(layers)
-    paths = {name: capture.candidates(layer) for name, layer in layers.items()}
+    places = capture.discovered.places
+    paths = {
+        name: (places[name],) if name in places else candidates(capture.model, layer.tensors["codebook"])
+        for name, layer in layers.items()
+    }
     batches = capture.first_batches
     for number, batch in enumerate((*batches, *batches[:1])):
         missing = {name: at for name, at in paths.items() if found[name].path is None}
@@ -138,9 +142,9 @@ def judge(
 ) -> CapturedLayer | None:
     """Return the layer at that candidate, innermost first, which is the VQ layer; None if none was used.
 
-    Of those that map a float input to a float output of its shape, the innermost that passes a
-    gradient; where none does, the innermost with the usual batch axis. Only the innermost's output may have
-    another dimension.
+    It is the innermost module from a float input to a float output of its shape that passes a
+    gradient; if no module does, the innermost one with the usual batch axis. Only the innermost's output
+    may have another dimension.
 
     Args:
         layer: the layer, not located yet.
@@ -150,11 +154,15 @@ def judge(
     """
     mapping: list[tuple[str, Call]] = []
     for path in paths:
-        call = next((call for call in watched[path].calls if call.z_q is not None), None)
+        call = next(iter(watched[path].mapped), None)
         if call is not None and call.z_q is not None and (not mapping or call.z_q.shape == call.z_e.shape):
             mapping.append((path, call))
     if not mapping:
-        return _unmapped(layer, paths, watched)
+        giving = (path for path in paths if any(call.integers for call in watched[path].calls))
+        if (at := next(giving, None)) is not None:
+            return replace(layer, path=at, gap=INDICES_ONLY)
+        at = next((path for path in paths if watched[path].fetched), None)
+        return None if at is None else replace(layer, path=at, gap=INLINE)
     alive = [(p, c) for p, c in mapping if not watched[p].by_method and passes_gradient(c)]
     # an inner module may have heads first: the batch axis is that of the outermost
     usual = (mapping[-1][1].z_e.ndim, mapping[-1][1].z_e.shape[0])
@@ -163,18 +171,6 @@ def judge(
     lookup = next((p for p in inward if layer.reader.lookups(watched[p])), None)
     gap = "" if alive else _gap(model, path, call, watched[path])
     return replace(layer, path=path, lookup_path=lookup, gap=gap, maps=True)
-
-
-def _unmapped(
-    layer: CapturedLayer, paths: Sequence[str], watched: Mapping[str, Watch]
-) -> CapturedLayer | None:
-    for path in paths:
-        if any(call.indices is not None for call in watched[path].calls):
-            return replace(layer, path=path, gap=INDICES_ONLY)
-    for path in paths:
-        if watched[path].fetched:
-            return replace(layer, path=path, gap=INLINE)
-    return None
 
 
 def _gap(model: nn.Module, path: str, call: Call, watched: Watch) -> str:

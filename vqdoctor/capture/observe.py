@@ -1,4 +1,4 @@
-"""What a split shows in eval mode: what every layer did, and how the model did its task."""
+"""A split in eval mode: the calls of every layer, and the model's answers to its task."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What a split showed.
+    """The observations of a split.
 
     Attributes:
         seen: layer to what it did.
-        bare: layer to its codes [rows, positions], of layers of which nothing else is seen.
+        bare: layer to its codes [rows, positions], of layers that show only these.
         scored: the task's answers; None where the split has no batches.
     """
 
@@ -97,12 +97,7 @@ def observe(capture: Capture, split: Split, change: Change | None = None) -> Obs
             samples = scores[-1].samples if scores[-1].labels is not None else None
             for layer in layers if change is None else ():
                 if layer.maps:
-                    calls = [
-                        c
-                        for m in (layer.module, *layer.shared)
-                        for c in watched[m].calls
-                        if c.z_q is not None
-                    ]
+                    calls = [call for m in (layer.module, *layer.shared) for call in watched[m].mapped]
                     asked = [] if layer.lookup is None else layer.reader.lookups(watched[layer.lookup])
                     if (seen := read(layer.reader, calls, asked, samples)) is not None:
                         parts.setdefault(layer.name, []).append(seen)
@@ -120,6 +115,6 @@ def _batches(task: Task, split: Split) -> Iterator[Batch]:
     if split != "stop":
         yield from batches(split)
         return
-    # A Task need not serve "stop"; however it says so, there is then nothing to run.
+    # A Task need not serve "stop"; however it says so, the split is then empty.
     with contextlib.suppress(KeyError, ValueError, NotImplementedError):
         yield from batches(split)

@@ -28,7 +28,7 @@ OFF = 0.05
 MOST_CODES = 2**24
 """Codes that are counted one by one; of more, as of 40 bits, no sample would tell anything."""
 MASKED = -1
-"""What libraries give for the code of a masked vector."""
+"""The code that libraries give a masked vector."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,11 +54,6 @@ class Reader:
         found = _HEAD.search(self.view.name)
         return int(found.group(1)) if found and self.heads > 1 else None
 
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """Dimensions that vectors may have on their way to the codebook: a head's, or all heads' at once."""
-        return (self.view.dim,) if self.head is None else (self.view.dim, self.heads * self.view.dim)
-
     def axis(self, call: Call) -> int:
         """Return the axis of a call's z_e that holds its vectors' elements."""
         return self.axis_of(call.z_e, call.indices, call.z_q)
@@ -69,25 +64,18 @@ class Reader:
         """Return the axis of z_e that holds its vectors' elements, by what was put out for it."""
         shapes = tuple(None if t is None else t.shape for t in (z_e, indices, z_q))
         if shapes not in self.axes:
-            positions = None if indices is None else tuple(indices.shape)
-            self.axes[shapes] = channel_axis(tuple(z_e.shape), self.view.dim, positions, z_q)
+            self.axes[shapes] = channel_axis(z_e.shape, self.view.dim, shapes[1], z_q)
         return self.axes[shapes]
 
     def lookups(self, watched: Watch) -> list[Call]:
         """Return the calls whose vectors have the codebook's dimension; a method is nearer to it."""
-        found = []
-        for call in watched.methods or watched.forwards:
-            shape, positions = (
-                tuple(call.z_e.shape),
-                None if call.indices is None else tuple(call.indices.shape),
-            )
-            axis = channel_axis(shape, self.view.dim, positions, call.z_q)
-            if len(shape) > 1 and shape[axis] in self.dims:
-                found.append(call)
-        return found
+        calls = watched.methods or watched.forwards
+        # on their way to the codebook, vectors have one head's dimension or all heads' at once
+        dims = (self.view.dim, self.view.dim * (1 if self.head is None else self.heads))
+        return [c for c in calls if c.z_e.ndim > 1 and c.z_e.shape[self.axis(c)] in dims]
 
     def codes(self, call: Call) -> Codes | None:
-        """Return the call's codes, [B, positions · heads]; None where its output does not tell them."""
+        """Return the call's codes, [B, positions · heads]; None where its output does not show them."""
         if self.view.num_codes > MOST_CODES:
             return None
         given = self.given(call)
@@ -104,7 +92,10 @@ class Reader:
         positions = [size for i, size in enumerate(call.z_e.shape) if i != axis]
         for integers in call.integers:
             found = by_position(integers, positions)
-            if found is not None and self._are_codes(found):
+            if found is None or not found.numel():
+                continue
+            within = int(found.min()) >= MASKED and int(found.max()) < self.view.num_codes
+            if within and (self.head is None or found.shape[-1] == self.heads):
                 chosen = found if self.head is None else found[..., self.head : self.head + 1]
                 return chosen.flatten(1).long()
         return None
@@ -119,11 +110,6 @@ class Reader:
         if len(self.numbers) > self.view.num_codes:
             return None
         return np.array(numbers, dtype=np.int64)[which.ravel()].reshape(vectors.shape[:2])
-
-    def _are_codes(self, found: torch.Tensor) -> bool:
-        if self.head is not None and found.shape[-1] != self.heads:
-            return False
-        return found.numel() > 0 and int(found.min()) >= MASKED and int(found.max()) < self.view.num_codes
 
     def _from_output(self, z_q: torch.Tensor) -> Codes | None:
         """Return the codes that an output [B, positions, D] consists of; None unless all of it is codes."""

@@ -14,7 +14,7 @@ import torch
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.discover import Discovered, discover, quantizing
 from vqdoctor.capture.layer import CapturedLayer, Change, watching
-from vqdoctor.capture.locate import candidates, locate, stop_dropping_levels
+from vqdoctor.capture.locate import locate, stop_dropping_levels
 from vqdoctor.capture.observe import SPLITS, Observed, Scored, observe
 from vqdoctor.capture.reader import Codes, Reader
 from vqdoctor.capture.seen import Seen
@@ -28,13 +28,13 @@ from vqdoctor.models.untouched import seed_all, unwrapped, unwrapped_name, worki
 
 @dataclass(kw_only=True)
 class Step:
-    """What one training batch showed of one layer, all in one autograd graph.
+    """One layer at work on one training batch, all in one autograd graph.
 
     Attributes:
         layer: the layer, on the copy that ran.
         call: its call.
         z_q: the layer's own output.
-        entered: what the rest of the model got: z_q, made to require a gradient where it did not.
+        entered: the tensor that the rest of the model got: z_q, made to require a gradient where it did not.
         losses: the losses of the batch.
     """
 
@@ -124,12 +124,6 @@ class Capture:
             reader = Reader(view=view, heads=heads)
             unlocated[view.name] = CapturedLayer(view=view, model=self.model, tensors=tensors, reader=reader)
         return locate(self, unlocated)
-
-    def candidates(self, layer: CapturedLayer) -> tuple[str, ...]:
-        """Return the paths of the modules that may be a layer, innermost first."""
-        if layer.name in self.discovered.places:
-            return (self.discovered.places[layer.name],)
-        return candidates(self.model, layer.tensors["codebook"])
 
     @cached_property
     def tables(self) -> dict[str, torch.Tensor]:
@@ -250,11 +244,15 @@ class Capture:
         return {n: call for n, call in first.items() if call is not None and call.output is not None}, losses
 
     @cached_property
+    def _codes(self) -> dict[Split, dict[str, Codes]]:
+        return {}
+
+    @cached_property
     def _observed(self) -> dict[Split, Observed]:
         return {}
 
     def observed(self, split: Split) -> Observed:
-        """Return what a split showed in eval mode; it is run once."""
+        """Return the observations of a split in eval mode; it is run once."""
         if split not in self._observed:
             self.progress(f"running the {split} split")
             self._observed[split] = observe(self, split)
@@ -262,22 +260,23 @@ class Capture:
 
     @cached_property
     def seen(self) -> dict[Split, dict[str, Seen]]:
-        """What each layer did in eval mode, by split."""
+        """Each layer at work in eval mode, by split."""
         return {split: seen for split in SPLITS if (seen := self.observed(split).seen)}
 
     def codes(self, split: Split) -> dict[str, Codes]:
         """Return the codes that each layer chose on a split, [rows, positions]; -1 where masked.
 
         They are the layer's own, or else the nearest codes where z_e has their dimension. Rows are
-        samples, unless samples have different lengths: `rows_of` tells.
+        samples, unless samples have different lengths; see `rows_of`.
         """
-        chosen = dict(self.observed(split).bare)
-        for name, seen in self.seen.get(split, {}).items():
-            reader = self.layers[name].reader
-            codes = seen.indices if seen.indices is not None else reader.nearest(seen.z_e)
-            if codes is not None:
-                chosen[name] = codes
-        return chosen
+        if split not in self._codes:
+            chosen = self._codes[split] = dict(self.observed(split).bare)
+            for name, seen in self.seen.get(split, {}).items():
+                reader = self.layers[name].reader
+                codes = seen.indices if seen.indices is not None else reader.nearest(seen.z_e)
+                if codes is not None:
+                    chosen[name] = codes
+        return self._codes[split]
 
     def rows_of(self, split: Split) -> dict[str, Codes]:
         """Return, for each layer that `codes` has on a split, the sample that each row belongs to."""

@@ -1,4 +1,4 @@
-"""What a VQ layer did on a split: its vectors and codes, sample by sample, whatever form it gives them in."""
+"""A VQ layer at work on a split: its vectors and codes, sample by sample, in whatever form it gives them."""
 
 from __future__ import annotations
 
@@ -18,32 +18,30 @@ from vqdoctor.capture.watch import Watch
 
 @dataclass(kw_only=True)
 class Seen:
-    """What one layer did in eval mode on one split.
+    """One layer at work in eval mode on one split.
 
     Attributes:
         z_e: input vectors, float32 [rows, positions, D]; a row is a sample, or a part of one where
             samples have different lengths.
         z_q_mean: mean output vector, float32 [D'].
         indices: chosen codes, int64 [rows, positions · heads], -1 where masked; None where the layer's
-            output does not tell them.
-        axis: the axis of the vectors' elements.
+            output does not show them.
         samples: the sample that each row belongs to, int64 [rows].
         looked_up: the vectors as the codebook is asked for them, float32 [any, D of the codebook]; None
             where they are z_e or cannot be seen.
-        as_stored: whether what is put out for a code is the stored row of it; None where that is not seen.
+        as_stored: whether the output for a code is the stored row of it; None where that is not seen.
     """
 
     z_e: Vectors
     z_q_mean: torch.Tensor
     indices: Codes | None
-    axis: int
     samples: NDArray[np.int64]
     looked_up: Vectors | None = None
     as_stored: bool | None = None
 
 
 def read(reader: Reader, calls: Sequence[Call], lookups: Sequence[Call], samples: int | None) -> Seen | None:
-    """Return what one batch's calls showed; None where nothing tells.
+    """Return the layer as one batch's calls show it; None where there is none.
 
     Calls of equally many rows (a layer that is called twice, levels that share one codebook) are taken
     for further positions of the same samples. A batch axis that holds several rows of each sample, such
@@ -53,10 +51,11 @@ def read(reader: Reader, calls: Sequence[Call], lookups: Sequence[Call], samples
         reader: of the layer.
         calls: the layer's calls with a z_q.
         lookups: the calls of the module that looks its codes up.
-        samples: how many samples the batch had; None where nothing tells.
+        samples: how many samples the batch had; None where that is unknown.
     """
     parts = [_one(reader, call, samples) for call in calls]
-    parts = [part for part in parts if len(part.z_e) == len(parts[0].z_e) and _fits(part, parts[0])]
+    forms = [(len(part.z_e), part.z_e.shape[-1], part.z_q_mean.shape) for part in parts]
+    parts = [part for part, form in zip(parts, forms, strict=True) if form == forms[0]]
     if not parts:
         return None
     stored = [kept for call in lookups[:1] or calls[:1] if (kept := reader.as_stored(call)) is not None]
@@ -66,15 +65,10 @@ def read(reader: Reader, calls: Sequence[Call], lookups: Sequence[Call], samples
         z_e=np.concatenate([part.z_e for part in parts], axis=1),
         z_q_mean=torch.stack([part.z_q_mean for part in parts]).mean(0),
         indices=np.concatenate(indices, axis=1) if len(indices) == len(parts) else None,
-        axis=parts[0].axis,
         samples=parts[0].samples,
         looked_up=np.concatenate(asked) if asked else None,
         as_stored=stored[0] if stored else None,
     )
-
-
-def _fits(part: Seen, first: Seen) -> bool:
-    return part.z_e.shape[-1] == first.z_e.shape[-1] and part.z_q_mean.shape == first.z_q_mean.shape
 
 
 def _one(reader: Reader, call: Call, samples: int | None) -> Seen:
@@ -89,7 +83,6 @@ def _one(reader: Reader, call: Call, samples: int | None) -> Seen:
         z_e=z_e,
         z_q_mean=rows(call.z_q, axis).float().mean((0, 1)),
         indices=codes,
-        axis=axis,
         samples=np.arange(len(z_e)),
     )
 
@@ -102,17 +95,13 @@ def join(parts: Sequence[Seen]) -> Seen:
     weights = weights.to(parts[0].z_q_mean.device)
     means = torch.stack([part.z_q_mean for part in parts])
     asked = [part.looked_up for part in parts if part.looked_up is not None]
+    starts = zip(first, parts, strict=False)
+    samples = [np.repeat(part.samples + start, part.z_e.shape[1] // length) for start, part in starts]
     return Seen(
         z_e=np.concatenate([p.z_e.reshape(-1, length, p.z_e.shape[-1]) for p in parts]),
         z_q_mean=(means * weights[:, None]).sum(0) / weights.sum(),
         indices=_joined_codes(parts, length),
-        axis=parts[0].axis,
-        samples=np.concatenate(
-            [
-                np.repeat(part.samples + start, part.z_e.shape[1] // length)
-                for start, part in zip(first, parts, strict=False)
-            ]
-        ),
+        samples=np.concatenate(samples),
         looked_up=np.concatenate(asked) if asked else None,
         as_stored=parts[0].as_stored,
     )
@@ -130,7 +119,7 @@ def _joined_codes(parts: Sequence[Seen], length: int) -> Codes | None:
 
 
 def fetched(reader: Reader, watched: Watch) -> Codes | None:
-    """Return the codes that a batch's calls tell of a layer without z_q, [rows, positions]; None if none do.
+    """Return the codes that a batch's calls show of a layer without z_q, [rows, positions]; None if none do.
 
     Either a table was asked for them, or the layer gives indices alone. A table that is asked for each of
     its rows in turn is looked over, not used.

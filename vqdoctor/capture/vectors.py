@@ -1,4 +1,4 @@
-"""The vectors inside a layer's input, whatever the axis that their dimension stands on."""
+"""The vectors inside a layer's input, whichever axis their dimension is on."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def channel_axis(
     Where z_q's shape differs in one axis, it is that one. Else, without the axis z_e's shape is the
     indices' shape, apart from an axis of heads; or else there are as many indices as vectors. Of several
     axes that fit, those of length `dim` win, and of these the one along which `z_q` repeats itself most,
-    as only codes do; without z_q the last. Where nothing fits it is the last, which VQ libraries default
-    to, or axis 1 of an image, as in torch.
+    as only codes do; without z_q the last. If no axis fits, it is the last, the default of VQ
+    libraries, or axis 1 of an image, as in torch.
     """
     axes = list(range(1, len(shape)) if len(shape) > 1 else range(len(shape)))
     if z_q is not None and z_q.ndim == len(shape):
@@ -46,19 +46,16 @@ def _fitting(shape: tuple[int, ...], axes: list[int], indices: tuple[int, ...] |
         return []
     positions = {axis: shape[:axis] + shape[axis + 1 :] for axis in axes}
     by_head = [indices[:head] + indices[head + 1 :] for head in range(1, len(indices))]
-    for fits in (
-        [axis for axis in axes if positions[axis] == indices],
-        [axis for axis in axes if positions[axis] in by_head],
-        [axis for axis in axes if math.prod(positions[axis]) == math.prod(indices)],
-    ):
-        if fits:
-            return fits
-    return []
+    return (
+        [axis for axis in axes if positions[axis] == indices]
+        or [axis for axis in axes if positions[axis] in by_head]
+        or [axis for axis in axes if math.prod(positions[axis]) == math.prod(indices)]
+    )
 
 
 def _distinct(tensor: torch.Tensor, axis: int) -> int:
     vectors = rows(tensor.detach(), axis).flatten(0, 1)[:_ENOUGH].float()
-    step = vectors.square().mean().sqrt().clamp_min(1e-12) * 1e-3  # rotated codes are equal but for rounding
+    step = vectors.square().mean().sqrt().clamp_min(1e-12) * 1e-3  # rotated codes are equal up to rounding
     return len(torch.unique((vectors / step).round(), dim=0))
 
 

@@ -1,6 +1,6 @@
 """Watching a VQ layer at work: z_e going in, z_q and the indices coming out, and changing z_q.
 
-Most layers are called. Those of some codecs (EnCodec, Mimi) never are: the model uses their `encode` and
+Most layers are called. The layers of some codecs (EnCodec, Mimi) never are: the model uses their `encode` and
 `decode` methods, which no hook sees, so that on the copy these methods are wrapped while it is watched.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vqdoctor.capture.call import Call, first_float, is_integer, swap
+from vqdoctor.capture.call import Args, Call, Kwargs, first_float, is_integer, swap
 from vqdoctor.models.tensors import tensors_of
 
 METHODS = ("encode", "decode", "quantize", "dequantize", "embed_code", "decode_code", "decode_latents")
@@ -47,9 +47,9 @@ class Watch:
         return not any(c.says_codes for c in self.forwards)
 
     @property
-    def last(self) -> Call:
-        """The latest call."""
-        return self.calls[-1]
+    def mapped(self) -> list[Call]:
+        """The calls that gave a z_q."""
+        return [call for call in self.calls if call.z_q is not None]
 
 
 @contextmanager
@@ -65,16 +65,12 @@ def watch(
         layer: the module to watch.
         keep_graph: keep z_e and z_q in the autograd graph, and make z_e require a gradient where
             the encoder does not; else both are detached.
-        change: given a call, returns what the model gets in place of z_q.
+        change: given a call, returns the tensor that the model gets in place of z_q.
     """
     watcher = _Watcher(layer, keep_graph, change)
-    handles = [
-        layer.register_forward_pre_hook(watcher.before, with_kwargs=True),
-        layer.register_forward_hook(watcher.after, with_kwargs=True),
-    ]
     with ExitStack() as stack:
-        for handle in handles:
-            stack.callback(handle.remove)
+        stack.callback(layer.register_forward_pre_hook(watcher.before, with_kwargs=True).remove)
+        stack.callback(layer.register_forward_hook(watcher.after, with_kwargs=True).remove)
         for name, method in watcher.methods():
             stack.enter_context(replaced(layer, name, method))
         yield watcher.seen
@@ -98,7 +94,7 @@ def watch_each(
 
 @contextmanager
 def replaced(module: nn.Module, name: str, method: Callable[..., Any]) -> Iterator[None]:
-    """Give a module another method while the context lasts, and then what it had itself."""
+    """Give a module another method while the context lasts, and then its own again."""
     own = vars(module).get(name)
     setattr(module, name, method)
     try:
@@ -121,7 +117,7 @@ class _Watcher:
         self._open: list[Call | None] = []  # forwards that have not returned
         self._in_method = False
 
-    def before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def before(self, _: nn.Module, args: Args, kwargs: dict[str, Any]) -> Any:
         z_e = first_float((args, kwargs))
         if z_e is None:
             self._open.append(None)
@@ -135,7 +131,7 @@ class _Watcher:
         self.seen.forwards.append(call)
         return args, kwargs
 
-    def after(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    def after(self, _: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
         call = self._open.pop() if self._open else None
         if call is None:
             self._note_fetched((args, kwargs), output)
@@ -144,7 +140,7 @@ class _Watcher:
         return self._changed(call, output)
 
     def methods(self) -> Iterator[tuple[str, Callable[..., Any]]]:
-        """Yield the layer's methods by name, wrapped; a scripted layer's cannot be."""
+        """Yield the layer's methods by name, wrapped; the methods of a scripted layer cannot be wrapped."""
         for name in () if isinstance(self._layer, torch.jit.ScriptModule) else METHODS:
             method = getattr(self._layer, name, None)
             if callable(method) and not isinstance(method, nn.Module):
@@ -164,42 +160,37 @@ class _Watcher:
 
         return watched
 
-    def _after_method(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    def _after_method(self, args: Args, kwargs: Kwargs, output: Any) -> Any:
         z_e = first_float((args, kwargs))
         if z_e is not None:
             call = self._call(args, kwargs, z_e)
             call.take(output)
             self.seen.methods.append(call)
         else:
-            self._note_fetched((args, kwargs), output)
-            found = self._decoded((args, kwargs), output)
+            asked, codes = self._note_fetched((args, kwargs), output)
+            if asked is None or codes is None:
+                return output
+            earlier = (c for c in reversed(self.seen.methods) if c.integers)
+            found = next((c for c in earlier if torch.equal(c.integers[0], asked)), None)
             if found is None:
                 return output
-            call = found
+            call = found  # its indices are now looked up
+            call.z_q = codes
         if self._open:  # within a forward, which has the last word
             call.z_q = None if call.z_q is None else self._kept(call.z_q)
             return output
         changed = self._changed(call, output)
         return output if changed is None else changed
 
-    def _decoded(self, given: Any, output: Any) -> Call | None:
-        """Return the call whose indices are now looked up, with what came out as its z_q."""
-        asked = next((t for t in tensors_of(given) if is_integer(t)), None)
+    def _note_fetched(self, given: Any, output: Any) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return the integers that were asked for, and the floats that the layer returned for them."""
+        asked = next((t.detach() for t in tensors_of(given) if is_integer(t)), None)
         codes = first_float(output)
-        if asked is None or codes is None:
-            return None
-        for call in reversed(self.seen.methods):
-            if call.indices is not None and torch.equal(call.indices, asked.detach()):
-                call.z_q = codes
-                return call
-        return None
+        if asked is not None and codes is not None:
+            self.seen.fetched.append(asked)
+        return asked, codes
 
-    def _note_fetched(self, given: Any, output: Any) -> None:
-        asked = next((t for t in tensors_of(given) if is_integer(t)), None)
-        if asked is not None and first_float(output) is not None:
-            self.seen.fetched.append(asked.detach())
-
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], z_e: torch.Tensor) -> Call:
+    def _call(self, args: Args, kwargs: Kwargs, z_e: torch.Tensor) -> Call:
         call = Call.of(self._layer, args, kwargs, z_e)
         call.z_e = self._kept(z_e)
         return call

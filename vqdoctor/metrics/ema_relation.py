@@ -8,6 +8,7 @@ was lost, E = S where nothing was divided, E = S/|S| where codes were put on the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,7 @@ class Relation:
         scale: median of |E| / |S/c|.
         scale_spread: interquartile range of |E| / |S/c|, over its median.
         cosine: the 5 % quantile of the cosine of E and S.
-        count_power: slope of log(|E| / |S/c|) over log c: 0 where counts are divided by, 1 where E = S; 0
-        where
+        count_power: slope of log(|E| / |S/c|) over log c: 0 if counts are divided by, 1 if E = S; 0 too if
             the counts hardly differ.
         sum_scale: median of |E| / |S|.
         code_norm: median |E|.
@@ -85,7 +85,7 @@ def ema_relation(codes: Rows, counts: NDArray[np.float32], sums: Rows) -> Relati
     )
 
 
-def far_above_smoothing(counts: NDArray[np.float32]) -> Mask:
+def far_above_smoothing(counts: NDArray[np.floating[Any]]) -> Mask:
     """Return which counts [K] are so large that no usual smoothing moves their codes, bool [K]."""
     return np.asarray(counts > FAR_ABOVE * SMOOTHINGS[0])
 

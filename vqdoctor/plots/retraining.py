@@ -30,23 +30,18 @@ def draw(retraining: Retraining, path: Path) -> None:
         raise MissingPackageError("matplotlib", "drawing", "plots") from error
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(2, 2)
-    _perplexity(axes[0][0], retraining)
-    _accuracy(axes[0][1], retraining)
-    _losses(axes[1][0], retraining)
-    _usage(axes[1][1], retraining)
-    for panel in (axes[0][0], axes[0][1], axes[1][0]):
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for panel in axes.flat:
+    for panel, fill in zip(axes.flat, (_perplexity, _accuracy, _losses, _usage), strict=True):
+        fill(panel, retraining)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(fontsize=8, frameon=False)
+        if fill is not _usage:  # the other panels have epochs below
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(_title(retraining))
-    figure.savefig(path, dpi=130)
-
-
-def _title(retraining: Retraining) -> str:
     epochs = len(retraining.epochs)
     ending = "interrupted" if retraining.interrupted else "goals met" if retraining.cured else "goals missed"
-    return f"Retrained for {epochs} epoch{'' if epochs == 1 else 's'}: {ending}"
+    figure.suptitle(f"Retrained for {epochs} epoch{'' if epochs == 1 else 's'}: {ending}")
+    figure.savefig(path, dpi=130)
 
 
 def _shown(retraining: Retraining) -> tuple[str, ...]:
@@ -65,30 +60,21 @@ def _perplexity(panel: Axes, retraining: Retraining) -> None:
     start = {} if retraining.before is None else retraining.before.layers
     for name in _shown(retraining):
         points = [(0, start[name].perplexity)] if name in start else []
-        for row in retraining.epochs:
-            if row.stop is not None and name in row.stop.layers:
-                points.append((row.epoch, row.stop.layers[name].perplexity))
-                codes = max(codes, row.stop.layers[name].num_codes)
+        stops = [(row.epoch, row.stop.layers) for row in retraining.epochs if row.stop is not None]
+        seen = [(epoch, layers[name]) for epoch, layers in stops if name in layers]
+        points += [(epoch, layer.perplexity) for epoch, layer in seen]
+        codes = max([codes, *(layer.num_codes for _, layer in seen)])
         if points:
             (line,) = panel.plot(*zip(*points, strict=True), marker=".", label=f"{name}: perplexity")
-            active = [
-                (row.epoch, row.stop.layers[name].active)
-                for row in retraining.epochs
-                if row.stop is not None and name in row.stop.layers
-            ]
-            if active:
-                panel.plot(
-                    *zip(*active, strict=True),
-                    linestyle=":",
-                    color=line.get_color(),
-                    label=f"{name}: active codes",
-                )
+            if seen:
+                active, color = [(epoch, layer.active) for epoch, layer in seen], line.get_color()
+                label = f"{name}: active codes"
+                panel.plot(*zip(*active, strict=True), linestyle=":", color=color, label=label)
     for goal in retraining.goals:
         if goal.name == "perplexity" and goal.layer in _shown(retraining)[:1]:
             panel.axhline(goal.limit, color=WITHOUT, linestyle="--", linewidth=1, label="goal")
     if codes:
         panel.set_ylim(0, codes * 1.05)
-    _legend(panel)
 
 
 def _accuracy(panel: Axes, retraining: Retraining) -> None:
@@ -102,7 +88,6 @@ def _accuracy(panel: Axes, retraining: Retraining) -> None:
         losses = [(row.epoch, row.stop.loss) for row in retraining.epochs if row.stop is not None]
         if losses:
             panel.plot(*zip(*losses, strict=True), color=AFTER, marker=".", label="task loss")
-        _legend(panel)
         return
     panel.set(title="accuracy and calibration error", xlabel="epoch", ylim=(0, 1.02))
     epochs = [epoch for epoch, _, _ in points]
@@ -116,7 +101,6 @@ def _accuracy(panel: Axes, retraining: Retraining) -> None:
         )
     if retraining.before is not None and retraining.before.accuracy is not None:
         panel.plot([0], [retraining.before.accuracy], "o", color=BEFORE, label="before")
-    _legend(panel)
 
 
 def _losses(panel: Axes, retraining: Retraining) -> None:
@@ -132,7 +116,6 @@ def _losses(panel: Axes, retraining: Retraining) -> None:
         panel.plot(*zip(*weights, strict=True), color=WITHOUT, linestyle=":", label="its weight")
     if epochs and min([*task, *(loss for _, loss in vq)]) > 0:
         panel.set_yscale("log")
-    _legend(panel)
 
 
 def _usage(panel: Axes, retraining: Retraining) -> None:
@@ -155,9 +138,3 @@ def _usage(panel: Axes, retraining: Retraining) -> None:
     panel.axhline(1.0, color=WITHOUT, linestyle="--", linewidth=1, label="even usage")
     panel.set_yscale("symlog", linthresh=1.0)
     panel.set_ylim(bottom=0)
-    _legend(panel)
-
-
-def _legend(panel: Axes) -> None:
-    if panel.get_legend_handles_labels()[0]:
-        panel.legend(fontsize=8, frameon=False)

@@ -1,4 +1,4 @@
-"""The probes: one file a kind of evidence. Tensors stop here.
+"""The probes, one file per kind of evidence. Tensors stop here.
 
 `probes.file` reads a checkpoint (numpy), `probes.dump` reads z_e and indices (numpy), and
 `probes.model` runs a model (torch, through `capture`). Each is scanned by itself, so that torch is

@@ -1,4 +1,4 @@
-"""Where the EMA statistics say that each code stands: its sum over its count."""
+"""The code that the EMA statistics give: its sum over its count."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from vqdoctor.metrics.geometry import Mask, middle, spread
 from vqdoctor.vq.ema import divisor
 
 AWAY = 0.1
-"""A code stands elsewhere when it is farther from its sum over count than this share of the codes' spread."""
+"""A code is away when it is farther from its sum over count than this share of the codes' spread."""
+
+
+def written_counts(view: QuantizerView) -> NDArray[np.float64] | None:
+    """Return the layer's EMA counts [K]; None where there are none, or not finite or never written."""
+    if view.counts is None or not np.isfinite(view.counts).all() or never_written(view.counts):
+        return None
+    return view.counts.astype(np.float64)
 
 
 def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
@@ -20,10 +27,8 @@ def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
 
     None where the layout stores no sums, or they were never written, or a value is not finite.
     """
-    counts, sums = view.counts, view.sums
-    if counts is None or sums is None or never_written(counts):
-        return None
-    if not (np.isfinite(counts).all() and np.isfinite(sums).all() and np.isfinite(view.codebook).all()):
+    counts, sums = written_counts(view), view.sums
+    if counts is None or sums is None or not (np.isfinite(sums).all() and np.isfinite(view.codebook).all()):
         return None
 
     def disagreement(rows: NDArray[np.float64]) -> tuple[int, float]:
@@ -32,16 +37,16 @@ def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
     return min(means_by_rule(view, counts, sums), key=disagreement)
 
 
-def means_by_rule(view: QuantizerView, counts: Array, sums: Array) -> list[NDArray[np.float64]]:
-    """Return the codes [K, D] as finite sums and counts tell them, by every rule that libraries follow.
+def means_by_rule(view: QuantizerView, counts: NDArray[np.float64], sums: Array) -> list[NDArray[np.float64]]:
+    """Return the codes [K, D] that finite sums and counts give, by every rule that libraries follow.
 
     Libraries divide by the smoothed counts, with one of a few epsilons, whatever the layout says: copies
     change it. Some store the counts smoothed already, and a cosine codebook keeps only the direction of its
     mean.
     """
-    plain, whole = counts.astype(np.float64), sums.astype(np.float64)
+    whole = sums.astype(np.float64)
     smoothings = dict.fromkeys((view.smoothing or 0.0, 0.0, *SMOOTHINGS))
-    divisors = [divisor(plain, smoothing) for smoothing in smoothings]
+    divisors = [divisor(counts, smoothing) for smoothing in smoothings]
     norms, _, live = live_mask(view)
     if is_unit(norms, live):
         divisors.append(np.linalg.norm(whole, axis=1))
@@ -49,10 +54,10 @@ def means_by_rule(view: QuantizerView, counts: Array, sums: Array) -> list[NDArr
 
 
 def stale(view: QuantizerView, means: NDArray[np.float64]) -> Mask:
-    """Return which codes stand elsewhere than `means` says, bool [K].
+    """Return which codes are away from the given means, bool [K].
 
-    The smoothing decides how long a code is that is hardly ever chosen. So such a code must point elsewhere,
-    and where the layout does not tell the smoothing, it is not judged at all.
+    The smoothing decides how long a rarely chosen code is. So such a code must have another direction, and it
+    is not judged at all if the layout's smoothing is unknown.
     """
     live = live_mask(view)[2]
     bar = AWAY * (spread(view.codebook[live]) if live.any() else 0.0)

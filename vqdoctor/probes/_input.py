@@ -1,4 +1,4 @@
-"""The shape and range of what was fed in, the same for x and for a dumped z_e."""
+"""The shape and range of the input, the same for x and for a dumped z_e."""
 
 from __future__ import annotations
 
@@ -11,15 +11,10 @@ from vqdoctor.core.evidence import InputSummary
 
 
 def summarise(
-    name: str,
-    array: NDArray[Any],
-    values: NDArray[Any],
-    labels: NDArray[Any] | None = None,
-    layer: str | None = None,
+    name: str, array: NDArray[Any], values: NDArray[Any], labels: NDArray[Any] | None = None
 ) -> InputSummary:
     """Return a summary of `array`, samples first, whose finite numbers are `values`."""
     return InputSummary(
-        layer=layer,
         source="batch",
         sample_size=len(array),
         name=name,

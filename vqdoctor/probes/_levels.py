@@ -11,11 +11,20 @@ from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.stacks import stacks
 from vqdoctor.layouts.view import QuantizerView
 
+ALONE = "the layer is not a level of a stack"
+
 
 def levels(views: Sequence[QuantizerView], source: Source) -> Iterator[LevelUse]:
-    """Yield what the file's counts say of every level of every stack."""
+    """Yield, for every level of every stack, whether the EMA counts of the file were ever written.
+
+    None is unknown: there are no counts, or none that can be read. Zeros are the start of some libraries and
+    the end of none: dead codes fade, but never to exactly 0 all together.
+    """
     for stack in stacks(views):
-        written = [_written(view) for view in stack]
+        written = [
+            None if (c := view.counts) is None or not np.isfinite(c).all() else not never_written(c)
+            for view in stack
+        ]
         for number, view in enumerate(stack, start=1):
             yield LevelUse(
                 layer=view.name,
@@ -26,15 +35,3 @@ def levels(views: Sequence[QuantizerView], source: Source) -> Iterator[LevelUse]
                 written=written[number - 1],
                 others_written=sum(w is True for i, w in enumerate(written, start=1) if i != number),
             )
-
-
-def _written(view: QuantizerView) -> bool | None:
-    """Whether the EMA counts were ever written; None where there are none, or none that can be read.
-
-    Zeros are the start of some libraries and the end of none: dead codes fade, but never to exactly 0
-    all together.
-    """
-    counts = view.counts
-    if counts is None or not np.isfinite(counts).all():
-        return None
-    return not never_written(counts)

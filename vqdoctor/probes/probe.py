@@ -1,15 +1,29 @@
-"""What a probe is: a function from its room's context to evidence, or to a reason for none."""
+"""A probe: a function from its room's context to evidence, or to the reason why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from functools import wraps
+from typing import Generic, Literal, Protocol, TypeVar
 
-from vqdoctor.core.evidence import Evidence, Unavailable
+from vqdoctor.core.evidence import Evidence, Source, Unavailable
+from vqdoctor.layouts.view import QuantizerView
 
 C = TypeVar("C")
 Mode = Literal["train", "eval", "both"]
+
+
+class Missing(Exception):
+    """Evidence cannot be measured here; carries the reason, and the flag that would help."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        self.reason, self.hint = reason, hint
+        super().__init__(reason)
+
+    def gap(self, kind: type[Evidence], layer: str | None, source: Source) -> Unavailable:
+        """Return the `Unavailable` of that kind on that layer."""
+        return Unavailable(kind=kind.kind, layer=layer, source=source, reason=self.reason, hint=self.hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,3 +45,33 @@ class Probe(Generic[C]):
     needs_codebook: bool = True
     needs_vq_loss: bool = False
     of_model: bool = False
+
+
+class _Layers(Protocol):
+    @property
+    def views(self) -> Sequence[QuantizerView]: ...
+
+
+L = TypeVar("L", bound=_Layers)
+
+
+def each_layer(
+    kind: type[Evidence], source: Source, measure: Callable[[L, QuantizerView], Evidence]
+) -> Probe[L]:
+    """Return the probe that measures one layer after the other, and names the layer in the evidence.
+
+    Args:
+        kind: the kind of evidence.
+        source: where it is looked for.
+        measure: context and layer in, evidence out; it raises `Missing` where there is none.
+    """
+
+    @wraps(measure)
+    def measure_each(context: L) -> Iterator[Evidence | Unavailable]:
+        for view in context.views:
+            try:
+                yield measure(context, view).replace(layer=view.name)
+            except Missing as missing:
+                yield missing.gap(kind, view.name, source)
+
+    return Probe(kinds=(kind,), measure=measure_each)

@@ -18,7 +18,7 @@ LENGTH, STRIDE, AVERAGED = 100, 150, 2
 """Samples of a window, samples between the starts of two, and samples that are averaged into one: 50 Hz
 become windows of 2 s at 25 Hz, a second apart."""
 GYROSCOPE_SCALE = 2.0
-"""What the gyroscope's rad/s are divided by, so that both sensors are about one in size."""
+"""The divisor of the gyroscope's rad/s, so that both sensors are about one in size."""
 STOP, VAL = (6, 10), (5, 9)
 """People of the stop and of the val split; the others train. People are split, and never windows."""
 

@@ -81,7 +81,7 @@ class ReferenceTask:
             classes: number of classes.
 
         Raises:
-            ValueError: if the arrays do not fit each other or the model, or a setting is no number.
+            ValueError: if the arrays do not fit each other or the model, or a setting is not a number.
         """
         if x.ndim != 4:
             raise ValueError(f"x must be [batch, channels, H, T], got shape {x.shape}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vqdoctor.reference.model import Conv2dVQClassifier, Quantizer
 from vqdoctor.reference.recipes import Recipe
-from vqdoctor.reference.task import DIGITS, Batch, DataSet, ReferenceTask
+from vqdoctor.reference.task import DIGITS, DataSet, ReferenceTask
 from vqdoctor.training.schedule import warm_up
 from vqdoctor.vq.kmeans import kmeans
 from vqdoctor.vq.revival import revive
@@ -63,13 +63,13 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.model()
-    generator = torch.Generator().manual_seed(seed)
     optimizer = task.optimizer(model)
+    run = _Run(recipe, task, model, optimizer, torch.Generator().manual_seed(seed))
     history = []
     for epoch in range(recipe.epochs):
         if recipe.data_init and epoch == recipe.data_init_epoch and model.vq is not None:
-            _place_codes(model, model.vq, task, recipe, generator)
-        row = {"epoch": float(epoch), **_epoch(model, optimizer, task, recipe, epoch, generator)}
+            run.place_codes(model.vq)
+        row = {"epoch": float(epoch), **run.train(epoch)}
         history.append(row)
         if progress is not None:
             progress(row)
@@ -94,73 +94,55 @@ def encode(model: Conv2dVQClassifier, x: torch.Tensor) -> torch.Tensor:
     return z_e.permute(0, 2, 3, 1).reshape(-1, z_e.shape[1])
 
 
-def _place_codes(
-    model: Conv2dVQClassifier,
-    vq: Quantizer,
-    task: ReferenceTask,
-    recipe: Recipe,
-    generator: torch.Generator,
-) -> None:
-    """Put the codebook where the data is, with the counts that a batch would have given."""
-    images, _ = task.data["train"]
-    vectors = encode(model, images)
-    clusters = kmeans(vectors, vq.num_codes, generator=generator)
-    share = recipe.batch_size * (len(vectors) / len(images)) / int(clusters.counts.sum())
-    vq.set_codes(clusters.centres, clusters.counts * share)
+@dataclass(frozen=True)
+class _Run:
+    """One training of one model."""
 
+    recipe: Recipe
+    task: ReferenceTask
+    model: Conv2dVQClassifier
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
 
-def _epoch(
-    model: Conv2dVQClassifier,
-    optimizer: torch.optim.Optimizer,
-    task: ReferenceTask,
-    recipe: Recipe,
-    epoch: int,
-    generator: torch.Generator,
-) -> dict[str, float]:
-    """Train for one epoch, and revive dead codes after it unless it is the last: they need training."""
-    weight = recipe.vq_weight * warm_up(epoch, recipe.warm_up_epochs)
-    model.train()
-    losses = []
-    for batch in _shuffled(task.data["train"], recipe.batch_size, generator):
-        loss = task.losses(model, batch)
-        vq_loss = torch.zeros(()) if loss.vq is None else loss.vq
-        optimizer.zero_grad()
-        (loss.task + weight * vq_loss).backward()  # type: ignore[no-untyped-call]
-        if recipe.clip_gradients > 0:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_gradients)
-        optimizer.step()
-        losses.append((loss.task.item(), vq_loss.item()))
-    revived = 0
-    if model.vq is not None and recipe.revive_under > 0 and epoch + 1 < recipe.epochs:
-        revived = _revive(model, model.vq, task, recipe, generator)
-    task_loss, mean_vq_loss = np.mean(losses, axis=0)
-    return {"task_loss": float(task_loss), "vq_loss": float(mean_vq_loss), "revived": float(revived)}
+    def place_codes(self, vq: Quantizer) -> None:
+        """Put the codebook where the data is, with the counts that a batch would have given."""
+        images, _ = self.task.data["train"]
+        vectors = encode(self.model, images)
+        clusters = kmeans(vectors, vq.num_codes, generator=self.generator)
+        share = self.recipe.batch_size * (len(vectors) / len(images)) / int(clusters.counts.sum())
+        vq.set_codes(clusters.centres, clusters.counts * share)
 
+    def train(self, epoch: int) -> dict[str, float]:
+        """Train for one epoch, and revive dead codes after it unless it is the last: they need training."""
+        model, recipe = self.model, self.recipe
+        weight = recipe.vq_weight * warm_up(epoch, recipe.warm_up_epochs)
+        model.train()
+        losses = []
+        images, labels = self.task.data["train"]
+        order = torch.randperm(len(images), generator=self.generator)
+        for rows in torch.split(order, recipe.batch_size):
+            loss = self.task.losses(model, (images[rows], labels[rows]))
+            vq_loss = torch.zeros(()) if loss.vq is None else loss.vq
+            self.optimizer.zero_grad()
+            (loss.task + weight * vq_loss).backward()  # type: ignore[no-untyped-call]
+            if recipe.clip_gradients > 0:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_gradients)
+            self.optimizer.step()
+            losses.append((loss.task.item(), vq_loss.item()))
+        revived = 0
+        if model.vq is not None and recipe.revive_under > 0 and epoch + 1 < recipe.epochs:
+            revived = self.revive(model.vq)
+        task_loss, mean_vq_loss = np.mean(losses, axis=0)
+        return {"task_loss": float(task_loss), "vq_loss": float(mean_vq_loss), "revived": float(revived)}
 
-def _shuffled(data: Batch, size: int, generator: torch.Generator) -> Iterator[Batch]:
-    images, labels = data
-    for rows in torch.split(torch.randperm(len(images), generator=generator), size):
-        yield images[rows], labels[rows]
-
-
-def _revive(
-    model: Conv2dVQClassifier,
-    vq: Quantizer,
-    task: ReferenceTask,
-    recipe: Recipe,
-    generator: torch.Generator,
-) -> int:
-    """Revive the codes that the whole train split hardly chooses."""
-    images, _ = task.data["train"]
-    model.eval()
-    with torch.no_grad():
-        indices = model(images)["indices"]
-    usage = torch.bincount(indices.flatten(), minlength=vq.num_codes)
-    revived = revive(
-        vq.codebook,
-        usage=usage.double(),
-        vectors=encode(model, images),
-        generator=generator,
-        threshold=recipe.revive_under,
-    )
-    return len(revived)
+    def revive(self, vq: Quantizer) -> int:
+        """Revive the codes that the whole train split hardly chooses; return how many."""
+        images, _ = self.task.data["train"]
+        self.model.eval()
+        with torch.no_grad():
+            indices = self.model(images)["indices"]
+        usage = torch.bincount(indices.flatten(), minlength=vq.num_codes).double()
+        vectors, under = encode(self.model, images), self.recipe.revive_under
+        return len(
+            revive(vq.codebook, usage=usage, vectors=vectors, generator=self.generator, threshold=under)
+        )

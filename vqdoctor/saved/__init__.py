@@ -1,1 +1,1 @@
-"""What a file remembers of its training: optimizer, record, decay. This room needs no torch."""
+"""The training as a file remembers it: optimizer, record, decay. This room needs no torch."""

@@ -47,17 +47,13 @@ class Slot:
     @cached_property
     def moment(self) -> LazyTensor | None:
         """The running mean of squared gradients."""
-        for key in SECOND_MOMENTS:
-            tensor = self.state.get(key)
-            if isinstance(tensor, LazyTensor):
-                return tensor
-        return None
+        kept = (self.state.get(key) for key in SECOND_MOMENTS)
+        return next((tensor for tensor in kept if isinstance(tensor, LazyTensor)), None)
 
     @cached_property
     def shape(self) -> Shape | None:
         """The parameter's shape, as its state tells; None without one."""
-        tensors = [t for t in self.state.values() if isinstance(t, LazyTensor) and t.shape]
-        return tensors[0].shape if tensors else None
+        return next((t.shape for t in self.state.values() if isinstance(t, LazyTensor) and t.shape), None)
 
     @cached_property
     def steps(self) -> float:
@@ -77,7 +73,7 @@ class SavedOptimizer:
     """One optimizer's state dict.
 
     Attributes:
-        path: where it stands in the file.
+        path: its path in the file.
         slots: the parameters that it lists, in its order.
         learning_rate: of its first group; None where not recorded.
     """
@@ -101,7 +97,10 @@ def saved_optimizers(tree: Any) -> tuple[SavedOptimizer, ...]:
         path, depth, node = todo.popleft()
         seen += 1
         if is_optimizer(node):
-            found.append(_saved(path, node))
+            groups: list[dict[str, Any]] = node["param_groups"]
+            slots = (slot for i, group in enumerate(groups) for slot in _slots(i, group, node["state"]))
+            rate = _number(groups[0].get("lr")) if groups else None
+            found.append(SavedOptimizer(path=path, slots=tuple(slots), learning_rate=rate))
         elif depth < _MAX_DEPTH:
             inner = ((f"{path}.{key}" if path else key, depth + 1, child) for key, child in children(node))
             todo.extend(item for item in inner if not isinstance(item[2], LazyTensor | str | int | float))
@@ -114,13 +113,6 @@ def is_optimizer(node: Any) -> bool:
         return False
     groups = node.get("param_groups")
     return isinstance(groups, list) and all(isinstance(g, dict) and "params" in g for g in groups)
-
-
-def _saved(path: str, node: Mapping[str, Any]) -> SavedOptimizer:
-    groups: list[dict[str, Any]] = node["param_groups"]
-    slots = [slot for number, group in enumerate(groups) for slot in _slots(number, group, node["state"])]
-    rate = _number(groups[0].get("lr")) if groups else None
-    return SavedOptimizer(path=path, slots=tuple(slots), learning_rate=rate)
 
 
 def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> Iterator[Slot]:

@@ -36,7 +36,7 @@ class PlacedSlot:
 
     @property
     def part(self) -> str | None:
-        """Where the slot stands, or None where its alignments differ."""
+        """The part of the model that the slot is in, or None where its alignments differ."""
         return self.first.part if self.first.part == self.last.part else None
 
 
@@ -50,8 +50,8 @@ def placed_slots(
     """Return the slots of all optimizers, each with the model's tensors that it can stand for.
 
     Args:
-        saved: what the file remembers.
-        view: the layer from which the parameters stand before or after.
+        saved: the training as the file remembers it.
+        view: the layer that the parameters are before or after.
         views: all layers of the file.
 
     Raises:

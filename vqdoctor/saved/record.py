@@ -84,7 +84,7 @@ _NAMES = frozenset(name for setting in _SETTINGS.values() for name in setting.na
 _CONTAINERS = (dict, list, tuple, Inert)
 _WHOLE = ("epochs", "updates", "batch_size")
 RETRAINED = "retrained"
-"""Where a retraining notes its own settings and steps, which the file's config does not tell."""
+"""Where a retraining notes its own settings and steps, which are not in the file's config."""
 _TASK = "vqdoctor_task"
 
 
@@ -106,10 +106,10 @@ class _Value:
 
 
 def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRecord:
-    """Return what the plain values of `tree`, and its optimizers, record of the training.
+    """Return the record of the training in the plain values of `tree` and in its optimizers.
 
-    Where a setting is found more than once, the one nearest to the root stands; the optimizer's
-    own steps and learning rate stand in where no other is recorded.
+    Where a setting is found more than once, the one nearest to the root counts; the optimizer's
+    own steps and learning rate are taken where no other is recorded.
     """
     values = list(_values(tree))
     found: dict[str, tuple[float | str, str]] = {}
@@ -140,10 +140,10 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
 
 
 def as_retrained(record: TrainingRecord, notes: Sequence[Mapping[str, Any]]) -> TrainingRecord:
-    """Return what a file records that `fix --retrain` wrote: its config still tells of the training before.
+    """Return the record of a file that `fix --retrain` wrote: its config still describes the old training.
 
     Args:
-        record: what the file's own values say.
+        record: the record by the file's own values.
         notes: the history of the file's fixes, oldest first.
     """
     told = notes[-1].get(RETRAINED) if notes else None
@@ -183,7 +183,9 @@ def _values(tree: Any) -> Iterator[_Value]:
     seen = 0
     while todo and seen < _MAX_NODES:
         path, node = todo.popleft()
-        inside = list(_fields(node))
+        inside: list[tuple[str, Any]] = []
+        for key, child in children(node):  # OmegaConf's inner `_content` is passed through
+            inside += children(child) if key == "_content" else [(key, child)]
         beside_vq = any(word in _normal(key) for key, _ in inside for word in _VQ_WORDS)
         for key, child in inside:
             seen += 1
@@ -194,15 +196,6 @@ def _values(tree: Any) -> Iterator[_Value]:
                 yield _Value(path=below, value=child, beside_vq=beside_vq)
             elif isinstance(child, _CONTAINERS) and len(below) < _MAX_DEPTH and not is_optimizer(child):
                 todo.append((below, child))
-
-
-def _fields(node: Any) -> Iterator[tuple[str, Any]]:
-    """Children by name; OmegaConf's inner `_content` is passed through."""
-    for key, child in children(node):
-        if key == "_content":
-            yield from children(child)
-        else:
-            yield key, child
 
 
 def _unwrapped(name: str, node: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a checkpoint remembers of its training: its optimizers, its record, and what fixes noted."""
+"""The training as a checkpoint remembers it: its optimizers, its record, and the notes of its fixes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 from vqdoctor.checkpoint import Checkpoint
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.layouts.state_dict import StateDict, state_dicts
-from vqdoctor.saved.optimizer import SavedOptimizer, saved_optimizers
+from vqdoctor.saved.optimizer import SavedOptimizer, Slot, saved_optimizers
 from vqdoctor.saved.record import as_retrained, read_record
 from vqdoctor.saved.scores import Scores, read_scores
 
@@ -18,7 +18,7 @@ ESTIMATED_COUNTS = "estimated_counts"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SavedTraining:
-    """What a checkpoint remembers of its training, read when first asked for.
+    """The training as a checkpoint remembers it, read when first asked for.
 
     Attributes:
         checkpoint: the opened file.
@@ -32,13 +32,18 @@ class SavedTraining:
         return saved_optimizers(self.checkpoint.tree)
 
     @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """The parameters that these optimizers list."""
+        return tuple(slot for optimizer in self.optimizers for slot in optimizer.slots)
+
+    @cached_property
     def models(self) -> tuple[StateDict, ...]:
         """The state dicts of models in the file."""
         return tuple(state_dicts(self.checkpoint.tensors))
 
     @cached_property
     def record(self) -> TrainingRecord:
-        """What the file records of its last training."""
+        """The record of the last training."""
         return as_retrained(read_record(self.checkpoint.tree, self.optimizers), self.checkpoint.history)
 
     @cached_property
@@ -57,6 +62,5 @@ class SavedTraining:
         """Keys of EMA counts that a fix of the file wrote, and that no training has counted since."""
         notes = self.checkpoint.history
         keys = notes[-1].get(ESTIMATED_COUNTS) if notes else None
-        return (
-            frozenset(key for key in keys if isinstance(key, str)) if isinstance(keys, list) else frozenset()
-        )
+        listed = keys if isinstance(keys, list) else []
+        return frozenset(key for key in listed if isinstance(key, str))

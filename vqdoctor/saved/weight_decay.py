@@ -1,4 +1,4 @@
-"""What weight decay leaves of a code that has no gradient of its own; the same for a file and a live task."""
+"""The effect of weight decay on a code without a gradient of its own, for a file and a live task alike."""
 
 from __future__ import annotations
 

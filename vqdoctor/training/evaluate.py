@@ -1,4 +1,4 @@
-"""What a model in training can do: its codebooks' usage and its task, on one split, in eval mode."""
+"""The figures of a model in training: its codebooks' usage and its task, on one split, in eval mode."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def evaluate(
         task: its task.
         batches: the batches of one split.
         layers: its VQ layers.
-        change: what the model gets in place of z_q, such as `bypass`.
+        change: gives the tensor that the model gets in place of z_q, such as `bypass`.
     """
     counts = {layer.name: torch.zeros(layer.num_codes, dtype=torch.float64) for layer in layers}
     untold: set[str] = set()

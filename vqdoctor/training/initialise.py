@@ -31,7 +31,7 @@ def place_codes(
     would give, and the sums follow.
 
     Returns:
-        Layer to why it was not placed, for those that were not.
+        The layers that were not placed, each with the reason.
     """
     left = {}
     for layer in layers:
@@ -53,7 +53,7 @@ def place_codes(
 def _vectors(
     model: torch.nn.Module, task: Task, splits: Splits, layer: CapturedLayer
 ) -> tuple[torch.Tensor, float] | None:
-    """Return finite vectors of the train split [N, D] and how many a batch has; None where none are seen."""
+    """Return finite vectors of the train split [N, D] and their number per batch; None if unseen."""
     found: list[torch.Tensor] = []
     enough = VECTORS_PER_CODE * layer.num_codes
     with in_eval_mode(model), torch.no_grad():

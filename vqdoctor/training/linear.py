@@ -38,7 +38,7 @@ class LinearCodebook:
         self._layer.write(rows, self._table @ self._matrix.detach())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs."""
+        """Return the state that a resumed run needs."""
         return {
             "table": self._table,
             "matrix": self._matrix.detach(),

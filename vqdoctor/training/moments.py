@@ -1,9 +1,8 @@
-"""What a checkpoint's optimizer remembers, after the model beside it was retrained."""
+"""The moments of a checkpoint's optimizer, after the model beside it was retrained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,11 +31,9 @@ def new_moments(
             state = optimizer.state.get(own[number], {}) if same else {}
             for role, tensor in slot.state.items():
                 if isinstance(tensor, LazyTensor):
-                    found[tensor.key] = _value(state.get(role), tensor)
+                    value = state.get(role)
+                    if not isinstance(value, torch.Tensor) or tuple(value.shape) != tensor.shape:
+                        value = torch.zeros(tensor.shape)
+                    value = value.detach().cpu()
+                    found[tensor.key] = (value.float() if value.is_floating_point() else value).numpy()
     return found
-
-
-def _value(value: Any, stored: LazyTensor) -> NDArray[np.generic]:
-    if isinstance(value, torch.Tensor) and tuple(value.shape) == stored.shape:
-        return value.detach().cpu().float().numpy() if value.is_floating_point() else value.cpu().numpy()
-    return np.zeros(stored.shape, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The outcome of a run: what became of every remedy, what is left in the source, and what is written."""
+"""The outcome of a run: the repairs, the changes left for the source, and the tensors to write."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried
 
 TRAINING_ONLY = ("lower-vq-weight", "raise-vq-weight", "faster-ema", "data-init")
-"""Remedies that mend how a model is trained, and leave no trace in its source."""
+"""Remedies that correct how a model is trained, and leave no trace in its source."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         trainer: the finished training, with the retrained model.
@@ -50,22 +50,17 @@ class Outcome:
             stored: the file's keys.
         """
         state: Mapping[str, torch.Tensor] = self.trainer.model.state_dict()
-        found = {}
-        for name, raw in raw_keys.items():
-            if name in state and raw in stored:
-                tensor = state[name].detach().cpu()
-                tensor = tensor.float() if tensor.is_floating_point() else tensor
-                found[raw] = np.asarray(tensor.numpy())
-        return found
+        kept = {raw: state[name].cpu() for name, raw in raw_keys.items() if name in state and raw in stored}
+        return {raw: (t.float() if t.is_floating_point() else t).numpy() for raw, t in kept.items()}
 
     def record(self, before: TrainingRecord) -> dict[str, float | int | None]:
-        """Return what the file's probes have to know of the training that the output comes from.
+        """Return the settings of the training that the output comes from, for the file's probes.
 
         Where the EMA neither starts anew nor forgets faster, its start values have both trainings' updates
         behind them.
 
         Args:
-            before: what the input records of its training.
+            before: the record of the input's training.
         """
         plan, rows, steps = self.retraining.plan, self.retraining.epochs, self.trainer.steps
         anew = plan.data_init or plan.decay is not None
@@ -77,7 +72,7 @@ class Outcome:
         }
 
     def repairs(self) -> Iterator[Repair]:
-        """Yield what became of every remedy; the figures are those of the run that it was part of."""
+        """Yield every remedy as a repair, with the figures of the run that it was part of."""
         before, after = (_quoted(f) for f in (self.retraining.before, self.retraining.after))
         arms = {arm.remedies: arm for arm in self.retraining.trial}
         untreated = _quoted(arms[()].figures) if () in arms else {}
@@ -102,7 +97,7 @@ class Outcome:
             yield Repair(remedy=name, status="applied", reason="won the trial", before=before, after=after)
 
     def left_in_source(self, still_found: Collection[str]) -> Iterator[SourceChange]:
-        """Yield what the retraining did beside the user's source: there it is still to be done.
+        """Yield the changes that the retraining made and the user's source still lacks.
 
         Args:
             still_found: codes of the findings of the output.

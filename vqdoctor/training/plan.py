@@ -29,7 +29,7 @@ class PlannedRemedy:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to do, in the priority order: the report prints `steps`, a retraining follows `training`.
+    """The remedies in the priority order: the report prints `steps`, a retraining follows `training`.
 
     Attributes:
         untreated: the training plan without any remedy.
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def steps(self) -> tuple[PlanStep, ...]:
-        """The plan as a report prints it: what a retraining applies, and what is left to a person."""
+        """The plan as a report prints it: the steps of a retraining, and the steps left to a person."""
         return tuple(
             PlanStep(
                 step=number,

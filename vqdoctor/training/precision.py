@@ -34,7 +34,7 @@ def bfloat16_is_fast(device: torch.device) -> bool:
 def against_bfloat16(
     model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[CapturedLayer, ...], change: Change | None
 ) -> str | None:
-    """Return what speaks against training in bfloat16 with the VQ layers in float32; None if nothing does.
+    """Return the objection to training in bfloat16 with the VQ layers in float32; None if there is none.
 
     A batch is run in either precision, in eval mode and without gradients.
 
@@ -43,7 +43,7 @@ def against_bfloat16(
         task: its task.
         batch: a train batch.
         layers: its VQ layers.
-        change: what the model gets in place of z_q, such as `bypass`.
+        change: gives the tensor that the model gets in place of z_q, such as `bypass`.
     """
     if any(isinstance(layer.module, torch.jit.ScriptModule) for layer in layers):
         return "a scripted VQ layer cannot be kept in float32"

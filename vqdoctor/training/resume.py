@@ -17,7 +17,7 @@ from vqdoctor.core.files import beside
 KIND = "vqdoctor-retraining"
 """The field "kind" of every such state."""
 SUFFIX = ".resume"
-"""What is put behind the output's name for the state beside it."""
+"""The suffix after the output's name for the state beside it."""
 RESTART = "delete the .resume file and start again"
 """How a user gets on from a state that is damaged."""
 _DTYPES = {f"torch.{name}": getattr(torch, name) for name in DTYPES if hasattr(torch, name)}
@@ -51,7 +51,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """Return the state that `save_state` wrote, read as any other checkpoint is: nothing in it is executed.
 
     Raises:
-        UserError: if it cannot be read, or is no such state.
+        UserError: if it cannot be read, or is not such a state.
     """
     try:
         checkpoint = open_checkpoint(path)
@@ -59,10 +59,10 @@ def load_state(path: Path) -> dict[str, Any]:
         if checkpoint.notes:  # a tensor or a branch was left out: the run would not go on as it was
             raise CheckpointError(path, "; ".join(checkpoint.notes))
     except CheckpointError as error:
-        reason = f"is no state of a retraining that can be read ({error.kind})"
+        reason = f"is not a readable state of a retraining ({error.kind})"
         raise UserError(f"{path}: {reason}", "delete it") from error
     if not isinstance(state, dict) or state.get("kind") != KIND:
-        raise UserError(f"{path}: is no state of a retraining", "delete it, or write elsewhere with -o")
+        raise UserError(f"{path}: is not a state of a retraining", "delete it, or write elsewhere with -o")
     return state
 
 

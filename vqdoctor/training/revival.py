@@ -12,12 +12,12 @@ from vqdoctor.vq.codebook import dead_codes
 from vqdoctor.vq.revival import revive
 
 WINDOW = 16
-"""Vectors a code over which the usage is averaged: fewer, and a code is called dead by chance."""
+"""Vectors per code over which the usage is averaged: fewer, and a code is called dead by chance."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Revival:
-    """The running usage of one layer, and what is done about it.
+    """The running usage of one layer, and the revival of its dead codes.
 
     Attributes:
         layer: the layer.
@@ -49,7 +49,7 @@ class Revival:
         if not size:
             return
         window = max(1.0, WINDOW * self.layer.num_codes / size)
-        keep = (window - 1) / (window + 1)  # an EMA of this decay remembers so many batches
+        keep = (window - 1) / (window + 1)  # an EMA of this decay remembers a window of batches
         self.usage = counts if self.usage is None else self.usage * keep + counts * (1 - keep)
         self.waited += size
         if self.waited < WINDOW * self.layer.num_codes:
@@ -75,7 +75,7 @@ class Revival:
         return revived
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs."""
+        """Return the state that a resumed run needs."""
         return {"usage": self.usage, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

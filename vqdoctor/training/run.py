@@ -20,13 +20,13 @@ from vqdoctor.training.trial import Tried, hold_trial
 
 
 class Watcher(Protocol):
-    """Who follows a retraining."""
+    """Follows a retraining."""
 
     def say(self, doing: str) -> None:
-        """Hear what is being done, in a few words."""
+        """Report the work at hand, in a few words."""
 
     def epoch(self, phase: str, row: Epoch, epochs: int) -> None:
-        """Hear of a finished epoch of a phase ("without VQ", "retraining", …) of that many."""
+        """Report a finished epoch of a phase ("without VQ", "retraining", …) of that many."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,8 +41,8 @@ class Run:
         goals: the goals of a cure; without `min_accuracy` it is measured by training without VQ.
         trial: whether the remedies are tried against each other first.
         resume: whether to go on with an unfinished run.
-        heard: told of every epoch: the phase, the epoch, and how many there are.
-        state: what is kept beside the output.
+        heard: called after every epoch with the phase, the epoch, and the number of epochs.
+        state: the state that is kept beside the output.
     """
 
     trainable: Trainable
@@ -136,7 +136,7 @@ class Run:
         return val, stop
 
     def _tried(self, goals: Goals) -> Tried | None:
-        """Return what the trial found; None where none is asked for."""
+        """Return the result of the trial; None if the run has no trial."""
         if not self.trial:
             return None
         if "trial" not in self.state:

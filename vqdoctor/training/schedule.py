@@ -8,7 +8,7 @@ def warm_up(epoch: int, epochs: int) -> float:
 
     Args:
         epoch: the epoch, from 0.
-        epochs: epochs until the full weight; 0 is no warm-up.
+        epochs: epochs until the full weight; 0 for no warm-up.
 
     >>> [warm_up(epoch, 4) for epoch in range(6)]
     [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]

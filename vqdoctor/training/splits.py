@@ -12,7 +12,7 @@ from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch, Task
 
 HELD_BACK = 10
-"""One train batch in so many is held back for early stopping where the task serves no "stop" split."""
+"""One train batch in ten is held back for early stopping where the task serves no "stop" split."""
 
 
 class Splits:
@@ -32,13 +32,9 @@ class Splits:
         return next(iter(self._given("stop")), None) is not None
 
     @cached_property
-    def _train_length(self) -> int:
-        return sum(1 for _ in self._given("train"))
-
-    @property
     def holds_back(self) -> bool:
         """Whether a part of the train split is held back."""
-        return not self._serves_stop and self._train_length >= HELD_BACK
+        return not self._serves_stop and sum(1 for _ in self._given("train")) >= HELD_BACK
 
     @property
     def has_stop(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a retraining starts from: the checkpoint, the checkpoint with a new encoder, or a new model."""
+"""The start of a retraining: the checkpoint, the checkpoint with a new encoder, or a new model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def restart(
     start: Start,
     seed: int,
 ) -> int:
-    """Give what is to start anew the values of a freshly built model, in place.
+    """Give the values of a freshly built model, in place, to all that starts anew.
 
     A new encoder is every parameter that z_e depends on, with the buffers of the modules that own one;
     the codebooks are not among them.
@@ -32,7 +32,7 @@ def restart(
         task: its task, which builds the fresh one.
         batch: a train batch, which shows what z_e depends on.
         layers: its VQ layers.
-        start: what it starts from.
+        start: the start of the training plan.
         seed: seed of the fresh model.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a training plan does to the VQ layers: estimators, geometry, precision and decay."""
+"""The effect of a training plan on the VQ layers: estimators, geometry, precision and decay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TINY = 1e-6
 
 
 def grafts(plan: TrainingPlan) -> Change | None:
-    """Return what puts the plan's estimators behind the layers; None where every layer keeps its own."""
+    """Return the change that puts the plan's estimators behind the layers; None if all keep theirs."""
     if not plan.estimators:
         return None
 
@@ -56,7 +56,7 @@ def set_decay(layer: CapturedLayer, decay: float) -> bool:
 def reshaped(
     layers: tuple[CapturedLayer, ...], geometry: Geometry, *, full_precision: bool
 ) -> Iterator[None]:
-    """Change what the layers get while the context lasts: its geometry, and its precision."""
+    """Change the geometry and the precision of the layers' inputs while the context lasts."""
     with contextlib.ExitStack() as stack:
         for module in dict.fromkeys(layer.module for layer in layers):
             if geometry != "own":

@@ -24,10 +24,10 @@ Heard = Callable[[str, Epoch, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """What a trial found.
+    """The result of a trial.
 
     Attributes:
-        arms: what was tried, the best first.
+        arms: the arms, the best first.
         plan: the training plan that did best.
         names: the remedies in it.
     """
@@ -55,14 +55,14 @@ def hold_trial(train: Train, plan: Plan, goals: Goals, heard: Heard) -> Tried:
     """Try the plan, each of its remedies alone, starts from fresh, and a random choice beside them.
 
     Successive halving (Jamieson and Talwalkar 2016): every arm is trained for a short while, the better
-    half goes on for twice as long, until one is left or half of the epochs are spent. What ranks is
-    measured on the stop split: how far the goals are reached, then accuracy, then the task loss.
+    half goes on for twice as long, until one is left or half of the epochs are spent. Arms are
+    ranked on the stop split: by how far the goals are reached, then accuracy, then the task loss.
 
     Args:
         train: starts the training of a training plan, from the checkpoint.
         plan: the plan.
-        goals: what counts as cured.
-        heard: told of every epoch.
+        goals: the goals of a cure.
+        heard: called after every epoch.
     """
     running = _contestants(plan)
     everyone = list(running)

@@ -28,7 +28,7 @@ class Codebook(Generic[A]):
         sums: EMA sums, [K, D]; None where there are none.
         smoothing: epsilon of the smoothing of the counts; None is unknown.
         initialised: the flag of data-driven initialisation, of any shape; None where there is none.
-        unit: whether codes have norm one, as those that are compared by their angle.
+        unit: whether codes have norm one, as codes do that are compared by their angle.
     """
 
     codes: A | None
@@ -47,14 +47,14 @@ class Codebook(Generic[A]):
     ) -> None:
         """Write codes so that neither the next EMA update nor the next optimizer step undoes them.
 
-        The EMA sums become codes × smoothed counts, what an optimizer remembers of these rows is cleared,
-        and the flag of the initialisation is set, without which the next forward pass overwrites the codes.
+        The EMA sums become codes × smoothed counts, an optimizer's moments of these rows are cleared, and
+        the flag of the initialisation is set, without which the next forward pass overwrites the codes.
 
         Args:
             rows: which codes, int64 [n].
             codes: their values, [n, D].
             counts: their EMA counts, [n] or one for all; None keeps what is stored.
-            moments: what an optimizer remembers of the codes, each [K, D].
+            moments: an optimizer's moments of the codes, each [K, D].
         """
         if self.unit:
             codes = codes / ((codes * codes).sum(1) ** 0.5).clip(_TINY)[:, None]

@@ -18,7 +18,7 @@ A = TypeVar("A", NDArray[np.floating[Any]], "torch.Tensor")
 
 
 def divisor(counts: A, smoothing: float | None) -> A:
-    """Return what an EMA update divides the sums by: (c + ε) N / (N + K ε), whose sum is that of the counts.
+    """Return the divisor of the sums in an EMA update: (c + ε) N / (N + K ε), of the same sum as the counts.
 
     Args:
         counts: EMA counts c, [K], whose sum N is above 0; counts without a sum stay zero.

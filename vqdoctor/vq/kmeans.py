@@ -1,4 +1,4 @@
-"""k-means in torch: Lloyd in chunks, so that the [N, K] distances never stand in memory at once."""
+"""k-means in torch: Lloyd in chunks, so that the [N, K] distances are never in memory at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def nearest(points: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, 
         centres: float [K, D].
 
     Returns:
-        Indices int64 [N] (of equally near centres the first, but for rounding) and squared distances
+        Indices int64 [N] (of equally near centres the first, up to rounding) and squared distances
         float [N].
     """
     indices = _indices(points, centres)

@@ -22,7 +22,7 @@ def revive(
 ) -> torch.Tensor:
     """Move the dead codes, in place, to randomly chosen finite vectors, no vector twice.
 
-    A revived code gets the uniform share of the counts, and what else belongs to a code is written too.
+    A revived code gets the uniform share of the counts, and all that belongs to a code is written too.
 
     Args:
         codebook: the codebook.
@@ -30,7 +30,7 @@ def revive(
         vectors: recent z_e, float [N, D].
         generator: the source of randomness.
         threshold: a code is dead under this multiple of 1/K of the usage, above 0 and at most 1.
-        moments: what an optimizer remembers of the codes, each [K, D].
+        moments: an optimizer's moments of the codes, each [K, D].
 
     Returns:
         The indices of the revived codes, int64.

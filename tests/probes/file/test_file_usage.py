@@ -75,7 +75,7 @@ def test_a_record_that_contradicts_the_counts_is_not_believed(tiny, trained, exa
 def test_constant_counts_were_never_written(tiny, examine, ask, value):
     gap = ask(usage, examine(saved(tiny(start=value), 0.9, 500)))
     assert isinstance(gap, Unavailable)
-    assert f"never written: all stand at {value:g}" in gap.reason
+    assert f"never written: all are at {value:g}" in gap.reason
 
 
 def test_counts_that_start_at_zero_need_nothing_taken_out(make_view):

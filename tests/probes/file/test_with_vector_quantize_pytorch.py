@@ -48,7 +48,7 @@ def test_counts_that_a_learnable_codebook_never_writes(examine, ask):
     layer = VectorQuantize(dim=8, codebook_size=64, learnable_codebook=True, ema_update=False)
     run(layer, 3)
     gap = ask(usage, examine(named(layer)))
-    assert isinstance(gap, Unavailable) and "never written: all stand at 1" in gap.reason
+    assert isinstance(gap, Unavailable) and "never written: all are at 1" in gap.reason
 
 
 def test_a_cosine_layer_has_unit_rows(examine, ask):

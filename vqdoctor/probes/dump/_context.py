@@ -11,24 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.evidence import Unavailable
 from vqdoctor.layouts.live_rows import is_unit, live_mask
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
 from vqdoctor.metrics.match import Assignment, nearest, unit
+from vqdoctor.probes.probe import Missing
 
 AnyArray = NDArray[Any]
 Z_E = "z_e"
 INDICES = "indices"
-
-
-class Missing(Exception):
-    """What was asked for is not in the dump; carries the reason and the hint."""
-
-    def __init__(self, reason: str, hint: str = "") -> None:
-        self.reason = reason
-        self.hint = hint
-        super().__init__(reason)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,13 +64,7 @@ class DumpContext:
     arrays: Mapping[str, AnyArray]
     seed: int = 0
     histogram: bool = False
-    _vectors: dict[str, Vectors | Missing] = field(default_factory=dict, init=False, repr=False)
-
-    def gap(self, kind: str, view: QuantizerView, missing: Missing) -> Unavailable:
-        """Return the `Unavailable` of `kind` on that layer."""
-        return Unavailable(
-            kind=kind, layer=view.name, source="batch", reason=missing.reason, hint=missing.hint
-        )
+    _vectors: dict[str, Vectors] = field(default_factory=dict, init=False, repr=False)
 
     def z_e_key(self, view: QuantizerView) -> str:
         """Return the name of the layer's z_e.
@@ -137,14 +122,8 @@ class DumpContext:
             UserError: if it does not fit the codebook.
         """
         if view.name not in self._vectors:
-            try:
-                self._vectors[view.name] = self._assigned(view)
-            except Missing as missing:
-                self._vectors[view.name] = missing
-        known = self._vectors[view.name]
-        if isinstance(known, Missing):
-            raise known
-        return known
+            self._vectors[view.name] = self._assigned(view)
+        return self._vectors[view.name]
 
     def _assigned(self, view: QuantizerView) -> Vectors:
         rows, groups = self.raw_rows(view)
@@ -161,7 +140,7 @@ class DumpContext:
         """Return the layer's dumped code indices; None where the dump holds none.
 
         Raises:
-            Missing: if several layers share an array in which theirs cannot be told.
+            Missing: if several layers share an array, and it is unclear which part is theirs.
             UserError: if they are not whole numbers from 0 to K − 1.
         """
         key = f"{INDICES}/{view.name}"
@@ -169,7 +148,9 @@ class DumpContext:
         if array is None:
             key, array = INDICES, self.arrays.get(INDICES)
             if array is not None and self._several:
-                array = self._level(array, view)
+                # several layers have an axis of their own
+                axis = _axis(INDICES, array.shape, len(self.views), f"{len(self.views)} VQ layers", first=1)
+                array = np.take(array, self.views.index(view), axis=axis)
         if array is None:
             return None
         if array.dtype.kind not in "iu" or not array.size:
@@ -182,13 +163,6 @@ class DumpContext:
                 "leave out padding, and check that batch and checkpoint belong together",
             )
         return Indices(codes=codes, groups=_samples(len(array), codes.size) if array.ndim > 1 else None)
-
-    def _level(self, array: AnyArray, view: QuantizerView) -> AnyArray:
-        """The slice of one of several layers, which have an axis of their own."""
-        levels = len(self.views)
-        axis = _axis(INDICES, array.shape, levels, f"{levels} VQ layers", first=1)
-        level: AnyArray = np.take(array, self.views.index(view), axis=axis)
-        return level
 
 
 def _axis(key: str, shape: tuple[int, ...], length: int, what: str, first: int) -> int:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from vqdoctor.core.evidence import Evidence, NonFinite, Unavailable
-from vqdoctor.probes.dump._context import DumpContext, Missing
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.dump._context import DumpContext
+from vqdoctor.probes.probe import Missing, Probe
 
 
 def measure(context: DumpContext) -> Iterator[Evidence | Unavailable]:
-    """Yield what is not finite, and nothing where all is: what the file says then stands."""
+    """Yield the layers whose z_e is not finite; for the others the evidence of the file is the last word."""
     for view in context.views:
         try:
             values, _ = context.raw_rows(view)

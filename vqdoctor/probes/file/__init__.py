@@ -1,4 +1,4 @@
-"""Probes of a checkpoint file: numpy alone. One file a kind of evidence."""
+"""Probes of a checkpoint file: numpy alone. One file per kind of evidence."""
 
 from __future__ import annotations
 

@@ -1,22 +1,24 @@
-"""What the file's probes are given."""
+"""The context of the file's probes: a checkpoint, its layers and its saved training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 
 import numpy as np
 
 from vqdoctor.checkpoint import Checkpoint
-from vqdoctor.core.evidence import Unavailable
+from vqdoctor.core.evidence import Evidence
 from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.probes import probe
+from vqdoctor.probes.probe import Missing, Probe
 from vqdoctor.saved.training import SavedTraining
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileContext:
-    """A checkpoint, the VQ layers found in it, and what was asked for.
+    """A checkpoint, the VQ layers found in it, and the settings of the probes.
 
     Attributes:
         checkpoint: the opened file.
@@ -34,23 +36,29 @@ class FileContext:
 
     @cached_property
     def saved(self) -> SavedTraining:
-        """What the file remembers of its training."""
+        """The training as the file remembers it."""
         return SavedTraining(checkpoint=self.checkpoint)
 
     @cached_property
-    def _finite(self) -> dict[str, bool]:
-        return {view.name: bool(np.isfinite(view.codebook).all()) for view in self.views}
+    def finite(self) -> frozenset[str]:
+        """Names of the layers whose codebook holds neither NaN nor infinity."""
+        return frozenset(view.name for view in self.views if np.isfinite(view.codebook).all())
 
-    def readable(self, kind: str) -> Iterator[QuantizerView | Unavailable]:
-        """Yield each layer, or, where its codebook holds NaN or infinity, why `kind` cannot be had."""
-        for view in self.views:
-            if self._finite[view.name]:
-                yield view
-            else:
-                yield self.gap(kind, view, "codebook has non-finite values")
+    def stored_dtype(self, view: QuantizerView) -> str:
+        """Return the type of a codebook's numbers in the file."""
+        stored = self.checkpoint.tensors.get(view.keys.get("codebook", ""))
+        return stored.dtype if stored is not None else str(view.codebook.dtype)
 
-    def gap(self, kind: str, view: QuantizerView | None, reason: str, hint: str = "") -> Unavailable:
-        """Return the `Unavailable` of `kind` on that layer."""
-        return Unavailable(
-            kind=kind, layer=view.name if view else None, source="checkpoint", reason=reason, hint=hint
-        )
+
+def each_layer(
+    kind: type[Evidence], measure: Callable[[FileContext, QuantizerView], Evidence]
+) -> Probe[FileContext]:
+    """Return the probe that measures every layer of a file whose codebook is finite."""
+
+    @wraps(measure)
+    def measure_finite(context: FileContext, view: QuantizerView) -> Evidence:
+        if view.name not in context.finite:
+            raise Missing("codebook has non-finite values")
+        return measure(context, view)
+
+    return probe.each_layer(kind, "checkpoint", measure_finite)

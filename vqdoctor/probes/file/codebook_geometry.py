@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from vqdoctor.core.evidence import CodebookGeometry, Evidence, Unavailable
+from vqdoctor.core.evidence import CodebookGeometry
 from vqdoctor.layouts.live_rows import is_unit, live_mask
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import (
@@ -20,28 +18,20 @@ from vqdoctor.metrics.geometry import (
     middle,
     spread,
 )
-from vqdoctor.probes.file._context import FileContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.file._context import FileContext, each_layer
 
 
-def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
-    """Yield each layer's geometry; duplicates, spread and rank are those of the live rows."""
-    for view in context.readable(CodebookGeometry.kind):
-        yield view if isinstance(view, Unavailable) else _geometry(context, view)
-
-
-def _geometry(context: FileContext, view: QuantizerView) -> CodebookGeometry:
+def measure(context: FileContext, view: QuantizerView) -> CodebookGeometry:
+    """Return a layer's geometry; duplicates, spread and rank are those of the live rows."""
     rows = view.codebook
     norms, median, live = live_mask(view)
     alive = rows[live]
-    standing = alive[~faded_rows(alive)]
-    stored = context.checkpoint.tensors.get(view.keys.get("codebook", ""))
+    lasting = alive[~faded_rows(alive)]
     return CodebookGeometry(
-        layer=view.name,
         source="checkpoint",
         sample_size=len(rows),
         dim=rows.shape[1],
-        dtype=stored.dtype if stored is not None else str(rows.dtype),
+        dtype=context.stored_dtype(view),
         rms=float(np.sqrt(np.mean(np.square(rows, dtype=np.float64)))),
         norm_min=float(norms.min()),
         norm_median=middle(norms),
@@ -49,11 +39,11 @@ def _geometry(context: FileContext, view: QuantizerView) -> CodebookGeometry:
         mean_norm=float(np.linalg.norm(rows.mean(axis=0, dtype=np.float64))),
         zero_rows=int(np.sum((norms == 0) | (norms < ZERO_SHARE * median))),
         oversized_rows=int(np.sum(norms > OVERSIZE * median)) if median > 0 else 0,
-        duplicate_rows=duplicate_rows(standing, COPY * spread(alive), context.seed) if len(standing) else 0,
+        duplicate_rows=duplicate_rows(lasting, COPY * spread(alive), context.seed) if len(lasting) else 0,
         effective_rank=effective_rank(alive) if live.any() else 0.0,
         init_box_rows=init_box_rows(rows),
         unit_rows=is_unit(norms, live),
     )
 
 
-PROBE = Probe(kinds=(CodebookGeometry,), measure=measure)
+PROBE = each_layer(CodebookGeometry, measure)

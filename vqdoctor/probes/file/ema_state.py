@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from vqdoctor.core.evidence import EmaState, Evidence, Unavailable
+from vqdoctor.core.evidence import EmaState
 from vqdoctor.layouts.live_rows import RARE, chosen_lately, live_mask, never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.ema_relation import far_above_smoothing
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.geometry import middle, row_norms
 from vqdoctor.probes._ema_rows import means_by_rule
-from vqdoctor.probes.file._context import FileContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.file._context import FileContext, each_layer
+from vqdoctor.probes.probe import Missing
 
 
-def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
-    """Yield each layer's EMA state."""
-    for view in context.readable(EmaState.kind):
-        yield view if isinstance(view, Unavailable) else _state(context, view)
-
-
-def _state(context: FileContext, view: QuantizerView) -> EmaState | Unavailable:
+def measure(context: FileContext, view: QuantizerView) -> EmaState:
+    """Return a layer's EMA state."""
     if view.counts is None:
-        return context.gap(EmaState.kind, view, "the layer stores no EMA counts")
+        raise Missing("the layer stores no EMA counts")
     if not np.isfinite(view.counts).all():
-        return context.gap(EmaState.kind, view, "EMA counts have non-finite values")
+        raise Missing("EMA counts have non-finite values")
     counts = view.counts.astype(np.float64)
-    gaps = _disagreement(view)
+    gaps = _disagreement(view, counts)
     return EmaState(
-        layer=view.name,
         source="checkpoint",
         sample_size=len(counts),
         total=float(counts.sum()),
@@ -48,24 +40,24 @@ def _state(context: FileContext, view: QuantizerView) -> EmaState | Unavailable:
     )
 
 
-def _disagreement(view: QuantizerView) -> Floats:
+def _disagreement(view: QuantizerView, counts: Floats) -> Floats:
     """|E − S/c| / |E| of the live codes, under the rule that agrees best.
 
     Codes that are rarely chosen are left out: there the smoothing decides, and health differs by several
     times.
     """
     used = chosen_lately(view.counts)
-    if view.sums is None or view.counts is None or used is None or not np.isfinite(view.sums).all():
+    if view.sums is None or used is None or not np.isfinite(view.sums).all():
         return np.zeros(0)
-    compared = used & live_mask(view)[2] & far_above_smoothing(view.counts)
+    compared = used & live_mask(view)[2] & far_above_smoothing(counts)
     if not compared.any():
         return np.zeros(0)
     codes = view.codebook[compared]
     by_rule = (
         np.linalg.norm(codes - means[compared], axis=1) / row_norms(codes)
-        for means in means_by_rule(view, view.counts, view.sums)
+        for means in means_by_rule(view, counts, view.sums)
     )
-    return min(by_rule, key=middle)
+    return min(by_rule, key=middle) if len(codes) else np.zeros(0)
 
 
-PROBE = Probe(kinds=(EmaState,), measure=measure)
+PROBE = each_layer(EmaState, measure)

@@ -11,12 +11,12 @@ from vqdoctor.probes.probe import Probe
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
     """Yield the names that the reader left inert."""
-    harmless, dangerous = tuple(context.checkpoint.harmless), tuple(context.checkpoint.dangerous)
+    harmless, dangerous = context.checkpoint.harmless, context.checkpoint.dangerous
     yield ForeignObjects(
         source="checkpoint",
         sample_size=len(harmless) + len(dangerous),
-        harmless=harmless,
-        dangerous=dangerous,
+        harmless=tuple(harmless),
+        dangerous=tuple(dangerous),
     )
 
 

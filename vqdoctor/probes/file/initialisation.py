@@ -1,51 +1,35 @@
-"""Whether the codebook was ever initialised and trained, as far as the file tells."""
+"""Whether the codebook was ever initialised and trained, by the traces in the file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from vqdoctor.core.evidence import Evidence, Initialisation, Unavailable
+from vqdoctor.core.evidence import Initialisation
 from vqdoctor.layouts.live_rows import never_written
-from vqdoctor.layouts.view import Array
-from vqdoctor.probes.file._context import FileContext
-from vqdoctor.probes.probe import Probe
-from vqdoctor.saved.optimizer import SavedOptimizer
+from vqdoctor.layouts.view import Array, QuantizerView
+from vqdoctor.probes.file._context import FileContext, each_layer
 
 _DIMS = 64
-"""Dimensions that are correlated with each other, at most; more add nothing but time."""
+"""Dimensions that are correlated with each other, at most; more only take more time."""
 
 
-def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
-    """Yield how every layer's codebook was started."""
-    stepped = _stepped(context.saved.optimizers)
-    for view in context.readable(Initialisation.kind):
-        if isinstance(view, Unavailable):
-            yield view
-            continue
-        counts = view.counts
-        yield Initialisation(
-            layer=view.name,
-            source="checkpoint",
-            sample_size=len(view.codebook),
-            identical_rows=int(np.sum((view.codebook == view.codebook[0]).all(axis=1))),
-            zero_rows=int(np.sum(~view.codebook.any(axis=1))),
-            flag=view.initted,
-            counts_written=None if counts is None else not never_written(counts),
-            stepped=stepped,
-            updates=context.saved.record.updates,
-            structure=_structure(view.codebook),
-            frozen=view.frozen,
-        )
-
-
-def _stepped(optimizers: tuple[SavedOptimizer, ...]) -> bool | None:
-    """Whether any optimizer took a step. Without any state that is a no for Adam's kin only."""
-    slots = [slot for optimizer in optimizers for slot in optimizer.slots]
-    if any(slot.state for slot in slots):
-        return True
-    return False if slots and all(slot.beta2 is not None for slot in slots) else None
+def measure(context: FileContext, view: QuantizerView) -> Initialisation:
+    """Return how a layer's codebook was started."""
+    slots = context.saved.slots
+    # an optimizer without any state took no step: that is certain of Adam's kin only
+    idle = bool(slots) and all(slot.beta2 is not None for slot in slots)
+    return Initialisation(
+        source="checkpoint",
+        sample_size=len(view.codebook),
+        identical_rows=int(np.sum((view.codebook == view.codebook[0]).all(axis=1))),
+        zero_rows=int(np.sum(~view.codebook.any(axis=1))),
+        flag=view.initted,
+        counts_written=None if view.counts is None else not never_written(view.counts),
+        stepped=True if any(slot.state for slot in slots) else False if idle else None,
+        updates=context.saved.record.updates,
+        structure=_structure(view.codebook),
+        frozen=view.frozen,
+    )
 
 
 def _structure(codebook: Array) -> float:
@@ -63,4 +47,4 @@ def _structure(codebook: Array) -> float:
     return float((squares - 1).sum() / np.sqrt(2 * len(squares)))
 
 
-PROBE = Probe(kinds=(Initialisation,), measure=measure)
+PROBE = each_layer(Initialisation, measure)

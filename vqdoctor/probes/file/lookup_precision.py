@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from vqdoctor.core.evidence import Evidence, LookupPrecision, Unavailable
+from vqdoctor.core.evidence import LookupPrecision
 from vqdoctor.layouts.live_rows import live_mask
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.probes.file._context import FileContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.file._context import FileContext, each_layer
 
 ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Largest relative rounding error of a value: 11 and 8 bits of mantissa."""
@@ -18,18 +15,11 @@ _ROWS = 1024
 """Rows whose neighbours are looked for; the count is scaled up to all rows."""
 
 
-def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the precision of every stored codebook."""
-    for view in context.readable(LookupPrecision.kind):
-        yield view if isinstance(view, Unavailable) else _precision(context, view)
-
-
-def _precision(context: FileContext, view: QuantizerView) -> LookupPrecision:
-    stored = context.checkpoint.tensors.get(view.keys.get("codebook", ""))
-    dtype = stored.dtype if stored is not None else str(view.codebook.dtype)
+def measure(context: FileContext, view: QuantizerView) -> LookupPrecision:
+    """Return the precision of a stored codebook."""
+    dtype = context.stored_dtype(view)
     rounding = ROUNDING.get(dtype)
     return LookupPrecision(
-        layer=view.name,
         source="checkpoint",
         sample_size=view.num_codes,
         dtype=dtype,
@@ -57,4 +47,4 @@ def _blurred(view: QuantizerView, rounding: float, seed: int) -> int:
     return round(share * len(rows))
 
 
-PROBE = Probe(kinds=(LookupPrecision,), measure=measure)
+PROBE = each_layer(LookupPrecision, measure)

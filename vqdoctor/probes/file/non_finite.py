@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from vqdoctor.checkpoint import LazyTensor
 from vqdoctor.core.evidence import Evidence, NonFinite, Unavailable
-from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Probe
 
@@ -20,9 +19,11 @@ _NAMED = 16
 
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
-    """Yield what each layer's tensors hold, and what the rest of the file does."""
+    """Yield the broken numbers in each layer's tensors, then in the rest of the file."""
     for view in context.views:
-        yield _count(_vq_arrays(view), layer=view.name, sampled=False)
+        by_role = (("codebook", view.codebook), ("counts", view.counts), ("sums", view.sums))
+        parts = ((view.keys.get(role, role), values) for role, values in by_role if values is not None)
+        yield _count(parts, layer=view.name, sampled=False)
     vq_keys = {key for view in context.views for key in view.keys.values()}
     tensors = context.checkpoint.tensors
     rest = {key: t for key, t in tensors.items() if key not in vq_keys and not _is_blank(key, tensors)}
@@ -43,9 +44,9 @@ def _count(parts: Iterable[tuple[str, NDArray[Any]]], layer: str | None, sampled
     bad: dict[str, None] = {}  # ordered, and each key once
     for key, values in parts:
         looked_at += values.size
-        nans, infs = int(np.isnan(values).sum()), int(np.isinf(values).sum())
-        nan, inf = nan + nans, inf + infs
-        if nans or infs:
+        nan += int(np.isnan(values).sum())
+        inf += int(np.isinf(values).sum())
+        if not np.isfinite(values).all():
             bad[key] = None
     return NonFinite(
         layer=layer,
@@ -57,12 +58,6 @@ def _count(parts: Iterable[tuple[str, NDArray[Any]]], layer: str | None, sampled
         inf=inf,
         sampled=sampled,
     )
-
-
-def _vq_arrays(view: QuantizerView) -> Iterator[tuple[str, NDArray[Any]]]:
-    for role, values in (("codebook", view.codebook), ("counts", view.counts), ("sums", view.sums)):
-        if values is not None:
-            yield view.keys.get(role, role), values
 
 
 def _values(tensors: Iterable[LazyTensor], whole: bool) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -1,4 +1,4 @@
-"""What the optimizer's second moments remember of the gradients before, in and after a VQ layer."""
+"""The gradients before, in and after a VQ layer, as the optimizer's second moments remember them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from vqdoctor.core.evidence import Evidence, OptimizerMemory, Unavailable
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes.file._context import FileContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.probe import Missing, Probe
 from vqdoctor.saved.optimizer import Slot
 from vqdoctor.saved.placement import PlacedSlot, Unplaced, placed_slots
 
@@ -19,25 +19,25 @@ _SAVE_IT = "save optimizer.state_dict() with the model"
 
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
-    """Yield what the file's optimizers hold at all, then what they tell about each layer."""
-    slots = [slot for optimizer in context.saved.optimizers for slot in optimizer.slots]
-    with_state = sum(bool(slot.state) for slot in slots)
-    yield OptimizerMemory(source="checkpoint", sample_size=with_state, parameters=len(slots))
+    """Yield the size of the file's optimizer states, then their evidence about each layer."""
+    with_state = sum(bool(slot.state) for slot in context.saved.slots)
+    yield OptimizerMemory(source="checkpoint", sample_size=with_state, parameters=len(context.saved.slots))
     for view in context.views:
         try:
             if not context.saved.optimizers:
                 raise Unplaced("the file has no optimizer state")
             yield _memory(context, view)
         except Unplaced as reason:
-            hint = "" if with_state else _SAVE_IT
-            yield context.gap(OptimizerMemory.kind, view, str(reason), hint)
+            missing = Missing(str(reason), "" if with_state else _SAVE_IT)
+            yield missing.gap(OptimizerMemory, view.name, "checkpoint")
 
 
 def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
     placed = placed_slots(context.saved, view, context.views)
     before, after = _gradient(placed, "before"), _gradient(placed, "after")
-    listed = _codebook_listed(placed)
     codebook = next((p.slot for p in placed if p.part == "codebook"), None)
+    # a slot whose alignments reach from before the codebook to after it might be the codebook
+    unclear = any(p.part is None for p in placed)
     return OptimizerMemory(
         layer=view.name,
         source="checkpoint",
@@ -46,7 +46,7 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
         before_gradient=before,
         after_gradient=after,
         ratio=before / after if before is not None and after else None,
-        codebook_listed=listed,
+        codebook_listed=True if codebook else None if unclear else False,
         codebook_has_state=bool(codebook.state) if codebook else None,
         codebook_untouched_rows=_untouched_rows(codebook, view) if codebook else None,
         weight_decay=codebook.weight_decay if codebook else None,
@@ -77,16 +77,8 @@ def _gradient(placed: Sequence[PlacedSlot], part: str) -> float | None:
     return math.sqrt(squares / elements) if elements else None
 
 
-def _codebook_listed(placed: Sequence[PlacedSlot]) -> bool | None:
-    if any(p.part == "codebook" for p in placed):
-        return True
-    # A slot whose alignments reach from before the codebook to after it might be the codebook.
-    maybe = any(p.part is None for p in placed)
-    return None if maybe else False
-
-
 def _untouched_rows(slot: Slot, view: QuantizerView) -> int | None:
-    """Codebook rows whose second moment is exactly zero; None where the state tells no rows."""
+    """Codebook rows whose second moment is exactly zero; None where the state has no rows."""
     if slot.moment is None or math.prod(slot.moment.shape) != view.num_codes * view.dim:
         return None
     if slot.moment.dtype == "float16":

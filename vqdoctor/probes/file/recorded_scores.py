@@ -6,16 +6,17 @@ from collections.abc import Iterator
 
 from vqdoctor.core.evidence import Evidence, RecordedScores, Unavailable
 from vqdoctor.probes.file._context import FileContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.probe import Missing, Probe
 from vqdoctor.saved.scores import rise
 
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the record; where nothing was found, say so instead of an empty one."""
+    """Yield the record, or the reason why there is none: an empty one would be misleading."""
     scores = context.saved.scores
     if not scores.found:
         hint = "save val_acc and the losses of each epoch with the model"
-        yield context.gap(RecordedScores.kind, None, "the file records no accuracy and no loss", hint)
+        missing = Missing("the file records no accuracy and no loss", hint)
+        yield missing.gap(RecordedScores, None, "checkpoint")
         return
     values, at = scores.vq_losses or ((), "")
     places = {

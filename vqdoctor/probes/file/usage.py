@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from vqdoctor.core.evidence import Evidence, Unavailable, Usage
-from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
+from vqdoctor.core.evidence import ACTIVE_SHARE, Usage
 from vqdoctor.layouts.live_rows import RARE, never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats, plug_in_entropy
 from vqdoctor.metrics.expectation import expected_active, expected_used
 from vqdoctor.metrics.geometry import histogram_quantiles
 from vqdoctor.metrics.perplexity import ema_interval
-from vqdoctor.probes.file._context import FileContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.file._context import FileContext, each_layer
+from vqdoctor.probes.probe import Missing
 
 _FORGOTTEN = 0.05
 """Under this weight the start values no longer matter."""
@@ -24,25 +21,13 @@ _TOO_FRESH = 0.5
 average over the whole training, its start included, and say little about the codebook as it is."""
 _TIED = 1e-6
 """Codes that are never chosen go through the same arithmetic, to the last bits."""
-_HINT = "--data FILE with z_e or indices, or with x and a task"
 
 
-class _Unknown(Exception):
-    """The counts do not tell the usage; the message is the reason."""
+class _Unknown(Missing):
+    """The usage cannot be read from the counts."""
 
-
-def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
-    """Yield each layer's usage, or why its counts do not tell it."""
-    for view in context.readable(Usage.kind):
-        if isinstance(view, Unavailable):
-            yield view
-            continue
-        try:
-            if view.keys.get("counts") in context.saved.estimated_counts:
-                raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
-            yield _usage(context, view, _votes(view, context.saved.start_weight))
-        except _Unknown as reason:
-            yield context.gap(Usage.kind, view, str(reason), _HINT)
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "--data FILE with z_e or indices, or with x and a task")
 
 
 def _votes(view: QuantizerView, start_weight: float | None) -> Floats:
@@ -59,7 +44,7 @@ def _votes(view: QuantizerView, start_weight: float | None) -> Floats:
     if not np.isfinite(view.counts).all():
         raise _Unknown("EMA counts have non-finite values")
     if never_written(view.counts):
-        raise _Unknown(f"EMA counts were never written: all stand at {view.counts[0]:g}")
+        raise _Unknown(f"EMA counts were never written: all are at {view.counts[0]:g}")
     counts = view.counts.astype(np.float64)
     least = float(counts.min())
     if least < 0:
@@ -93,7 +78,11 @@ def _without_floor(counts: Floats, start: float | None) -> Floats:
     return counts - least
 
 
-def _usage(context: FileContext, view: QuantizerView, counts: Floats) -> Usage:
+def measure(context: FileContext, view: QuantizerView) -> Usage:
+    """Return a layer's usage by its EMA counts."""
+    if view.keys.get("counts") in context.saved.estimated_counts:
+        raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
+    counts = _votes(view, context.saved.start_weight)
     total, codes = float(counts.sum()), len(counts)
     recorded = context.saved.record.decay
     decay = view.default_decay if recorded is None else recorded
@@ -103,7 +92,6 @@ def _usage(context: FileContext, view: QuantizerView, counts: Floats) -> Usage:
     plain = float(np.exp(plug_in_entropy(counts)))
     used = int(np.sum(counts > _least_vote(view, counts, recorded)))
     return Usage(
-        layer=view.name,
         source="checkpoint",
         sample_size=max(1, round(total)),
         num_codes=codes,
@@ -140,4 +128,4 @@ def _least_vote(view: QuantizerView, counts: Floats, decay: float | None) -> flo
     return max(one_vote, min(1.5 * (view.smoothing or 0.0) / (1 - decay), _FORGOTTEN * mean))
 
 
-PROBE = Probe(kinds=(Usage,), measure=measure)
+PROBE = each_layer(Usage, measure)

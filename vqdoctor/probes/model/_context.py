@@ -1,17 +1,24 @@
-"""What the model's probes are given: a model run on copies, and what is known beside it."""
+"""The context of the model's probes: a model run on copies, and the knowledge beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from vqdoctor.capture.discover import Discovered
-from vqdoctor.capture.run import Capture
+from vqdoctor.capture.observe import SPLITS
+from vqdoctor.capture.reader import MASKED, Codes, Vectors
+from vqdoctor.capture.run import Capture, Step
 from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.models.task import Losses
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -22,7 +29,7 @@ class ModelContext(Capture):
         record: what the file records of the training.
         arrays: the raw arrays of the batch file.
         histogram: whether usage carries every code's count.
-        probe_steps: optimizer steps to take on a copy for a look at the dynamics; 0 is none.
+        probe_steps: optimizer steps to take on a copy for a look at the dynamics; 0 for none.
     """
 
     record: TrainingRecord | None = None
@@ -35,6 +42,36 @@ class ModelContext(Capture):
         """The weight of the VQ loss: the task's, else the file's, else unknown."""
         recorded = self.record.vq_weight if self.record else None
         return self.task.vq_weight if self.task.vq_weight is not None else recorded
+
+    def own_optimizer(
+        self, model: torch.nn.Module | None = None
+    ) -> tuple[torch.nn.Module, torch.optim.Optimizer] | None:
+        """Return a copy of the model, the given or a new one, and the task's own optimizer of it, if any."""
+        build = getattr(self.task, "optimizer", None)
+        if not callable(build):
+            return None
+        model = self.copy(training=True) if model is None else model
+        return model, build(model)
+
+    def over_steps(self, look: Callable[[Step], T]) -> dict[str, list[T]]:
+        """Return, for each layer, the results of `look` on its steps of the training batches."""
+        found: dict[str, list[T]] = defaultdict(list)
+        for steps in self.steps():
+            for name, step in steps.items():
+                found[name].append(look(step))
+        return found
+
+    def all_z_e(self, name: str) -> Vectors | None:
+        """Return a layer's z_e on all splits, [N, D]; None where it is not seen."""
+        parts = [layers[name].z_e for layers in self.seen.values() if name in layers]
+        return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts]) if parts else None
+
+    def all_codes(self, name: str) -> Codes:
+        """Return a layer's codes on all splits, [N], without those of masked positions."""
+        by_split = [self.codes(split) for split in SPLITS]
+        parts = [codes[name].ravel() for codes in by_split if name in codes]
+        codes: Codes = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+        return np.extract(codes != MASKED, codes)
 
     def also(self, found: Discovered) -> ModelContext:
         """Return the context of these layers and of the discovered ones that have a codebook."""
@@ -51,7 +88,15 @@ def gradient(
     """Return the gradient of `of` at `at`, keeping the graph; None where no path leads there."""
     if of is None or not of.requires_grad or not at.requires_grad:
         return None
-    found: torch.Tensor | None = torch.autograd.grad(of, at, cotangent, retain_graph=True, allow_unused=True)[
-        0
-    ]
-    return found
+    found = torch.autograd.grad(of, at, cotangent, retain_graph=True, allow_unused=True)
+    first: torch.Tensor | None = found[0]
+    return first
+
+
+def total_gradient(losses: Losses, at: torch.Tensor, vq_weight: float) -> torch.Tensor | None:
+    """Return the gradient of the task loss and the weighted VQ loss; None where no path leads there."""
+    task = gradient(losses.task, at)
+    vq = gradient(losses.vq, at) if vq_weight else None
+    if vq is None:
+        return task
+    return vq_weight * vq if task is None else task + vq_weight * vq

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.layouts.live_rows import chosen_lately
-from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes.model._context import ModelContext
 
 PASSES = 4
@@ -20,31 +19,31 @@ FAR = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """What one forward pass did to one layer's codebook.
+    """The effect of one forward pass on one layer's codebook.
 
     Attributes:
-        number: which pass, from 0.
         travelled: how far each row moved, over `scale`, float64 [rows].
         in_use: which rows are codes in use, bool [rows].
         vectors: vectors that were quantized.
         counts_moved: whether the EMA counts changed; None without counts.
     """
 
-    number: int
     travelled: NDArray[np.float64]
     in_use: NDArray[np.bool_]
     vectors: int
     counts_moved: bool | None
 
 
-def passes(context: ModelContext) -> Iterator[tuple[QuantizerView, Pass]]:
-    """Yield, for a few training batches, what each forward pass did to each layer."""
+def passes(context: ModelContext) -> dict[str, list[Pass]]:
+    """Return, for each layer, the effect of each forward pass over a few training batches."""
+    found: dict[str, list[Pass]] = defaultdict(list)
     before = {name: _state(layer) for name, layer in context.layers.items()}
-    for number, steps in enumerate(context.steps(PASSES)):
+    for steps in context.steps(PASSES):
         for name, step in steps.items():
             after = _state(step.layer)
-            yield step.layer.view, _compare(number, before[name], after, step.vectors)
+            found[name].append(_compare(before[name], after, step.vectors))
             before[name] = after
+    return found
 
 
 _State = tuple[NDArray[np.float64], NDArray[np.float64] | None]
@@ -62,7 +61,7 @@ def _state(layer: CapturedLayer) -> _State:
     return codes.reshape(-1, codes.shape[-1]), None if counts is None else counts.reshape(-1)
 
 
-def _compare(number: int, before: _State, after: _State, vectors: int) -> Pass:
+def _compare(before: _State, after: _State, vectors: int) -> Pass:
     rows, counts = before
     lately = None if counts is None else chosen_lately(counts.astype(np.float32))
     fits = lately is not None and len(lately) == len(rows) and lately.any()
@@ -71,7 +70,6 @@ def _compare(number: int, before: _State, after: _State, vectors: int) -> Pass:
     scale = float(np.median(np.linalg.norm(live - live.mean(axis=0), axis=1)))
     scale = scale or float(np.sqrt(np.mean(rows**2) * rows.shape[1])) or 1.0
     return Pass(
-        number=number,
         travelled=np.linalg.norm(after[0] - rows, axis=1) / scale,
         in_use=in_use,
         vectors=vectors,

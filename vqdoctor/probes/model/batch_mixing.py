@@ -1,37 +1,33 @@
 """Do neighbouring training batches hold the same kind of sample? A permutation test.
 
-Blocks of four batches are held against single batches: what the samples of a block share beyond what
-those of one batch share is the correlation of neighbouring batches. Batches that are alike within, but
+Blocks of four batches are compared with single batches: what the samples of a block share beyond what
+the samples of one batch share is the correlation of neighbouring batches. Batches that are alike within, but
 come in a random order, have none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.core.evidence import BatchMixing, Evidence, Unavailable
+from vqdoctor.core.evidence import BatchMixing
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import of_model
+from vqdoctor.probes.probe import Missing
 
 _BLOCK = 4
 _LEAST_BLOCKS = 4
 _KINDS = 64
-"""Labels and codes are told apart in so many kinds, at most; more are thrown together at random."""
+"""Kinds of labels and codes that are told apart, at most; more are thrown together at random."""
 _SAMPLES = 4096
 _PERMUTATIONS = 60
 _Table = NDArray[np.float64]
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield how well the training batches are mixed, for the whole model."""
-    kind = BatchMixing.kind
+def measure(context: ModelContext) -> BatchMixing:
+    """Return how well the training batches are mixed."""
     if context.arrays:
-        reason = "the batches are the rows of a data file, whose order need not be that of the training"
-        yield Unavailable(kind=kind, source="batch", reason=reason)
-        return
+        raise Missing("the batches are the rows of a data file, whose order need not be that of the training")
     codes = context.codes("train")
     scored = context.scored.get("train")
     labels = scored.labels if scored else None
@@ -41,14 +37,13 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     samples = max([len(t) for t in tables] + ([] if flat is None else [len(flat)]), default=0)
     batches = min(samples, _SAMPLES) // size if size else 0
     if size is None or batches < _BLOCK * _LEAST_BLOCKS:
-        reason = f"telling the order needs {_BLOCK * _LEAST_BLOCKS} training batches, of samples that differ"
-        yield Unavailable(kind=kind, source="batch", reason=reason, hint="--batches 64")
-        return
+        least = _BLOCK * _LEAST_BLOCKS
+        raise Missing(f"the order needs {least} training batches, of samples that differ", "--batches 64")
     rng = np.random.default_rng(context.seed)
     by_code = [_drift(table, size, rng) for table in tables if len(table) == samples]
     by_label = None if flat is None else _drift(_table(flat, context.seed), size, rng)
     code = max(by_code, default=None)
-    yield BatchMixing(
+    return BatchMixing(
         source="batch",
         sample_size=batches * size,
         batch_size=size,
@@ -61,7 +56,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
 
 
 def _batch_size(context: ModelContext, samples: int | None) -> int | None:
-    """Return the samples of the first training batch; None where no layer tells."""
+    """Return the samples of the first training batch; None where no layer is seen."""
     first = next(iter(context.steps(1)), {})
     for step in first.values():
         if samples is not None and step.losses.labels is not None:
@@ -111,4 +106,4 @@ def _chi_square(counts: _Table) -> float:
     return float((((counts - expected) ** 2)[there] / expected[there]).sum())
 
 
-PROBE = Probe(kinds=(BatchMixing,), measure=measure, mode="both", needs_codebook=False, of_model=True)
+PROBE = of_model(BatchMixing, measure, mode="both")

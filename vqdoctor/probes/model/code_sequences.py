@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.core.evidence import CodeSequences, Evidence, Unavailable
+from vqdoctor.core.evidence import CodeSequences
 from vqdoctor.metrics.entropy import plug_in_entropy
 from vqdoctor.models.task import Split
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 SPLIT: Split = "val"
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the sequences of every layer that is given one axis of positions; images have two."""
+def measure(context: ModelContext) -> dict[str, CodeSequences]:
+    """Return the sequences of every layer that is given one axis of positions; images have two."""
     first = next(context.steps(1), {})
     codes = context.codes(SPLIT)
     measured = {}
@@ -28,16 +25,18 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             continue
         whole = np.all(codes[name] >= 0, axis=1)  # a masked position has no code
         if whole.any() and len(codes[name]) == len(seen.z_e):
-            measured[name] = _sequences(name, codes[name][whole], seen.z_e[whole])
-    yield from by_layer(context, CodeSequences, measured, "the layer's positions are no sequence in time")
+            measured[name] = _sequences(codes[name][whole], seen.z_e[whole])
+    return measured
 
 
-def _sequences(name: str, codes: NDArray[np.int64], z_e: NDArray[np.float32]) -> CodeSequences:
+def _sequences(codes: NDArray[np.int64], z_e: NDArray[np.float32]) -> CodeSequences:
     count, length = codes.shape
     changes = codes[:, 1:] != codes[:, :-1]
     modes = [np.unique(column, return_counts=True)[1].max() for column in codes.T]
+    vectors = z_e.astype(np.float64)
+    total = np.square(vectors - vectors.mean(axis=(0, 1))).mean()
+    inside = np.square(vectors - vectors.mean(axis=1, keepdims=True)).mean()
     return CodeSequences(
-        layer=name,
         source="batch",
         sample_size=codes.size,
         sequences=count,
@@ -47,7 +46,7 @@ def _sequences(name: str, codes: NDArray[np.int64], z_e: NDArray[np.float32]) ->
         dwell=codes.size / float(changes.sum() + count),
         transition_entropy=_transition_entropy(codes),
         same_share=float(np.mean(modes)) / count,
-        within=_within(z_e),
+        within=float(inside / total) if total > 0 else 0.0,
     )
 
 
@@ -60,12 +59,5 @@ def _transition_entropy(codes: NDArray[np.int64]) -> float:
     return max(0.0, float(plug_in_entropy(joint) - plug_in_entropy(now)) / float(np.log(2)))
 
 
-def _within(z_e: NDArray[np.float32]) -> float:
-    """Return the share of the variance of z_e [B, T, D] that lies inside the sequences."""
-    vectors = z_e.astype(np.float64)
-    total = np.square(vectors - vectors.mean(axis=(0, 1))).mean()
-    inside = np.square(vectors - vectors.mean(axis=1, keepdims=True)).mean()
-    return float(inside / total) if total > 0 else 0.0
-
-
-PROBE = Probe(kinds=(CodeSequences,), measure=measure, mode="both", needs_codebook=False)
+NO_SEQUENCE = "the layer's positions are not a sequence in time"
+PROBE = each_layer(CodeSequences, measure, NO_SEQUENCE, mode="both", needs_codebook=False)

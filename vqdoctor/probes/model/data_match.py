@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 
 import numpy as np
 
-from vqdoctor.capture.reader import Codes, Vectors
+from vqdoctor.capture.reader import Codes, Reader, Vectors
 from vqdoctor.capture.seen import Seen
-from vqdoctor.core.evidence import DataMatch, Evidence, Unavailable
-from vqdoctor.metrics.match import match, nearest
+from vqdoctor.core.evidence import DataMatch
+from vqdoctor.metrics.match import Assignment, match, nearest
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 WHY_NOT = (
     "the vectors that the codebook is asked for are not seen, are constant or not finite, or are not "
@@ -23,25 +21,19 @@ AGREES = 0.5
 """Share of a layer's own choices that are the nearest stored code, above which it compares with these."""
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield how every layer's codebook lies to its z_e, on all splits together."""
+def measure(context: ModelContext) -> dict[str, DataMatch]:
+    """Return how every layer's codebook lies to its z_e, on all splits together."""
     measured = {}
-    for view in context.views:
-        reader = context.layers[view.name].reader
-        seen = [layers[view.name] for layers in context.seen.values() if view.name in layers]
-        vectors = _vectors(seen, view.dim)
-        if vectors is None or view.lookup == "logits" or not reader.has_codebook:
+    for name, layer in context.layers.items():
+        seen = [layers[name] for layers in context.seen.values() if name in layers]
+        vectors = None if layer.view.lookup == "logits" else _asked(layer.reader, seen)
+        if vectors is None:
             continue
-        vectors, codebook = reader.as_compared(vectors), reader.as_compared(view.codebook)
-        found = nearest(vectors, codebook)
-        if _transformed(seen, found.indices):
-            continue
-        numbers = match(vectors, codebook, found)
+        compared, codebook, found = _compared(layer.reader, vectors)
+        numbers = None if _transformed(seen, found.indices) else match(compared, codebook, found)
         if numbers is not None:
-            measured[view.name] = DataMatch(
-                layer=view.name, source="batch", sample_size=len(vectors), **asdict(numbers)
-            )
-    yield from by_layer(context, DataMatch, measured, WHY_NOT, by_gradient=False)
+            measured[name] = DataMatch(source="batch", sample_size=len(vectors), **asdict(numbers))
+    return measured
 
 
 def asked_vectors(context: ModelContext) -> dict[str, Vectors]:
@@ -51,22 +43,27 @@ def asked_vectors(context: ModelContext) -> dict[str, Vectors]:
     codes.
     """
     found = {}
-    for view in context.views:
-        by_split = {split: layers[view.name] for split, layers in context.seen.items() if view.name in layers}
+    for name, layer in context.layers.items():
+        by_split = {split: layers[name] for split, layers in context.seen.items() if name in layers}
         seen = [by_split["train"]] if "train" in by_split else list(by_split.values())
-        reader, vectors = context.layers[view.name].reader, _vectors(seen, view.dim)
-        if vectors is None or not reader.has_codebook:
-            continue
-        nearest_codes = nearest(reader.as_compared(vectors), reader.as_compared(view.codebook)).indices
-        if not _transformed(seen, nearest_codes):
-            found[view.name] = vectors
+        vectors = _asked(layer.reader, seen)
+        if vectors is not None and not _transformed(seen, _compared(layer.reader, vectors)[2].indices):
+            found[name] = vectors
     return found
 
 
-def _vectors(seen: list[Seen], dim: int) -> Vectors | None:
-    """Return the finite vectors that the codebook is asked for; None where they are not seen."""
+def _compared(reader: Reader, vectors: Vectors) -> tuple[Vectors, Vectors, Assignment]:
+    """Return the vectors and the codebook as they are compared, and each vector's nearest code."""
+    compared, codebook = reader.as_compared(vectors), reader.as_compared(reader.view.codebook)
+    return compared, codebook, nearest(compared, codebook)
+
+
+def _asked(reader: Reader, seen: list[Seen]) -> Vectors | None:
+    """Return the finite vectors that a finite codebook is asked for; None where they are not seen."""
+    if not reader.has_codebook:
+        return None
     parts = [s.z_e.reshape(-1, s.z_e.shape[-1]) if s.looked_up is None else s.looked_up for s in seen]
-    if not parts or any(part.shape[1] != dim for part in parts):
+    if not parts or any(part.shape[1] != reader.view.dim for part in parts):
         return None
     vectors = np.concatenate(parts)
     return vectors if len(vectors) and np.isfinite(vectors).all() else None
@@ -85,4 +82,4 @@ def _transformed(seen: list[Seen], nearest_codes: Codes) -> bool:
     return len(chosen) == len(nearest_codes) and bool((chosen == nearest_codes).mean() < AGREES)
 
 
-PROBE = Probe(kinds=(DataMatch,), measure=measure, mode="eval")
+PROBE = each_layer(DataMatch, measure, WHY_NOT, mode="eval", by_gradient=False)

@@ -1,50 +1,43 @@
-"""How much z_e varies, beside how much the samples do that it is made of."""
+"""The spread of z_e, beside the spread of the samples that it is made of."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.core.evidence import EncoderSpread, Evidence, Unavailable
+from vqdoctor.core.evidence import EncoderSpread
 from vqdoctor.metrics.geometry import effective_rank, spread
 from vqdoctor.models.tensors import tensors_of
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 MOST_BATCHES = 64
 MOST_SAMPLES = 1024
 """Samples that are looked at: their effective rank takes the cube of their number."""
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield, for every layer, the spread of z_e on all splits, and of the training samples."""
+def measure(context: ModelContext) -> dict[str, EncoderSpread]:
+    """Return, for every layer, the spread of z_e on all splits, and of the training samples."""
     samples = _samples(context)
     measured = {}
     for view in context.views:
-        parts = [layers[view.name].z_e for layers in context.seen.values() if view.name in layers]
-        if not parts:
-            continue
-        vectors = np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
-        if not np.isfinite(vectors).all():
-            continue
-        measured[view.name] = EncoderSpread(
-            layer=view.name,
-            source="batch",
-            sample_size=len(vectors),
-            output_spread=_relative(vectors),
-            input_spread=None if samples is None else _relative(samples),
-            input_rank=None if samples is None else effective_rank(samples),
-            samples=0 if samples is None else len(samples),
-        )
-    yield from by_layer(context, EncoderSpread, measured, "z_e is not finite")
+        vectors = context.all_z_e(view.name)
+        if vectors is not None and np.isfinite(vectors).all():
+            measured[view.name] = EncoderSpread(
+                source="batch",
+                sample_size=len(vectors),
+                output_spread=_relative(vectors),
+                input_spread=None if samples is None else _relative(samples),
+                input_rank=None if samples is None else effective_rank(samples),
+                samples=0 if samples is None else len(samples),
+            )
+    return measured
 
 
 def _samples(context: ModelContext) -> NDArray[np.float32] | None:
-    """Return the first tensor of the training batches as rows, one a sample; None where there is none."""
+    """Return the first tensor of the training batches as one row per sample; None where there is none."""
     rows: list[NDArray[np.float32]] = []
     for batch in itertools.islice(context.task.batches("train"), MOST_BATCHES):
         x = next((t for t in tensors_of(batch) if t.ndim > 1), None)
@@ -61,4 +54,4 @@ def _relative(rows: NDArray[np.float32]) -> float:
     return spread(rows) / length if length else 0.0
 
 
-PROBE = Probe(kinds=(EncoderSpread,), measure=measure, mode="eval", needs_codebook=False)
+PROBE = each_layer(EncoderSpread, measure, "z_e is not finite", mode="eval", needs_codebook=False)

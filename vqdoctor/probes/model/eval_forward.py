@@ -1,4 +1,4 @@
-"""What an eval-mode forward pass changes in the model: it should change nothing."""
+"""The changes of an eval-mode forward pass to the model: there should be none."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 from vqdoctor.core.evidence import EvalForward, Evidence, Unavailable
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.probe import Missing, Probe
 
 _NAMED = 16
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield what one eval-mode pass changes in every VQ layer, and in the rest of the model."""
+    """Yield the changes of one eval-mode pass to every VQ layer, and to the rest of the model."""
     if not context.first_batches:
-        yield Unavailable(kind=EvalForward.kind, source="batch", reason="the task serves no batch")
+        yield Missing("the task serves no batch").gap(EvalForward, None, "batch")
         return
     model = context.copy(training=False)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How the input is cut into vectors: does a code move with its position, and with nothing else?
+"""How the input is cut into vectors: does a code move with its position alone?
 
 A layer that reads one position at a time gives shuffled codes for shuffled positions, exactly. One that
 calls `view(-1, D)` on a channel-first tensor reads runs of memory instead: neighbouring positions of one
@@ -8,7 +8,6 @@ channel. The positions hold random codes, so that a collapsed codebook can tell 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,10 @@ from torch import nn
 from vqdoctor.capture.call import FAILURES, Call
 from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.capture.vectors import rows, unrows
-from vqdoctor.core.evidence import Evidence, Flattening, Unavailable
+from vqdoctor.core.evidence import Flattening
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes.model._context import ModelContext, gradient
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 _CHANNEL_FIRST = (
     nn.modules.conv._ConvNd,
@@ -36,15 +34,15 @@ _SAME = 1e-3
 """Relative difference up to which two z_q are the same."""
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield how every layer's input is cut into vectors."""
+def measure(context: ModelContext) -> dict[str, Flattening]:
+    """Return how every layer's input is cut into vectors."""
     calls, _ = context.first_calls(training=False)
     measured = {}
     for view in context.views:
         if view.name in calls:
             with contextlib.suppress(*FAILURES):
                 measured[view.name] = _flattening(context, view, calls[view.name])
-    yield from by_layer(context, Flattening, measured, "the layer cannot be asked by itself")
+    return measured
 
 
 def _flattening(context: ModelContext, view: QuantizerView, call: Call) -> Flattening:
@@ -59,17 +57,20 @@ def _flattening(context: ModelContext, view: QuantizerView, call: Call) -> Flatt
             torch.rand(samples, positions, generator=generator).argsort(1).to(z_e.device) for _ in range(2)
         )
         z = unrows(probe, z_e.shape, axis)
-        before = _read(_ask(context, call, z), z, axis, stored=False)
-        after = _read(_ask(context, call, unrows(_pick(probe, order), z.shape, axis)), z, axis, stored=False)
+
+        def ask(given: torch.Tensor) -> Call:
+            return call.again(context.seed, lambda t: given.contiguous() if t is call.given else t)
+
+        plain, shuffled = ask(z), ask(unrows(_pick(probe, order), z.shape, axis))
+        before, after = (_read(answer, z, axis, stored=False) for answer in (plain, shuffled))
         equal = _agreement(after, [_pick(part, order) for part in before])
         by_chance = _agreement(after, [_pick(part, other) for part in before])
         if axis != z_e.ndim - 1:
             runs = z.reshape(samples, positions, dim)
-            stored = _read(_ask(context, call, z), z, axis, stored=True)
-            moved = _read(_ask(context, call, _pick(runs, order).reshape(z.shape)), z, axis, stored=True)
+            stored = _read(ask(z), z, axis, stored=True)
+            moved = _read(ask(_pick(runs, order).reshape(z.shape)), z, axis, stored=True)
             as_stored = _agreement(moved, [_pick(part, order) for part in stored])
     return Flattening(
-        layer=view.name,
         source="batch",
         sample_size=samples * positions,
         positions=positions,
@@ -89,15 +90,10 @@ def _random_codes(context: ModelContext, view: QuantizerView, vectors: torch.Ten
     return torch.from_numpy(np.array(view.codebook))[picked].to(vectors.device, vectors.dtype)
 
 
-def _ask(context: ModelContext, call: Call, z: torch.Tensor) -> Call:
-    return call.again(context.seed, lambda t: z.contiguous() if t is call.given else t)
-
-
 def _read(call: Call, z: torch.Tensor, axis: int, *, stored: bool) -> list[torch.Tensor]:
-    """Return what tells the codes apart: z_q, and the indices where the layer gives one a vector."""
+    """Return the outputs that tell codes apart: z_q, and the indices if each vector has one."""
     vectors = rows(z, axis)
-    parts = []
-    z_q, indices = call.z_q, call.indices
+    parts, z_q, indices = [], call.z_q, call.indices
     if z_q is not None and z_q.shape == z.shape:
         parts.append(z_q.reshape(vectors.shape) if stored else rows(z_q, axis))
     if indices is not None and indices.numel() == vectors.shape[0] * vectors.shape[1]:
@@ -167,4 +163,5 @@ def _is_run(vectors: torch.Tensor, source: torch.Tensor, number: int, length: in
     return len(touched) > 1 and bool((touched // length == number).all())
 
 
-PROBE = Probe(kinds=(Flattening,), measure=measure, mode="eval", needs_codebook=False)
+ALONE = "the layer cannot be asked by itself"
+PROBE = each_layer(Flattening, measure, ALONE, mode="eval", needs_codebook=False)

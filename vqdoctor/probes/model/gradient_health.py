@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from vqdoctor.capture.run import Step
 from vqdoctor.capture.vectors import rows
-from vqdoctor.core.evidence import Evidence, GradientHealth, Unavailable
+from vqdoctor.core.evidence import GradientHealth
 from vqdoctor.probes.model._context import ModelContext, gradient
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 SPIKE = 1000.0
 """Gain of a vector, in units of the median gain, from which it counts as a spike."""
@@ -29,15 +26,9 @@ class _Seen:
     squares: torch.Tensor
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the health of the gradients at every layer, over the training batches."""
-    seen: dict[str, list[_Seen]] = defaultdict(list)
-    for steps in context.steps():
-        for name, step in steps.items():
-            seen[name].append(_look(step))
-    yield from by_layer(
-        context, GradientHealth, {name: _evidence(name, parts) for name, parts in seen.items()}
-    )
+def measure(context: ModelContext) -> dict[str, GradientHealth]:
+    """Return the health of the gradients at every layer, over the training batches."""
+    return {name: _evidence(parts) for name, parts in context.over_steps(_look).items()}
 
 
 def _look(step: Step) -> _Seen:
@@ -60,13 +51,12 @@ def _broken(tensor: torch.Tensor) -> int:
     return int((~tensor.isfinite()).sum())
 
 
-def _evidence(name: str, parts: list[_Seen]) -> GradientHealth:
+def _evidence(parts: list[_Seen]) -> GradientHealth:
     gains = torch.cat([part.gains for part in parts])
     squares = torch.cat([part.squares for part in parts])
     median = float(gains.median()) if len(gains) else 0.0
     spikes = (gains > SPIKE * median) & (median > 0)
     return GradientHealth(
-        layer=name,
         source="batch",
         sample_size=len(gains),
         broken_input=sum(part.broken_input for part in parts),
@@ -78,4 +68,4 @@ def _evidence(name: str, parts: list[_Seen]) -> GradientHealth:
     )
 
 
-PROBE = Probe(kinds=(GradientHealth,), measure=measure, mode="train", needs_codebook=False)
+PROBE = each_layer(GradientHealth, measure, mode="train", needs_codebook=False)

@@ -6,21 +6,20 @@ Not the training loss: its commitment term reaches z_e by another way and hides 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from vqdoctor.capture.run import Step
 from vqdoctor.capture.vectors import rows
-from vqdoctor.core.evidence import Evidence, GradientPath, Unavailable
+from vqdoctor.core.evidence import GradientPath
 from vqdoctor.probes.model._context import ModelContext, gradient
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.probe import Missing
 
 ROUNDING = 1e-4
 """Relative difference up to which two float32 gradients are the same."""
-OUTSIDE = "the estimator stands outside the layer: the task's gradient reaches z_e around z_q"
+OUTSIDE = "the estimator is outside the layer: the task's gradient reaches z_e around z_q"
 NO_GRAD = "the model runs the layer under no_grad: there is no gradient path to judge"
 
 
@@ -36,8 +35,8 @@ class _Vjp:
     rounding: float
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the gradient path of every layer."""
+def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
+    """Return the gradient path of every layer."""
     products: dict[str, list[_Vjp]] = defaultdict(list)
     elsewhere: dict[str, str] = {}
     for number, steps in enumerate(context.steps()):
@@ -46,10 +45,10 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             products[name].append(product)
             if not product.arrived.any():
                 elsewhere.setdefault(name, _elsewhere(step))
-    measured = {name: _judge(name, found) for name, found in products.items() if not elsewhere.get(name)}
-    for item in by_layer(context, GradientPath, measured):
-        reason = elsewhere.get(item.layer or "")
-        yield replace(item, reason=reason) if isinstance(item, Unavailable) and reason else item
+    return {
+        name: Missing(reason) if (reason := elsewhere.get(name)) else _judge(found)
+        for name, found in products.items()
+    }
 
 
 def _elsewhere(step: Step) -> str:
@@ -85,7 +84,7 @@ def _vjp(step: Step, seed: int) -> _Vjp:
     )
 
 
-def _judge(name: str, products: list[_Vjp]) -> GradientPath:
+def _judge(products: list[_Vjp]) -> GradientPath:
     g, v, z_e, z_q = (
         torch.cat([getattr(p, part) for p in products]) for part in ("arrived", "sent", "z_e", "z_q")
     )
@@ -105,7 +104,6 @@ def _judge(name: str, products: list[_Vjp]) -> GradientPath:
     else:
         estimator = "custom"
     return GradientPath(
-        layer=name,
         source="batch",
         sample_size=len(g),
         estimator=estimator,
@@ -116,4 +114,4 @@ def _judge(name: str, products: list[_Vjp]) -> GradientPath:
     )
 
 
-PROBE = Probe(kinds=(GradientPath,), measure=measure, mode="train", needs_codebook=False)
+PROBE = each_layer(GradientPath, measure, mode="train", needs_codebook=False)

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vqdoctor.capture.observe import SPLITS
-from vqdoctor.capture.reader import MASKED
 from vqdoctor.core.evidence import Evidence, ImplicitLevels, Unavailable
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
@@ -15,18 +13,14 @@ from vqdoctor.probes.probe import Probe
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the levels in use of every layer without a codebook; nothing of the others."""
-    by_split = [context.codes(split) for split in SPLITS] if context.discovered.radixes else []
+    """Yield the levels in use of every layer without a codebook; the other layers are left out."""
     measured = {}
     for name, (basis, levels) in context.discovered.radixes.items():
-        parts = [codes[name].ravel() for codes in by_split if name in codes]
-        codes = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
-        codes = codes[codes != MASKED]
+        codes = context.all_codes(name)
         if len(codes):
             digits = codes[:, None] // np.array(basis) % np.array(levels)
             edges = (digits == 0) | (digits == np.array(levels) - 1)
             measured[name] = ImplicitLevels(
-                layer=name,
                 source="batch",
                 sample_size=len(codes),
                 levels=levels,

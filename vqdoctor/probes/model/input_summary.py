@@ -1,4 +1,4 @@
-"""What was fed in: its shape and range, since a wrong normalisation looks like collapse."""
+"""The shape and range of the input, since a wrong normalisation looks like collapse."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from vqdoctor.core.evidence import Evidence, InputSummary, Unavailable
 from vqdoctor.probes._input import summarise
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.probe import Missing, Probe
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield a summary of x; nothing where the task brings its own data."""
+    """Yield a summary of x, unless the task brings its own data."""
     x = context.arrays.get("x")
     if x is None:
         return
     if x.dtype.kind == "f" and not np.isfinite(x).all():
-        yield Unavailable(kind=InputSummary.kind, source="batch", reason="x has non-finite values")
+        yield Missing("x has non-finite values").gap(InputSummary, None, "batch")
     else:
         yield summarise("x", x, x, context.arrays.get("y"))
 

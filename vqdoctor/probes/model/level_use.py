@@ -1,4 +1,4 @@
-"""The levels of a stack at work: what the levels before leave to each."""
+"""The levels of a stack at work: the share of the input that the earlier levels leave to each."""
 
 from __future__ import annotations
 
@@ -7,45 +7,36 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vqdoctor.capture.observe import SPLITS
 from vqdoctor.core.evidence import Evidence, LevelUse, Unavailable
 from vqdoctor.layouts.stacks import stacks
 from vqdoctor.metrics.entropy import plug_in_entropy
 from vqdoctor.metrics.geometry import spread
-from vqdoctor.probes._levels import levels
+from vqdoctor.probes._levels import ALONE, levels
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.probe import Missing, Probe
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield what is known of every level, with the spread of its input over that of the first."""
+    """Yield the use of every level, with the spread of its input relative to the first level's."""
     first = {view.name: stack[0].name for stack in stacks(context.views) for view in stack}
-    spreads = {name: _spread(context, name) for name in {*first, *first.values()}}
-    perplexities = {name: _perplexity(context, name) for name in set(first.values())}
+    spreads = {
+        name: spread(z_e) for name in {*first, *first.values()} if (z_e := context.all_z_e(name)) is not None
+    }
+    perplexities = {
+        name: math.exp(plug_in_entropy(np.bincount(codes)))
+        for name in set(first.values())
+        if (codes := context.all_codes(name)).size
+    }
     found = {item.layer: item for item in levels(context.views, "batch")}
     for view in context.views:
         item = found.get(view.name)
         if item is None:
-            reason = "the layer is no level of a stack"
-            yield Unavailable(kind=LevelUse.kind, layer=view.name, source="batch", reason=reason)
+            yield Missing(ALONE).gap(LevelUse, view.name, "batch")
             continue
         top = first[view.name]
-        own, whole = spreads[view.name], spreads[top]
+        own, whole = spreads.get(view.name), spreads.get(top)
         left = own / whole if own is not None and whole else None
-        yield item.replace(left=left, first_perplexity=perplexities[top])
-
-
-def _spread(context: ModelContext, name: str) -> float | None:
-    parts = [layers[name].z_e for layers in context.seen.values() if name in layers]
-    return spread(np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])) if parts else None
-
-
-def _perplexity(context: ModelContext, name: str) -> float | None:
-    by_split = [context.codes(split) for split in SPLITS]
-    parts = [codes[name].ravel() for codes in by_split if name in codes]
-    codes = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
-    codes = codes[codes >= 0]  # masked positions have none
-    return math.exp(plug_in_entropy(np.bincount(codes))) if codes.size else None
+        yield item.replace(left=left, first_perplexity=perplexities.get(top))
 
 
 PROBE = Probe(kinds=(LevelUse,), measure=measure, mode="eval")

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-
-from vqdoctor.core.evidence import Evidence, LossBalance, Unavailable
+from vqdoctor.capture.run import Step
+from vqdoctor.core.evidence import LossBalance
 from vqdoctor.probes.model._context import ModelContext, gradient
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the loss balance of every layer, averaged over the training batches."""
-    parts: dict[str, list[tuple[float, float, float, float, int]]] = defaultdict(list)
-    for steps in context.steps():
-        for name, step in steps.items():
-            losses = step.losses
-            if losses.vq is not None:
-                pulls = (gradient(loss, step.z_e) for loss in (losses.vq, losses.task))
-                vq, task = (0.0 if g is None else float(g.norm()) for g in pulls)
-                parts[name].append((losses.task.item(), losses.vq.item(), vq, task, step.vectors))
+def _look(step: Step) -> tuple[float, float, float, float, int] | None:
+    """Return both losses of a batch, the norms of their gradients at z_e, and the number of vectors."""
+    if step.losses.vq is None:
+        return None
+    losses = (step.losses.task, step.losses.vq)
+    pulls = (gradient(loss, step.z_e) for loss in losses)
+    task, vq = (0.0 if g is None else float(g.norm()) for g in pulls)
+    return losses[0].item(), losses[1].item(), vq, task, step.vectors
+
+
+def measure(context: ModelContext) -> dict[str, LossBalance]:
+    """Return the loss balance of every layer, averaged over the training batches."""
     weight = context.vq_weight
     measured = {}
-    for name, rows in parts.items():
+    for name, parts in context.over_steps(_look).items():
+        rows = [part for part in parts if part is not None]
+        if not rows:
+            continue
         task_loss, vq_loss, vq, task, _ = (sum(column) / len(rows) for column in zip(*rows, strict=True))
         measured[name] = LossBalance(
-            layer=name,
             source="batch",
             sample_size=sum(row[-1] for row in rows),
             task_loss=task_loss,
@@ -36,7 +37,14 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             task_gradient=task,
             ratio=weight * vq / task if weight is not None and task else None,
         )
-    yield from by_layer(context, LossBalance, measured, "the task reports no VQ loss")
+    return measured
 
 
-PROBE = Probe(kinds=(LossBalance,), measure=measure, mode="train", needs_codebook=False, needs_vq_loss=True)
+PROBE = each_layer(
+    LossBalance,
+    measure,
+    "the task reports no VQ loss",
+    mode="train",
+    needs_codebook=False,
+    needs_vq_loss=True,
+)

@@ -7,18 +7,14 @@ Projecting the measured gradients on these gives w_c and w_b, whatever the train
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 from torch import nn
 
 from vqdoctor.capture.run import Step
 from vqdoctor.capture.vectors import rows
-from vqdoctor.core.evidence import Evidence, LossTerms, Unavailable
+from vqdoctor.core.evidence import LossTerms
 from vqdoctor.probes.model._context import ModelContext, gradient
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.vq.kmeans import nearest
 
 FIT = 0.9
@@ -26,24 +22,20 @@ FIT = 0.9
 _BETA = ("beta", "commitment_weight", "commitment_cost", "_commitment_cost", "commitment", "commit_weight")
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the weights of the two terms at every layer, on the first training batch."""
-    measured = {}
-    for name, step in next(context.steps(), {}).items():
-        if step.losses.vq is not None:
-            measured[name] = _terms(context, name, step)
-    yield from by_layer(context, LossTerms, measured, "the task reports no VQ loss")
+def measure(context: ModelContext) -> dict[str, LossTerms]:
+    """Return the weights of the two terms at every layer, on the first training batch."""
+    first = next(context.steps(), {})
+    return {name: _terms(context, step) for name, step in first.items() if step.losses.vq is not None}
 
 
-def _terms(context: ModelContext, name: str, step: Step) -> LossTerms:
-    # z_q of another dimension than z_e is no squared error of any kind
+def _terms(context: ModelContext, step: Step) -> LossTerms:
+    # z_q of another dimension than z_e has no squared error
     comparable = step.z_e.shape == step.z_q.shape
     pull = gradient(step.losses.vq, step.z_e) if comparable else None
     error = (step.z_e - step.z_q).detach() if comparable else torch.zeros_like(step.z_q)
     form = 2 * error / error.numel()
     beta, origin = _beta(context, step.layer.module)
     return LossTerms(
-        layer=name,
         source="batch",
         sample_size=step.vectors,
         dim=step.z_e.shape[step.axis],
@@ -88,10 +80,11 @@ def _beta(context: ModelContext, layer: nn.Module) -> tuple[float | None, str]:
         return recorded, "record"
     for module in layer.modules():
         for attribute in _BETA:
-            value: Any = getattr(module, attribute, None)
+            value = getattr(module, attribute, None)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return float(value), "layer"
     return None, ""
 
 
-PROBE = Probe(kinds=(LossTerms,), measure=measure, mode="train", needs_vq_loss=True)
+NO_LOSS = "the task reports no VQ loss"
+PROBE = each_layer(LossTerms, measure, NO_LOSS, mode="train", needs_vq_loss=True)

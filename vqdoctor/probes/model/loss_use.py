@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from vqdoctor.capture.call import Call
-from vqdoctor.core.evidence import Evidence, LossUse, Unavailable
+from vqdoctor.core.evidence import LossUse
 from vqdoctor.models.task import Losses
 from vqdoctor.models.tensors import tensors_of
 from vqdoctor.probes.model._context import ModelContext, gradient
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield, for every layer, what became of its loss on the first training batch."""
+def measure(context: ModelContext) -> dict[str, LossUse]:
+    """Return, for every layer, the part of its loss in the losses of the first training batch."""
     calls, losses = context.first_calls(training=True)
-    measured = {}
-    for name, call in calls.items():
-        if losses is not None:
-            measured[name] = _use(context, name, call, losses)
-    yield from by_layer(context, LossUse, measured)
+    return {} if losses is None else {name: _use(context, name, call, losses) for name, call in calls.items()}
 
 
 def _use(context: ModelContext, name: str, call: Call, losses: Losses) -> LossUse:
@@ -29,7 +22,6 @@ def _use(context: ModelContext, name: str, call: Call, losses: Losses) -> LossUs
     pulls = [(t, g) for t in own if (g := gradient(t.sum(), z_e)) is not None and g.any()]
     pull, both = gradient(losses.vq, z_e), (losses.task, losses.vq)
     return LossUse(
-        layer=name,
         source="batch",
         sample_size=z_e.numel() // z_e.shape[context.layers[name].reader.axis(call)],
         offered=max((float(g.norm()) for _, g in pulls), default=0.0),
@@ -43,4 +35,4 @@ def _use(context: ModelContext, name: str, call: Call, losses: Losses) -> LossUs
     )
 
 
-PROBE = Probe(kinds=(LossUse,), measure=measure, mode="train", needs_codebook=False, needs_vq_loss=True)
+PROBE = each_layer(LossUse, measure, mode="train", needs_codebook=False, needs_vq_loss=True)

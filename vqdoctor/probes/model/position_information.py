@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from vqdoctor.core.evidence import Evidence, PositionInformation, Unavailable
+from vqdoctor.core.evidence import PositionInformation
 from vqdoctor.metrics.calibration import accuracy, chance_accuracy
 from vqdoctor.metrics.information import (
     conditional_entropy_bits,
@@ -14,23 +12,21 @@ from vqdoctor.metrics.information import (
 )
 from vqdoctor.models.task import Split
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 SPLIT: Split = "val"
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield, for every layer whose codes can be matched to labels, what single positions carry."""
+def measure(context: ModelContext) -> dict[str, PositionInformation]:
+    """Return the information of single positions, for every layer whose codes can be matched to labels."""
     scored = context.scored.get(SPLIT)
-    measured = {}
+    measured: dict[str, PositionInformation] = {}
+    if scored is None or scored.labels is None or scored.logits is None:
+        return measured
     for name, codes in context.codes(SPLIT).items():
-        if scored is None or scored.labels is None or scored.logits is None:
-            continue
         if codes.shape[0] != len(scored.labels) or codes.shape[1] < 2 or codes.min() < 0:
             continue
         measured[name] = PositionInformation(
-            layer=name,
             source="batch",
             sample_size=codes.size,
             positions=codes.shape[1],
@@ -41,9 +37,10 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             chance_accuracy=chance_accuracy(scored.labels),
             code_entropy=conditional_entropy_bits(codes),
         )
-    yield from by_layer(
-        context, PositionInformation, measured, "there are no labels, or only one position", by_gradient=False
-    )
+    return measured
 
 
-PROBE = Probe(kinds=(PositionInformation,), measure=measure, mode="eval", needs_codebook=False)
+WHY_NOT = "there are no labels, or only one position"
+PROBE = each_layer(
+    PositionInformation, measure, WHY_NOT, mode="eval", by_gradient=False, needs_codebook=False
+)

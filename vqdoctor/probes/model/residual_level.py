@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -11,18 +11,17 @@ from torch import nn
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.reader import Reader
 from vqdoctor.capture.vectors import channel_axis
-from vqdoctor.core.evidence import Evidence, ResidualLevel, Unavailable
+from vqdoctor.core.evidence import ResidualLevel
 from vqdoctor.layouts.stacks import stacks
 from vqdoctor.probes.model._context import ModelContext, gradient
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 _ROUNDING = 1e-3
-"""Relative difference up to which a level's input is what the level before it left over."""
+"""Relative difference up to which a level's input equals the rest that the level before it left."""
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield how a gradient runs from every residual level to the first."""
+def measure(context: ModelContext) -> dict[str, ResidualLevel]:
+    """Return how a gradient runs from every residual level to the first."""
     families = [tuple(view.name for view in stack) for stack in stacks(context.views)]
     wholes = {
         names: _whole(context.model, [context.layers[name].path or "" for name in names])
@@ -31,24 +30,24 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     }
     paths = {f"whole of {names[0]}": path for names, path in wholes.items() if path}
     calls, _ = context.first_calls(training=True, paths=paths) if wholes else ({}, None)
-    measured = {}
+    measured: dict[str, ResidualLevel] = {}
     for names in wholes:
         levels = {name: calls[name] for name in names if name in calls}
         if len(levels) == len(names) and _is_residual(list(levels.values())):
             reader = context.layers[names[0]].reader
-            gain = _gain(calls.get(f"whole of {names[0]}"), reader.view.dim)
+            whole, gain = calls.get(f"whole of {names[0]}"), None
+            if whole is not None and whole.z_q is not None and whole.z_q.shape == whole.z_e.shape:
+                positions = None if whole.indices is None else whole.indices.shape
+                axis = channel_axis(whole.z_e.shape, reader.view.dim, positions, whole.z_q)
+                gain = _ratio(whole.z_q, whole.z_e, axis)
             measured.update(_levels(levels, gain, reader))
-    yield from by_layer(context, ResidualLevel, measured, "the layer is no level of a residual quantizer")
+    return measured
 
 
 def _whole(model: nn.Module, paths: Sequence[str]) -> str | None:
-    """Return the path of the nearest module around all levels that is no mere list of them."""
-    split = [path.split(".") for path in paths]
-    common: list[str] = []
-    for parts in zip(*split, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
+    """Return the path of the nearest module around all levels, without plain lists of them."""
+    steps = zip(*(path.split(".") for path in paths), strict=False)
+    common = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, steps)]
     while common and isinstance(model.get_submodule(".".join(common)), nn.ModuleList | nn.ModuleDict):
         common.pop()
     return ".".join(common) or None
@@ -70,7 +69,6 @@ def _levels(levels: Mapping[str, Call], gain: float | None, reader: Reader) -> d
     first = next(iter(levels.values())).z_e
     return {
         name: ResidualLevel(
-            layer=name,
             source="batch",
             sample_size=call.z_e.numel() // call.z_e.shape[reader.axis(call)],
             level=number,
@@ -82,14 +80,6 @@ def _levels(levels: Mapping[str, Call], gain: float | None, reader: Reader) -> d
     }
 
 
-def _gain(whole: Call | None, dim: int) -> float | None:
-    if whole is None or whole.z_q is None or whole.z_q.shape != whole.z_e.shape:
-        return None
-    positions = None if whole.indices is None else tuple(whole.indices.shape)
-    axis = channel_axis(tuple(whole.z_e.shape), dim, positions, whole.z_q)
-    return _ratio(whole.z_q, whole.z_e, axis)
-
-
 def _ratio(end: torch.Tensor, start: torch.Tensor, axis: int) -> float:
     """Return the median over the vectors of |g| / |v|: a spike of a single vector is another matter."""
     cotangent = torch.randn_like(end)
@@ -97,4 +87,5 @@ def _ratio(end: torch.Tensor, start: torch.Tensor, axis: int) -> float:
     return 0.0 if g is None else float((g.norm(dim=axis) / cotangent.norm(dim=axis)).median())
 
 
-PROBE = Probe(kinds=(ResidualLevel,), measure=measure, mode="train")
+NO_LEVEL = "the layer is not a level of a residual quantizer"
+PROBE = each_layer(ResidualLevel, measure, NO_LEVEL, mode="train")

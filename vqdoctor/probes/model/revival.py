@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 
 from vqdoctor.capture.writes import BACK, Writes, rows_of
-from vqdoctor.core.evidence import Evidence, Revival, Unavailable
+from vqdoctor.core.evidence import Revival
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes._ema_rows import ema_rows, stale
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 PASSES = 4
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield what a few train-mode forward passes (as many as the probe steps, if more) put back."""
+def measure(context: ModelContext) -> dict[str, Revival]:
+    """Return the codes that train-mode forward passes (a few, or the probe steps if more) put back."""
     views = {view.name: view for view in context.views}
     passes = max(PASSES, context.probe_steps)
     steps = context.steps(passes)
@@ -32,9 +29,8 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         with Writes(codebooks) as writes:
             next(steps)
         undone = {name: max(most, writes.undone(name)) for name, most in undone.items()}
-    measured = {
+    return {
         name: Revival(
-            layer=name,
             source="batch",
             sample_size=passes,
             num_codes=views[name].num_codes,
@@ -43,11 +39,10 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         )
         for name in codebooks
     }
-    yield from by_layer(context, Revival, measured, "the layer stores no codebook")
 
 
 def _returned(view: QuantizerView, rows: torch.Tensor) -> int:
-    """Return how many codes that did not stand at their sum over count went there."""
+    """Return how many codes that were away from their sum over count went there."""
     means, after = ema_rows(view), rows.cpu().numpy()
     if means is None or after.shape != view.codebook.shape:
         return 0
@@ -57,4 +52,4 @@ def _returned(view: QuantizerView, rows: torch.Tensor) -> int:
     return int((away & (left < BACK * way)).sum())
 
 
-PROBE = Probe(kinds=(Revival,), measure=measure, mode="train")
+PROBE = each_layer(Revival, measure, "the layer stores no codebook", mode="train")

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from vqdoctor.capture.run import Step
-from vqdoctor.core.evidence import Evidence, TaskGradient, Unavailable
+from vqdoctor.core.evidence import TaskGradient
 from vqdoctor.probes.model._context import ModelContext, gradient
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the task's gradient at z_q, at z_e, and before and after every layer."""
-    squares: dict[str, list[tuple[float | None, ...]]] = defaultdict(list)
-    vectors: dict[str, int] = defaultdict(int)
-    for steps in context.steps():
-        for name, step in steps.items():
-            task = step.losses.task
-            at_output, at_input = (_square(gradient(task, t)) for t in (step.entered, step.z_e))
-            squares[name].append((at_output, at_input, *_around(step, step.layer.path or "")))
-            vectors[name] += step.vectors
-    measured = {name: _evidence(name, vectors[name], parts) for name, parts in squares.items()}
-    yield from by_layer(context, TaskGradient, measured)
+def measure(context: ModelContext) -> dict[str, TaskGradient]:
+    """Return the task's gradient at z_q, at z_e, and before and after every layer."""
+    return {name: _evidence(parts) for name, parts in context.over_steps(_look).items()}
 
 
-def _evidence(name: str, vectors: int, parts: list[tuple[float | None, ...]]) -> TaskGradient:
-    output, input_, before, after = (_root(column) for column in zip(*parts, strict=True))
-    output = output or input_ or output  # what passes z_q by and arrives: the estimator stands outside
+def _look(step: Step) -> tuple[int, tuple[float | None, ...]]:
+    """Return the number of vectors, and the square gradients at z_q, at z_e, before and after the layer."""
+    grads = (gradient(step.losses.task, t) for t in (step.entered, step.z_e))
+    squares = (None if grad is None else float(grad.square().sum()) for grad in grads)
+    return step.vectors, (*squares, *_around(step, step.layer.path or ""))
+
+
+def _evidence(parts: list[tuple[int, tuple[float | None, ...]]]) -> TaskGradient:
+    roots = []
+    columns: Iterator[tuple[float | None, ...]] = zip(*(squares for _, squares in parts), strict=True)
+    for squares in columns:
+        known = [square for square in squares if square is not None]
+        roots.append((sum(known) / len(known)) ** 0.5 if known else None)
+    output, input_, before, after = roots
+    output = output or input_ or output  # a gradient that arrives around z_q: the estimator is outside
     return TaskGradient(
-        layer=name,
         source="batch",
-        sample_size=vectors,
+        sample_size=sum(vectors for vectors, _ in parts),
         at_output=output,
         at_input=input_ or 0.0,
         ratio=(input_ or 0.0) / output if output else None,
@@ -51,27 +51,17 @@ def _around(step: Step, path: str) -> tuple[float | None, float | None]:
     task = step.losses.task
     if not inside or not parameters or not task.requires_grad:
         return None, None
-    grads = torch.autograd.grad(task, list(parameters.values()), retain_graph=True, allow_unused=True)
+    grads: Sequence[torch.Tensor | None] = torch.autograd.grad(
+        task, list(parameters.values()), retain_graph=True, allow_unused=True
+    )
     around: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     for (name, parameter), grad in zip(parameters.items(), grads, strict=True):
         if place[name] < inside[0] or place[name] > inside[-1]:
-            around[place[name] > inside[-1]].append(_flat(grad, parameter))
+            # no path leads to a parameter without a gradient: it is zero
+            flat = (torch.zeros_like(parameter) if grad is None else grad).flatten()
+            around[place[name] > inside[-1]].append(flat)
     before, after = (float(torch.cat(g).square().mean()) if g else None for g in around)
     return before, after
 
 
-def _flat(grad: torch.Tensor | None, parameter: torch.Tensor) -> torch.Tensor:
-    """Return the gradient, which is zero where no path leads to the parameter, as a vector."""
-    return (torch.zeros_like(parameter) if grad is None else grad).flatten()
-
-
-def _square(grad: torch.Tensor | None) -> float | None:
-    return None if grad is None else float(grad.square().sum())
-
-
-def _root(squares: tuple[float | None, ...]) -> float | None:
-    known = [square for square in squares if square is not None]
-    return (sum(known) / len(known)) ** 0.5 if known else None
-
-
-PROBE = Probe(kinds=(TaskGradient,), measure=measure, mode="train", needs_codebook=False)
+PROBE = each_layer(TaskGradient, measure, mode="train", needs_codebook=False)

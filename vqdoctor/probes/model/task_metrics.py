@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 
@@ -10,7 +10,7 @@ from vqdoctor.capture.call import Call
 from vqdoctor.capture.layer import CapturedLayer, Change, bypass
 from vqdoctor.capture.observe import Scored
 from vqdoctor.capture.vectors import rows, unrows
-from vqdoctor.core.evidence import Evidence, TaskMetrics, Unavailable
+from vqdoctor.core.evidence import TaskMetrics
 from vqdoctor.metrics.calibration import (
     accuracy,
     calibration_interval,
@@ -20,35 +20,42 @@ from vqdoctor.metrics.calibration import (
 )
 from vqdoctor.models.task import Split
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import of_model
+from vqdoctor.probes.probe import Missing
 
 SPLIT: Split = "val"
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the metrics on the val split, all VQ layers tampered with at once."""
+def measure(context: ModelContext) -> TaskMetrics:
+    """Return the metrics on the val split, all VQ layers tampered with at once."""
     base = context.scored.get(SPLIT)
     seen = context.seen.get(SPLIT)
     if base is None or not seen:
-        reason = "no VQ layer's z_q is seen" if base else "the task serves no val split"
-        yield Unavailable(kind=TaskMetrics.kind, source="batch", reason=reason)
-        return
-    means = {name: layer.z_q_mean for name, layer in seen.items()}
+        raise Missing("no VQ layer's z_q is seen" if base else "the task serves no val split")
     context.progress("tampering with the codes")
-    changes = _changes(context.seed, means)
     fits = all(layer.z_e.shape[-1] == len(layer.z_q_mean) for layer in seen.values())
     bypassed = context.score(SPLIT, bypass) if fits else None
-    shuffled, mean_code = (context.score(SPLIT, changes[how]) for how in ("shuffled", "mean_code"))
+    generator = torch.Generator().manual_seed(context.seed)
+
+    def shuffle(layer: CapturedLayer, vectors: torch.Tensor) -> torch.Tensor:
+        order = torch.rand(vectors.shape[:2], generator=generator).argsort(dim=1).to(vectors.device)
+        return vectors.gather(1, order[..., None].expand_as(vectors))
+
+    def average(layer: CapturedLayer, vectors: torch.Tensor) -> torch.Tensor:
+        mean = seen[layer.name].z_q_mean
+        return mean.to(vectors.dtype).expand_as(vectors).contiguous()
+
+    shuffled, mean_code = (context.score(SPLIT, _by_vector(change)) for change in (shuffle, average))
     ece = ece_low = ece_high = None
     if base.logits is not None and base.labels is not None:
         ece = expected_calibration_error(softmax(base.logits), base.labels)
         ece_low, ece_high = calibration_interval(softmax(base.logits), base.labels, context.seed)
-    yield TaskMetrics(
+    return TaskMetrics(
         source="batch",
         sample_size=base.samples,
         split=SPLIT,
         accuracy=_accuracy(base),
-        bypass_accuracy=_accuracy(bypassed) if bypassed else None,
+        bypass_accuracy=_accuracy(bypassed),
         shuffled_accuracy=_accuracy(shuffled),
         mean_code_accuracy=_accuracy(mean_code),
         chance_accuracy=None if base.labels is None else chance_accuracy(base.labels),
@@ -62,31 +69,21 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     )
 
 
-def _changes(seed: int, means: dict[str, torch.Tensor]) -> dict[str, Change]:
-    generator = torch.Generator().manual_seed(seed)
+def _by_vector(change: Callable[[CapturedLayer, torch.Tensor], torch.Tensor]) -> Change:
+    """Return the change of z_q that changes its vectors [B, positions, D]."""
 
-    def shuffle(layer: CapturedLayer, call: Call) -> torch.Tensor:
+    def changed(layer: CapturedLayer, call: Call) -> torch.Tensor:
         assert call.z_q is not None
         axis = layer.reader.axis(call)
-        vectors = rows(call.z_q, axis)
-        order = torch.rand(vectors.shape[:2], generator=generator).argsort(dim=1).to(vectors.device)
-        return unrows(vectors.gather(1, order[..., None].expand_as(vectors)), call.z_q.shape, axis)
+        return unrows(change(layer, rows(call.z_q, axis)), call.z_q.shape, axis)
 
-    def mean(layer: CapturedLayer, call: Call) -> torch.Tensor:
-        assert call.z_q is not None
-        axis = layer.reader.axis(call)
-        vectors = rows(call.z_q, axis)
-        return unrows(
-            means[layer.name].to(vectors.dtype).expand_as(vectors).contiguous(), call.z_q.shape, axis
-        )
-
-    return {"shuffled": shuffle, "mean_code": mean}
+    return changed
 
 
-def _accuracy(scored: Scored) -> float | None:
-    if scored.logits is None or scored.labels is None:
+def _accuracy(scored: Scored | None) -> float | None:
+    if scored is None or scored.logits is None or scored.labels is None:
         return None
     return accuracy(scored.logits, scored.labels)
 
 
-PROBE = Probe(kinds=(TaskMetrics,), measure=measure, mode="eval", needs_codebook=False, of_model=True)
+PROBE = of_model(TaskMetrics, measure, mode="eval")

@@ -17,19 +17,19 @@ from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 
 LEARNING_RATE = 1e-3
-"""Adam's, where neither the task nor the file says."""
+"""Adam's, where neither the task nor the file has one."""
 
 
 @dataclass(kw_only=True)
 class _Rows:
-    """What the steps showed of one layer: columns by the names of the evidence, and the codes seen."""
+    """One layer over the steps: columns by the names of the evidence, and the codes seen."""
 
-    columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    columns: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     codes: set[int] = field(default_factory=set)
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the trace of every layer; nothing is trained unless steps were asked for."""
+    """Yield the trace of every layer, if steps were asked for."""
     if context.probe_steps < 1:
         yield from by_layer(context, Trace, {}, "no training steps were asked for", "--probe-steps 20")
         return
@@ -42,7 +42,9 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             break
         model = next(iter(steps.values())).model
         optimizer = optimizer or _optimizer(context, model)
-        total = _total(context, next(iter(steps.values())))
+        losses = next(iter(steps.values())).losses
+        weight = 1.0 if context.vq_weight is None else context.vq_weight
+        total = losses.task if losses.vq is None else losses.task + weight * losses.vq
         if not total.requires_grad:
             break
         if not torch.isfinite(total):
@@ -68,34 +70,23 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
                 seen[name].columns[column].append(value)
             if (chosen := _chosen(steps[name])) is not None:
                 seen[name].codes.update(chosen.tolist())
-    measured = {
-        name: _trace(context, name, noted_rows, optimizer, stopped)
-        for name, noted_rows in seen.items()
-        if optimizer is not None
-    }
+    measured = {}
+    if optimizer is not None:
+        measured = {name: _trace(context, rows, optimizer, stopped) for name, rows in seen.items()}
     yield from by_layer(context, Trace, measured, stopped or "the task's loss has no gradient")
 
 
 def _optimizer(context: ModelContext, model: torch.nn.Module) -> torch.optim.Optimizer:
-    build = getattr(context.task, "optimizer", None)
-    if build is not None:
-        made: torch.optim.Optimizer = build(model)
-        return made
+    own = context.own_optimizer(model)
+    if own is not None:
+        return own[1]
     recorded = context.record.learning_rate if context.record else None
     parameters = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.Adam(parameters, lr=LEARNING_RATE if recorded is None else recorded)
 
 
-def _total(context: ModelContext, step: Step) -> torch.Tensor:
-    losses = step.losses
-    if losses.vq is None:
-        return losses.task
-    weight = context.vq_weight
-    return losses.task + (1.0 if weight is None else weight) * losses.vq
-
-
 def _before_step(step: Step, pull: torch.Tensor | None) -> dict[str, float]:
-    """Return what stands after the backward pass: sizes, gradients, losses and the batch's codes."""
+    """Return a row of the trace after the backward pass: sizes, gradients, losses and the batch's codes."""
     row: dict[str, float] = {
         "vectors": step.vectors,
         "z_e_rms": _rms(step.z_e.detach()),
@@ -114,14 +105,14 @@ def _before_step(step: Step, pull: torch.Tensor | None) -> dict[str, float]:
 
 
 def _chosen(step: Step) -> torch.Tensor | None:
-    """Return the codes of the batch, int64 [N]; None where the layer gives no whole set of them."""
+    """Return the codes of the batch, int64 [N]; None where some are missing."""
     if step.indices is None or step.indices.numel() != step.vectors or bool((step.indices < 0).any()):
         return None
     return step.indices.detach().flatten().long()
 
 
 def _codes(step: Step) -> torch.Tensor | None:
-    """Return the codes that the batch chose, as they stand after the step; all, where that is unknown."""
+    """Return the codes that the batch chose, as they are now; all codes, where the choice is unknown."""
     stored, view, chosen = step.layer.stored(), step.layer.view, _chosen(step)
     if stored is None:
         return None
@@ -132,7 +123,7 @@ def _codes(step: Step) -> torch.Tensor | None:
 
 
 def _encoder_gradient(model: torch.nn.Module, path: str) -> float:
-    """Return the norm of the gradient at the parameters that stand before the layer in the model's order."""
+    """Return the norm of the gradient at the parameters before the layer in the model's order."""
     names = list(model.state_dict())
     inside = [i for i, name in enumerate(names) if name.startswith(f"{path}.")]
     before = set(names[: inside[0]]) if inside else set()
@@ -144,15 +135,11 @@ def _rms(tensor: torch.Tensor) -> float:
     return float(tensor.float().square().mean().sqrt())
 
 
-def _trace(
-    context: ModelContext, name: str, seen: _Rows, optimizer: torch.optim.Optimizer, stopped: str
-) -> Trace:
-    columns: dict[str, Any] = {column: tuple(values) for column, values in seen.columns.items()}
-    steps = len(columns["task_loss"])
+def _trace(context: ModelContext, seen: _Rows, optimizer: torch.optim.Optimizer, stopped: str) -> Trace:
+    steps = len(seen.columns["task_loss"])
     # a layer that gives its codes in some steps only, as under dropout of levels, has no series of them
-    whole = {column: values for column, values in columns.items() if len(values) == steps}
+    whole: dict[str, Any] = {k: tuple(row) for k, row in seen.columns.items() if len(row) == steps}
     return Trace(
-        layer=name,
         source="trace",
         sample_size=steps,
         optimizer=type(optimizer).__name__,

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.capture.observe import SPLITS
 from vqdoctor.capture.reader import MASKED, Codes
-from vqdoctor.core.evidence import Evidence, Unavailable, Usage
+from vqdoctor.core.evidence import Usage
 from vqdoctor.models.task import Split
 from vqdoctor.probes._usage import usage_from_indices
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
 
 SAME = 1e-4
 """Relative difference up to which two splits' moments are the same: far above float32's rounding, far
 below the 1/sqrt(N) by which samples differ."""
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the usage of every layer."""
+def measure(context: ModelContext) -> dict[str, Usage]:
+    """Return the usage of every layer."""
     by_split = [(context.codes(split), context.rows_of(split)) for split in _distinct(context)]
     measured = {}
     for view in context.views:
@@ -37,13 +34,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
                 histogram=context.histogram,
                 seed=context.seed,
             ).replace(implicit=not view.keys)
-    yield from by_layer(
-        context,
-        Usage,
-        measured,
-        "the layer gives no indices, and z_e has another dimension",
-        by_gradient=False,
-    )
+    return measured
 
 
 def _together(parts: list[tuple[Codes, Codes]]) -> tuple[Codes, Codes]:
@@ -82,4 +73,5 @@ def _distinct(context: ModelContext) -> list[Split]:
     return list(found) or list(bare.values())
 
 
-PROBE = Probe(kinds=(Usage,), measure=measure, mode="eval", needs_codebook=False)
+WHY_NOT = "the layer gives no indices, and z_e has another dimension"
+PROBE = each_layer(Usage, measure, WHY_NOT, mode="eval", by_gradient=False, needs_codebook=False)

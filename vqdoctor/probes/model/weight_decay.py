@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from vqdoctor.core.evidence import Evidence, Unavailable, WeightDecay
+from vqdoctor.core.evidence import WeightDecay
 from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import row_norms
 from vqdoctor.probes.model._context import ModelContext
-from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.probe import Probe
+from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.probe import Missing
 from vqdoctor.saved.weight_decay import decays_adaptively, lost_length, short_rows
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the weight decay of every codebook that the optimizer moves."""
-    build = getattr(context.task, "optimizer", None)
-    if build is None:
-        yield from by_layer(context, WeightDecay, {}, "the task has no optimizer")
-        return
-    model = context.copy(training=True)
-    groups = build(model).param_groups
+def measure(context: ModelContext) -> dict[str, WeightDecay]:
+    """Return the weight decay of every codebook that the optimizer moves."""
+    own = context.own_optimizer()
+    if own is None:
+        raise Missing("the task has no optimizer")
+    model, optimizer = own
     measured = {}
     for view in context.views:
         codebook = context.layers[view.name].on(model).stored()
         if codebook is None:
             continue
-        group = next((g for g in groups if any(p is codebook for p in g["params"])), None)
+        group = next((g for g in optimizer.param_groups if any(p is codebook for p in g["params"])), None)
         by_ema = view.counts is not None and not never_written(view.counts)
         if group is not None and codebook.requires_grad and not by_ema and np.isfinite(view.codebook).all():
             measured[view.name] = _evidence(context, view, codebook, group)
-    yield from by_layer(context, WeightDecay, measured, "the optimizer does not move the codebook")
+    return measured
 
 
 def _evidence(
@@ -46,7 +44,6 @@ def _evidence(
     adaptive = decays_adaptively(group)
     rms = float(codebook.detach().double().square().mean().sqrt())
     return WeightDecay(
-        layer=view.name,
         source="batch",
         sample_size=view.num_codes,
         weight_decay=decay,
@@ -58,4 +55,5 @@ def _evidence(
     )
 
 
-PROBE = Probe(kinds=(WeightDecay,), measure=measure)
+NOT_MOVED = "the optimizer does not move the codebook"
+PROBE = each_layer(WeightDecay, measure, NOT_MOVED)
