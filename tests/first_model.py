@@ -1,4 +1,4 @@
-"""A checkpoint laid out as the model that this project began with wrote its own: names, groups, numpy scalars."""
+"""A checkpoint laid out as the first model wrote its own: names, groups, numpy scalars."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 COLLAPSE = (
     "VQ901",  # nothing means much beside NaN
+    "VQ309",
+    "VQ310",
     "VQ101",
     "VQ102",
     "VQ103",

@@ -1,7 +1,14 @@
 """Evidence: all that travels from the probes upwards."""
 
 from vqdoctor.core.evidence.base import SOURCES, Evidence, NotFiniteError, Source, Unavailable
-from vqdoctor.core.evidence.codebook import ACTIVE_SHARE, CodebookGeometry, DataMatch, EmaState, Usage
+from vqdoctor.core.evidence.codebook import (
+    ACTIVE_SHARE,
+    CodebookGeometry,
+    DataMatch,
+    EmaRelation,
+    EmaState,
+    Usage,
+)
 from vqdoctor.core.evidence.dynamics import Revival, Trace
 from vqdoctor.core.evidence.file import (
     ForeignObjects,
@@ -47,6 +54,7 @@ __all__ = [
     "CodebookGradient",
     "CodebookWriters",
     "DataMatch",
+    "EmaRelation",
     "EmaState",
     "EncoderSpread",
     "EvalForward",
