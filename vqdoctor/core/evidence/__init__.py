@@ -7,6 +7,7 @@ from vqdoctor.core.evidence.codebook import (
     DataMatch,
     EmaRelation,
     EmaState,
+    LookupScale,
     Usage,
 )
 from vqdoctor.core.evidence.dynamics import Revival, Trace
@@ -68,6 +69,7 @@ __all__ = [
     "InputSummary",
     "LevelUse",
     "LookupPrecision",
+    "LookupScale",
     "LossBalance",
     "LossPath",
     "LossTerms",

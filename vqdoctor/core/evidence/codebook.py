@@ -235,3 +235,25 @@ DataMatch.HEALTHY = DataMatch(
     data_effective_rank=11.0, codebook_rms=1.43, codebook_std=10.9, mean_offset=0.11,
     quantization_error=0.073, scale_ratio=1.12, nearest_data=0.12,
 )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookupScale(Evidence):
+    """Lengths of codes and of the vectors that choose them. Sample size: vectors.
+
+    Attributes:
+        code_norm: median length of the codes in use.
+        vector_norm: median length of the vectors.
+        factor: the one factor on all codes that fits the vectors best: 1 where codes are means of vectors,
+            and the mean cosine where both have length one.
+    """
+
+    kind = "lookup-scale"
+    code_norm: float
+    vector_norm: float
+    factor: float
+
+
+LookupScale.HEALTHY = LookupScale(
+    layer="vq", source="batch", sample_size=28_752, code_norm=21.0, vector_norm=24.3, factor=0.98
+)
