@@ -7,8 +7,8 @@ perplexity of the counts then shows a healthy codebook for a model that has lost
 
 ## How to read it
 The perplexity of the counts against that of the data, both with their 95 % intervals: the lower end of the
-one against the upper end of the other. The data must have 16 vectors a code, so that its perplexity is known;
-the perplexity of a single batch is always lower. Counts that have not forgotten their start are not compared.
+one against the upper end of the other. The data must have 16 vectors per code, which make its perplexity
+known; the perplexity of a single batch is always lower. Counts that have not forgotten their start are not compared.
 Data of another kind than the training's has the same effect, so give the training's own.
 
 ## Remedy
@@ -51,9 +51,9 @@ class Limits(CheckLimits):
 
 
 def evaluate(usage: Usage, counts: CountsUsage, limits: Limits) -> Iterator[Problem]:
-    """Hold the lower end of the counts' perplexity against the upper end of the data's."""
+    """Compare the lower end of the counts' perplexity with the upper end of the data's."""
     if usage.source != "batch":
-        raise CannotJudge("there is no data to hold the EMA counts against")
+        raise CannotJudge("there is no data to compare the EMA counts with")
     if usage.sample_size < limits.vectors_per_code * usage.num_codes:
         needed = limits.vectors_per_code * usage.num_codes
         raise CannotJudge(f"{usage.sample_size:,} vectors are too few to compare: give {needed:,.0f}")

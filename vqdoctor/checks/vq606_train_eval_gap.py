@@ -2,7 +2,7 @@
 
 ## Why it matters
 A codebook is placed where z_e lies in training. If z_e lies elsewhere in eval mode, since running statistics
-of a batch norm are stale, or since dropout or noise stands before the layer, other codes are chosen than the
+of a batch norm are stale, or since dropout or noise comes before the layer, other codes are chosen than the
 decoder was trained on. Training curves look well, and every evaluation is worse than they promise.
 
 ## How to read it

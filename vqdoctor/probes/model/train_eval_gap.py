@@ -87,7 +87,7 @@ def _codes(layer: CapturedLayer, calls: list[Call]) -> torch.Tensor | None:
 
 
 def _agreement(one: torch.Tensor, other: torch.Tensor) -> float | None:
-    """Return the share of equal codes, of those that neither masks; None where there are none."""
+    """Return the share of equal codes among the unmasked ones; None if there are none."""
     if one.shape != other.shape:
         return None
     seen = (one >= 0) & (other >= 0)
