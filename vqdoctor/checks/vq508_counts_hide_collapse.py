@@ -8,8 +8,8 @@ perplexity of the counts then shows a healthy codebook for a model that has lost
 ## How to read it
 The perplexity of the counts against that of the data, both with their 95 % intervals: the lower end of the
 one against the upper end of the other. The data must have 16 vectors per code, which make its perplexity
-known; the perplexity of a single batch is always lower. Counts that have not forgotten their start are not compared.
-Data of another kind than the training's has the same effect, so give the training's own.
+known; the perplexity of a single batch is always lower. Counts that have not forgotten their start are not
+compared. Data of another kind than the training's has the same effect, so give the training's own.
 
 ## Remedy
 Print the perplexity of the codes that a whole split chooses in eval mode. The cause of the collapse, where it
