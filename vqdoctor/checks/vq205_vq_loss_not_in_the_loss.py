@@ -11,6 +11,7 @@ The layer's own loss is the float output with at most one axis that has a gradie
 task's losses must depend on it, or the task must report another VQ loss that reaches z_e; and the VQ
 loss's weight must not be 0. A layer that returns no loss (FSQ, NSVQ, a commitment weight of 0) is not held
 to have one. vqdoctor sees the Task, not your training loop: if that adds the loss, return it from the Task.
+A loss that is added and has no gradient at all is VQ206.
 
 ## Remedy
 The VQ loss holds the encoder near the codes and, where no EMA does, moves the codes. Take the tensor
@@ -24,7 +25,7 @@ returns none. If your training does add it and only the Task leaves it out, retu
 
 from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import LossUse
+from vqdoctor.core.evidence import LossPath, LossUse
 from vqdoctor.core.levels import Confidence
 
 
@@ -43,8 +44,9 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(use: LossUse, limits: Limits) -> Problems:
+def evaluate(use: LossUse, path: LossPath | None, limits: Limits) -> Problems:
     """Ask for a loss, then whether it is connected, then whether it has a weight."""
+    lifeless = path is not None and path.reported and not path.alive
     pulls = use.gradient is not None and use.gradient > limits.gradient
     offered = use.offered > limits.gradient
     confidence = Confidence.HIGH
@@ -56,7 +58,7 @@ def evaluate(use: LossUse, limits: Limits) -> Problems:
             "task depends on it"
         )
         confidence = Confidence.MEDIUM if use.reported is None else Confidence.HIGH
-    elif use.reported and not pulls and not offered:
+    elif use.reported and not pulls and not offered and not lifeless:
         fault = f"The VQ loss that the task reports is {figure(use.reported)}, but its gradient at z_e is 0"
         confidence = Confidence.MEDIUM
     else:
@@ -87,6 +89,11 @@ CHECK = Check(
         fires("reported without commitment term", LossUse.healthy(offered=0.0, used=None, gradient=0.0)),
         passes("added with weight 0.1", LossUse.healthy()),
         passes("layer without a loss", LossUse.healthy(offered=0.0, used=None, reported=None, gradient=None)),
+        passes(
+            "the reported loss has no gradient at all (VQ206)",
+            LossUse.healthy(offered=0.0, used=None, gradient=0.0),
+            LossPath.healthy(alive=False),
+        ),
         passes("the training computes its own VQ loss", LossUse.healthy(used=False, gradient=0.004)),
     ),
     doc=__doc__,

@@ -10,7 +10,8 @@ straight-through estimator, nor a small VQ weight, a warm-up or a revival makes 
 Over all codes that are in use, E is compared with S/c. Where every code is its mean times one factor, the
 rule has lost or doubled that factor; a factor equal to the sum of the counts (the vectors of a batch) is the
 normaliser of the Laplace smoothing: n in (c + eps) n / (n + K eps). Where E is S itself, nothing divides by
-the counts. Both are exact, so a file alone proves them. Codes that somebody moved differ one by one (VQ303,
+the counts. Both are exact, so a file alone proves them. Where a model runs, a copy shows the
+same right after the layer's own updates in training. Codes that somebody moved differ one by one (VQ303,
 VQ505), and codes on a sphere have one length (VQ310). Smoothing matters only for codes with counts near zero,
 which are not compared.
 

@@ -11,7 +11,8 @@ longer than the codes. The mean of vectors is never longer than the longest of t
 on that sphere. A cosine lookup compares directions, and its codebook is healthy: where vectors are
 normalised, the means are at most as long as the codes; and a layout that is known for its cosine lookup is
 not judged. A home-made layer may also look up by angle and sum vectors as they are. That cannot be told from
-a file, hence the medium confidence.
+a file, hence the medium confidence. Where a model runs, the vectors that are looked up
+are measured: the factor on all codes that fits them best is 1 at most where both sides are normalised.
 
 ## Remedy
 one-scale: normalise both sides before the lookup, or neither.
@@ -28,7 +29,7 @@ from collections.abc import Iterator
 from vqdoctor.checks import _scale
 from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import DataMatch, EmaRelation
+from vqdoctor.core.evidence import DataMatch, EmaRelation, LookupScale
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -44,10 +45,15 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(relation: EmaRelation, match: DataMatch | None, limits: Limits) -> Iterator[Problem]:
-    """Hold the length of the means against the one length of the codes."""
+def evaluate(
+    relation: EmaRelation, scale: LookupScale | None, match: DataMatch | None, limits: Limits
+) -> Iterator[Problem]:
+    """Compare the length of the means with the one length of the codes; then the lengths in the lookup."""
     if _scale.on_sphere_alone(relation, limits.longer):
-        known = relation.lookup == "euclidean"
+        if scale is not None and scale.factor <= 1 + limits.longer:
+            return  # the vectors that are looked up lie on the codes' sphere, whatever the sums add up
+        known = relation.lookup == "euclidean" or scale is not None
+        looked_up = () if scale is None else (measured("factor", scale.factor, 1 + limits.longer),)
         yield problem(
             Severity.ERROR,
             f"All {relation.sample_size:,} codes in use have length {figure(relation.code_norm)}, and the "
@@ -57,6 +63,7 @@ def evaluate(relation: EmaRelation, match: DataMatch | None, limits: Limits) -> 
             measured("length_ratio", relation.mean_norm / relation.code_norm, 1 + limits.longer),
             measured("code_norm", relation.code_norm),
             measured("mean_norm", relation.mean_norm),
+            *looked_up,
             confidence=Confidence.HIGH if known else Confidence.MEDIUM,
             decide_with="" if known or match is not None else "--data batch.npz",
         )
@@ -84,6 +91,13 @@ CHECK = Check(
             ),
         ),
         passes("a sound EMA", EmaRelation.healthy()),
+        passes(
+            "a lookup that normalises vectors, whose sums are taken from vectors as they are",
+            EmaRelation.healthy(
+                scale=0.2, scale_spread=0.08, code_norm=1.0, code_norm_spread=5e-8, mean_norm=4.91
+            ),
+            LookupScale.healthy(code_norm=1.0, vector_norm=1.0, factor=0.9),
+        ),
         passes(
             "a cosine codebook: the means of unit vectors are shorter than one",
             EmaRelation.healthy(

@@ -223,3 +223,42 @@ DataMatch.HEALTHY = DataMatch(
     data_effective_rank=11.0, codebook_rms=1.43, codebook_std=10.9, mean_offset=0.11,
     quantization_error=0.073, scale_ratio=1.12, nearest_data=0.12,
 )  # fmt: skip
+
+
+class LookupScale(Evidence):
+    """Lengths of codes and of the vectors that choose them. Sample size: vectors.
+
+    Attributes:
+        code_norm: median length of the codes in use.
+        vector_norm: median length of the vectors.
+        factor: the one factor on all codes that fits the vectors best: 1 where codes are means of vectors,
+            and the mean cosine where both have length one.
+    """
+
+    code_norm: float
+    vector_norm: float
+    factor: float
+
+
+LookupScale.HEALTHY = LookupScale(
+    layer="vq", source="batch", sample_size=28_752, code_norm=21.0, vector_norm=24.3, factor=0.98
+)
+
+
+class CountsUsage(Evidence):
+    """The perplexity that the EMA counts of a file claim, as monitors print it. Sample size: the codes, K.
+
+    Attributes:
+        perplexity: exp of the entropy of the counts, in codes.
+        low: lower end of its 95 % interval.
+        high: upper end of its 95 % interval.
+    """
+
+    perplexity: float
+    low: float
+    high: float
+
+
+CountsUsage.HEALTHY = CountsUsage(
+    layer="vq", source="checkpoint", sample_size=256, perplexity=213.0, low=211.0, high=215.0
+)

@@ -24,6 +24,9 @@ from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
 
 SPLIT: Split = "val"
+SAME = 1e-2
+"""Relative difference up to which the task loss is the cross-entropy: the means over batches of unequal size
+differ by less, and a reconstruction term adds more."""
 
 
 def measure(context: ModelContext) -> TaskMetrics:
@@ -66,6 +69,7 @@ def measure(context: ModelContext) -> TaskMetrics:
         bypass_loss=bypassed.loss if bypassed else None,
         shuffled_loss=shuffled.loss,
         mean_code_loss=mean_code.loss,
+        classes=_classes(base),
     )
 
 
@@ -78,6 +82,18 @@ def _by_vector(change: Callable[[CapturedLayer, torch.Tensor], torch.Tensor]) ->
         return unrows(change(layer, rows(call.z_q, axis)), call.z_q.shape, axis)
 
     return changed
+
+
+def _classes(scored: Scored) -> int | None:
+    """Return the number of classes if the task loss is the cross-entropy of the scores; else None."""
+    if scored.logits is None or scored.labels is None or scored.logits.ndim != 2:
+        return None
+    logits, labels = torch.from_numpy(scored.logits), torch.from_numpy(scored.labels)
+    if labels.shape != logits.shape[:1]:
+        return None
+    entropy = float(torch.nn.functional.cross_entropy(logits, labels))
+    pure = abs(scored.loss - entropy) <= SAME * max(entropy, SAME)
+    return logits.shape[1] if pure else None
 
 
 def _accuracy(scored: Scored | None) -> float | None:
