@@ -34,7 +34,11 @@ def same(one: Trainer, other: Trainer) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("plan", [ALL, replace(ALL, linear=True), replace(ALL, balanced=True)], ids=str)
+@pytest.mark.parametrize(
+    "plan",
+    [ALL, replace(ALL, linear=True), replace(ALL, balanced=True), replace(ALL, sound_ema=True)],
+    ids=str,
+)
 def test_a_run_taken_up_from_its_file_ends_as_one_that_was_never_interrupted(
     start: Start, tmp_path: Path, plan: TrainingPlan
 ) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.report import Repair
 from vqdoctor.core.retraining import Figures, Retraining, SourceChange
+from vqdoctor.remedies.sound_ema import IN_SOURCE
 from vqdoctor.training.plan import Plan, PlannedRemedy
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried
@@ -113,6 +114,10 @@ class Outcome:
                 layers = ", ".join(planned.layers)
                 why = f"{layers} has no straight-through estimator ({because}): end it with"
                 yield SourceChange(why=why, code=remedy.code)
+            elif remedy.name == "sound-ema":
+                for code in planned.because or IN_SOURCE:
+                    why, lines = IN_SOURCE.get(code, (remedy.how.rstrip("."), remedy.code))
+                    yield SourceChange(why=f"{why} ({code}): let it have", code=lines)
             elif remedy.changes_model:
                 why = f"the retrained weights need the source to do the same as {remedy.name}"
                 yield SourceChange(why=why, code=remedy.code)

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, devi
 from vqdoctor.training.resume import RESTART
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.schedule import warm_up
+from vqdoctor.training.sound_ema import SoundEMA, takes_directions, with_commitment
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.treatment import grafts, reshaped, set_decay
 
@@ -90,6 +91,8 @@ class Trainer:
     _retries: int = 0
     _revivals: list[Revival] = field(init=False, default_factory=list)
     _linear: list[LinearCodebook] = field(init=False, default_factory=list)
+    _sound: list[SoundEMA] = field(init=False, default_factory=list)
+    _directions: tuple[CapturedLayer, ...] = field(init=False, default=())
     _rates: list[float] = field(init=False, default_factory=list)
     _started: bool = False
 
@@ -103,6 +106,11 @@ class Trainer:
         if self.plan.decay is not None:
             unset = [layer.name for layer in treated if not set_decay(layer, self.plan.decay)]
             self.notes += [f"{name} has no EMA decay that could be set" for name in unset]
+        if self.plan.sound_ema:
+            writable = [layer for layer in treated if layer.view.writable]
+            self._sound = [SoundEMA.of(layer, self.plan.decay) for layer in writable]
+            batch = next(iter(self.splits.in_order()))
+            self._directions = takes_directions(self.model, self.task, batch, treated)
 
     @property
     def finished(self) -> bool:
@@ -168,9 +176,10 @@ class Trainer:
         if self.plan.data_init and not self.without_vq:
             seed_all(self.plan.seed)
             generator = torch.Generator().manual_seed(self.plan.seed)
-            left = place_codes(
-                self.model, self.task, self.splits, self.layers, self.optimizer, generator, self.say
-            )
+            with reshaped(self._directions, "sphere", full_precision=False):
+                left = place_codes(
+                    self.model, self.task, self.splits, self.layers, self.optimizer, generator, self.say
+                )
             self.notes += [f"{name} was not initialised from data: {why}" for name, why in left.items()]
         if self.plan.linear and not self.without_vq:
             self._linear = self._matrices()
@@ -190,8 +199,12 @@ class Trainer:
         change = bypass if self.without_vq else grafts(self.plan)
         with self._reshaped():
             for at, batch in enumerate(self.splits.train(seed)):
+                for sound in self._sound:
+                    sound.before_step()
                 with watching(self.layers, change, keep_graph=True) as watched:
                     found = self._losses(batch)
+                if self._sound:
+                    found = with_commitment(found, self.layers, watched)
                 if at == 0 and self.plan.balanced and not self.without_vq:
                     weight = warm_up(number, self.plan.warm_up_epochs) * self._balanced(watched, found)
                 losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
@@ -220,13 +233,16 @@ class Trainer:
         with self._reshaped():
             return evaluate(self.model, self.task, self.splits.val(), self.layers, self._bypassed)
 
-    def _reshaped(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _reshaped(self) -> Iterator[None]:
         layers = () if self.without_vq else self.layers
-        return reshaped(
-            layers,
-            self.plan.geometry,
-            full_precision=self.plan.full_precision or self.mixed,
-        )
+        precise = self.plan.full_precision or self.mixed
+        # Layers that take directions do so either way; here their calls show what is looked up.
+        with (
+            reshaped(layers, self.plan.geometry, full_precision=precise),
+            reshaped(self._directions, "sphere", full_precision=False),
+        ):
+            yield
 
     def _losses(self, batch: Any) -> Losses:
         with torch.autocast(device_of(self.model).type, dtype=torch.bfloat16, enabled=self.mixed):
@@ -255,6 +271,8 @@ class Trainer:
         total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.steps += 1
+        for sound in self._sound:
+            sound.after_step(watched)
         for revival in () if self.cooling else self._revivals:
             revival.after_step(watched, self.optimizer, generator)
         for linear in self._linear:
@@ -298,6 +316,7 @@ class Trainer:
                 "retries": self._retries,
                 "revivals": [revival.state_dict() for revival in self._revivals],
                 "linear": [linear.state_dict() for linear in self._linear],
+                "sound": [sound.state_dict() for sound in self._sound],
             }
         )
 
@@ -314,6 +333,8 @@ class Trainer:
         self.cooled, self.steps, self._rates = state["cooled"], state["steps"], list(state["rates"])
         for revival, kept in zip(self._revivals, state["revivals"], strict=True):
             revival.load_state_dict(copy.deepcopy(kept))
+        for sound, kept in zip(self._sound, state["sound"], strict=True):
+            sound.load_state_dict(copy.deepcopy(kept))
         if state["linear"]:
             self._linear = self._matrices()
             for linear, kept in zip(self._linear, state["linear"], strict=True):
