@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from vqdoctor.capture.call import Call
 from vqdoctor.capture.layer import CapturedLayer, Watched, watching
+from vqdoctor.capture.reader import Codes
 from vqdoctor.models.task import Batch, Losses, Task
 from vqdoctor.training.evaluate import in_eval_mode
 from vqdoctor.training.treatment import own_decay
@@ -146,12 +148,14 @@ def takes_directions(
             rows = torch.arange(layer.num_codes)
             lengths = torch.where(rows % 2 == 0, 0.5, 2.0).unsqueeze(1)
             layer.write(rows, vectors.cpu()[(rows // 2) % len(vectors)] * lengths)
-            long, short = (
-                layer.reader.codes(calls[0].again(0, lambda z, factor=factor: z * factor))
-                for factor in (_FACTOR, 1 / _FACTOR)
-            )
+            long, short = (_answer(layer, calls[0], factor) for factor in (_FACTOR, 1 / _FACTOR))
             for tensor, value in kept:
                 tensor.copy_(value)
             if long is not None and short is not None and float((long != short).mean()) <= _TIES:
                 found.append(layer)
     return tuple(found)
+
+
+def _answer(layer: CapturedLayer, call: Call, factor: float) -> Codes | None:
+    """Return the codes of a call's vectors made longer by a factor."""
+    return layer.reader.codes(call.again(0, lambda z_e: z_e * factor))
