@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from judged import problems, says
 
-from vqdoctor.core.evidence import Evidence, GradientPath, ImplicitLevels, OptimizerMemory
+from vqdoctor.core.evidence import EmaRelation, Evidence, GradientPath, ImplicitLevels, OptimizerMemory
 from vqdoctor.core.levels import Confidence
 
 GRADIENT = GradientPath.healthy()
 MEMORY = OptimizerMemory.healthy()
+TOO_LONG = EmaRelation.healthy(total=1_022.0, scale=1_022.0, code_norm=21_462.0)
 SATURATED = ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
 
 
@@ -32,6 +33,10 @@ SATURATED = ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
         ([MEMORY.replace(ratio=None)], "cannot judge"),
         ([OptimizerMemory(source="checkpoint", sample_size=0, parameters=0)], "cannot judge"),
         ([GRADIENT.replace(estimator="none", ratio=0.0), MEMORY], "error"),
+        # codes that are far too long make the gradients behind the layer large, whatever the estimator
+        ([MEMORY.replace(ratio=0.0297), EmaRelation.healthy()], "error"),
+        ([MEMORY.replace(ratio=0.0297), TOO_LONG], "cannot judge"),
+        ([GRADIENT.replace(estimator="none", ratio=0.0), MEMORY, TOO_LONG], "error"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 COLLAPSE = (
     "VQ901",  # nothing means much beside NaN
+    "VQ309",
+    "VQ310",
     "VQ101",
     "VQ102",
     "VQ103",
@@ -16,6 +18,7 @@ COLLAPSE = (
     "VQ302",
     "VQ304",
     "VQ205",
+    "VQ206",
     "VQ202",
     "VQ301",
     "VQ104",

@@ -16,6 +16,8 @@ Without a model: the optimizer remembers how large the gradients were before and
 On 8x8 digits their ratio was 0.001 to 0.018 with a cut encoder, 0.33 to 0.54 in health, and never
 under 0.69 with any other fault. This is circumstantial evidence, hence the medium confidence. A VQ
 loss with a large weight also moves a cut encoder and can hide the cut here; data cannot be deceived.
+Where the EMA writes codes on another scale than the vectors (VQ309, VQ310), the decoder's gradients are
+huge whatever the estimator, and the memory is not asked.
 
 ## Remedy
 straight-through: `z_q = z_e + (z_q - z_e).detach()`, after the VQ losses, as the last step.
@@ -31,10 +33,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vqdoctor.checks import _levels
+from vqdoctor.checks import _levels, _scale
 from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import GradientPath, ImplicitLevels, OptimizerMemory
+from vqdoctor.core.evidence import EmaRelation, GradientPath, ImplicitLevels, OptimizerMemory
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -64,6 +66,7 @@ def evaluate(
     gradient: GradientPath | None,
     memory: OptimizerMemory | None,
     levels: ImplicitLevels | None,
+    relation: EmaRelation | None,
     limits: Limits,
 ) -> Iterator[Problem]:
     """Ask the live gradient; only where there is none, the optimizer's memory."""
@@ -74,6 +77,11 @@ def evaluate(
     if gradient is not None:
         yield from _live(gradient, limits)
     elif memory is not None and memory.ratio is not None:
+        if _scale.broken(relation):
+            raise CannotJudge(
+                "the codes are on another scale than the vectors, so that large gradients behind the VQ "
+                "layer prove no cut"
+            )
         if memory.ratio < limits.moment_ratio:
             yield problem(
                 Severity.ERROR,

@@ -11,6 +11,7 @@ The layer's own loss is the float output with at most one axis that has a gradie
 task's losses must depend on it, or the task must report another VQ loss that reaches z_e; and the VQ
 loss's weight must not be 0. A layer that returns no loss (FSQ, NSVQ, a commitment weight of 0) is not held
 to have one. vqdoctor sees the Task, not your training loop: if that adds the loss, return it from the Task.
+A loss that is added and has no gradient at all is VQ206.
 
 ## Remedy
 The VQ loss holds the encoder near the codes and, where no EMA does, moves the codes. Take the tensor
@@ -28,7 +29,7 @@ from collections.abc import Iterator
 
 from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import LossUse
+from vqdoctor.core.evidence import LossPath, LossUse
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -48,8 +49,9 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(use: LossUse, limits: Limits) -> Iterator[Problem]:
+def evaluate(use: LossUse, path: LossPath | None, limits: Limits) -> Iterator[Problem]:
     """Ask for a loss, then whether it is connected, then whether it has a weight."""
+    lifeless = path is not None and path.reported and not path.alive
     pulls = use.gradient is not None and use.gradient > limits.gradient
     offered = use.offered > limits.gradient
     if (pulls or offered) and use.vq_weight is not None and use.vq_weight <= limits.weight:
@@ -63,7 +65,7 @@ def evaluate(use: LossUse, limits: Limits) -> Iterator[Problem]:
             use,
             limits,
         )
-    elif use.reported and not pulls and not offered:
+    elif use.reported and not pulls and not offered and not lifeless:
         yield _problem(
             f"The VQ loss that the task reports is {figure(use.reported)}, but its gradient at z_e is 0",
             Confidence.MEDIUM,
@@ -109,6 +111,11 @@ CHECK = Check(
         passes("added with weight 0.1", LossUse.healthy()),
         passes(
             "a layer without a loss", LossUse.healthy(offered=0.0, used=None, reported=None, gradient=None)
+        ),
+        passes(
+            "the reported loss has no gradient at all (VQ206)",
+            LossUse.healthy(offered=0.0, used=None, gradient=0.0),
+            LossPath.healthy(alive=False),
         ),
         passes("the training computes its own VQ loss", LossUse.healthy(used=False, gradient=0.004)),
     ),

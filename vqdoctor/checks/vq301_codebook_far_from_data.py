@@ -98,6 +98,8 @@ CHECK = Check(
     remedies=("data-init", "normalise-before-vq"),
     explained_by=(
         "VQ901",
+        "VQ309",
+        "VQ310",
         "VQ101",
         "VQ102",
         "VQ103",

@@ -66,7 +66,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("reset-ema",),
-    explained_by=("VQ901", "VQ104", "VQ306", "VQ302"),
+    explained_by=("VQ901", "VQ309", "VQ310", "VQ104", "VQ306", "VQ302"),
     examples=(
         fires(
             "k-means wrote the sums without the counts",

@@ -9,9 +9,10 @@ codec's quantizer replaced 254 of 256 codes in each of 300 passes, and not one o
 With a model: in train-mode forward passes on a copy every write to the codebook is followed. Undone are
 codes that one write moved and a later one put back; returned are codes that stood elsewhere than their
 sum over count in the file, and that the first pass put there. From a file alone: codes that do stand
-elsewhere, or, where the file records the count under which a code is to be replaced, codes under half of it
-that stand at their sum over count. The last is a guess: a layer that replaces a few codes at a time leaves
-some waiting. Revivals that a layer does only every so many steps need `--probe-steps`.
+elsewhere (codes that are hardly ever chosen only where the smoothing of the counts is known), or, where the
+file records the count under which a code is to be replaced, codes under half of it that stand at their sum
+over count. The last is a guess: a layer that replaces a few codes at a time leaves some waiting. Revivals
+that a layer does only every so many steps need `--probe-steps`.
 
 ## Remedy
 revive-dead-codes: write the sums and the counts with the codes.
@@ -93,7 +94,8 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("revive-dead-codes",),
-    explained_by=("VQ901", "VQ104", "VQ306", "VQ302", "VQ303"),
+    explained_by=("VQ901", "VQ309", "VQ310", "VQ104", "VQ306", "VQ302", "VQ303"),
+    meaningless_after=("VQ309",),
     examples=(
         fires("a codec's quantizer replaces 220 codes a pass and keeps none", Revival.healthy(undone=220)),
         fires("a training loop revived codes without their sums", Revival.healthy(returned=60)),

@@ -99,7 +99,7 @@ def _evaluate_on(
             layer=layer,
             message=problem.message,
             measurements=problem.measurements,
-            remedies=problem.remedies or check.remedies,
+            remedies=problem.remedies or check.remedy_names,
             decide_with=problem.decide_with,
         )
         for problem in problems

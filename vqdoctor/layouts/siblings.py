@@ -9,11 +9,12 @@ from vqdoctor.layouts.words import TABLES
 
 COUNTS = (
     "cluster_size", "cluster_usage", "cluster_size_ema", "ema_cluster_size", "_ema_cluster_size",
-    "ema_count", "N",
+    "_ema_count", "ema_count", "ema_counts", "N",
 )  # fmt: skip
 _SUMS = (
     "embed_avg", "embed_ema", "embed_sum", "embedding_sum", "ema_embedding_sum", "ema_embed", "ema_w",
-    "_ema_w", "ema_weight", "z_avg",
+    "_ema_w", "ema_weight", "_ema_weight", "ema_embed_sum", "ema_cluster_sum", "ema_sum", "ema_sums",
+    "cluster_sum", "z_avg",
 )  # fmt: skip
 _CODES = (
     "embed", "embeddings", "embedding", "codebook", "weight", "_embedding", "embed.weight",

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from vqdoctor.layouts.live_rows import is_unit, live_mask, never_written
 from vqdoctor.layouts.view import Array, QuantizerView
+from vqdoctor.metrics.ema_relation import SMOOTHINGS, far_above_smoothing
 from vqdoctor.metrics.geometry import Mask, middle, spread
 from vqdoctor.vq.ema import divisor
 
@@ -15,28 +16,32 @@ AWAY = 0.1
 
 
 def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
-    """Return the sum over the count of every code, [K, D], under the layout's smoothing or none.
+    """Return the sum over the count of every code, [K, D], under the rule that most codes agree with.
 
-    A cosine codebook keeps only the direction of that. Of these rules the one is taken which more codes
-    agree with. None where the layout stores no sums, or they were never written, or a value is not finite.
+    None where the layout stores no sums, or they were never written, or a value is not finite.
     """
     counts, sums = view.counts, view.sums
     if counts is None or sums is None or never_written(counts):
         return None
     if not (np.isfinite(counts).all() and np.isfinite(sums).all() and np.isfinite(view.codebook).all()):
         return None
-    by_rule = means_by_rule(view, counts, sums)
-    return min(by_rule, key=lambda rows: middle(np.linalg.norm(rows - view.codebook, axis=1)))
+
+    def disagreement(rows: NDArray[np.float64]) -> tuple[int, float]:
+        return int(stale(view, rows).sum()), middle(np.linalg.norm(rows - view.codebook, axis=1))
+
+    return min(means_by_rule(view, counts, sums), key=disagreement)
 
 
 def means_by_rule(view: QuantizerView, counts: Array, sums: Array) -> list[NDArray[np.float64]]:
     """Return the codes [K, D] as finite sums and counts tell them, by every rule that libraries follow.
 
-    Libraries divide by the smoothed counts; some store the counts smoothed already, and a cosine codebook
-    keeps only the direction of its mean.
+    Libraries divide by the smoothed counts, with one of a few epsilons, whatever the layout says: copies
+    change it. Some store the counts smoothed already, and a cosine codebook keeps only the direction of its
+    mean.
     """
     plain, whole = counts.astype(np.float64), sums.astype(np.float64)
-    divisors = [divisor(plain, view.smoothing), plain]
+    smoothings = dict.fromkeys((view.smoothing or 0.0, 0.0, *SMOOTHINGS))
+    divisors = [divisor(plain, smoothing) for smoothing in smoothings]
     norms, _, live = live_mask(view)
     if is_unit(norms, live):
         divisors.append(np.linalg.norm(whole, axis=1))
@@ -44,7 +49,19 @@ def means_by_rule(view: QuantizerView, counts: Array, sums: Array) -> list[NDArr
 
 
 def stale(view: QuantizerView, means: NDArray[np.float64]) -> Mask:
-    """Return which codes stand elsewhere than `means` says, bool [K]."""
+    """Return which codes stand elsewhere than `means` says, bool [K].
+
+    The smoothing decides how long a code is that is hardly ever chosen. So such a code must point elsewhere,
+    and where the layout does not tell the smoothing, it is not judged at all.
+    """
     live = live_mask(view)[2]
     bar = AWAY * (spread(view.codebook[live]) if live.any() else 0.0)
-    return np.asarray(np.linalg.norm(means - view.codebook, axis=1) > bar)
+    away = np.linalg.norm(means - view.codebook, axis=1) > bar
+    if view.counts is None:
+        return np.asarray(away)
+    far = far_above_smoothing(view.counts)
+    if view.smoothing is None:
+        return np.asarray(away & far)
+    lengths = np.linalg.norm(means, axis=1) * np.linalg.norm(view.codebook, axis=1)
+    aligned = np.einsum("kd,kd->k", means, view.codebook.astype(np.float64)) > (1 - AWAY**2) * lengths
+    return np.asarray(away & (far | ~aligned))

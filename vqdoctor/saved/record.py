@@ -77,7 +77,7 @@ _SETTINGS: Mapping[str, _Setting] = {
     "batch_size": _Setting(names=("batch_size", "train_batch_size", "batchsize", "bs"), low=1.0),
     "learning_rate": _Setting(names=("learning_rate", "lr", "base_lr", "base_learning_rate")),
     "revival_threshold": _Setting(
-        names=("threshold_ema_dead_code", "revival_threshold", "dead_code_threshold", "restart_thres"),
+        names=("threshold_ema_dead_code", "revival_threshold", "restart_thres"),
     ),
 }  # fmt: skip
 _NAMES = frozenset(name for setting in _SETTINGS.values() for name in setting.names + setting.weak)

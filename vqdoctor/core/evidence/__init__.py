@@ -1,7 +1,15 @@
 """Evidence: all that travels from the probes upwards."""
 
 from vqdoctor.core.evidence.base import SOURCES, Evidence, NotFiniteError, Source, Unavailable
-from vqdoctor.core.evidence.codebook import ACTIVE_SHARE, CodebookGeometry, DataMatch, EmaState, Usage
+from vqdoctor.core.evidence.codebook import (
+    ACTIVE_SHARE,
+    CodebookGeometry,
+    DataMatch,
+    EmaRelation,
+    EmaState,
+    LookupScale,
+    Usage,
+)
 from vqdoctor.core.evidence.dynamics import Revival, Trace
 from vqdoctor.core.evidence.file import (
     ForeignObjects,
@@ -21,6 +29,7 @@ from vqdoctor.core.evidence.layer import (
     Flattening,
     GradientHealth,
     LookupPrecision,
+    LossPath,
     LossTerms,
     LossUse,
     ResidualLevel,
@@ -46,6 +55,7 @@ __all__ = [
     "CodebookGradient",
     "CodebookWriters",
     "DataMatch",
+    "EmaRelation",
     "EmaState",
     "EncoderSpread",
     "EvalForward",
@@ -59,7 +69,9 @@ __all__ = [
     "InputSummary",
     "LevelUse",
     "LookupPrecision",
+    "LookupScale",
     "LossBalance",
+    "LossPath",
     "LossTerms",
     "LossUse",
     "NonFinite",

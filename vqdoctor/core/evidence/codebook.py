@@ -158,6 +158,45 @@ EmaState.HEALTHY = EmaState(
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmaRelation(Evidence):
+    """How the codes E stand to the means S/c of their EMA. Sample size: the codes that are compared.
+
+    A sound EMA writes E = S/c. Codes that are hardly ever chosen are not compared, since an unknown smoothing
+    of the counts decides on them.
+
+    Attributes:
+        total: sum of the counts: the EMA of vectors per batch.
+        scale: median of |E| / |S/c|.
+        scale_spread: interquartile range of |E| / |S/c|, over its median.
+        cosine: the 5 % quantile of the cosine of E and S.
+        count_power: slope of log(|E| / |S/c|) over log c: 0 where counts are divided by, 1 where E = S.
+        sum_scale: median of |E| / |S|.
+        code_norm: median |E|.
+        code_norm_spread: interquartile range of |E|, over its median.
+        mean_norm: median |S/c|.
+        lookup: "euclidean", "cosine" or "logits", where the layout tells; "" where it does not.
+    """
+
+    kind = "ema-relation"
+    total: float
+    scale: float
+    scale_spread: float
+    cosine: float
+    count_power: float
+    sum_scale: float
+    code_norm: float
+    code_norm_spread: float
+    mean_norm: float
+    lookup: str = ""
+
+
+EmaRelation.HEALTHY = EmaRelation(
+    layer="vq", source="checkpoint", sample_size=256, total=400.0, scale=1.0, scale_spread=6e-6, cosine=1.0,
+    count_power=9e-6, sum_scale=0.68, code_norm=21.0, code_norm_spread=0.64, mean_norm=21.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataMatch(Evidence):
     """The encoder's output z_e against the codebook. Sample size: the z_e vectors.
 
@@ -196,3 +235,25 @@ DataMatch.HEALTHY = DataMatch(
     data_effective_rank=11.0, codebook_rms=1.43, codebook_std=10.9, mean_offset=0.11,
     quantization_error=0.073, scale_ratio=1.12, nearest_data=0.12,
 )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookupScale(Evidence):
+    """Lengths of codes and of the vectors that choose them. Sample size: vectors.
+
+    Attributes:
+        code_norm: median length of the codes in use.
+        vector_norm: median length of the vectors.
+        factor: the one factor on all codes that fits the vectors best: 1 where codes are means of vectors,
+            and the mean cosine where both have length one.
+    """
+
+    kind = "lookup-scale"
+    code_norm: float
+    vector_norm: float
+    factor: float
+
+
+LookupScale.HEALTHY = LookupScale(
+    layer="vq", source="batch", sample_size=28_752, code_norm=21.0, vector_norm=24.3, factor=0.98
+)

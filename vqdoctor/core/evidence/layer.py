@@ -204,3 +204,28 @@ LossUse.HEALTHY = LossUse(
     layer="vq", source="batch", sample_size=400, offered=0.0099, used=True, reported=0.165, gradient=0.0099,
     vq_weight=0.1,
 )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossPath(Evidence):
+    """Whether the VQ loss depends on anything that is trained. Sample size: vectors.
+
+    Attributes:
+        value: the VQ loss of the first training batch: the one that the task reports, or else the layer's
+            output that stays proportional to |z_e - z_q|^2; None where there is neither.
+        reported: whether the task reports it.
+        alive: whether it requires a gradient; None without a value, or where the encoder is frozen and no
+            loss could.
+        vq_weight: weight of the VQ loss in the training; None where unknown.
+    """
+
+    kind = "loss-path"
+    value: float | None
+    reported: bool
+    alive: bool | None
+    vq_weight: float | None = None
+
+
+LossPath.HEALTHY = LossPath(
+    layer="vq", source="batch", sample_size=400, value=0.165, reported=True, alive=True, vq_weight=0.1
+)

@@ -9,6 +9,7 @@ import numpy as np
 from vqdoctor.core.evidence import EmaState, Evidence, Unavailable
 from vqdoctor.layouts.live_rows import RARE, chosen_lately, live_mask, never_written
 from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.ema_relation import far_above_smoothing
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.geometry import middle, row_norms
 from vqdoctor.probes._ema_rows import means_by_rule
@@ -48,7 +49,7 @@ def _state(context: FileContext, view: QuantizerView) -> EmaState | Unavailable:
 
 
 def _disagreement(view: QuantizerView) -> Floats:
-    """|E − S/c| / |E| of the live codes, under the layout's smoothing or none, whichever agrees.
+    """|E − S/c| / |E| of the live codes, under the rule that agrees best.
 
     Codes that are rarely chosen are left out: there the smoothing decides, and health differs by several
     times.
@@ -56,7 +57,7 @@ def _disagreement(view: QuantizerView) -> Floats:
     used = chosen_lately(view.counts)
     if view.sums is None or view.counts is None or used is None or not np.isfinite(view.sums).all():
         return np.zeros(0)
-    compared = used & live_mask(view)[2]
+    compared = used & live_mask(view)[2] & far_above_smoothing(view.counts)
     if not compared.any():
         return np.zeros(0)
     codes = view.codebook[compared]

@@ -15,8 +15,9 @@ from vqdoctor.probes.model._forwards import FAR, Pass, passes
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 
-_THRESHOLDS = ("threshold_ema_dead_code", "revival_threshold", "dead_code_threshold", "restart_thres")
-"""What libraries call the EMA count under which they replace a code."""
+_THRESHOLDS = ("threshold_ema_dead_code", "revival_threshold", "restart_thres")
+"""What libraries call the EMA count under which they replace a code. A `dead_code_threshold` is none: in
+home-made layers it is a number of steps, and a switch beside it may turn the replacement off."""
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:

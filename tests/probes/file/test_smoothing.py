@@ -1,0 +1,76 @@
+"""Trained EMA layers whose smoothing no file records: nobody moved their codes, however many are dead."""
+
+import numpy as np
+import pytest
+import torch
+
+from vqdoctor.checks.vq303_ema_sums_disagree import CHECK as VQ303
+from vqdoctor.checks.vq505_revival_undone import CHECK as VQ505
+from vqdoctor.core.evidence import EmaState, Revival
+from vqdoctor.probes.file import ema_state, revival
+
+NAMES = {
+    "videogpt": ("embeddings", "N", "z_avg"),
+    "bshall": ("embedding", "ema_count", "ema_weight"),
+    "zalando": ("_embedding.weight", "_ema_cluster_size", "_ema_w"),
+    "first model": ("embedding", "ema_cluster_size", "ema_embed_sum"),
+    "zeros": ("embedding", "ema_cluster_size", "ema_cluster_sum"),
+    "guess": ("embedding.weight", "cluster_size", "cluster_sum"),
+}
+RULES = {
+    "laplace 1e-5": lambda c: (c + 1e-5) * c.sum() / (c.sum() + len(c) * 1e-5),
+    "laplace 1e-7": lambda c: (c + 1e-7) * c.sum() / (c.sum() + len(c) * 1e-7),
+    "plain": lambda c: c,
+    "added 1e-5": lambda c: c + 1e-5,
+    "added 3e-6": lambda c: c + 3e-6,
+    "floor 1e-5": lambda c: c.clamp(min=1e-5),
+}
+
+
+def layer(names, rule, *, steps, start=1.0, written_back=False, live=6, codes=64, dim=8, decay=0.95):
+    """Train one EMA codebook on clusters that only a few codes are near to, and return its state dict."""
+    torch.manual_seed(0)
+    embedding = torch.randn(codes, dim)
+    counts, sums = torch.full((codes,), start), embedding * start
+    centres = embedding[:live] + 0.3 * torch.randn(live, dim)
+    for _ in range(steps):
+        z = centres[torch.randint(live, (256,))] + 0.05 * torch.randn(256, dim)
+        chosen = torch.nn.functional.one_hot(torch.cdist(z, embedding).argmin(1), codes).float()
+        counts = decay * counts + (1 - decay) * chosen.sum(0)
+        sums = decay * sums + (1 - decay) * chosen.T @ z
+        divisor = RULES[rule](counts)
+        counts = divisor if written_back else counts
+        embedding = sums / divisor[:, None]
+    return {f"vq.{name}": tensor for name, tensor in zip(names, (embedding, counts, sums), strict=True)}
+
+
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("steps", [150, 300, 450])  # dead counts of about 5e-4, 2e-7 and 1e-10
+def test_a_trained_and_collapsed_layer_is_not_said_to_be_moved(examine, ask, names, rule, steps):
+    context = examine(layer(NAMES[names], rule, steps=steps))
+    assert not VQ505.judge({Revival: ask(revival, context)})
+    assert not VQ303.judge({EmaState: ask(ema_state, context)})
+
+
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("rule", ["laplace 1e-5", "laplace 1e-7"])
+def test_a_smoothing_written_back_into_the_counts_is_no_move_either(examine, ask, names, rule):
+    context = examine(layer(NAMES[names], rule, steps=450, written_back=True))
+    assert not VQ505.judge({Revival: ask(revival, context)})
+
+
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("rule", RULES)
+def test_codes_in_use_that_were_moved_alone_are_still_seen(examine, ask, names, rule):
+    saved = layer(NAMES[names], rule, steps=300)
+    saved[f"vq.{NAMES[names][0]}"][:4] += 3.0
+    item = ask(revival, examine(saved))
+    assert item.returned == 4
+    assert VQ505.judge({Revival: item})
+
+
+def test_dead_codes_that_were_moved_alone_are_seen_where_the_smoothing_is_known(examine, ask):
+    saved = layer(("embedding", "ema_cluster_size", "ema_embedding_sum"), "laplace 1e-5", steps=300)
+    saved["vq.embedding"][6:40] = torch.from_numpy(np.random.default_rng(0).normal(size=(34, 8))).float()
+    assert ask(revival, examine(saved)).returned == 34

@@ -1,0 +1,143 @@
+"""The EMA writes codes that are not the means of their vectors.
+
+## Why it matters
+An EMA codebook is sound where each code is its sum over its smoothed count. A rule that loses a factor writes
+codes on another scale than z_e: all vectors then choose the same few codes, the VQ loss explodes with the
+square of the factor, and the counts, which follow the choice, may still look well used. Neither a
+straight-through estimator, nor a small VQ weight, a warm-up or a revival makes up for it.
+
+## How to read it
+Over all codes that are in use, E is compared with S/c. Where every code is its mean times one factor, the
+rule has lost or doubled that factor; a factor equal to the sum of the counts (the vectors of a batch) is the
+normaliser of the Laplace smoothing: n in (c + eps) n / (n + K eps). Where E is S itself, nothing divides by
+the counts. Both are exact, so a file alone proves them. Where a model runs, a copy shows the
+same right after the layer's own updates in training. Codes that somebody moved differ one by one (VQ303,
+VQ505), and codes on a sphere have one length (VQ310). Smoothing matters only for codes with counts near zero,
+which are not compared.
+
+## Remedy
+sound-ema-rule: the two lines of the published update. Retrain afterwards: the encoder was trained to
+follow codes of a wrong length.
+
+## References
+- van den Oord et al. 2017, Neural Discrete Representation Learning, arXiv:1711.00937, appendix A.1
+- zalandoresearch/pytorch-vq-vae: (c + eps) / (n + K eps) * n
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vqdoctor.checks import _scale
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.evidence import EmaRelation
+from vqdoctor.core.finding import Problem
+from vqdoctor.core.levels import Severity
+
+
+class Limits(CheckLimits):
+    """When a relation counts as exact, and as wrong."""
+
+    scale_spread: float = limit(
+        _scale.EXACT,
+        "Largest spread of |E| / |S/c| over the codes that counts as one factor. Smoothing and float32 "
+        "explain 0.001, bfloat16 0.008; a trained layer that lost its normaliser measured 7e-9.",
+    )
+    scale: float = limit(
+        _scale.OFF,
+        "Least difference of that factor from 1. Sound layers measured up to 7e-5; a smoothing of 1e-5 with "
+        "16,384 codes and 16 vectors a batch explains 0.01.",
+    )
+
+
+def evaluate(relation: EmaRelation, limits: Limits) -> Iterator[Problem]:
+    """Ask whether nothing was divided; then whether one factor is left over."""
+    times = measured("scale", relation.scale, 1 + limits.scale)
+    beside = (
+        times,
+        measured("scale_spread", relation.scale_spread, limits.scale_spread),
+        measured("code_norm", relation.code_norm),
+        measured("mean_norm", relation.mean_norm),
+    )
+    if _scale.undivided(relation, limits.scale_spread):
+        yield problem(
+            Severity.ERROR,
+            f"The {relation.sample_size:,} codes in use are their EMA sums themselves: the update does not "
+            f"divide the sums by the counts, so a code grows with its use.",
+            beside[1],
+            measured("sum_scale", relation.sum_scale),
+            measured("count_power", relation.count_power),
+            *beside[2:],
+        )
+    elif _scale.one_factor(relation, limits.scale_spread, limits.scale):
+        yield problem(Severity.ERROR, _factor(relation, limits.scale_spread), *beside)
+
+
+def _factor(relation: EmaRelation, exact: float) -> str:
+    codes = f"{relation.sample_size:,} codes in use" if relation.sample_size > 1 else "The code in use"
+    subject = f"All {codes} are" if relation.sample_size > 1 else f"{codes} is"
+    if _scale.lost_total(relation, exact):
+        return (
+            f"{subject} {figure(relation.scale)} times as long as the mean of their vectors, which is the "
+            f"sum of "
+            "the EMA counts: the update normalises the counts and does not multiply by their sum again."
+        )
+    if _scale.total_twice(relation, exact):
+        return (
+            f"{subject} {figure(1 / relation.scale)} times shorter than the mean of their vectors, which is "
+            f"the sum of the EMA counts: the update multiplies by it twice."
+        )
+    return (
+        f"{subject} {figure(relation.scale)} times as long as the mean of their vectors: the update has a "
+        f"factor too many or too few."
+    )
+
+
+CHECK = Check(
+    code="VQ309",
+    name="ema-update-wrong",
+    evaluate=evaluate,
+    limits=Limits(),
+    advice=Advice(
+        name="sound-ema-rule",
+        how="Divide the sums by the smoothed counts, whose sum is that of the counts, and train again.",
+        code="n = counts.sum()\ncodes = sums / ((counts + eps) * n / (n + num_codes * eps))[:, None]",
+    ),
+    explained_by=("VQ901",),
+    examples=(
+        fires(
+            "the normaliser is lost: every code is as many times too long as a batch has vectors",
+            EmaRelation.healthy(
+                scale=400.0, scale_spread=7e-9, code_norm=8_400.0, code_norm_spread=0.13, sum_scale=272.0
+            ),
+        ),
+        fires(
+            "a collapsed codebook with one code in use",
+            EmaRelation.healthy(
+                sample_size=1,
+                scale=400.0,
+                scale_spread=0.0,
+                code_norm=400.0,
+                code_norm_spread=0.0,
+                mean_norm=1.0,
+            ),
+        ),
+        fires("the normaliser is applied twice", EmaRelation.healthy(scale=1 / 400, code_norm=0.0525)),
+        fires("another factor", EmaRelation.healthy(scale=1.5, code_norm=31.5)),
+        fires(
+            "nothing divides by the counts",
+            EmaRelation.healthy(scale=1.6, scale_spread=1.1, count_power=1.0, sum_scale=1.0, code_norm=33.0),
+        ),
+        passes("a sound EMA", EmaRelation.healthy()),
+        passes("rounded to bfloat16", EmaRelation.healthy(scale=1.002, scale_spread=0.008, cosine=0.9999)),
+        passes(
+            "codes on a sphere and means of another length",
+            EmaRelation.healthy(
+                scale=0.2, scale_spread=0.01, code_norm=1.0, code_norm_spread=5e-8, mean_norm=4.9
+            ),
+        ),
+        passes("codes that were moved", EmaRelation.healthy(scale=1.4, scale_spread=0.6, cosine=0.2)),
+    ),
+    doc=__doc__,
+)

@@ -1,0 +1,118 @@
+"""The codes and the vectors that are compared with them live on different scales.
+
+## Why it matters
+Where codes are put on a sphere and vectors are not, or the reverse, the Euclidean distance of a vector to a
+code is nearly the same for all codes. Which one is nearest says little about the vector, z_q is far from z_e
+whatever the codebook learns, and the encoder grows away from it. The counts may look well used all the same.
+
+## How to read it
+From a file: all codes have one length, point exactly along their EMA sums, and the means of their vectors are
+longer than the codes. The mean of vectors is never longer than the longest of them, so the vectors do not lie
+on that sphere. A cosine lookup compares directions, and its codebook is healthy: where vectors are
+normalised, the means are at most as long as the codes; and a layout that is known for its cosine lookup is
+not judged. A home-made layer may also look up by angle and sum vectors as they are. That cannot be told from
+a file, hence the medium confidence. Where a model runs, the vectors that are looked up
+are measured: the factor on all codes that fits them best is 1 at most where both sides are normalised.
+
+## Remedy
+one-scale: normalise both sides before the lookup, or neither.
+
+## References
+- Yu et al. 2021, Vector-quantized Image Modeling with Improved VQGAN, arXiv:2110.04627: both sides normalised
+- van den Oord et al. 2017, arXiv:1711.00937, appendix A.1: codes are means, and not normalised
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vqdoctor.checks import _scale
+from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.evidence import EmaRelation, LookupScale
+from vqdoctor.core.finding import Problem
+from vqdoctor.core.levels import Confidence, Severity
+
+
+class Limits(CheckLimits):
+    """How far apart the scales may be."""
+
+    longer: float = limit(
+        _scale.LONGER,
+        "Largest share by which the means of the vectors may be longer than codes of one length. Cosine "
+        "codebooks "
+        "whose vectors are normalised measured under 0; the model that this check was made for 3.9.",
+    )
+
+
+def evaluate(relation: EmaRelation, scale: LookupScale | None, limits: Limits) -> Iterator[Problem]:
+    """Hold the length of the means against the one length of the codes; then the lengths in the lookup."""
+    if _scale.on_sphere_alone(relation, limits.longer):
+        if scale is not None and scale.factor <= 1 + limits.longer:
+            return  # the vectors that are looked up lie on the codes' sphere, whatever the sums add up
+        known = relation.lookup == "euclidean" or scale is not None
+        looked_up = () if scale is None else (measured("factor", scale.factor, 1 + limits.longer),)
+        yield problem(
+            Severity.ERROR,
+            f"All {relation.sample_size:,} codes in use have length {figure(relation.code_norm)}, and the "
+            f"means of "
+            f"their vectors {figure(relation.mean_norm)}: codes are normalised after each update, and "
+            f"vectors are not before the lookup.",
+            measured("length_ratio", relation.mean_norm / relation.code_norm, 1 + limits.longer),
+            measured("code_norm", relation.code_norm),
+            measured("mean_norm", relation.mean_norm),
+            *looked_up,
+            confidence=Confidence.HIGH if known else Confidence.MEDIUM,
+            decide_with="" if known else "--data batch.npz",
+        )
+
+
+CHECK = Check(
+    code="VQ310",
+    name="scale-mismatch",
+    evaluate=evaluate,
+    limits=Limits(),
+    advice=Advice(
+        name="one-scale",
+        how="Normalise codes and vectors before the lookup, or neither, and train again.",
+        code=(
+            "z_e = F.normalize(z_e, dim=1)   # before lookup, sums and losses\n"
+            "codes = sums / counts[:, None]   # or: neither side is normalised"
+        ),
+    ),
+    explained_by=("VQ901", "VQ309"),
+    examples=(
+        fires(
+            "codes on the unit sphere, vectors five times as long",
+            EmaRelation.healthy(
+                scale=0.2, scale_spread=0.08, code_norm=1.0, code_norm_spread=5e-8, mean_norm=4.91
+            ),
+        ),
+        passes("a sound EMA", EmaRelation.healthy()),
+        passes(
+            "a lookup that normalises vectors, whose sums are taken from vectors as they are",
+            EmaRelation.healthy(
+                scale=0.2, scale_spread=0.08, code_norm=1.0, code_norm_spread=5e-8, mean_norm=4.91
+            ),
+            LookupScale.healthy(code_norm=1.0, vector_norm=1.0, factor=0.9),
+        ),
+        passes(
+            "a cosine codebook: the means of unit vectors are shorter than one",
+            EmaRelation.healthy(
+                scale=1.3, scale_spread=0.2, code_norm=1.0, code_norm_spread=5e-8, mean_norm=0.77
+            ),
+        ),
+        passes(
+            "a layout that looks up by angle",
+            EmaRelation.healthy(
+                scale=0.2,
+                scale_spread=0.08,
+                code_norm=1.0,
+                code_norm_spread=5e-8,
+                mean_norm=4.91,
+                lookup="cosine",
+            ),
+        ),
+    ),
+    doc=__doc__,
+)

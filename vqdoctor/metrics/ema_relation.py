@@ -1,0 +1,95 @@
+"""How a codebook stands to the means of its EMA: the form of the relation names its cause.
+
+A sound EMA writes each code as E = S / c (van den Oord et al. 2017, appendix A.1), up to the smoothing of the
+counts. Other rules leave another relation, and it is exact over all codes in use: E = a·S/c where a factor
+was lost, E = S where nothing was divided, E = S/|S| where codes were put on the unit sphere afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqdoctor.metrics.geometry import Mask, Rows
+
+SMOOTHINGS = (1e-5, 1e-6, 1e-7, 1e-10)
+"""The epsilons that public EMA layers add to their counts, the largest first."""
+FAR_ABOVE = 1000.0
+"""A code is compared from so many times the largest usual smoothing on, which then moves it by 0.1 %."""
+IN_USE = 1e-3
+"""A code is compared where its count is over this share of the mean count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """The relation of codes E to their means S/c, over the codes that are compared.
+
+    Attributes:
+        compared: which codes are compared, bool [K].
+        scale: median of |E| / |S/c|.
+        scale_spread: interquartile range of |E| / |S/c|, over its median.
+        cosine: the 5 % quantile of the cosine of E and S.
+        count_power: slope of log(|E| / |S/c|) over log c: 0 where counts are divided by, 1 where E = S; 0
+        where
+            the counts hardly differ.
+        sum_scale: median of |E| / |S|.
+        code_norm: median |E|.
+        code_norm_spread: interquartile range of |E|, over its median.
+        mean_norm: median |S/c|.
+    """
+
+    compared: Mask
+    scale: float
+    scale_spread: float
+    cosine: float
+    count_power: float
+    sum_scale: float
+    code_norm: float
+    code_norm_spread: float
+    mean_norm: float
+
+
+def ema_relation(codes: Rows, counts: NDArray[np.float32], sums: Rows) -> Relation | None:
+    """Return how codes [K, D] stand to sums [K, D] over counts [K]; None where no code can be compared.
+
+    Codes that are hardly ever chosen are left out: there the smoothing of the counts, which a file does not
+    record, decides. So the result does not depend on it.
+    """
+    c = counts.astype(np.float64)
+    finite = np.isfinite(c) & np.isfinite(sums).all(axis=1) & np.isfinite(codes).all(axis=1)
+    if not finite.any():
+        return None
+    e_norm = np.linalg.norm(codes.astype(np.float64), axis=1)
+    s_norm = np.linalg.norm(sums.astype(np.float64), axis=1)
+    compared = finite & (c > IN_USE * c[finite].mean()) & far_above_smoothing(counts)
+    compared &= (e_norm > 0) & (s_norm > 0)
+    if not compared.any():
+        return None
+    e, s, n = e_norm[compared], s_norm[compared], c[compared]
+    dots = np.einsum("kd,kd->k", codes[compared].astype(np.float64), sums[compared].astype(np.float64))
+    scale = e * n / s
+    logs = np.log(n) - np.log(n).mean()
+    power = float(logs @ np.log(scale) / (logs @ logs)) if logs.std() > 0.1 else 0.0
+    return Relation(
+        compared=np.asarray(compared),
+        scale=float(np.median(scale)),
+        scale_spread=_relative_range(scale),
+        cosine=float(np.quantile(dots / (e * s), 0.05)),
+        count_power=power,
+        sum_scale=float(np.median(e / s)),
+        code_norm=float(np.median(e)),
+        code_norm_spread=_relative_range(e),
+        mean_norm=float(np.median(s / n)),
+    )
+
+
+def far_above_smoothing(counts: NDArray[np.float32]) -> Mask:
+    """Return which counts [K] are so large that no usual smoothing moves their codes, bool [K]."""
+    return np.asarray(counts > FAR_ABOVE * SMOOTHINGS[0])
+
+
+def _relative_range(values: NDArray[np.float64]) -> float:
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return float((high - low) / middle)

@@ -1,0 +1,77 @@
+"""What a layer's own update writes to its codebook, against the means that its new sums and counts give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.core.evidence import EmaRelation, Evidence, Unavailable
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.ema_relation import ema_relation
+from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.probe import Probe
+
+PASSES = 4
+"""Training batches: the last one's codes have been written by the layer itself, whoever wrote them before."""
+
+_Arrays = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield the relation that a few train-mode forward passes leave, where each of them writes the codes."""
+    before: dict[str, _Arrays] = {}
+    after: dict[str, _Arrays] = {}
+    written: set[str] = set()
+    chosen: dict[str, set[int]] = {}
+    for steps in context.steps(PASSES):
+        for name, step in steps.items():
+            arrays = _arrays(step.layer)
+            if arrays is None:
+                continue
+            codes = step.layer.reader.given(step.call)
+            chosen.setdefault(name, set()).update([] if codes is None else codes.flatten().tolist())
+            before[name], after[name] = after.get(name, arrays), arrays
+            if before[name] is not arrays and not np.array_equal(before[name][0], arrays[0]):
+                written.add(name)
+    views = {view.name: view for view in context.views if view.name in written}
+    found = {name: _measured(view, after[name], chosen[name]) for name, view in views.items()}
+    measured = {name: relation for name, relation in found.items() if relation is not None}
+    why = "the layer stores no EMA sums, or no forward pass writes its codebook, or too few codes are in use"
+    yield from by_layer(context, EmaRelation, measured, why)
+
+
+def _arrays(layer: CapturedLayer) -> _Arrays | None:
+    """Return copies of codes [K, D], counts [K] and sums [K, D] as they are; None where one is missing."""
+    stored = layer.codebook
+    if stored.codes is None or stored.counts is None or stored.sums is None:
+        return None
+    if stored.codes.shape != stored.sums.shape:
+        return None
+    codes, counts, sums = (t.float().cpu().numpy().copy() for t in (stored.codes, stored.counts, stored.sums))
+    return codes, counts, sums
+
+
+def _measured(view: QuantizerView, arrays: _Arrays, chosen: set[int]) -> EmaRelation | None:
+    """Return the relation of the codes that were chosen: the others may still stand at their start."""
+    codes, counts, sums = arrays
+    rows = sorted(code for code in chosen if code >= 0) or list(range(len(codes)))
+    found = ema_relation(codes[rows], counts[rows], sums[rows])
+    if found is None:
+        return None
+    numbers = {f.name: getattr(found, f.name) for f in fields(found) if f.name != "compared"}
+    return EmaRelation(
+        layer=view.name,
+        source="batch",
+        sample_size=int(np.count_nonzero(found.compared)),
+        total=float(np.nansum(counts.astype(np.float64))),
+        lookup=view.lookup or "",
+        **numbers,
+    )
+
+
+PROBE = Probe(kinds=(EmaRelation,), measure=measure, mode="train")
