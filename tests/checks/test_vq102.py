@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from judged import says
 
-from vqdoctor.core.evidence import Evidence, TaskGradient
+from vqdoctor.core.evidence import EmaRelation, Evidence, TaskGradient
 
 TASK = TaskGradient.healthy()
+TOO_LONG = EmaRelation.healthy(scale=400.0, scale_spread=7e-9)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,9 @@ TASK = TaskGradient.healthy()
         # where the cut lies
         ([TASK.replace(at_output=0.0, at_input=0.0, ratio=None, before=0.0)], "error"),
         ([TASK.replace(at_input=0.0, ratio=0.0, before=0.0)], "error"),
+        # codes on a wrong scale put every ReLU behind them out of action: a zero, but a path
+        ([TASK.replace(at_output=0.0, at_input=0.0, ratio=None, before=0.0), TOO_LONG], "cannot judge"),
+        ([TASK.replace(at_output=None, at_input=0.0, ratio=None, before=0.0), TOO_LONG], "error"),
         # a level of a residual stack with one outer estimator: the encoder does learn
         ([TASK.replace(at_input=0.0, ratio=0.0)], "passes"),
         ([TASK.replace(before=1e-12)], "error"),

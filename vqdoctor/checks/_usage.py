@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vqdoctor.core.evidence import Usage
+from vqdoctor.core.evidence import TaskMetrics, Usage
 
 EMA_USAGE = Usage.healthy(
     source="checkpoint", sample_size=1_024, perplexity=213.0, perplexity_low=213.0, perplexity_high=213.0,
@@ -58,6 +58,31 @@ def least_perplexity(
     """
     least = floor * num_codes if bits is None else num_codes ** min(bits, 1.0)
     return max(min(codes, share * num_codes), least)
+
+
+FEWER_CODES = "fewer-codes"
+"""The advice for a pure classifier, which VQ501 gives."""
+NEAR_CLASSES = 0.5
+"""A pure classifier has enough codes at this many times its classes: half a code a class still tells
+them apart over several positions. NUMBERS"""
+AS_WITHOUT = 0.02
+"""Accuracy that a codebook may cost: the 95 % interval of an accuracy of 0.95 on 400 samples is as wide."""
+ABOVE_CHANCE = 0.5
+"""Share of the way from chance to perfect accuracy from which the codes are known to carry the classes."""
+
+
+def enough_for_classes(usage: Usage, task: TaskMetrics | None) -> bool:
+    """Whether the codes are about as many as a pure classifier needs, and carry the classes.
+
+    The loss of a pure classifier asks for one code a class, and rewards no other.
+    """
+    if task is None or task.classes is None or task.accuracy is None or task.bypass_accuracy is None:
+        return False
+    chance = task.chance_accuracy or 1 / task.classes
+    carries = task.accuracy >= chance + ABOVE_CHANCE * (1 - chance)
+    as_without = task.accuracy >= task.bypass_accuracy - AS_WITHOUT
+    uses_codes = task.accuracy > task.mean_code_accuracy + AS_WITHOUT if task.mean_code_accuracy else True
+    return carries and as_without and uses_codes and usage.perplexity >= NEAR_CLASSES * task.classes
 
 
 def few(usage: Usage) -> bool:

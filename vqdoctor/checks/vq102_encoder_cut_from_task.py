@@ -8,7 +8,8 @@ loss alone then moves the encoder, and the end is the same as without a straight
 ## How to read it
 The gradient of the task loss (without the VQ loss) is measured at z_q, at z_e and at the parameters
 before and after the layer. None or zero at z_q: the cut lies after the layer. Zero at z_e: in it.
-Zero at the parameters before it, but not at z_e: the cut lies between the encoder and the layer.
+Zero at the parameters before it, but not at z_e: the cut lies between the encoder and the layer. Codes on a
+wrong scale (VQ309, VQ310) put every unit behind them out of action, which also gives a zero at z_q.
 
 ## Remedy
 Look for `.detach()`, `torch.no_grad()`, a decoder that looks the codes up again from the indices, and
@@ -23,9 +24,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vqdoctor.checks import _scale
 from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import GradientPath, TaskGradient
+from vqdoctor.core.evidence import EmaRelation, GradientPath, TaskGradient
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
@@ -43,11 +45,15 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(
+    task: TaskGradient, path: GradientPath | None, relation: EmaRelation | None, limits: Limits
+) -> Iterator[Problem]:
     """Look for the place from which the task's gradient is gone, from the loss backwards."""
     if task.before and task.after and task.before / task.after >= limits.parameter_ratio:
         return  # by whichever way: residual stacks have one estimator around levels that have none
     layer = "passes gradients, but " if path is not None and path.ratio >= limits.gradient_ratio else ""
+    if task.at_output == 0 and _scale.broken(relation):
+        raise CannotJudge("codes on a wrong scale (VQ309, VQ310) leave no gradient behind them")
     if not task.at_output:
         if not task.after:
             raise CannotJudge("the task loss has no gradient anywhere behind the VQ layer")

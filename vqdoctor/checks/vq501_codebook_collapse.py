@@ -20,10 +20,14 @@ every channel stands at its lowest or highest level, where its tanh passes no gr
 small, and every channel stays at one. So the limit is not 5 % of K but half of the bits, the square root
 of K, which channels of 4 levels and more miss as soon as they use their two ends alone.
 
+A pure classifier, whose task loss is a cross-entropy and no more, needs about as many codes as classes, and
+its loss rewards no others. Where its perplexity is near the number of classes, and its accuracy as good as
+with z_e in place of z_q, no code has died for want of training: a note. A decoder asks for 50 to 200.
+
 ## Remedy
 Where the report names a cause, mend that. Otherwise data-init, then revive-dead-codes. Without a
 codebook: normalise-before-vq, so that z_e spans the levels; for LFQ and BSQ first raise-vq-weight, for it
-is their entropy loss that keeps the codes in use.
+is their entropy loss that keeps the codes in use. Behind a pure classifier: fewer-codes, or a decoder.
 
 ## References
 - Grassberger 2003, Entropy Estimates from Insufficient Samplings, arXiv:physics/0307138
@@ -39,9 +43,9 @@ from collections.abc import Iterator
 from vqdoctor.checks import _levels, _usage
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE, EMA_USAGE, IMPLICIT_USAGE
-from vqdoctor.checks._words import figure, measured, problem
-from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import ImplicitLevels, Usage
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.evidence import ImplicitLevels, TaskMetrics, Usage
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -82,7 +86,9 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(usage: Usage, levels: ImplicitLevels | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(
+    usage: Usage, levels: ImplicitLevels | None, task: TaskMetrics | None, limits: Limits
+) -> Iterator[Problem]:
     """Hold the perplexity's interval against the limit, as far as the sample can tell."""
     k = usage.num_codes
     bits = limits.bits if usage.implicit else None
@@ -96,6 +102,9 @@ def evaluate(usage: Usage, levels: ImplicitLevels | None, limits: Limits) -> Ite
             raise CannotJudge(
                 f"{vectors:,.0f} independent vectors are too few for {k:,} codes: give {_usage.PLENTY * k:,}"
             )
+    if task is not None and not usage.implicit and _usage.enough_for_classes(usage, task):
+        yield _classifier(usage, task, bar)
+        return
     certain = usage.perplexity_high < bar
     doubt = "" if certain else f", {figure(usage.perplexity_high)} at best"
     bits = levels is not None and set(levels.levels) == {2}
@@ -111,6 +120,22 @@ def evaluate(usage: Usage, levels: ImplicitLevels | None, limits: Limits) -> Ite
         confidence=Confidence.HIGH if usage.source == "batch" and certain else Confidence.MEDIUM,
         decide_with="" if usage.source == "batch" else "--data batch.npz",
         remedies=remedies,
+    )
+
+
+def _classifier(usage: Usage, task: TaskMetrics, bar: float) -> Problem:
+    """Say that a pure classifier needs no more codes than it uses."""
+    accuracy, without = task.accuracy or 0.0, task.bypass_accuracy or 0.0
+    return problem(
+        Severity.NOTE,
+        f"The model uses the equivalent of {figure(usage.perplexity)} of its {usage.num_codes:,} codes, "
+        f"which is enough for a pure classifier of {task.classes} classes: accuracy {percent(accuracy)}, and "
+        f"{percent(without)} without VQ.",
+        measured("perplexity", usage.perplexity, bar, unit="codes"),
+        measured("classes", float(task.classes or 0)),
+        measured("accuracy", accuracy),
+        measured("bypass_accuracy", without),
+        remedies=(_usage.FEWER_CODES,),
     )
 
 
@@ -131,6 +156,12 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=(*WITH_CODEBOOK, *OF_BITS),
+    advice=Advice(
+        name=_usage.FEWER_CODES,
+        how="Behind a pure classifier take a codebook of a few codes a class, or FSQ; a decoder with a "
+        "reconstruction loss gives more codes something to do.",
+        code="vq = VectorQuantize(dim=64, codebook_size=4 * num_classes)   # or FSQ",
+    ),
     explained_by=(*COLLAPSE, "VQ503"),
     meaningless_after=("VQ306",),
     examples=(
@@ -154,6 +185,13 @@ CHECK = Check(
             "FSQ, its channels at their ends",
             IMPLICIT_USAGE.replace(used=8, perplexity=6.1, perplexity_low=6.0, perplexity_high=6.2),
             ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 0.99, 1.0)),
+        ),
+        fires(
+            "a pure classifier with a code for each class: a note",
+            COLLAPSED_USAGE.replace(
+                used=14, active=11, perplexity=11.0, perplexity_low=10.8, perplexity_high=11.2
+            ),
+            TaskMetrics.healthy(classes=10),
         ),
         passes("healthy", Usage.healthy()),
         passes("a healthy FSQ", IMPLICIT_USAGE, ImplicitLevels.healthy()),

@@ -11,6 +11,7 @@ have made active on the same sample: under 0.4 a warning, under 0.3 an error. A 
 missing from a small sample by chance: a code may be called dead only when three expected choices
 are missing (the rule of three: 3/N < 0.1/K, 30 vectors per code). With fewer, every unseen code gets
 the benefit of the doubt that is due at that sample size, and what is still too few counts.
+Behind a pure classifier that has enough codes for its classes (see VQ501) this is a note.
 
 ## Remedy
 revive-dead-codes: move dead codes onto encoder outputs, with their EMA sums and counts and without
@@ -32,7 +33,7 @@ from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE, EMA_USAGE
 from vqdoctor.checks._words import measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import Usage
+from vqdoctor.core.evidence import TaskMetrics, Usage
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -52,7 +53,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(usage: Usage, limits: Limits) -> Iterator[Problem]:
+def evaluate(usage: Usage, task: TaskMetrics | None, limits: Limits) -> Iterator[Problem]:
     """Hold the active share against the limits, in doubt for the codes."""
     if usage.implicit:
         raise CannotJudge("the layer stores no codes: combinations of levels cannot die, nor be revived")
@@ -70,6 +71,16 @@ def evaluate(usage: Usage, limits: Limits) -> Iterator[Problem]:
                 f"{vectors:,.0f} independent vectors cannot tell rare codes from "
                 f"dead ones: give {needed:,.0f}"
             )
+        return
+    if _usage.enough_for_classes(usage, task):
+        yield problem(
+            Severity.NOTE,
+            f"{usage.active:,} of {usage.num_codes:,} codes are active, enough for a pure classifier "
+            "of so few classes: a smaller codebook would do.",
+            measured("active_share", active, limits.warn_below),
+            measured("active", usage.active, unit="codes"),
+            remedies=(_usage.FEWER_CODES,),
+        )
         return
     fails = share < limits.fail_below
     yield problem(
@@ -110,6 +121,13 @@ CHECK = Check(
             ),
         ),
         fires("every vector on one code", COLLAPSED_USAGE),
+        fires(
+            "a pure classifier with a code for each class: a note",
+            COLLAPSED_USAGE.replace(
+                used=14, active=11, perplexity=11.0, perplexity_low=10.8, perplexity_high=11.2
+            ),
+            TaskMetrics.healthy(classes=10),
+        ),
         passes("healthy", Usage.healthy()),
         passes("healthy EMA counts", EMA_USAGE),
     ),

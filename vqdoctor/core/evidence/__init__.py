@@ -4,6 +4,7 @@ from vqdoctor.core.evidence.base import SOURCES, Evidence, NotFiniteError, Sourc
 from vqdoctor.core.evidence.codebook import (
     ACTIVE_SHARE,
     CodebookGeometry,
+    CountsUsage,
     DataMatch,
     EmaRelation,
     EmaState,
@@ -54,6 +55,7 @@ __all__ = [
     "CodebookGeometry",
     "CodebookGradient",
     "CodebookWriters",
+    "CountsUsage",
     "DataMatch",
     "EmaRelation",
     "EmaState",

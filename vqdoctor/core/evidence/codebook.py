@@ -257,3 +257,24 @@ class LookupScale(Evidence):
 LookupScale.HEALTHY = LookupScale(
     layer="vq", source="batch", sample_size=28_752, code_norm=21.0, vector_norm=24.3, factor=0.98
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountsUsage(Evidence):
+    """The perplexity that the EMA counts of a file claim, as monitors print it. Sample size: the codes, K.
+
+    Attributes:
+        perplexity: exp of the entropy of the counts, in codes.
+        low: lower end of its 95 % interval.
+        high: upper end of its 95 % interval.
+    """
+
+    kind = "counts-usage"
+    perplexity: float
+    low: float
+    high: float
+
+
+CountsUsage.HEALTHY = CountsUsage(
+    layer="vq", source="checkpoint", sample_size=256, perplexity=213.0, low=211.0, high=215.0
+)

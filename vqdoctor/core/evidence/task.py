@@ -58,6 +58,8 @@ class TaskMetrics(Evidence):
         bypass_loss: with z_e in place of z_q; None, as is the accuracy, where z_e does not fit there.
         shuffled_loss: with the codes shuffled between positions.
         mean_code_loss: with every code replaced by the mean code.
+        classes: classes that are scored, where the task loss is the cross-entropy of these scores and no
+            more: a pure classifier. None where the loss has another part, such as a reconstruction.
     """
 
     kind = "task-metrics"
@@ -74,6 +76,7 @@ class TaskMetrics(Evidence):
     bypass_loss: float | None
     shuffled_loss: float
     mean_code_loss: float
+    classes: int | None = None
 
 
 TaskMetrics.HEALTHY = TaskMetrics(

@@ -23,6 +23,9 @@ from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.probe import Probe
 
 SPLIT: Split = "val"
+SAME = 1e-2
+"""Relative difference up to which the task loss is the cross-entropy: the means over batches of unequal size
+differ by less, and a reconstruction term adds more."""
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
@@ -59,6 +62,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         bypass_loss=bypassed.loss if bypassed else None,
         shuffled_loss=shuffled.loss,
         mean_code_loss=mean_code.loss,
+        classes=_classes(base),
     )
 
 
@@ -81,6 +85,18 @@ def _changes(seed: int, means: dict[str, torch.Tensor]) -> dict[str, Change]:
         )
 
     return {"shuffled": shuffle, "mean_code": mean}
+
+
+def _classes(scored: Scored) -> int | None:
+    """Return the number of classes if the task loss is the cross-entropy of the scores; else None."""
+    if scored.logits is None or scored.labels is None or scored.logits.ndim != 2:
+        return None
+    logits, labels = torch.from_numpy(scored.logits), torch.from_numpy(scored.labels)
+    if labels.shape != logits.shape[:1]:
+        return None
+    entropy = float(torch.nn.functional.cross_entropy(logits, labels))
+    pure = abs(scored.loss - entropy) <= SAME * max(entropy, SAME)
+    return logits.shape[1] if pure else None
 
 
 def _accuracy(scored: Scored) -> float | None:
