@@ -82,7 +82,7 @@ CHECK = Check(
             "vq.initted.fill_(True)   # where the codebook has been initialised"
         ),
     ),
-    explained_by=("VQ901",),
+    explained_by=("VQ901", "VQ309", "VQ310"),
     meaningless_after=("VQ303",),
     examples=(
         fires(
