@@ -62,12 +62,20 @@ def test_the_training_plan_holds_what_the_recipe_says() -> None:
     assert (plan.revive_under, plan.decay, plan.start) == (0.1, None, "checkpoint")
 
 
-@pytest.mark.parametrize("code", ["VQ101", "VQ102", "VQ201"])
+@pytest.mark.parametrize("code", ["VQ101", "VQ102", "VQ201", "VQ206", "VQ310"])
 def test_a_starved_encoder_is_built_anew(code: str) -> None:
     assert planned(finding(code)).training.start == "fresh-encoder"
     assert planned(finding(code, severity=Severity.WARNING)).training.start == "checkpoint"
     assert planned(finding(code, explained_by="VQ901:one")).training.start == "checkpoint"
     assert planned(finding(code), skip=("wake-encoder",)).training.start == "checkpoint"
+
+
+def test_a_wrong_ema_is_taken_over_and_the_encoder_kept() -> None:
+    found = planned(finding("VQ309", "sound-ema", "sound-ema-rule"))
+    assert (found.training.sound_ema, found.training.start) == (True, "checkpoint")
+    assert not planned(finding("VQ501", "data-init")).training.sound_ema
+    refused = {p.remedy.name for p in found.remedies if p.refused}
+    assert refused == {"sound-ema-rule"}  # the lines that are left in the source
 
 
 def test_what_retraining_cannot_do_is_skipped_with_the_reason() -> None:

@@ -23,9 +23,9 @@ RECIPE = (LOWER_WEIGHT, "data-init", "warm-up", "revive-dead-codes")
 """The remedies of every retraining; a straight-through estimator joins them where one is missing. A codebook
 that a cause has emptied stays empty once the cause is gone, so the cause's own remedy is not enough."""
 STARVING = ("VQ101", "VQ102", "VQ201", "VQ206", "VQ310")
-"""Causes that, as errors, leave an encoder that did not learn from the task, or that ran far from the codes: it
-costs more to bring back than to train anew (measured on 8×8 digits, 30 epochs with all remedies: accuracy 0.90
-against 0.97; on motion windows, z_e thousands of times as long as the codes, 50 epochs: 0.53 against 0.80)."""
+"""Causes that, as errors, leave an encoder that did not learn from the task, or that ran far from the codes:
+it costs more to bring back than to train anew (measured on 8×8 digits, 30 epochs with all remedies: accuracy
+0.90 against 0.97; on motion windows, z_e thousands of code lengths away, 50 epochs: 0.53 against 0.80)."""
 FRESH_ENCODER = "wake-encoder"
 
 
