@@ -118,6 +118,11 @@ class Trainer:
         return len(self.rows) >= self.plan.epochs or 0 < self._cool_down <= self.cooled
 
     @property
+    def bypassing(self) -> bool:
+        """Whether the next epoch has no VQ: the whole training is without it, or begins without it."""
+        return self.without_vq or len(self.rows) < self.plan.bypass_epochs
+
+    @property
     def _cool_down(self) -> int:
         return min(COOL_DOWN, self.plan.epochs // 5)
 
@@ -163,8 +168,9 @@ class Trainer:
                 continue
             self.cooled += self.cooling
             self.rows.append(row)
+            settled = row.epoch >= self.plan.bypass_epochs + self.plan.warm_up_epochs
             held = self.goals is not None and row.stop is not None and self.goals.met(row.stop)
-            self.streak = self.streak + 1 if held and row.epoch >= self.plan.warm_up_epochs else 0
+            self.streak = self.streak + 1 if held and settled else 0
             good = self.state_dict()
             after_epoch(row)
 
@@ -173,6 +179,11 @@ class Trainer:
             return
         self._started = True
         self.mixed = self._can_be_mixed()
+        if self.plan.bypass_epochs == 0:
+            self._place_codes()
+
+    def _place_codes(self) -> None:
+        """Put the codebooks where the plan has them before the first step with VQ."""
         if self.plan.data_init and not self.without_vq:
             seed_all(self.plan.seed)
             generator = torch.Generator().manual_seed(self.plan.seed)
@@ -189,24 +200,28 @@ class Trainer:
         return [LinearCodebook(layer, rate) for layer in self.layers if layer.view.writable]
 
     def _epoch(self, number: int) -> Epoch:
+        if number == self.plan.bypass_epochs > 0:
+            self._place_codes()
         seed = (self.plan.seed * _STRIDE + number) % 2**63
         seed_all(seed)
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
-        weight = self.plan.vq_weight * warm_up(number, self.plan.warm_up_epochs)
+        later = number - self.plan.bypass_epochs
+        factor = 0.0 if later < 0 else warm_up(later, self.plan.warm_up_epochs)
+        weight = self.plan.vq_weight * factor
         self._set_rates()
         losses: list[tuple[float, float | None]] = []
-        change = bypass if self.without_vq else grafts(self.plan)
+        change = self._bypassed or grafts(self.plan)
         with self._reshaped():
             for at, batch in enumerate(self.splits.train(seed)):
                 for sound in self._sound:
                     sound.before_step()
                 with watching(self.layers, change, keep_graph=True) as watched:
                     found = self._losses(batch)
-                if self._sound:
+                if self._sound and not self.bypassing:
                     found = with_commitment(found, self.layers, watched)
-                if at == 0 and self.plan.balanced and not self.without_vq:
-                    weight = warm_up(number, self.plan.warm_up_epochs) * self._balanced(watched, found)
+                if at == 0 and self.plan.balanced and not self.bypassing:
+                    weight = factor * self._balanced(watched, found)
                 losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
             stop = evaluate(self.model, self.task, self.splits.stop(), self.layers, self._bypassed)
         known = [vq for _, vq in losses if vq is not None]
@@ -226,7 +241,7 @@ class Trainer:
 
     @property
     def _bypassed(self) -> Change | None:
-        return bypass if self.without_vq else None
+        return bypass if self.bypassing else None
 
     def figures(self) -> Figures | None:
         """Return the figures on the val split, from which every quoted figure comes."""
@@ -262,7 +277,7 @@ class Trainer:
         self, found: Losses, weight: float, watched: Watched, generator: torch.Generator, where: str
     ) -> tuple[float, float | None]:
         total = found.task
-        if found.vq is not None and not self.without_vq:
+        if found.vq is not None and not self.bypassing:
             total = total + weight * found.vq
         value = float(total.detach())
         if not math.isfinite(value):
@@ -271,6 +286,12 @@ class Trainer:
         total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.steps += 1
+        if not self.bypassing:
+            self._after_step(watched, generator)
+        return float(found.task.detach()), None if found.vq is None else float(found.vq.detach())
+
+    def _after_step(self, watched: Watched, generator: torch.Generator) -> None:
+        """Move the codebooks by what a step showed."""
         for sound in self._sound:
             sound.after_step(watched)
         for revival in () if self.cooling else self._revivals:
@@ -281,7 +302,6 @@ class Trainer:
             if layer.view.writable:
                 codes = torch.nn.functional.normalize(layer.codes(), dim=1)
                 layer.write(torch.arange(layer.num_codes), codes)
-        return float(found.task.detach()), None if found.vq is None else float(found.vq.detach())
 
     def _balanced(self, watched: Watched, found: Losses) -> float:
         """Return the weight at which the VQ loss pulls at z_e by a tenth of the task loss's gradient.
