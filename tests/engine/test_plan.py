@@ -62,12 +62,18 @@ def test_the_training_plan_holds_what_the_recipe_says() -> None:
     assert (plan.revive_under, plan.decay, plan.start) == (0.1, None, "checkpoint")
 
 
-@pytest.mark.parametrize("code", ["VQ101", "VQ102", "VQ201", "VQ206", "VQ310"])
+@pytest.mark.parametrize("code", ["VQ101", "VQ102", "VQ201"])
 def test_a_starved_encoder_is_built_anew(code: str) -> None:
     assert planned(finding(code)).training.start == "fresh-encoder"
     assert planned(finding(code, severity=Severity.WARNING)).training.start == "checkpoint"
     assert planned(finding(code, explained_by="VQ901:one")).training.start == "checkpoint"
     assert planned(finding(code), skip=("wake-encoder",)).training.start == "checkpoint"
+
+
+@pytest.mark.parametrize("code", ["VQ206", "VQ310"])
+def test_a_model_behind_a_runaway_encoder_is_built_anew(code: str) -> None:
+    assert planned(finding(code, "sound-ema")).training.start == "scratch"
+    assert planned(finding(code, severity=Severity.WARNING)).training.start == "checkpoint"
 
 
 def test_a_wrong_ema_is_taken_over_and_the_encoder_kept() -> None:
