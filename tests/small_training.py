@@ -88,3 +88,27 @@ def sick_checkpoint(folder: Path) -> Path:
     }
     torch.save(state, folder / "sick.pt")
     return folder / "sick.pt"
+
+
+def trained_by_its_own_rule(folder: Path, quantizer: str) -> Path:
+    """Write a small reference model with a layer that writes wrong codes, and its data beside it."""
+    with np.load(DIGITS) as data:
+        np.savez(folder / "digits.npz", **{name: data[name][:300] for name in ("x", "y", "split")})
+    task = Digits(quantizer=quantizer, decay=0.9)
+    torch.manual_seed(0)
+    model = task.model()
+    optimizer = task.optimizer(model)
+    for epoch in range(10):
+        for batch in task.shuffled(epoch):
+            found = task.losses(model, batch)
+            optimizer.zero_grad()
+            (found.task + 0.1 * found.vq).backward()
+            optimizer.step()
+    state = {
+        "vqdoctor_task": "conv2d-vq/digits",
+        "config": task.config,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    torch.save(state, folder / "own.pt")
+    return folder / "own.pt"

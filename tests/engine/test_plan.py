@@ -70,6 +70,20 @@ def test_a_starved_encoder_is_built_anew(code: str) -> None:
     assert planned(finding(code), skip=("wake-encoder",)).training.start == "checkpoint"
 
 
+@pytest.mark.parametrize("code", ["VQ206", "VQ310"])
+def test_a_model_behind_a_runaway_encoder_is_built_anew(code: str) -> None:
+    assert planned(finding(code, "sound-ema")).training.start == "scratch"
+    assert planned(finding(code, severity=Severity.WARNING)).training.start == "checkpoint"
+
+
+def test_a_wrong_ema_is_taken_over_and_the_encoder_kept() -> None:
+    found = planned(finding("VQ309", "sound-ema", "sound-ema-rule"))
+    assert (found.training.sound_ema, found.training.start) == (True, "checkpoint")
+    assert not planned(finding("VQ501", "data-init")).training.sound_ema
+    refused = {p.remedy.name for p in found.remedies if p.refused}
+    assert refused == {"sound-ema-rule"}  # the lines that are left in the source
+
+
 def test_what_retraining_cannot_do_is_skipped_with_the_reason() -> None:
     found = planned(finding("VQ102", "reattach-encoder"))
     refused = {p.remedy.name: p.refused for p in found.remedies if p.refused}

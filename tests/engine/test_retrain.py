@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import PATIENCE, start
-from small_training import Digits, sick_checkpoint
+from small_training import Digits, sick_checkpoint, trained_by_its_own_rule
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.report import Report
@@ -55,6 +55,24 @@ def test_it_is_cured_and_the_input_is_as_it_was(sick: Path, tmp_path: Path) -> N
     assert any("straight-through" in change.why for change in done.source)
     assert "VQ101" in {finding.code for finding in report.findings}  # the source is as it was
     assert Report.from_dict(json.loads(report.to_json())) == report
+
+
+@pytest.mark.parametrize(("quantizer", "cause"), [("unnormalised", "VQ309"), ("sphere", "VQ310")])
+def test_a_layer_that_writes_wrong_codes_is_cured_and_its_source_named(
+    tmp_path: Path, quantizer: str, cause: str
+) -> None:
+    """The file is sound until the source as it is updates it, and the report says so."""
+    sick = trained_by_its_own_rule(tmp_path, quantizer)
+    assert cause in {finding.code for finding in examine(sick).findings}
+    report = retrain(sick, tmp_path / "fixed.pt", settings=replace(SHORT, epochs=10))
+    done = report.retraining
+    assert done is not None and done.cured and done.after is not None
+    assert cause in {finding.code for finding in report.findings}
+    assert {"VQ309", "VQ310"}.isdisjoint(f.code for f in examine(tmp_path / "fixed.pt").findings)
+    (left,) = (change for change in done.source if cause in change.why)
+    assert "sums" in left.code
+    model = Digits(quantizer=quantizer).model()
+    model.load_state_dict(states(tmp_path / "fixed.pt"), strict=True)
 
 
 def test_the_output_loads_into_the_unchanged_model_and_its_optimizer(sick: Path, tmp_path: Path) -> None:

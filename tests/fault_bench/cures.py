@@ -27,8 +27,9 @@ from vqdoctor.core.retraining import Figures, Goals, Retraining
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine import examine, exit_code
 from vqdoctor.engine.retrain import retrain
+from vqdoctor.reference import task as reference
 from vqdoctor.reference.recipes import HEALTHY, RECIPES
-from vqdoctor.reference.task import ReferenceTask
+from vqdoctor.reference.task import DataSet, ReferenceTask
 from vqdoctor.reference.train import train
 from vqdoctor.remedies import all_remedies
 
@@ -47,6 +48,7 @@ class Case:
         setup: the fault bench's training; None is the reference model.
         healthy: what differs in the source once it is mended.
         trial: whether the remedies are tried against each other first.
+        data_set: the data of the reference model.
     """
 
     name: str
@@ -55,6 +57,12 @@ class Case:
     setup: Setup | None = None
     healthy: tuple[tuple[str, Any], ...] = ()
     trial: bool = False
+    data_set: DataSet = reference.DIGITS
+
+    @property
+    def unsound(self) -> bool:
+        """Whether the reference model's layer itself writes wrong codes: its recipe has a sound twin."""
+        return f"{self.name}-sound" in RECIPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +77,7 @@ class Cure:
         accuracy: its accuracy.
         ece: its calibration error.
         without_vq: accuracy of the same model without VQ, trained as long.
+        ece_without_vq: its calibration error.
         cured: whether all goals are met.
         epochs: how many it took.
         seconds: how long it took, the training without VQ included.
@@ -85,6 +94,7 @@ class Cure:
     accuracy: float
     ece: float
     without_vq: float
+    ece_without_vq: float
     cured: bool
     epochs: int
     seconds: float
@@ -142,7 +152,7 @@ def _sick(case: Case, folder: Path) -> Cure:
     assert done.before is not None and done.after is not None and done.without_vq is not None
     strict = (mended if user.task is None else user).task.model()
     strict.load_state_dict(torch.load(output, weights_only=True)["model"], strict=True)
-    if case.setup is None:
+    if case.setup is None and not case.unsound:
         names = [r.name for r in all_remedies() if r.plan is not None and not r.changes_model]
         # as many as the recipe's four and the cause's own
         drawn = tuple(random.Random(f"{case.name} {case.seed}").sample(names, k=5))
@@ -158,6 +168,7 @@ def _sick(case: Case, folder: Path) -> Cure:
         accuracy=done.after.accuracy or 0.0,
         ece=1.0 if done.after.ece is None else done.after.ece,
         without_vq=done.without_vq.accuracy or 0.0,
+        ece_without_vq=1.0 if done.without_vq.ece is None else done.without_vq.ece,
         cured=done.cured,
         epochs=len(done.epochs),
         seconds=done.seconds,
@@ -186,14 +197,15 @@ def _brought(case: Case, path: Path) -> tuple[Path | None, UserModel, UserModel]
         save(case.setup, path)
         mended = BenchTask(replace(case.setup, **dict(case.healthy)))
         return None, UserModel(task=BenchTask(case.setup)), UserModel(task=mended)
-    with np.load(DIGITS) as file:
+    path_of_data = DIGITS.with_name(case.data_set.file)
+    with np.load(path_of_data) as file:
         data = dict(file)
-    recipe = RECIPES[case.name]
+    recipe, sound = RECIPES[case.name], RECIPES.get(f"{case.name}-sound", HEALTHY)
     recipe = recipe if case.codes is None else replace(recipe, num_codes=case.codes)
-    torch.save(dict(train(recipe, data, case.seed).checkpoint), path)
-    config = replace(HEALTHY, num_codes=recipe.num_codes).config(case.seed)
-    mended_task = ReferenceTask(data["x"], data["y"], data["split"], config)
-    return DIGITS, UserModel(), UserModel(task=mended_task)
+    torch.save(dict(train(recipe, data, case.seed, data_set=case.data_set).checkpoint), path)
+    config = replace(sound, num_codes=recipe.num_codes).config(case.seed)
+    mended_task = ReferenceTask(data["x"], data["y"], data["split"], config, classes=case.data_set.classes)
+    return path_of_data, UserModel(), UserModel(task=mended_task)
 
 
 def _key(case: Case) -> str:

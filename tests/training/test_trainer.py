@@ -34,7 +34,17 @@ def same(one: Trainer, other: Trainer) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("plan", [ALL, replace(ALL, linear=True), replace(ALL, balanced=True)], ids=str)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        ALL,
+        replace(ALL, linear=True),
+        replace(ALL, balanced=True),
+        replace(ALL, sound_ema=True),
+        replace(ALL, bypass_epochs=3),
+    ],
+    ids=str,
+)
 def test_a_run_taken_up_from_its_file_ends_as_one_that_was_never_interrupted(
     start: Start, tmp_path: Path, plan: TrainingPlan
 ) -> None:
@@ -157,6 +167,21 @@ def test_without_vq_the_codebook_is_neither_trained_nor_looked_at(start: Start) 
     trainer.model.eval()
     with torch.no_grad(), watching(trainer.layers, bypass):
         assert torch.allclose(trainer.task.losses(trainer.model, batch).logits, logits, atol=1e-6)
+
+
+def test_a_model_learns_without_vq_first_and_its_codes_are_placed_in_what_it_learned(start: Start) -> None:
+    plan = replace(ALL, bypass_epochs=3)
+    warmed, plain = start(plan=plan), start(plan=plan, without_vq=True)
+    for trainer in (warmed, plain):
+        trainer.train_to(3)
+    assert [row.task_loss for row in warmed.rows] == [row.task_loss for row in plain.rows]
+    assert [row.vq_weight for row in warmed.rows] == [0.0] * 3
+    scattered = warmed.rows[-1].stop
+    warmed.run()
+    assert warmed.rows[3].vq_weight == pytest.approx(0.1 / 3)
+    placed = warmed.rows[-1].stop
+    assert scattered is not None and placed is not None
+    assert placed.layers["vq"].perplexity > max(16, 2 * scattered.layers["vq"].perplexity)
 
 
 def test_the_graft_gives_the_encoder_the_gradient_that_the_layer_cuts_off() -> None:

@@ -67,6 +67,7 @@ CHECK = Check(
     name="vq-loss-without-gradient",
     evaluate=evaluate,
     limits=Limits(),
+    remedies=("sound-ema",),
     advice=Advice(
         name="detach-the-code",
         how="In the VQ loss detach the code, and leave the encoder's output in the graph.",

@@ -99,6 +99,7 @@ CHECK = Check(
     name="ema-update-wrong",
     evaluate=evaluate,
     limits=Limits(),
+    remedies=("sound-ema",),
     advice=Advice(
         name="sound-ema-rule",
         how="Divide the sums by the smoothed counts, whose sum is that of the counts, and train again.",

@@ -74,6 +74,7 @@ CHECK = Check(
     name="scale-mismatch",
     evaluate=evaluate,
     limits=Limits(),
+    remedies=("sound-ema",),
     advice=Advice(
         name="one-scale",
         how="Normalise codes and vectors before the lookup, or neither, and train again.",

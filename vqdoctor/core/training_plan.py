@@ -33,6 +33,9 @@ class TrainingPlan:
             which case the codes have it too.
         full_precision: whether the VQ layer runs in float32 where the rest does not.
         linear: whether the codes move together, through one trained matrix (SimVQ), and not one by one.
+        bypass_epochs: epochs at the start in which the layers are bypassed, before the codebooks are placed.
+        sound_ema: whether a sound EMA rule writes the codes after each step, in place of the layer's own, and
+            a commitment loss stands in for a VQ loss without a gradient.
     """
 
     start: Start = "checkpoint"
@@ -48,6 +51,8 @@ class TrainingPlan:
     geometry: Geometry = "own"
     full_precision: bool = False
     linear: bool = False
+    bypass_epochs: int = 0
+    sound_ema: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,11 @@ that a cause has emptied stays empty once the cause is gone, so the cause's own 
 STARVING = ("VQ101", "VQ102", "VQ201")
 """Causes that, as errors, leave an encoder that did not learn from the task: it costs more to bring back than
 to train anew (measured on 8×8 digits, 30 epochs with all remedies: accuracy 0.90 against 0.97)."""
-FRESH_ENCODER = "wake-encoder"
+RUNAWAY = ("VQ206", "VQ310")
+"""Causes that, as errors, leave a z_e that nothing held at the codes, and a model that was trained behind it
+(measured on motion windows, 50 epochs: accuracy 0.53 from the checkpoint; over three seeds 0.82 with a new
+encoder and 0.845 from scratch, where the model without VQ has 0.857)."""
+FRESH_ENCODER, FRESH_START = "wake-encoder", "fresh-start"
 
 
 def make_plan(
@@ -110,8 +114,9 @@ def _asked(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
         if finding.severity > Severity.NOTE:
             root = finding.explained_by is None
             names = [name for name in finding.remedies if root or name in RECIPE]
-            if root and finding.severity is Severity.ERROR and finding.code in STARVING:
-                names.append(FRESH_ENCODER)
+            if root and finding.severity is Severity.ERROR:
+                names += [FRESH_ENCODER] * (finding.code in STARVING)
+                names += [FRESH_START] * (finding.code in RUNAWAY)
             for name in dict.fromkeys(names):
                 asked.setdefault(name, []).append(finding)
     return asked

@@ -19,6 +19,8 @@ from vqdoctor.training.trial import Tried
 
 TRAINING_ONLY = ("lower-vq-weight", "raise-vq-weight", "faster-ema", "data-init")
 """Remedies that correct how a model is trained, and leave no trace in its source."""
+SOUND_EMA = "sound-ema"
+"""The remedy that replaces the source's own EMA at every step."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,12 +110,26 @@ class Outcome:
                 layers = ", ".join(planned.layers)
                 why = f"{layers} has no straight-through estimator ({because}): end it with"
                 yield SourceChange(why=why, code=remedy.code)
+            elif remedy.name == SOUND_EMA:
+                yield from self._own_rule(planned)
             elif remedy.changes_model:
                 why = f"the retrained weights need the source to do the same as {remedy.name}"
                 yield SourceChange(why=why, code=remedy.code)
             elif planned.because and remedy.plan is not None and remedy.name in TRAINING_ONLY:
                 why = f"a training from the source will need {remedy.name} again ({because})"
                 yield SourceChange(why=why, code=remedy.code)
+
+    def _own_rule(self, taken: PlannedRemedy) -> Iterator[SourceChange]:
+        """Yield the lines of the layer's own that a taken-over EMA overwrote: the advice of its findings."""
+        advice = [
+            planned
+            for planned in self.plan.remedies
+            if planned.remedy.plan is None and set(planned.because) & set(taken.because)
+        ]
+        for planned in advice or (taken,):
+            because = f" ({', '.join(planned.because)})" if planned.because else ""
+            why = f"a training from the source writes wrong codes again{because}: {planned.remedy.how}"
+            yield SourceChange(why=why, code=planned.remedy.code)
 
 
 def _quoted(figures: Figures | None) -> dict[str, float]:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, devi
 from vqdoctor.training.resume import RESTART
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.schedule import warm_up
+from vqdoctor.training.sound_ema import SoundEMA, takes_directions, with_commitment
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.treatment import grafts, reshaped, set_decay
 
@@ -90,6 +91,8 @@ class Trainer:
     _retries: int = 0
     _revivals: list[Revival] = field(init=False, default_factory=list)
     _linear: list[LinearCodebook] = field(init=False, default_factory=list)
+    _sound: list[SoundEMA] = field(init=False, default_factory=list)
+    _directions: tuple[CapturedLayer, ...] = field(init=False, default=())
     _rates: list[float] = field(init=False, default_factory=list)
     _started: bool = False
 
@@ -103,11 +106,21 @@ class Trainer:
         if self.plan.decay is not None:
             unset = [layer.name for layer in treated if not set_decay(layer, self.plan.decay)]
             self.notes += [f"{name} has no EMA decay that could be set" for name in unset]
+        if self.plan.sound_ema:
+            writable = [layer for layer in treated if layer.view.writable]
+            self._sound = [SoundEMA.of(layer, self.plan.decay) for layer in writable]
+            batch = next(iter(self.splits.in_order()))
+            self._directions = takes_directions(self.model, self.task, batch, treated)
 
     @property
     def finished(self) -> bool:
         """Whether all epochs are done, or the goals held for long enough and the cool-down is done."""
         return len(self.rows) >= self.plan.epochs or 0 < self._cool_down <= self.cooled
+
+    @property
+    def bypassing(self) -> bool:
+        """Whether the next epoch has no VQ: the whole training is without it, or begins without it."""
+        return self.without_vq or len(self.rows) < self.plan.bypass_epochs
 
     @property
     def _cool_down(self) -> int:
@@ -155,8 +168,9 @@ class Trainer:
                 continue
             self.cooled += self.cooling
             self.rows.append(row)
+            settled = row.epoch >= self.plan.bypass_epochs + self.plan.warm_up_epochs
             held = self.goals is not None and row.stop is not None and self.goals.met(row.stop)
-            self.streak = self.streak + 1 if held and row.epoch >= self.plan.warm_up_epochs else 0
+            self.streak = self.streak + 1 if held and settled else 0
             good = self.state_dict()
             after_epoch(row)
 
@@ -165,12 +179,18 @@ class Trainer:
             return
         self._started = True
         self.mixed = self._can_be_mixed()
+        if self.plan.bypass_epochs == 0:
+            self._place_codes()
+
+    def _place_codes(self) -> None:
+        """Put the codebooks where the plan has them before the first step with VQ."""
         if self.plan.data_init and not self.without_vq:
             seed_all(self.plan.seed)
             generator = torch.Generator().manual_seed(self.plan.seed)
-            left = place_codes(
-                self.model, self.task, self.splits, self.layers, self.optimizer, generator, self.say
-            )
+            with reshaped(self._directions, "sphere", full_precision=False):
+                left = place_codes(
+                    self.model, self.task, self.splits, self.layers, self.optimizer, generator, self.say
+                )
             self.notes += [f"{name} was not initialised from data: {why}" for name, why in left.items()]
         if self.plan.linear and not self.without_vq:
             self._linear = self._matrices()
@@ -180,20 +200,28 @@ class Trainer:
         return [LinearCodebook(layer, rate) for layer in self.layers if layer.view.writable]
 
     def _epoch(self, number: int) -> Epoch:
+        if number == self.plan.bypass_epochs > 0:
+            self._place_codes()
         seed = (self.plan.seed * _STRIDE + number) % 2**63
         seed_all(seed)
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
-        weight = self.plan.vq_weight * warm_up(number, self.plan.warm_up_epochs)
+        later = number - self.plan.bypass_epochs
+        factor = 0.0 if later < 0 else warm_up(later, self.plan.warm_up_epochs)
+        weight = self.plan.vq_weight * factor
         self._set_rates()
         losses: list[tuple[float, float | None]] = []
-        change = bypass if self.without_vq else grafts(self.plan)
+        change = self._bypassed or grafts(self.plan)
         with self._reshaped():
             for at, batch in enumerate(self.splits.train(seed)):
+                for sound in self._sound:
+                    sound.before_step()
                 with watching(self.layers, change, keep_graph=True) as watched:
                     found = self._losses(batch)
-                if at == 0 and self.plan.balanced and not self.without_vq:
-                    weight = warm_up(number, self.plan.warm_up_epochs) * self._balanced(watched, found)
+                if self._sound and not self.bypassing:
+                    found = with_commitment(found, self.layers, watched)
+                if at == 0 and self.plan.balanced and not self.bypassing:
+                    weight = factor * self._balanced(watched, found)
                 losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
             stop = evaluate(self.model, self.task, self.splits.stop(), self.layers, self._bypassed)
         known = [vq for _, vq in losses if vq is not None]
@@ -213,20 +241,23 @@ class Trainer:
 
     @property
     def _bypassed(self) -> Change | None:
-        return bypass if self.without_vq else None
+        return bypass if self.bypassing else None
 
     def figures(self) -> Figures | None:
         """Return the figures on the val split, from which every quoted figure comes."""
         with self._reshaped():
             return evaluate(self.model, self.task, self.splits.val(), self.layers, self._bypassed)
 
-    def _reshaped(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _reshaped(self) -> Iterator[None]:
         layers = () if self.without_vq else self.layers
-        return reshaped(
-            layers,
-            self.plan.geometry,
-            full_precision=self.plan.full_precision or self.mixed,
-        )
+        precise = self.plan.full_precision or self.mixed
+        # Layers that take directions do so either way; here their calls show what is looked up.
+        with (
+            reshaped(layers, self.plan.geometry, full_precision=precise),
+            reshaped(self._directions, "sphere", full_precision=False),
+        ):
+            yield
 
     def _losses(self, batch: Any) -> Losses:
         with torch.autocast(device_of(self.model).type, dtype=torch.bfloat16, enabled=self.mixed):
@@ -246,7 +277,7 @@ class Trainer:
         self, found: Losses, weight: float, watched: Watched, generator: torch.Generator, where: str
     ) -> tuple[float, float | None]:
         total = found.task
-        if found.vq is not None and not self.without_vq:
+        if found.vq is not None and not self.bypassing:
             total = total + weight * found.vq
         value = float(total.detach())
         if not math.isfinite(value):
@@ -255,6 +286,14 @@ class Trainer:
         total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.steps += 1
+        if not self.bypassing:
+            self._after_step(watched, generator)
+        return float(found.task.detach()), None if found.vq is None else float(found.vq.detach())
+
+    def _after_step(self, watched: Watched, generator: torch.Generator) -> None:
+        """Move the codebooks by what a step showed."""
+        for sound in self._sound:
+            sound.after_step(watched)
         for revival in () if self.cooling else self._revivals:
             revival.after_step(watched, self.optimizer, generator)
         for linear in self._linear:
@@ -263,7 +302,6 @@ class Trainer:
             if layer.view.writable:
                 codes = torch.nn.functional.normalize(layer.codes(), dim=1)
                 layer.write(torch.arange(layer.num_codes), codes)
-        return float(found.task.detach()), None if found.vq is None else float(found.vq.detach())
 
     def _balanced(self, watched: Watched, found: Losses) -> float:
         """Return the weight at which the VQ loss pulls at z_e by a tenth of the task loss's gradient.
@@ -298,6 +336,7 @@ class Trainer:
                 "retries": self._retries,
                 "revivals": [revival.state_dict() for revival in self._revivals],
                 "linear": [linear.state_dict() for linear in self._linear],
+                "sound": [sound.state_dict() for sound in self._sound],
             }
         )
 
@@ -314,6 +353,8 @@ class Trainer:
         self.cooled, self.steps, self._rates = state["cooled"], state["steps"], list(state["rates"])
         for revival, kept in zip(self._revivals, state["revivals"], strict=True):
             revival.load_state_dict(copy.deepcopy(kept))
+        for sound, kept in zip(self._sound, state["sound"], strict=True):
+            sound.load_state_dict(copy.deepcopy(kept))
         if state["linear"]:
             self._linear = self._matrices()
             for linear, kept in zip(self._linear, state["linear"], strict=True):

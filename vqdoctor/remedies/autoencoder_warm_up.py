@@ -1,0 +1,32 @@
+"""Let the model learn without VQ first.
+
+For the first epochs the layers are bypassed; then k-means places the codebooks in what the encoder has
+learned, and VQ begins with the warm-up of its loss. Codes that are placed in an untrained encoder's output
+span few of its directions, and stay there. It costs those epochs, so it is only done when asked for by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vqdoctor.core.levels import Stage
+from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.remedies._remedy import Remedy
+
+MOST_EPOCHS = 10
+"""Epochs without VQ, where a plan has at least five times as many in all."""
+
+
+def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
+    """Bypass the layers at first, and place the codebooks afterwards."""
+    return replace(current, bypass_epochs=min(MOST_EPOCHS, current.epochs // 5), data_init=True)
+
+
+REMEDY = Remedy(
+    name="autoencoder-warm-up",
+    stage=Stage.INITIALISATION,
+    how="Train for some epochs without the VQ layer, then place its codes by k-means and put it in.",
+    code="z_q, vq_loss = (z_e, 0.0) if epoch < 10 else vq(z_e)   # k-means at epoch 10",
+    doc=__doc__,
+    plan=plan,
+)
