@@ -277,7 +277,7 @@ SAFETENSORS_ABUSES: dict[str, HostileFile] = {
         ("too-short", _bytes(b"\x01\x02\x03\x04"), "truncated"),
         ("absurd-length", _st({}, length=2**63), "absurdly long"),
         ("length-past-the-end", _st({}, length=5000), "truncated"),
-        ("no-object", _st(b"[1, 2, 3]"), "no json object"),
+        ("no-object", _st(b"[1, 2, 3]"), "not a json object"),
         ("no-json", _st(b'{"a": {'), "not valid json"),
         ("no-utf8", _st(b'{"\xff\xfe": 1}'), "not valid json"),
         ("deep-json", _st(b'{"a":' * 100_000), "not valid json"),

@@ -22,7 +22,7 @@ RUNS = ("inspect", "fix", "gate")
 EVERYWHERE = (*RUNS, "examine")
 """The same commands, and `vqdoctor.examine` of Python."""
 
-MODEL, EXAMINED, CHECKS = "Your model and data", "What to examine", "Checks and limits"
+MODEL, EXAMINED, CHECKS = "Your model and data", "Examination", "Checks and limits"
 FIX, RETRAINING, GOALS = "The fix", "Retraining", "Goals of a retraining"
 GATE, OUTPUT = "Gate", "Output"
 GROUPS = (MODEL, EXAMINED, CHECKS, FIX, RETRAINING, GOALS, GATE, OUTPUT)
