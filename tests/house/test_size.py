@@ -11,6 +11,7 @@ import vqdoctor
 
 ROOM = Path(vqdoctor.__file__).parent
 
+
 def test_what_is_large_says_why() -> None:
     large = without_reason(modules(ROOM))
     assert large == set(), "split it, or let a line that begins with 'One story: ' say why not"
