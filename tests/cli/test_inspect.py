@@ -95,8 +95,8 @@ def test_a_report_never_lands_on_an_input(
     ("target", "says"),
     [
         ("no/such/folder.json", "there is no folder"),
-        (".", "is no regular file"),
-        ("/dev/null", "is no regular file"),
+        (".", "is not a regular file"),
+        ("/dev/null", "is not a regular file"),
         ("file/x.json", "there is no folder"),
     ],
 )

@@ -120,9 +120,9 @@ class Session:
         Raises:
             UserError: if there is none, or it cannot be read.
         """
-        named, task = self.data is not None or self.user_model.task is not None, self.record.task
-        if named:
+        if self.data is not None or self.user_model.task is not None:
             return self.with_data(self.data)
+        task = self.record.task
         if self.user_model.model is None and task is not None:
             from vqdoctor.reference import BUILTIN_DATA
 
