@@ -23,6 +23,9 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
 def _relation(context: FileContext, view: QuantizerView) -> EmaRelation | Unavailable:
     if view.counts is None or view.sums is None or never_written(view.counts):
         return context.gap(EmaRelation.kind, view, "the layer stores no EMA sums that were ever written")
+    if bool((view.counts == np.round(view.counts)).all()):
+        # encodec's k-means writes sums without the counts, which the first update mends
+        return context.gap(EmaRelation.kind, view, "its counts are whole numbers: no EMA update was made yet")
     if view.derived:
         return context.gap(EmaRelation.kind, view, "its codes are computed from the sums and counts")
     found = ema_relation(view.codebook, view.counts, view.sums)
