@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from judged import says
 
 from vqdoctor.checks import _scale
@@ -61,6 +62,21 @@ def test_a_collapsed_cosine_codebook_is_not_one_factor():
     )
     assert not CHECK.judge({EmaRelation: found})
     assert not _scale.broken(found)
+
+
+def test_sums_of_a_start_without_an_update_are_not_taken_for_a_rule(tmp_path):
+    """As encodec's k-means leaves them: sums are the codes, counts whole numbers."""
+    torch.manual_seed(0)
+    codes, counts = torch.randn(32, 8), torch.randint(1, 90, (32,)).float()
+    for moved, expected in ((0.0, False), (0.25, True)):
+        saved = {
+            "vq.embedding": codes,
+            "vq.ema_cluster_size": counts + moved,
+            "vq.ema_embed_sum": codes.clone(),
+        }
+        torch.save(saved, tmp_path / "start.pt")
+        found = {f.code for f in examine(tmp_path / "start.pt").findings}
+        assert ("VQ309" in found) is expected
 
 
 def test_the_first_models_layer_a_is_named_first_and_explains_the_rest():

@@ -17,6 +17,9 @@ def measure(_: FileContext, view: QuantizerView) -> EmaRelation:
     counts = written_counts(view)
     if counts is None or view.counts is None or view.sums is None:
         raise Missing("the layer stores no EMA sums that were ever written")
+    if bool((counts == np.round(counts)).all()):
+        # encodec's k-means writes sums without the counts, which the first update mends
+        raise Missing("its counts are whole numbers: no EMA update was made yet")
     if view.derived:
         raise Missing("its codes are computed from the sums and counts")
     found = ema_relation(view.codebook, view.counts, view.sums)
