@@ -13,7 +13,7 @@ ONE_LENGTH = 1e-3
 """Largest spread of |E| that counts as one length. Normalised codes measured 5e-8, others 0.08 and more."""
 OFF = 0.1
 """Least difference of |E| / |S/c| from 1 that counts. Sound layers measured 7e-5; a smoothing of 1e-5 over
-16,384 codes and 16 vectors a batch explains 0.01."""
+16,384 codes and 16 vectors per batch explains 0.01."""
 LONGER = 0.1
 """Least share by which means are longer than codes of one length. The mean of vectors of that length is never
 longer, so the vectors are on another scale."""

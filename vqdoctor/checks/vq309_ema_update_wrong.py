@@ -47,7 +47,7 @@ class Limits(CheckLimits):
     scale: float = limit(
         _scale.OFF,
         "Least difference of that factor from 1. Sound layers measured up to 7e-5; a smoothing of 1e-5 with "
-        "16,384 codes and 16 vectors a batch explains 0.01.",
+        "16,384 codes and 16 vectors per batch explains 0.01.",
     )
 
 

@@ -6,7 +6,7 @@ with the model, and these say it without any data: nobody should call such a mod
 
 ## How to read it
 With C classes, chance is an accuracy of 1/C and a cross-entropy of ln C. The best recorded accuracy and the
-least cross-entropy are held against these. C comes from a setting (num_classes) or from the shape of the
+least cross-entropy are compared with these. C comes from a setting (num_classes) or from the shape of the
 model's head, and never from a number that resembles ln C. Figures are taken by their names (val_acc,
 best_accuracy, cross_entropy, a callback's best score, `trainer_state.json` beside the file). A recorded VQ
 loss that grows many times over is the other sign: the codes do not follow the encoder. The message says what

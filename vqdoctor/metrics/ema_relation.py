@@ -2,7 +2,7 @@
 
 A sound EMA writes each code as E = S / c (van den Oord et al. 2017, appendix A.1), up to the smoothing of the
 counts. Other rules leave another relation, and it is exact over all codes in use: E = a·S/c where a factor
-was lost, E = S where nothing was divided, E = S/|S| where codes were put on the unit sphere afterwards.
+was lost, E = S where the division is missing, E = S/|S| where codes were put on the unit sphere afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from vqdoctor.metrics.geometry import Mask, Rows
 SMOOTHINGS = (1e-5, 1e-6, 1e-7, 1e-10)
 """The epsilons that public EMA layers add to their counts, the largest first."""
 FAR_ABOVE = 1000.0
-"""A code is compared from so many times the largest usual smoothing on, which then moves it by 0.1 %."""
+"""A code is compared if its count is at least 1,000 times the largest usual smoothing, which then moves it
+by 0.1 %."""
 IN_USE = 1e-3
 """A code is compared where its count is over this share of the mean count."""
 

@@ -1,4 +1,4 @@
-"""What a file, and a `trainer_state.json` beside it, record of how well the model does.
+"""The success of the model as a file, and a `trainer_state.json` beside it, record it.
 
 Numbers are taken by their names, and classes are counted by the config or by the shape of a head. A number is
 never taken for a cross-entropy because it looks like one.
@@ -24,7 +24,7 @@ _LARGEST_STATE = 64 << 20
 _MAX_DEPTH = 8
 _MAX_NODES = 300_000
 _HISTORY = 8
-"""Least values of a history whose course is told."""
+"""Least values of a history whose course is reported."""
 _SPLIT = "(?:best|last|final|max|min|val|valid|validation|test|eval|dev|model|epoch|score|_)*"
 _ACCURACY = re.compile(rf"^{_SPLIT}(?:acc|accuracy|top_?1|acc_?1)(?:_?(?:val|valid|test|eval|epoch))?$")
 _CROSS_ENTROPY = re.compile(
@@ -49,7 +49,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What is recorded of the model's success; None where nothing is.
+    """The recorded success of the model; None stands for an unrecorded number.
 
     Attributes:
         found: numbers that were found.
@@ -67,12 +67,12 @@ class Scores:
 
 
 def read_scores(tree: Any, models: Iterable[StateDict], beside: Path | None = None) -> Scores:
-    """Return what the plain values of a checkpoint's tree record of the model's success.
+    """Return the model's success as the plain values of a checkpoint's tree record it.
 
     Args:
         tree: the checkpoint's tree.
         models: its models, whose heads tell the number of classes where no setting does.
-        beside: the file, beside which a trainer may have left its state; None is no file.
+        beside: the file, beside which a trainer may have left its state; None stands for no file.
     """
     numbers: list[tuple[str, Score]] = []
     courses: list[tuple[str, tuple[float, ...], str]] = []
@@ -150,7 +150,7 @@ def _trainer_state(beside: Path | None) -> Any:
 
 
 def _named(tree: Any, before: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield (path, plain name, value) of what is no tensor of a model, nearest to the root first."""
+    """Yield (path, plain name, value) of every node but a model's tensors, nearest to the root first."""
     todo: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
     seen = 0
     while todo and seen < _MAX_NODES:

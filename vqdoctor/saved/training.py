@@ -48,7 +48,7 @@ class SavedTraining:
 
     @cached_property
     def scores(self) -> Scores:
-        """What the file, and a trainer's state beside it, record of the model's success."""
+        """The model's success as the file, and a trainer's state beside it, record it."""
         return read_scores(self.checkpoint.tree, self.models, self.checkpoint.path)
 
     @cached_property
