@@ -1,16 +1,13 @@
 """Phrases that are correct English and still foreign, and their places in the project.
 
-`python tests/language.py` lists every hit by file and line; `python tests/language.py --write` writes the
-table of allowances again.
+`python tests/language.py` lists every hit by file and line.
 """
 
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,6 @@ from pathlib import Path
 from pages import PAGES, handwritten
 
 ROOT = Path(__file__).parents[1]
-ALLOWANCE = ROOT / "tests" / "docs" / "language_allowance.json"
 PROSE = (*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "sample_checkpoints/README.md")
 """Pages whose handwritten text is searched."""
 COMMENTED = ("Makefile", "action.yml", ".pre-commit-hooks.yaml", ".ci/run", ".github/workflows/test.yml")
@@ -327,10 +323,5 @@ def all_hits() -> Iterator[Hit]:
 
 
 if __name__ == "__main__":
-    found = sorted(all_hits())
-    if sys.argv[1:] == ["--write"]:
-        counts = Counter(hit.file for hit in found)
-        ALLOWANCE.write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
-    else:
-        for hit in found:
-            sys.stdout.write(f"{hit}\n")
+    for hit in sorted(all_hits()):
+        sys.stdout.write(f"{hit}\n")

@@ -1,9 +1,9 @@
 """The codes and the vectors that are compared with them live on different scales.
 
 ## Why it matters
-Where codes are put on a sphere and vectors are not, or the reverse, all codes have nearly
-the same Euclidean distance from a vector. The nearest one carries little information about the vector, z_q is
-far from z_e whatever the codebook learns, and the encoder grows away from it. The counts may look well used all the same.
+Where codes are put on a sphere and vectors are not, or the reverse, all codes have nearly the same Euclidean
+distance from a vector. The nearest one carries little information about the vector, z_q is far from z_e
+whatever the codebook learns, and the encoder grows away from it. The counts may look well used all the same.
 
 ## How to read it
 From a file: all codes have one length, point exactly along their EMA sums, and the means of their vectors are
