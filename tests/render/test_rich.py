@@ -53,7 +53,7 @@ def test_verdict_and_first_cause_stand_in_the_first_line_and_in_the_last(reports
 @pytest.mark.parametrize(
     ("name", "first"),
     [
-        ("healthy", "HEALTHY: no error and no warning in 1 VQ layer"),
+        ("healthy", "HEALTHY: no error and no warning in 1 VQ layer, judged by EMA counts"),
         ("at_risk", "AT RISK: VQ302 ema-not-converged, 1 symptom"),
         ("inconclusive", "INCONCLUSIVE: no VQ layer was found"),
         ("incomplete", "HEALTHY, BUT INCOMPLETE: 1 check crashed"),
