@@ -17,7 +17,7 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 )
 def test_the_worked_example_is_a_check_whose_examples_behave() -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    names: dict[str, object] = {"__name__": "vq309_ema_too_short"}
+    names: dict[str, object] = {"__name__": "vq311_ema_too_short"}
     exec(block.replace('"""', '__doc__ = """', 1), names)
     check = names["CHECK"]
     assert isinstance(check, vqdoctor.core.check.Check)
@@ -28,7 +28,7 @@ def test_the_worked_example_is_a_check_whose_examples_behave() -> None:
 
 def test_the_paths_exist() -> None:
     for path in re.findall(r"`((?:tests|vqdoctor)/[\w/.]*)`", TEXT):
-        if "vq309" not in path:
+        if "vq311" not in path:
             assert (ROOT / path).exists(), path
     for cell in re.findall(r"^\| \w+ \| (`.*?`) \| `\w+ = ", TEXT, re.MULTILINE):
         for path in re.findall(r"`(.*?)`", cell):
