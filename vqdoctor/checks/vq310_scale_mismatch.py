@@ -48,9 +48,11 @@ class Limits(CheckLimits):
 def evaluate(relation: EmaRelation, scale: LookupScale | None, limits: Limits) -> Iterator[Problem]:
     """Hold the length of the means against the one length of the codes; then the lengths in the lookup."""
     if _scale.on_sphere_alone(relation, limits.longer):
+        known = relation.lookup == "euclidean" or scale is not None
+        if scale is not None and scale.code_norm > (1 + limits.longer) * relation.code_norm:
+            scale = None  # it was looked up among codes that no update had shortened yet
         if scale is not None and scale.factor <= 1 + limits.longer:
             return  # the vectors that are looked up lie on the codes' sphere, whatever the sums add up
-        known = relation.lookup == "euclidean" or scale is not None
         looked_up = () if scale is None else (measured("factor", scale.factor, 1 + limits.longer),)
         yield problem(
             Severity.ERROR,
@@ -88,6 +90,13 @@ CHECK = Check(
             EmaRelation.healthy(
                 scale=0.2, scale_spread=0.08, code_norm=1.0, code_norm_spread=5e-8, mean_norm=4.91
             ),
+        ),
+        fires(
+            "a file with codes as long as vectors, which the layer's next update brings to length one",
+            EmaRelation.healthy(
+                scale=0.065, scale_spread=0.5, code_norm=1.0, code_norm_spread=5e-8, mean_norm=15.5
+            ),
+            LookupScale.healthy(code_norm=15.5, vector_norm=16.5, factor=1.0),
         ),
         passes("a sound EMA", EmaRelation.healthy()),
         passes(
