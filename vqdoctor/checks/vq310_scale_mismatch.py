@@ -15,7 +15,8 @@ a file, hence the medium confidence. Where a model runs, the vectors that are lo
 are measured: the factor on all codes that fits them best is 1 at most where both sides are normalised.
 
 ## Remedy
-one-scale: normalise both sides before the lookup, or neither.
+one-scale: normalise both sides before the lookup, or neither. A retraining with sound-ema stores codes at the
+scale at which the layer compares vectors.
 
 ## References
 - Yu et al. 2021, Vector-quantized Image Modeling with Improved VQGAN, arXiv:2110.04627: both sides normalised
