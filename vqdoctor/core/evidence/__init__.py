@@ -40,6 +40,7 @@ from vqdoctor.core.evidence.state import (
     CodeExpiry,
     EvalForward,
     Initialisation,
+    TrainEvalGap,
     TrainForward,
     WeightDecay,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "TaskGradient",
     "TaskMetrics",
     "Trace",
+    "TrainEvalGap",
     "TrainForward",
     "TrainingRecord",
     "Unavailable",

@@ -169,3 +169,32 @@ BatchMixing.HEALTHY = BatchMixing(
     source="batch", sample_size=1_100, batch_size=25, batches=44, label_drift=0.0002, label_z=0.1,
     code_drift=0.0004, code_z=0.7,
 )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainEvalGap(Evidence):
+    """The codes of one training batch in train mode and in eval mode. Sample size: samples of the batch.
+
+    Attributes:
+        agreement: share of the codes that are the same in both modes.
+        explained: the same for half of the batch on its own and in the whole, with batch norms alone in train
+            mode: what their batch statistics explain. 1 where there are no batch norms.
+        train_loss: the task loss in train mode.
+        eval_loss: the task loss in eval mode.
+        train_perplexity: exp of the plain entropy of the batch's codes in train mode.
+        eval_perplexity: the same in eval mode.
+    """
+
+    kind = "train-eval-gap"
+    agreement: float
+    explained: float
+    train_loss: float
+    eval_loss: float
+    train_perplexity: float
+    eval_perplexity: float
+
+
+TrainEvalGap.HEALTHY = TrainEvalGap(
+    layer="vq", source="batch", sample_size=25, agreement=1.0, explained=1.0, train_loss=0.026,
+    eval_loss=0.026, train_perplexity=149.0, eval_perplexity=149.0,
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a layer's own update writes to its codebook, against the means that its new sums and counts give."""
+"""Codes that a layer's own update has written, against the means that its new sums and counts give."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _arrays(layer: CapturedLayer) -> _Arrays | None:
 
 
 def _measured(view: QuantizerView, arrays: _Arrays, chosen: set[int]) -> EmaRelation | None:
-    """Return the relation of the codes that were chosen: the others may still stand at their start."""
+    """Return the relation of the codes that were chosen: the others may still have their start values."""
     codes, counts, sums = arrays
     rows = sorted(code for code in chosen if code >= 0) or list(range(len(codes)))
     found = ema_relation(codes[rows], counts[rows], sums[rows])

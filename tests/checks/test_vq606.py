@@ -1,0 +1,31 @@
+"""VQ606 train-eval-gap just inside and just outside its limits."""
+
+from __future__ import annotations
+
+import pytest
+from judged import says
+
+from vqdoctor.core.evidence import Evidence, TrainEvalGap
+
+GAP = TrainEvalGap.healthy(
+    agreement=0.3, explained=0.9, train_loss=0.1, eval_loss=0.5, train_perplexity=100.0, eval_perplexity=100.0
+)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        ([GAP], "warning"),
+        ([GAP.replace(agreement=0.64)], "warning"),
+        ([GAP.replace(agreement=0.66)], "passes"),
+        ([GAP.replace(eval_loss=0.151)], "warning"),
+        ([GAP.replace(eval_loss=0.149)], "passes"),
+        ([GAP.replace(eval_loss=0.1, eval_perplexity=49.0)], "warning"),
+        ([GAP.replace(eval_loss=0.1, eval_perplexity=51.0)], "passes"),
+        ([GAP.replace(train_loss=0.0)], "passes"),
+        ([GAP.replace(sample_size=8)], "warning"),
+        ([GAP.replace(sample_size=7)], "cannot judge"),
+    ],
+)
+def test_limits(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ606", *evidence) == expected

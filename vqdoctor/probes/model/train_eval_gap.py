@@ -1,0 +1,158 @@
+"""A training batch's codes in train and in eval mode, and how much of the gap batch norms explain."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vqdoctor.capture.call import FAILURES, Call
+from vqdoctor.capture.layer import CapturedLayer, watching
+from vqdoctor.core.evidence import Evidence, TrainEvalGap, Unavailable
+from vqdoctor.models.task import Batch
+from vqdoctor.models.untouched import seed_all
+from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.probe import Probe
+
+SAMPLES = "the layer draws its codes at random in training, or its codes are not seen"
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """One batch in one mode.
+
+    Attributes:
+        codes: layer to its codes, int64 [N].
+        calls: layer to its first call.
+        loss: the task loss.
+    """
+
+    codes: Mapping[str, torch.Tensor]
+    calls: Mapping[str, Call]
+    loss: float
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield, for every layer that does not draw its codes, how many are the same in both modes."""
+    measured: dict[str, TrainEvalGap] = {}
+    if context.first_batches and context.mapped:
+        measured = _measured(context, context.first_batches[0])
+    yield from by_layer(context, TrainEvalGap, measured, SAMPLES, by_gradient=False)
+
+
+def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
+    drawn = _drawn(context, batch)
+    training = _run(context, context.copy(training=True), batch)
+    evaluated = _run(context, context.copy(training=False), batch)
+    noise = _batch_norm_noise(context, batch)
+    found = {}
+    for name in training.codes.keys() & evaluated.codes.keys() - drawn:
+        same = _agreement(training.codes[name], evaluated.codes[name])
+        if same is None:
+            continue
+        found[name] = TrainEvalGap(
+            layer=name,
+            source="batch",
+            sample_size=len(training.codes[name]),
+            agreement=same,
+            explained=noise.get(name, 1.0),
+            train_loss=training.loss,
+            eval_loss=evaluated.loss,
+            train_perplexity=_perplexity(training.codes[name]),
+            eval_perplexity=_perplexity(evaluated.codes[name]),
+        )
+    return found
+
+
+def _run(context: ModelContext, model: nn.Module, batch: Batch) -> _Run:
+    layers = context.on(model)
+    seed_all(context.seed)
+    with watching(layers) as watched, torch.no_grad():
+        losses = context.task.losses(model, batch)
+    calls = {layer.name: layer.calls(watched) for layer in layers}
+    codes = {layer.name: c for layer in layers if (c := _codes(layer, calls[layer.name])) is not None}
+    first = {name: found[0] for name, found in calls.items() if found}
+    return _Run(codes=codes, calls=first, loss=float(losses.task))
+
+
+def _codes(layer: CapturedLayer, calls: list[Call]) -> torch.Tensor | None:
+    """Return the codes of the layer's first call, int64 [B, positions]; None where it gives none."""
+    return layer.reader.given(calls[0]) if calls else None
+
+
+def _agreement(one: torch.Tensor, other: torch.Tensor) -> float | None:
+    """Return the share of equal codes among the unmasked ones; None if there are none."""
+    if one.shape != other.shape:
+        return None
+    seen = (one >= 0) & (other >= 0)
+    return float((one == other)[seen].float().mean()) if seen.any() else None
+
+
+def _perplexity(codes: torch.Tensor) -> float:
+    shares = codes[codes >= 0].bincount().double()
+    shares = shares / shares.sum()
+    return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))
+
+
+def _drawn(context: ModelContext, batch: Batch) -> set[str]:
+    """Return the layers that give other codes for the same z_e and another seed, or cannot be asked."""
+    run = _run(context, context.copy(training=True), batch)
+    drawn = set(context.mapped) - run.calls.keys()
+    for name, call in run.calls.items():
+        drawn.add(name)
+        with contextlib.suppress(*FAILURES):
+            reader = context.layers[name].reader
+            twins = [copy.deepcopy(context.layers[name].module).train() for _ in range(2)]
+            one, other = (
+                reader.given(call.again(context.seed + n, module=twin)) for n, twin in enumerate(twins)
+            )
+            if one is not None and other is not None and torch.equal(one, other):
+                drawn.discard(name)
+    return drawn
+
+
+def _batch_norm_noise(context: ModelContext, batch: Batch) -> dict[str, float]:
+    """Return how many codes are the same for half of a batch, with batch norms alone in train mode.
+
+    The statistics of a half are noisier than those of the whole, so at least as much is explained.
+    """
+    halves = _halves(batch)
+    if halves is None or not any(isinstance(m, _BatchNorm) for m in context.model.modules()):
+        return {}
+    whole, half = (_run(context, _only_batch_norms(context), part) for part in (batch, halves))
+    found = {}
+    for name in whole.codes.keys() & half.codes.keys():
+        same = _agreement(whole.codes[name][: len(half.codes[name])], half.codes[name])
+        if same is not None:
+            found[name] = same
+    return found
+
+
+def _only_batch_norms(context: ModelContext) -> nn.Module:
+    model = context.copy(training=False)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.train()
+    return model
+
+
+def _halves(batch: Batch) -> Batch | None:
+    """Return the first half of a batch of tensors; None where it has another form."""
+    if isinstance(batch, torch.Tensor):
+        return batch[: len(batch) // 2] if len(batch) > 3 else None
+    if isinstance(batch, Mapping):
+        parts = {key: _halves(value) for key, value in batch.items()}
+        return None if any(part is None for part in parts.values()) else parts
+    if type(batch) in (tuple, list):
+        items = [_halves(value) for value in batch]
+        return None if any(item is None for item in items) else type(batch)(items)
+    return None
+
+
+PROBE = Probe(kinds=(TrainEvalGap,), measure=measure, mode="both")
