@@ -152,7 +152,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("raise-vq-weight", "normalise-before-vq"),
-    explained_by=("VQ103", "VQ205", "VQ206", "VQ309", "VQ310"),
+    explained_by=("VQ103", "VQ205"),
     meaningless_after=("VQ101", "VQ102"),
     examples=(
         fires(

@@ -16,6 +16,7 @@ adds it is then not known, so the confidence is medium.
 ## Remedy
 Detach the code and not the encoder's output. With an EMA codebook this commitment term is the whole VQ loss.
 A codebook without an EMA needs the other term as well, on a codebook that is an `nn.Parameter`.
+A retraining with sound-ema adds a commitment loss of its own.
 
 ## References
 - van den Oord et al. 2017, arXiv:1711.00937, equation 3: which term detaches which operand

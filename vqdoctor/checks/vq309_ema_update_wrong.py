@@ -17,7 +17,7 @@ which are not compared.
 
 ## Remedy
 sound-ema-rule: the two lines of the published update. Retrain afterwards: the encoder was trained to
-follow codes of a wrong length.
+follow codes of a wrong length. A retraining with sound-ema overwrites the layer's own update.
 
 ## References
 - van den Oord et al. 2017, Neural Discrete Representation Learning, arXiv:1711.00937, appendix A.1

@@ -15,7 +15,8 @@ a file, hence the medium confidence. Where a model runs, the vectors that are lo
 are measured: the factor on all codes that fits them best is 1 at most where both sides are normalised.
 
 ## Remedy
-one-scale: normalise both sides before the lookup, or neither.
+one-scale: normalise both sides before the lookup, or neither. A retraining with sound-ema stores codes at the
+scale at which the layer compares vectors.
 
 ## References
 - Yu et al. 2021, Vector-quantized Image Modeling with Improved VQGAN, arXiv:2110.04627: both sides normalised
@@ -50,9 +51,11 @@ def evaluate(
 ) -> Iterator[Problem]:
     """Compare the length of the means with the one length of the codes; then the lengths in the lookup."""
     if _scale.on_sphere_alone(relation, limits.longer):
+        known = relation.lookup == "euclidean" or scale is not None
+        if scale is not None and scale.code_norm > (1 + limits.longer) * relation.code_norm:
+            scale = None  # it was looked up among codes that no update had shortened yet
         if scale is not None and scale.factor <= 1 + limits.longer:
             return  # the vectors that are looked up lie on the codes' sphere, whatever the sums add up
-        known = relation.lookup == "euclidean" or scale is not None
         looked_up = () if scale is None else (measured("factor", scale.factor, 1 + limits.longer),)
         yield problem(
             Severity.ERROR,
@@ -90,6 +93,13 @@ CHECK = Check(
             EmaRelation.healthy(
                 scale=0.2, scale_spread=0.08, code_norm=1.0, code_norm_spread=5e-8, mean_norm=4.91
             ),
+        ),
+        fires(
+            "a file with codes as long as vectors, which the layer's next update brings to length one",
+            EmaRelation.healthy(
+                scale=0.065, scale_spread=0.5, code_norm=1.0, code_norm_spread=5e-8, mean_norm=15.5
+            ),
+            LookupScale.healthy(code_norm=15.5, vector_norm=16.5, factor=1.0),
         ),
         passes("a sound EMA", EmaRelation.healthy()),
         passes(
