@@ -24,7 +24,7 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="sound-ema",
     stage=Stage.INITIALISATION,
-    how="Divide the EMA sums by the smoothed counts and by nothing else, keep codes and z_e at one scale, "
+    how="Divide the EMA sums by the smoothed counts alone, keep codes and z_e at one scale, "
     "and let the VQ loss pull at z_e.",
     code=(
         "counts.lerp_(n, 1 - decay); sums.lerp_(sum_z, 1 - decay)   # of the batch\n"

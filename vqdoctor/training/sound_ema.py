@@ -51,7 +51,7 @@ class SoundEMA:
 
     @classmethod
     def of(cls, layer: CapturedLayer, decay: float | None) -> SoundEMA:
-        """Return what takes a layer over at that decay; None is the layer's own."""
+        """Return the takeover of a layer at that decay; None is the layer's own."""
         return cls(layer=layer, decay=decay or own_decay(layer) or DECAY)
 
     @torch.no_grad()
@@ -94,7 +94,7 @@ class SoundEMA:
         self.layer.write(every, torch.where(mass > _TINY, sums / mass.clamp_min(_TINY), codes), self.counts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs."""
+        """Return the counts, for a resumed run."""
         return {"counts": self.counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ class SoundEMA:
 
 
 def _smoothed(counts: torch.Tensor, smoothing: float | None) -> torch.Tensor:
-    """Return what sums are divided by, [K, 1]; zero where nothing was ever counted."""
+    """Return the divisors of the sums, [K, 1]; zero before the first vector."""
     return (divisor(counts, smoothing) if bool(counts.any()) else counts).unsqueeze(1)
 
 
