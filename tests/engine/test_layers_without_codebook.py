@@ -178,7 +178,9 @@ def test_the_usage_of_fsq_is_a_naive_count(tmp_path: Path) -> None:
     assert (usage.vectors, usage.used) == (int(counts.sum()), int((counts > 0).sum()))
 
 
-@pytest.mark.parametrize(("gain", "says"), [(300.0, "at their lowest or highest"), (1e-3, "at one level")])
+@pytest.mark.parametrize(
+    ("gain", "says"), [(300.0, "at their lowest or highest"), (1e-3, "use a single level")]
+)
 def test_the_wrong_size_of_z_e_collapses_fsq_and_a_norm_mends_it(
     gain: float, says: str, tmp_path: Path
 ) -> None:

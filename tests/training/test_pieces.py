@@ -90,7 +90,7 @@ class Chosen:
     num_codes = 32
 
     def __init__(self) -> None:
-        self.codebook = SimpleNamespace(writable=True)
+        self.view = SimpleNamespace(writable=True)
         self.chosen: list[int] = []
 
     def counts(self, _: Any) -> torch.Tensor:

@@ -230,13 +230,13 @@ def test_mixed_precision_spares_the_vq_layer_and_outlasts_an_interruption(start:
     plan = replace(ALL, epochs=3)
     whole = start(plan=plan)
     inside: set[tuple[torch.dtype, bool]] = set()
-    follow = whole.model.vq._follow
+    average = whole.model.vq.average
 
-    def watched(vectors: torch.Tensor, *more: torch.Tensor) -> None:
+    def watched(vectors: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
         inside.add((vectors.dtype, torch.is_autocast_enabled("cpu")))
-        follow(vectors, *more)
+        return average(vectors, *more)
 
-    whole.model.vq._follow = watched
+    whole.model.vq.average = watched
     features: set[torch.dtype] = set()
     hook = whole.model.encoder[0].register_forward_hook(lambda _, __, out: features.add(out.dtype))
     whole.run()

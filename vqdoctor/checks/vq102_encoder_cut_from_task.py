@@ -51,10 +51,6 @@ def evaluate(
     if not task.at_output:
         if not task.after:
             raise CannotJudge("the task loss has no gradient anywhere behind the VQ layer")
-        if _scale.broken(relation):
-            raise CannotJudge(
-                "codes on another scale than the vectors saturate the decoder, which cuts nothing"
-            )
         yield error(
             f"The VQ layer {layer}the task's gradient at its output is 0: something between the VQ layer and "
             "the loss detaches it, so the task cannot train the encoder.",

@@ -81,7 +81,8 @@ CHECK = Check(
         name="watch-the-codes",
         how="Print the perplexity of the codes of a whole split in eval mode, not that of the EMA counts.",
         code=(
-            "p = torch.bincount(indices.flatten(), minlength=num_codes) / indices.numel()\n"
+            "counts = torch.bincount(indices.flatten(), minlength=num_codes)\n"
+            "p = counts / counts.sum()\n"
             "perplexity = torch.exp(-torch.special.xlogy(p, p).sum())"
         ),
     ),

@@ -24,13 +24,14 @@ def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
 REMEDY = Remedy(
     name="sound-ema",
     stage=Stage.INITIALISATION,
-    how="Divide the EMA sums only by the smoothed counts, keep codes and z_e at one scale, "
+    how="Divide the EMA sums by the smoothed counts alone, keep codes and z_e at one scale, "
     "and let the VQ loss pull at z_e.",
     code=(
         "counts.lerp_(n, 1 - decay); sums.lerp_(sum_z, 1 - decay)   # of the batch\n"
-        "total = counts.sum(); smoothed = (counts + eps) / (total + K * eps) * total\n"
-        "codes.copy_(sums / smoothed[:, None])   # F.normalize only where z_e has it\n"
-        "vq_loss = F.mse_loss(z_e, z_q.detach())   # before the straight-through line"
+        "total = counts.sum()\n"
+        "smoothed = (counts + eps) / (total + K * eps) * total\n"
+        "codes.copy_(sums / smoothed[:, None])   # normalize only if z_e has it\n"
+        "vq_loss = F.mse_loss(z_e, z_q.detach())   # before straight-through"
     ),
     doc=__doc__,
     plan=plan,

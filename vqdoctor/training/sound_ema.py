@@ -51,7 +51,7 @@ class SoundEMA:
 
     @classmethod
     def of(cls, layer: CapturedLayer, decay: float | None) -> SoundEMA:
-        """Return the EMA that takes a layer over, at that decay; None is the layer's own."""
+        """Return the takeover of a layer at that decay; None is the layer's own."""
         return cls(layer=layer, decay=decay or own_decay(layer) or DECAY)
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class SoundEMA:
 
 
 def _smoothed(counts: torch.Tensor, smoothing: float | None) -> torch.Tensor:
-    """Return the divisor of the sums, [K, 1]; zero before the first count."""
+    """Return the divisors of the sums, [K, 1]; zero before the first vector."""
     return (divisor(counts, smoothing) if bool(counts.any()) else counts).unsqueeze(1)
 
 

@@ -49,7 +49,7 @@ def set_decay(layer: CapturedLayer, decay: float) -> bool:
 
 
 def own_decay(layer: CapturedLayer) -> float | None:
-    """Return the EMA decay that a layer's modules keep; None if no module keeps one."""
+    """Return the EMA decay that a layer's modules keep; None is unknown."""
     return next((decay for _, _, decay in _decays(layer)), None)
 
 
