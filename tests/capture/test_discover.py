@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 from vector_quantize_pytorch import FSQ, LFQ, ResidualFSQ
 
-from vqdoctor.capture.discover import discover
+from vqdoctor.capture.discover import discover, nearest_distance
 
 DIM = 8
 
@@ -101,6 +101,12 @@ def test_layers_without_a_codebook(layer, codes) -> None:
     assert not found.explicit
     with pytest.raises(LookupError, match="no codebook"):
         _ = found.implicit[0].codebook
+
+
+def test_rows_of_a_large_codebook_are_known_to_the_last_digit() -> None:
+    rows = 4 + torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    assert float(nearest_distance(rows, rows.clone()).max()) == 0.0
+    assert float(torch.cdist(rows, rows.clone()).amin(dim=1).max()) > 1e-3  # as x² - 2xy + y²
 
 
 def test_a_codebook_is_known_by_its_rows() -> None:

@@ -85,6 +85,8 @@ def test_the_nearest_pyproject_is_taken_and_it_alone(tmp_path: Path) -> None:
         ("[tool.vqdoctor.limits]\nVQ502 = 3\n", "names no limit"),
         ("[tool.vqdoctor.limits]\nVQ502.warn_below = nan\n", "not a finite number"),
         ("[tool.vqdoctor.limits]\nVQ502.warn_below = '1'\n", "not a finite number"),
+        (f"[tool.vqdoctor.limits]\nVQ502.warn_below = {10**400}\n", "not a finite number"),
+        (f"[tool.vqdoctor.gate]\nmin-accuracy = {10**400}\n", "not a finite number"),
         ("tool = 3\n[vqdoctor]\nx=1\n", ""),
         ("[tool]\nvqdoctor = 3\n", "not a table"),
         ("[tool.vqdoctor\n", "not valid TOML"),

@@ -50,6 +50,8 @@ def test_the_best_accuracy_is_found(read, record, value, where):
         {"train_acc": 0.3, "target_acc": 0.2, "val_loss": 2.485},
         {"callbacks": {"EarlyStopping": {"monitor": "val_loss", "best_score": torch.tensor(2.48)}}},
         {"val_acc": float("nan")},
+        {"val/nll_loss": 2.3026, "nll": 2.3026},  # a VQGAN's reconstruction has this name
+        {"losses": [{"commit_loss": 10.0**i} for i in range(8)]},  # eight residual levels are no course
     ],
 )
 def test_other_numbers_are_no_accuracy_and_no_cross_entropy(read, record):
@@ -62,6 +64,7 @@ def test_other_numbers_are_no_accuracy_and_no_cross_entropy(read, record):
         ({}, 12, "the shape of head.weight"),
         ({"config": {"num_classes": 7}}, 7, "config.num_classes"),
         ({"config": {"class_names": ["a", "b", "c"]}}, 3, "config.class_names"),
+        ({"labels": [0, 1, 2, 0, 1, 2, 0]}, 3, "labels"),
     ],
 )
 def test_classes_come_from_a_setting_or_from_the_head(read, more, classes, where):
@@ -72,6 +75,7 @@ def test_classes_come_from_a_setting_or_from_the_head(read, more, classes, where
 def test_heads_that_differ_and_models_without_a_head_tell_no_classes(read):
     two = {**HEAD, "class_head.weight": torch.zeros(5, 8)}
     assert read({"state_dict": two, "val_acc": 0.1}).classes is None
+    assert read({"state_dict": {"fc.weight": torch.zeros(128, 16)}, "val_acc": 0.0099}).classes is None
     assert read({"state_dict": {"decoder.weight": torch.zeros(12, 8)}, "ce": 2.485}).classes is None
 
 

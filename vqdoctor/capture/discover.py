@@ -283,6 +283,14 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
     return math.prod(listed) if listed else None
 
 
+def nearest_distance(vectors: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Return each vector's distance to the nearest row of a table, [N, D] and [K, D] -> [N].
+
+    It is not computed as x² - 2xy + y², which loses the digits that tell a code from its neighbour.
+    """
+    return torch.cdist(vectors, table, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+
+
 def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:
     """Return the name of the stored matrix that all outputs are rows (or columns, True) of."""
     dim = found.outputs.shape[1]
@@ -293,7 +301,7 @@ def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:
             table = tensor.detach().float().cpu()
             table = table.T if transposed else table
             if table.shape[1] == dim and len(table) >= len(found.outputs):
-                nearest = torch.cdist(found.outputs[:MOST_LEVELS], table).amin(dim=1)
+                nearest = nearest_distance(found.outputs[:MOST_LEVELS], table)
                 if (nearest <= 1e-3 * table.std().clamp_min(1e-12) * dim**0.5).all():
                     return name, transposed
     return None

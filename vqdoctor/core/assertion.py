@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from vqdoctor.core.errors import UserError, suggestion
-from vqdoctor.core.option import GATE, Kind, Option, choice, declared, one_of, option
+from vqdoctor.core.option import GATE, Kind, Option, choice, declared, is_finite, one_of, option
 
 Relation = Literal[">=", "<="]
 Level = Literal["off", "warn", "error"]
@@ -228,8 +227,8 @@ def _number(where: str, value: object, *, share: bool) -> Threshold:
             value, unit = float(found[1].replace(",", "")), found[2] if found else None  # type: ignore[index]
         except (TypeError, ValueError):
             raise UserError(f"{where}: {value!r} is not a number", example) from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{where}: {value!r} is not a finite number", example)
+    if not is_finite(value):
+        raise UserError(f"{where}: {value!r:.40} is not a finite number", example)
     number = value / 100 if unit == "%" else float(value)
     if number < 0 or (unit and (unit == "%") != share) or (share and number > 1):
         raise UserError(f"{where}: {value:g}{unit or ''} is out of range", example)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from vqdoctor.core.errors import UserError
 
@@ -136,14 +137,23 @@ def _whole(where: str, value: object, *, least: int, noun: str) -> int:
     return value
 
 
+def is_finite(value: object) -> TypeGuard[float]:
+    """Return whether `value` is a number that a float can hold."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max  # an int may be larger, and NaN is never in order
+    )
+
+
 def finite(where: str, value: object, *, least: float = -math.inf, most: float = math.inf) -> float:
     """Return a finite number between two others.
 
     Raises:
         UserError: if it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{where}: {value!r} is not a finite number", "write a number, such as 0.5")
+    if not is_finite(value):
+        raise UserError(f"{where}: {value!r:.40} is not a finite number", "write a number, such as 0.5")
     if not least <= value <= most:
         limits = f"of at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
         raise UserError(f"{where}: {value!r} is out of range", f"write a number {limits}")

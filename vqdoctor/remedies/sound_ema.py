@@ -28,8 +28,7 @@ REMEDY = Remedy(
     "and let the VQ loss pull at z_e.",
     code=(
         "counts.lerp_(n, 1 - decay); sums.lerp_(sum_z, 1 - decay)   # of the batch\n"
-        "total = counts.sum()\n"
-        "smoothed = (counts + eps) / (total + K * eps) * total\n"
+        "smoothed = (counts + eps) * counts.sum() / (counts.sum() + K * eps)\n"
         "codes.copy_(sums / smoothed[:, None])   # normalize only if z_e has it\n"
         "vq_loss = F.mse_loss(z_e, z_q.detach())   # before straight-through"
     ),

@@ -237,7 +237,7 @@ def _bar(page: Page, bar: nodes.UsageBar) -> None:
     )
     if bar.counts and max(bar.counts) > 0:
         picked = [bar.counts[round(i * (len(bar.counts) - 1) / (CELLS - 1))] for i in range(CELLS)]
-        line = "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * c / max(bar.counts)))] if c > 0 else "·" for c in picked)
+        line = "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * (c / max(bar.counts))))] if c > 0 else "·" for c in picked)
         page.line((line, "green"), " least to most used", label=("counts", "dim"), indent=2, hang=8)
 
 

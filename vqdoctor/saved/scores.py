@@ -28,14 +28,15 @@ _HISTORY = 8
 _SPLIT = "(?:best|last|final|max|min|val|valid|validation|test|eval|dev|model|epoch|score|_)*"
 _ACCURACY = re.compile(rf"^{_SPLIT}(?:acc|accuracy|top_?1|acc_?1)(?:_?(?:val|valid|test|eval|epoch))?$")
 _CROSS_ENTROPY = re.compile(
-    rf"^{_SPLIT}(?:ce|ce_loss|cross_?entropy(?:_loss)?|cls_loss|class(?:ification)?_loss|nll|nll_loss)$"
+    rf"^{_SPLIT}(?:ce|ce_loss|cross_?entropy(?:_loss)?|cls_loss|class(?:ification)?_loss)$"
 )
 _VQ_LOSS = re.compile(
     rf"^{_SPLIT}(?:train_)?(?:vq|vq_loss|quant_loss|quantization_loss|commit(?:ment)?_loss|codebook_loss)$"
 )
 _CLASSES = re.compile(r"^(?:num|n)_(?:classes|class|labels|activities)$")
 _CLASS_NAMES = frozenset({"classes", "class_names", "labels", "label_names", "id2label", "activities"})
-_HEAD = re.compile(r"(?:^|_)head$|classif|logits|^fc\d*$|^cls|(?:^|_)class(?:es)?(?:_|$)|label|activity")
+_HEAD = re.compile(r"(?:^|_)head$|classif|logits|^cls|(?:^|_)class(?:es)?(?:_|$)|label|activity")
+_LOG = re.compile(r"history|log", re.IGNORECASE)
 _FOREIGN = ("optim", "sched", "scaler", "rng", "_metadata")
 
 
@@ -81,7 +82,7 @@ def read_scores(tree: Any, models: Iterable[StateDict], beside: Path | None = No
         if _CLASSES.match(name) and isinstance(node, int) and not isinstance(node, bool):
             classes.append(Score(value=float(node), where=where))
         elif name in _CLASS_NAMES and isinstance(node, list | tuple | dict):
-            classes.append(Score(value=float(len(node)), where=where))
+            classes.append(Score(value=float(len(set(map(str, node)))), where=where))  # labels may repeat
         elif isinstance(node, list | tuple):
             values = tuple(number for item in node if (number := _number(item)) is not None)
             if values and len(values) == len(node):
@@ -94,7 +95,7 @@ def read_scores(tree: Any, models: Iterable[StateDict], beside: Path | None = No
     courses += [
         (name, tuple(score.value for score in scores), scores[0].where)
         for name, scores in by_name.items()
-        if len(scores) >= _HISTORY
+        if len(scores) >= _HISTORY and _LOG.search(scores[0].where)  # not the losses of residual levels
     ]
     numbers += [
         (name, Score(value=value, where=where)) for name, values, where in courses for value in values

@@ -158,6 +158,21 @@ def test_dead_codes_and_start_values_are_no_threshold(tiny, trained, examine, as
     assert ask(code_expiry, examine(named(layer))).threshold is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_counts_that_tie_in_half_precision_are_no_revival(examine, ask, dtype):
+    layer = run(VectorQuantize(dim=8, codebook_size=256, decay=0.9), 60, 2048)
+    names = named(layer)
+    (counts,) = (name for name in names if name.endswith("cluster_size"))
+    names[counts] = names[counts].to(dtype)
+    assert len(names[counts].unique()) < 256
+    assert ask(code_expiry, examine(names)).threshold is None
+
+
+def test_counts_that_tie_after_one_update_are_no_revival(examine, ask):
+    layer = run(VectorQuantize(dim=8, codebook_size=256, decay=0.95), 1, 512)
+    assert ask(code_expiry, examine(named(layer))).threshold is None
+
+
 def test_a_recorded_threshold_is_taken(tiny, trained, examine, ask):
     model = tiny(decay=0.9)
     trained(model, 60)

@@ -33,11 +33,23 @@ def measure(context: FileContext, view: QuantizerView) -> CodeExpiry:
 def _reset_value(view: QuantizerView, counts: Floats) -> float | None:
     """The round number that several counts share: a revival gives its codes this count.
 
-    The start value is such a number too, in codes that were never updated; it is left out.
+    The start value is such a number too, in codes that were never updated; it is left out. Counts tie for
+    other reasons as well, at many values each: in half precision, and after a few updates.
     """
+    if _in_half_precision(counts):
+        return None
     values, times = np.unique(counts[counts > 0], return_counts=True)
-    typed = (np.round(values, _ROUND) == values) & (times > 1) & (values != (view.start_count or 1.0))
-    return float(values[typed][times[typed].argmax()]) if typed.any() else None
+    shared = (times > 1) & (values != (view.start_count or 1.0))
+    typed = shared & (np.round(values, _ROUND) == values)
+    if not typed.any() or times[typed].max() <= times[shared].sum() / 2:
+        return None
+    return float(values[typed][times[typed].argmax()])
+
+
+def _in_half_precision(counts: Floats) -> bool:
+    """Whether float16's 11 bits (bfloat16 has 8) hold every count exactly."""
+    mantissas = np.frexp(counts)[0] * 2**11
+    return bool((mantissas == np.round(mantissas)).all())
 
 
 PROBE = each_layer(CodeExpiry, measure)
