@@ -1,8 +1,8 @@
 """The codes and the vectors that are compared with them live on different scales.
 
 ## Why it matters
-Where codes are put on a sphere and vectors are not, or the reverse, all codes have nearly the same Euclidean
-distance from a vector. The nearest one carries little information about the vector, z_q is far from z_e
+Where codes are put on a sphere and vectors are not, all codes have nearly the same Euclidean distance from a
+vector. The nearest one carries little information about the vector, z_q is far from z_e
 whatever the codebook learns, and the encoder grows away from it. The counts may look well used all the same.
 
 ## How to read it
@@ -12,7 +12,8 @@ on that sphere. A cosine lookup compares directions, and its codebook is healthy
 normalised, the means are at most as long as the codes; and a layout that is known for its cosine lookup is
 not judged. A home-made layer may also look up by angle and sum vectors as they are. That cannot be told from
 a file, hence the medium confidence. Where a model runs, the vectors that are looked up
-are measured: the factor on all codes that fits them best is 1 at most where both sides are normalised.
+are measured: the factor on all codes that fits them best is 1 at most where both sides are normalised. The
+reverse, normalised vectors among codes that are not, is not judged yet.
 
 ## Remedy
 one-scale: normalise both sides before the lookup, or neither. A retraining with sound-ema stores codes at the
