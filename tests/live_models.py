@@ -1,4 +1,4 @@
-"""The reference model with one unsound layer, trained for seconds on a few digits, and what it shows live."""
+"""Small models at work: a linear autoencoder, and the reference model with one unsound layer."""
 
 from __future__ import annotations
 
@@ -18,6 +18,20 @@ from vqdoctor.engine.gather import Gathered
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.models.untouched import untouched
 from vqdoctor.probes.model import ModelContext
+
+
+class AutoEncoder(nn.Module):
+    """Linear encoder and decoder around any quantizer of [B, N, D]."""
+
+    def __init__(self, vq: nn.Module, dim: int = 8) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(3, dim)
+        self.vq = vq
+        self.decoder = nn.Linear(dim, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        z_q, *rest = self.vq(self.encoder(x))
+        return self.decoder(z_q), *rest
 
 
 def trained(task: Any, epochs: int = 4, lr: float = 2e-3) -> nn.Module:

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import torch
+from live_models import AutoEncoder
 from torch import nn
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
 
 from vqdoctor.capture.locate import candidates
 from vqdoctor.core.errors import UserError
-
-
-class AutoEncoder(nn.Module):
-    """Linear encoder and decoder around any quantizer of [B, N, D]."""
-
-    def __init__(self, vq: nn.Module, dim: int = 8) -> None:
-        super().__init__()
-        self.encoder = nn.Linear(3, dim)
-        self.vq = vq
-        self.decoder = nn.Linear(dim, 3)
-
-    def forward(self, x: torch.Tensor) -> Any:
-        z_q, *rest = self.vq(self.encoder(x))
-        return self.decoder(z_q), *rest
 
 
 def test_candidates_climb_through_projections_but_not_into_the_encoder() -> None:

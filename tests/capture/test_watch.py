@@ -8,24 +8,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from live_models import AutoEncoder
 from torch import nn
 from vector_quantize_pytorch import VectorQuantize
 
 from vqdoctor.capture.watch import watch
-
-
-class AutoEncoder(nn.Module):
-    """Linear encoder and decoder around any quantizer of [B, N, D]."""
-
-    def __init__(self, vq: nn.Module, dim: int = 8) -> None:
-        super().__init__()
-        self.encoder = nn.Linear(3, dim)
-        self.vq = vq
-        self.decoder = nn.Linear(dim, 3)
-
-    def forward(self, x: torch.Tensor) -> Any:
-        z_q, *rest = self.vq(self.encoder(x))
-        return self.decoder(z_q), *rest
 
 
 def test_watch_sees_z_e_z_q_and_indices() -> None:

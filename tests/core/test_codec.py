@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
+from cured import FIGURES
 from gate_reports import METRICS, a_crash, a_finding, a_report, a_usage, no_usage
 
 from vqdoctor.cli.main import main
@@ -24,21 +25,11 @@ from vqdoctor.core.finding import Measurement
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.levels import Confidence, Stage
 from vqdoctor.core.report import Candidate, Change, PlanStep, Repair, Report
-from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, LayerFigures, Retraining, SourceChange
+from vqdoctor.core.retraining import Arm, Epoch, Goals, Retraining, SourceChange
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.engine.gate import Policy, Source, judge_all
 from vqdoctor.render import RenderOptions, renderer_of
 
-LAYER = LayerFigures(
-    num_codes=256,
-    vectors=6352,
-    used=250,
-    active=240,
-    expected_active=256.0,
-    perplexity=200.0,
-    quantiles=(1.0,),
-)
-FIGURES = Figures(loss=0.2, samples=397, accuracy=0.96, ece=0.02, layers={"vq": LAYER})
 WHOLE = a_report(
     a_usage(20, 1),
     METRICS,

@@ -4,21 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+from cured import FIGURES, LAYER
 
 from vqdoctor.core.codec import decode, encode
-from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, LayerFigures, Retraining
+from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, Retraining
 from vqdoctor.core.training_plan import TrainingPlan
 
-LAYER = LayerFigures(
-    num_codes=256,
-    vectors=6352,
-    used=250,
-    active=240,
-    expected_active=256.0,
-    perplexity=200.0,
-    quantiles=(1.0,),
-)
-FIGURES = Figures(loss=0.2, samples=397, accuracy=0.96, ece=0.02, layers={"vq": LAYER})
 GOALS = Goals(min_accuracy=0.95)
 
 

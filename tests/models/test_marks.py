@@ -6,24 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from live_models import AutoEncoder
 from vector_quantize_pytorch import VectorQuantize
 
 from vqdoctor.models.untouched import TouchedError, untouched, working_copy
-
-
-class AutoEncoder(nn.Module):
-    """Linear encoder and decoder around any quantizer of [B, N, D]."""
-
-    def __init__(self, vq: nn.Module, dim: int = 8) -> None:
-        super().__init__()
-        self.encoder = nn.Linear(3, dim)
-        self.vq = vq
-        self.decoder = nn.Linear(dim, 3)
-
-    def forward(self, x: torch.Tensor) -> Any:
-        z_q, *rest = self.vq(self.encoder(x))
-        return self.decoder(z_q), *rest
 
 
 def test_untouched_restores_the_random_state_and_accepts_a_clean_examination() -> None:

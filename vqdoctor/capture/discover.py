@@ -283,12 +283,14 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
     return math.prod(listed) if listed else None
 
 
-def nearest_distance(vectors: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Return each vector's distance to the nearest row of a table, [N, D] and [K, D] -> [N].
+def are_rows(vectors: torch.Tensor, table: torch.Tensor) -> bool:
+    """Return whether every vector is a row of a table within rounding, [N, D] and [K, D].
 
-    It is not computed as x² - 2xy + y², which loses the digits that tell a code from its neighbour.
+    Distances are not computed as x² - 2xy + y², which loses the digits that tell a code from its neighbour.
     """
-    return torch.cdist(vectors, table, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+    distances = torch.cdist(vectors, table, compute_mode="donot_use_mm_for_euclid_dist")
+    near = 1e-3 * table.std().clamp_min(1e-12) * table.shape[1] ** 0.5
+    return bool((distances.amin(dim=1) <= near).all())
 
 
 def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:
@@ -300,10 +302,9 @@ def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:
         for transposed in (False, True):
             table = tensor.detach().float().cpu()
             table = table.T if transposed else table
-            if table.shape[1] == dim and len(table) >= len(found.outputs):
-                nearest = nearest_distance(found.outputs[:MOST_LEVELS], table)
-                if (nearest <= 1e-3 * table.std().clamp_min(1e-12) * dim**0.5).all():
-                    return name, transposed
+            fits = table.shape[1] == dim and len(table) >= len(found.outputs)
+            if fits and are_rows(found.outputs[:MOST_LEVELS], table):
+                return name, transposed
     return None
 
 

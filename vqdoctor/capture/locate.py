@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from vqdoctor.capture.call import Call
-from vqdoctor.capture.discover import nearest_distance
+from vqdoctor.capture.discover import are_rows
 from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.capture.watch import Watch, watch_each
 from vqdoctor.core.errors import UserError
@@ -86,9 +86,8 @@ def _by_output(capture: Capture, layer: CapturedLayer) -> CapturedLayer:
     if layer.maps or not capture.first_batches or not layer.reader.has_codebook:
         return layer
     codebook = torch.from_numpy(layer.view.codebook)
-    near = 1e-3 * codebook.std().clamp_min(1e-12) * layer.view.dim**0.5
     for path, table in capture.tables.items():
-        if table.shape[1] == layer.view.dim and bool((nearest_distance(table, codebook) <= near).all()):
+        if table.shape[1] == layer.view.dim and are_rows(table, codebook):
             return replace(layer, path=path, lookup_path=None, gap="", maps=True)
     return layer
 
