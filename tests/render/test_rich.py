@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
 
 from vqdoctor.checks import all_checks
+from vqdoctor.core.evidence import Usage
 from vqdoctor.core.report import Report
 from vqdoctor.remedies import with_advice
 from vqdoctor.render import RenderOptions, all_renderers
@@ -69,6 +71,16 @@ def test_usage_of_a_layer_with_interval_and_source_best_source_first(reports: di
     assert batch in text
     assert text.index(batch) < text.index("1 code used, EMA over ~199 batches")
     assert "1 active, 0 rare, 255 unused" in text
+
+
+def test_the_largest_count_that_a_float_holds_has_a_bar(reports: dict[str, Report]) -> None:
+    report = reports["collapsed"]
+    usages = [e for e in report.evidence if isinstance(e, Usage)]
+    assert usages
+    evidence = tuple(
+        e.replace(count_quantiles=(0.0, 1.0, 1e308)) if isinstance(e, Usage) else e for e in report.evidence
+    )
+    assert "█ least to most used" in shown(replace(report, evidence=evidence))
 
 
 def test_input_and_model_are_named(reports: dict[str, Report]) -> None:
