@@ -72,7 +72,8 @@ def test_the_default_output_and_the_only_checkpoint_said_aloud(shell: Run, tmp_p
 def test_a_dry_run_prints_every_change_and_writes_nothing(shell: Run, tmp_path: Path) -> None:
     patient(tmp_path / "model.pt")
     done = shell("fix", "model.pt", "--dry-run")
-    assert done.returncode == 0 and [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+    assert done.returncode == shell("inspect", "model.pt").returncode == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
     for part in ("would apply revive-dead-codes", "model.vq.embedding: 60 of 64 codes", "dead codes 60"):
         assert part in done.stdout
     assert "model.vq.ema_cluster_size" in done.stdout and "model.vq.ema_embedding_sum" in done.stdout
@@ -103,7 +104,6 @@ def test_a_healthy_checkpoint_needs_nothing(shell: Run, healthy: Path, tmp_path:
         (["model.pt", "--skip", "nothing-like-it"], "there is no remedy"),
         (["model.pt", "--from", "r.json"], "leave one of them out"),
         (["--from", "r.json"], "No such file"),
-        (["model.pt", "--retrain", "--dry-run"], "--dry-run and --retrain"),
         (["model.pt", "--save", "json=model.fixed.pt"], "this is an input"),
         (["model.pt", "-o", "z.npz", "--data", "z.npz", "--overwrite"], "this is an input"),
     ],
@@ -138,7 +138,7 @@ def test_the_settings_name_the_checkpoint(shell: Run, tmp_path: Path) -> None:
     patient(tmp_path / "b.pt")
     (tmp_path / "pyproject.toml").write_text('[tool.vqdoctor]\ncheckpoint = "b.pt"\n')
     done = shell("fix", "--dry-run")
-    assert done.returncode == 0 and "b.pt, named by tool.vqdoctor.checkpoint" in done.stderr
+    assert done.returncode == 1 and "b.pt, named by tool.vqdoctor.checkpoint" in done.stderr
 
 
 def test_a_report_names_the_checkpoint(shell: Run, tmp_path: Path) -> None:

@@ -91,6 +91,18 @@ def test_a_full_disk_is_one_error(small: Path, tmp_path: Path, environment: dict
     assert sorted(file.name for file in tmp_path.iterdir()) == ["digits.npz", "sick.pt"]
 
 
+def test_a_dry_run_prints_the_plan_and_its_minutes_and_writes_nothing(
+    shell: Run, small: Path, tmp_path: Path
+) -> None:
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    done = shell("fix", "sick.pt", "--retrain", "--dry-run", "--epochs", "7", "--vq-weight", "0.5")
+    assert done.returncode == shell("inspect", "sick.pt").returncode == 1
+    told = " ".join(done.stdout.split())
+    assert "at most 7 epochs of" in told and "minutes on cpu" in told and "a dry run" in told
+    assert "as many epochs without VQ" in told
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -99,7 +111,6 @@ def test_a_full_disk_is_one_error(small: Path, tmp_path: Path, environment: dict
         (["sick.pt", "--only", "shuffle"], "retraining cannot apply shuffle"),
         (["sick.pt", "--only", "warm-upp"], "did you mean warm-up"),
         (["sick.pt", "-o", "nowhere/out.pt"], "there is no folder"),
-        (["sick.pt", "--dry-run"], "--dry-run and --retrain"),
         (["sick.pt", "--task", "nowhere.py:task"], "nowhere.py"),
         (["alone/sick.pt"], "digits.npz"),
     ],

@@ -39,7 +39,7 @@ def test_an_expression(text: str, metric: str, relation: str, threshold: Thresho
         ("perplexity>=", "not of the form"),
         ("perplexity>=x", "'x' is not a number"),
         ("perplexity>=K", "'K' is not a number"),
-        ("perplexity>=50%", "50% is out of range: write a number, such as 50, or 0.2K"),
+        ("perplexity>=50%", "50% is not a number of codes: write 0.5K for 50 % of the codes"),
         ("perplexity>=-5", "-5 is out of range"),
         ("perplexity>=nan", "not a number"),
         ("perplexity>=1e999", "not a finite number"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqdoctor.cli._output import complain, is_terminal
+from vqdoctor.cli._output import complain, is_terminal, progress
 from vqdoctor.core.errors import MissingPackageError
 from vqdoctor.core.report import Report
 from vqdoctor.core.retraining import Epoch
@@ -23,19 +23,23 @@ if TYPE_CHECKING:  # needs torch
 def retrained(path: Path, output: Path, settings: Settings, user_model: UserModel) -> Report:
     """Retrain a checkpoint's model into another file, and return the report of that file.
 
+    A dry run trains nothing; the report is the input's.
+
     Raises:
         UserError: if the engine cannot retrain it.
         MissingPackageError: if torch is not installed.
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingPackageError("torch", "retraining", "torch")
-    from vqdoctor.engine.retrain import retrain
+    from vqdoctor.engine.retrain import rehearse, retrain
 
+    data = settings.batch
+    if settings.dry_run:
+        with progress() as say:
+            return rehearse(path, output, data=data, user_model=user_model, settings=settings, progress=say)
     try:
         with following() as watcher:
-            return retrain(
-                path, output, data=settings.batch, user_model=user_model, settings=settings, watcher=watcher
-            )
+            return retrain(path, output, data=data, user_model=user_model, settings=settings, watcher=watcher)
     except KeyboardInterrupt:
         complain("interrupted before there was anything to write; --resume goes on from the last epoch")
         raise

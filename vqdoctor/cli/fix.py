@@ -11,7 +11,6 @@ from vqdoctor.cli._options import with_options
 from vqdoctor.cli._output import Output, complain, progress, refuse_input
 from vqdoctor.cli._retrain import draw, retrained
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.core.settings import Settings, UserModel
 
 
@@ -28,10 +27,9 @@ def fix(
 
     Without CKPT: the one of --from, else tool.vqdoctor.checkpoint, else the only one in this folder.
 
-    Exit codes: 0 nothing wrong is left, 1 findings or missed goals, 2 your input, 3 inconclusive.
+    Exit codes: 0 nothing wrong is left, 1 findings or missed goals, 2 your input, 3 inconclusive. A dry run
+    ends with that of the input.
     """
-    if settings.retrain and settings.dry_run:
-        raise UserError("--dry-run and --retrain: a retraining writes its output", "leave one of them out")
     if checkpoint and settings.from_report:
         raise UserError("--from names a checkpoint, and so does the command", "leave one of them out")
 
@@ -56,4 +54,4 @@ def fix(
             )
     output.publish([report])
     draw(report, target)
-    raise typer.Exit(ExitCode.OK if settings.dry_run else exit_code(report, settings.bar))
+    raise typer.Exit(exit_code(report, settings.bar))

@@ -230,6 +230,9 @@ def _number(where: str, value: object, *, share: bool) -> Threshold:
     if not is_finite(value):
         raise UserError(f"{where}: {value!r:.40} is not a finite number", example)
     number = value / 100 if unit == "%" else float(value)
+    if unit == "%" and not share:
+        meant = f"write {number:g}K for {value:g} % of the codes"
+        raise UserError(f"{where}: {value:g}% is not a number of codes", meant)
     if number < 0 or (unit and (unit == "%") != share) or (share and number > 1):
         raise UserError(f"{where}: {value:g}{unit or ''} is out of range", example)
     if unit and not share and number > 1:

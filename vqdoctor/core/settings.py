@@ -171,7 +171,9 @@ class Settings:
     from_report: Path | None = _fix(
         None, path("REPORT.json"), "Fix the checkpoint of this report.", flags=("--from",)
     )
-    dry_run: bool = _fix(False, SWITCH, "Show every change before and after, and write nothing.")
+    dry_run: bool = _fix(
+        False, SWITCH, "Show what would be done, and write nothing; with --retrain: the plan and its minutes."
+    )
     unsafe: bool = _fix(
         False, SWITCH, "Also apply remedies that change trained weights.", name="unsafe-fixes"
     )

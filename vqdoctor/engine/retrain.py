@@ -18,21 +18,22 @@ from types import FrameType
 import vqdoctor
 from vqdoctor.checkpoint import check_output, write_checkpoint
 from vqdoctor.core.codec import encode
-from vqdoctor.core.report import Report
+from vqdoctor.core.report import DRY_RUN, Report
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine, examine_session
 from vqdoctor.engine.plan import make_plan
-from vqdoctor.engine.session import Session
+from vqdoctor.engine.session import Progress, Session
 from vqdoctor.models.untouched import same_randomness
 from vqdoctor.saved.record import RETRAINED
 from vqdoctor.training.moments import new_moments
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
+from vqdoctor.training.rehearsal import epoch_seconds
 from vqdoctor.training.resume import state_path
 from vqdoctor.training.run import Run, Watcher
 from vqdoctor.training.trainable import Trainable
 
-__all__ = ["Watcher", "plan_for", "retrain", "retrain_session", "trainable"]
+__all__ = ["Watcher", "plan_for", "rehearse", "retrain", "retrain_session", "trainable"]
 
 UNTREATED = "no finding asks for a remedy, so the model was trained on as it was"
 
@@ -82,6 +83,43 @@ def retrain(
         repairs=tuple(outcome.repairs()),
         notes=(*after.notes, *notes, *untreated, *outcome.trainer.notes),
     )
+
+
+def rehearse(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    data: object = None,
+    user_model: UserModel | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Return the report of a checkpoint with the plan that `retrain` would train, and how long that takes.
+
+    Nothing is written. The arguments are those of `retrain`; `progress` gets each step in a few words.
+
+    Raises:
+        UserError: as for `retrain`, before its first epoch.
+    """
+    with Session.open(
+        path, data=data, user_model=user_model, settings=settings, progress=progress, training=True
+    ) as session:
+        check_output(session.checkpoint, Path(output), overwrite=session.settings.overwrite)
+        report = examine_session(session).report
+        with same_randomness(session.settings.seed):
+            found = trainable(session)
+            plan = plan_for(report, found, session.settings)
+            session.say("timing a batch")
+            batches, seconds = epoch_seconds(found)
+            twice = session.settings.goals.min_accuracy is None and found.runs_without_vq
+    training = plan.training
+    minutes = training.epochs * seconds * (1 + twice) / 60
+    also = "; as many epochs without VQ come first, and are counted" if twice else ""
+    duration = (
+        f"--retrain would train at most {training.epochs} epochs of {batches:,} batches, about "
+        f"{max(minutes, 0.1):,.1f} minutes on {found.context.device.type}{also}"
+    )
+    return replace(report, plan=plan.steps, notes=(*report.notes, duration, DRY_RUN))
 
 
 def retrain_session(session: Session, output: Path, watcher: Watcher | None = None) -> Outcome:
