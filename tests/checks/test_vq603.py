@@ -14,8 +14,11 @@ METRICS = TaskMetrics.healthy()
 @pytest.mark.parametrize(
     ("evidence", "expected"),
     [
-        # never more than a warning
-        ([METRICS.replace(ece=0.9)], "warning"),
+        # a note on a model that is as accurate as without the codes, and never more than a warning
+        ([METRICS.replace(ece=0.9)], "note"),
+        ([METRICS.replace(ece=0.9, accuracy=0.90, bypass_accuracy=0.94)], "note"),
+        ([METRICS.replace(ece=0.9, accuracy=0.10, bypass_accuracy=0.94)], "warning"),
+        ([METRICS.replace(ece=0.9, accuracy=0.10, bypass_accuracy=None)], "note"),
         ([METRICS.replace(ece=0.05)], "passes"),
         ([METRICS.replace(ece=0.2, sample_size=99)], "cannot judge"),
         ([METRICS.replace(ece=None)], "cannot judge"),
