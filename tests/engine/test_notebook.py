@@ -109,6 +109,7 @@ def test_the_report_shows_itself_and_survives_json() -> None:
     assert shown.startswith("### vqdoctor: COLLAPSED")
     assert "VQ101" in shown
     assert str(report).startswith("COLLAPSED")
+    assert repr(report) == f"<vqdoctor.Report of {SAMPLES / 'no-ste.pt'}: collapsed, VQ101, VQ401>"
     again = vqdoctor.Report.from_dict(json.loads(report.to_json()))
     assert again == report
     assert again._repr_markdown_() == shown

@@ -29,6 +29,11 @@ class Report(core.Report):
     def __str__(self) -> str:
         return _rendered(self, "rich")
 
+    def __repr__(self) -> str:
+        of = "a live model" if self.checkpoint is None else self.checkpoint.path
+        found = ", ".join(dict.fromkeys(finding.code for finding in self.roots())) or "no finding"
+        return f"<vqdoctor.Report of {of}: {self.verdict}, {found}>"
+
 
 def _rendered(report: core.Report, format: str) -> str:
     options = RenderOptions(names={check.code: check.name for check in all_checks()})
