@@ -73,11 +73,25 @@ def test_levels_of_their_own_stay_apart(tmp_path):
     assert [(v.name, v.shared_with) for v in views] == [(f"layers.{q}", ()) for q in range(3)]
 
 
-def test_safetensors_cannot_tell_and_repeats_it(shared, tmp_path):
-    path = tmp_path / "shared.safetensors"
-    save_file({key: value.clone() for key, value in shared.state_dict().items()}, path)
-    views = find_quantizers(open_checkpoint(path).tensors).views
-    assert [v.name for v in views] == ["layers.0", "layers.1", "layers.2"]
+def in_safetensors(rvq, path):
+    """Save as safetensors demands it: every name with a copy of its own."""
+    save_file({key: value.clone() for key, value in rvq.state_dict().items()}, path)
+    return open_checkpoint(path).tensors
+
+
+def test_equal_copies_in_safetensors_are_one_codebook(shared, tmp_path):
+    (view,) = find_quantizers(in_safetensors(shared, tmp_path / "shared.safetensors")).views
+    assert (view.name, view.shared_with) == ("layers.0", ("layers.1", "layers.2"))
+    assert view.copies["layers.0._codebook.embed"] == ("layers.1._codebook.embed", "layers.2._codebook.embed")
+    (view,) = find_quantizers(saved(shared, tmp_path / "shared.pt")).views
+    assert view.copies == {}  # one storage, which needs to be written once
+
+
+def test_levels_before_their_initialisation_are_not_one_codebook(tmp_path):
+    rvq = ResidualVQ(dim=8, codebook_size=16, num_quantizers=2, kmeans_init=True)
+    assert not rvq.layers[0].codebook.any()
+    views = find_quantizers(in_safetensors(rvq, tmp_path / "zeros.safetensors")).views
+    assert [(v.name, v.shared_with) for v in views] == [("layers.0", ()), ("layers.1", ())]
 
 
 def test_heads_of_one_tensor_stay_apart(tmp_path):

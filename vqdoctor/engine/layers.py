@@ -112,6 +112,9 @@ class Pending:
         if moved.any():
             found += self._flag(view)
             found += self._moments(view, moved)
+        for key, others in view.copies.items():
+            if key in self.values:
+                self.values.update(dict.fromkeys(others, self.values[key]))
         return found
 
     def _of(self, key: str) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.report import Candidate
@@ -102,16 +103,40 @@ def _merged(views: Views, tensors: Mapping[str, Tensor]) -> Views:
         identities = tuple((role, _identity(key, tensors[key])) for role, key in view.keys.items())
         by_tensors.setdefault((identities, _head(view.name)), []).append(view)
     return tuple(
-        replace(first, shared_with=tuple(view.name for view in others)) if others else first
+        replace(
+            first,
+            shared_with=tuple(view.name for view in others),
+            copies={
+                key: tuple(view.keys[role] for view in others)
+                for role, key in first.keys.items()
+                if _has_own_storage(key, tensors[key])
+            },
+        )
+        if others
+        else first
         for first, *others in by_tensors.values()
     )
 
 
+def _has_own_storage(key: str, tensor: Tensor) -> bool:
+    """Whether the container stores each name's elements for themselves, as safetensors does."""
+    return getattr(tensor, "storage_id", None) == key
+
+
 def _identity(key: str, tensor: Tensor) -> Hashable:
-    """Return the identity of a tensor's elements; its key where the storage is unknown."""
+    """Return the identity of a tensor's elements; its key where the storage is unknown.
+
+    Where a shared tensor is written once for each name, the elements themselves are compared, unless they are
+    all one value, as before a training.
+    """
     storage = getattr(tensor, "storage_id", None)
     if storage is None:
         return key
+    if _has_own_storage(key, tensor):
+        values = tensor.read()
+        if values.size > 1 and (values == values.flat[0]).all():
+            return key
+        return tensor.shape, tensor.dtype, sha256(values.tobytes()).digest()
     return storage, getattr(tensor, "offset", 0), getattr(tensor, "strides", None), tensor.shape, tensor.dtype
 
 

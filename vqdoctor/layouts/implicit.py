@@ -1,8 +1,9 @@
 """Quantizers whose codes no file shows: they leave a trace, and a note says what they are.
 
 LFQ and BSQ have no codebook at all: a code is the signs of its bits, and they store the bits' values, a
-`mask` or `basis` of powers of two. FSQ leaves nothing, or only projections: a file cannot show it. SimVQ with
-a transform of several layers has a codebook, but the file does not record how to compute it.
+`mask` or `basis` of powers of two. MaskBit stores these as `bits_to_indices`, beside a table of all signs.
+FSQ leaves nothing, or only projections: a file cannot show it. SimVQ with a transform of several layers has a
+codebook, but the file does not record how to compute it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import Tensor
 
 _MOST_BITS = 62
+SIGNS = "bits_to_indices"
+"""MaskBit's values of bits; the table beside them holds every sign once, and is never trained."""
 
 
 def implicit_notes(state: StateDict) -> Iterator[str]:
     """Yield one line for each quantizer without a codebook, or with one that only a model can compute."""
-    for suffix in ("mask", "basis"):
+    for suffix in ("mask", "basis", SIGNS):
         for path in state.owners(suffix):
-            if bits := _bits(state.get(path, suffix)):
+            if bits := _bits(state.get(path, suffix), rising=suffix == SIGNS):
                 yield (
                     f"{_shown(path)} is a lookup-free quantizer of {bits} bits: it has no codebook to "
                     f"collapse; how many of its {2**bits} codes are used needs data"
@@ -36,15 +39,16 @@ def implicit_notes(state: StateDict) -> Iterator[str]:
             )
 
 
-def _bits(tensor: Tensor | None) -> int:
-    """Return how many bits these values of bits, 2ⁿ⁻¹ to 1, stand for; 0 if they are something else."""
+def _bits(tensor: Tensor | None, *, rising: bool) -> int:
+    """Return how many bits these values stand for: 2ⁿ⁻¹ to 1, or rising; 0 if they are something else."""
     if tensor is None or tensor.dtype != "int64" or len(tensor.shape) != 1:
         return 0
     bits = tensor.shape[0]
     if not 1 <= bits <= _MOST_BITS:
         return 0
     values = tensor.read()  # as small as a flag
-    return bits if np.array_equal(values, 2 ** np.arange(bits - 1, -1, -1)) else 0
+    powers = 2 ** np.arange(bits)
+    return bits if np.array_equal(values, powers if rising else powers[::-1]) else 0
 
 
 def _shown(path: str) -> str:

@@ -14,7 +14,12 @@ _INNER = frozenset(
     {"_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"}
 )
 #: Names that only a container gives: what stands beside them is another part of the file.
-_CONTAINERS = frozenset({"state_dict", "model_state_dict", "model_state", "best_state"})
+_CONTAINERS = frozenset(
+    {
+        "state_dict", "model_state_dict", "model_state", "best_state", "current_model_state",
+        "best_model_state", "last_model_state",
+    }
+)  # fmt: skip
 #: Names that a container gives, or a wrapper, or the model itself to a part.
 _WRAPPERS = _INNER | _CONTAINERS | {"model", "ema_model", "online_model", "vq_model", "net", "generator"}
 _COPIES = frozenset(
@@ -23,6 +28,8 @@ _COPIES = frozenset(
         "ema_params", "params_ema", "ema_weights", "generator_ema", "g_ema", "swa_model", "shadow",
     }
 )  # fmt: skip
+#: Names of a running average, by the name of the model that it follows.
+_FOLLOWERS = {"teacher": "student", "target": "online", "target_encoder": "context_encoder"}
 _OPTIMIZER = re.compile(r"^(?:\w*_)?(?:opt|optim|optimi[sz]er)s?(?:_\w*)?$", re.IGNORECASE)
 _OPTIMIZER_LEAF = re.compile(
     r"(?:^|\.)(?:exp_avg\w*|max_exp_avg_sq|momentum_buffer)$|(?:^|\.)state\.\d+\.step$"
@@ -106,7 +113,7 @@ def _split(keys: list[Path], depth: int) -> Iterator[tuple[list[Path], int, bool
         else:
             by_head.setdefault(head, []).append(key)
     of_another = {name for other in by_head for name in (f"{other}_ema", f"ema_{other}")}
-    copies = {h for h in by_head if h in _COPIES or h in of_another}
+    copies = {h for h in by_head if h in _COPIES or h in of_another or _follows(h, by_head, depth)}
     if len(by_head) == 1 and not rest and (head := next(iter(by_head))) in _WRAPPERS | _COPIES:
         yield from _split(by_head[head], depth + 1)
         return
@@ -122,6 +129,13 @@ def _split(keys: list[Path], depth: int) -> Iterator[tuple[list[Path], int, bool
     outside = [k for k in keys if len(k) == depth + 1 or (k[depth] in by_head and k[depth] not in parts)]
     if outside:
         yield outside, depth, False
+
+
+def _follows(head: str, by_head: Mapping[str, list[Path]], depth: int) -> bool:
+    """Whether a part is the running average of another: its name says so, and it has the very same keys."""
+    followed = by_head.get(_FOLLOWERS.get(head, ""), ())
+    tails = ({key[depth + 1 :] for key in keys} for keys in (followed, by_head[head]))
+    return bool(followed) and next(tails) == next(tails)
 
 
 def _state_dict(tensors: Mapping[str, Tensor], keys: list[Path], depth: int, copy: bool) -> StateDict:

@@ -61,6 +61,8 @@ class QuantizerView:
         derived: whether the codebook is computed from several tensors, those of `keys`, and stored nowhere.
             Then it can only be written where it is the quotient of stored sums and counts.
         shared_with: names of further layers that use the very same tensors, in the file's order.
+        copies: where the container stores these shared tensors once for each name, raw key to the raw keys of
+            its copies, which are written with it.
         initted: the flag of data-driven initialisation: False, it is still to come (and will overwrite the
             codebook); True, it is done, or was never asked for; None, the file does not say.
         place: where the layer's rows lie in its tensors.
@@ -82,6 +84,7 @@ class QuantizerView:
     frozen: bool = False
     derived: bool = False
     shared_with: tuple[str, ...] = ()
+    copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     initted: bool | None = None
     place: Place = field(default_factory=Place)
     load_codebook: Callable[[], Array]

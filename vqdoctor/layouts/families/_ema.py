@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, fit, holds, is_float
 from vqdoctor.layouts.layout import Ema, Orientation
+from vqdoctor.layouts.orientation import told_by_sums
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
 
@@ -24,8 +25,8 @@ class EmaLayers:
         unless: suffix of a tensor that another library's layers have beside the same names; "" for none.
         ema: the library's constants.
         from_one_with_bool: whether the counts start at one where the flag is stored as a bool.
-        columns: whether the library stores codes as columns. Where K = D the shapes do not show it, and the
-            confidence is medium without the user's word.
+        columns: whether the library stores codes as columns. Where K = D the shapes do not show it: the sums
+            do, and where they do not either, the confidence is medium without the user's word.
     """
 
     codebook: str
@@ -48,11 +49,19 @@ class EmaLayers:
                 continue
             if self.unless and state.get(path, self.unless) is not None:
                 continue
-            how = fit(codebook.shape, counts.shape, (orientation or "dk") if self.columns else None)
-            if how is None or how.num_codes not in codebook.shape or not holds(tensors[2], codebook.shape):
+            sums = tensors[2]
+            if sums is None or not holds(sums, codebook.shape):
                 continue
+            how = fit(codebook.shape, counts.shape, (orientation or "dk") if self.columns else None)
+            if how is None or how.num_codes not in codebook.shape:
+                continue
+            told = orientation
+            if self.columns and how.ambiguous and told is None:
+                told = told_by_sums(codebook, sums)
+                if told == "kd":  # this library's names, and another's codes
+                    continue
             if how.transposed or how.ambiguous if self.columns else not how.transposed:
-                guessed = self.columns and how.ambiguous and orientation is None
+                guessed = self.columns and how.ambiguous and told is None
                 from_one = self.from_one_with_bool and state.entries[roles["initted"]].dtype == "bool"
                 yield from build(
                     state,

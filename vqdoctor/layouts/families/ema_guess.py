@@ -9,7 +9,7 @@
     quantize.embedding.weight [K, D], quantize.cluster_size [K]                            BEiT-v2, LaVIT
 
 The start of the counts, their smoothing and decay are unknown. The confidence is medium with fitting
-sums, else low; low as well where K = D, so that the shapes cannot tell rows from columns.
+sums, else low; low as well where K = D and neither shapes nor sums can tell rows from columns.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build
 from vqdoctor.layouts.layout import Layout, Orientation, Specificity
+from vqdoctor.layouts.orientation import told_by_sums
 from vqdoctor.layouts.siblings import COUNTS, is_projected, layer_path, statistics
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import QuantizerView
@@ -31,9 +32,13 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
     # The outer counts first: BEiT-v2 keeps dead ones beside the codebook and living ones a level up.
     for path in sorted(paths, key=lambda path: path.count(".") if path else -1):
         roles, how = statistics(state, path, orientation)
+        told = orientation
+        if told is None and how is not None and how.ambiguous and "sums" in roles:
+            told = told_by_sums(state.entries[roles["codebook"]], state.entries[roles["sums"]])
+            roles, how = statistics(state, path, told)
         if how is not None and roles["codebook"] not in claimed and not is_projected(state, path):
             claimed.add(roles["codebook"])
-            sure = "sums" in roles and (not how.ambiguous or orientation is not None)
+            sure = "sums" in roles and (not how.ambiguous or told is not None)
             yield from build(
                 state,
                 name=layer_path(path),

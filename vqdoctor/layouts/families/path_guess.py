@@ -5,7 +5,8 @@
     bottleneck.level_blocks.0.k  [K, D]  jukebox
 
 Token and position embeddings, losses, discriminators, maps between spaces and tables behind a projection
-(as SimVQ's) are passed over. Codes are taken for rows. The confidence is low.
+(as SimVQ's) are passed over. Codes are taken for rows, unless the other tensors tell: the layers around a VQ
+layer have its dimension D among their own, and none of them has K. The confidence is low.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
+from vqdoctor.layouts.implicit import SIGNS
 from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.siblings import is_projected, layer_path
 from vqdoctor.layouts.state_dict import StateDict, join
@@ -34,14 +36,25 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
                     name=layer_path(path),
                     roles={"codebook": key},
                     confidence=Confidence.LOW,
-                    transposed=orientation == "dk",
+                    transposed=orientation == "dk" or (orientation is None and _has_columns(state, key)),
                 )
+
+
+def _has_columns(state: StateDict, key: str) -> bool:
+    """Whether a wide table's number of rows is a width of the model, and its number of columns is none."""
+    rows, columns = state.entries[key].shape
+    owner = key.rpartition(".")[0]
+    others = (t.shape for name, t in state.entries.items() if not owner or not name.startswith(f"{owner}."))
+    widths = {size for shape in others if len(shape) > 1 for size in shape if shape != (rows, columns)}
+    return rows < columns and rows in widths and columns not in widths
 
 
 def _is_named_so(state: StateDict, tokens: list[str]) -> bool:
     if foreign_word(tokens) or not near_vq(tokens):
         return False
     owner, leaf = tokens[:-1], tokens[-1]
+    if state.get(".".join(owner), SIGNS) is not None:
+        return False
     if leaf == "k":
         return "level_blocks" in owner
     if leaf == "weight":

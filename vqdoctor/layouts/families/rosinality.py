@@ -5,8 +5,9 @@
     quantize_t.embed_avg     [D, K]
 
 All are buffers. Counts start at zero; smoothing 1e-5; decay 0.99. The same names with codes as rows are none
-of this family and are left to the guess by EMA statistics. Where K = D the shapes cannot show it: then
-codes are taken for columns, as in this library, and the confidence is medium.
+of this family and are left to the guess by EMA statistics. Where K = D the shapes cannot show it: then each
+code is parallel to its sum along one axis only. Where the sums do not decide, codes are taken for columns, as
+in this library, and the confidence is medium.
 """
 
 from vqdoctor.layouts.families._ema import EmaLayers
