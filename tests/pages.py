@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 
+import torch
+from stored import Stored
+
 import vqdoctor
 from vqdoctor.checks import all_checks
 from vqdoctor.cli.main import main
@@ -23,6 +26,7 @@ from vqdoctor.core.assertion import METRICS
 from vqdoctor.core.check import Check
 from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.engine import examine
+from vqdoctor.layouts import find_quantizers
 from vqdoctor.layouts.families import all_layouts
 from vqdoctor.remedies import all_remedies
 from vqdoctor.render import RenderOptions, all_renderers
@@ -75,8 +79,19 @@ def metrics() -> str:
 
 
 def layouts() -> str:
-    """Every family of state-dict layouts."""
-    return table(("layout", "where it is found"), *((x.name, x.title) for x in all_layouts()))
+    """Every family of state-dict layouts, as each shows itself on its own example."""
+    rows = []
+    for layout in all_layouts():
+        (view,) = find_quantizers({k: Stored(torch.ones(s)) for k, s in layout.example.items()}).views
+        codes = "columns" if view.place.transposed else "computed" if view.derived else "rows"
+        usage = "EMA counts" if "counts" in view.keys else "needs data"
+        statistics = [role for role in ("counts", "sums") if role in view.keys]
+        write = ", ".join(["codes", *statistics] if not view.derived else statistics) or "no"
+        write = "no: rightly never trained" if view.frozen and not view.derived else write
+        sure = "certain" if view.confidence.label == "high" else f"{view.confidence.label} confidence"
+        rows.append((layout.name, layout.title, sure, codes, usage, write))
+    head = ("layout", "where it is found", "by its names", "codes are", "usage of a bare file", "fix writes")
+    return table(head, *rows)
 
 
 def samples() -> str:
