@@ -60,10 +60,10 @@ def locate(capture: Capture, layers: Mapping[str, CapturedLayer]) -> dict[str, C
             stop_dropping_levels(model, [path for at in paths.values() for path in at])
         modules = {path: model.get_submodule(path) for at in missing.values() for path in at}
         with watch_each(modules.values(), keep_graph=True) as watched:
-            capture.task.losses(model, batch)
+            losses = capture.task.losses(model, batch)
         seen = {path: watched[module] for path, module in modules.items()}
         for name, at in missing.items():
-            layer = judge(layers[name], model, at, seen)
+            layer = judge(layers[name], model, at, seen, losses.vq)
             if layer is not None and (layer.maps or number >= len(batches) - 1):
                 found[name] = layer
     return {name: _with_shared(_by_output(capture, layer)) for name, layer in found.items()}
@@ -136,7 +136,11 @@ def _adds_only_projections(parent: nn.Module, child: str) -> bool:
 
 
 def judge(
-    layer: CapturedLayer, model: nn.Module, paths: Sequence[str], watched: Mapping[str, Watch]
+    layer: CapturedLayer,
+    model: nn.Module,
+    paths: Sequence[str],
+    watched: Mapping[str, Watch],
+    vq_loss: torch.Tensor | None = None,
 ) -> CapturedLayer | None:
     """Return the layer at that candidate, innermost first, which is the VQ layer; None if none was used.
 
@@ -149,6 +153,7 @@ def judge(
         model: the copy that ran.
         paths: the candidates.
         watched: their calls in train mode.
+        vq_loss: the task's VQ loss of that pass, if it has one.
     """
     mapping: list[tuple[str, Call]] = []
     for path in paths:
@@ -167,12 +172,13 @@ def judge(
     path, call = (alive or [(p, c) for p, c in mapping if (c.z_e.ndim, c.z_e.shape[0]) == usual])[0]
     inward = paths[: paths.index(path) + 1]
     lookup = next((p for p in inward if layer.reader.lookups(watched[p])), None)
-    gap = "" if alive else _gap(model, path, call, watched[path])
+    gap = "" if alive else _gap(model, path, call, watched[path], vq_loss)
     return replace(layer, path=path, lookup_path=lookup, gap=gap, maps=True)
 
 
-def _gap(model: nn.Module, path: str, call: Call, watched: Watch) -> str:
-    if watched.by_method:
+def _gap(model: nn.Module, path: str, call: Call, watched: Watch, vq_loss: torch.Tensor | None) -> str:
+    # A VQ loss that pulls at z_e shows a layer that is trained, whichever way the model uses it.
+    if watched.by_method and not _pulls(vq_loss, call.z_e):
         return METHODS_ONLY
     if not call.training:
         return IN_EVAL
@@ -180,6 +186,13 @@ def _gap(model: nn.Module, path: str, call: Call, watched: Watch) -> str:
     inside = [i for i, (name, _) in enumerate(parameters) if name.startswith(f"{path}.")]
     until = parameters[: inside[-1] + 1] if inside else parameters
     return "" if call.recorded or any(p.requires_grad for _, p in until) else FROZEN
+
+
+def _pulls(vq_loss: torch.Tensor | None, z_e: torch.Tensor) -> bool:
+    if vq_loss is None or not vq_loss.requires_grad or not z_e.requires_grad:
+        return False
+    found = torch.autograd.grad(vq_loss.sum(), z_e, retain_graph=True, allow_unused=True)
+    return found[0] is not None
 
 
 def stop_dropping_levels(model: nn.Module, paths: Sequence[str]) -> None:
