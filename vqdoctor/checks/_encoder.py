@@ -1,4 +1,4 @@
-"""The spread below which an encoder's output counts as constant; two checks use it."""
+"""The spread below which an encoder's output counts as constant; three checks use it."""
 
 CONSTANT = 0.01
 """Root mean square distance of z_e to its mean, over its root mean square length, below which z_e counts

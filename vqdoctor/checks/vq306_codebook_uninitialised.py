@@ -7,14 +7,15 @@ do that in eval mode too, so that an evaluation seems to find a working codebook
 none. The usage of a file that was saved before the first step is meaningless: it is not a collapse.
 
 ## How to read it
-Four signs. All rows are equal, or zero. The stored flag (`initted`, `inited`) says that the
+Five signs. All rows are equal, or zero. The stored flag (`initted`, `inited`) says that the
 initialisation is still to come; the flag "done" is not a proof, since it is also set where no data
-initialisation was asked for. The optimizer in the file never took a step, or the file records
-zero updates. Or the EMA counts were never written, though a train-mode forward pass writes them.
-For the last two the codebook must look like random noise as well: the squared correlations between
-its dimensions exceed those of independent numbers by no more than chance allows (random starts
-measured -3 to 4 standard deviations, trained codebooks 460 and more). Tables that are frozen on
-purpose are left out, and levels that were never reached while others were trained (VQ506).
+initialisation was asked for. The optimizer in the file never took a step, or the file records zero
+updates. Or the EMA counts were never written, though a train-mode forward pass writes them. Or all rows
+are as a known constructor draws them, U(±1/K) for one, where no optimizer says otherwise. For the last
+ones the codebook must look like random noise as well: the squared correlations between its dimensions
+exceed those of independent numbers by no more than chance allows (random starts measured -3 to 4
+standard deviations, trained codebooks 460 and more). Tables that are frozen on purpose are left out,
+and levels that were never reached while others were trained (VQ506).
 
 ## Remedy
 A codebook that was never trained has nothing to repair. Either the wrong file was given (saved at step
@@ -28,7 +29,7 @@ mode before it is saved.
 
 from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import Initialisation, LevelUse, TrainForward
+from vqdoctor.core.evidence import Initialisation, LevelUse, StartRows, TrainForward
 from vqdoctor.core.levels import Confidence
 
 
@@ -48,7 +49,11 @@ class Limits(CheckLimits):
 
 
 def evaluate(
-    start: Initialisation, forward: TrainForward | None, level: LevelUse | None, limits: Limits
+    start: Initialisation,
+    forward: TrainForward | None,
+    level: LevelUse | None,
+    drawn: StartRows | None,
+    limits: Limits,
 ) -> Problems:
     """Look at the rows, then at the flag, then for signs that no step was ever taken."""
     if level is not None and level.written is False and level.others_written:
@@ -68,10 +73,13 @@ def evaluate(
             measured("initialised", 0.0, 1.0),
         )
     elif not start.frozen and start.counts_written is not True and start.structure < limits.structure:
-        yield from _never_trained(start, forward, limits)
+        yield from _never_trained(start, forward, drawn, limits)
 
 
-def _never_trained(start: Initialisation, forward: TrainForward | None, limits: Limits) -> Problems:
+def _never_trained(
+    start: Initialisation, forward: TrainForward | None, drawn: StartRows | None, limits: Limits
+) -> Problems:
+    rows = start.sample_size
     by_count = start.counts_written is False and forward is not None and bool(forward.writes_counts)
     if by_count:
         sign = "its EMA counts were never written, though a training pass writes them"
@@ -79,6 +87,8 @@ def _never_trained(start: Initialisation, forward: TrainForward | None, limits: 
         sign = "the optimizer saved with it never took a step"
     elif start.updates == 0 and start.stepped is None:
         sign = "the file records 0 updates"
+    elif drawn is not None and drawn.rows == rows and start.stepped is None:
+        sign = f"every code lies as the constructor draws it, from {drawn.start}"
     else:
         return
     yield error(
@@ -111,6 +121,11 @@ CHECK = Check(
         fires("saved at step 0, with its optimizer", _FRESH.replace(stepped=False)),
         fires("counts that a training pass would have written", _FRESH, TrainForward.healthy()),
         fires("all levels", _FRESH.replace(flag=False), LevelUse.healthy(written=False, others_written=0)),
+        fires(
+            "every code as the constructor draws it",
+            _FRESH.replace(counts_written=None),
+            StartRows.healthy(rows=256, start="U(±1/256)", unused=None),
+        ),
         passes("trained", Initialisation.healthy()),
         passes(
             "trained by its optimizer, beside counts that are never written",

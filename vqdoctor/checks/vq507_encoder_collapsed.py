@@ -97,7 +97,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("wake-encoder",),
-    explained_by=tuple(code for code in BEFORE_USE if code != "VQ301"),
+    explained_by=tuple(code for code in BEFORE_USE if code not in ("VQ301", "VQ313")),
     examples=(
         fires("a starved encoder, on digits", EncoderSpread.healthy(output_spread=0.0069), COLLAPSED_USAGE),
         fires(

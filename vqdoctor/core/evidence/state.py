@@ -35,6 +35,26 @@ Initialisation.HEALTHY = Initialisation(
 )  # fmt: skip
 
 
+class StartRows(Evidence):
+    """Codes that still are as a constructor drew them. Sample size: the codes, K.
+
+    Attributes:
+        rows: how many.
+        start: the distribution that they were drawn from, such as "U(±1/256)"; "" for none.
+        unused: codes that are known to be unused, by data, EMA counts or the optimizer's memory; None where
+            nothing shows it.
+        frozen: whether the layer's table may rightly stay as it was drawn.
+    """
+
+    rows: int
+    start: str
+    unused: int | None = None
+    frozen: bool = False
+
+
+StartRows.HEALTHY = StartRows(layer="vq", source="checkpoint", sample_size=256, rows=0, start="", unused=0)
+
+
 class TrainForward(Evidence):
     """The effect of train-mode forward passes alone on a codebook just loaded. Sample size: forward passes.
 

@@ -6,11 +6,9 @@ import numpy as np
 
 from vqdoctor.core.evidence import Initialisation
 from vqdoctor.layouts.live_rows import never_written
-from vqdoctor.layouts.view import Array, QuantizerView
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.start import structure
 from vqdoctor.probes.file._context import FileContext, each_layer
-
-_DIMS = 64
-"""Dimensions that are correlated with each other, at most; more only take more time."""
 
 
 def measure(context: FileContext, view: QuantizerView) -> Initialisation:
@@ -27,24 +25,9 @@ def measure(context: FileContext, view: QuantizerView) -> Initialisation:
         counts_written=None if view.counts is None else not never_written(view.counts),
         stepped=True if any(slot.state for slot in slots) else False if idle else None,
         updates=context.saved.record.updates,
-        structure=_structure(view.codebook),
+        structure=structure(view.codebook),
         frozen=view.frozen,
     )
-
-
-def _structure(codebook: Array) -> float:
-    """Return how far the rows' dimensions correlate beyond chance, in standard deviations.
-
-    Of K rows of independent noise, the squared correlation of two dimensions has mean 1/(K - 1) and
-    variance about 2/(K - 1)^2.
-    """
-    rows = codebook[:, :_DIMS].astype(np.float64)
-    rows = rows[:, rows.std(axis=0) > 0]
-    dims = rows.shape[1]
-    if dims < 2:
-        return 0.0
-    squares = np.atleast_2d(np.corrcoef(rows, rowvar=False))[np.triu_indices(dims, 1)] ** 2 * (len(rows) - 1)
-    return float((squares - 1).sum() / np.sqrt(2 * len(squares)))
 
 
 PROBE = each_layer(Initialisation, measure)

@@ -9,6 +9,7 @@ import numpy as np
 
 from vqdoctor.core.evidence import Evidence, OptimizerMemory, Unavailable
 from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.geometry import Mask
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Missing, Probe
 from vqdoctor.saved.optimizer import Slot
@@ -36,6 +37,7 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
     placed = placed_slots(context.saved, view, context.views)
     before, after = _gradient(placed, "before"), _gradient(placed, "after")
     codebook = next((p.slot for p in placed if p.part == "codebook"), None)
+    rows = untouched_rows(codebook, view) if codebook else None
     # a slot whose alignments reach from before the codebook to after it might be the codebook
     unclear = any(p.part is None for p in placed)
     return OptimizerMemory(
@@ -48,7 +50,7 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
         ratio=before / after if before is not None and after else None,
         codebook_listed=True if codebook else None if unclear else False,
         codebook_has_state=bool(codebook.state) if codebook else None,
-        codebook_untouched_rows=_untouched_rows(codebook, view) if codebook else None,
+        codebook_untouched_rows=None if rows is None else int(rows.sum()),
         weight_decay=codebook.weight_decay if codebook else None,
     )
 
@@ -77,8 +79,8 @@ def _gradient(placed: Sequence[PlacedSlot], part: str) -> float | None:
     return math.sqrt(squares / elements) if elements else None
 
 
-def _untouched_rows(slot: Slot, view: QuantizerView) -> int | None:
-    """Codebook rows whose second moment is exactly zero; None where the state has no rows."""
+def untouched_rows(slot: Slot, view: QuantizerView) -> Mask | None:
+    """Return the codes [K] whose second moment is exactly zero; None where the state has no rows."""
     if slot.moment is None or math.prod(slot.moment.shape) != view.num_codes * view.dim:
         return None
     if slot.moment.dtype == "float16":
@@ -88,7 +90,7 @@ def _untouched_rows(slot: Slot, view: QuantizerView) -> int | None:
     if as_stored == (view.dim, view.num_codes) and view.dim != view.num_codes:
         moment = moment.reshape(view.dim, view.num_codes).T
     rows = moment.reshape(view.num_codes, view.dim)
-    return int(np.sum((rows == 0).all(axis=1)))
+    return np.asarray((rows == 0).all(axis=1))
 
 
 PROBE = Probe(kinds=(OptimizerMemory,), measure=measure)

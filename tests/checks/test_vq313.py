@@ -1,0 +1,83 @@
+"""VQ313 codes-left-at-start just inside and just outside its limits, and on a codebook that torch drew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from judged import says
+from torch import nn
+from torch.nn import functional
+
+import vqdoctor
+from vqdoctor.core.evidence import EncoderSpread, Evidence, StartRows
+
+START = StartRows.healthy(sample_size=1000, start="U(±1/1,000)")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        ([START.replace(rows=599)], "passes"),
+        ([START.replace(rows=600)], "warning"),
+        ([START.replace(rows=699)], "warning"),
+        ([START.replace(rows=700)], "error"),
+        ([START.replace(rows=999)], "error"),
+        ([START.replace(rows=1000)], "cannot judge"),
+        ([START.replace(rows=900, frozen=True)], "cannot judge"),
+        ([START.replace(rows=900), EncoderSpread.healthy(output_spread=1e-3)], "cannot judge"),
+    ],
+)
+def test_limits(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ313", *evidence) == expected
+
+
+class Autoencoder(nn.Module):
+    """A gradient-trained codebook, drawn as its library draws it, or placed in the data."""
+
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(20, 8), nn.Linear(8, 20)
+        self.quantize = nn.Module()
+        self.quantize.embedding = nn.Embedding(256, 8)  # N(0, 1)
+        self.quantize.forward = self.look_up  # type: ignore[method-assign]
+        if start == "narrow":
+            nn.init.uniform_(self.quantize.embedding.weight, -1 / 256, 1 / 256)
+
+    def look_up(self, z_e: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        codes = self.quantize.embedding.weight
+        z_q = functional.embedding(torch.cdist(z_e, codes).argmin(1), codes)
+        loss = functional.mse_loss(z_q, z_e.detach()) + 0.25 * functional.mse_loss(z_e, z_q.detach())
+        return z_e + (z_q - z_e).detach(), loss
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_q, loss = self.quantize(self.encoder(x))
+        return self.decoder(z_q), loss
+
+
+def train(start: str, path: Path) -> None:
+    torch.manual_seed(0)
+    model = Autoencoder(start)
+    data = torch.randn(512, 5) @ torch.randn(5, 20) * 2 + 3
+    if start == "placed":
+        with torch.no_grad():
+            model.quantize.embedding.weight.copy_(model.encoder(data[:256]))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(200):
+        batch = data[torch.randint(0, 512, (64,))]
+        reconstruction, loss = model(batch)
+        optimizer.zero_grad()
+        (functional.mse_loss(reconstruction, batch) + loss).backward()
+        optimizer.step()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
+
+
+@pytest.mark.parametrize(("start", "drawn"), [("narrow", "U(±1/256)"), ("wide", "N(0, 1)"), ("placed", None)])
+def test_a_bare_file_names_the_start(start: str, drawn: str | None, tmp_path: Path) -> None:
+    train(start, tmp_path / "model.pt")
+    report = vqdoctor.examine(tmp_path / "model.pt")
+    found = [finding for finding in report.findings if finding.code == "VQ313"]
+    assert bool(found) is (drawn is not None)
+    if drawn:
+        assert drawn in found[0].message and report.roots()[0].code == "VQ313"
