@@ -29,9 +29,10 @@ raise-vq-weight: up to 0.1 to 1. normalise-before-vq: a norm layer, or cosine co
 
 from dataclasses import dataclass
 
+from vqdoctor.checks._reach import is_raw
 from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
-from vqdoctor.core.evidence import DataMatch, LossBalance, Trace
+from vqdoctor.core.evidence import DataMatch, FirstInput, LossBalance, Trace, WeightDecay
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence
 
@@ -67,7 +68,12 @@ class Limits(CheckLimits):
 
 
 def evaluate(
-    match: DataMatch | None, balance: LossBalance | None, trace: Trace | None, limits: Limits
+    match: DataMatch | None,
+    balance: LossBalance | None,
+    trace: Trace | None,
+    decay: WeightDecay | None,
+    first: FirstInput | None,
+    limits: Limits,
 ) -> Problems:
     """Fire where z_e is far larger than the codes, or runs from them, and the VQ loss hardly pulls."""
     held = None if balance is None else balance.ratio
@@ -81,6 +87,8 @@ def evaluate(
         return
     if match.scale_ratio <= limits.scale_ratio:
         return
+    if is_raw(match, decay, first):
+        raise CannotJudge("z_e has the scale of a raw input, whatever the VQ loss does (VQ314)")
     if balance is None or balance.ratio is None:
         raise CannotJudge(
             f"z_e is {figure(match.scale_ratio)} times as large as the codes, but only the gradients and the "

@@ -31,6 +31,25 @@ InputSummary.HEALTHY = InputSummary(
 )  # fmt: skip
 
 
+class FirstInput(Evidence):
+    """The input of the first layer with weights, as the model made it. Sample size: numbers.
+
+    Attributes:
+        module: path of that layer.
+        rms: their root mean square.
+        largest: the largest magnitude among them.
+    """
+
+    module: str
+    rms: float
+    largest: float
+
+
+FirstInput.HEALTHY = FirstInput(
+    source="batch", sample_size=115_008, module="encoder.0", rms=0.484, largest=1.0
+)
+
+
 class TaskMetrics(Evidence):
     """Accuracy and task loss in eval mode, with the codes tampered with. Sample size: samples.
 

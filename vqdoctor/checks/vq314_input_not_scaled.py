@@ -1,0 +1,87 @@
+"""The input keeps a large scale of its own, and z_e takes it over: the codes cannot follow.
+
+## Why it matters
+An encoder at its start passes the scale of its input on. From images of 0 to 255 it makes a z_e in the
+hundreds or thousands, while the codes are drawn near 0 and each step of Adam moves them by the learning
+rate at most. The few codes on the near side get all vectors, the VQ loss is huge, and the rest of the
+codebook stays behind.
+
+## How to read it
+Two measurements, and both must hold. The size of the numbers that the first layer with weights gets: a
+model that divides by 255 itself passes. The size of z_e over the longest way that one number of a code
+can have gone, the learning rate times the updates in the file's optimizer. It is only judged where an
+optimizer moves the codes: an EMA follows at any scale. Where z_e is that large behind an input of
+ordinary size, it ran away from the codes, and VQ202 judges.
+
+## Remedy
+Bring the input to mean 0 and standard deviation 1, or divide it by its range, in training and
+afterwards alike. normalise-before-vq: a norm layer before the VQ layer takes the scale out there as
+well.
+
+## References
+- LeCun et al. 1998, Efficient BackProp, section 4.3: inputs of mean zero and equal covariance
+- Kingma & Ba 2015, Adam, arXiv:1412.6980, section 2.1: a step is bounded by the learning rate
+"""
+
+from vqdoctor.checks._reach import BEYOND, RAW, is_raw, reach
+from vqdoctor.checks._words import Problems, error, figure, measured
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.evidence import DataMatch, FirstInput, WeightDecay
+from vqdoctor.core.levels import Confidence
+
+
+class Limits(CheckLimits):
+    """When the input counts as raw, and z_e as out of reach."""
+
+    raw: float = limit(
+        RAW,
+        "Least size (root mean square) of the first layer's input. Standardised inputs have 1, images of 0 "
+        "to 1 about 0.5, accelerations in m/s² 10; images of 0 to 255 have 100 to 150.",
+    )
+    beyond: float = limit(
+        BEYOND,
+        "Least size of z_e, in ways that a code can have gone. Models trained on scaled digits measured 1.1, "
+        "and 1.6 behind an encoder gain of 40; one on digits of 0 to 255 measured 6,700.",
+    )
+
+
+def evaluate(match: DataMatch, decay: WeightDecay, first: FirstInput, limits: Limits) -> Problems:
+    """Fire where the first layer's input is raw, and z_e beyond the reach of the codes."""
+    way = reach(decay)
+    if way is None:
+        raise CannotJudge("the optimizer's learning rate or its updates are not known")
+    if is_raw(match, decay, first, limits.raw, limits.beyond):
+        yield error(
+            f"The first layer ({first.module}) gets numbers of size {figure(first.rms)}, and z_e has size "
+            f"{figure(match.data_rms)}, while a code can have moved by {figure(way)} at most.",
+            measured("input_size", first.rms, limits.raw),
+            measured("z_e_size", match.data_rms, limits.beyond * way),
+            measured("reach", way),
+            confidence=Confidence.HIGH,
+        )
+
+
+_RAW = FirstInput.healthy(rms=147.0, largest=255.0)
+_FAR = DataMatch.healthy(data_rms=4042.0, data_std=12_559.0, scale_ratio=50_759.0)
+_SHORT = WeightDecay.healthy(learning_rate=1e-3, updates=600)
+
+CHECK = Check(
+    code="VQ314",
+    name="input-not-scaled",
+    evaluate=evaluate,
+    limits=Limits(),
+    remedies=("normalise-before-vq",),
+    advice=Advice(
+        name="scale-the-input",
+        how="Bring the input to mean 0 and standard deviation 1 over the training data.",
+        code="mean, std = x_train.mean(), x_train.std()\nx = (x - mean) / std   # in training and afterwards",
+    ),
+    explained_by=("VQ901", "VQ101", "VQ102", "VQ103", "VQ306"),
+    examples=(
+        fires("images of 0 to 255", _FAR, _SHORT, _RAW),
+        passes("healthy", DataMatch.healthy(), WeightDecay.healthy(), FirstInput.healthy()),
+        passes("z_e ran away behind an ordinary input", _FAR, _SHORT, FirstInput.healthy()),
+        passes("a raw input that the encoder scales", DataMatch.healthy(), WeightDecay.healthy(), _RAW),
+    ),
+    doc=__doc__,
+)
