@@ -11,7 +11,7 @@ diffusers, is so narrow that a row shows by itself. Wider starts, N(0, 1) of `nn
 are compared with the rows that data, EMA counts or the optimizer's memory show to be unused. Kolmogorov
 and Smirnov's test must not tell the rows from independent draws (one chance in 1,000), and their
 dimensions must not correlate. Other causes leave codes at their start too: an encoder without gradient,
-a loss that is too heavy. So this is the cause only where none of these is found. Where all rows are at
+a loss that is too heavy. So this is the cause only if all of these are absent. Where all rows are at
 the start, nothing was trained: VQ306.
 
 ## Remedy

@@ -19,15 +19,15 @@ _CRITICAL = 1.95
 _DIMS = 64
 """Dimensions that are correlated with each other, at most; more only take more time."""
 _STRUCTURED = 6.0
-"""Correlation of the dimensions beyond chance, in standard deviations, from which rows are no noise: random
+"""Correlation of the dimensions beyond chance, in standard deviations, from which rows are not noise: random
 starts measured up to 4, trained codebooks 460 and more."""
 
 
 def as_constructed(codebook: Rows, unused: Mask | None = None) -> tuple[Mask, str]:
     """Return which rows still are as a constructor drew them, and from which distribution.
 
-    Some starts are so narrow that a row shows by itself: each of its numbers lies within the bound, where no
-    trained row does. A row of a wider start is as large as a trained one, so only `unused` rows are compared
+    Some starts are so narrow that a row shows by itself: each of its numbers lies within the bound, and those of a
+    trained row are not. A row of a wider start is as large as a trained one, so only `unused` rows are compared
     with it.
 
     Args:
@@ -35,7 +35,7 @@ def as_constructed(codebook: Rows, unused: Mask | None = None) -> tuple[Mask, st
         unused: rows [K] that are known to be unused; None where that is unknown.
 
     Returns:
-        The rows, bool [K], and the distribution, such as "U(±1/128)"; no row and "" where none fits.
+        The rows, bool [K], and the distribution, such as "U(±1/128)"; no row and "" if no start fits.
     """
     codes, dim = codebook.shape
     narrow = {

@@ -41,8 +41,8 @@ class StartRows(Evidence):
     Attributes:
         rows: how many.
         start: the distribution that they were drawn from, such as "U(±1/256)"; "" for none.
-        unused: codes that are known to be unused, by data, EMA counts or the optimizer's memory; None where
-            nothing shows it.
+        unused: codes that are known to be unused, by data, EMA counts or the optimizer's memory; None if
+            that is unknown.
         frozen: whether the layer's table may rightly stay as it was drawn.
     """
 
