@@ -26,9 +26,9 @@ starts measured up to 4, trained codebooks 460 and more."""
 def as_constructed(codebook: Rows, unused: Mask | None = None) -> tuple[Mask, str]:
     """Return which rows still are as a constructor drew them, and from which distribution.
 
-    Some starts are so narrow that a row shows by itself: each of its numbers lies within the bound, and those of a
-    trained row are not. A row of a wider start is as large as a trained one, so only `unused` rows are compared
-    with it.
+    Some starts are so narrow that a row shows by itself: each of its numbers lies within the bound, and those
+    of a trained row do not. A row of a wider start is as large as a trained one, so only `unused` rows are
+    compared with it.
 
     Args:
         codebook: float32 [K, D], finite.
