@@ -12,6 +12,7 @@ from fault_bench.host import BenchTask, save
 from fault_bench.setup import Setup
 from judged import problems, says, usage
 from live_models import trained
+from small_training import DIGITS
 from torch import nn
 from torch.nn import functional
 from vector_quantize_pytorch import VectorQuantize
@@ -73,6 +74,20 @@ def test_what_is_not_known_lowers_the_confidence() -> None:
         "vector_directions_99",
         "input_directions",
     }
+
+
+@pytest.mark.parametrize(
+    ("sample", "expected"),
+    [
+        ("sphere-codes.pt", "found"),  # codes on the sphere: 256 in use, in 3 of 64 directions
+        ("healthy-256.pt", "passed"),
+        ("healthy-512.pt", "passed"),
+        ("dead-codes.pt", "skipped"),
+        ("no-ste.pt", "skipped"),
+    ],
+)
+def test_the_samples(sample: str, expected: str) -> None:
+    assert _status(DIGITS.parent / sample) == expected
 
 
 @pytest.mark.slow
