@@ -269,6 +269,15 @@ FAULTS = (
         why="that z_e is constant takes z_e",
     ),
     Fault(
+        name="encoder through four directions",
+        code="VQ509",
+        switch={"directions": 4},
+        base={"dim": 32},
+        data="digits",  # a note comes after a warning, and the twins on sequences are badly calibrated
+        bare=("VectorQuantize", "ResidualVQ", "rosinality", "zalando"),
+        why="codes that an EMA makes lie where z_e does, and its counts say which are in use",
+    ),
+    Fault(
         name="masked by averaging",
         code="VQ601",
         switch={"position": 4.0},

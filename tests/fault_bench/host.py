@@ -47,9 +47,10 @@ class Host(nn.Module):
         self.setup, self.implementation = setup, IMPLEMENTATIONS[setup.implementation]
         conv: Any = nn.Conv1d if flat else nn.Conv2d
         narrow = conv(WIDTH, WIDTH, 3, padding=1) if flat else conv(WIDTH, WIDTH, 4, stride=2, padding=1)
-        self.encoder = nn.Sequential(
-            conv(channels, WIDTH, 3, padding=1), nn.ReLU(), narrow, nn.ReLU(), conv(WIDTH, setup.dim, 1)
-        )
+        last = [conv(WIDTH, setup.dim, 1)]
+        if setup.directions:
+            last = [conv(WIDTH, setup.directions, 1), conv(setup.directions, setup.dim, 1)]
+        self.encoder = nn.Sequential(conv(channels, WIDTH, 3, padding=1), nn.ReLU(), narrow, nn.ReLU(), *last)
         norm: Any = nn.BatchNorm1d if flat else nn.BatchNorm2d
         self.norm = norm(setup.dim) if setup.normalise else nn.Identity()
         self.vq = self.implementation.build(setup)

@@ -48,6 +48,7 @@ class Setup:
         sums_written: whether the codes that are written at the end agree with their EMA sums.
         every_level: whether training reaches the last residual level.
         alive: whether the encoder's output varies.
+        directions: directions that the map before the VQ layer lets through; 0 lets all through.
         position: size of what the position adds to z_e.
         decodes_codes: whether what comes after is given z_q, and not z_e.
     """
@@ -89,6 +90,7 @@ class Setup:
     sums_written: bool = True
     every_level: bool = True
     alive: bool = True
+    directions: int = 0
     position: float = 0.0
     decodes_codes: bool = True
 

@@ -13,8 +13,10 @@ from vqdoctor.metrics.geometry import (
     live_median,
     live_rows,
     middle,
+    rank_of,
     row_norms,
     spread,
+    variance_shares,
 )
 
 
@@ -55,6 +57,21 @@ def test_effective_rank_is_that_of_scipys_svd_of_centred_rows():
     assert effective_rank(codes.astype(np.float32)) == pytest.approx(expected, rel=1e-4)
     assert effective_rank(rows(1, 3, 100)) <= 3
     assert effective_rank(np.full((9, 4), 0.1, np.float32)) == 0
+
+
+@pytest.mark.parametrize("count", [50, 4])  # more rows than dimensions, and fewer
+def test_weighted_shares_are_those_of_rows_repeated_as_often(count):
+    codes = rows(3, count, 7) + 5
+    times = np.random.default_rng(4).integers(0, 4, count)
+    shares, repeated = variance_shares(codes, times), variance_shares(np.repeat(codes, times, axis=0))
+    assert np.allclose(shares[: min(count, 7)], repeated[: min(count, 7)], atol=1e-9)
+    assert shares.sum() == pytest.approx(1) and (np.diff(shares) <= 0).all()
+    assert rank_of(shares) == pytest.approx(effective_rank(np.repeat(codes, times, axis=0)), rel=1e-6)
+
+
+def test_equal_rows_vary_in_no_direction():
+    shares = variance_shares(np.full((9, 4), 0.1, np.float32), np.arange(9))
+    assert len(shares) == 0 and rank_of(shares) == 0
 
 
 def test_live_rows_survive_a_majority_of_blown_up_ones_where_use_is_known():

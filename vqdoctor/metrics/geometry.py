@@ -16,6 +16,8 @@ OVERSIZE = 100.0
 """A row over this many times the live median norm is blown up."""
 COPY = 1e-3
 """Rows nearer to each other than this share of the rows' spread are copies."""
+FELT = 1e-4
+"""A direction counts from this share of the variance: a hundredth of the spread, measured in length."""
 _DUST = 1e-9
 _PROJECTIONS = 8
 
@@ -71,13 +73,34 @@ def effective_rank(rows: Rows) -> float:
     >>> round(effective_rank(np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32)), 6)
     2.0
     """
-    centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
-    small = centred.T @ centred if rows.shape[1] <= rows.shape[0] else centred @ centred.T
-    values = np.maximum(np.linalg.eigvalsh(small), 0.0)
+    return rank_of(variance_shares(rows))
+
+
+def rank_of(shares: Floats) -> float:
+    """Return the effective rank of the `shares` of the variance by direction; 0 where there are none."""
+    return float(np.exp(plug_in_entropy(shares))) if len(shares) else 0.0
+
+
+def variance_shares(rows: Rows, weights: Floats | Ints | None = None) -> Floats:
+    """Return the share of the variance in each principal direction of `rows` [K, D], largest first.
+
+    Empty where there is no variance. A row counts as often as its weight, [K], says.
+
+    >>> variance_shares(np.array([[2, 0], [-2, 0], [0, 1], [0, -1]], dtype=np.float32)).tolist()
+    [0.8, 0.2]
+    """
+    if weights is not None:
+        rows, weights = rows[weights > 0], weights[weights > 0] / weights.sum()
+    rows = rows.astype(np.float64)
+    centred = rows - (rows.mean(axis=0) if weights is None else weights @ rows)
+    scaled = centred if weights is None else centred * np.sqrt(weights)[:, None]
+    small = scaled.T @ scaled if rows.shape[1] <= rows.shape[0] else scaled @ scaled.T
+    values = np.maximum(np.linalg.eigvalsh(small), 0.0)[::-1]
     # Rounding leaves about machine epsilon × the squared offset where the variance is nil.
-    if values.sum() <= 1e-14 * float(np.square(rows, dtype=np.float64).sum()):
-        return 0.0
-    return float(np.exp(plug_in_entropy(values)))
+    whole = np.square(rows).sum(axis=1)
+    if values.sum() <= 1e-14 * float(whole.sum() if weights is None else weights @ whole):
+        return np.zeros(0)
+    return np.asarray(values / values.sum())
 
 
 def init_box_rows(rows: Rows) -> int:

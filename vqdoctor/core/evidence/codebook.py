@@ -112,6 +112,42 @@ CodebookGeometry.HEALTHY = CodebookGeometry(
 )  # fmt: skip
 
 
+class Directions(Evidence):
+    """In how many directions the codes in use, and z_e, vary. Sample size: the codes in use.
+
+    A direction counts if it holds over 1e-4 of the variance. Codes count as often as they are used.
+
+    Attributes:
+        dim: dimension, D.
+        code_directions: directions of the codes in use.
+        code_directions_99: directions that hold 99 % of their variance.
+        code_rank: their effective rank.
+        vectors: z_e vectors that were seen; 0 from a file alone.
+        vector_directions: directions of z_e; None where it was not seen, as are the next two.
+        vector_directions_99: directions that hold 99 % of its variance.
+        vector_rank: its effective rank.
+        input_directions: directions of the part of the input that one z_e vector depends on. None where that
+            could not be traced.
+    """
+
+    dim: int
+    code_directions: int
+    code_directions_99: int
+    code_rank: float
+    vectors: int = 0
+    vector_directions: int | None = None
+    vector_directions_99: int | None = None
+    vector_rank: float | None = None
+    input_directions: int | None = None
+
+
+Directions.HEALTHY = Directions(
+    layer="vq", source="batch", sample_size=256, dim=64, code_directions=13, code_directions_99=5,
+    code_rank=2.27, vectors=28_752, vector_directions=17, vector_directions_99=7, vector_rank=2.49,
+    input_directions=36,
+)  # fmt: skip
+
+
 class EmaState(Evidence):
     """The EMA counts and sums beside the codebook. Sample size: the codes, K.
 

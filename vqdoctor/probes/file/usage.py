@@ -30,15 +30,18 @@ class _Unknown(Missing):
         super().__init__(reason, "--data FILE with z_e or indices, or with x and a task")
 
 
-def _votes(view: QuantizerView, start_weight: float | None) -> Floats:
+def votes(context: FileContext, view: QuantizerView) -> Floats:
     """Return the counts [K] without what remains of their start value.
 
     A count never falls under c₀ · d^t, so the smallest one bounds what remains, whatever the file
     records or leaves out.
 
     Raises:
-        _Unknown: if the counts are missing, broken, never written, or too close to their start.
+        Missing: if the counts are missing, broken, never written, or too close to their start.
     """
+    if view.keys.get("counts") in context.saved.estimated_counts:
+        raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
+    start_weight = context.saved.start_weight
     if view.counts is None:
         raise _Unknown("the layer stores no EMA counts")
     if not np.isfinite(view.counts).all():
@@ -80,9 +83,7 @@ def _without_floor(counts: Floats, start: float | None) -> Floats:
 
 def measure(context: FileContext, view: QuantizerView) -> Usage:
     """Return a layer's usage by its EMA counts."""
-    if view.keys.get("counts") in context.saved.estimated_counts:
-        raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
-    counts = _votes(view, context.saved.start_weight)
+    counts = votes(context, view)
     total, codes = float(counts.sum()), len(counts)
     recorded = context.saved.record.decay
     decay = view.default_decay if recorded is None else recorded

@@ -26,7 +26,7 @@ def measure(context: ModelContext) -> dict[str, DataMatch]:
     measured = {}
     for name, layer in context.layers.items():
         seen = [layers[name] for layers in context.seen.values() if name in layers]
-        vectors = None if layer.view.lookup == "logits" else _asked(layer.reader, seen)
+        vectors = None if layer.view.lookup == "logits" else asked(layer.reader, seen)
         if vectors is None:
             continue
         compared, codebook, found = _compared(layer.reader, vectors)
@@ -46,7 +46,7 @@ def asked_vectors(context: ModelContext) -> dict[str, Vectors]:
     for name, layer in context.layers.items():
         by_split = {split: layers[name] for split, layers in context.seen.items() if name in layers}
         seen = [by_split["train"]] if "train" in by_split else list(by_split.values())
-        vectors = _asked(layer.reader, seen)
+        vectors = asked(layer.reader, seen)
         if vectors is not None and not _transformed(seen, _compared(layer.reader, vectors)[2].indices):
             found[name] = vectors
     return found
@@ -58,7 +58,7 @@ def _compared(reader: Reader, vectors: Vectors) -> tuple[Vectors, Vectors, Assig
     return compared, codebook, nearest(compared, codebook)
 
 
-def _asked(reader: Reader, seen: list[Seen]) -> Vectors | None:
+def asked(reader: Reader, seen: list[Seen]) -> Vectors | None:
     """Return the finite vectors that a finite codebook is asked for; None where they are not seen."""
     if not reader.has_codebook:
         return None
