@@ -171,8 +171,11 @@ def _widen64(extra: bytes, *values: int) -> list[int]:
 def _bounded(raw: list[Entry], directory_start: int) -> dict[str, Entry]:
     """Return the entries by name, each bounded by the one after it in the file."""
     entries: dict[str, Entry] = {entry.name: entry for entry in raw}
-    if len(entries) != len(raw):
-        raise Damaged("corrupt: two records of the zip file have the same name")
+    # torch looks names up without their case, so it would take another of the two than we do.
+    if len({entry.name.lower() for entry in raw}) != len(raw):
+        raise Damaged("corrupt: two records of the zip file have the same name, but for capital letters")
+    if any("\0" in entry.name for entry in raw):
+        raise Damaged("corrupt: a record of the zip file has a NUL character in its name")
     in_file = sorted(raw, key=lambda entry: entry.header)
     starts = [*(entry.header for entry in in_file), directory_start]
     for entry, (start, end) in zip(in_file, pairwise(starts), strict=True):

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged
+from vqdoctor.checkpoint.pickles.known import FILLED_LATER
 from vqdoctor.checkpoint.tree import Global, Inert
 
 C = TypeVar("C", list[Any], dict[Any, Any])
@@ -78,7 +79,7 @@ class Machine:
         # A dict, not an array: LONG_BINPUT 4294967295 would make an array of that length.
         self._memo: dict[int, Any] = {}
         self._vocabulary = vocabulary
-        self._odd_keys = 0
+        self._odd_keys: dict[Any, str] = {}
 
     def run(self) -> Any:
         """Follow the opcodes up to STOP and return the value on top."""
@@ -174,6 +175,10 @@ class Machine:
             return self._vocabulary.call(self, function, args)
         return Inert("builtins", "object", args)
 
+    def new(self, function: object, args: object) -> Any:
+        """Return the meaning of a new object, whose `__init__` is never called: a container stays empty."""
+        return self.call(function, () if str(function) in FILLED_LATER else args)
+
     def extend(self, target: object, items: list[Any]) -> None:
         """Append `items` to a list, or to the inert stand-in of one."""
         self._container(target, list).extend(items)
@@ -201,9 +206,12 @@ class Machine:
             return key
         if isinstance(key, int) and key.bit_length() <= MAX_KEY_BITS:
             return key
-        # Hashing a nested tuple can take exponential time, and no path can be made of it anyhow.
-        self._odd_keys += 1
-        return f"<{type(key).__name__} {self._odd_keys}>"
+        # Equal keys get one word, for the later value takes the place of the earlier. A nested tuple gets one
+        # of its own: to hash it can take exponential time.
+        cheap = isinstance(key, bytes | str | int | Global) or _is_flat(key)
+        self.spend(key.bit_length() // MAX_KEY_LENGTH if isinstance(key, int) else 0)
+        same = cheap, type(key), key if cheap else len(self._odd_keys)
+        return self._odd_keys.setdefault(same, f"<{type(key).__name__} {len(self._odd_keys) + 1}>")
 
     def build(self, target: object, state: object) -> None:
         """Give `target` its state."""
@@ -218,6 +226,18 @@ class Machine:
             target.state.update(state)
         elif not isinstance(target.state, list):
             target.state = state
+
+
+def _is_flat(key: object) -> bool:
+    """Return whether this is a short tuple of plain values, which is cheap to hash."""
+    if not isinstance(key, tuple) or len(key) > MAX_KEY_BITS:
+        return False
+    return all(
+        item.bit_length() <= MAX_KEY_BITS
+        if isinstance(item, int)
+        else item is None or isinstance(item, str | float)
+        for item in key
+    )
 
 
 # Opcodes that push one value
@@ -398,17 +418,23 @@ def _stack_global(m: Machine) -> None:
     m._stack.append(m._global(module, name))
 
 
-@_on(b"R", b"\x81")  # REDUCE, NEWOBJ
+@_on(b"R")
 def _reduce(m: Machine) -> None:
     args, function = m._stack.pop(), m._stack.pop()
     m._stack.append(m.call(function, args))
+
+
+@_on(b"\x81")
+def _newobj(m: Machine) -> None:
+    args, function = m._stack.pop(), m._stack.pop()
+    m._stack.append(m.new(function, args))
 
 
 @_on(b"\x92")
 def _newobj_ex(m: Machine) -> None:
     keywords, args, function = m._stack.pop(), m._stack.pop(), m._stack.pop()
     args = args if isinstance(args, tuple) else (args,)
-    m._stack.append(m.call(function, (*args, keywords) if keywords else args))
+    m._stack.append(m.new(function, (*args, keywords) if keywords else args))
 
 
 @_on(b"o")
