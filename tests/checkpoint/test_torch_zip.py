@@ -65,7 +65,7 @@ def test_big_endian_files(name: str, tmp_path: Path) -> None:
     raw = original.view(torch.uint8).numpy().reshape(-1, size)[:, ::-1].tobytes()
     rezip(path, {"byteorder": b"big", "data/0": raw})
     if name in ("uint16", "uint32", "uint64"):
-        # torch saves these as untyped bytes, and loads them with the bytes as they are: it takes other values.
+        # torch saves these as untyped bytes and never swaps them, so it loads other values.
         with pytest.raises(CheckpointError, match="big-endian"):
             open_checkpoint(path)
     else:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # these need torch
 
 Progress = Callable[[str], None]
 
+MOST_LAYERS = 1024
+"""VQ layers of one file: the deepest residual quantizers have 64."""
 TRAIN_BATCHES = 4
 """Training batches that the gradients are measured on, where the user does not say."""
 
@@ -160,7 +162,7 @@ class Session:
         """
         settings = self.settings
         try:
-            return find_quantizers(
+            found = find_quantizers(
                 self.checkpoint.tensors,
                 layer=settings.layer,
                 codebook_key=settings.codebook_key,
@@ -170,6 +172,10 @@ class Session:
             if not self.runs_users_model or settings.layer is None or settings.codebook_key is not None:
                 raise
             return Found(views=())
+        if len(found.views) > MOST_LAYERS:
+            what = f"{self.checkpoint.path}: {len(found.views):,} VQ layers, more than any model has"
+            raise UserError(what, "name one of them: --layer NAME")
+        return found
 
     @cached_property
     def record(self) -> TrainingRecord:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +21,10 @@ COPY = 1e-3
 """Rows nearer to each other than this share of the rows' spread are copies."""
 _DUST = 1e-9
 _PROJECTIONS = 8
+_COMPARISONS = 64
+"""For each row: two seconds for 2^18 rows. Rows of more than two dimensions hardly ever need more."""
+_PIECE = 1 << 19
+"""Values in float64 at a time: 4 MiB."""
 
 
 def row_norms(rows: Rows) -> Floats:
@@ -59,7 +66,16 @@ def middle(values: Floats) -> float:
 
 def spread(rows: Rows) -> float:
     """Return the root mean square distance of a row to the mean row: sqrt of the total variance."""
-    return float(np.sqrt(rows.var(axis=0, dtype=np.float64).sum())) if len(rows) else 0.0
+    if not len(rows):
+        return 0.0
+    mean = rows.mean(axis=0, dtype=np.float64)
+    return math.sqrt(sum(float(np.square(piece - mean).sum()) for piece in _pieces(rows)) / len(rows))
+
+
+def _pieces(rows: Rows) -> Iterator[Floats]:
+    """Yield `rows` in float64 a few MiB at a time: a table may be as large as the memory."""
+    step = max(1, _PIECE // max(1, rows.shape[1]))
+    return (rows[at : at + step].astype(np.float64) for at in range(0, len(rows), step))
 
 
 def effective_rank(rows: Rows) -> float:
@@ -71,11 +87,17 @@ def effective_rank(rows: Rows) -> float:
     >>> round(effective_rank(np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32)), 6)
     2.0
     """
-    centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
-    small = centred.T @ centred if rows.shape[1] <= rows.shape[0] else centred @ centred.T
+    mean = rows.mean(axis=0, dtype=np.float64)
+    if rows.shape[1] <= rows.shape[0]:
+        small = np.zeros((rows.shape[1],) * 2)
+        for piece in _pieces(rows):
+            small += (piece - mean).T @ (piece - mean)
+    else:
+        centred = rows.astype(np.float64) - mean
+        small = centred @ centred.T
     values = np.maximum(np.linalg.eigvalsh(small), 0.0)
     # Rounding leaves about machine epsilon × the squared offset where the variance is nil.
-    if values.sum() <= 1e-14 * float(np.square(rows, dtype=np.float64).sum()):
+    if values.sum() <= 1e-14 * sum(float(np.square(piece).sum()) for piece in _pieces(rows)):
         return 0.0
     return float(np.exp(plug_in_entropy(values)))
 
@@ -108,22 +130,28 @@ def copies(rows: Rows, tolerance: float, seed: int = 0) -> Mask:
     Rows are sorted along a random direction, in which close rows stay close, so only neighbours in
     that order are compared: about K · (neighbours within the tolerance), never K². "Earlier" is in
     that order; a row that is counted is not compared again. Of equal rows the first is kept.
+    The comparisons end after 64 for each row: a table that needs more was made to need more.
     """
-    exact, first = np.unique(rows, axis=0, return_index=True)
+    # As bytes, for `unique` by rows makes a type of one field for each column. Adding 0 makes -0 a 0.
+    whole = np.ascontiguousarray(rows + np.zeros((), rows.dtype))
+    as_bytes = whole.view(np.dtype((np.void, whole.strides[0] or whole.itemsize))).ravel()
+    first = np.unique(as_bytes, return_index=True)[1]
+    exact = whole[first]
     copied = np.ones(len(rows), dtype=bool)
     copied[first] = False
     rng = np.random.default_rng(seed)
     axes = rng.standard_normal((rows.shape[1], _PROJECTIONS))
     axes /= np.linalg.norm(axes, axis=0)
-    shadow = exact.astype(np.float64) @ axes
+    shadow = np.concatenate([piece @ axes for piece in _pieces(exact)])
     order = np.argsort(shadow[:, 0])
     exact, shadow, first = exact[order], shadow[order], first[order]
     slack = tolerance + 1e-6 * float(np.abs(shadow).max(initial=0.0))  # float32 rows, rounded once
-    step = 1
-    while step < len(exact):
+    step, left = 1, _COMPARISONS * len(rows)
+    while step < len(exact) and left > 0:
         near = np.flatnonzero(shadow[step:, 0] - shadow[:-step, 0] <= slack)
         if not near.size:
             break
+        left -= near.size + len(exact) // 16
         near = near[(np.abs(shadow[near + step] - shadow[near]) <= slack).all(axis=1)]
         gap = row_norms(exact[near + step] - exact[near])
         close = near[gap <= tolerance] + step
