@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -129,14 +131,14 @@ def test_rows_that_were_made_to_look_alike_are_not_compared_for_ever() -> None:
 def _measured(path: Path) -> tuple[int, float, int, str]:
     """Return exit code, CPU seconds and peak memory of an inspection, and its first line."""
     code = (
-        "import resource, subprocess, sys\n"
+        "import resource, sys\n"
         "command = [sys.executable, '-m', 'vqdoctor', 'inspect', sys.argv[1]]\n"
-        "done = subprocess.run(command, capture_output=True)\n"
+        "import processes; done = processes.run(*command, encoding=None)\n"
         "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
         "print(done.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)\n"
         "print((done.stdout + done.stderr).decode().splitlines()[0])\n"
     )
-    done = processes.python("-c", code, path)
+    done = processes.python("-c", code, path, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
     first, line = done.stdout.splitlines()
     returned, cpu, memory = first.split()
     return int(returned), float(cpu), int(memory), line
