@@ -18,7 +18,7 @@ from vqdoctor.checkpoint import Checkpoint, open_checkpoint
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.settings import Settings, UserModel
-from vqdoctor.engine.batch import Arrays, load_batch
+from vqdoctor.engine.batch import Arrays, load_batch, require_values
 from vqdoctor.layouts import Found, QuantizerView, find_quantizers
 from vqdoctor.probes.file import FileContext
 from vqdoctor.saved.training import SavedTraining
@@ -257,6 +257,7 @@ def _read(path: str | os.PathLike[str] | None, data: object, user_model: UserMod
         UserError: if the data cannot be read, or an argument would be ignored.
     """
     arrays = None if user_model.losses is not None else _arrays(data)
+    require_values(arrays or {})
     runs = user_model.runs or (arrays is not None and "x" in arrays and not _is_dump(arrays))
     if path is None and user_model.model is None:
         raise UserError("there is nothing to examine", "give a checkpoint or a model")
