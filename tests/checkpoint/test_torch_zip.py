@@ -64,7 +64,12 @@ def test_big_endian_files(name: str, tmp_path: Path) -> None:
     size = original.element_size() // (2 if original.is_complex() else 1)
     raw = original.view(torch.uint8).numpy().reshape(-1, size)[:, ::-1].tobytes()
     rezip(path, {"byteorder": b"big", "data/0": raw})
-    same(open_checkpoint(path).tensors["t"], original)
+    if name in ("uint16", "uint32", "uint64"):
+        # torch saves these as untyped bytes and never swaps them, so it loads other values.
+        with pytest.raises(CheckpointError, match="big-endian"):
+            open_checkpoint(path)
+    else:
+        same(open_checkpoint(path).tensors["t"], original)
 
 
 def test_views_of_one_storage(tmp_path: Path) -> None:

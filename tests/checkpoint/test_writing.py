@@ -372,3 +372,25 @@ class TestRefusals:
         finally:
             os.umask(mask)
         assert stat.S_IMODE((tmp_path / "out.pt").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("how", ["written to", "replaced"])
+def test_an_input_that_changes_while_it_is_fixed_is_noticed(how: str, tmp_path: Path) -> None:
+    path = saved({"w": torch.arange(9.0)}, tmp_path)
+    checkpoint, told = open_checkpoint(path), []
+
+    def meddle(read: int, size: int) -> None:
+        if not told:
+            told.append(read)
+            if how == "replaced":
+                (tmp_path / "newer.pt").write_bytes(path.read_bytes())
+                (tmp_path / "newer.pt").replace(path)
+            else:
+                with path.open("ab") as file:
+                    file.write(b"x")
+
+    with pytest.raises(CheckpointError, match="changed while it was being fixed"):
+        write_checkpoint(
+            checkpoint, tmp_path / "out.pt", {"w": np.ones(9, np.float32)}, note={}, progress=meddle
+        )
+    assert not (tmp_path / "out.pt").exists()

@@ -13,6 +13,8 @@ from vqdoctor.core.evidence import Evidence, ForeignObjects
     [
         ([ForeignObjects.healthy(harmless=("a.B",), dangerous=("os.system",))], "error"),
         ([ForeignObjects.healthy(harmless=("a.B",))], "note"),
+        ([ForeignObjects.healthy(harmless=("a.B",), unknown=("c.D",))], "warning"),
+        ([ForeignObjects.healthy(unknown=("c.D",), dangerous=("os.system",))], "error"),
         ([ForeignObjects.healthy()], "passes"),
     ],
 )

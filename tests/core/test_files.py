@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from vqdoctor.core.files import beside
@@ -27,3 +29,14 @@ def test_what_a_killed_write_of_the_same_target_left_is_cleared_and_nothing_else
     with beside(tmp_path / "a.pt"):
         pass
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_what_another_process_is_still_writing_stays(tmp_path):
+    target = tmp_path / "out.pt"
+    alive = tmp_path / f".out.pt-{os.getppid():08x}0123abcd.tmp"
+    alive.write_text("half")
+    with beside(target) as ours:
+        ours.write_text("whole")
+        with beside(target) as other:  # a second writer of the same target, in this process
+            assert ours.exists() and other != ours
+    assert alive.read_text() == "half"

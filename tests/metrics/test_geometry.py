@@ -119,3 +119,10 @@ def test_rows_that_have_faded_to_zero_are_told_from_those_that_stand():
 def test_the_middle_is_numpys_median(values: list[float], dtype: type) -> None:
     array = np.array(values, dtype=dtype)
     np.testing.assert_equal(middle(array), float(np.median(array)))
+
+
+def test_wide_rows_in_several_pieces_have_the_rank_of_their_transpose():
+    codes = rows(3, 700, 1024)  # more than one piece, and more dimensions than rows
+    centred = codes - codes.mean(axis=0, dtype=np.float64)
+    values = np.linalg.svd(centred, compute_uv=False) ** 2
+    np.testing.assert_allclose(variance_shares(codes)[:5], (values / values.sum())[:5], rtol=1e-6)

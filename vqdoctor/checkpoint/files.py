@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 import struct
@@ -116,18 +115,33 @@ class OpenFile:
         for offset in range(start, start + size, CHUNK):
             yield self.pread(offset, min(CHUNK, start + size - offset))
 
-    def map(self, start: int, size: int) -> memoryview:
-        """Map `size` bytes from `start` into memory, read-only.
+    def read(self, start: int, size: int) -> bytearray:
+        """Return `size` bytes from `start`, in one piece of memory: a mapping dies with a file that is cut.
 
         Raises:
-            Damaged: if the file does not reach so far: touching such a page would kill the process.
+            Damaged: if the file does not reach so far, or no longer does.
         """
         self._within(start, size)
-        if start + size > os.fstat(self._fd).st_size:
-            raise Damaged("the file was cut while it was being read", TRUNCATED)
-        lead = start % mmap.ALLOCATIONGRANULARITY
-        mapped = mmap.mmap(self._fd, lead + size, access=mmap.ACCESS_READ, offset=start - lead)
-        return memoryview(mapped)[lead:]
+        found = bytearray(size)
+        rest = memoryview(found)
+        while rest:
+            got = os.preadv(self._fd, [rest], start)
+            if not got:
+                raise Damaged("the file was cut while it was being read", TRUNCATED)
+            start, rest = start + got, rest[got:]
+        return found
+
+    def state(self) -> tuple[int, ...]:
+        """Return what changes when somebody writes to the file, or puts another one in its place.
+
+        Raises:
+            OSError: if there is no such file any more.
+        """
+        return tuple(
+            number
+            for status in (os.fstat(self._fd), self.path.stat())
+            for number in (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        )
 
     def _within(self, start: int, size: int) -> None:
         if start < 0 or size < 0 or start + size > self.size:

@@ -9,9 +9,6 @@ from functools import cached_property
 
 from vqdoctor.checkpoint.files import CHUNK, TRUNCATED, Damaged, OpenFile, printable
 
-MAP_FROM = 8 << 20
-"""Smaller pieces are read into memory: a page of a mapping dies with a file that is cut later."""
-
 
 class Record:
     """Bytes that can be had in part.
@@ -33,8 +30,8 @@ class Record:
         self._within(start, size)
         return self._read(start, size)
 
-    def view(self, start: int, size: int) -> bytes | memoryview:
-        """Return these bytes, mapped where they are many."""
+    def view(self, start: int, size: int) -> bytes | bytearray:
+        """Return these bytes, in one piece of memory."""
         return self.pread(start, size)
 
     def chunks(self, start: int, size: int) -> Iterator[bytes]:
@@ -75,11 +72,10 @@ class StoredRecord(Record):
     size: int
     crc: int = 0
 
-    def view(self, start: int, size: int) -> bytes | memoryview:
-        """Return these bytes, mapped where they are many."""
+    def view(self, start: int, size: int) -> bytes | bytearray:
+        """Return these bytes, in one piece of memory."""
         self._within(start, size)
-        read = self.file.pread if size < MAP_FROM else self.file.map
-        return read(self.offset + start, size)
+        return self.file.read(self.offset + start, size)
 
     def check(self) -> None:
         """Compare the record with its CRC."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,13 @@ from vqdoctor.checkpoint.files import Damaged
 from vqdoctor.checkpoint.tensor import LazyTensor
 
 MAX_DEPTH = 200
-MAX_REPEATED = 300_000
+MAX_REPEATED = 100_000
 """Nodes that may be there a second time, through sharing: sixty lists can stand for 2^60 nodes."""
-MAX_KEY_TEXT = 200_000_000
+MAX_KEY_TEXT = 100_000_000
+MAX_VIEWS = 4
+"""How often the tensors of a file may show its bytes: a model, its averaged copy, and shared weights."""
+FREE_VIEWS = 64 << 20
+"""Bytes that tensors may show beyond that."""
 MAX_INT_BITS = 1000
 """Larger integers overflow a float; real settings are smaller."""
 
@@ -121,7 +125,20 @@ def flatten(tree: object) -> dict[str, LazyTensor]:
                 seen[path] = seen.get(path, 1) + 1
                 key = f"{path}~{seen[path]}"
             tensors[key] = node.named(key)
+    _refuse_crowds(tensors)
     return tensors
+
+
+def _refuse_crowds(tensors: Mapping[str, LazyTensor]) -> None:
+    """Refuse a few bytes that are shown as many tensors, each of which would be read.
+
+    Raises:
+        Damaged: if all of them are far larger than what is stored.
+    """
+    shown = sum(tensor.nbytes for tensor in tensors.values())
+    stored = sum({id(tensor.record): tensor.record.size for tensor in tensors.values()}.values())
+    if shown > MAX_VIEWS * stored + FREE_VIEWS:
+        raise Damaged(f"forged: its tensors show {shown >> 20:,} MiB, and it stores {stored >> 20:,} MiB")
 
 
 @dataclass(slots=True)

@@ -56,6 +56,8 @@ def write_checkpoint(
             raise ValueError(f"{key} is {shape}, and its new values are {values.shape}")
     target = check_output(checkpoint, path, overwrite=overwrite)
     container = container_named(checkpoint.container)
+    with guarded(checkpoint.path):
+        before = checkpoint.file.state()
     sha256 = checkpoint.verify(progress)
     with guarded(checkpoint.path), _writing(target), beside(target) as temporary:
         with temporary.open("x+b") as out:
@@ -64,6 +66,8 @@ def write_checkpoint(
             os.fsync(out.fileno())
         _read_back(container.open(OpenFile(temporary)), changes)
         check_output(checkpoint, path, overwrite=overwrite)
+        if checkpoint.file.state() != before:
+            raise Damaged("changed while it was being fixed", "wait for its training, or fix a copy of it")
         temporary.replace(target)
         _sync_folder(target.parent)
     return sha256

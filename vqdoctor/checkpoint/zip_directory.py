@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged, OpenFile, printable
 from vqdoctor.checkpoint.records import DeflatedRecord, StoredRecord
@@ -27,6 +27,8 @@ _ENCRYPTED = 0x1
 _STORED, _DEFLATED = 0, 8
 
 MAX_DIRECTORY = 64 << 20
+MAX_ENTRIES = 20_000
+"""Records of a file, or one for each 5,000 bytes of it where that is more: a record is a storage."""
 MAX_INFLATED = 256 << 20
 """Compressed records are inflated into memory, so all of them together must stay under this."""
 MAX_RATIO = 100
@@ -70,7 +72,9 @@ def read_directory(file: OpenFile) -> Mapping[str, Entry]:
     start, size, count = find_directory(file)
     if size > MAX_DIRECTORY:
         raise Damaged(f"its zip directory of {size >> 20} MiB is absurd")
-    raw = list(_parse(file.pread(start, size)))
+    if count > max(MAX_ENTRIES, file.size // 5000):
+        raise Damaged(f"its zip directory lists {count:,} records, more than a file of this size can hold")
+    raw = list(islice(_parse(file.pread(start, size)), count + 1))
     if len(raw) != count:
         raise Damaged("corrupt: its zip directory is incomplete", TRUNCATED)
     entries = _bounded(raw, start)
@@ -171,8 +175,11 @@ def _widen64(extra: bytes, *values: int) -> list[int]:
 def _bounded(raw: list[Entry], directory_start: int) -> dict[str, Entry]:
     """Return the entries by name, each bounded by the one after it in the file."""
     entries: dict[str, Entry] = {entry.name: entry for entry in raw}
-    if len(entries) != len(raw):
-        raise Damaged("corrupt: two records of the zip file have the same name")
+    # torch looks names up without their case, so it would take another of the two than we do.
+    if len({entry.name.lower() for entry in raw}) != len(raw):
+        raise Damaged("corrupt: two records of the zip file have the same name, but for capital letters")
+    if any("\0" in entry.name for entry in raw):
+        raise Damaged("corrupt: a record of the zip file has a NUL character in its name")
     in_file = sorted(raw, key=lambda entry: entry.header)
     starts = [*(entry.header for entry in in_file), directory_start]
     for entry, (start, end) in zip(in_file, pairwise(starts), strict=True):

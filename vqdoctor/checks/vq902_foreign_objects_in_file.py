@@ -6,8 +6,9 @@ command on the machine that loads it. Harmless classes (a config object, a whole
 unreadable where their package is missing or has changed, and for `torch.load(weights_only=True)`.
 
 ## How to read it
-Names that could run code are an error; other foreign names are a note. Neither was imported or
-run to write this report: they were read as inert placeholders.
+Names that are known to run code are an error. Names that are not known here are a warning: a class of your
+own project is most often harmless, but its name alone cannot show that. Classes that are known to hold values
+only are a note. No name was imported or run to write this report: all were read as inert placeholders.
 
 ## Remedy
 A file of plain values loads with `weights_only=True`, with other versions of the code, and in other
@@ -18,18 +19,24 @@ programs. Delete a file that names functions which can run code, unless you know
 - PyTorch documentation, `torch.load`, `weights_only`
 """
 
-from vqdoctor.checks._words import Problems, error, listed, measured, note
+from vqdoctor.checks._words import Problems, error, listed, measured, note, warning
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, passes
 from vqdoctor.core.evidence import ForeignObjects
 
 
 def evaluate(foreign: ForeignObjects, limits: CheckLimits) -> Problems:
-    """Dangerous names are an error; where there are none, harmless ones are a note."""
+    """Dangerous names are an error; where there are none, unknown ones a warning, and others a note."""
     if foreign.dangerous:
         yield error(
             f"The file names {listed(foreign.dangerous)}, which can run code on a machine that "
             "loads it in the ordinary way; none was run here.",
             measured("dangerous_names", len(foreign.dangerous), 0),
+        )
+    elif foreign.unknown:
+        yield warning(
+            f"The file holds objects whose classes could not be judged ({listed(foreign.unknown)}), which "
+            "torch.load refuses with weights_only=True; they were left inert here.",
+            measured("unknown_names", len(foreign.unknown), 0),
         )
     elif foreign.harmless:
         yield note(
@@ -56,6 +63,7 @@ CHECK = Check(
         fires(
             "command-line arguments", ForeignObjects.healthy(sample_size=1, harmless=("argparse.Namespace",))
         ),
+        fires("a model pickled whole", ForeignObjects.healthy(sample_size=1, unknown=("project.Net",))),
         passes("tensors and numbers only", ForeignObjects.healthy()),
     ),
     doc=__doc__,

@@ -13,16 +13,35 @@ from typer.core import TyperCommand
 from vqdoctor.checks import all_checks
 from vqdoctor.cli import _codes
 from vqdoctor.core.configure import configure
+from vqdoctor.core.errors import UserError
 from vqdoctor.core.option import GROUPS, Option
 from vqdoctor.core.settings import options
+from vqdoctor.models.user_code import fault_of_user, said
 from vqdoctor.render import format_names
 
 COLUMN = 30
 """Characters of the left column of a help page, which holds an option and its metavar."""
 
 
+class Ended(typer.Exit):
+    """The end of a command, with its exit code; any other exit in it is one of the user's code."""
+
+
 class Command(TyperCommand):
     """A command whose help shows its options in groups, in columns that line up."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            UserError: if something other than the command itself ended the process.
+        """
+        try:
+            return super().invoke(ctx)
+        except (SystemExit, typer.Exit) as exit:
+            if isinstance(exit, Ended):
+                raise
+            raise fault_of_user(exit) or UserError(f"your code ended the process: {said(exit)}") from exit
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the groups one after the other."""

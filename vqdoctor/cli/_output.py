@@ -187,7 +187,7 @@ def progress() -> Iterator[Callable[[str], None] | None]:
 
     Standard output is for the report alone, which a script may read.
     """
-    with contextlib.redirect_stdout(sys.stderr):
+    with stdout_elsewhere():
         if not is_terminal(sys.stderr):
             yield None
             return
@@ -197,6 +197,43 @@ def progress() -> Iterator[Callable[[str], None] | None]:
         console = Console(stderr=True)
         with console.status("", spinner="line") as status:
             yield lambda message: status.update(Text(printable(message)))
+
+
+@contextlib.contextmanager
+def stdout_elsewhere() -> Iterator[None]:
+    """Send to standard error what the user's code writes to standard output, by whatever way.
+
+    A print goes through Python; a C library and a child process write to file descriptor 1.
+    """
+    kept = None
+    with contextlib.suppress(OSError):
+        flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            _flush_c()
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def silence() -> None:
+    """Send all that is still written to standard output to standard error: the report is complete."""
+    with contextlib.suppress(OSError):
+        os.dup2(2, 1)
+    sys.stdout = sys.stderr
+
+
+def _flush_c() -> None:
+    """Flush what C code has written and its library still holds, where C code of the user's has run."""
+    if "torch" in sys.modules:
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).fflush(None)
 
 
 def check_target(path: Path, inputs: tuple[Path, ...]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqdoctor.cli._output import complain, is_terminal, progress
+from vqdoctor.cli._output import complain, is_terminal, progress, stdout_elsewhere
 from vqdoctor.core.errors import MissingPackageError
 from vqdoctor.core.report import Report
 from vqdoctor.core.retraining import Epoch
@@ -48,7 +48,7 @@ def retrained(path: Path, output: Path, settings: Settings, user_model: UserMode
 @contextlib.contextmanager
 def following() -> Iterator[Watcher | None]:
     """Give an object that shows a retraining as it goes on; the user's prints go to standard error."""
-    with contextlib.redirect_stdout(sys.stderr):
+    with stdout_elsewhere():
         if not is_terminal(sys.stderr):
             yield None
             return

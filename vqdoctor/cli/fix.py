@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vqdoctor.cli._options import with_options
+from vqdoctor.cli._options import Ended, with_options
 from vqdoctor.cli._output import Output, complain, progress, refuse_input
 from vqdoctor.cli._retrain import draw, retrained
 from vqdoctor.core.errors import UserError
@@ -54,4 +54,4 @@ def fix(
             )
     output.publish([report])
     draw(report, target)
-    raise typer.Exit(exit_code(report, settings.bar))
+    raise Ended(exit_code(report, settings.bar))

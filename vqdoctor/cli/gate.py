@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vqdoctor.cli._options import with_options
+from vqdoctor.cli._options import Ended, with_options
 from vqdoctor.cli._output import Output, complain_of, progress
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.settings import Settings, UserModel
@@ -55,4 +55,4 @@ def gate(
     output.publish(judged.reports)
     for error in judged.errors:
         complain_of(error)
-    raise typer.Exit(judged.exit_code)
+    raise Ended(judged.exit_code)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vqdoctor.cli._options import with_options
+from vqdoctor.cli._options import Ended, with_options
 from vqdoctor.cli._output import Output, progress
 from vqdoctor.core.settings import Settings, UserModel
 
@@ -32,4 +32,4 @@ def inspect(
     with progress() as say:
         report = examine(checkpoint, data=data, user_model=user_model, settings=settings, progress=say)
     output.publish([report])
-    raise typer.Exit(exit_code(report, settings.bar))
+    raise Ended(exit_code(report, settings.bar))

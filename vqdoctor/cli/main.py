@@ -15,9 +15,10 @@ from typer.core import TyperGroup
 from vqdoctor import __version__
 from vqdoctor.cli import checks, explain, fix, gate, inspect
 from vqdoctor.cli._options import Command
-from vqdoctor.cli._output import complain_of, flush, write
+from vqdoctor.cli._output import complain_of, flush, silence, write
 from vqdoctor.core.errors import UserError, near
 from vqdoctor.core.exit_codes import ExitCode
+from vqdoctor.models.user_code import fault_of_user, said
 
 COLLECT_AFTER = 50_000
 """New objects between two searches for garbage. Python's 700 would search all that is being imported, again
@@ -76,6 +77,7 @@ def run() -> NoReturn:
     gc.set_threshold(COLLECT_AFTER)
     code = main(sys.argv[1:])
     flush()
+    silence()
     sys.exit(code)
 
 
@@ -96,10 +98,13 @@ def main(arguments: Sequence[str]) -> int:
         if isinstance(exit.__context__, BrokenPipeError):
             return ExitCode.OK  # typer leaves with 1, "findings", when the reader of a help page has gone
         return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
-    except Exception as error:
+    except BaseException as error:
+        if fault := fault_of_user(error):
+            complain_of(fault)
+            return ExitCode.USER_ERROR
         if os.environ.get("VQDOCTOR_TRACEBACK") == "1":
             traceback.print_exc()
-        what = f"vqdoctor has a bug: {type(error).__name__}: {error}"
+        what = f"vqdoctor has a bug: {said(error)}"
         complain_of(UserError(what, "please report it, with what VQDOCTOR_TRACEBACK=1 prints"))
         return ExitCode.INCOMPLETE
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.checkpoint import open_checkpoint
-from vqdoctor.core.errors import CheckpointError
+from vqdoctor.checkpoint.files import OpenFile, guarded
+from vqdoctor.checkpoint.npy import read_npy
+from vqdoctor.checkpoint.records import StoredRecord
+from vqdoctor.checkpoint.zip_directory import locate, read_directory
+from vqdoctor.core.errors import CheckpointError, UserError
 
 Arrays = Mapping[str, NDArray[Any]]
-LARGEST = 16 * 2**30
-"""Bytes that the arrays of one batch file may claim."""
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, NotImplementedError)
-"""Errors that numpy and zipfile raise for a damaged file."""
 
 
 def load_batch(path: Path) -> Arrays:
@@ -30,43 +26,28 @@ def load_batch(path: Path) -> Arrays:
     """
     if not path.is_file():
         raise CheckpointError(path, "there is no such batch file", "--data takes .npz .npy .pt .safetensors")
-    try:
+    with guarded(path):
         match path.suffix.lower():
             case ".npz":
-                return _npz(path)
+                file = OpenFile(path)
+                entries = read_directory(file).values()
+                return {entry.name.removesuffix(".npy"): read_npy(locate(file, entry)) for entry in entries}
             case ".npy":
-                with path.open("rb") as stream:
-                    _refuse_forged(path, stream, path.stat().st_size)
-                return {"x": np.load(path, allow_pickle=False)}
+                file = OpenFile(path)
+                return {"x": read_npy(StoredRecord(file, path.name, 0, file.size))}
             case _:
                 tensors = open_checkpoint(path).tensors
                 return {name.rpartition("/")[2]: tensor.read() for name, tensor in tensors.items()}
-    except CheckpointError:
-        raise
-    except UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        hint = "write it with numpy.savez"
-        raise CheckpointError(path, f"not a readable batch ({reason})", hint) from error
 
 
-def _npz(path: Path) -> Arrays:
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as stream:
-                _refuse_forged(path, stream, member.file_size)
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+def require_values(arrays: Arrays) -> None:
+    """Make sure that the input of a model is made of numbers, and of at least one sample.
 
-
-def _refuse_forged(path: Path, stream: IO[bytes], size: int) -> None:
-    """Compare a .npy header with the bytes that follow it, before numpy allocates as many as it claims."""
-    version = np.lib.format.read_magic(stream)
-    width = 2 if version == (1, 0) else 4
-    header = stream.read(int.from_bytes(stream.read(width), "little"))
-    fields = ast.literal_eval(header.decode("utf8"))
-    dtype = np.dtype(fields["descr"])
-    count = math.prod(int(length) for length in fields["shape"])
-    if dtype.hasobject:
-        raise CheckpointError(path, "it holds pickled Python objects", "save plain arrays with numpy.savez")
-    if count * dtype.itemsize > min(size, LARGEST):
-        raise CheckpointError(path, f"its header claims {count} values, more than it holds", "write it again")
+    Raises:
+        UserError: if it is text, or empty.
+    """
+    x = arrays.get("x")
+    if x is not None and x.dtype.kind not in "biufc":
+        raise UserError(f"x of the batch is text ({x.dtype.name}), not numbers", "save it as float32")
+    if x is not None and not x.size:
+        raise UserError(f"x of the batch has no sample: its shape is {list(x.shape)}", "save at least one")

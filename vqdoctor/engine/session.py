@@ -18,7 +18,7 @@ from vqdoctor.checkpoint import Checkpoint, open_checkpoint
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.settings import Settings, UserModel
-from vqdoctor.engine.batch import Arrays, load_batch
+from vqdoctor.engine.batch import Arrays, load_batch, require_values
 from vqdoctor.layouts import Found, QuantizerView, find_quantizers
 from vqdoctor.probes.file import FileContext
 from vqdoctor.saved.training import SavedTraining
@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # these need torch
 
 Progress = Callable[[str], None]
 
+MOST_LAYERS = 1024
+"""VQ layers of one file: the deepest residual quantizers have 64."""
 TRAIN_BATCHES = 4
 """Training batches that the gradients are measured on, where the user does not say."""
 
@@ -160,7 +162,7 @@ class Session:
         """
         settings = self.settings
         try:
-            return find_quantizers(
+            found = find_quantizers(
                 self.checkpoint.tensors,
                 layer=settings.layer,
                 codebook_key=settings.codebook_key,
@@ -170,6 +172,10 @@ class Session:
             if not self.runs_users_model or settings.layer is None or settings.codebook_key is not None:
                 raise
             return Found(views=())
+        if len(found.views) > MOST_LAYERS:
+            what = f"{self.checkpoint.path}: {len(found.views):,} VQ layers, more than any model has"
+            raise UserError(what, "name one of them: --layer NAME")
+        return found
 
     @cached_property
     def record(self) -> TrainingRecord:
@@ -251,6 +257,7 @@ def _read(path: str | os.PathLike[str] | None, data: object, user_model: UserMod
         UserError: if the data cannot be read, or an argument would be ignored.
     """
     arrays = None if user_model.losses is not None else _arrays(data)
+    require_values(arrays or {})
     runs = user_model.runs or (arrays is not None and "x" in arrays and not _is_dump(arrays))
     if path is None and user_model.model is None:
         raise UserError("there is nothing to examine", "give a checkpoint or a model")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +23,10 @@ FELT = 1e-4
 """A direction counts from this share of the variance: a hundredth of the spread, measured in length."""
 _DUST = 1e-9
 _PROJECTIONS = 8
+_COMPARISONS = 64
+"""For each row: two seconds for 2^18 rows. Rows of more than two dimensions hardly ever need more."""
+_PIECE = 1 << 19
+"""Values in float64 at a time: 4 MiB."""
 
 
 def row_norms(rows: Rows) -> Floats:
@@ -61,7 +68,16 @@ def middle(values: Floats) -> float:
 
 def spread(rows: Rows) -> float:
     """Return the root mean square distance of a row to the mean row: sqrt of the total variance."""
-    return float(np.sqrt(rows.var(axis=0, dtype=np.float64).sum())) if len(rows) else 0.0
+    if not len(rows):
+        return 0.0
+    mean = rows.mean(axis=0, dtype=np.float64)
+    return math.sqrt(sum(float(np.square(piece - mean).sum()) for piece in _pieces(rows)) / len(rows))
+
+
+def _pieces(rows: Rows) -> Iterator[Floats]:
+    """Yield `rows` in float64 a few MiB at a time: a table may be as large as the memory."""
+    step = max(1, _PIECE // max(1, rows.shape[1]))
+    return (rows[at : at + step].astype(np.float64) for at in range(0, len(rows), step))
 
 
 def effective_rank(rows: Rows) -> float:
@@ -89,18 +105,36 @@ def variance_shares(rows: Rows, weights: Floats | Ints | None = None) -> Floats:
     >>> variance_shares(np.array([[2, 0], [-2, 0], [0, 1], [0, -1]], dtype=np.float32)).tolist()
     [0.8, 0.2]
     """
+    shares: Floats = np.ones(len(rows)) if weights is None else weights.astype(np.float64)
     if weights is not None:
-        rows, weights = rows[weights > 0], weights[weights > 0] / weights.sum()
-    rows = rows.astype(np.float64)
-    centred = rows - (rows.mean(axis=0) if weights is None else weights @ rows)
-    scaled = centred if weights is None else centred * np.sqrt(weights)[:, None]
-    small = scaled.T @ scaled if rows.shape[1] <= rows.shape[0] else scaled @ scaled.T
-    values = np.maximum(np.linalg.eigvalsh(small), 0.0)[::-1]
+        rows, shares = rows[shares > 0], shares[shares > 0]
+    shares /= shares.sum() or 1.0
+    mean = np.zeros(rows.shape[1])
+    for piece, of_piece in _weighted(rows, shares):
+        mean += of_piece @ piece
+    tall = rows.shape[1] <= rows.shape[0]
+    squares, scatter, wide = 0.0, np.zeros((rows.shape[1],) * 2) if tall else np.zeros(0), []
+    for piece, of_piece in _weighted(rows, shares):
+        squares += float(of_piece @ np.square(piece).sum(axis=1))
+        centred = (piece - mean) * np.sqrt(of_piece)[:, None]
+        if tall:
+            scatter += centred.T @ centred
+        else:
+            wide.append(centred)
+    if wide:
+        whole = np.concatenate(wide)
+        scatter = whole @ whole.T
+    values = np.maximum(np.linalg.eigvalsh(scatter), 0.0)[::-1]
     # Rounding leaves about machine epsilon × the squared offset where the variance is nil.
-    whole = np.square(rows).sum(axis=1)
-    if values.sum() <= 1e-14 * float(whole.sum() if weights is None else weights @ whole):
-        return np.zeros(0)
-    return np.asarray(values / values.sum())
+    return np.asarray(values / values.sum()) if values.sum() > 1e-14 * squares else np.zeros(0)
+
+
+def _weighted(rows: Rows, weights: Floats) -> Iterator[tuple[Floats, Floats]]:
+    """Yield the pieces of `rows`, each with the weights of its rows."""
+    first = 0
+    for piece in _pieces(rows):
+        yield piece, weights[first : first + len(piece)]
+        first += len(piece)
 
 
 def init_box_rows(rows: Rows) -> int:
@@ -131,22 +165,28 @@ def copies(rows: Rows, tolerance: float, seed: int = 0) -> Mask:
     Rows are sorted along a random direction, in which close rows stay close, so only neighbours in
     that order are compared: about K · (neighbours within the tolerance), never K². "Earlier" is in
     that order; a row that is counted is not compared again. Of equal rows the first is kept.
+    The comparisons end after 64 for each row: a table that needs more was made to need more.
     """
-    exact, first = np.unique(rows, axis=0, return_index=True)
+    # As bytes, for `unique` by rows makes a type of one field for each column. Adding 0 makes -0 a 0.
+    whole = np.ascontiguousarray(rows + np.zeros((), rows.dtype))
+    as_bytes = whole.view(np.dtype((np.void, whole.strides[0] or whole.itemsize))).ravel()
+    first = np.unique(as_bytes, return_index=True)[1]
+    exact = whole[first]
     copied = np.ones(len(rows), dtype=bool)
     copied[first] = False
     rng = np.random.default_rng(seed)
     axes = rng.standard_normal((rows.shape[1], _PROJECTIONS))
     axes /= np.linalg.norm(axes, axis=0)
-    shadow = exact.astype(np.float64) @ axes
+    shadow = np.concatenate([piece @ axes for piece in _pieces(exact)])
     order = np.argsort(shadow[:, 0])
     exact, shadow, first = exact[order], shadow[order], first[order]
     slack = tolerance + 1e-6 * float(np.abs(shadow).max(initial=0.0))  # float32 rows, rounded once
-    step = 1
-    while step < len(exact):
+    step, left = 1, _COMPARISONS * len(rows)
+    while step < len(exact) and left > 0:
         near = np.flatnonzero(shadow[step:, 0] - shadow[:-step, 0] <= slack)
         if not near.size:
             break
+        left -= near.size + len(exact) // 16
         near = near[(np.abs(shadow[near + step] - shadow[near]) <= slack).all(axis=1)]
         gap = row_norms(exact[near + step] - exact[near])
         close = near[gap <= tolerance] + step

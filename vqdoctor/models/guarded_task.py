@@ -129,9 +129,16 @@ class GuardedTask:
         return Losses(
             task=task,
             vq=_scalar("vq", getattr(found, "vq", None)),
-            logits=getattr(found, "logits", None),
-            labels=getattr(found, "labels", None),
+            logits=_tensor("logits", getattr(found, "logits", None)),
+            labels=_tensor("labels", getattr(found, "labels", None)),
         )
+
+
+def _tensor(name: str, value: object) -> torch.Tensor | None:
+    if value is not None and not isinstance(value, torch.Tensor):
+        what = f"task.losses().{name} is a {type(value).__name__}"
+        raise UserError(what, "return a tensor, or leave it out")
+    return value
 
 
 def _scalar(name: str, value: object) -> torch.Tensor | None:

@@ -109,16 +109,42 @@ def blamed(doing: str, hint: str = "") -> Iterator[None]:
     except SyntaxError as error:
         where = f"{_short(error.filename)}:{error.lineno}" if error.filename else doing
         raise UserError(f"{where}: {type(error).__name__}: {error.msg}", hint) from error
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)
         ours = [Path(f.filename).relative_to(_OURS).as_posix() for f in frames if _is_in(f, _OURS)]
         if ours and ours[-1].startswith(("models/", "capture/", "probes/")) and ours[-1] not in _CALLERS:
             raise  # vqdoctor was called back from the user's code
-        users = (f for f in reversed(frames) if not (_is_in(f, _OURS, *_LIBRARIES) or f.filename[:1] == "<"))
-        where = next((f" ({_short(f.filename)}:{f.lineno})" for f in users), "")
+        raise UserError(f"{doing}: {said(error)}{_place(frames)}", hint) from error
+
+
+def fault_of_user(error: BaseException) -> UserError | None:
+    """Return an error that the user's code raised, at whatever place it was called, as one clear line.
+
+    Returns:
+        The line; None where the error came from this package, or from a library that it called.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((f for f in reversed(frames) if not (_is_in(f, *_LIBRARIES) or f.filename[:1] == "<")), None)
+    if last is None or _is_in(last, _OURS):
+        return None
+    return UserError(f"your code fails: {said(error)}{_place(frames)}")
+
+
+def said(error: BaseException) -> str:
+    """Return the type of an error and the first line of what it says, if it can say anything."""
+    try:
         lines = str(error).strip().splitlines()
-        said = f"{type(error).__name__}: {lines[0].rstrip(' :') if lines else ''}".removesuffix(": ")
-        raise UserError(f"{doing}: {said}{where}", hint) from error
+    except Exception:  # the user's own `__str__`
+        lines = []
+    return f"{type(error).__name__}: {lines[0].rstrip(' :') if lines else ''}".removesuffix(": ")
+
+
+def _place(frames: traceback.StackSummary) -> str:
+    """Return the last place in the user's own files, in parentheses; empty where there is none."""
+    users = (f for f in reversed(frames) if not (_is_in(f, _OURS, *_LIBRARIES) or f.filename[:1] == "<"))
+    return next((f" ({_short(f.filename)}:{f.lineno})" for f in users), "")
 
 
 def _is_in(frame: traceback.FrameSummary, *folders: Path) -> bool:

@@ -17,10 +17,13 @@ from vqdoctor.checkpoint.history import METADATA, Note, read_history, write_hist
 from vqdoctor.checkpoint.model import Checkpoint, Container
 from vqdoctor.checkpoint.patching import copy, patch
 from vqdoctor.checkpoint.records import StoredRecord
-from vqdoctor.checkpoint.tensor import MAX_ELEMENTS, LazyTensor
+from vqdoctor.checkpoint.tensor import MAX_DIMENSIONS, MAX_ELEMENTS, LazyTensor
 
 NAME = "safetensors"
-MAX_HEADER = 100_000_000
+MAX_HEADER = 8_000_000
+"""Bytes of a header, or a tenth of the file where that is more: 20,000 tensors take 2 MB."""
+MAX_TENSORS = 20_000
+"""Tensors in a header, or one for each 5,000 bytes of the file where that is more."""
 _LENGTH = 8
 _ALIGNMENT = 8
 _METADATA = "__metadata__"
@@ -49,6 +52,8 @@ def open_safetensors(file: OpenFile) -> Checkpoint:
     raw, header = _header(file)
     metadata = header.pop(_METADATA, None)
     data = _LENGTH + len(raw)
+    if len(header) > max(MAX_TENSORS, file.size // 5000):
+        raise Damaged(f"its header names {len(header):,} tensors, more than a file of this size can hold")
     spans = {name: _span(name, entry) for name, entry in header.items()}
     _check_spans(spans, file.size - data)
     tensors: dict[str, LazyTensor] = {}
@@ -115,7 +120,7 @@ def _header(file: OpenFile) -> tuple[bytes, dict[str, Any]]:
     if file.size < _LENGTH + 2:
         raise Damaged("truncated: shorter than the smallest safetensors header", TRUNCATED)
     length = int.from_bytes(file.pread(0, _LENGTH), "little")
-    if length > MAX_HEADER:
+    if length > max(MAX_HEADER, file.size // 10):
         raise Damaged("its safetensors header is absurdly long, or this is not a safetensors file", TRUNCATED)
     if _LENGTH + length > file.size:
         raise Damaged("truncated: its safetensors header runs past the end of the file", TRUNCATED)
@@ -141,6 +146,8 @@ def _span(name: str, entry: object) -> tuple[int, int]:
     match entry:
         case {"dtype": str(), "shape": [*shape], "data_offsets": [start, end], **rest}:
             sizes = (*shape, start, end)
+            if len(shape) > MAX_DIMENSIONS:
+                raise Damaged(f"forged: {_shown(name)} has {len(shape):,} dimensions")
             if not rest and start <= end and all(type(n) is int and 0 <= n < 1 << 63 for n in sizes):
                 return start, end
     raise Damaged(f"corrupt: its header describes {_shown(name)} in no valid way")

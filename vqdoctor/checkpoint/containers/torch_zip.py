@@ -58,7 +58,7 @@ def open_torch_zip(file: OpenFile) -> Checkpoint:
     vocabulary = TorchVocabulary(
         path=file.path, find_record=lambda key: find(f"data/{key}"), big_endian=order == b"big"
     )
-    tree, cuts = settle(unpickle(_pickle(find("data.pkl")), vocabulary))
+    tree, cuts = settle(unpickle(_pickle(find("data.pkl")), vocabulary, file.size))
     directory = "\n".join(f"{entry.name} {entry.size} {entry.crc:08x}" for entry in entries.values())
     return Checkpoint(
         path=file.path,

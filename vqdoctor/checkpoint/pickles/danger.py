@@ -23,6 +23,10 @@ _MODULES = words(
     http urllib urllib2 urllib3 requests httplib httpx aiohttp ftplib smtplib telnetlib xmlrpc asyncio
     multiprocessing threading _thread concurrent signal resource fcntl mmap pip ensurepip venv
     setuptools distutils site builtin gc inspect linecache tempfile fileinput io _io codecs
+    _posixsubprocess _winapi winreg msvcrt platform sqlite3 dbm anydbm dumbdbm gdbm whichdb
+    logging wsgiref zipfile tarfile zipapp lib2to3 antigravity atexit sched select selectors
+    SocketServer BaseHTTPServer SimpleHTTPServer CGIHTTPServer xmlrpclib SimpleXMLRPCServer DocXMLRPCServer
+    fsspec smart_open huggingface_hub paramiko fabric invoke sh plumbum pexpect ray dask cloudpathlib
     """
 )
 """Top-level modules of which any name counts; `_codecs.encode` (plain bytes) is not among them."""
@@ -41,7 +45,8 @@ _NAMES = words(
     torch.serialization.load torch.storage._load_from_bytes torch.utils.cpp_extension
     torch.utils.data.datapipes torch.utils.collect_env torch.utils.bottleneck torch.utils._config_module
     torch._inductor torch._dynamo torch.fx torch.distributed.rpc torch.distributed.run torch.multiprocessing
-    torch.testing
+    torch.testing torch.utils.model_zoo torch.utils.data.dataloader pandas.read_pickle pandas.eval pandas.io
+    numpy.lib.npyio numpy.core.records numpy.memmap tensorflow.keras.models keras.models
     """
 )
 """Names, and modules below harmless ones, with everything under them."""

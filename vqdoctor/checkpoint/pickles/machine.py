@@ -16,11 +16,18 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged
+from vqdoctor.checkpoint.pickles.known import FILLED_LATER
 from vqdoctor.checkpoint.tree import Global, Inert
 
 C = TypeVar("C", list[Any], dict[Any, Any])
 
-MAX_STEPS = 5_000_000
+MAX_STEPS = 1_200_000
+"""Steps for a pickle, of about a microsecond each, with the walks over its tree; a tensor takes some 80."""
+STEPS_PER_BYTE = 0.01
+"""More steps for a larger file: 10 million for a gigabyte."""
+CONTAINER_STEPS = 3
+CALL_STEPS = 12
+"""What it costs more to make a container, or to name or call something, and to walk over it later."""
 MAX_PROTOCOL = 5
 MAX_KEY_LENGTH = 1024
 MAX_KEY_BITS = 64
@@ -57,28 +64,33 @@ def _on(*opcodes: bytes) -> Callable[[Handler], Handler]:
     return register
 
 
-def unpickle(data: bytes, vocabulary: Vocabulary) -> Any:
+def unpickle(data: bytes, vocabulary: Vocabulary, file_size: int = 0) -> Any:
     """Return the value that the pickle builds, with inert stand-ins for all foreign objects.
+
+    Args:
+        data: the pickle.
+        vocabulary: the meaning of the names in it.
+        file_size: bytes of the whole file, which earn it more steps.
 
     Raises:
         Damaged: if it is cut, malformed, or larger than the budget.
     """
-    return Machine(data, vocabulary).run()
+    return Machine(data, vocabulary, max(MAX_STEPS, int(file_size * STEPS_PER_BYTE))).run()
 
 
 class Machine:
     """One run over one pickle."""
 
-    def __init__(self, data: bytes, vocabulary: Vocabulary) -> None:
+    def __init__(self, data: bytes, vocabulary: Vocabulary, steps: int) -> None:
         self._data = data
         self._at = 0
-        self._steps = MAX_STEPS
+        self._steps = self._granted = steps
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []
         # A dict, not an array: LONG_BINPUT 4294967295 would make an array of that length.
         self._memo: dict[int, Any] = {}
         self._vocabulary = vocabulary
-        self._odd_keys = 0
+        self._odd_keys: dict[Any, str] = {}
 
     def run(self) -> Any:
         """Follow the opcodes up to STOP and return the value on top."""
@@ -113,9 +125,14 @@ class Machine:
         self._steps -= steps
         if self._steps < 0:
             raise Damaged(
-                f"its pickle takes more than {MAX_STEPS:,} steps to read",
+                f"its pickle takes more than {self._granted:,} steps to read",
                 "save the weights alone: torch.save(model.state_dict(), path)",
             )
+
+    def paid(self, made: C) -> C:
+        """Return a new container, and pay for it."""
+        self._steps -= CONTAINER_STEPS
+        return made
 
     # Reading arguments
 
@@ -149,6 +166,7 @@ class Machine:
     def _global(self, module: object, name: object) -> Global:
         if not isinstance(module, str) or not isinstance(name, str):
             raise Damaged("corrupt: its pickle names a global without a name", TRUNCATED)
+        self.spend(CALL_STEPS)
         return self._vocabulary.named(module, name)
 
     # The stack
@@ -169,10 +187,14 @@ class Machine:
     def call(self, function: object, args: object) -> Any:
         """Return the meaning of a call of `function`; never calls anything that the file names."""
         args = args if isinstance(args, tuple) else (args,)
-        self.spend(len(args))
+        self.spend(CALL_STEPS + len(args))
         if isinstance(function, Global):
             return self._vocabulary.call(self, function, args)
         return Inert("builtins", "object", args)
+
+    def new(self, function: object, args: object) -> Any:
+        """Return the meaning of a new object, whose `__init__` is never called: a container stays empty."""
+        return self.call(function, () if str(function) in FILLED_LATER else args)
 
     def extend(self, target: object, items: list[Any]) -> None:
         """Append `items` to a list, or to the inert stand-in of one."""
@@ -201,9 +223,12 @@ class Machine:
             return key
         if isinstance(key, int) and key.bit_length() <= MAX_KEY_BITS:
             return key
-        # Hashing a nested tuple can take exponential time, and no path can be made of it anyhow.
-        self._odd_keys += 1
-        return f"<{type(key).__name__} {self._odd_keys}>"
+        # Equal keys get one word, for the later value takes the place of the earlier. A nested tuple gets one
+        # of its own: to hash it can take exponential time.
+        cheap = isinstance(key, bytes | str | int | Global) or _is_flat(key)
+        self.spend(key.bit_length() // MAX_KEY_LENGTH if isinstance(key, int) else 0)
+        same = cheap, type(key), key if cheap else len(self._odd_keys)
+        return self._odd_keys.setdefault(same, f"<{type(key).__name__} {len(self._odd_keys) + 1}>")
 
     def build(self, target: object, state: object) -> None:
         """Give `target` its state."""
@@ -220,6 +245,18 @@ class Machine:
             target.state = state
 
 
+def _is_flat(key: object) -> bool:
+    """Return whether this is a short tuple of plain values, which is cheap to hash."""
+    if not isinstance(key, tuple) or len(key) > MAX_KEY_BITS:
+        return False
+    return all(
+        item.bit_length() <= MAX_KEY_BITS
+        if isinstance(item, int)
+        else item is None or isinstance(item, str | float)
+        for item in key
+    )
+
+
 # Opcodes that push one value
 
 
@@ -227,8 +264,8 @@ _PUSHES: dict[bytes, Callable[[Machine], object]] = {
     b"N": lambda m: None,
     b"\x88": lambda m: True,
     b"\x89": lambda m: False,
-    b"]\x8f": lambda m: [],  # EMPTY_LIST, EMPTY_SET: a set would hash its items
-    b"}": lambda m: {},
+    b"]\x8f": lambda m: m.paid([]),  # EMPTY_LIST, EMPTY_SET: a set would hash its items
+    b"}": lambda m: m.paid({}),
     b")": lambda m: (),
     b"J": lambda m: m._number(_I4),
     b"M": lambda m: m._number(_U2),
@@ -320,7 +357,7 @@ _HANDLERS |= {opcode: change for opcodes, change in _CHANGES.items() for opcode 
 @_on(b"(")
 def _mark(m: Machine) -> None:
     m._marked.append(m._stack)
-    m._stack = []
+    m._stack = m.paid([])
 
 
 @_on(b"d")
@@ -398,17 +435,23 @@ def _stack_global(m: Machine) -> None:
     m._stack.append(m._global(module, name))
 
 
-@_on(b"R", b"\x81")  # REDUCE, NEWOBJ
+@_on(b"R")
 def _reduce(m: Machine) -> None:
     args, function = m._stack.pop(), m._stack.pop()
     m._stack.append(m.call(function, args))
+
+
+@_on(b"\x81")
+def _newobj(m: Machine) -> None:
+    args, function = m._stack.pop(), m._stack.pop()
+    m._stack.append(m.new(function, args))
 
 
 @_on(b"\x92")
 def _newobj_ex(m: Machine) -> None:
     keywords, args, function = m._stack.pop(), m._stack.pop(), m._stack.pop()
     args = args if isinstance(args, tuple) else (args,)
-    m._stack.append(m.call(function, (*args, keywords) if keywords else args))
+    m._stack.append(m.new(function, (*args, keywords) if keywords else args))
 
 
 @_on(b"o")

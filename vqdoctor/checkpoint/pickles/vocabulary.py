@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from vqdoctor.checkpoint.dtypes import DTYPES, DType
+from vqdoctor.checkpoint.dtypes import DTYPES
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged, printable
-from vqdoctor.checkpoint.pickles.danger import could_execute, words
+from vqdoctor.checkpoint.pickles.danger import could_execute
+from vqdoctor.checkpoint.pickles.known import PLAIN
 from vqdoctor.checkpoint.pickles.machine import Machine
+from vqdoctor.checkpoint.pickles.tensors import (
+    SAVE_AGAIN,
+    TENSOR_MEANINGS,
+    UNTYPED,
+    Meaning,
+    Storage,
+    integers,
+)
 from vqdoctor.checkpoint.records import MemoryRecord, Record
-from vqdoctor.checkpoint.tensor import LazyTensor
+from vqdoctor.checkpoint.tensor import MAX_DIMENSIONS, LazyTensor
 from vqdoctor.checkpoint.tree import Deferred, Global, Inert
 
 _STORAGES = {
@@ -30,21 +38,6 @@ _ENCODE_STEP = 64
 MAX_FOREIGN = 1000
 MAX_NAME = 200
 _SKIPPED = "tensors are not read and were left out"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Storage:
-    """A storage that tensors lie in.
-
-    Attributes:
-        key: its name in the file.
-        dtype: its element type; None = untyped, or of a type that is not read.
-        record: its bytes.
-    """
-
-    key: str
-    dtype: DType | None
-    record: Record
 
 
 @dataclass
@@ -73,7 +66,8 @@ class TorchVocabulary:
     big_endian: bool = False
     foreign: dict[str, bool] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
-    storages: dict[Any, Storage | Inert] = field(default_factory=dict)
+    storages: dict[str, tuple[Global, int, Storage | Inert]] = field(default_factory=dict)
+    _noted: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
 
     @property
     def harmless(self) -> tuple[str, ...]:
@@ -88,18 +82,22 @@ class TorchVocabulary:
     def named(self, module: str, name: str) -> Global:
         """Return a fresh stand-in for a global, and take note of it if it is foreign."""
         found = Global(module, name)
-        if not _is_plain(found):
+        if str(found) not in PLAIN:
             dangerous = could_execute(found)
-            # A crowd of names must not fill the report, nor hide the one that matters.
-            if dangerous or len(self.foreign) < MAX_FOREIGN:
+            # A crowd of names must not fill the memory, nor hide the one that matters.
+            if self._noted[dangerous] < MAX_FOREIGN:
+                before = len(self.foreign)
                 self.foreign[printable(str(found)[:MAX_NAME])] = dangerous
+                self._noted[dangerous] += len(self.foreign) - before
         return found
 
     def call(self, machine: Machine, function: Global, args: tuple[Any, ...]) -> Any:
         """Return the meaning of a call, or an `Inert` with its arguments."""
         meaning = _MEANINGS.get(str(function))
         if meaning is None:
-            return Inert(function.module, function.name, args)
+            # What torch's own classes make of their arguments is no place where a tensor may be kept.
+            kept = () if str(function) in PLAIN else args
+            return Inert(function.module, function.name, kept)
         try:
             return meaning(self, machine, *args)
         except (TypeError, ValueError, OverflowError):
@@ -115,116 +113,49 @@ class TorchVocabulary:
         match pid:
             case ("storage", Global() as kind, str(key), _, int(numel)) if numel >= 0:
                 # Looked up once: thousands of tensors may share one storage.
-                found = self.storages.get((kind, key, numel))
-                if found is None:
-                    found = self.storages[kind, key, numel] = self._storage(kind, key, numel)
-                return found
-        return Inert("torch", "persistent_id", (pid,))
+                if key not in self.storages:
+                    self.storages[key] = kind, numel, self._storage(kind, key, numel)
+                known_kind, known_numel, storage = self.storages[key]
+                if (kind, numel) != (known_kind, known_numel):
+                    what = f"forged: its pickle gives the record data/{printable(key)} two types or sizes"
+                    raise Damaged(what, SAVE_AGAIN)
+                return storage
+            case (str(word), *_) if word != "storage":
+                return Inert("torch", "persistent_id", (pid,))
+        raise Damaged("forged: its pickle names a storage in no valid way", SAVE_AGAIN)
 
     def _storage(self, kind: Global, key: str, numel: int) -> Storage | Inert:
-        dtype = DTYPES.get(_STORAGES.get(kind.name, ""))
-        if dtype is None and kind.name != "UntypedStorage":
+        dtype = UNTYPED if kind.name == "UntypedStorage" else DTYPES.get(_STORAGES.get(kind.name, ""))
+        if dtype is None:
             return Inert(kind.module, kind.name)
         record = self.find_record(key)
-        if numel * (dtype.itemsize if dtype else 1) > record.size:
+        if numel * dtype.itemsize > record.size:
             raise Damaged(f"corrupt: the record data/{printable(key)} is cut short", TRUNCATED)
-        return Storage(key=key, dtype=dtype, record=record)
+        return Storage(key=key, dtype=dtype, numel=numel, record=record)
 
     def build(self, target: object, state: object) -> None:
-        """Give a numpy array its values and a numpy dtype its byte order; an OrderedDict needs nothing."""
+        """Give a numpy array its values and a numpy dtype its byte order.
+
+        The state of a dict are attributes, beside its items, and is dropped.
+
+        Raises:
+            Damaged: if the state would change a tensor, a storage, or anything else that has its value.
+        """
         match target, state:
             case NumpyType(), (_, str(order), *_):
                 target.big_endian = order == ">"
             case Deferred(), (_, shape, dtype, fortran, data):
                 target.value = _numpy_array(self, dtype, shape, data, fortran=fortran is True)
+            case ((NumpyType() | Deferred() | dict()), _):
+                pass
+            case _:
+                raise Damaged("forged: its pickle changes a value after it was made", SAVE_AGAIN)
 
     def skip(self, what: str, args: tuple[Any, ...]) -> Inert:
         """Leave a tensor out, with a note."""
         note = f"{what} {_SKIPPED}"
         self.notes[note] = self.notes.get(note, 0) + 1
         return Inert("torch", "Tensor", args)
-
-
-_PLAIN = words(
-    """
-    collections.OrderedDict collections.Counter collections.defaultdict _codecs.encode
-    torch.Size torch.device torch.Tensor torch.nn.parameter.Parameter torch.nn.parameter.Buffer
-    torch.nn.Parameter torch.nn.Buffer torch._tensor._rebuild_from_type_v2 torch.serialization._get_layout
-    torch.storage.UntypedStorage torch.storage.TypedStorage
-    torch.strided torch.sparse_coo torch.per_tensor_affine torch.per_tensor_symmetric
-    torch.per_channel_affine torch.per_channel_symmetric torch.per_channel_affine_float_qparams
-    torch.qint8 torch.quint8 torch.qint32 torch.quint4x2 torch.quint2x4 torch.complex32
-    torch.float4_e2m1fn_x2
-    """
-)
-_TENSORS = ("Storage", "Tensor")
-_PLAIN_BUILTINS = words("bool bytearray bytes complex dict float frozenset int list object set str tuple")
-
-
-def _is_plain(name: Global) -> bool:
-    """Return whether a name belongs to tensors and plain containers, as torch's own safe loader sees it."""
-    if name.module in ("builtins", "__builtin__"):
-        return name.name in _PLAIN_BUILTINS
-    if name.module in ("torch", "torch.cuda", "torch.sparse", "torch.cuda.sparse"):
-        known = name.name in DTYPES or str(name) in _PLAIN
-        # "torch.uint4" and "torch.bits8" are element types; "torch.cuda.FloatTensor" a type of tensor.
-        return known or name.name.startswith(("int", "uint", "bits")) or name.name.endswith(_TENSORS)
-    return str(name) in _PLAIN or (name.module == "torch._utils" and name.name.startswith("_rebuild_"))
-
-
-Meaning = Callable[..., Any]
-
-
-# Tensors
-
-
-def _tensor_v3(v: TorchVocabulary, _m: Machine, storage: object, *args: object) -> LazyTensor | Inert:
-    dtype = args[5] if len(args) > 5 else None
-    name = dtype.name if isinstance(dtype, Global) else "untyped"
-    if name not in DTYPES:
-        return v.skip(printable(name), ())
-    return _rebuild(v, storage, args, DTYPES[name])
-
-
-def _skip(what: str, v: TorchVocabulary, _m: Machine, *args: object) -> Inert:
-    return v.skip(what, args)
-
-
-def _rebuild(
-    v: TorchVocabulary, storage: object, args: tuple[object, ...], dtype: DType | None
-) -> LazyTensor | Inert:
-    offset, size, stride = args[:3]
-    if isinstance(storage, Inert):
-        return v.skip(storage.name.removesuffix("Storage"), ())
-    if not isinstance(storage, Storage):
-        raise TypeError
-    if dtype is None:
-        return v.skip("untyped", ())
-    return LazyTensor(
-        path=v.path,
-        shape=_integers(size),
-        strides=_integers(stride),
-        offset=_integers((offset,))[0],
-        element=dtype,
-        big_endian=v.big_endian,
-        record=storage.record,
-        storage_id=storage.key,
-    )
-
-
-def _integers(values: object) -> tuple[int, ...]:
-    if not isinstance(values, tuple | list) or any(type(n) is not int for n in values):
-        raise Damaged("corrupt: the shape of a tensor is not a tuple of integers", TRUNCATED)
-    return tuple(values)
-
-
-def _from_type(
-    v: TorchVocabulary, m: Machine, function: object, kind: object, args: object, *_: object
-) -> Any:
-    # A call within a call within a call would recurse as deep as the file likes.
-    if not isinstance(function, Global) or function.name == "_rebuild_from_type_v2":
-        return Inert("torch", "Tensor", (kind,))
-    return m.call(function, args)
 
 
 def _device(_v: TorchVocabulary, _m: Machine, kind: object, index: object = None) -> str:
@@ -287,8 +218,12 @@ def _numpy_array(
     element = _NUMPY_CODES.get(dtype.code) if isinstance(dtype, NumpyType) else None
     if element is None or type(data) is not bytes:
         return Inert("numpy", "ndarray")
-    sizes = _integers(shape)
-    if min(sizes, default=0) < 0 or len(sizes) > 64 or prod(sizes) * element.itemsize != len(data):
+    sizes = integers(shape)
+    if (
+        len(sizes) > MAX_DIMENSIONS
+        or min(sizes, default=0) < 0
+        or prod(sizes) * element.itemsize != len(data)
+    ):
         raise Damaged("forged: the shape of a numpy array does not fit its bytes")
     strides = [prod(sizes[:i] if fortran else sizes[i + 1 :]) for i in range(len(sizes))]
     record = MemoryRecord(data)
@@ -311,26 +246,10 @@ def _path(_v: TorchVocabulary, m: Machine, *parts: Any) -> str:
     return "/".join((*(part.rstrip("/") if rest else part for part in first), *rest))
 
 
-_MEANINGS: dict[str, Meaning] = {
+_MEANINGS: dict[str, Meaning] = TENSOR_MEANINGS | {
     name: meaning
     for names, meaning in (
-        ("torch._utils._rebuild_tensor torch._utils._rebuild_tensor_v2",
-         lambda v, _m, storage, *args: _rebuild(v, storage, args, getattr(storage, "dtype", None))),
-        ("torch._utils._rebuild_tensor_v3", _tensor_v3),
-        ("torch._utils._rebuild_parameter torch._utils._rebuild_parameter_with_state",
-         lambda _v, _m, data, *_: replace(data, is_parameter=True) if isinstance(data, LazyTensor) else data),
-        ("torch._tensor._rebuild_from_type_v2", _from_type),
-        ("torch._utils._rebuild_device_tensor_from_cpu_tensor torch._utils._rebuild_xla_tensor "
-         "torch._utils._rebuild_device_tensor_from_numpy torch.serialization._get_layout",
-         lambda _v, _m, data, *_: data),
-        # A sparse tensor's indices and values stay reachable below it.
-        ("torch._utils._rebuild_sparse_tensor", partial(_skip, "sparse")),
-        ("torch._utils._rebuild_sparse_csr_tensor", partial(_skip, "sparse")),
-        ("torch._utils._rebuild_qtensor", partial(_skip, "quantized")),
-        ("torch._utils._rebuild_meta_tensor_no_storage", partial(_skip, "meta")),
-        ("torch._utils._rebuild_nested_tensor", partial(_skip, "nested")),
-        ("torch._utils._rebuild_wrapper_subclass", partial(_skip, "wrapped")),
-        ("torch.Size", lambda _v, _m, values=(): _integers(values)),
+        ("torch.Size", lambda _v, _m, values=(): integers(values)),
         ("torch.device", _device),
         ("collections.OrderedDict collections.Counter builtins.dict __builtin__.dict", _dict),
         ("collections.defaultdict", lambda v, m, _factory=None, items=(): _dict(v, m, items)),

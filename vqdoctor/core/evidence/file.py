@@ -76,11 +76,13 @@ class ForeignObjects(Evidence):
     """Pickled globals that are neither tensors nor plain containers. Sample size: how many.
 
     Attributes:
-        harmless: names ("argparse.Namespace") that were left inert and cannot execute by themselves.
+        harmless: names of classes that are known to hold values only ("argparse.Namespace").
+        unknown: names that are not known here, and could do anything ("project.models.Net").
         dangerous: names ("os.system") that would run code in an ordinary unpickler.
     """
 
     harmless: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
     dangerous: tuple[str, ...] = ()
 
 

@@ -7,16 +7,19 @@ be equally informative. EMA counts do not show how alike the vectors were; `ASSU
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vqdoctor.core.assertion import METRICS, Metric
 from vqdoctor.core.evidence import SOURCES, Source, TaskMetrics, Usage
+from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.metrics.interval import TAIL, Z, share_interval
 
 ASSUMED_EFFECT = 8.0
 """Vectors of EMA counts that are taken for one independent one. It is the design effect 1 + 63/9 of images of
 64 vectors of which two share their code in one case of nine more than those of two images."""
+REFUTES = "VQ303"
+"""Finds EMA counts that are not those of the codebook: the sums over counts are other codes."""
 PLENTY = 16
 """Independent vectors per code from which perplexity is known to about 3 %, whatever the usage looks like."""
 LEAST_SAMPLES = 4
@@ -69,7 +72,12 @@ def figure(
     usage = usages.get(source) if source else next(iter(usages.values()), None)
     if usage is None:
         return _missing(report, Usage.kind, layer)
-    return _of_usage(usage, metric)
+    found = _of_usage(usage, metric)
+    if usage.source == "checkpoint" and isinstance(found, Figure):
+        refuted = (f.fingerprint for f in report.findings if f.code == REFUTES and f.severity > Severity.NOTE)
+        if f"{REFUTES}:{layer}" in refuted:
+            return replace(found, shortage=f"{REFUTES} refutes its EMA counts; --data BATCH would tell")
+    return found
 
 
 def sources(report: Report, layer: str | None) -> tuple[Source, ...]:

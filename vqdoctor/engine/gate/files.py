@@ -23,6 +23,7 @@ from vqdoctor.engine.evaluate import choose
 from vqdoctor.engine.examine import concluded, examine_session
 from vqdoctor.engine.gate.hold import certain
 from vqdoctor.engine.gate.policy import Policy, decide, hold, require_known_layers
+from vqdoctor.engine.gate.ranges import require_possible
 from vqdoctor.engine.gate.together import gate_together
 from vqdoctor.engine.session import Progress, Session
 
@@ -172,9 +173,9 @@ def _reports(path: Path, source: Source, progress: Progress | None) -> list[Repo
     if is_report(path):
         if source.data or (source.user_model and source.user_model.runs):
             raise UserError(f"{printable(path)} is a saved report", "--data is for checkpoints")
-        saved = load_reports(path)
+        again = [(report, concluded(report, checks)) for report in load_reports(path)]
         changed = settings.select or settings.ignore or settings.limits
-        return [concluded(report, checks) for report in saved] if changed else list(saved)
+        return [judged if changed else _with_its_own(saved, judged) for saved, judged in again]
     reports = []
     first = source.data[0] if source.data else None
     with Session.open(
@@ -186,6 +187,17 @@ def _reports(path: Path, source: Source, progress: Progress | None) -> list[Repo
                 report = replace(report, notes=(*report.notes, f"examined with {data}"))
             reports.append(report)
     return reports
+
+
+def _with_its_own(saved: Report, judged: Report) -> Report:
+    """Return a report as its evidence is judged, with what it says of itself beyond that.
+
+    Who changes a report by hand can so add a finding, and can take none away.
+    """
+    names = {finding.fingerprint for finding in judged.findings}
+    more = tuple(finding for finding in saved.findings if finding.fingerprint not in names)
+    crashed = tuple(o for o in saved.outcomes if o.status == "crashed" and o not in judged.outcomes)
+    return replace(judged, findings=(*judged.findings, *more), outcomes=(*judged.outcomes, *crashed))
 
 
 def load_reports(path: Path) -> tuple[Report, ...]:
@@ -212,7 +224,10 @@ def load_reports(path: Path) -> tuple[Report, ...]:
     if not parts or not all(isinstance(part, dict) for part in parts):
         raise CheckpointError(shown, "holds no report", "write it again")
     try:
-        return tuple(Report.from_dict(part) for part in parts)
+        reports = tuple(Report.from_dict(part) for part in parts)
+        for report in reports:
+            require_possible(report)
+        return reports
     except CheckpointError:
         raise
     except UserError as error:
