@@ -177,8 +177,9 @@ def _symlink_loop(path: Path) -> None:
     path.symlink_to(path.name)
 
 
-def _legacy(path: Path) -> None:
+def _legacy_cut(path: Path) -> None:
     torch.save({"model": codebook_state()}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-100])
 
 
 def _tar(path: Path) -> None:
@@ -314,7 +315,7 @@ HOSTILE_FILES: dict[str, HostileFile] = {
     "tar": HostileFile(build=_tar, says="tar"),
     "npz": HostileFile(build=_npz, says="numpy"),
     "pickle": HostileFile(build=_bytes(pickle.dumps({"a": 1})), says="bare pickle"),
-    "legacy": HostileFile(build=_legacy, says="weights_only=true"),
+    "legacy-cut": HostileFile(build=_legacy_cut, says="truncated"),
     "torchscript": HostileFile(build=_torch_script, says="torchscript"),
     "zip-without-data-pkl": HostileFile(build=_without_data_pkl, says="without data.pkl"),
     "missing-record": HostileFile(build=_missing_record, says="data/0 is missing"),

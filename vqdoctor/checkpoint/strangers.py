@@ -13,7 +13,6 @@ READS = f"vqdoctor reads what torch.save and safetensors write ({', '.join(SUFFI
 _UNPACK = "unpack it and give the checkpoint inside"
 _AGAIN = "the download failed or asked for a login: fetch the file again"
 _RESAVE = 'torch.save(torch.load("old.pt", weights_only=True), "new.pt")'
-_LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 
 _BY_START: tuple[tuple[bytes, str, str], ...] = (
     (
@@ -21,7 +20,6 @@ _BY_START: tuple[tuple[bytes, str, str], ...] = (
         "a git-LFS pointer, not the file that it points to",
         "git lfs pull, or download the file from its page",
     ),
-    (_LEGACY, "written by torch before 1.6, in a format that is not read here", f"save it anew: {_RESAVE}"),
     (b"\x1f\x8b", "a gzip archive", _UNPACK),
     (b"BZh", "a bzip2 archive", _UNPACK),
     (b"\xfd7zXZ\x00", "an xz archive", _UNPACK),

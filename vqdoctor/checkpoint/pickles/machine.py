@@ -66,6 +66,21 @@ def unpickle(data: bytes, vocabulary: Vocabulary) -> Any:
     return Machine(data, vocabulary).run()
 
 
+class EndsEarly(Damaged):
+    """A pickle that takes more than there is."""
+
+
+def unpickle_first(data: bytes, vocabulary: Vocabulary) -> tuple[Any, int]:
+    """Return the value of the pickle that `data` begins with, and how many bytes it takes.
+
+    Raises:
+        EndsEarly: if the pickle goes on behind `data`, or is malformed in the same way.
+        Damaged: if it is malformed otherwise, or larger than the budget.
+    """
+    machine = Machine(data, vocabulary)
+    return machine.run(), machine._at
+
+
 class Machine:
     """One run over one pickle."""
 
@@ -98,7 +113,7 @@ class Machine:
                     raise Damaged(f"corrupt: its pickle has an unknown opcode (0x{opcode:02x})", TRUNCATED)
                 handler(self)
         except (IndexError, struct.error):
-            raise Damaged(
+            raise EndsEarly(
                 "corrupt: its pickle ends too early or takes what is not there", TRUNCATED
             ) from None
         except KeyError:
