@@ -200,12 +200,6 @@ def _npz(path: Path) -> None:
         np.savez(file, x=np.zeros(3))
 
 
-def _two_checkpoints(path: Path) -> None:
-    path.mkdir()
-    healthy(path / "a.pt")
-    healthy(path / "b.pt")
-
-
 def _os_system(path: Path) -> None:
     evil = Calls(os.system, f"touch '{canary(path)}'")
     torch.save({"model": codebook_state(), "evil": evil}, path)
@@ -305,7 +299,6 @@ HOSTILE_FILES: dict[str, HostileFile] = {
     "git-lfs-safetensors": HostileFile(build=_bytes(GIT_LFS), suffix=".safetensors", says="git-lfs"),
     "fifo": HostileFile(build=os.mkfifo, says="named pipe"),
     "folder": HostileFile(build=Path.mkdir, suffix="", says="folder without a checkpoint"),
-    "folder-with-two": HostileFile(build=_two_checkpoints, suffix="", says="a.pt, b.pt"),
     "missing": HostileFile(build=lambda path: None, says="no such file"),
     "symlink-loop": HostileFile(build=_symlink_loop, says="loop"),
     "zeros": HostileFile(build=_bytes(bytes(5000)), says="zero bytes"),

@@ -134,6 +134,30 @@ class OpenFile:
             raise Damaged("truncated: it refers to bytes past its end", TRUNCATED)
 
 
+class Piece(OpenFile):
+    """A run of bytes of a file, read as if it were a file of its own."""
+
+    def __init__(self, file: OpenFile, start: int, size: int) -> None:
+        """Take `size` bytes from `start`.
+
+        Raises:
+            Damaged: if the file does not reach so far.
+        """
+        file._within(start, size)
+        self.path, self.size = file.path, size
+        self._file, self._start = file, start
+
+    def pread(self, start: int, size: int) -> bytes:
+        """Return exactly `size` bytes from `start`."""
+        self._within(start, size)
+        return self._file.pread(self._start + start, size)
+
+    def map(self, start: int, size: int) -> memoryview:
+        """Map `size` bytes from `start` into memory, read-only."""
+        self._within(start, size)
+        return self._file.map(self._start + start, size)
+
+
 def refuse_special(status: os.stat_result) -> None:
     """Refuse folders, pipes, sockets and devices.
 

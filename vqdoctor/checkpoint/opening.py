@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from vqdoctor.checkpoint import containers
-from vqdoctor.checkpoint.files import Damaged, OpenFile, guarded, printable
+from vqdoctor.checkpoint.files import Damaged, OpenFile, guarded
 from vqdoctor.checkpoint.folders import explain, find_in_folder
 from vqdoctor.checkpoint.model import Checkpoint, Container
 from vqdoctor.checkpoint.strangers import HEAD, READS, describe
@@ -20,7 +20,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Open a checkpoint and read its directory and structure; its tensors are read when asked for.
 
     Nothing that the file says is imported, called or executed, and torch is not needed. A folder
-    that holds exactly one checkpoint is opened as that file, with a note.
+    is opened as the newest checkpoint in it, with a note.
 
     Raises:
         CheckpointError: if there is no checkpoint there, or it is damaged or hostile.
@@ -28,17 +28,17 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     with guarded(path):
         if "\x00" in os.fspath(path):
             raise Damaged("no valid path: it contains a NUL character")
+        if not os.fspath(path):  # which would be the working directory
+            raise Damaged("an empty path was given", "name a checkpoint, or . for the newest one here")
         given = Path(path)
         try:
-            found = find_in_folder(given) if stat.S_ISDIR(given.stat().st_mode) else given
+            in_folder = stat.S_ISDIR(given.stat().st_mode)
+            found, note = find_in_folder(given) if in_folder else (given, "")
             file = OpenFile(found)
         except OSError as error:
             raise explain(error, given) from error
-        checkpoint = _container(file).open(file)
-        if found is given:
-            return checkpoint
-        note = f"a folder was given; {printable(found.name)} in it was opened"
-        return replace(checkpoint, notes=(note, *checkpoint.notes))
+        checkpoint = container_of(file).open(file)
+        return replace(checkpoint, notes=(note, *checkpoint.notes)) if in_folder else checkpoint
 
 
 def container_named(name: str) -> Container:
@@ -51,7 +51,7 @@ def _containers() -> tuple[Container, ...]:
     return pieces(containers, "CONTAINER", Container)
 
 
-def _container(file: OpenFile) -> Container:
+def container_of(file: OpenFile) -> Container:
     """Return the kind of container that a file is, from its contents.
 
     Raises:

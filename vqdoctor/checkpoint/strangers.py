@@ -77,8 +77,6 @@ def _describe_text(head: bytes) -> Damaged | None:
         return Damaged("an HTML page, not a checkpoint", _AGAIN)
     if start.startswith("<?xml"):
         return Damaged("an XML document, not a checkpoint", _AGAIN)
-    if '"weight_map"' in start:
-        return Damaged("the index of a sharded checkpoint", "give the shard that holds the VQ layer")
     if start.startswith(("{", "[")):
         return Damaged("a JSON text, not a checkpoint", READS)
     return Damaged("a text file, not a checkpoint", READS)

@@ -38,7 +38,7 @@ _QUANTIZED = {"QInt8Storage": 1, "QUInt8Storage": 1, "QInt32Storage": 4, "QUInt4
 
 @dataclass(kw_only=True)
 class _Vocabulary(TorchVocabulary):
-    """A torch file's names; an old file's storages have one part more, and its classes come with their source.
+    """A torch file's names; an old file says more of its storages, and gives its classes with their source.
 
     Attributes:
         sizes: bytes of each storage's element, and its elements, by key.

@@ -41,6 +41,9 @@ class Vocabulary(Protocol):
     def build(self, target: object, state: object) -> None:
         """Give its state to something that this vocabulary made; states of no use are dropped."""
 
+    def key(self, key: object) -> str | None:
+        """Return the text that stands for an object as a key of a dict; None where any will do."""
+
 
 _U1, _U2, _U4, _U8 = (struct.Struct(f"<{code}") for code in "BHIQ")
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
@@ -218,7 +221,7 @@ class Machine:
             return key
         # Hashing a nested tuple can take exponential time, and no path can be made of it anyhow.
         self._odd_keys += 1
-        return f"<{type(key).__name__} {self._odd_keys}>"
+        return self._vocabulary.key(key) or f"<{type(key).__name__} {self._odd_keys}>"
 
     def build(self, target: object, state: object) -> None:
         """Give `target` its state."""

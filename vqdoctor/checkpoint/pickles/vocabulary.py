@@ -138,6 +138,10 @@ class TorchVocabulary:
             case Deferred(), (_, shape, dtype, fortran, data):
                 target.value = _numpy_array(self, dtype, shape, data, fortran=fortran is True)
 
+    def key(self, key: object) -> str | None:
+        """No object means anything as a key."""
+        return None
+
     def skip(self, what: str, args: tuple[Any, ...]) -> Inert:
         """Leave a tensor out, with a note."""
         note = f"{what} {_SKIPPED}"
