@@ -182,6 +182,10 @@ def _legacy_cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def _gzip_bomb(path: Path) -> None:
+    path.write_bytes(gzip.compress(bytes(300 << 20), 1))
+
+
 def _tar(path: Path) -> None:
     with tarfile.open(path, "w") as archive:
         archive.addfile(tarfile.TarInfo("storages"), io.BytesIO())
@@ -304,12 +308,14 @@ HOSTILE_FILES: dict[str, HostileFile] = {
     "zeros": HostileFile(build=_bytes(bytes(5000)), says="zero bytes"),
     "noise": HostileFile(build=_bytes(bytes(range(255, 0, -1)) * 20), says="no kind of checkpoint"),
     "json": HostileFile(build=_bytes(b'{"weight_map": {}}'), suffix=".json", says="sharded"),
-    "gzip": HostileFile(build=_bytes(gzip.compress(b"x")), says="gzip"),
+    "gzip-of-nothing-known": HostileFile(build=_bytes(gzip.compress(b"x")), says="text file"),
+    "gzip-cut": HostileFile(build=_bytes(gzip.compress(bytes(range(256)) * 64)[:-30]), says="truncated"),
+    "gzip-bomb": HostileFile(build=_gzip_bomb, says="gzip bomb"),
     "tar": HostileFile(build=_tar, says="tar"),
     "npz": HostileFile(build=_npz, says="numpy"),
     "pickle": HostileFile(build=_bytes(pickle.dumps({"a": 1})), says="bare pickle"),
     "legacy-cut": HostileFile(build=_legacy_cut, says="truncated"),
-    "torchscript": HostileFile(build=_torch_script, says="torchscript"),
+    "torchscript": HostileFile(build=_torch_script, exit_code=3, says="torchscript"),
     "zip-without-data-pkl": HostileFile(build=_without_data_pkl, says="without data.pkl"),
     "missing-record": HostileFile(build=_missing_record, says="data/0 is missing"),
     "short-record": HostileFile(build=_short_record, says="data/0 is cut short"),

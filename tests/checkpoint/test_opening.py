@@ -108,8 +108,8 @@ def test_devices_and_sockets(tmp_path: Path) -> None:
     ("head", "says"),
     [
         (b"\x89HDF\r\n\x1a\n", "HDF5"), (b"GGUF\x03", "GGUF"), (b"\x08\x08\x12\x07pytorch\x1a", "ONNX"),
-        (b"\x93NUMPY\x01", "numpy array"), (b"{}", "JSON"), (b"<html>", "HTML"), (b"PAR1", "Parquet"),
-        ("# Größe".encode(), "text"), (b"\xff\xfe\x00\x01", None), (b"a\x00b", None),
+        (b"\x82\xa4step\x01\xa6params", "msgpack"), (b"{}", "JSON"), (b"<html>", "HTML"),
+        (b"PAR1", "Parquet"), ("# Größe".encode(), "text"), (b"\xff\xfe\x00\x01", None), (b"a\x00b", None),
         ("ä".encode() * 2048, "text"),
     ],
 )  # fmt: skip
@@ -121,7 +121,10 @@ def test_strangers(head: bytes, says: str | None) -> None:
 
 def test_every_container_is_found() -> None:
     found = [c.name for c in pieces(containers, "CONTAINER", Container)]
-    assert found == ["torch-distributed", "safetensors", "sharded", "torch-legacy", "torch-zip"]
+    assert found == [
+        "torch-distributed", "gzip", "numpy-npy", "numpy-npz", "safetensors", "sharded", "torch-export",
+        "torch-legacy", "torch-zip",
+    ]  # fmt: skip
 
 
 def test_reading_needs_no_torch(tmp_path: Path) -> None:

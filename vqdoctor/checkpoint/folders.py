@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from vqdoctor.checkpoint.files import Damaged, printable
+from vqdoctor.checkpoint.strangers import AS_ARRAYS, JAX_FOLDER
 from vqdoctor.core.files import ALL_SUFFIXES
 
 _HUB = tuple(
@@ -37,7 +38,8 @@ def find_in_folder(folder: Path) -> tuple[Path, str]:
     """
     found = newest(folder)
     if found == folder:
-        next(folder.iterdir(), None)  # a folder that nobody may read has no names in it, but an error
+        if JAX_FOLDER.intersection(file.name for file in folder.iterdir()):
+            raise Damaged("a folder of Orbax (JAX) or TensorFlow", AS_ARRAYS)
         raise Damaged("a folder without a checkpoint", "give the checkpoint file")
     others = _weights([file.name for file in found.parent.iterdir() if file.name != found.name])
     shown = printable(os.fspath(found.relative_to(folder)))
