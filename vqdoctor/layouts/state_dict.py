@@ -25,7 +25,7 @@ _COPIES = frozenset(
         "ema_params", "params_ema", "ema_weights", "generator_ema", "g_ema", "swa_model", "shadow",
     }
 )  # fmt: skip
-_OPTIMIZER = re.compile(r"^(?:\w*_)?(?:opt|optim|optimi[sz]er)s?(?:_\w*)?$", re.IGNORECASE)
+_OPTIMIZER = re.compile(r"^(?:\w*_)?(?:opt|optim|optimi[sz]er)s?\d*(?:_\w*)?$", re.IGNORECASE)
 #: Parts in which a trainer keeps its own numbers; infinity is the usual start of a best score.
 _TRAINERS = re.compile(
     r"^(?:callbacks?|loops?|trainer\w*|args|c(?:on)?fg|config|h(?:yper_?)?param(?:eter)?s|hps|results?|extra_state"
@@ -36,7 +36,8 @@ _TRAINERS = re.compile(
 #: Numbers that a trainer puts among a model's parts where nothing else tells the two apart.
 _BEST = re.compile(r"^best_|_(?:loss|score|acc|accuracy)$", re.IGNORECASE)
 _OPTIMIZER_LEAF = re.compile(
-    r"(?:^|\.)(?:exp_avg\w*|max_exp_avg_sq|momentum_buffer)$|(?:^|\.)state\.\d+\.step$"
+    r"(?:^|\.)(?:exp_avg\w*|max_exp_avg_sq|momentum_buffer)$"
+    r"|(?:^|\.)state\.\d+\.(?:step|sum|square_avg|acc_delta|variance|row_var|col_var|state[12]|qmap[12]|absmax[12])$"
 )
 
 
