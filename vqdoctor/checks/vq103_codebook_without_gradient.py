@@ -61,9 +61,9 @@ def evaluate(
         return  # an EMA has moved it
     if memory is not None and memory.left_out:
         yield warning(
-            f"The optimizer has a state for all {memory.sample_size} parameters around the codebook and does "
-            "not list the codebook itself: its codes stay where they were initialised, which is right only "
-            "for layers that are made so (random projection, codes of another model).",
+            f"The optimizer has a state for all {memory.sample_size} parameters around the codebook but does "
+            "not list it, so its codes stay where they were initialised, which is right only for layers that "
+            "are made so (random projection, another model's codes).",
             measured("parameters_with_state", memory.sample_size),
             confidence=Confidence.MEDIUM,
             decide_with="--data batch.npz",
