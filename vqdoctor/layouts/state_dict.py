@@ -92,6 +92,11 @@ def strip_prefixes(key: str) -> str:
     return ".".join(_stripped(tuple(key.split("."))))
 
 
+def is_optimizers(token: str) -> bool:
+    """Return whether a part of a path is what a container calls an optimizer's state."""
+    return _OPTIMIZER.match(token) is not None
+
+
 def state_dicts(tensors: Mapping[str, Tensor]) -> tuple[StateDict, ...]:
     """Split the whole file's tensors into its state dicts, linear in the keys; a trainer's numbers come last.
 
@@ -126,7 +131,7 @@ def _split(keys: list[Path], depth: int) -> Iterator[_Group]:
         head = key[depth]
         if len(key) == depth + 1:
             rest.append(key)
-        elif _OPTIMIZER.match(head):
+        elif is_optimizers(head):
             has_optimizer = True
         else:
             by_head.setdefault(head, []).append(key)

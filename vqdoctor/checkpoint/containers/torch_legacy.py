@@ -21,7 +21,7 @@ from vqdoctor.checkpoint.patching import copy, patch
 from vqdoctor.checkpoint.pickles.machine import EndsEarly, Vocabulary, unpickle_first
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
 from vqdoctor.checkpoint.records import Record, StoredRecord
-from vqdoctor.checkpoint.tree import Global, Inert, flatten, settle
+from vqdoctor.checkpoint.tree import Global, Inert, flatten, left_out, settle
 
 NAME = "torch-legacy"
 MAX_PICKLE = 64 << 20
@@ -111,6 +111,7 @@ def open_torch_legacy(file: OpenFile) -> Checkpoint:
         history=read_history(_footer(file, end)),
         file=file,
         directory=file.pread(0, at),
+        skipped=left_out(tree) if vocabulary.notes else {},
     )
 
 

@@ -17,7 +17,7 @@ from vqdoctor.checkpoint.patching import patch, record_of
 from vqdoctor.checkpoint.pickles.machine import unpickle
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
 from vqdoctor.checkpoint.strangers import AS_ARRAYS
-from vqdoctor.checkpoint.tree import flatten, settle
+from vqdoctor.checkpoint.tree import flatten, left_out, settle
 from vqdoctor.checkpoint.zip_directory import Entry, locate, read_directory
 from vqdoctor.checkpoint.zip_writing import append_record, copy_records, renew_checksum
 from vqdoctor.core.files import SUFFIXES
@@ -76,6 +76,7 @@ def open_torch_zip(file: OpenFile) -> Checkpoint:
         file=file,
         directory=directory.encode("utf-8", "backslashreplace"),
         list_records=lambda: [locate(file, entry) for entry in entries.values()],
+        skipped=left_out(tree) if vocabulary.notes else {},
     )
 
 

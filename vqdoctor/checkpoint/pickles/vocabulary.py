@@ -13,6 +13,7 @@ from vqdoctor.checkpoint.dtypes import DTYPES, DType
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged, printable
 from vqdoctor.checkpoint.pickles.danger import could_execute, words
 from vqdoctor.checkpoint.pickles.machine import Machine
+from vqdoctor.checkpoint.pickles.wrapped import local_of_whole
 from vqdoctor.checkpoint.records import MemoryRecord, Record
 from vqdoctor.checkpoint.tensor import LazyTensor
 from vqdoctor.checkpoint.tree import Deferred, Global, Inert
@@ -223,12 +224,13 @@ def _integers(values: object) -> tuple[int, ...]:
 
 
 def _from_type(
-    v: TorchVocabulary, m: Machine, function: object, kind: object, args: object, *_: object
+    v: TorchVocabulary, m: Machine, function: object, kind: object, args: object, state: object = None
 ) -> Any:
     # A call within a call within a call would recurse as deep as the file likes.
     if not isinstance(function, Global) or function.name == "_rebuild_from_type_v2":
         return Inert("torch", "Tensor", (kind,))
-    return m.call(function, args)
+    local = local_of_whole(function, args, state)
+    return m.call(function, args) if local is None else local
 
 
 def _device(_v: TorchVocabulary, _m: Machine, kind: object, index: object = None) -> str:
