@@ -9,16 +9,17 @@ from vqdoctor.layouts.words import TABLES
 
 COUNTS = (
     "cluster_size", "cluster_usage", "cluster_size_ema", "ema_cluster_size", "_ema_cluster_size",
-    "_ema_count", "ema_count", "ema_counts", "N",
+    "_ema_count", "ema_count", "ema_counts", "embed_prob", "N",
 )  # fmt: skip
 _SUMS = (
     "embed_avg", "embed_ema", "embed_sum", "embedding_sum", "ema_embedding_sum", "ema_embed", "ema_w",
     "_ema_w", "ema_weight", "_ema_weight", "ema_embed_sum", "ema_cluster_sum", "ema_sum", "ema_sums",
-    "cluster_sum", "z_avg",
+    "ema_embed_avg", "cluster_sum", "codes_avg", "z_avg",
 )  # fmt: skip
 _CODES = (
     "embed", "embeddings", "embedding", "codebook", "weight", "_embedding", "embed.weight",
-    "embedding.weight", "_embedding.weight", "codebook.weight",
+    "embedding.weight", "_embedding.weight", "codebook.weight", "codes", "centroids", "cb", "CB",
+    "w_embedding", "w.weight", "cb.weight", "w_embedding.weight",
 )  # fmt: skip
 _PROJECTIONS = ("embedding_proj", "code_transform", "codebook_projection", "proj")
 

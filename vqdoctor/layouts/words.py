@@ -8,7 +8,7 @@ from collections.abc import Sequence
 #: What a table of codes is called when nothing else is said of it.
 TABLES = (
     "embed", "embedding", "_embedding", "embeddings", "codebook", "_codebook", "codebooks", "codes",
-    "centroids", "prototypes",
+    "centroids", "prototypes", "cb", "CB", "w_embedding",
 )  # fmt: skip
 
 _VQ = re.compile(r"vq|quanti[sz]|(?:^|_)quant(?:_|$)|codebook|^bottleneck$|^level_blocks$")
