@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,8 @@ def placed_slots(
     """
     entries, judges = _entries(saved, view, views), _judges(saved)
     own = (optimizer for optimizer in saved.optimizers if not _is_judges(optimizer, entries, judges))
-    placed = [p for optimizer in own for p in _place(optimizer, entries)]
+    place = _place if saved.in_order else _by_lone_shape
+    placed = [p for optimizer in own for p in place(optimizer, entries)]
     if not placed:
         raise Unplaced("the optimizer's parameters do not fit the model's")
     return placed
@@ -119,7 +121,7 @@ def _entries(saved: SavedTraining, view: QuantizerView, views: Sequence[Quantize
             continue
         if raw == view.keys.get("codebook") and not view.frozen:
             part = "codebook"
-        elif raw in others or inside[0] <= i <= inside[-1]:
+        elif raw in others or inside[0] <= i <= inside[-1] or not saved.in_order:
             part = "other"
         else:
             part = "before" if i < inside[0] else "after"
@@ -212,6 +214,18 @@ def _by_dimensions(groups: list[list[Slot]], entries: list[Entry]) -> list[Place
             return []
         placed += found
     return placed
+
+
+def _by_lone_shape(optimizer: SavedOptimizer, entries: list[Entry]) -> list[PlacedSlot]:
+    """Place the slots whose shape no other slot and no other tensor has, where no order is known."""
+    if all(slot.name is not None for slot in optimizer.slots):
+        return _by_name(optimizer.slots, entries)
+    slots, shapes = Counter(slot.shape for slot in optimizer.slots), Counter(e.shape for e in entries)
+    known = {entry.shape: entry for entry in entries if shapes[entry.shape] == 1}
+    lone = [slot for slot in optimizer.slots if slot.shape in known and slots[slot.shape] == 1]
+    return [
+        PlacedSlot(slot=slot, first=known[slot.shape], last=known[slot.shape]) for slot in lone if slot.shape
+    ]
 
 
 def _by_name(slots: Sequence[Slot], entries: list[Entry]) -> list[PlacedSlot]:
