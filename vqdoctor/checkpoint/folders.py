@@ -51,6 +51,21 @@ def find_in_folder(folder: Path) -> tuple[Path, str]:
     return found, f"a folder was given; {shown} in it was opened{passed}"
 
 
+def companions(folder: Path) -> list[str]:
+    """Return the names of the files that belong to a folder's weights, and are none: configs, vocabularies.
+
+    The index of a sharded checkpoint is one of them where it has no other weights beside it.
+    """
+    names = [file.name for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    weights = next((name for name in _HUB if name in names), None)
+    return [
+        name
+        for name in names
+        if name == weights
+        or not (name in _HUB or name.lower().endswith((*ALL_SUFFIXES, ".bin")) or _BESIDE.search(name))
+    ]
+
+
 def newest(folder: Path) -> Path:
     """Return the newest checkpoint in a run's folder and those below it; the folder where it has none.
 
