@@ -177,8 +177,13 @@ def _symlink_loop(path: Path) -> None:
     path.symlink_to(path.name)
 
 
-def _legacy(path: Path) -> None:
+def _legacy_cut(path: Path) -> None:
     torch.save({"model": codebook_state()}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _gzip_bomb(path: Path) -> None:
+    path.write_bytes(gzip.compress(bytes(300 << 20), 1))
 
 
 def _tar(path: Path) -> None:
@@ -197,12 +202,6 @@ def _torch_script(path: Path) -> None:
 def _npz(path: Path) -> None:
     with path.open("wb") as file:
         np.savez(file, x=np.zeros(3))
-
-
-def _two_checkpoints(path: Path) -> None:
-    path.mkdir()
-    healthy(path / "a.pt")
-    healthy(path / "b.pt")
 
 
 def _os_system(path: Path) -> None:
@@ -304,18 +303,19 @@ HOSTILE_FILES: dict[str, HostileFile] = {
     "git-lfs-safetensors": HostileFile(build=_bytes(GIT_LFS), suffix=".safetensors", says="git-lfs"),
     "fifo": HostileFile(build=os.mkfifo, says="named pipe"),
     "folder": HostileFile(build=Path.mkdir, suffix="", says="folder without a checkpoint"),
-    "folder-with-two": HostileFile(build=_two_checkpoints, suffix="", says="a.pt, b.pt"),
     "missing": HostileFile(build=lambda path: None, says="no such file"),
     "symlink-loop": HostileFile(build=_symlink_loop, says="loop"),
     "zeros": HostileFile(build=_bytes(bytes(5000)), says="zero bytes"),
     "noise": HostileFile(build=_bytes(bytes(range(255, 0, -1)) * 20), says="no kind of checkpoint"),
     "json": HostileFile(build=_bytes(b'{"weight_map": {}}'), suffix=".json", says="sharded"),
-    "gzip": HostileFile(build=_bytes(gzip.compress(b"x")), says="gzip"),
+    "gzip-of-nothing-known": HostileFile(build=_bytes(gzip.compress(b"x")), says="text file"),
+    "gzip-cut": HostileFile(build=_bytes(gzip.compress(bytes(range(256)) * 64)[:-30]), says="truncated"),
+    "gzip-bomb": HostileFile(build=_gzip_bomb, says="gzip bomb"),
     "tar": HostileFile(build=_tar, says="tar"),
     "npz": HostileFile(build=_npz, says="numpy"),
     "pickle": HostileFile(build=_bytes(pickle.dumps({"a": 1})), says="bare pickle"),
-    "legacy": HostileFile(build=_legacy, says="weights_only=true"),
-    "torchscript": HostileFile(build=_torch_script, says="torchscript"),
+    "legacy-cut": HostileFile(build=_legacy_cut, says="truncated"),
+    "torchscript": HostileFile(build=_torch_script, exit_code=3, says="torchscript"),
     "zip-without-data-pkl": HostileFile(build=_without_data_pkl, says="without data.pkl"),
     "missing-record": HostileFile(build=_missing_record, says="data/0 is missing"),
     "short-record": HostileFile(build=_short_record, says="data/0 is cut short"),

@@ -5,8 +5,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from hostile_files import healthy
+from hostile_files import codebook_state, healthy
 from processes import python
+from safetensors.torch import save_file
 
 from vqdoctor.checkpoint import CheckpointError, containers, open_checkpoint
 from vqdoctor.checkpoint.model import Container
@@ -29,19 +30,23 @@ def test_the_usual_name_wins(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path).path.name == "pytorch_model.bin"
 
 
-def test_a_folder_of_pieces(tmp_path: Path) -> None:
-    for i in (1, 2):
-        healthy(tmp_path / f"model-0000{i}-of-00002.safetensors")
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"sharded.*model-00001-of-00002\.safetensors"):
-        open_checkpoint(tmp_path)
+def test_a_folder_is_its_newest_checkpoint(tmp_path: Path) -> None:
+    for name, seconds in (("a.pt", 200), ("deep/b.pt", 100), ("deep/er/c.pt", 300), (".git/d.pt", 400)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        healthy(tmp_path / name)
+        os.utime(tmp_path / name, (seconds, seconds))
+    found = open_checkpoint(tmp_path)
+    assert found.path == tmp_path / "deep/er/c.pt"
+    assert found.notes == ("a folder was given; deep/er/c.pt in it was opened",)
 
 
-def test_a_distributed_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / ".metadata").write_bytes(b"")
-    (tmp_path / "__0_0.distcp").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="dcp_to_torch"):
-        open_checkpoint(tmp_path)
+def test_a_hub_folder_with_both_kinds_is_read_as_from_pretrained_reads_it(tmp_path: Path) -> None:
+    healthy(tmp_path / "pytorch_model.bin")
+    save_file(codebook_state(8), tmp_path / "model.safetensors")
+    os.utime(tmp_path / "model.safetensors", (1, 1))
+    found = open_checkpoint(tmp_path)
+    assert (found.path.name, len(found.tensors["vq.embedding"].read())) == ("model.safetensors", 8)
+    assert "pytorch_model.bin beside it: passed over" in found.notes[0]
 
 
 def test_a_slip_in_the_name(tmp_path: Path) -> None:
@@ -103,8 +108,8 @@ def test_devices_and_sockets(tmp_path: Path) -> None:
     ("head", "says"),
     [
         (b"\x89HDF\r\n\x1a\n", "HDF5"), (b"GGUF\x03", "GGUF"), (b"\x08\x08\x12\x07pytorch\x1a", "ONNX"),
-        (b"\x93NUMPY\x01", "numpy array"), (b"{}", "JSON"), (b"<html>", "HTML"), (b"PAR1", "Parquet"),
-        ("# Größe".encode(), "text"), (b"\xff\xfe\x00\x01", None), (b"a\x00b", None),
+        (b"\x82\xa4step\x01\xa6params", "msgpack"), (b"{}", "JSON"), (b"<html>", "HTML"),
+        (b"PAR1", "Parquet"), ("# Größe".encode(), "text"), (b"\xff\xfe\x00\x01", None), (b"a\x00b", None),
         ("ä".encode() * 2048, "text"),
     ],
 )  # fmt: skip
@@ -115,7 +120,11 @@ def test_strangers(head: bytes, says: str | None) -> None:
 
 
 def test_every_container_is_found() -> None:
-    assert [c.name for c in pieces(containers, "CONTAINER", Container)] == ["safetensors", "torch-zip"]
+    found = [c.name for c in pieces(containers, "CONTAINER", Container)]
+    assert found == [
+        "torch-distributed", "gzip", "numpy-npy", "numpy-npz", "safetensors", "sharded", "torch-export",
+        "torch-legacy", "torch-zip",
+    ]  # fmt: skip
 
 
 def test_reading_needs_no_torch(tmp_path: Path) -> None:

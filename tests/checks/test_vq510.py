@@ -24,6 +24,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
     [
         ([FEW.replace(codebook_untouched_rows=153), DECAY], "passes"),
         ([FEW, DECAY], "warning"),
+        # the perplexity is at most the number of codes with a gradient, and VQ501 asks for 50 of 256
+        ([FEW.replace(codebook_untouched_rows=206), DECAY], "warning"),
+        ([FEW.replace(codebook_untouched_rows=207), DECAY], "error"),
         ([FEW, DECAY, RECORD], "warning"),
         ([FEW, DECAY, Usage.healthy()], "cannot judge"),
         ([FEW], "cannot judge"),

@@ -145,3 +145,17 @@ def test_the_levels_of_a_users_own_stack_are_found(levels, fake):
 @pytest.mark.parametrize("path", ["vqgan.encoder.layers.0", "model.layers.0", "vqgan.blocks.0"])
 def test_an_embedding_in_another_list_of_layers_is_no_level(path, fake):
     assert names(find_quantizers(fake({f"{path}.embedding.weight": (16, 4)}))) == []
+
+
+def test_tensors_that_are_not_read_are_named_where_they_have_a_codebooks_name(fake):
+    skipped = {
+        "model.vq.embedding": "its type is not read",
+        "model.quantize.codebook.weight": "its type is not read",
+        "encoder.0.weight": "its type is not read",
+        "model.tok_embeddings.weight": "its type is not read",
+        "optimizer.state.vq.embedding.exp_avg": "its type is not read",
+    }
+    found = find_quantizers(fake({"encoder.1.weight": (4, 4)}), skipped=skipped)
+    assert found.unread == (
+        "model.vq.embedding: its type is not read", "model.quantize.codebook.weight: its type is not read",
+    )  # fmt: skip

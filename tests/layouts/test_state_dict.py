@@ -149,6 +149,16 @@ def test_a_second_container_that_repeats_the_model_is_named(fake):
     assert found.notes == ('"best_state.*" repeats layers; judged is "state_dict.*"',)
 
 
+def test_a_trainers_numbers_are_no_part_of_the_model(fake):
+    trainers = fake({"callbacks.EMA.decay": (), "best_score": (), "rng_states.cpu": (16,), "loss.val": (3,)})
+    parts = fake({"encoder.0.weight": (8, 8), "vq.embedding": (12, 5), "log_scale": ()})
+    model, trainer = state_dicts(trainers | parts | fake(OPTIMIZER, "optimizer."))
+    assert list(model.entries) == list(parts) and not model.is_trainers
+    assert list(trainer.entries) == list(trainers) and trainer.is_trainers
+    (model,) = state_dicts(fake({"loss.perceptual.weight": (4, 4), "steps": (), "vq.embedding": (12, 5)}))
+    assert len(model.entries) == 3, "without a container these names may be the model's own"
+
+
 def test_layers_of_two_models_with_one_name_keep_apart(fake):
     other = {"vq.embedding": (7, 2), "vq.ema_cluster_size": (7,), "vq.ema_embedding_sum": (7, 2)}
     found = find_quantizers(fake(MODEL, "state_dict.") | fake(other, "generator."))

@@ -8,7 +8,7 @@ from vqdoctor.checkpoint.model import Checkpoint
 from vqdoctor.checkpoint.opening import open_checkpoint
 from vqdoctor.checkpoint.tensor import LazyTensor
 from vqdoctor.checkpoint.tree import Inert, children, walk
-from vqdoctor.checkpoint.writing import check_output, write_checkpoint
+from vqdoctor.checkpoint.writing import check_output, write_checkpoint, write_folder
 from vqdoctor.core.errors import CheckpointError
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "open_checkpoint",
     "walk",
     "write_checkpoint",
+    "write_folder",
 ]

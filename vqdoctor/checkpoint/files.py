@@ -7,7 +7,7 @@ import stat
 import struct
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -146,6 +146,64 @@ class OpenFile:
     def _within(self, start: int, size: int) -> None:
         if start < 0 or size < 0 or start + size > self.size:
             raise Damaged("truncated: it refers to bytes past its end", TRUNCATED)
+
+
+class SpooledFile(OpenFile):
+    """Bytes that came from elsewhere, in a temporary file that has no name and is gone with this object."""
+
+    def __init__(self, path: Path, chunks: Iterable[bytes]) -> None:
+        """Write the chunks away.
+
+        Args:
+            path: where they came from, for error messages.
+            chunks: the bytes.
+
+        Raises:
+            Damaged: if there are none, or no room for them.
+        """
+        import tempfile  # 10 ms that only such a file should cost
+
+        with tempfile.TemporaryFile() as spool:
+            for chunk in chunks:
+                try:
+                    spool.write(chunk)
+                    spool.flush()
+                except OSError as error:
+                    what = f"does not fit into {tempfile.gettempdir()} ({error.strerror or error})"
+                    raise Damaged(what, "TMPDIR=/a/larger/place") from error
+            fd = os.dup(spool.fileno())
+        weakref.finalize(self, os.close, fd)
+        self._fd, self.path, self.size = fd, path, os.fstat(fd).st_size
+        if self.size == 0:
+            raise Damaged("there is nothing in it", "its writing or download failed: save or fetch it again")
+
+
+class Piece(OpenFile):
+    """A run of bytes of a file, read as if it were a file of its own."""
+
+    def __init__(self, file: OpenFile, start: int, size: int) -> None:
+        """Take `size` bytes from `start`.
+
+        Raises:
+            Damaged: if the file does not reach so far.
+        """
+        file._within(start, size)
+        self.path, self.size = file.path, size
+        self._file, self._start = file, start
+
+    def pread(self, start: int, size: int) -> bytes:
+        """Return exactly `size` bytes from `start`."""
+        self._within(start, size)
+        return self._file.pread(self._start + start, size)
+
+    def read(self, start: int, size: int) -> bytearray:
+        """Return `size` bytes from `start`, in one piece of memory."""
+        self._within(start, size)
+        return self._file.read(self._start + start, size)
+
+    def state(self) -> tuple[int, ...]:
+        """Return the state of the whole file."""
+        return self._file.state()
 
 
 def refuse_special(status: os.stat_result) -> None:

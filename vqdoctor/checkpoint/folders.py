@@ -1,48 +1,104 @@
-"""Paths that do not lead to a file: a folder that holds one, and a name with a slip in it."""
+"""Paths that do not lead to a file: a folder with checkpoints in it, and a name with a slip in it."""
 
 from __future__ import annotations
 
 import errno
+import os
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 from vqdoctor.checkpoint.files import Damaged, printable
+from vqdoctor.checkpoint.strangers import AS_ARRAYS, JAX_FOLDER
 from vqdoctor.core.files import ALL_SUFFIXES
 
-_USUAL = (
-    "model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin",
-    "diffusion_pytorch_model.bin", "model.pt", "checkpoint.pt", "weights.pth",
-)  # fmt: skip
-_SHOWN = 5
+_HUB = tuple(
+    f"{stem}.{kind}{index}"
+    for stem in ("model", "diffusion_pytorch_model", "pytorch_model")
+    for kind in ("safetensors", "bin")
+    for index in ("", ".index.json")
+)
+"""Names of the weights in a folder of `save_pretrained`, in the order in which `from_pretrained` looks."""
+_BESIDE = re.compile(
+    r"^(?:optimizer|scheduler|rng_state|random_states|scaler|training_args|\.)|optim_states\.pt$",
+    re.IGNORECASE,
+)
+"""Names of what a training saves beside the weights."""
+DISTRIBUTED = ".metadata"
+"""What torch.distributed.checkpoint calls the directory of its pieces."""
+_NUMBERS = re.compile(r"\d+")
 
 
-def find_in_folder(folder: Path) -> Path:
-    """Return the one checkpoint in a folder.
+def find_in_folder(folder: Path) -> tuple[Path, str]:
+    """Return the newest checkpoint in a folder, and which one it is, in words.
 
     Raises:
-        Damaged: if there is none, or several; the candidates are listed.
+        Damaged: if there is none.
         OSError: if the folder cannot be read.
     """
-    files = sorted(entry for entry in folder.iterdir() if entry.is_file())
-    names = {file.name for file in files}
-    if ".metadata" in names and any(name.endswith(".distcp") for name in names):
-        raise Damaged(
-            "a distributed checkpoint (torch.distributed.checkpoint), in many pieces",
-            "join them: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER NEW.pt",
-        )
-    usual = [file for file in files if file.name in _USUAL]
-    candidates = [file for file in files if file.name.lower().endswith(ALL_SUFFIXES) or file in usual]
-    if len(usual) == 1:
-        return usual[0]
-    if len(candidates) == 1:
-        return candidates[0]
-    if not candidates:
+    found = newest(folder)
+    if found == folder:
+        if JAX_FOLDER.intersection(file.name for file in folder.iterdir()):
+            raise Damaged("a folder of Orbax (JAX) or TensorFlow", AS_ARRAYS)
         raise Damaged("a folder without a checkpoint", "give the checkpoint file")
-    shown = ", ".join(printable(file.name) for file in candidates[:_SHOWN])
-    if len(candidates) > _SHOWN:
-        shown += f" and {len(candidates) - _SHOWN} more"
-    if any(name.endswith(".index.json") for name in names):
-        raise Damaged("a folder with a sharded checkpoint", f"give the shard with the VQ layer: {shown}")
-    raise Damaged("a folder with several checkpoints", f"give one of them: {shown}")
+    others = _weights([file.name for file in found.parent.iterdir() if file.name != found.name])
+    shown = printable(os.fspath(found.relative_to(folder)))
+    passed = (
+        f"; {', '.join(map(printable, others))} beside it: passed over"
+        if found.name in _HUB and others
+        else ""
+    )
+    return found, f"a folder was given; {shown} in it was opened{passed}"
+
+
+def companions(folder: Path) -> list[str]:
+    """Return the names of the files that belong to a folder's weights, and are none: configs, vocabularies.
+
+    The index of a sharded checkpoint is one of them where it has no other weights beside it.
+    """
+    names = [file.name for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    weights = next((name for name in _HUB if name in names), None)
+    return [
+        name
+        for name in names
+        if name == weights
+        or not (name in _HUB or name.lower().endswith((*ALL_SUFFIXES, ".bin")) or _BESIDE.search(name))
+    ]
+
+
+def newest(folder: Path) -> Path:
+    """Return the newest checkpoint in a run's folder and those below it; the folder where it has none.
+
+    Where the paths differ in their numbers alone (epochs, steps) the highest wins: a copied or downloaded
+    folder has lost its times. Else the latest time wins.
+    """
+    candidates: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names = _weights(files)
+        if DISTRIBUTED in files and any(name.endswith(".distcp") for name in files):
+            names = [DISTRIBUTED]
+        weights = (Path(place, file) for file in (names[:1] if names and names[0] in _HUB else names))
+        candidates += [path for path in weights if path.exists()]  # a link "last.ckpt" may outlive its file
+    if not candidates:
+        return folder
+    if len({_NUMBERS.sub("#", os.fspath(path)) for path in candidates}) == 1:
+        return max(candidates, key=lambda path: natural(os.fspath(path)))
+    return max(candidates, key=lambda path: (path.stat().st_mtime_ns, natural(os.fspath(path))))
+
+
+def _weights(files: Collection[str]) -> list[str]:
+    """Return the names of a folder's checkpoints: those that the hub uses, or else all."""
+    usual = [name for name in _HUB if name in files]
+    return usual or [
+        name for name in files if name.lower().endswith(ALL_SUFFIXES) and not _BESIDE.search(name)
+    ]
+
+
+def natural(text: str) -> tuple[tuple[int, str], ...]:
+    """Return the key of a sorting in which 10 comes after 9."""
+    pieces = re.split(r"(\d+)", text)
+    return tuple((int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces)
 
 
 def explain(error: OSError, path: Path) -> Damaged:

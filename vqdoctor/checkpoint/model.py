@@ -29,8 +29,8 @@ class Checkpoint:
 
     Attributes:
         path: as it was named, or the file that was found in the folder that was named.
-        container: "torch-zip" or "safetensors".
-        bytes: size of the file.
+        container: the kind of file ("torch-zip", "safetensors").
+        bytes: size of the file, with those of its parts.
         tree: nesting of dict, list and tuple, at most 200 levels and without cycles; the leaves are
             str, int, float, bool, None, `LazyTensor` and `Inert`.
         tensors: every tensor by its dotted path, in file order.
@@ -42,6 +42,8 @@ class Checkpoint:
         file: the open file.
         directory: what identifies the file without reading it all: names, sizes, checksums.
         list_records: returns all records of the file, for `verify`.
+        parts: the files that this one, an index, says its tensors lie in.
+        skipped: the tensors that are not among `tensors`, by key, each with the reason.
     """
 
     path: Path
@@ -56,6 +58,8 @@ class Checkpoint:
     file: OpenFile = field(repr=False)
     directory: Identity = field(repr=False)
     list_records: Callable[[], Sequence[FileRecord]] = field(repr=False, default=tuple)
+    parts: tuple[Checkpoint, ...] = field(repr=False, default=())
+    skipped: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     def fingerprint(self, tensors: Iterable[LazyTensor]) -> str:
         """Return a cheap identity of the file, as 64 hexadecimal digits.
@@ -74,13 +78,18 @@ class Checkpoint:
                 digest.update(head.encode("utf-8", "backslashreplace"))
                 for chunk in tensor.raw_chunks():
                     digest.update(chunk)
-            last = max(0, self.bytes - FINGERPRINT_BLOCK)
+            last = max(0, self.file.size - FINGERPRINT_BLOCK)
             for start in {last * i // (FINGERPRINT_BLOCKS - 1): None for i in range(FINGERPRINT_BLOCKS)}:
-                digest.update(self.file.pread(start, min(FINGERPRINT_BLOCK, self.bytes - start)))
+                digest.update(self.file.pread(start, min(FINGERPRINT_BLOCK, self.file.size - start)))
+            for part in self.parts:
+                digest.update(part.fingerprint(()).encode())
         return digest.hexdigest()
 
     def verify(self, progress: Progress | None = None) -> str:
         """Read every byte, compare every record with its checksum, and return the file's sha256.
+
+        That of a checkpoint in several files is the sha256 of theirs: of the index, then of each part, in
+        hexadecimal digits.
 
         Args:
             progress: called now and then with the bytes read so far and the bytes in all.
@@ -88,18 +97,28 @@ class Checkpoint:
         Raises:
             CheckpointError: if a checksum does not match, or bytes are gone.
         """
+        read = 0
+
+        def count(size: int) -> None:
+            nonlocal read
+            read += size
+            if progress is not None:
+                progress(read, self.bytes)
+
+        sums = [file._verify(count) for file in (self, *self.parts)]
+        return hashlib.sha256("".join(sums).encode()).hexdigest() if self.parts else sums[0]
+
+    def _verify(self, count: Callable[[int], None]) -> str:
+        """Verify this one file, and tell how many bytes were read."""
         with guarded(self.path):
             digest = hashlib.sha256()
-            read = 0
             for start, size, record in self._pieces():
                 crc = 0
                 for chunk in self.file.chunks(start, size):
                     digest.update(chunk)
                     if record is not None:
                         crc = zlib.crc32(chunk, crc)
-                    read += len(chunk)
-                    if progress is not None:
-                        progress(read, self.bytes)
+                    count(len(chunk))
                 if record is not None and record.crc:
                     expect_crc(record.name, crc, record.crc)
             return digest.hexdigest()
@@ -115,7 +134,7 @@ class Checkpoint:
             yield at, record.offset - at, None
             yield record.offset, record.size, record
             at = record.offset + record.size
-        yield at, self.bytes - at, None
+        yield at, self.file.size - at, None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from vqdoctor.checkpoint import containers
-from vqdoctor.checkpoint.files import Damaged, OpenFile, guarded, printable
+from vqdoctor.checkpoint.files import CHUNK, Damaged, OpenFile, SpooledFile, guarded, printable
 from vqdoctor.checkpoint.folders import explain, find_in_folder
 from vqdoctor.checkpoint.model import Checkpoint, Container
 from vqdoctor.checkpoint.strangers import HEAD, READS, describe
 from vqdoctor.core.discovery import pieces
 
+STANDARD_INPUT = "-"
+_REMOTE = re.compile(r"(?:https?|hf|s3|gs|ftp)://?")
+
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Open a checkpoint and read its directory and structure; its tensors are read when asked for.
 
-    Nothing that the file says is imported, called or executed, and torch is not needed. A folder
-    that holds exactly one checkpoint is opened as that file, with a note.
+    Nothing that the file says is imported, called or executed, and torch is not needed. A folder is opened
+    as the newest checkpoint in it, with a note; "-" is standard input.
 
     Raises:
         CheckpointError: if there is no checkpoint there, or it is damaged or hostile.
@@ -28,17 +34,39 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     with guarded(path):
         if "\x00" in os.fspath(path):
             raise Damaged("no valid path: it contains a NUL character")
+        if not os.fspath(path):  # which would be the working directory
+            raise Damaged("an empty path was given", "name a checkpoint, or . for the newest one here")
+        if (url := _REMOTE.match(os.fspath(path))) is not None:
+            raise Damaged("an address, and only local files are read", _fetch(url[0], os.fspath(path)))
+        if os.fspath(path) == STANDARD_INPUT:
+            piped = SpooledFile(Path("/dev/stdin"), _standard_input())
+            return container_of(piped).open(piped)
         given = Path(path)
         try:
-            found = find_in_folder(given) if stat.S_ISDIR(given.stat().st_mode) else given
+            in_folder = stat.S_ISDIR(given.stat().st_mode)
+            found, note = find_in_folder(given) if in_folder else (given, "")
             file = OpenFile(found)
         except OSError as error:
             raise explain(error, given) from error
-        checkpoint = _container(file).open(file)
-        if found is given:
-            return checkpoint
-        note = f"a folder was given; {printable(found.name)} in it was opened"
-        return replace(checkpoint, notes=(note, *checkpoint.notes))
+        checkpoint = container_of(file).open(file)
+        return replace(checkpoint, notes=(note, *checkpoint.notes)) if in_folder else checkpoint
+
+
+def _standard_input() -> Iterator[bytes]:
+    if sys.stdin.isatty():
+        raise Damaged("standard input is a terminal", "vqdoctor inspect - < CKPT")
+    return iter(lambda: sys.stdin.buffer.read(CHUNK), b"")
+
+
+def _fetch(scheme: str, path: str) -> str:
+    """Return the command that brings a remote file here."""
+    path = re.sub(":/+", "://", path, count=1)  # a Path has lost a slash
+    if scheme == "hf://" or "huggingface.co/" in path:
+        parts = path.removeprefix("hf://").partition("huggingface.co/")[2] or path.removeprefix("hf://")
+        owner_and_name = "/".join(printable(parts).split("/")[:2])
+        return f"hf download {owner_and_name} --local-dir FOLDER, and give the folder"
+    tool = {"s3://": "aws s3 cp", "gs://": "gcloud storage cp"}.get(scheme)
+    return f"{tool} {printable(path)} ." if tool else f"curl -LO {printable(path)}, and give the file"
 
 
 def container_named(name: str) -> Container:
@@ -51,7 +79,7 @@ def _containers() -> tuple[Container, ...]:
     return pieces(containers, "CONTAINER", Container)
 
 
-def _container(file: OpenFile) -> Container:
+def container_of(file: OpenFile) -> Container:
     """Return the kind of container that a file is, from its contents.
 
     Raises:
@@ -61,7 +89,7 @@ def _container(file: OpenFile) -> Container:
     for container in _containers():
         if container.sniff(head):
             return container
-    stranger = describe(head)
+    stranger = describe(head, file.path.name)
     if stranger is not None:
         raise stranger
     for container in _containers():

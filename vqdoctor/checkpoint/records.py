@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -120,6 +120,33 @@ class DeflatedRecord(Record):
 
     def _read(self, start: int, size: int) -> bytes:
         return self._bytes[start : start + size]
+
+
+class JoinedRecord(Record):
+    """Runs of bytes of other records, one after the other.
+
+    Attributes:
+        name: what it is called in an error.
+        parts: (record, first byte, bytes) of each run.
+    """
+
+    def __init__(self, name: str, parts: Sequence[tuple[Record, int, int]]) -> None:
+        self.name, self.parts = name, tuple(parts)
+        self.size = sum(size for _, _, size in parts)
+
+    def check(self) -> None:
+        """Check each record."""
+        for record, _, _ in self.parts:
+            record.check()
+
+    def _read(self, start: int, size: int) -> bytes:
+        pieces, at = [], 0
+        for record, first, length in self.parts:
+            low, high = max(start, at), min(start + size, at + length)
+            if low < high:
+                pieces.append(record.pread(first + low - at, high - low))
+            at += length
+        return b"".join(pieces)
 
 
 class MemoryRecord(Record):

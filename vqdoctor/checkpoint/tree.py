@@ -18,9 +18,11 @@ MAX_VIEWS = 4
 """How often the tensors of a file may show its bytes: a model, its averaged copy, and shared weights."""
 FREE_VIEWS = 64 << 20
 """Bytes that tensors may show beyond that."""
+MAX_LEFT_OUT = 10_000
 MAX_INT_BITS = 1000
 """Larger integers overflow a float; real settings are smaller."""
 
+_PARTS, _UNREAD = "its parts lie in the files of other processes", "its type is not read"
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _TOO_OFTEN = "shared too often"
 _MODULE_DICTS = frozenset({"_parameters", "_buffers", "_modules"})
@@ -109,6 +111,23 @@ def walk(tree: object) -> Iterator[tuple[str, Any]]:
             yield path, node
         else:
             stack.pop()
+
+
+def left_out(tree: object) -> dict[str, str]:
+    """Return the dotted path of each tensor that is not read, and why; without recursion."""
+    found: dict[str, str] = {}
+    todo: list[tuple[str, object]] = [("", tree)]
+    while todo and len(found) < MAX_LEFT_OUT:
+        path, node = todo.pop()
+        if isinstance(node, Inert) and (node.module, node.name) == ("torch", "Tensor"):
+            kind = node.args[0] if node.args else None
+            is_part = isinstance(kind, Inert) and kind.name == "DTensor"
+            found[path] = (
+                "its parts lie in the files of other processes" if is_part else "its type is not read"
+            )
+        elif isinstance(node, dict | list | tuple | Inert):
+            todo += [(f"{path}.{step}" if path else step, child) for step, child in children(node)]
+    return found
 
 
 def flatten(tree: object) -> dict[str, LazyTensor]:

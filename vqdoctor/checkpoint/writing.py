@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from vqdoctor.checkpoint.dtypes import AnyArray
 from vqdoctor.checkpoint.files import Damaged, OpenFile, guarded, printable
+from vqdoctor.checkpoint.folders import companions
 from vqdoctor.checkpoint.history import Note
 from vqdoctor.checkpoint.model import Checkpoint, Progress
 from vqdoctor.checkpoint.opening import container_named
@@ -71,6 +74,49 @@ def write_checkpoint(
         temporary.replace(target)
         _sync_folder(target.parent)
     return sha256
+
+
+def write_folder(
+    checkpoint: Checkpoint,
+    path: str | os.PathLike[str],
+    changes: Mapping[str, AnyArray],
+    *,
+    note: Note,
+    progress: Progress | None = None,
+) -> None:
+    """Write a checkpoint with the small files beside it into a new folder, so that it loads as before.
+
+    Of a checkpoint in several files each is written that changes, and the others are copied. Other weights,
+    optimizers and folders are left out. The folder is temporary at first, as in `write_checkpoint`.
+
+    Raises:
+        CheckpointError: as `write_checkpoint` does, or if the folder exists.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists():
+        raise CheckpointError(printable(path), "exists already", "name another folder")
+    if not target.parent.is_dir():
+        raise CheckpointError(
+            printable(path), f"there is no folder {printable(target.parent)}", "make it first"
+        )
+    temporary = target.with_name(f".{target.name}-{secrets.token_hex(8)}.tmp")
+    files = checkpoint.parts or (checkpoint,)
+    own = {file.path.name for file in files}
+    with _writing(target):
+        temporary.mkdir()
+        try:
+            for file in files:
+                values = {key: new for key, new in changes.items() if key in file.tensors}
+                if values:
+                    write_checkpoint(file, temporary / file.path.name, values, note=note, progress=progress)
+                else:
+                    shutil.copyfile(file.path, temporary / file.path.name)
+            for name in companions(checkpoint.path.parent):
+                if name not in own:
+                    shutil.copyfile(checkpoint.path.parent / name, temporary / name)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_output(checkpoint: Checkpoint, path: str | os.PathLike[str], *, overwrite: bool) -> Path:

@@ -99,6 +99,14 @@ def locate(file: OpenFile, entry: Entry) -> StoredRecord | DeflatedRecord:
     return DeflatedRecord(file, entry.name, start, entry.stored, entry.size, entry.crc)
 
 
+def first_name(head: bytes) -> str:
+    """Return the name of the first entry of a zip file that starts with `head`; "" where it is none."""
+    if not head.startswith(b"PK\x03\x04") or len(head) < LOCAL.size:
+        return ""
+    length = LOCAL.unpack_from(head)[-2]
+    return name_of(head[LOCAL.size : LOCAL.size + length])
+
+
 def find_directory(file: OpenFile) -> tuple[int, int, int]:
     """Return start, size and entry count of the central directory.
 

@@ -11,7 +11,9 @@ a warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs
 layer's loss was never added to the task's, that is the cause (VQ205), and this check is skipped.
 Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA
 counts that were ever written. An optimizer creates the state with the first gradient, so there was
-none. A codebook with an EMA is rightly without optimizer state.
+none. Where it has a state for every other parameter and does not list the codebook, an embedding's
+weight, nothing trains it: a warning, since codes may be frozen on purpose. A codebook with an EMA is
+rightly without optimizer state.
 
 ## Remedy
 Use either a loss whose gradient reaches the raw looked-up codes, with the codebook among the
@@ -57,6 +59,16 @@ def evaluate(
         return
     if ema is not None and not ema.never_written:
         return  # an EMA has moved it
+    if memory is not None and memory.left_out:
+        yield warning(
+            f"The optimizer has a state for all {memory.sample_size} parameters around the codebook but does "
+            "not list it, so its codes stay where they were initialised, which is right only for layers that "
+            "are made so (random projection, another model's codes).",
+            measured("parameters_with_state", memory.sample_size),
+            confidence=Confidence.MEDIUM,
+            decide_with="--data batch.npz",
+        )
+        return
     if memory is None or not memory.codebook_listed:
         raise CannotJudge("the file shows no trainer of the codebook: no EMA counts, no optimizer entry")
     if memory.codebook_has_state is False and memory.sample_size > 0:
@@ -110,6 +122,10 @@ CHECK = Check(
         fires(
             "a bare file: listed in the optimizer, without state, no EMA",
             OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=False),
+        ),
+        fires(
+            "a bare file: everything but the codebook is in the optimizer",
+            OptimizerMemory.healthy(codebook_listed=False, left_out=True),
         ),
         passes("an EMA owns the codebook", CodebookGradient.healthy()),
         passes(

@@ -11,8 +11,11 @@ has had no gradient since the optimizer's state began, or for so long that it is
 beta2 0.999). The loss of the codes reaches every code that is chosen, so such a code was not. It is only
 judged where the usage is unknown, as in a bare file without EMA counts, and where the codes were chosen often
 enough: each update counts as one vector, or as the recorded batch size, which is too few in any model.
-Weight decay inside Adam, as `torch.optim.Adam(weight_decay=…)` has it, gives every code a gradient and hides
-this; SGD keeps no squares.
+The perplexity lies between 1 and the number of codes with a gradient; where even that is under what VQ501
+asks for, the codebook has collapsed for certain. SGD with momentum and Lion keep a mean gradient, Adagrad a
+sum, Adafactor a mean square of each row: all are 0 in a row that never had one. Weight decay inside Adam,
+as `torch.optim.Adam(weight_decay=…)` has it, gives every code a gradient and hides this, and so do losses
+that reach all codes at once, such as an entropy or an orthogonality term.
 
 ## Remedy
 Data-driven initialisation before the first step keeps most codes from it. An optimizer keeps no counts, so a
@@ -25,10 +28,10 @@ training loop has to count the choices itself. Clear the optimizer's moments of 
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import Problems, measured, warning
+from vqdoctor.checks._words import Problems, figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import OptimizerMemory, TrainingRecord, Usage, WeightDecay
-from vqdoctor.core.levels import Confidence
+from vqdoctor.core.levels import Confidence, Severity
 
 
 class Limits(CheckLimits):
@@ -69,10 +72,15 @@ def evaluate(
             f"{decay.updates:,} updates of {batch:,} samples are too few for {codes:,} codes to be chosen"
         )
     if untouched > limits.untouched * codes:
-        yield warning(
+        most, bar = codes - untouched, _usage.least_perplexity(codes)
+        collapsed = most < bar
+        bound = f", so the perplexity is at most {most:,}, of at least {figure(bar)} expected" * collapsed
+        yield problem(
+            Severity.ERROR if collapsed else Severity.WARNING,
             f"The optimizer remembers no gradient for {untouched:,} of {codes:,} codes "
-            f"({decay.updates:,} updates): no vector chooses them.",
+            f"({decay.updates:,} updates): no vector chooses them{bound}.",
             measured("untouched_share", untouched / codes, limits.untouched),
+            measured("perplexity_high", most, bar, unit="codes"),
             measured("updates", decay.updates),
             confidence=Confidence.MEDIUM,
             decide_with="--data batch.npz",
@@ -100,6 +108,12 @@ CHECK = Check(
         fires(
             "200 of 256 codes without a gradient after 2,640 updates",
             _MEMORY.replace(codebook_untouched_rows=200),
+            WeightDecay.healthy(),
+            _RECORD,
+        ),
+        fires(
+            "collapsed to nine codes",
+            _MEMORY.replace(codebook_untouched_rows=247),
             WeightDecay.healthy(),
             _RECORD,
         ),

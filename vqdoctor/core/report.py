@@ -151,6 +151,7 @@ class Report:
         outcomes: one for every check and layer.
         candidates: tensors near to a codebook, where no layer was recognised.
         notes: remarks of the reader, one line each.
+        unread: tensors with the name of a codebook that could not be read, and why, one line each.
         repairs: what a fix did; empty for an inspection.
         verdict: collapsed, at-risk, inconclusive or healthy.
         gate: the decision of a gate; None without a gate.
@@ -167,6 +168,7 @@ class Report:
     outcomes: tuple[Outcome, ...]
     candidates: tuple[Candidate, ...] = ()
     notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     repairs: tuple[Repair, ...] = ()
     verdict: Verdict
     gate: Gate | None = None

@@ -27,6 +27,7 @@ from vqdoctor.models.names import align
 from vqdoctor.models.task import Batch, Losses, Split, Task
 from vqdoctor.models.untouched import unwrapped_name, working_copy
 from vqdoctor.models.user_code import blamed, load_object
+from vqdoctor.saved.arguments import RECORDED, differences, recorded_arguments
 
 if TYPE_CHECKING:
     from vqdoctor.engine.session import Session
@@ -45,7 +46,7 @@ def build_model(session: Session) -> ExaminedModel:
     """
     user_model, views, live = session.user_model, session.found.views, session.path is None
     state = _state_of(session.checkpoint, views)
-    task, loaded = _task(session, state)
+    task, loaded, told = _task(session, state)
     own_data = user_model.task is not None or user_model.losses is not None
     most = session.settings.batches or (BATCHES if own_data else None)  # a batch file is in memory: all of it
     guarded = GuardedTask(task, user_model.trained_vq_weight, most)
@@ -68,7 +69,7 @@ def build_model(session: Session) -> ExaminedModel:
             f"the model has no {anchor!r}, which is the checkpoint's codebook",
             "build the model that the checkpoint was saved from",
         )
-    differences = {
+    lacking = {
         "in the model but not in the file, left as built": loaded.missing if loaded else (),
         "in the file but not in the model": loaded.unexpected if loaded else (),
     }
@@ -78,7 +79,7 @@ def build_model(session: Session) -> ExaminedModel:
         views=tuple(view for view in views if view.name in names),
         raw_keys={unwrapped_name(model, ours): state.raw[theirs] for ours, theirs in mapped.items()},
         absent=tuple(view.name for view in views if view.name not in names),
-        load_notes=tuple(f"{where}: {_few(found)}" for where, found in differences.items() if found),
+        load_notes=(*told, *(f"{where}: {_few(found)}" for where, found in lacking.items() if found)),
     )
 
 
@@ -93,14 +94,14 @@ def _state_of(checkpoint: Checkpoint, views: Sequence[QuantizerView]) -> StateDi
     return max(states, key=lambda state: len(state.entries))
 
 
-def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None]:
-    """Return the task, and the result of the load where building the model includes it."""
+def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None, tuple[str, ...]]:
+    """Return the task, the result of a load that building the model includes, and what is to be told."""
     user_model, data, arrays, record = session.user_model, session.data, session.arrays, session.record
     most = session.settings.batches or BATCHES
     if user_model.task is not None:
-        return _users_task(user_model.task), None
+        return _users_task(user_model.task), None, ()
     if user_model.model is None:
-        return _built_in(record.task, session.checkpoint.tree, arrays), None
+        return _built_in(record.task, session.checkpoint.tree, arrays), None, ()
     batches: Mapping[str, Sequence[Batch]]
     if user_model.losses is not None or (arrays is None and isinstance(data, torch.utils.data.DataLoader)):
         served = _several(data, most)
@@ -113,11 +114,12 @@ def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None]:
         given = "no batch" if data is None else ", ".join(arrays) if arrays else describe(data)
         raise UserError(f"a model needs a batch with x (and y); given is {given}", "--data BATCH, or --task")
     path = None if session.path is None else Path(session.path)
-    model, loaded = _model(path, state, user_model.model, user_model.model_args)
+    recorded = session.checkpoint.tree
+    model, loaded, told = _model(path, state, user_model.model, user_model.model_args, recorded)
     if user_model.losses is not None:
-        return _ScriptTask(model, batches, user_model.losses), loaded
+        return _ScriptTask(model, batches, user_model.losses), loaded, told
     vq_loss = user_model.vq_loss or hf.VQ_LOSS.get(type(model).__name__)
-    return DefaultTask(model, batches, vq_loss=vq_loss, task_loss=user_model.task_loss), loaded
+    return DefaultTask(model, batches, vq_loss=vq_loss, task_loss=user_model.task_loss), loaded, told
 
 
 def _users_task(named: object) -> Task:
@@ -158,20 +160,27 @@ def _built_in(name: str | None, tree: object, arrays: Arrays | None) -> Task:
 
 
 def _model(
-    path: Path | None, state: StateDict, model: object, arguments: Mapping[str, object]
-) -> tuple[torch.nn.Module, Loaded | None]:
-    """Return the user's model, and the result of the load where building it includes one."""
+    path: Path | None, state: StateDict, model: object, arguments: Mapping[str, object], tree: object
+) -> tuple[torch.nn.Module, Loaded | None, tuple[str, ...]]:
+    """Return the user's model, the result of the load where building it includes one, and what is to be told.
+
+    A factory gets the arguments that the file's `tree` records, and the user's in their place.
+    """
     if path is not None and isinstance(model, str) and model == "hf":
-        return hf.load(path, {state.raw[name]: tensor for name, tensor in state.entries.items()})
+        return *hf.load(path, {state.raw[name]: tensor for name, tensor in state.entries.items()}), ()
     factory = load_object(model, "--model") if isinstance(model, str) else model
     if isinstance(factory, torch.nn.Module):
         # A model that a script holds is not loaded into; a copy of it is.
-        return (factory if path is None else working_copy(factory, training=True)), None
+        return (factory if path is None else working_copy(factory, training=True)), None, ()
     what = f"--model {model}" if isinstance(model, str) else "the model"
     if not callable(factory):
         raise UserError(f"{what}: is a {type(factory).__name__}", "name a function or class that builds it")
+    recorded = {} if path is None else recorded_arguments(tree, factory)
+    recorded = {name: value for name, value in recorded.items() if name not in arguments}
+    told = differences(recorded, factory)
     with blamed(what, "--model-arg K=V gives the factory its arguments"):
-        return factory(**arguments), None
+        built = factory(**{**recorded, **arguments})
+    return built, None, (f"built with the file's {RECORDED}: {_few(told)}",) if told else ()
 
 
 def _few(names: Sequence[str]) -> str:

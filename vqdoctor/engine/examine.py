@@ -103,6 +103,7 @@ def examine_session(session: Session) -> Examination:
             bytes=checkpoint.bytes,
         )
     file_notes = (note for note in found.notes if not (gathered.views and note in found.unseen))
+    unread = (f"not read: {line}" for line in found.unread)
     report = Report(
         version=vqdoctor.__version__,
         checkpoint=summary,
@@ -124,7 +125,8 @@ def examine_session(session: Session) -> Examination:
         plan=(),
         verdict="inconclusive",
         candidates=() if views else found.candidates,
-        notes=(*checkpoint.notes, *file_notes, *gathered.notes),
+        unread=found.unread,
+        notes=(*checkpoint.notes, *unread, *file_notes, *gathered.notes),
     )
     return Examination(report=concluded(report, checks), vectors=gathered.vectors)
 

@@ -154,8 +154,12 @@ class Pending:
             if shape in held and "counts" not in view.keys:
                 self.unclear.append(view.name)
             return
+        own = self.saved.checkpoint.tensors
         for role, tensor in slot.state.items():
             if isinstance(tensor, LazyTensor) and tensor.shape == shape and tensor.key:
+                if own.get(tensor.key) is not tensor:  # the optimizer lies in a file of its own
+                    self.unclear.append(view.name)
+                    return
                 told = f"{int(moved.sum()):,} rows of the optimizer's {role}, cleared"
                 yield self._write(tensor.key, view.place.codes, moved, 0, told)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 import vqdoctor
-from vqdoctor.checkpoint import check_output, write_checkpoint
+from vqdoctor.checkpoint import check_output, write_checkpoint, write_folder
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.evidence import TaskMetrics, Usage
+from vqdoctor.core.files import ALL_SUFFIXES
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import DRY_RUN, Repair, Report
@@ -136,9 +137,16 @@ def _repair_session(
         ],
         ESTIMATED_COUNTS: sorted({*session.saved.estimated_counts, *pending.estimated}),
     }
-    write_checkpoint(checkpoint, target, pending.values, note=note, overwrite=settings.overwrite)
+    if session.path is not None and Path(session.path).is_dir() and not _is_file_name(target):
+        write_folder(checkpoint, target, pending.values, note=note)
+    else:
+        write_checkpoint(checkpoint, target, pending.values, note=note, overwrite=settings.overwrite)
     notes.append(f"repaired from {session.path}, which is as it was")
     return before, notes, target
+
+
+def _is_file_name(target: Path) -> bool:
+    return target.name.lower().endswith((*ALL_SUFFIXES, ".bin"))
 
 
 def _repairs(

@@ -167,6 +167,7 @@ class Session:
                 layer=settings.layer,
                 codebook_key=settings.codebook_key,
                 orientation=settings.orientation,
+                skipped=self.checkpoint.skipped,
             )
         except UserError:
             if not self.runs_users_model or settings.layer is None or settings.codebook_key is not None:

@@ -14,8 +14,9 @@ from vqdoctor.layouts.families import all_layouts
 from vqdoctor.layouts.implicit import implicit_notes
 from vqdoctor.layouts.layout import Orientation
 from vqdoctor.layouts.siblings import layer_path, statistics
-from vqdoctor.layouts.state_dict import StateDict, state_dicts, strip_prefixes
+from vqdoctor.layouts.state_dict import StateDict, is_optimizers, state_dicts, strip_prefixes
 from vqdoctor.layouts.view import QuantizerView, Tensor
+from vqdoctor.layouts.words import foreign_word, is_code_word, near_vq
 
 NAMED = "named by the user"
 
@@ -32,12 +33,14 @@ class Found:
         candidates: where there is no view, the tensors nearest to a codebook, best first.
         notes: the tensors that were passed over and why, one line each.
         unseen: the notes on quantizers whose codes only a model shows.
+        unread: tensors with the name of a codebook that the reader left out, and why, one line each.
     """
 
     views: Views
     candidates: tuple[Candidate, ...] = ()
     notes: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 def find_quantizers(
@@ -46,6 +49,7 @@ def find_quantizers(
     layer: str | None = None,
     codebook_key: str | None = None,
     orientation: Orientation | None = None,
+    skipped: Mapping[str, str] | None = None,
 ) -> Found:
     """Find the VQ layers of a file from its keys, shapes and types; linear in the number of keys.
 
@@ -54,6 +58,7 @@ def find_quantizers(
         layer: keep this layer alone (with its heads, or with all that lies under that path).
         codebook_key: take this tensor, by raw or clean name, for the codebook, and nothing else.
         orientation: "kd" if codes are rows, "dk" if they are columns, where the shapes do not tell.
+        skipped: raw key of each tensor that could not be read, and why.
 
     Raises:
         UserError: if there is no such layer or key (the known and the closest ones are named), if that
@@ -71,8 +76,20 @@ def find_quantizers(
     if layer is not None:
         views = _only(views, layer)
     return Found(
-        views=views, candidates=() if views else candidates(states), notes=(*notes, *unseen), unseen=unseen
+        views=views,
+        candidates=() if views else candidates(states),
+        notes=(*notes, *unseen),
+        unseen=unseen,
+        unread=tuple(f"{key}: {why}" for key, why in (skipped or {}).items() if _is_codebooks(key)),
     )
+
+
+def _is_codebooks(key: str) -> bool:
+    """Whether a tensor's name alone is that of a codebook."""
+    tokens = strip_prefixes(key).split(".")
+    is_table = any(is_code_word(token) for token in tokens[-2:])
+    optimizers = any(is_optimizers(token) for token in key.split(".")[:-1])
+    return is_table and near_vq(tokens) and foreign_word(tokens) is None and not optimizers
 
 
 def _everywhere(states: States, orientation: Orientation | None) -> tuple[Views, tuple[str, ...]]:

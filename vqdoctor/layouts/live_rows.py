@@ -10,6 +10,8 @@ from vqdoctor.metrics.geometry import Mask, live_median, live_rows, row_norms
 
 RARE = 1e-3
 """A code under this share of the mean count was not chosen lately."""
+START_COUNTS = (0.0, 1.0)
+"""EMA counts that libraries start from; every layout here has one of the two."""
 _UNIT = 1e-3
 
 
@@ -32,11 +34,21 @@ def chosen_lately(counts: NDArray[np.float32] | None) -> Mask | None:
 
 
 def never_written(counts: NDArray[np.float32]) -> bool:
-    """Whether all counts are one and the same value, as a library leaves them that never updates them.
+    """Whether all counts are at the value that libraries start from, as they leave them without an update.
 
     One is told apart from "perfectly even": no training gives K equal floats.
     """
-    return len(counts) > 1 and bool((counts == counts[0]).all())
+    return len(counts) > 1 and bool((counts == counts[0]).all()) and counts[0] in START_COUNTS
+
+
+def reset_to(counts: NDArray[np.float32] | NDArray[np.float64]) -> float | None:
+    """Return the count that all codes share and that no library starts from; None where there is none.
+
+    A revival sets the count of each code that it replaces to its threshold. Where it replaces every code at
+    every step, all are there.
+    """
+    same = len(counts) > 1 and bool((counts == counts[0]).all()) and counts[0] not in START_COUNTS
+    return float(counts[0]) if same else None
 
 
 def is_unit(norms: NDArray[np.float64], live: Mask) -> bool:

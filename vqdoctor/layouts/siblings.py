@@ -9,7 +9,7 @@ from vqdoctor.layouts.words import TABLES
 
 COUNTS = (
     "cluster_size", "cluster_usage", "cluster_size_ema", "ema_cluster_size", "_ema_cluster_size",
-    "_ema_count", "ema_count", "ema_counts", "N", "ema_cluster_size.average",
+    "_ema_count", "ema_count", "ema_counts", "embed_prob", "N", "ema_cluster_size.average",
 )  # fmt: skip
 _SUMS = (
     "embed_avg", "embed_ema", "embed_sum", "embedding_sum", "ema_embedding_sum", "ema_embed", "ema_w",
@@ -19,6 +19,7 @@ _SUMS = (
 _CODES = (
     "embed", "embeddings", "embedding", "codebook", "codes", "centroids", "cb", "CB", "w_embedding", "weight",
     "_embedding", "embed.weight", "embedding.weight", "_embedding.weight", "codebook.weight", "w.weight",
+    "cb.weight", "w_embedding.weight",
 )  # fmt: skip
 _PROJECTIONS = ("embedding_proj", "code_transform", "codebook_projection", "proj")
 

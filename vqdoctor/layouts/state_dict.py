@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from vqdoctor.layouts.view import Tensor
@@ -30,9 +31,19 @@ _COPIES = frozenset(
 )  # fmt: skip
 #: Names of a running average, by the name of the model that it follows.
 _FOLLOWERS = {"teacher": "student", "target": "online", "target_encoder": "context_encoder"}
-_OPTIMIZER = re.compile(r"^(?:\w*_)?(?:opt|optim|optimi[sz]er)s?(?:_\w*)?$", re.IGNORECASE)
+_OPTIMIZER = re.compile(r"^(?:\w*_)?(?:opt|optim|optimi[sz]er)s?\d*(?:_\w*)?$", re.IGNORECASE)
+#: Parts in which a trainer keeps its own numbers; infinity is the usual start of a best score.
+_TRAINERS = re.compile(
+    r"^(?:callbacks?|loops?|trainer\w*|args|c(?:on)?fg|config|h(?:yper_?)?param(?:eter)?s|hps|results?|extra_state"
+    r"|averaging_state|\w*rng\w*|\w*random_states?|\w*schedulers?|lr_sched\w*|\w*scaler\w*)$"
+    r"|(?:^|_)(?:best|history|logs|loss(?:es)?|metrics?|scores?|stats|acc|accuracy|epochs?|steps?)(?:_|$)",
+    re.IGNORECASE,
+)
+#: Numbers that a trainer puts among a model's parts where nothing else tells the two apart.
+_BEST = re.compile(r"^best_|_(?:loss|score|acc|accuracy)$", re.IGNORECASE)
 _OPTIMIZER_LEAF = re.compile(
-    r"(?:^|\.)(?:exp_avg\w*|max_exp_avg_sq|momentum_buffer)$|(?:^|\.)state\.\d+\.step$"
+    r"(?:^|\.)(?:exp_avg\w*|max_exp_avg_sq|momentum_buffer)$"
+    r"|(?:^|\.)state\.\d+\.(?:step|sum|square_avg|acc_delta|variance|row_var|col_var|state[12]|qmap[12]|absmax[12])$"
 )
 
 
@@ -45,12 +56,14 @@ class StateDict:
         entries: tensors by clean name, in the file's order.
         raw: clean name to raw key.
         is_copy: whether the file says that it is a running average of another of its state dicts.
+        is_trainers: whether they are no model's, but a trainer's own: best scores, losses, random states.
     """
 
     prefix: str
     entries: Mapping[str, Tensor]
     raw: Mapping[str, str]
     is_copy: bool = False
+    is_trainers: bool = False
 
     @cached_property
     def _by_leaf(self) -> dict[str, list[str]]:
@@ -58,6 +71,12 @@ class StateDict:
         for name in self.entries:
             index.setdefault(name.rpartition(".")[2], []).append(name)
         return index
+
+    @cached_property
+    def widths(self) -> Counter[int]:
+        """In how many different shapes of its matrices and larger tensors a size occurs."""
+        shapes = {tensor.shape for tensor in self.entries.values() if len(tensor.shape) > 1}
+        return Counter(size for shape in shapes for size in set(shape))
 
     def owners(self, suffix: str) -> Iterator[str]:
         """Yield, in the file's order, each module path that holds an entry `suffix`; "" is the root."""
@@ -85,22 +104,38 @@ def strip_prefixes(key: str) -> str:
     return ".".join(_stripped(tuple(key.split("."))))
 
 
-def state_dicts(tensors: Mapping[str, Tensor]) -> tuple[StateDict, ...]:
-    """Split the whole file's tensors into its state dicts, running averages last; linear in the keys.
+def is_optimizers(token: str) -> bool:
+    """Return whether a part of a path is what a container calls an optimizer's state."""
+    return _OPTIMIZER.match(token) is not None
 
-    Optimizer states are left out. Parts that are saved side by side (encoder, decoder, quantizer) stay
-    one state dict, and so does a model in which only some of the keys have a wrapper.
+
+def state_dicts(tensors: Mapping[str, Tensor]) -> tuple[StateDict, ...]:
+    """Split the whole file's tensors into its state dicts, linear in the keys; a trainer's numbers come last.
+
+    Running averages come after what they are averages of. Optimizer states are left out. Parts that are
+    saved side by side (encoder, decoder, quantizer) stay one state dict, and so does a model in which only
+    some of the keys have a wrapper.
     """
     keys = [tuple(raw.split(".")) for raw in tensors if not _OPTIMIZER_LEAF.search(raw)]
-    found = [_state_dict(tensors, group, depth, copy) for group, depth, copy in _split(keys, 0)]
-    return tuple(sorted(found, key=lambda sd: sd.is_copy))
+    found = [_state_dict(tensors, group) for group in _split(keys, 0)]
+    return tuple(sorted(found, key=lambda sd: (sd.is_trainers, sd.is_copy)))
 
 
 Path = tuple[str, ...]
 
 
-def _split(keys: list[Path], depth: int) -> Iterator[tuple[list[Path], int, bool]]:
-    """Yield (keys, how many leading tokens they share, whether they are a copy), one for each model."""
+@dataclass(frozen=True)
+class _Group:
+    """Keys that make one state dict: they share their first `depth` tokens."""
+
+    keys: list[Path]
+    depth: int
+    is_copy: bool = False
+    is_trainers: bool = False
+
+
+def _split(keys: list[Path], depth: int) -> Iterator[_Group]:
+    """Yield the group of each model, and of a trainer's numbers beside it."""
     by_head: dict[str, list[Path]] = {}
     rest: list[Path] = []
     has_optimizer = False
@@ -108,7 +143,7 @@ def _split(keys: list[Path], depth: int) -> Iterator[tuple[list[Path], int, bool
         head = key[depth]
         if len(key) == depth + 1:
             rest.append(key)
-        elif _OPTIMIZER.match(head):
+        elif is_optimizers(head):
             has_optimizer = True
         else:
             by_head.setdefault(head, []).append(key)
@@ -118,17 +153,15 @@ def _split(keys: list[Path], depth: int) -> Iterator[tuple[list[Path], int, bool
         yield from _split(by_head[head], depth + 1)
         return
     if not (has_optimizer or copies or not _CONTAINERS.isdisjoint(by_head)):
-        if keys:
-            yield keys, depth, False
+        yield from _models_first(keys, depth, lambda key: len(key) == depth + 1 and _BEST.search(key[depth]))
         return
     parts = {h for h in by_head if h in _WRAPPERS | copies}
     for head in (h for h in by_head if h in parts):
-        for group, inner, copy in _split(by_head[head], depth + 1):
-            yield group, inner, copy or (head in copies and len(by_head) > 1)
+        for group in _split(by_head[head], depth + 1):
+            yield replace(group, is_copy=group.is_copy or (head in copies and len(by_head) > 1))
     # Parts beside the named containers, in the file's order: they may be one model's encoder and quantizer.
     outside = [k for k in keys if len(k) == depth + 1 or (k[depth] in by_head and k[depth] not in parts)]
-    if outside:
-        yield outside, depth, False
+    yield from _models_first(outside, depth, lambda key: _TRAINERS.search(key[depth]))
 
 
 def _follows(head: str, by_head: Mapping[str, list[Path]], depth: int) -> bool:
@@ -138,14 +171,24 @@ def _follows(head: str, by_head: Mapping[str, list[Path]], depth: int) -> bool:
     return bool(followed) and next(tails) == next(tails)
 
 
-def _state_dict(tensors: Mapping[str, Tensor], keys: list[Path], depth: int, copy: bool) -> StateDict:
+def _models_first(keys: list[Path], depth: int, is_trainers: Callable[[Path], object]) -> Iterator[_Group]:
+    """Yield the keys of a model, then those of its trainer."""
+    trainers = {key for key in keys if is_trainers(key)}
+    for of_trainer in (False, True):
+        if own := [key for key in keys if (key in trainers) == of_trainer]:
+            yield _Group(own, depth, is_trainers=of_trainer)
+
+
+def _state_dict(tensors: Mapping[str, Tensor], group: _Group) -> StateDict:
+    keys, depth = group.keys, group.depth
     names = _clean_names([key[depth:] for key in keys])
     raws = [".".join(key) for key in keys]
     return StateDict(
         prefix="".join(f"{token}." for token in keys[0][:depth]),
         entries={name: tensors[raw] for name, raw in zip(names, raws, strict=True)},
         raw=dict(zip(names, raws, strict=True)),
-        is_copy=copy,
+        is_copy=group.is_copy,
+        is_trainers=group.is_trainers,
     )
 
 

@@ -18,7 +18,9 @@ _TABLE = re.compile(
     r"tok(?:en)?_(?:emb|type)|word_emb|pos_?emb|position|class_emb|label_emb|time_?emb"
     r"|^embed_tokens$|^wte$|^wpe$|^lm_head$|relative_attention_bias"
 )
-_SUBTREE = re.compile(r"^loss(?:es)?$|discriminator|^lpips$|perceptual")
+_SUBTREE = re.compile(
+    r"^loss(?:es)?$|discriminator|(?:^|_)disc(?:s|_|$)|^net_?d$|critic|lpips|perceptual|^(?:mpd|msd|mrd)$"
+)
 
 #: Modules that lie between a VQ-named ancestor and a tensor that is no codebook ("vqmodel.encoder.…").
 _NETWORK = re.compile(r"^(?:encoder|decoder|transformer|backbone|blocks|head)$")
@@ -45,6 +47,11 @@ def is_projection(token: str) -> bool:
 def foreign_word(tokens: Sequence[str]) -> str | None:
     """Return the token that says "not a codebook": a token or position embedding, a loss, a discriminator."""
     return next((t for t in tokens if _TABLE.search(t.lower()) or _SUBTREE.search(t.lower())), None)
+
+
+def is_judges(tokens: Sequence[str]) -> bool:
+    """Whether a path leads into a loss or a discriminator, which are trained beside the model."""
+    return any(_SUBTREE.search(t.lower()) for t in tokens)
 
 
 def near_vq(tokens: Sequence[str], reach: int = 3) -> bool:

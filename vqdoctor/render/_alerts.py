@@ -92,7 +92,7 @@ def _gaps(report: Report) -> Iterator[Alert]:
         yield gap(title, f"{outcome.reason}. {phrases.CRASH}", outcome.layer, subject)
     if not report.layers:
         message = "No layer was examined. If there is a codebook, name it: --codebook-key KEY."
-        yield gap(phrases.NO_LAYER, message, None, "layers:")
+        yield gap(phrases.no_layer(report), message, None, "layers:")
     for layer in report.layers:
         name = layer.name
         if not report.usages(name):

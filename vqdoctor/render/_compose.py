@@ -88,7 +88,7 @@ def _verdict(report: Report, found: Sequence[nodes.Block]) -> nodes.Headline:
     elif crashed:
         text = f"{count(crashed, 'check')} crashed"
     elif not report.layers:
-        text = phrases.NO_LAYER
+        text = phrases.no_layer(report)
     elif report.verdict == "inconclusive":
         text = _undecided(report)
     else:

@@ -16,7 +16,6 @@ from vqdoctor.render._text import against, count, layers_in_short, listing, numb
 GATE_WORDS: Mapping[GateStatus, str] = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
 WORST_FIRST: tuple[GateStatus, ...] = ("fail", "inconclusive", "pass")
 
-NO_LAYER = "no VQ layer was found"
 CRASH = "The problems that a crashed check looks for may be present. Please report this bug."
 
 
@@ -202,6 +201,14 @@ def usage_sentence(usage: Usage) -> str:
         f"perplexity {usage.perplexity:,.1f} of {usage.num_codes:,} {interval}, "
         f"{count(usage.used, 'code')} used, {sample}"
     )
+
+
+def no_layer(report: Report) -> str:
+    """Say that no VQ layer was found, or that a codebook is there and could not be read."""
+    if not report.unread:
+        return "no VQ layer was found"
+    more = f" and {len(report.unread) - 1} more" if len(report.unread) > 1 else ""
+    return f"no VQ layer can be read: {report.unread[0]}{more}"
 
 
 def unknown_usage(report: Report, layer: str) -> list[str]:

@@ -134,7 +134,7 @@ def _usages(report: Report) -> Iterator[_Case]:
             why = phrases.why_unknown(report, layer.name)
             yield _Case("usage", f"usage of {layer.name}", "error", INCOMPLETE, why)
     if not report.layers:
-        line = f"{phrases.NO_LAYER}, so nothing was examined"
+        line = f"{phrases.no_layer(report)}, so nothing was examined"
         yield _Case("usage", "VQ layers", "error", INCOMPLETE, line)
 
 

@@ -16,8 +16,14 @@ from vqdoctor.saved.weight_decay import decays_adaptively
 
 _MAX_DEPTH = 6
 _MAX_NODES = 100_000
-SECOND_MOMENTS = ("exp_avg_sq", "square_avg")
-"""Adam and its kin; RMSprop."""
+SECOND_MOMENTS = ("exp_avg_sq", "square_avg", "sum", "variance")
+"""Adam and its kin; RMSprop and Adadelta; Adagrad; a vector in Adafactor."""
+FIRST_MOMENTS = ("momentum_buffer", "exp_avg", "state1")
+"""SGD with momentum; Lion; the 8-bit optimizers of bitsandbytes."""
+ROWS, COLUMNS = ("row_var", "exp_avg_sq_row"), ("col_var", "exp_avg_sq_col")
+"""Adafactor's mean squares of each row and column, in torch and in transformers."""
+_LARGEST_QUANTIZED = 1 << 24
+"""Elements of an 8-bit moment that are looked at."""
 Shape = tuple[int, ...]
 
 
@@ -44,15 +50,33 @@ class Slot:
     beta2: float | None
     state: Mapping[str, Any]
 
+    def _kept(self, *names: str) -> LazyTensor | None:
+        kept = (self.state.get(name) for name in names)
+        return next((tensor for tensor in kept if isinstance(tensor, LazyTensor)), None)
+
     @cached_property
     def moment(self) -> LazyTensor | None:
-        """The running mean of squared gradients."""
-        kept = (self.state.get(key) for key in SECOND_MOMENTS)
-        return next((tensor for tensor in kept if isinstance(tensor, LazyTensor)), None)
+        """The squared gradients of each element: their running mean, or in Adagrad their sum."""
+        found = self._kept(*SECOND_MOMENTS)
+        return found if found is None or found.dtype != "uint8" else None
+
+    @cached_property
+    def trace(self) -> LazyTensor | None:
+        """What keeps each row's own gradients, of whatever power: exactly zero where a row never had any."""
+        found = self.moment or self._kept(*ROWS, *FIRST_MOMENTS)
+        # float16 rounds the square of many a gradient to zero, and so do the 256 values of 8-bit optimizers
+        return None if found is None or found.dtype in ("float16", "uint8") else found
 
     @cached_property
     def shape(self) -> Shape | None:
         """The parameter's shape, as its state tells; None without one."""
+        rows, columns = self._kept(*ROWS), self._kept(*COLUMNS)
+        if rows is not None and columns is not None and rows.shape and columns.shape:
+            one_less = "exp_avg_sq_row" in self.state  # transformers drops what torch keeps as 1
+            return (*(rows.shape if one_less else rows.shape[:-1]), columns.shape[-1])
+        whole = self._kept(*SECOND_MOMENTS, *FIRST_MOMENTS)
+        if whole is not None:
+            return whole.shape
         return next((t.shape for t in self.state.values() if isinstance(t, LazyTensor) and t.shape), None)
 
     @cached_property
@@ -61,11 +85,45 @@ class Slot:
         return _number(self.state.get("step")) or 0.0
 
     def squared_gradient(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Correct `values` of the second moment for its start at zero, as Adam does."""
+        """Return the mean square that `values` of the second moment stand for.
+
+        Adam's start at zero is corrected as Adam does, and Adagrad's sum is divided by its steps.
+        """
         moment = np.asarray(values, dtype=np.float64)
+        if "sum" in self.state and self.moment is self.state["sum"]:
+            return moment / max(self.steps, 1.0)
         if self.beta2 and self.steps >= 1 and self.beta2 < 1:
             moment = moment / -np.expm1(self.steps * np.log(self.beta2))
         return moment
+
+    def mean_square(self, count: int) -> float | None:
+        """Return the mean squared gradient of up to `count` elements; None where it is not kept."""
+        if self.moment is not None:
+            values = self.squared_gradient(self.moment.sample(count))
+        elif (rows := self._kept(*ROWS)) is not None:
+            values = np.asarray(rows.sample(count), np.float64)
+        elif (quantized := self._kept("state2")) is not None and (
+            scale := self._scales(quantized)
+        ) is not None:
+            values = self.squared_gradient(scale[: quantized.numel])
+        else:
+            return None
+        return float(values.mean()) if values.size else 0.0
+
+    def _scales(self, quantized: LazyTensor) -> NDArray[np.float64] | None:
+        """Return the values of an 8-bit moment: a table's entry for each element, times its block's scale."""
+        table, scales = self._kept("qmap2"), self._kept("absmax2")
+        if quantized.dtype != "uint8" or table is None or scales is None or table.numel != 256:
+            return None
+        if not scales.numel or quantized.numel > _LARGEST_QUANTIZED:
+            return None
+        block = -(-quantized.numel // scales.numel)
+        block = 1 << (block - 1).bit_length()  # the last block may be short
+        entries: NDArray[np.float64] = np.asarray(table.read(), np.float64).reshape(-1)[
+            quantized.read().reshape(-1)
+        ]
+        entries *= np.repeat(np.asarray(scales.read(), np.float64).reshape(-1), block)[: entries.size]
+        return entries
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,7 +180,7 @@ def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> 
     betas = group.get("betas")
     beta2 = _number(betas[1]) if isinstance(betas, list | tuple) and len(betas) > 1 else None
     for i, key in enumerate(ids):
-        state = states.get(key) if isinstance(key, int | str) else None
+        state = states.get(key, states.get(str(key))) if isinstance(key, int | str) else None
         name = names[i] if named and names else key
         yield Slot(
             name=name if isinstance(name, str) else None,

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vqdoctor.layouts.state_dict import strip_prefixes
-from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.layouts.view import QuantizerView, Tensor
+from vqdoctor.layouts.words import is_judges
 from vqdoctor.saved.optimizer import SavedOptimizer, Shape, Slot, align
 from vqdoctor.saved.training import SavedTraining
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _FLOATS = ("float", "bfloat")
+_JUDGES_OPTIMIZER = re.compile(
+    r"(?:^|_)(?:d|disc\w*)$|(?:^|_)disc|^(?:d|disc\w*)_opt|optimizerd$", re.IGNORECASE
+)
+"""Names of a discriminator's optimizer: "optimizer_disc", "optim_d", "opt_disc", "d_optimizer"."""
+_MAX_GROUPS = 5
 _EMA_ROLES = ("counts", "sums", "initted")
 """Roles whose tensors are buffers; a projection is a parameter like any other."""
 
@@ -57,11 +66,32 @@ def placed_slots(
     Raises:
         Unplaced: if nothing fits.
     """
-    entries = _entries(saved, view, views)
-    placed = [p for optimizer in saved.optimizers for p in _place(optimizer, entries)]
+    entries, judges = _entries(saved, view, views), _judges(saved)
+    own = (optimizer for optimizer in saved.optimizers if not _is_judges(optimizer, entries, judges))
+    place = _place if saved.in_order else _by_lone_shape
+    placed = [p for optimizer in own for p in place(optimizer, entries)]
     if not placed:
         raise Unplaced("the optimizer's parameters do not fit the model's")
     return placed
+
+
+def is_left_out(
+    placed: Sequence[PlacedSlot], saved: SavedTraining, view: QuantizerView, views: Sequence[QuantizerView]
+) -> bool:
+    """Whether the optimizers have a state for every parameter around a layer, and do not list its codebook.
+
+    Only a table that is a weight is taken for a parameter: a buffer may follow an EMA that is not saved.
+    """
+    around = [entry for entry in _entries(saved, view, views) if entry.part in ("before", "after")]
+    trained = {p.first.name for p in placed if p.slot.state and p.first is p.last}
+    listed = any("codebook" in (p.first.part, p.last.part) for p in placed)
+    is_weight = view.keys.get("codebook", "").endswith(".weight") and not view.frozen
+    return (
+        is_weight
+        and not listed
+        and len({entry.part for entry in around}) == 2
+        and all(entry.name in trained for entry in around)
+    )
 
 
 def codebook_slot(saved: SavedTraining, view: QuantizerView, views: Sequence[QuantizerView]) -> Slot | None:
@@ -82,21 +112,56 @@ def _entries(saved: SavedTraining, view: QuantizerView, views: Sequence[Quantize
     others = {key for v in views if v is not view for key in v.keys.values()}
     buffers = {key for v in views for role, key in v.keys.items() if role in _EMA_ROLES}
     ema_owned = {v.keys.get("codebook") for v in views if "counts" in v.keys and "sums" in v.keys}
-    names = list(model.entries)
+    names = [name for name in model.entries if not is_judges(name.split("."))]
     inside = [i for i, n in enumerate(names) if model.raw[n] in own or n.startswith(f"{view.name}.")]
     entries = []
     for i, name in enumerate(names):
         raw, tensor = model.raw[name], model.entries[name]
-        if raw in buffers or name.endswith(_BUFFERS) or not tensor.dtype.startswith(_FLOATS):
+        if raw in buffers or not _may_be_trained(name, tensor):
             continue
         if raw == view.keys.get("codebook") and not view.frozen:
             part = "codebook"
-        elif raw in others or inside[0] <= i <= inside[-1]:
+        elif raw in others or inside[0] <= i <= inside[-1] or not saved.in_order:
             part = "other"
         else:
             part = "before" if i < inside[0] else "after"
         entries.append(Entry(name=name, shape=tensor.shape, part=part, ema_owned=raw in ema_owned))
     return entries
+
+
+def _judges(saved: SavedTraining) -> list[Shape]:
+    """Return the shapes of the parameters of discriminators and losses, in the file's order."""
+    return [
+        tensor.shape
+        for model in saved.models
+        for name, tensor in model.entries.items()
+        if is_judges(model.raw[name].split(".")) and _may_be_trained(name, tensor)
+    ]
+
+
+def _may_be_trained(name: str, tensor: Tensor) -> bool:
+    return not name.endswith(_BUFFERS) and tensor.dtype.startswith(_FLOATS)
+
+
+def _is_judges(optimizer: SavedOptimizer, entries: Sequence[Entry], judges: Sequence[Shape]) -> bool:
+    """Whether an optimizer is that of a discriminator: its name says so, or it fits there alone.
+
+    Raises:
+        Unplaced: if it fits both the model and a discriminator, and nothing tells which.
+    """
+    if _JUDGES_OPTIMIZER.search(optimizer.path.rpartition(".")[2]):
+        return True
+    if not judges or any(slot.name is not None for slot in optimizer.slots):
+        return False
+    shapes = [slot.shape for slot in optimizer.slots]
+    if align(shapes, judges) is None:
+        return False
+    own = [[e.shape for e in entries], [e.shape for e in entries if not e.ema_owned]]
+    if any(len(shapes) == len(fit) and align(shapes, fit) for fit in own):
+        if len(shapes) == len(judges):
+            raise Unplaced("an optimizer fits both the model and its discriminator")
+        return False
+    return len(shapes) == len(judges) or all(align(shapes, fit) is None for fit in own)
 
 
 def _place(optimizer: SavedOptimizer, entries: list[Entry]) -> list[PlacedSlot]:
@@ -105,19 +170,62 @@ def _place(optimizer: SavedOptimizer, entries: list[Entry]) -> list[PlacedSlot]:
         return _by_name(optimizer.slots, entries)
     # A codebook that an EMA writes is hardly a parameter: if all fits without it, that is the fit.
     without = [entry for entry in entries if not entry.ema_owned]
+    groups = [list(slots) for _, slots in itertools.groupby(optimizer.slots, key=lambda slot: slot.group)]
     for candidates in (without, entries):
-        if len(candidates) == len(optimizer.slots) and (found := _by_shape(optimizer.slots, candidates)):
+        if len(candidates) != len(optimizer.slots):
+            continue
+        if found := _in_any_order(groups, candidates) or _by_dimensions(groups, candidates):
             return found
-    if found := _by_shape(optimizer.slots, entries):
-        return found
+    if len(groups) == 1:
+        return _by_shape(optimizer.slots, entries)
     # Groups (with and without weight decay, a rate for the codebook) keep the order within themselves.
     placed: list[PlacedSlot] = []
-    for number in sorted({slot.group for slot in optimizer.slots}):
-        group = [slot for slot in optimizer.slots if slot.group == number]
+    for group in groups:
         if not (found := _by_shape(group, entries)):
             return []
         placed += found
     return placed
+
+
+def _in_any_order(groups: list[list[Slot]], entries: list[Entry]) -> list[PlacedSlot]:
+    """Place groups that follow each other, in whatever order they do; empty where they fit in none.
+
+    Raises:
+        Unplaced: if two orders fit, and put a slot into different parts of the model.
+    """
+    orders = itertools.permutations(groups) if len(groups) <= _MAX_GROUPS else iter([tuple(groups)])
+    fits = [found for order in orders if (found := _by_shape([s for group in order for s in group], entries))]
+    parts = [{id(p.slot): p.part for p in found} for found in fits]
+    if any(other != parts[0] for other in parts[1:]):
+        raise Unplaced("the optimizer's groups fit the model's parameters in several orders")
+    return fits[0] if fits else []
+
+
+def _by_dimensions(groups: list[list[Slot]], entries: list[Entry]) -> list[PlacedSlot]:
+    """Place groups that are told apart by their numbers of dimensions: weights with decay, biases without."""
+    placed: list[PlacedSlot] = []
+    ranks = [{len(slot.shape) for slot in group if slot.shape is not None} for group in groups]
+    if len(groups) < 2 or sum(map(len, ranks)) != len(set().union(*ranks)):
+        return []
+    for group, rank in zip(groups, ranks, strict=True):
+        own = [entry for entry in entries if len(entry.shape) in rank]
+        found = _by_shape(group, own) if len(own) == len(group) else []
+        if not found:
+            return []
+        placed += found
+    return placed
+
+
+def _by_lone_shape(optimizer: SavedOptimizer, entries: list[Entry]) -> list[PlacedSlot]:
+    """Place the slots whose shape no other slot and no other tensor has, where no order is known."""
+    if all(slot.name is not None for slot in optimizer.slots):
+        return _by_name(optimizer.slots, entries)
+    slots, shapes = Counter(slot.shape for slot in optimizer.slots), Counter(e.shape for e in entries)
+    known = {entry.shape: entry for entry in entries if shapes[entry.shape] == 1}
+    lone = [slot for slot in optimizer.slots if slot.shape in known and slots[slot.shape] == 1]
+    return [
+        PlacedSlot(slot=slot, first=known[slot.shape], last=known[slot.shape]) for slot in lone if slot.shape
+    ]
 
 
 def _by_name(slots: Sequence[Slot], entries: list[Entry]) -> list[PlacedSlot]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from vqdoctor.checkpoint import Checkpoint
+from vqdoctor.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.layouts.state_dict import StateDict, state_dicts
 from vqdoctor.saved.optimizer import SavedOptimizer, Slot, saved_optimizers
 from vqdoctor.saved.record import as_retrained, read_record
 from vqdoctor.saved.scores import Scores, read_scores
 
+_WEIGHTS = ("model.", "model-", "pytorch_model", "diffusion_pytorch_model")
+_OPTIMIZERS = ("optimizer.pt", "optimizer.bin")
+"""Names of transformers and of accelerate."""
 ESTIMATED_COUNTS = "estimated_counts"
 """Where a fix notes the keys of the EMA counts that it wrote without a training to count them."""
 
@@ -28,8 +31,28 @@ class SavedTraining:
 
     @cached_property
     def optimizers(self) -> tuple[SavedOptimizer, ...]:
-        """The optimizer states in the file, nearest to the root first."""
-        return saved_optimizers(self.checkpoint.tree)
+        """The optimizer states in the file, nearest to the root first, or else those of a file beside it."""
+        return saved_optimizers(self.checkpoint.tree) or self._beside
+
+    @cached_property
+    def _beside(self) -> tuple[SavedOptimizer, ...]:
+        """The optimizer that transformers' Trainer or accelerate saved beside the weights."""
+        if not self.checkpoint.path.name.startswith(_WEIGHTS):
+            return ()
+        for name in _OPTIMIZERS:
+            path = self.checkpoint.path.parent / name
+            try:
+                if path.is_file():
+                    return saved_optimizers(open_checkpoint(path).tree)
+            except (CheckpointError, OSError):
+                continue
+        return ()
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the file keeps the model's order; safetensors sorts tensors by type and name."""
+        parts = self.checkpoint.parts or (self.checkpoint,)
+        return all(part.container != "safetensors" for part in parts)
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:

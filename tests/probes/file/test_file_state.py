@@ -118,6 +118,32 @@ def test_what_holds_no_values_yet_is_not_counted(blank, examine, ask):
     assert ask(non_finite, examine(state), layer=None).nan == (0 if blank else 4)
 
 
+@pytest.mark.parametrize("of", ["trainer", "model", "optimizer"])
+def test_a_trainers_own_numbers_are_not_the_models(tiny, trained, examine, ask, of):
+    """Lightning's ModelCheckpoint without a monitor keeps kth_value = inf in every healthy run."""
+    model = tiny()
+    optimizer = trained(model, 3)
+    state, infinite = {name: t.clone() for name, t in model.state_dict().items()}, torch.tensor(float("inf"))
+    if of == "model":
+        state["decoder.0.weight"][0, 0] = infinite
+    if of == "optimizer":
+        optimizer.state_dict()["state"][0]["exp_avg_sq"][0] = infinite
+    saved = {
+        "epoch": 2,
+        "state_dict": state,
+        "loops": {"fit_loop": {"state_dict": {}, "best": infinite}},
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"kth_value": infinite, "best_k_models": {}}},
+        "optimizer_states": [optimizer.state_dict()],
+        "best_val_loss": infinite,
+        "history": {"val_loss": [infinite, torch.tensor(float("nan"))]},
+        "metrics": {"fid": torch.tensor([float("nan")])},
+    }
+    found = ask(non_finite, examine(saved), layer=None)
+    assert (found.inf > 0, found.nan) == (of != "trainer", 0)
+    flat = {**saved.pop("state_dict"), "best_loss": infinite}
+    assert (ask(non_finite, examine(flat), layer=None).inf > 0) == (of == "model")
+
+
 def test_verify_looks_at_every_value(examine, ask):
     big = torch.zeros(3_000_000)
     big[1_234_567] = float("nan")

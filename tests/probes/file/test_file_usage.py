@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from vector_quantize_pytorch import VectorQuantize
 
+from vqdoctor.checks import vq402_batch_too_small
 from vqdoctor.core.evidence import Unavailable, Usage
-from vqdoctor.probes.file import usage
+from vqdoctor.probes.file import code_expiry, ema_state, usage
 
 HINT = "--data"
 
@@ -71,7 +73,7 @@ def test_a_record_that_contradicts_the_counts_is_not_believed(tiny, trained, exa
     assert found.perplexity == pytest.approx(np.exp(stats.entropy(remembered(model, 0.9))), rel=0.01)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("value", [0.0, 1.0])
 def test_constant_counts_were_never_written(tiny, examine, ask, value):
     gap = ask(usage, examine(saved(tiny(start=value), 0.9, 500)))
     assert isinstance(gap, Unavailable)
@@ -122,3 +124,21 @@ def test_the_histogram_comes_on_request(tiny, trained, examine, ask):
     assert ask(usage, examine(saved(model, 0.9, 100))).histogram == ()
     full = ask(usage, examine(saved(model, 0.9, 100), histogram=True))
     assert len(full.histogram) == 32 and full.count_quantiles[-1] == max(full.histogram)
+
+
+def test_counts_that_a_revival_resets_at_every_step(examine, ask):
+    """A batch of 64 vectors for 64 codes and a threshold of 60: the library replaces all codes each step."""
+    torch.manual_seed(0)
+    layer = VectorQuantize(8, codebook_size=64, threshold_ema_dead_code=60)
+    for _ in range(5):
+        layer(torch.randn(1, 64, 8))
+    state = {f"vq.{name}": tensor for name, tensor in layer.state_dict().items()}
+    assert state["vq._codebook.cluster_size"].unique().tolist() == [60]
+    context = examine({"model": state, "config": {"threshold_ema_dead_code": 60}})
+    assert ask(usage, context).reason == "a revival sets the EMA counts of all codes to 60 at every step"
+    assert not ask(ema_state, context).never_written
+    found = ask(code_expiry, context)
+    assert (found.threshold, found.expired) == (60, 1.0)
+    (problem,) = vq402_batch_too_small.evaluate(found, None, vq402_batch_too_small.Limits())
+    assert "each of the 64 codes has just that count" in problem.message
+    assert ask(code_expiry, examine(state)).threshold == 60, "without a record too"

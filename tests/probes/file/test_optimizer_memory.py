@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import transformers
 from releases import torch_since
 from torch import nn
 
@@ -139,7 +140,8 @@ def test_gaps_say_why(tiny, trained, memory):
     nothing = memory(model)
     assert isinstance(nothing, Unavailable)
     assert nothing.reason == "the file has no optimizer state" and "state_dict" in nothing.hint
-    assert "no second moments" in memory(model, trained(model, 5, optimizer=momentum)).reason
+    found = memory(model, trained(model, 5, optimizer=momentum))
+    assert found.ratio is None and found.sample_size == 10, "SGD keeps no squared gradients"
     stranger = nn.Linear(77, 3)
     optimizer = torch.optim.Adam(stranger.parameters())
     stranger(torch.randn(2, 77)).sum().backward()
@@ -175,3 +177,170 @@ def test_another_layers_codebook_is_neither_before_nor_after(examine, ask):
         found = ask(optimizer_memory, context, view.name)
         assert (found.before_gradient, found.after_gradient) == pytest.approx((2.0, 2.0), rel=1e-5)
         assert found.codebook_listed and found.codebook_untouched_rows == 0
+
+
+OPTIMIZERS = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-2),
+    "Adafactor": lambda p: torch.optim.Adafactor(p, lr=1e-2),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=1e-3),
+    "transformers": lambda p: transformers.Adafactor(p, lr=1e-3, relative_step=False, scale_parameter=False),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("rows", [5, 16])
+def test_what_every_optimizer_remembers(memory, name, rows):
+    torch.manual_seed(0)
+    model = GradientCodebook()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    for _ in range(10):
+        model.step(optimizer, rows)
+    found = memory(model, optimizer)
+    assert (found.codebook_listed, found.codebook_has_state) == (True, True)
+    assert found.codebook_untouched_rows == 16 - rows
+    assert (found.ratio is None) == (name == "SGD")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_codebook_without_a_gradient_shows_in_every_optimizer(memory, name):
+    torch.manual_seed(0)
+    model = GradientCodebook()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    frozen = model.vq.embedding.weight.requires_grad_(False)
+    for _ in range(3):
+        model.step(optimizer, 16)
+    found = memory(model, optimizer)
+    assert frozen.grad is None and (found.codebook_listed, found.codebook_has_state) == (True, False)
+
+
+def test_the_size_of_adagrads_and_adafactors_gradients(memory):
+    """Constant gradients of 2 before and of 0.5 after the layer, whatever the optimizer keeps of them."""
+    for make in OPTIMIZERS.values():
+        torch.manual_seed(0)
+        model = GradientCodebook()
+        optimizer = make(model.parameters())
+        for _ in range(5):
+            for name, parameter in model.named_parameters():
+                parameter.grad = torch.full_like(parameter, 2.0 if name.startswith("encoder") else 0.5)
+            optimizer.step()
+        found = memory(model, optimizer)
+        if found.ratio is not None:
+            assert found.ratio == pytest.approx(4.0, rel=1e-3)
+
+
+def test_eight_bit_moments_are_a_tables_entries_times_a_blocks_scale(memory):
+    """As bitsandbytes keeps them; small parameters stay in float32."""
+    torch.manual_seed(0)
+    model = GradientCodebook()
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.5))
+    for _ in range(5):
+        model.step(optimizer, 16)
+    plain = memory(model, optimizer)
+    table = torch.linspace(0, 1, 256)
+    for state in optimizer.state.values():
+        values = state.pop("exp_avg_sq").flatten()
+        blocks = values.split(8)
+        state["state1"] = state.pop("exp_avg").to(torch.uint8)
+        state["absmax2"] = torch.stack([block.max() for block in blocks])
+        scaled = torch.cat([block / block.max().clamp_min(1e-30) for block in blocks])
+        state["state2"] = (scaled * 255).round().to(torch.uint8).reshape(state["state1"].shape)
+        state["qmap2"] = table
+    found = memory(model, optimizer)
+    assert found.before_gradient == pytest.approx(plain.before_gradient, rel=0.01)
+    assert found.after_gradient == pytest.approx(plain.after_gradient, rel=0.01)
+    assert found.codebook_listed and found.codebook_untouched_rows is None
+
+
+def test_a_codebook_that_is_left_out_of_the_optimizer(memory):
+    torch.manual_seed(0)
+    model = GradientCodebook()
+    for parts, left_out in (("encoder decoder", True), ("decoder", False), ("encoder vq decoder", False)):
+        chosen = [p for part in parts.split() for p in getattr(model, part).parameters()]
+        optimizer = torch.optim.Adam(chosen)
+        model.step(optimizer, 16)
+        assert memory(model, optimizer).left_out == left_out, parts
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder of the same shapes, and a discriminator of theirs."""
+
+    def __init__(self):
+        super().__init__()
+
+        def part():
+            return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+
+        self.encoder = part()
+        self.quantize = nn.Module()
+        self.quantize.embedding = nn.Embedding(32, 8)
+        self.decoder = part()
+        self.loss = nn.Module()
+        self.loss.discriminator = part()
+
+
+def stepped(sizes, *groups):
+    """An Adam over groups of modules, after steps with gradients of the given sizes by part."""
+    optimizer = torch.optim.Adam([{"params": [p for m in group for p in m.parameters()]} for group in groups])
+    for _ in range(3):
+        for module, size in sizes.items():
+            for parameter in module.parameters():
+                parameter.grad = torch.full_like(parameter, size)
+        optimizer.step()
+    return optimizer
+
+
+def test_a_discriminators_optimizer_is_not_behind_the_layer(examine, ask):
+    model = Autoencoder()
+    sizes = {model.encoder: 2.0, model.quantize: 1.0, model.decoder: 1.0, model.loss: 1000.0}
+    own = stepped(sizes, [model.encoder, model.quantize, model.decoder])
+    judge = stepped(sizes, [model.loss.discriminator])
+    own_state, judges = states = [own.state_dict(), judge.state_dict()]
+    apart = {key: value for key, value in model.state_dict().items() if not key.startswith("loss.")}
+    for saved in (
+        {"state_dict": model.state_dict(), "optimizer_states": states},
+        {"state_dict": model.state_dict(), "optimizer_states": states[::-1]},
+        {
+            "model": apart,
+            "discriminator": model.loss.state_dict(),
+            "optim_g": states[0],
+            "optim_d": states[1],
+        },
+        {"model": apart, "optimizer": own_state, "optimizer_disc": judges},
+    ):
+        found = ask(optimizer_memory, examine(saved), "quantize")
+        assert found.ratio == pytest.approx(2.0, rel=1e-4), list(saved)
+        assert found.codebook_listed and found.parameters == 9
+
+
+def test_groups_in_another_order_are_placed_or_declared_ambiguous(examine, ask):
+    model = Autoencoder()
+    del model.loss
+    model.encoder[0] = nn.Linear(5, 8)
+    sizes = {model.encoder: 2.0, model.quantize: 1.0, model.decoder: 1.0}
+    groups = [model.decoder], [model.quantize], [model.encoder]
+    saved = {"model": model.state_dict(), "optimizer": stepped(sizes, *groups).state_dict()}
+    assert ask(optimizer_memory, examine(saved), "quantize").ratio == pytest.approx(2.0, rel=1e-4)
+    alike = Autoencoder()
+    del alike.loss
+    sizes = {alike.encoder: 2.0, alike.quantize: 1.0, alike.decoder: 1.0}
+    groups = [alike.decoder], [alike.quantize], [alike.encoder]
+    saved = {"model": alike.state_dict(), "optimizer": stepped(sizes, *groups).state_dict()}
+    assert "several orders" in ask(optimizer_memory, examine(saved), "quantize").reason
+
+
+def test_weights_and_biases_in_groups_of_their_own(examine, ask):
+    model = Autoencoder()
+    del model.loss
+    for name, parameter in model.named_parameters():
+        parameter.grad = torch.full_like(parameter, 2.0 if name.startswith("encoder") else 1.0)
+    optimizer = torch.optim.AdamW(with_and_without_decay(model))
+    model.quantize.embedding.weight.grad = None
+    optimizer.step()
+    found = ask(
+        optimizer_memory,
+        examine({"model": model.state_dict(), "optimizer": optimizer.state_dict()}),
+        "quantize",
+    )
+    assert found.ratio == pytest.approx(2.0, rel=1e-4)
+    assert (found.codebook_listed, found.codebook_has_state) == (True, False)

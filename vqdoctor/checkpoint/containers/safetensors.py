@@ -58,12 +58,14 @@ def open_safetensors(file: OpenFile) -> Checkpoint:
     _check_spans(spans, file.size - data)
     tensors: dict[str, LazyTensor] = {}
     unread: dict[str, int] = {}
+    skipped: dict[str, str] = {}
     for name, (start, end) in spans.items():
         shape, stated = tuple(header[name]["shape"]), header[name]["dtype"]
         dtype = DTYPES.get(_TYPES.get(stated, ""))
         if dtype is None:
             kind = printable(stated)
             unread[kind] = unread.get(kind, 0) + 1
+            skipped[name] = "its type is not read"
             continue
         if math.prod(shape) > MAX_ELEMENTS or math.prod(shape) * dtype.itemsize != end - start:
             raise Damaged(f"forged: the shape of {_shown(name)} does not fit its bytes")
@@ -91,6 +93,7 @@ def open_safetensors(file: OpenFile) -> Checkpoint:
         history=read_history((metadata or {}).get(METADATA, "")),
         file=file,
         directory=raw,
+        skipped=skipped,
     )
 
 

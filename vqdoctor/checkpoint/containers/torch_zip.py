@@ -16,7 +16,8 @@ from vqdoctor.checkpoint.model import Checkpoint, Container, FileRecord
 from vqdoctor.checkpoint.patching import patch, record_of
 from vqdoctor.checkpoint.pickles.machine import unpickle
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
-from vqdoctor.checkpoint.tree import flatten, settle
+from vqdoctor.checkpoint.strangers import AS_ARRAYS
+from vqdoctor.checkpoint.tree import flatten, left_out, settle
 from vqdoctor.checkpoint.zip_directory import Entry, locate, read_directory
 from vqdoctor.checkpoint.zip_writing import append_record, copy_records, renew_checksum
 from vqdoctor.core.files import SUFFIXES
@@ -59,6 +60,8 @@ def open_torch_zip(file: OpenFile) -> Checkpoint:
         path=file.path, find_record=lambda key: find(f"data/{key}"), big_endian=order == b"big"
     )
     tree, cuts = settle(unpickle(_pickle(find("data.pkl")), vocabulary, file.size))
+    is_program = f"{prefix}constants.pkl" in entries
+    program = ["a TorchScript program: its tensors alone are read, and its code is not run"] * is_program
     directory = "\n".join(f"{entry.name} {entry.size} {entry.crc:08x}" for entry in entries.values())
     return Checkpoint(
         path=file.path,
@@ -68,11 +71,12 @@ def open_torch_zip(file: OpenFile) -> Checkpoint:
         tensors=flatten(tree),
         harmless=vocabulary.harmless,
         dangerous=vocabulary.dangerous,
-        notes=(*cuts, *(f"{note}: {count}" for note, count in vocabulary.notes.items())),
+        notes=(*program, *cuts, *(f"{note}: {count}" for note, count in vocabulary.notes.items())),
         history=read_history(start_of(RECORD, MAX_BYTES + 1)),
         file=file,
         directory=directory.encode("utf-8", "backslashreplace"),
         list_records=lambda: [locate(file, entry) for entry in entries.values()],
+        skipped=left_out(tree) if vocabulary.notes else {},
     )
 
 
@@ -101,13 +105,7 @@ def _prefix(entries: Mapping[str, Entry]) -> str:
     # torch reads the folder of the first record; a pickle elsewhere is not this checkpoint's.
     if not pickles or len(pickles) > 1:
         raise _stranger(entries, len(pickles))
-    prefix = pickles[0].removesuffix("data.pkl")
-    if f"{prefix}constants.pkl" in entries:
-        raise Damaged(
-            "a TorchScript program, which holds code, and not a checkpoint",
-            "in the project that made it, save the weights: torch.save(model.state_dict(), path)",
-        )
-    return prefix
+    return pickles[0].removesuffix("data.pkl")
 
 
 def _stranger(entries: Mapping[str, Entry], pickles: int) -> Damaged:
@@ -117,12 +115,10 @@ def _stranger(entries: Mapping[str, Entry], pickles: int) -> Damaged:
         return Damaged("corrupt: a zip file with more than one data.pkl", checkpoint)
     if not names:
         return Damaged("an empty zip file", TRUNCATED)
-    if all(name.endswith(".npy") for name in names):
-        return Damaged("numpy arrays (.npz), not a checkpoint", "a batch of data goes to --data")
     if any(name.endswith(("archive_format", "models/model.json")) for name in names):
-        return Damaged("an exported program (torch.export)", checkpoint)
+        return Damaged("an exported program of an old torch.export", checkpoint)
     if any(name.endswith(("config.json", "model.weights.h5")) for name in names):
-        return Damaged("a Keras model", checkpoint)
+        return Damaged("a Keras model", AS_ARRAYS)
     nested = [name for name in names if name.endswith(SUFFIXES)]
     if nested:
         return Damaged("a zip file with checkpoints in it", f"unzip it; it holds {printable(nested[0])}")

@@ -57,6 +57,18 @@ _REBUILDS = words(
     torch._tensor._rebuild_from_type_v2 torch.serialization._get_layout
     """
 )
+_DISTRIBUTED = words(
+    """
+    torch.distributed.tensor.DTensor torch.distributed._tensor.api.DTensor
+    torch.distributed.device_mesh.DeviceMesh
+    torch.distributed._mesh_layout._FlatLayout torch.distributed._mesh_layout._MeshLayout
+    torch.distributed.tensor._dtensor_spec.DTensorSpec torch.distributed.tensor._dtensor_spec.TensorMeta
+    torch.distributed.tensor._dtensor_spec.ShardOrderEntry
+    torch.distributed.tensor.placement_types.Shard torch.distributed.tensor.placement_types.Replicate
+    torch.distributed.tensor.placement_types.Partial torch.distributed.tensor.placement_types._StridedShard
+    """
+)
+"""The parts of a DTensor, which torch.distributed.tensor adds to the safe loader's names."""
 _LAYOUTS = words(
     """
     torch.Size torch.device torch.strided torch.sparse_coo _codecs.encode
@@ -65,7 +77,7 @@ _LAYOUTS = words(
     """
 )
 
-PLAIN = TENSORS | STORAGES | PARAMETERS | CONTAINERS | _ELEMENT_TYPES | _REBUILDS | _LAYOUTS
+PLAIN = TENSORS | STORAGES | PARAMETERS | CONTAINERS | _ELEMENT_TYPES | _REBUILDS | _DISTRIBUTED | _LAYOUTS
 """Tensors and plain containers, as torch's own safe loader sees them: not foreign at all."""
 
 _TORCH_MODULES = """

@@ -48,6 +48,9 @@ class Vocabulary(Protocol):
     def build(self, target: object, state: object) -> None:
         """Give its state to something that this vocabulary made; states of no use are dropped."""
 
+    def key(self, key: object) -> str | None:
+        """Return the text that stands for an object as a key of a dict; None where any will do."""
+
 
 _U1, _U2, _U4, _U8 = (struct.Struct(f"<{code}") for code in "BHIQ")
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
@@ -76,6 +79,21 @@ def unpickle(data: bytes, vocabulary: Vocabulary, file_size: int = 0) -> Any:
         Damaged: if it is cut, malformed, or larger than the budget.
     """
     return Machine(data, vocabulary, max(MAX_STEPS, int(file_size * STEPS_PER_BYTE))).run()
+
+
+class EndsEarly(Damaged):
+    """A pickle that takes more than there is."""
+
+
+def unpickle_first(data: bytes, vocabulary: Vocabulary, file_size: int = 0) -> tuple[Any, int]:
+    """Return the value of the pickle that `data` begins with, and how many bytes it takes; see `unpickle`.
+
+    Raises:
+        EndsEarly: if the pickle goes on behind `data`, or is malformed in the same way.
+        Damaged: if it is malformed otherwise, or larger than the budget.
+    """
+    machine = Machine(data, vocabulary, max(MAX_STEPS, int(file_size * STEPS_PER_BYTE)))
+    return machine.run(), machine._at
 
 
 class Machine:
@@ -110,7 +128,7 @@ class Machine:
                     raise Damaged(f"corrupt: its pickle has an unknown opcode (0x{opcode:02x})", TRUNCATED)
                 handler(self)
         except (IndexError, struct.error):
-            raise Damaged(
+            raise EndsEarly(
                 "corrupt: its pickle ends too early or takes what is not there", TRUNCATED
             ) from None
         except KeyError:
@@ -223,6 +241,8 @@ class Machine:
             return key
         if isinstance(key, int) and key.bit_length() <= MAX_KEY_BITS:
             return key
+        if (shown := self._vocabulary.key(key)) is not None:
+            return shown
         # Equal keys get one word, for the later value takes the place of the earlier. A nested tuple gets one
         # of its own: to hash it can take exponential time.
         cheap = isinstance(key, bytes | str | int | Global) or _is_flat(key)

@@ -20,6 +20,7 @@ from vqdoctor.checkpoint.dtypes import DTYPES, DType
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged, printable
 from vqdoctor.checkpoint.pickles.known import PARAMETERS, STORAGES, TENSORS
 from vqdoctor.checkpoint.pickles.machine import Machine
+from vqdoctor.checkpoint.pickles.wrapped import local_of_whole
 from vqdoctor.checkpoint.records import Record
 from vqdoctor.checkpoint.tensor import LazyTensor
 from vqdoctor.checkpoint.tree import Deferred, Global, Inert
@@ -175,6 +176,8 @@ def _from_type(
     # A call within a call within a call would recurse as deep as the file likes.
     if not isinstance(function, Global) or function.name.endswith("_rebuild_from_type_v2"):
         raise TypeError
+    if (local := local_of_whole(function, args, state)) is not None:
+        return local
     _refuse_state(state)
     made = m.call(function, args)
     if not isinstance(made, LazyTensor | Inert):

@@ -151,6 +151,10 @@ class TorchVocabulary:
             case _:
                 raise Damaged("forged: its pickle changes a value after it was made", SAVE_AGAIN)
 
+    def key(self, key: object) -> str | None:
+        """No object means anything as a key."""
+        return None
+
     def skip(self, what: str, args: tuple[Any, ...]) -> Inert:
         """Leave a tensor out, with a note."""
         note = f"{what} {_SKIPPED}"

@@ -129,6 +129,8 @@ class OptimizerMemory(Evidence):
         codebook_has_state: whether the optimizer holds a state for it (E8: none = no gradient ever).
         codebook_untouched_rows: codebook rows whose second moment is exactly zero: never selected.
         weight_decay: weight decay of the codebook's parameter group; None where not listed.
+        left_out: whether all parameters around the layer have a state, and the codebook, an embedding's
+            weight, is not listed.
     """
 
     parameters: int
@@ -139,6 +141,7 @@ class OptimizerMemory(Evidence):
     codebook_has_state: bool | None = None
     codebook_untouched_rows: int | None = None
     weight_decay: float | None = None
+    left_out: bool = False
 
 
 OptimizerMemory.HEALTHY = OptimizerMemory(

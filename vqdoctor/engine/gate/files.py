@@ -5,17 +5,16 @@ from __future__ import annotations
 import glob
 import json
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import vqdoctor
 from vqdoctor.checkpoint.files import printable
+from vqdoctor.checkpoint.folders import natural, newest
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import CheckpointError, UserError
 from vqdoctor.core.exit_codes import ExitCode
-from vqdoctor.core.files import ALL_SUFFIXES
 from vqdoctor.core.gate import Gate
 from vqdoctor.core.report import CheckpointSummary, Report
 from vqdoctor.core.settings import Settings, UserModel
@@ -30,9 +29,6 @@ from vqdoctor.engine.session import Progress, Session
 LARGEST_REPORT = 1 << 30
 """Bytes of a saved report that are read; one with the histograms of a thousand layers has under 1 % of it."""
 WRITES_ONE = "vqdoctor inspect CKPT --save json=report.json writes one"
-_USUAL = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
-_NOT_WEIGHTS = ("optimizer", "scheduler", "rng_state", "scaler", "training_args", ".")
-_NUMBERS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +119,7 @@ def _matches(name: str) -> list[Path]:
     if os.path.lexists(name) or not glob.has_magic(name):
         return [Path(name)]
     found = glob.glob(name, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-    matched = sorted(found, key=_natural)
+    matched = sorted(found, key=natural)
     if not matched:
         raise UserError(f"{printable(name)}: the pattern matches nothing", "check it with ls")
     return [Path(match) for match in matched]
@@ -131,40 +127,7 @@ def _matches(name: str) -> list[Path]:
 
 def is_report(path: Path) -> bool:
     """Whether a file is taken for a saved report, and not for a checkpoint."""
-    return path.suffix.lower() == ".json"
-
-
-def newest(folder: Path) -> Path:
-    """Return the newest checkpoint in a run's folder and those below it; the folder where it has none.
-
-    Where the paths differ in their numbers alone (epochs, steps) the highest wins: a copied or downloaded
-    folder has lost its times. Else the latest time wins.
-    """
-    candidates: list[Path] = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        weights = (Path(place, file) for file in _weights(files))
-        candidates += [path for path in weights if path.exists()]  # a link "last.ckpt" may outlive its file
-    if not candidates:
-        return folder
-    if len({_NUMBERS.sub("#", os.fspath(path)) for path in candidates}) == 1:
-        return max(candidates, key=lambda path: _natural(os.fspath(path)))
-    return max(candidates, key=lambda path: (path.stat().st_mtime_ns, _natural(os.fspath(path))))
-
-
-def _weights(files: Iterable[str]) -> list[str]:
-    """Return the names of a folder's checkpoints, without what is saved beside them."""
-    usual = [name for name in files if name in _USUAL]
-    kept = [
-        name for name in files if name.lower().endswith(ALL_SUFFIXES) and not name.startswith(_NOT_WEIGHTS)
-    ]
-    return usual or kept
-
-
-def _natural(text: str) -> tuple[tuple[int, str], ...]:
-    """Sort key in which 10 comes after 9."""
-    pieces = re.split(r"(\d+)", text)
-    return tuple((int(piece), "") if piece.isdigit() else (-1, piece) for piece in pieces)
+    return path.suffix.lower() == ".json" and not path.name.endswith(".index.json")
 
 
 def _reports(path: Path, source: Source, progress: Progress | None) -> list[Report]:

@@ -43,10 +43,8 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
 def _has_columns(state: StateDict, key: str) -> bool:
     """Whether a wide table's number of rows is a width of the model, and its number of columns is none."""
     rows, columns = state.entries[key].shape
-    owner = key.rpartition(".")[0]
-    others = (t.shape for name, t in state.entries.items() if not owner or not name.startswith(f"{owner}."))
-    widths = {size for shape in others if len(shape) > 1 for size in shape if shape != (rows, columns)}
-    return rows < columns and rows in widths and columns not in widths
+    # The table's own shape has both.
+    return rows < columns and state.widths[rows] > 1 and state.widths[columns] == 1
 
 
 def _is_named_so(state: StateDict, tokens: list[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vqdoctor.core.evidence import CodeExpiry
+from vqdoctor.layouts.live_rows import reset_to
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.probes._ema_rows import written_counts
@@ -20,7 +21,7 @@ def measure(context: FileContext, view: QuantizerView) -> CodeExpiry:
     counts = written_counts(view)
     if counts is None:
         raise Missing("the layer has no EMA counts that were ever written")
-    threshold = context.saved.record.revival_threshold or _reset_value(view, counts)
+    threshold = reset_to(counts) or context.saved.record.revival_threshold or _reset_value(view, counts)
     return CodeExpiry(
         source="checkpoint",
         sample_size=len(counts),

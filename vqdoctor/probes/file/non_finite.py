@@ -1,4 +1,7 @@
-"""NaN and infinity: the VQ tensors whole, the rest of the file in samples."""
+"""NaN and infinity: the VQ tensors whole, the rest of the model and the optimizer in samples.
+
+What a trainer keeps for itself is passed over: a best score starts at infinity in every healthy run.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,16 @@ _NAMED = 16
 
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the broken numbers in each layer's tensors, then in the rest of the file."""
+    """Yield the broken numbers in each layer's tensors, then in the rest of the model and the optimizer."""
     for view in context.views:
         by_role = (("codebook", view.codebook), ("counts", view.counts), ("sums", view.sums))
         parts = ((view.keys.get(role, role), values) for role, values in by_role if values is not None)
         yield _count(parts, layer=view.name, sampled=False)
-    vq_keys = {key for view in context.views for key in view.keys.values()}
     tensors = context.checkpoint.tensors
-    rest = {key: t for key, t in tensors.items() if key not in vq_keys and not _is_blank(key, tensors)}
-    yield _count(_values(rest.values(), context.verify), layer=None, sampled=not context.verify)
+    passed_over = {key for view in context.views for key in view.keys.values()}
+    passed_over |= {key for state in context.saved.models if state.is_trainers for key in state.raw.values()}
+    rest = [t for key, t in tensors.items() if key not in passed_over and not _is_blank(key, tensors)]
+    yield _count(_values(rest, context.verify), layer=None, sampled=not context.verify)
 
 
 def _is_blank(key: str, tensors: Mapping[str, LazyTensor]) -> bool:

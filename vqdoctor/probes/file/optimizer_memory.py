@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqdoctor.core.evidence import Evidence, OptimizerMemory, Unavailable
 from vqdoctor.layouts.view import QuantizerView
@@ -13,9 +14,11 @@ from vqdoctor.metrics.geometry import Mask
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Missing, Probe
 from vqdoctor.saved.optimizer import Slot
-from vqdoctor.saved.placement import PlacedSlot, Unplaced, placed_slots
+from vqdoctor.saved.placement import PlacedSlot, Unplaced, is_left_out, placed_slots
 
 _SAMPLE = 1 << 14
+_ADDED = 2e-30
+"""Adafactor adds 1e-30 to each squared gradient, a row's mean of zeros included."""
 _SAVE_IT = "save optimizer.state_dict() with the model"
 
 
@@ -38,6 +41,7 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
     before, after = _gradient(placed, "before"), _gradient(placed, "after")
     codebook = next((p.slot for p in placed if p.part == "codebook"), None)
     rows = untouched_rows(codebook, view) if codebook else None
+    untouched = None if rows is None else int(rows.sum())
     # a slot whose alignments reach from before the codebook to after it might be the codebook
     unclear = any(p.part is None for p in placed)
     return OptimizerMemory(
@@ -49,8 +53,10 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
         after_gradient=after,
         ratio=before / after if before is not None and after else None,
         codebook_listed=True if codebook else None if unclear else False,
-        codebook_has_state=bool(codebook.state) if codebook else None,
-        codebook_untouched_rows=None if rows is None else int(rows.sum()),
+        # Adagrad makes its states before the first gradient.
+        codebook_has_state=bool(codebook.state) and untouched != view.num_codes if codebook else None,
+        codebook_untouched_rows=untouched,
+        left_out=is_left_out(placed, context.saved, view, context.views),
         weight_decay=codebook.weight_decay if codebook else None,
     )
 
@@ -58,8 +64,10 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
 def _gradient(placed: Sequence[PlacedSlot], part: str) -> float | None:
     """Root mean square gradient of the parameters in that part; one without a state never had any.
 
+    None where there are none, or a state keeps no squared gradients.
+
     Raises:
-        Unplaced: if a parameter may lie in that part or not, or a state holds no second moment.
+        Unplaced: if a parameter may lie in that part or not, or a state has non-finite values.
     """
     squares, elements = 0.0, 0
     for p in placed:
@@ -69,28 +77,35 @@ def _gradient(placed: Sequence[PlacedSlot], part: str) -> float | None:
             continue
         size = math.prod(p.first.shape)
         elements += size
-        if p.slot.moment is not None:
-            values = p.slot.squared_gradient(p.slot.moment.sample(_SAMPLE))
-            squares += size * float(values.mean()) if values.size else 0.0
-        elif p.slot.state:
-            raise Unplaced("the optimizer keeps no second moments")
+        mean = p.slot.mean_square(_SAMPLE) if p.slot.state else 0.0
+        if mean is None:
+            return None  # SGD and Lion keep the mean gradient, in which noise cancels
+        squares += size * mean
     if not math.isfinite(squares):
         raise Unplaced("the optimizer state has non-finite values")
     return math.sqrt(squares / elements) if elements else None
 
 
 def untouched_rows(slot: Slot, view: QuantizerView) -> Mask | None:
-    """Return the codes [K] whose second moment is exactly zero; None where the state has no rows."""
-    if slot.moment is None or math.prod(slot.moment.shape) != view.num_codes * view.dim:
+    """Return the codes [K] of which the state is exactly zero; None where it has no rows."""
+    rows = row_memory(slot, view)
+    return None if rows is None else np.asarray((rows == 0).all(axis=1))
+
+
+def row_memory(slot: Slot, view: QuantizerView) -> NDArray[np.generic] | None:
+    """Return what the state keeps of each code, [K, D] or [K, 1]; None where it has no rows."""
+    if slot.trace is None:
         return None
-    if slot.moment.dtype == "float16":
-        return None  # it rounds the square of many a gradient to zero
-    moment = slot.moment.read()
-    as_stored = tuple(n for n in slot.moment.shape if n > 1)
+    if slot.trace.numel == view.num_codes and slot.shape == view.codebook.shape:
+        rows = np.asarray(slot.trace.read(), np.float64).reshape(view.num_codes, 1)
+        return np.where(rows <= _ADDED, 0, rows)
+    if slot.trace.numel != view.num_codes * view.dim:
+        return None
+    moment = slot.trace.read()
+    as_stored = tuple(n for n in slot.trace.shape if n > 1)
     if as_stored == (view.dim, view.num_codes) and view.dim != view.num_codes:
         moment = moment.reshape(view.dim, view.num_codes).T
-    rows = moment.reshape(view.num_codes, view.dim)
-    return np.asarray((rows == 0).all(axis=1))
+    return moment.reshape(view.num_codes, view.dim)
 
 
 PROBE = Probe(kinds=(OptimizerMemory,), measure=measure)

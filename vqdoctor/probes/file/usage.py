@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vqdoctor.core.evidence import ACTIVE_SHARE, Usage
-from vqdoctor.layouts.live_rows import RARE, never_written
+from vqdoctor.layouts.live_rows import RARE, never_written, reset_to
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats, plug_in_entropy
 from vqdoctor.metrics.expectation import expected_active, expected_used
@@ -41,13 +41,18 @@ def votes(context: FileContext, view: QuantizerView) -> Floats:
     """
     if view.keys.get("counts") in context.saved.estimated_counts:
         raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
-    start_weight = context.saved.start_weight
+    return _votes(view, context.saved.start_weight)
+
+
+def _votes(view: QuantizerView, start_weight: float | None) -> Floats:
     if view.counts is None:
         raise _Unknown("the layer stores no EMA counts")
     if not np.isfinite(view.counts).all():
         raise _Unknown("EMA counts have non-finite values")
     if never_written(view.counts):
         raise _Unknown(f"EMA counts were never written: all are at {view.counts[0]:g}")
+    if (threshold := reset_to(view.counts)) is not None:
+        raise _Unknown(f"a revival sets the EMA counts of all codes to {threshold:g} at every step")
     counts = view.counts.astype(np.float64)
     least = float(counts.min())
     if least < 0:
