@@ -40,6 +40,13 @@ def test_the_lost_normaliser_is_named_by_its_size():
         ({"scale": 1.5, "code_norm_spread": 5e-8}, "passes"),
         ({"scale": 1.6, "scale_spread": 1.1, "sum_scale": 1.0, "count_power": 1.01}, "error"),
         ({"scale": 1.6, "scale_spread": 1.1, "sum_scale": 1.0, "count_power": 0.9}, "passes"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "added", "added": 0.11}, "error"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "added", "added": 0.09}, "passes"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "whole"}, "error"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "whole", "cosine": 0.998}, "passes"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "inverse", "sample_size": 1}, "passes"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "inverse", "code_norm_spread": 5e-8}, "passes"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": ""}, "passes"),
     ],
 )
 def test_limits(changes, expected):

@@ -64,7 +64,11 @@ class Fault:
 
 PLAIN = {"data_init": False, "revival": False}
 """A codebook that starts at random, and is left alone."""
+LEFT_ALONE = {"revival": False}
 _MOVES = ("VectorQuantize", "ResidualVQ", "rosinality", "zalando")
+HOME_MADE = ("VideoGPT style", "bshall style")
+_BUFFERS = ("rosinality", "zalando", *HOME_MADE)
+_RULE = "codes, counts and sums stand in the file"
 
 FAULTS = (
     Fault(
@@ -157,6 +161,13 @@ FAULTS = (
         why="the file's config says the weight that was meant",
     ),
     Fault(
+        name="VQ loss without a gradient",
+        code="VQ206",
+        switch={"loss_has_gradient": False},
+        on=("VectorQuantize", "taming", "rosinality", *HOME_MADE),
+        why="a loss leaves no trace in a file",
+    ),
+    Fault(
         name="codebook far from z_e",
         code="VQ301",
         switch={"data_init": False},
@@ -213,6 +224,85 @@ FAULTS = (
         base={"revival": False, "codes": 512, "learning_rate": 5e-3},
         bare=None,
         why="the optimizer's groups and the codes' length stand in the file",
+    ),
+    Fault(
+        name="normaliser lost",
+        code="VQ309",
+        switch={"rule": "total lost"},
+        base=LEFT_ALONE,
+        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
+        bare=None,
+        why=_RULE,
+    ),
+    Fault(
+        name="normaliser lost in the counts",
+        code="VQ309",
+        switch={"rule": "total lost"},
+        base=LEFT_ALONE,
+        on=("bshall style",),
+        why="the smoothed counts are stored, so the file agrees with itself",
+    ),
+    Fault(
+        name="normaliser applied twice",
+        code="VQ309",
+        switch={"rule": "total twice"},
+        base=LEFT_ALONE,
+        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
+        bare=None,
+        why=_RULE,
+    ),
+    Fault(
+        name="sums never divided",
+        code="VQ309",
+        switch={"rule": "none"},
+        base=LEFT_ALONE,
+        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
+        bare=None,
+        why=_RULE,
+    ),
+    Fault(
+        name="sums multiplied by the counts",
+        code="VQ309",
+        switch={"rule": "multiplied"},
+        base=LEFT_ALONE,
+        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
+        bare=None,
+        why=_RULE,
+    ),
+    Fault(
+        name="divided by the batch's counts + 1",
+        code="VQ309",
+        switch={"rule": "batch"},
+        base=LEFT_ALONE,
+        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
+        bare=None,
+        why=_RULE,
+    ),
+    Fault(
+        name="divided by the counts + 1",
+        code="VQ309",
+        switch={"rule": "one more"},
+        base=LEFT_ALONE,
+        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
+        bare=None,
+        why=_RULE,
+    ),
+    Fault(
+        name="codes alone on a sphere",
+        code="VQ310",
+        switch={"sphere": "codes"},
+        base={"normalise": False, "spread": 3.0, "vq_weight": 0.02, **LEFT_ALONE},
+        on=("VectorQuantize", *_BUFFERS),
+        bare=None,
+        why=_RULE,
+    ),
+    Fault(
+        name="vectors alone on a sphere",
+        code="VQ310",
+        switch={"sphere": "vectors"},
+        base={"normalise": False, "spread": 3.0, **LEFT_ALONE},
+        on=("taming", *_BUFFERS),
+        why="what is looked up takes a model",
     ),
     Fault(
         name="batch under the threshold",
@@ -282,6 +372,30 @@ FAULTS = (
         code="VQ602",
         switch={"decodes_codes": False},
         why="what the decoder reads leaves no trace in a file",
+    ),
+    Fault(
+        name="noise before the layer",
+        code="VQ606",
+        switch={"noise": 3.0},
+        on=("VectorQuantize", "taming", *_BUFFERS),
+        why="a mode leaves no trace in a file",
+    ),
+    Fault(
+        name="batch norm that hardly averages",
+        code="VQ606",
+        switch={"momentum": 1e-4},
+        on=("VectorQuantize", "taming", *_BUFFERS),
+        why="running statistics look like any others",
+    ),
+    Fault(
+        name="labels of other samples",
+        code="VQ607",
+        switch={"paired": False},
+        on=("VectorQuantize", "taming", "rosinality", "diffusers", "zalando", *HOME_MADE),
+        labelled=True,
+        data="digit-classes",
+        bare=None,
+        why="the file records its accuracy",
     ),
 )
 

@@ -10,10 +10,11 @@ straight-through estimator, nor a small VQ weight, a warm-up or a revival makes 
 Over all codes that are in use, E is compared with S/c. Where every code is its mean times one factor, the
 rule has lost or doubled that factor; a factor equal to the sum of the counts (the vectors of a batch) is the
 normaliser of the Laplace smoothing: n in (c + eps) n / (n + K eps). Where E is S itself, nothing divides by
-the counts. Both are exact, so a file alone proves them. Where a model runs, a copy shows the
-same right after the layer's own updates in training. Codes that somebody moved differ one by one (VQ303,
-VQ505), and codes on a sphere have one length (VQ310). Smoothing matters only for codes with counts near zero,
-which are not compared.
+the counts. Sums over a count plus one, over whole numbers (the counts of one batch instead of the EMA's), or
+times their counts are told in the same way. All are exact, so a file alone proves them. Where a model runs, a
+copy shows the same right after the layer's own updates in training. Codes that somebody moved differ one by
+one (VQ303, VQ505), and codes on a sphere have one length (VQ310). Smoothing matters only for codes with
+counts near zero, which are not compared.
 
 ## Remedy
 sound-ema-rule: the two lines of the published update. Retrain afterwards: the encoder was trained to
@@ -70,8 +71,27 @@ def evaluate(relation: EmaRelation, limits: Limits) -> Iterator[Problem]:
             measured("count_power", relation.count_power),
             *beside[2:],
         )
+    elif _scale.other_divisor(relation):
+        yield problem(
+            Severity.ERROR,
+            f"The {relation.sample_size:,} codes in use are not their EMA sums over their counts: "
+            f"{_divisor(relation)}.",
+            measured("count_power", relation.count_power),
+            *beside,
+        )
     elif _scale.one_factor(relation, limits.scale_spread, limits.scale):
         yield problem(Severity.ERROR, _factor(relation, limits.scale_spread), *beside)
+
+
+def _divisor(relation: EmaRelation) -> str:
+    return {
+        "constant": f"they are the sums times {figure(relation.sum_scale)}, so a code grows with its use",
+        "inverse": "they are the sums times the counts, where the update should divide by them",
+        "added": f"the update divides by the count plus {figure(relation.added)}, so a code shrinks the less "
+        "it is chosen",
+        "whole": "the sums are divided by whole numbers, as one batch's counts plus one are, so each batch "
+        "gives a code another length",
+    }[relation.divisor]
 
 
 def _factor(relation: EmaRelation, exact: float) -> str:
@@ -130,7 +150,23 @@ CHECK = Check(
             "nothing divides by the counts",
             EmaRelation.healthy(scale=1.6, scale_spread=1.1, count_power=1.0, sum_scale=1.0, code_norm=33.0),
         ),
+        fires(
+            "divided by the last batch's counts plus one",
+            EmaRelation.healthy(scale=0.8, scale_spread=0.6, divisor="whole"),
+        ),
+        fires(
+            "divided by the counts plus one",
+            EmaRelation.healthy(scale=0.75, scale_spread=0.2, divisor="added", added=1.0),
+        ),
+        fires(
+            "multiplied by the counts",
+            EmaRelation.healthy(scale=0.03, scale_spread=1.9, count_power=2.0, divisor="inverse"),
+        ),
         passes("a sound EMA", EmaRelation.healthy()),
+        passes(
+            "a large smoothing that hardly moves a code",
+            EmaRelation.healthy(scale=0.95, scale_spread=0.03, divisor="added", added=0.1),
+        ),
         passes("rounded to bfloat16", EmaRelation.healthy(scale=1.002, scale_spread=0.008, cosine=0.9999)),
         passes(
             "codes on a sphere and means of another length",
