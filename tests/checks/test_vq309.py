@@ -8,7 +8,7 @@ from judged import says
 
 from vqdoctor.checks import _scale
 from vqdoctor.checks.vq309_ema_update_wrong import CHECK
-from vqdoctor.core.evidence import EmaRelation
+from vqdoctor.core.evidence import EmaRelation, LookupScale
 from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.engine.examine import examine
 
@@ -51,6 +51,21 @@ def test_the_lost_normaliser_is_named_by_its_size():
 )
 def test_limits(changes, expected):
     assert says("VQ309", EmaRelation.healthy(**changes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("total", "factor", "expected"),
+    [
+        (1.0, 0.099, "error"),
+        (1.0, 0.101, "passes"),
+        (1.011, 0.002, "passes"),
+        (400.0, 0.002, "passes"),
+        (1.0, 0.0, "passes"),
+        (1.0, -0.5, "passes"),
+    ],
+)
+def test_counts_that_are_shares_are_compared_with_the_vectors(total, factor, expected):
+    assert says("VQ309", EmaRelation.healthy(total=total), LookupScale.healthy(factor=factor)) == expected
 
 
 @pytest.mark.parametrize("scale", [0.92, 0.99, 1.01, 1.08])

@@ -31,6 +31,22 @@ def total_twice(relation: EmaRelation, exact: float = EXACT) -> bool:
     return abs(relation.scale * relation.total - 1) <= exact
 
 
+SHARES = 0.01
+"""Largest distance of the sum of the counts from one at which they are shares. Other EMA counts add up to the
+vectors of a batch."""
+TOO_LONG = 10.0
+"""Least factor by which codes are longer than the vectors that choose them that no drift explains. Sound
+layers measured 0.9 to 1.1; runaways of z_e make codes shorter, and not longer."""
+
+
+def shares_of_sums(relation: EmaRelation, scale: LookupScale, times: float = TOO_LONG) -> bool:
+    """Whether counts that add up to one divide sums that add up vectors: codes are too long by a batch.
+
+    The file agrees with itself then, since the counts were stored as they were normalised.
+    """
+    return abs(relation.total - 1) <= SHARES and 0 < scale.factor * times < 1
+
+
 def undivided(relation: EmaRelation, exact: float = EXACT) -> bool:
     """Whether the codes are the sums themselves: counts differ, and nothing divides by them."""
     is_sum = abs(relation.sum_scale - 1) <= exact and abs(relation.count_power - 1) <= exact

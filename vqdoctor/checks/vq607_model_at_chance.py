@@ -94,8 +94,8 @@ def _measured(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
         yield problem(
             Severity.WARNING,
             f"On {metrics.sample_size:,} samples of the split {metrics.split} the accuracy is "
-            f"{figure(found)}, without the VQ layer {figure(bypass)}, and the most frequent label alone gives "
-            f"{figure(chance)}: the model has learned nothing of its task.",
+            f"{figure(found)}, without the VQ layer {figure(bypass)}, and the most frequent label alone "
+            f"gives {figure(chance)}: the model has learned nothing of its task.",
             measured("skill", skill, limits.skill),
             confidence=Confidence.HIGH,
         )

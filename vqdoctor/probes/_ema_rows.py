@@ -66,8 +66,8 @@ def means_by_rule(view: QuantizerView, counts: NDArray[np.float64], sums: Array)
 def blurred(view: QuantizerView) -> bool:
     """Whether the codes in use lie near their own means and hardly any on it: nobody has moved them.
 
-    An average of weights takes codes, sums and counts each by itself, and they need not agree. Numbers of 8 bits
-    round each by a few percent.
+    An average of weights takes codes, sums and counts each by itself, and they need not agree. Numbers of 8
+    bits round each by a few percent.
     """
     means = ema_rows(view)
     if means is None or view.counts is None:
