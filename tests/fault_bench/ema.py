@@ -35,7 +35,7 @@ def divisor(setup: Setup, counts: torch.Tensor, hits: torch.Tensor, epsilon: flo
 
 def written(setup: Setup, codes: torch.Tensor) -> torch.Tensor:
     """Return the codes [K, D] as the layer writes them."""
-    return functional.normalize(codes, dim=1) if setup.sphere == "codes" else codes
+    return functional.normalize(codes, dim=1) if setup.sphere in ("codes", "both") else codes
 
 
 def compared(setup: Setup, vectors: torch.Tensor) -> torch.Tensor:

@@ -76,6 +76,7 @@ class Host(nn.Module):
             z = functional.dropout(z, self.setup.dropout)
         if self.training and self.setup.noise:
             z = z + self.setup.noise * torch.randn_like(z)
+        z = functional.normalize(z, dim=1) if self.setup.sphere == "both" else z
         return self.setup.spread * z + self.setup.offset
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -28,8 +28,8 @@ class Setup:
         permuted: whether a feature map is permuted before it is cut into vectors.
         codebook_trained: whether anything moves the codebook.
         rule: how an EMA divides its sums: a name in `fault_bench.ema.DIVISORS`.
-        sphere: what alone is put on the unit sphere: "codes", after each update, "vectors", before the
-            lookup, or "" for neither.
+        sphere: what is put on the unit sphere: "codes" alone, after each update, "vectors" alone, before the
+            lookup, "both", or "" for neither.
         one_writer: whether only one of EMA and optimizer writes it.
         finite: whether what comes after the VQ layer has a finite gradient everywhere.
         lookup_in_full: whether the model runs in float32, and not in bfloat16 wherever autocast sees fit.

@@ -91,8 +91,8 @@ def evaluate(relation: EmaRelation, lookup: LookupScale | None, limits: Limits) 
         yield problem(
             Severity.ERROR,
             f"The EMA counts add up to {figure(relation.total)} and the codes are "
-            f"{figure(1 / lookup.factor)} times as long as the vectors that choose them: the update normalises the counts, and does not "
-            "multiply by their sum again.",
+            f"{figure(1 / lookup.factor)} times as long as the vectors that choose them: the update "
+            "normalises the counts, and does not multiply by their sum again.",
             measured("times_too_long", 1 / lookup.factor, limits.too_long),
             measured("total", relation.total),
             measured("code_norm", lookup.code_norm),
