@@ -28,6 +28,7 @@ class Fault:
         on: implementations beside those that have the switch as their own.
         labelled: whether it needs data with labels.
         data: the data set that it needs.
+        also: codes that must be named too, with a model.
         bare: implementations whose file alone tells it; None is all.
         why: why a file alone tells it, or does not.
     """
@@ -40,6 +41,7 @@ class Fault:
     on: tuple[str, ...] = ()
     labelled: bool = False
     data: str | None = None
+    also: tuple[str, ...] = ()
     bare: tuple[str, ...] | None = ()
 
     def implementations(self) -> tuple[str, ...]:
@@ -256,6 +258,7 @@ FAULTS = (
         code="VQ309",
         switch={"rule": "none"},
         base=LEFT_ALONE,
+        also=("VQ508",),
         on=("rosinality", "zalando", "VideoGPT style", "first model style"),
         bare=None,
         why=_RULE,
