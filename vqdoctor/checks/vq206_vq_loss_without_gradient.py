@@ -45,7 +45,7 @@ class Limits(CheckLimits):
 
 
 def evaluate(path: LossPath, codebook: CodebookGradient | None, limits: Limits) -> Iterator[Problem]:
-    """Fire on a VQ loss with a value and without a gradient: an error where nothing else moves the codes."""
+    """Fire on a VQ loss with a value and without a gradient: an error if the codes wait for it."""
     if path.value is None:
         raise CannotJudge("neither the task nor the layer gives a VQ loss")
     if path.alive is None:

@@ -54,7 +54,7 @@ class Limits(CheckLimits):
     too_long: float = limit(
         _scale.TOO_LONG,
         "Least factor by which codes are longer than the vectors that choose them, where the counts add up "
-        "to one. Sound layers measured 0.9 to 1.1, a layer that stores its counts without their sum 443.",
+        "to one. Sound layers measured 0.9 to 1.1; storing counts without their sum gave 443.",
     )
 
 

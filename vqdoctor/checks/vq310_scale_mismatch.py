@@ -52,8 +52,8 @@ class Limits(CheckLimits):
     codes_longer: float = limit(
         _scale.LONGER,
         "Largest share by which codes may be longer than the vectors of one length that choose them. A "
-        "sound layer that normalises vectors measured -0.06; four EMA layers whose codes follow the vectors as "
-        "they are 1.0 to 1.6.",
+        "sound layer that normalises vectors measured -0.06; four EMA layers whose codes follow the vectors "
+        "as they are 1.0 to 1.6.",
     )
 
 

@@ -26,9 +26,9 @@ FITS = 0.02
 """Largest spread of the divisor |S| / |E| over the one that a rule gives. Float32 explains 1e-6, bfloat16
 0.008; codes that were moved differ by tens of percent."""
 WHOLE = 1e-3
-"""A divisor is a whole number if it is no farther from one: by chance one divisor in 500 is so near."""
+"""A divisor within this distance of a whole number counts as one: by chance, one divisor in 500 does."""
 FEWEST_WHOLE = 4
-"""Least number of whole divisors above one that are no chance any more: one in 500, four times."""
+"""Least number of whole divisors above one that prove a rule: by chance that is one in 500, four times."""
 IN_USE = 1e-3
 """A code is compared where its count is over this share of the mean count."""
 

@@ -41,7 +41,7 @@ def _asked(seen: list[Seen], reader: Reader) -> tuple[Vectors, Codes] | None:
     """Return the vectors that explain the layer's own choices, and these; None where no vectors do.
 
     A layer may put z_e on the unit sphere before it looks up the nearest code. If the nearest direction
-    explains its choices as well, it may compare angles, and lengths tell nothing.
+    explains its choices as well, it may compare angles, whatever the lengths.
     """
     if any(s.indices is None for s in seen) or not seen:
         return None
