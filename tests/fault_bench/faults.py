@@ -67,10 +67,24 @@ class Fault:
 PLAIN = {"data_init": False, "revival": False}
 """A codebook that starts at random, and is left alone."""
 LEFT_ALONE = {"revival": False}
-_MOVES = ("VectorQuantize", "ResidualVQ", "rosinality", "zalando")
 HOME_MADE = ("VideoGPT style", "bshall style")
 _BUFFERS = ("rosinality", "zalando", *HOME_MADE)
 _RULE = "codes, counts and sums stand in the file"
+
+
+def _wrong_rule(name: str, rule: str, also: tuple[str, ...] = ()) -> Fault:
+    """Return a fault of the EMA's division, a name in `fault_bench.ema.DIVISORS`."""
+    return Fault(
+        name=name,
+        code="VQ309",
+        switch={"rule": rule},
+        base=LEFT_ALONE,
+        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
+        also=also,
+        bare=None,
+        why=_RULE,
+    )
+
 
 FAULTS = (
     Fault(
@@ -227,15 +241,7 @@ FAULTS = (
         bare=None,
         why="the optimizer's groups and the codes' length stand in the file",
     ),
-    Fault(
-        name="normaliser lost",
-        code="VQ309",
-        switch={"rule": "total lost"},
-        base=LEFT_ALONE,
-        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
-        bare=None,
-        why=_RULE,
-    ),
+    _wrong_rule("normaliser lost", "total lost"),
     Fault(
         name="normaliser lost in the counts",
         code="VQ309",
@@ -244,52 +250,11 @@ FAULTS = (
         on=("bshall style",),
         why="the smoothed counts are stored, so the file agrees with itself",
     ),
-    Fault(
-        name="normaliser applied twice",
-        code="VQ309",
-        switch={"rule": "total twice"},
-        base=LEFT_ALONE,
-        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
-        bare=None,
-        why=_RULE,
-    ),
-    Fault(
-        name="sums never divided",
-        code="VQ309",
-        switch={"rule": "none"},
-        base=LEFT_ALONE,
-        also=("VQ508",),
-        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
-        bare=None,
-        why=_RULE,
-    ),
-    Fault(
-        name="sums multiplied by the counts",
-        code="VQ309",
-        switch={"rule": "multiplied"},
-        base=LEFT_ALONE,
-        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
-        bare=None,
-        why=_RULE,
-    ),
-    Fault(
-        name="divided by the batch's counts + 1",
-        code="VQ309",
-        switch={"rule": "batch"},
-        base=LEFT_ALONE,
-        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
-        bare=None,
-        why=_RULE,
-    ),
-    Fault(
-        name="divided by the counts + 1",
-        code="VQ309",
-        switch={"rule": "one more"},
-        base=LEFT_ALONE,
-        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
-        bare=None,
-        why=_RULE,
-    ),
+    _wrong_rule("normaliser applied twice", "total twice"),
+    _wrong_rule("sums never divided", "none", also=("VQ508",)),
+    _wrong_rule("sums multiplied by the counts", "multiplied"),
+    _wrong_rule("divided by the batch's counts + 1", "batch"),
+    _wrong_rule("divided by the counts + 1", "one more"),
     Fault(
         name="codes alone on a sphere",
         code="VQ310",
@@ -379,7 +344,7 @@ FAULTS = (
     Fault(
         name="noise before the layer",
         code="VQ606",
-        switch={"noise": 3.0},
+        switch={"noise": 5.0},
         on=("VectorQuantize", "taming", *_BUFFERS),
         why="a mode leaves no trace in a file",
     ),
