@@ -260,7 +260,7 @@ FAULTS = (
         code="VQ310",
         switch={"sphere": "codes"},
         base={"normalise": False, "spread": 3.0, "vq_weight": 0.02, **LEFT_ALONE},
-        on=("VectorQuantize", *_BUFFERS),
+        on=_BUFFERS,
         bare=None,
         why=_RULE,
     ),
