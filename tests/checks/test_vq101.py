@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from judged import problems, says
 
-from vqdoctor.core.evidence import EmaRelation, Evidence, GradientPath, ImplicitLevels, OptimizerMemory
+from vqdoctor.core.evidence import (
+    CodebookGeometry,
+    EmaRelation,
+    Evidence,
+    GradientPath,
+    ImplicitLevels,
+    OptimizerMemory,
+)
 from vqdoctor.core.levels import Confidence
 
 GRADIENT = GradientPath.healthy()
@@ -37,6 +44,9 @@ SATURATED = ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
         ([MEMORY.replace(ratio=0.0297), EmaRelation.healthy()], "error"),
         ([MEMORY.replace(ratio=0.0297), TOO_LONG], "cannot judge"),
         ([GRADIENT.replace(estimator="none", ratio=0.0), MEMORY, TOO_LONG], "error"),
+        ([MEMORY.replace(ratio=0.01), CodebookGeometry.healthy(dim=16, norm_median=4 * 4.9)], "error"),
+        ([MEMORY.replace(ratio=0.01), CodebookGeometry.healthy(dim=16, norm_median=4 * 5.1)], "cannot judge"),
+        ([MEMORY.replace(ratio=0.06), CodebookGeometry.healthy(dim=16, norm_median=1e-3)], "passes"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from judged import run_advice, says
 
-from vqdoctor.core.evidence import Evidence, LossPath, LossUse
+from vqdoctor.core.evidence import CodebookGradient, Evidence, LossPath, LossUse
 
 PATH = LossPath.healthy(alive=False)
+WAITING = CodebookGradient.healthy(trainable=True, ema_owned=False)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,9 @@ PATH = LossPath.healthy(alive=False)
         ([PATH.replace(value=0.0)], "passes"),
         ([PATH.replace(vq_weight=0.0)], "passes"),
         ([PATH.replace(vq_weight=None, reported=False)], "warning"),
+        ([PATH, WAITING], "error"),
+        ([PATH, WAITING.replace(ema_owned=True)], "warning"),
+        ([PATH.replace(reported=False), WAITING], "warning"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
@@ -33,6 +37,13 @@ def test_vq205_leaves_a_loss_without_any_gradient_to_it() -> None:
     assert says("VQ205", use, PATH.replace(alive=True)) == "warning"
     # the layer's own loss has a gradient, and the training takes it off
     assert says("VQ205", LossUse.healthy(used=False, gradient=0.0), PATH) == "warning"
+
+
+def test_vq103_leaves_a_codebook_that_such_a_loss_should_train_to_it() -> None:
+    assert says("VQ103", WAITING) == "error"
+    assert says("VQ103", WAITING, PATH) == "cannot judge"
+    for other in ({"alive": True}, {"reported": False}, {"value": 0.0}, {"vq_weight": 0.0}):
+        assert says("VQ103", WAITING, PATH.replace(**other)) == "error"
 
 
 def test_the_advice_gives_the_encoder_a_gradient() -> None:

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         # , with a file saved before the first update
         ([EMA.replace(sums_disagreement=0.06)], "warning"),
         ([EMA.replace(sums_disagreement=0.04)], "passes"),
+        ([EMA.replace(sums_disagreement=0.15, blurred=True)], "cannot judge"),
         ([EMA.replace(never_written=True, sums_disagreement=1.4)], "cannot judge"),
         ([EMA.replace(sums_disagreement=None, compared_rows=0)], "cannot judge"),
     ],

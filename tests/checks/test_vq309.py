@@ -8,7 +8,7 @@ from judged import says
 
 from vqdoctor.checks import _scale
 from vqdoctor.checks.vq309_ema_update_wrong import CHECK
-from vqdoctor.core.evidence import EmaRelation
+from vqdoctor.core.evidence import EmaRelation, LookupScale
 from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.engine.examine import examine
 
@@ -40,10 +40,32 @@ def test_the_lost_normaliser_is_named_by_its_size():
         ({"scale": 1.5, "code_norm_spread": 5e-8}, "passes"),
         ({"scale": 1.6, "scale_spread": 1.1, "sum_scale": 1.0, "count_power": 1.01}, "error"),
         ({"scale": 1.6, "scale_spread": 1.1, "sum_scale": 1.0, "count_power": 0.9}, "passes"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "added", "added": 0.11}, "error"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "added", "added": 0.09}, "passes"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "whole"}, "error"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "whole", "cosine": 0.998}, "passes"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "inverse", "sample_size": 1}, "passes"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": "inverse", "code_norm_spread": 5e-8}, "passes"),
+        ({"scale": 0.9, "scale_spread": 0.2, "divisor": ""}, "passes"),
     ],
 )
 def test_limits(changes, expected):
     assert says("VQ309", EmaRelation.healthy(**changes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("total", "factor", "expected"),
+    [
+        (1.0, 0.099, "error"),
+        (1.0, 0.101, "passes"),
+        (1.011, 0.002, "passes"),
+        (400.0, 0.002, "passes"),
+        (1.0, 0.0, "passes"),
+        (1.0, -0.5, "passes"),
+    ],
+)
+def test_counts_that_are_shares_are_compared_with_the_vectors(total, factor, expected):
+    assert says("VQ309", EmaRelation.healthy(total=total), LookupScale.healthy(factor=factor)) == expected
 
 
 @pytest.mark.parametrize("scale", [0.92, 0.99, 1.01, 1.08])

@@ -9,7 +9,7 @@ from torch.nn import functional
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
 
 from tests.first_model import first_model_file
-from vqdoctor.core.evidence import EmaRelation
+from vqdoctor.core.evidence import EmaRelation, LookupScale
 from vqdoctor.engine.examine import examine
 
 SAMPLES = Path(__file__).parents[2] / "sample_checkpoints"
@@ -38,6 +38,23 @@ SPHERE = EmaRelation.healthy(scale=0.2, scale_spread=0.1, code_norm=1.0, code_no
 )
 def test_limits(changes, expected):
     assert says("VQ310", SPHERE.replace(**changes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "error"),
+        ({"code_norm": 1.11}, "error"),
+        ({"code_norm": 1.09}, "passes"),
+        ({"vector_norm": 3.0}, "passes"),
+        ({"vector_spread": 0.002}, "passes"),
+    ],
+)
+def test_vectors_of_one_length_among_longer_codes(changes, expected):
+    """A gradient-trained codebook has no EMA relation, and a sound relation does not speak against it."""
+    scale = LookupScale.healthy(code_norm=2.6, vector_norm=1.0, vector_spread=2e-8, factor=0.34)
+    assert says("VQ310", scale.replace(**changes)) == expected
+    assert says("VQ310", scale.replace(**changes), EmaRelation.healthy()) == expected
 
 
 def test_the_first_models_layer_b_is_named_first():

@@ -34,7 +34,23 @@ def test_limits(changes, expected):
 
 
 def test_a_measured_accuracy_outranks_the_record():
-    assert says("VQ607", SCORES.replace(accuracy=0.1), TaskMetrics.healthy()) == "cannot judge"
+    assert says("VQ607", SCORES.replace(accuracy=0.1), TaskMetrics.healthy()) == "passes"
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        ((0.1, 0.144), "warning"),
+        ((0.144, 0.1), "warning"),
+        ((0.146, 0.1), "passes"),
+        ((0.1, 0.146), "passes"),
+        ((0.1, None), "cannot judge"),
+    ],
+)
+def test_a_measured_accuracy_is_judged_with_and_without_the_layer(measured, expected):
+    accuracy, bypass = measured
+    metrics = TaskMetrics.healthy(accuracy=accuracy, bypass_accuracy=bypass, chance_accuracy=0.1)
+    assert says("VQ607", metrics) == expected
 
 
 def finding(report):

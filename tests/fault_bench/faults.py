@@ -28,6 +28,7 @@ class Fault:
         on: implementations beside those that have the switch as their own.
         labelled: whether it needs data with labels.
         data: the data set that it needs.
+        also: codes that must be named too, with a model.
         bare: implementations whose file alone tells it; None is all.
         why: why a file alone tells it, or does not.
     """
@@ -40,6 +41,7 @@ class Fault:
     on: tuple[str, ...] = ()
     labelled: bool = False
     data: str | None = None
+    also: tuple[str, ...] = ()
     bare: tuple[str, ...] | None = ()
 
     def implementations(self) -> tuple[str, ...]:
@@ -64,7 +66,25 @@ class Fault:
 
 PLAIN = {"data_init": False, "revival": False}
 """A codebook that starts at random, and is left alone."""
-_MOVES = ("VectorQuantize", "ResidualVQ", "rosinality", "zalando")
+LEFT_ALONE = {"revival": False}
+HOME_MADE = ("VideoGPT style", "bshall style")
+_BUFFERS = ("rosinality", "zalando", *HOME_MADE)
+_RULE = "codes, counts and sums stand in the file"
+
+
+def _wrong_rule(name: str, rule: str, also: tuple[str, ...] = ()) -> Fault:
+    """Return a fault of the EMA's division, a name in `fault_bench.ema.DIVISORS`."""
+    return Fault(
+        name=name,
+        code="VQ309",
+        switch={"rule": rule},
+        base=LEFT_ALONE,
+        on=("rosinality", "zalando", "VideoGPT style", "first model style"),
+        also=also,
+        bare=None,
+        why=_RULE,
+    )
+
 
 FAULTS = (
     Fault(
@@ -157,6 +177,13 @@ FAULTS = (
         why="the file's config says the weight that was meant",
     ),
     Fault(
+        name="VQ loss without a gradient",
+        code="VQ206",
+        switch={"loss_has_gradient": False},
+        on=("VectorQuantize", "taming", "rosinality", *HOME_MADE),
+        why="a loss leaves no trace in a file",
+    ),
+    Fault(
         name="codebook far from z_e",
         code="VQ301",
         switch={"data_init": False},
@@ -213,6 +240,37 @@ FAULTS = (
         base={"revival": False, "codes": 512, "learning_rate": 5e-3},
         bare=None,
         why="the optimizer's groups and the codes' length stand in the file",
+    ),
+    _wrong_rule("normaliser lost", "total lost"),
+    Fault(
+        name="normaliser lost in the counts",
+        code="VQ309",
+        switch={"rule": "total lost"},
+        base=LEFT_ALONE,
+        on=("bshall style",),
+        why="the smoothed counts are stored, so the file agrees with itself",
+    ),
+    _wrong_rule("normaliser applied twice", "total twice"),
+    _wrong_rule("sums never divided", "none", also=("VQ508",)),
+    _wrong_rule("sums multiplied by the counts", "multiplied"),
+    _wrong_rule("divided by the batch's counts + 1", "batch"),
+    _wrong_rule("divided by the counts + 1", "one more"),
+    Fault(
+        name="codes alone on a sphere",
+        code="VQ310",
+        switch={"sphere": "codes"},
+        base={"normalise": False, "spread": 3.0, "vq_weight": 0.02, **LEFT_ALONE},
+        on=_BUFFERS,
+        bare=None,
+        why=_RULE,
+    ),
+    Fault(
+        name="vectors alone on a sphere",
+        code="VQ310",
+        switch={"sphere": "vectors"},
+        base={"normalise": False, "spread": 3.0, **LEFT_ALONE},
+        on=("taming", *_BUFFERS),
+        why="what is looked up takes a model",
     ),
     Fault(
         name="batch under the threshold",
@@ -291,6 +349,30 @@ FAULTS = (
         code="VQ602",
         switch={"decodes_codes": False},
         why="what the decoder reads leaves no trace in a file",
+    ),
+    Fault(
+        name="noise before the layer",
+        code="VQ606",
+        switch={"noise": 5.0},
+        on=("VectorQuantize", "taming", *_BUFFERS),
+        why="a mode leaves no trace in a file",
+    ),
+    Fault(
+        name="batch norm that hardly averages",
+        code="VQ606",
+        switch={"momentum": 1e-4},
+        on=("VectorQuantize", "taming", *_BUFFERS),
+        why="running statistics look like any others",
+    ),
+    Fault(
+        name="labels of other samples",
+        code="VQ607",
+        switch={"paired": False},
+        on=("VectorQuantize", "taming", "rosinality", "diffusers", "zalando", *HOME_MADE),
+        labelled=True,
+        data="digit-classes",
+        bare=None,
+        why="the file records its accuracy",
     ),
 )
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fault_bench import diffusers_vq, lucidrains, rosinality, stack, taming, zalando
+from fault_bench import diffusers_vq, home_made, lucidrains, rosinality, stack, taming, zalando
 from fault_bench.data import load
 from fault_bench.quantizer import Implementation, Table, nearest
 from fault_bench.setup import Setup
@@ -28,6 +29,7 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
         diffusers_vq.IMPLEMENTATION,
         stack.IMPLEMENTATION,
         zalando.IMPLEMENTATION,
+        *home_made.IMPLEMENTATIONS,
     )
 }
 WIDTH = 32
@@ -52,7 +54,7 @@ class Host(nn.Module):
             last = [conv(WIDTH, setup.directions, 1), conv(setup.directions, setup.dim, 1)]
         self.encoder = nn.Sequential(conv(channels, WIDTH, 3, padding=1), nn.ReLU(), narrow, nn.ReLU(), *last)
         norm: Any = nn.BatchNorm1d if flat else nn.BatchNorm2d
-        self.norm = norm(setup.dim) if setup.normalise else nn.Identity()
+        self.norm = norm(setup.dim, momentum=setup.momentum) if setup.normalise else nn.Identity()
         self.vq = self.implementation.build(setup)
         wide = (
             conv(WIDTH, channels, 3, padding=1)
@@ -71,6 +73,11 @@ class Host(nn.Module):
         z = self.norm(self.encoder(x))
         if self.setup.position:
             z = z + self.setup.position * _places(z.shape)
+        if self.training and self.setup.dropout:
+            z = functional.dropout(z, self.setup.dropout)
+        if self.training and self.setup.noise:
+            z = z + self.setup.noise * torch.randn_like(z)
+        z = functional.normalize(z, dim=1) if self.setup.sphere == "both" else z
         return self.setup.spread * z + self.setup.offset
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -114,6 +121,10 @@ class BenchTask:
     def __init__(self, setup: Setup) -> None:
         self.setup, self.data = setup, load(setup.data)
         self.vq_weight = setup.vq_weight
+        self.labels = dict(self.data.labels)
+        if not setup.paired:  # samples were shuffled, and their labels in another order
+            generator = torch.Generator().manual_seed(setup.seed)
+            self.labels = {s: y[torch.randperm(len(y), generator=generator)] for s, y in self.labels.items()}
 
     def model(self) -> Host:
         return Host(self.setup)
@@ -129,7 +140,7 @@ class BenchTask:
 
     def batches(self, split: str) -> Iterator[Any]:
         samples = {"train": self.data.train, "val": self.data.val}[split]
-        labels = self.data.labels.get(split)
+        labels = self.labels.get(split)
         order = torch.arange(len(samples))
         if split == "train" and not self.setup.shuffled and labels is not None:
             order = labels.argsort(stable=True)
@@ -172,15 +183,21 @@ class _Training:
         self.model.train()
         if setup.steps and setup.data_init and (not self.implementation.starts_itself or setup.distinct):
             self._place()
+        average = None
+        if setup.averaged_weights:
+            how = get_ema_multi_avg_fn(setup.averaged_weights)
+            average = AveragedModel(self.model, multi_avg_fn=how, use_buffers=True)
         for number, batch in zip(range(1, setup.steps + 1), self._endless(), strict=False):
             self._step(batch)
+            if average is not None:
+                average.update_parameters(self.model)
             due = number % EPOCH == 0 and number < setup.steps
             if due and setup.revival and not self.implementation.starts_itself:
                 self._revive()
         if not setup.sums_written:
             self._rewrite()
         self.model.eval()
-        state = self.model.state_dict()
+        state = (self.model if average is None else average.module).state_dict()
         if not setup.flag_saved:
             state = {k: v for k, v in state.items() if not k.endswith(self.implementation.volatile or "\0")}
         epochs = -(-setup.steps * setup.batch // len(self.task.data.train))
@@ -190,7 +207,17 @@ class _Training:
             "config": setup.config(),
             "epoch": epochs,
             "global_step": setup.steps,
+            **self._scores(),
         }
+
+    @torch.no_grad()
+    def _scores(self) -> dict[str, float]:
+        """Return the accuracy that a script with labels prints and saves."""
+        labels = self.task.labels.get("val")
+        if labels is None:
+            return {}
+        logits = self.model(self.task.data.val)["logits"]
+        return {"val_acc": float((logits.argmax(1) == labels).float().mean())}
 
     def _endless(self) -> Iterator[Any]:
         while True:
@@ -200,7 +227,7 @@ class _Training:
                 continue
             data = self.task.data
             order = torch.randperm(len(data.train), generator=self.generator)
-            labels = data.labels.get("train")
+            labels = self.task.labels.get("train")
             for rows in order.split(self.setup.batch):
                 yield data.train[rows], None if labels is None else labels[rows]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
 
 from fault_bench.quantizer import Implementation, Quantized, Table
@@ -20,6 +21,25 @@ class Unguarded(VectorQuantize):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         self._codebook.train()
         return super().forward(*args, **kwargs)
+
+
+class CodesOnASphere(VectorQuantize):
+    """Puts its codes on the unit sphere after each update, and looks its vectors up as they are."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().forward(*args, **kwargs)
+        if self.training:
+            embed = self._codebook.embed
+            embed.data.copy_(functional.normalize(embed.data, dim=-1))
+        return found
+
+
+class Logged(VectorQuantize):
+    """Returns its loss as a number to log."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        z_q, indices, loss = super().forward(*args, **kwargs)
+        return z_q, indices, loss.detach()
 
 
 class ShortOfALevel(ResidualVQ):
@@ -53,6 +73,7 @@ def _settings(setup: Setup) -> dict[str, Any]:
 
 def euclidean(setup: Setup, **more: Any) -> nn.Module:
     kind = VectorQuantize if setup.guarded else Unguarded
+    kind = CodesOnASphere if setup.sphere == "codes" else kind if setup.loss_has_gradient else Logged
     return kind(**_settings(setup), route_gradients_to_input=setup.straight_through, **more)
 
 
@@ -86,7 +107,7 @@ EUCLIDEAN = Implementation(
     build=euclidean,
     quantize=quantize,
     tables=lambda vq: [table(vq)],
-    switches=frozenset(_EMA | {"guarded"}),
+    switches=frozenset(_EMA | {"guarded", "loss_has_gradient"}),
     starts_itself=True,
     volatile=("initted",),
 )

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fault_bench.ema import commitment, compared, divisor, written
 from fault_bench.quantizer import Implementation, Quantized, Table, as_map, nearest
 from fault_bench.setup import Setup
 from fault_bench.taming import sample
@@ -34,9 +35,9 @@ class Quantize(nn.Module):
         if self.training and not self.initialised:
             self.initialised = True
             table(self).write(sample(vectors, self.setup.codes), 1.0)
-        indices = nearest(vectors, self.embed.t())
+        indices = nearest(compared(self.setup, vectors), self.embed.t())
         z_q = functional.embedding(indices.view(inputs.shape[:-1]), self.embed.t())
-        loss = functional.mse_loss(z_q.detach(), inputs)
+        loss = commitment(self.setup, inputs, z_q)
         if not self.setup.one_writer:
             loss = loss + functional.mse_loss(z_q, inputs.detach())
         if self.training or not self.setup.guarded:
@@ -54,9 +55,8 @@ class Quantize(nn.Module):
         onehot = functional.one_hot(indices, self.setup.codes).to(vectors.dtype)
         self.cluster_size.lerp_(onehot.sum(0).float(), 1 - self.setup.decay)
         self.embed_avg.lerp_((vectors.t() @ onehot).float(), 1 - self.setup.decay)
-        total = self.cluster_size.sum()
-        counts = (self.cluster_size + EPSILON) / (total + self.setup.codes * EPSILON) * total
-        self.embed.data.copy_(self.embed_avg / counts)
+        by = divisor(self.setup, self.cluster_size, onehot.sum(0), EPSILON)
+        self.embed.data.copy_(written(self.setup, (self.embed_avg / by).t()).t())
 
     def _replace(self, vectors: torch.Tensor) -> None:
         """Put vectors of the batch in the place of codes that hardly anything chooses."""
@@ -95,6 +95,9 @@ IMPLEMENTATION = Implementation(
             "threshold",
             "whole_writes",
             "sums_written",
+            "rule",
+            "sphere",
+            "loss_has_gradient",
         }
     ),
 )

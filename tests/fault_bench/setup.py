@@ -27,12 +27,16 @@ class Setup:
         attached: whether what comes after the VQ layer keeps its graph.
         permuted: whether a feature map is permuted before it is cut into vectors.
         codebook_trained: whether anything moves the codebook.
+        rule: how an EMA divides its sums: a name in `fault_bench.ema.DIVISORS`.
+        sphere: what is put on the unit sphere: "codes" alone, after each update, "vectors" alone, before the
+            lookup, "both", or "" for neither.
         one_writer: whether only one of EMA and optimizer writes it.
         finite: whether what comes after the VQ layer has a finite gradient everywhere.
         lookup_in_full: whether the model runs in float32, and not in bfloat16 wherever autocast sees fit.
         beta_on_encoder: whether beta multiplies the encoder's term, and not the codebook's.
         averaged: whether the VQ loss is averaged over the dimensions, and not summed.
         vq_in_loss: whether the VQ loss takes part.
+        loss_has_gradient: whether the VQ loss depends on anything that is trained.
         residual_detached: whether a residual level's codes are subtracted without their gradient.
         data_init: whether the codebook starts where the data is.
         distinct: different vectors that it starts from, at most; 0 is no bound.
@@ -43,8 +47,13 @@ class Setup:
         guarded: whether only training writes the codebook.
         codebook_decay: weight decay on the codebook.
         shuffled: whether the training batches come in a random order.
+        paired: whether each label belongs to its sample.
+        noise: standard deviation of what is added to z_e in training alone.
+        dropout: share of z_e's elements that training leaves out.
+        momentum: that of the batch norm before the VQ layer.
         revival: whether dead codes are revived.
         threshold: EMA count under which the layer replaces a code in its forward pass; 0 never.
+        averaged_weights: decay of an EMA of all weights and buffers, which is saved instead; 0 for none.
         sums_written: whether the codes that are written at the end agree with their EMA sums.
         every_level: whether training reaches the last residual level.
         alive: whether the encoder's output varies.
@@ -69,12 +78,15 @@ class Setup:
     attached: bool = True
     permuted: bool = True
     codebook_trained: bool = True
+    rule: str = "sound"
+    sphere: str = ""
     one_writer: bool = True
     finite: bool = True
     lookup_in_full: bool = True
     beta_on_encoder: bool = True
     averaged: bool = True
     vq_in_loss: bool = True
+    loss_has_gradient: bool = True
     residual_detached: bool = True
     data_init: bool = True
     distinct: int = 0
@@ -85,8 +97,13 @@ class Setup:
     guarded: bool = True
     codebook_decay: float = 0.0
     shuffled: bool = True
+    paired: bool = True
+    noise: float = 0.0
+    dropout: float = 0.0
+    momentum: float = 0.1
     revival: bool = True
     threshold: float = 0.0
+    averaged_weights: float = 0.0
     sums_written: bool = True
     every_level: bool = True
     alive: bool = True

@@ -33,21 +33,30 @@ class Patient:
         name: the fault's name; "healthy" where there is none.
         code: the code that must come first; None where nothing must be an error.
         told_by_file: whether the file alone can tell.
+        also: codes that must be named too, with a model.
     """
 
     setup: Setup
     name: str
     code: str | None
     told_by_file: bool
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What a patient's two reports say; a finding is its code and the first letter of its severity."""
+    """What a patient's two reports say; a finding is its code and the first letter of its severity.
+
+    Attributes:
+        bare: the roots that the file alone shows, first to last.
+        live: those with a model.
+        named: all codes of findings with a model, symptoms too.
+    """
 
     patient: Patient
     bare: tuple[str, ...]
     live: tuple[str, ...]
+    named: frozenset[str]
     bare_exit: int
     live_exit: int
     usage: str
@@ -58,7 +67,7 @@ class Row:
 
     @property
     def right_live(self) -> bool:
-        return _first(self.live) == self.patient.code
+        return _first(self.live) == self.patient.code and self.named.issuperset(self.patient.also)
 
     def line(self) -> str:
         setup = self.patient.setup
@@ -85,7 +94,7 @@ def _row(job: tuple[Patient, Path]) -> Row:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    path = save(patient.setup, folder / f"{_key(patient.setup)}.pt")
+    path = save(patient.setup, folder / f"{key(patient.setup)}.pt")
     bare = examine(path)
     live = examine(path, user_model=UserModel(task=BenchTask(patient.setup)))
     layers = live.to_dict()["layers"]
@@ -94,6 +103,7 @@ def _row(job: tuple[Patient, Path]) -> Row:
         patient=patient,
         bare=_findings(bare),
         live=_findings(live),
+        named=frozenset(finding.code for finding in live.findings),
         bare_exit=int(exit_code(bare)),
         live_exit=int(exit_code(live)),
         usage=usage,
@@ -109,7 +119,7 @@ def _first(findings: tuple[str, ...]) -> str | None:
     return findings[0][:-1] if findings else None
 
 
-def _key(setup: Setup) -> str:
+def key(setup: Setup) -> str:
     """Return what names a training: its settings, the code that trains, and the libraries' versions."""
     return hashlib.sha256(f"{setup!r} {_sources()}".encode()).hexdigest()[:24]
 

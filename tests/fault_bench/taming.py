@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fault_bench.ema import compared
 from fault_bench.quantizer import Implementation, Quantized, Table, as_map, nearest
 from fault_bench.setup import Setup
 
@@ -26,13 +27,15 @@ class VectorQuantizer(nn.Module):
         if self.training and not self.initialised:
             self.initialised = True
             self.embedding.weight.data.copy_(sample(vectors, self.setup.codes))
-        indices = nearest(vectors, self.embedding.weight)
+        indices = nearest(compared(self.setup, vectors), self.embedding.weight)
         z_q = self.embedding(indices).view(z.shape)
         passed = z + (z_q - z).detach() if self.setup.straight_through else z_q
         looked_up = z_q if self.setup.codebook_trained else passed
         pull = functional.mse_loss(z, z_q.detach())
         follow = functional.mse_loss(looked_up, z.detach())
         loss = self.beta * pull + follow if self.setup.beta_on_encoder else pull + self.beta * follow
+        if not self.setup.loss_has_gradient:  # the wrong operand of both terms is detached
+            loss = loss.detach()
         return passed.permute(0, 3, 1, 2).contiguous(), loss, indices
 
 

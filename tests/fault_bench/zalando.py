@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fault_bench.ema import compared, divisor, written
 from fault_bench.quantizer import Implementation, Quantized, Table, as_map, nearest
 from fault_bench.setup import Setup
 from fault_bench.taming import sample
@@ -32,7 +33,7 @@ class VectorQuantizerEMA(nn.Module):
         if self.training and not self.initialised:
             self.initialised = True
             table(self).write(sample(vectors, self.setup.codes), 1.0)
-        indices = nearest(vectors, self._embedding.weight)
+        indices = nearest(compared(self.setup, vectors), self._embedding.weight)
         encodings = functional.one_hot(indices, self.setup.codes).float()
         quantized = torch.matmul(encodings, self._embedding.weight).view(inputs.shape)
         if (self.training or not self.setup.guarded) and self.setup.codebook_trained:
@@ -42,7 +43,8 @@ class VectorQuantizerEMA(nn.Module):
             self._ema_cluster_size = (counts + EPSILON) / (total + self.setup.codes * EPSILON) * total
             sums = self._ema_w * decay + (1 - decay) * encodings.t() @ vectors
             self._ema_w = nn.Parameter(sums.detach())
-            self._embedding.weight = nn.Parameter((sums / self._ema_cluster_size[:, None]).detach())
+            by = divisor(self.setup, self._ema_cluster_size, encodings.sum(0), 0.0)
+            self._embedding.weight = nn.Parameter(written(self.setup, (sums / by[:, None]).detach()))
         loss = functional.mse_loss(quantized.detach(), inputs)
         if self.setup.straight_through:
             quantized = inputs + (quantized - inputs).detach()
@@ -74,6 +76,8 @@ IMPLEMENTATION = Implementation(
             "flag_saved",
             "guarded",
             "sums_written",
+            "rule",
+            "sphere",
         }
     ),
 )

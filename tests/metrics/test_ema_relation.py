@@ -45,6 +45,34 @@ def test_sums_taken_for_codes_have_power_one(statistics):
     assert (found.count_power, found.sum_scale) == pytest.approx((1.0, 1.0), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("divisor", "expected"),
+    [
+        (lambda c, n: c, ("counts", 0.0)),
+        (lambda c, n: 7.0 * c, ("counts", 0.0)),
+        (lambda c, n: np.full(64, 0.3), ("constant", 0.0)),
+        (lambda c, n: c.sum() / c, ("inverse", 0.0)),
+        (lambda c, n: c + 1.0, ("added", 1.0)),
+        (lambda c, n: n + 1.0, ("whole", 0.0)),
+        (lambda c, n: n + 1.3, ("", 0.0)),
+        (lambda c, n: c * np.linspace(0.5, 1.5, 64), ("", 0.0)),
+    ],
+)
+def test_the_divisor_names_the_rule(statistics, divisor, expected):
+    counts, sums, _ = statistics
+    batch = np.random.default_rng(1).poisson(counts)
+    found = relation(sums / divisor(counts, batch)[:, None], counts, sums)
+    assert (found.divisor, pytest.approx(found.added, abs=1e-3)) == expected
+
+
+def test_whole_divisors_of_few_codes_are_chance(statistics):
+    counts, sums, _ = statistics
+    for few, expected in ((3, ""), (4, "whole")):
+        whole = np.arange(2.0, 2.0 + few)
+        found = relation(sums[:few] / whole[:, None], counts[:few], sums[:few])
+        assert found.divisor == expected
+
+
 def test_codes_on_a_sphere_have_one_length(statistics):
     counts, sums, means = statistics
     lengths = np.linalg.norm(means, axis=1)

@@ -9,6 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+SAME_WAY = 0.999
+"""Cosine above which a row was given another length and not another place, as by a normalisation."""
 MOST = 64
 """Writes of one forward pass that are looked at: of more, as of code by code, the first."""
 MOVED = 0.01
@@ -48,13 +50,18 @@ class Writes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def undone(self, name: str) -> int:
-        """Return how many rows were moved by one write and put back, where they came from, by a later one."""
+        """Return how many rows were moved by one write and put back, where they came from, by a later one.
+
+        A row that keeps the direction of its move is not back: an update moved it, and a normalisation
+        followed.
+        """
         if name not in self._moves:
             return 0
         move, final = self._moves[name], rows_of(self.tensors[name])
         way = (move["to"] - move["from"]).norm(dim=1)
         back = (final - move["from"]).norm(dim=1) < BACK * way
-        return int((move["done"] & back).sum())
+        kept = torch.cosine_similarity(final, move["to"], dim=1) > SAME_WAY
+        return int((move["done"] & back & ~kept).sum())
 
     def _note(self, name: str, now: torch.Tensor) -> None:
         """Remember each row's first move; rows of a tensor that was exchanged meanwhile are left alone."""

@@ -28,7 +28,7 @@ that are frozen on purpose (SimVQ, random projection) need neither.
 
 from vqdoctor.checks._words import Problems, error, figure, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import CodebookGradient, EmaState, LossUse, OptimizerMemory
+from vqdoctor.core.evidence import CodebookGradient, EmaState, LossPath, LossUse, OptimizerMemory
 from vqdoctor.core.levels import Confidence
 
 
@@ -47,6 +47,7 @@ def evaluate(
     memory: OptimizerMemory | None,
     ema: EmaState | None,
     use: LossUse | None,
+    path: LossPath | None,
     limits: Limits,
 ) -> Problems:
     """Ask the live model; only where there is none, the optimizer and the EMA counts in the file."""
@@ -54,6 +55,8 @@ def evaluate(
         unused = use.offered > 0 and use.used is False and not use.gradient
         if unused or (use.vq_weight is not None and use.vq_weight <= 0):
             raise CannotJudge("the VQ loss, which may move the codebook, is not in the loss (VQ205)")
+    if path is not None and path.reported and path.alive is False and path.value and path.vq_weight != 0:
+        raise CannotJudge("the VQ loss has no gradient at all, so it moves no codebook (VQ206)")
     if gradient is not None:
         yield from _live(gradient, limits)
         return

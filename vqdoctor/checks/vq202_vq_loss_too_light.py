@@ -15,7 +15,8 @@ A few training steps (`--probe-steps 20`) show the runaway itself, and earlier: 
 quarter of the steps to the last, the codes that are chosen lag behind, and the VQ loss hardly pulls. That
 z_e grows while the codes follow late is normal in the first epochs of any training (z_e x 2.7, codes x 2.1
 on a run that ended well), so there, too, the gradient decides; where the weight of the VQ loss is unknown
-it is a guess. Dead codes do not mislead this way, since only chosen codes count.
+it is a guess. Dead codes do not mislead this way, since only chosen codes count. A layer that normalises
+vectors before the lookup is not judged.
 On 8x8 digits weight 0.001 gave a gradient ratio of 0.0008 and perplexity 9 of 256; weight 0.1 gave
 0.004 and stayed healthy.
 
@@ -29,10 +30,11 @@ raise-vq-weight: up to 0.1 to 1. normalise-before-vq: a norm layer, or cosine co
 
 from dataclasses import dataclass
 
+from vqdoctor.checks import _scale
 from vqdoctor.checks._reach import is_raw
 from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
-from vqdoctor.core.evidence import DataMatch, FirstInput, LossBalance, Trace, WeightDecay
+from vqdoctor.core.evidence import DataMatch, FirstInput, LookupScale, LossBalance, Trace, WeightDecay
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence
 
@@ -73,9 +75,12 @@ def evaluate(
     trace: Trace | None,
     decay: WeightDecay | None,
     first: FirstInput | None,
+    scale: LookupScale | None,
     limits: Limits,
 ) -> Problems:
     """Fire where z_e is far larger than the codes, or runs from them, and the VQ loss hardly pulls."""
+    if scale is not None and scale.vector_spread <= _scale.ONE_LENGTH:
+        raise CannotJudge("all vectors have one length when they are looked up, so z_e cannot run away")
     held = None if balance is None else balance.ratio
     drift = None if trace is None else _drift(trace, limits)
     if drift is not None and (held is None or held < limits.gradient_ratio):

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 
 from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import LossPath
+from vqdoctor.core.evidence import CodebookGradient, LossPath
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -44,8 +44,8 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(path: LossPath, limits: Limits) -> Iterator[Problem]:
-    """Fire on a VQ loss with a value and without a gradient."""
+def evaluate(path: LossPath, codebook: CodebookGradient | None, limits: Limits) -> Iterator[Problem]:
+    """Fire on a VQ loss with a value and without a gradient: an error if the codes wait for it."""
     if path.value is None:
         raise CannotJudge("neither the task nor the layer gives a VQ loss")
     if path.alive is None:
@@ -53,8 +53,9 @@ def evaluate(path: LossPath, limits: Limits) -> Iterator[Problem]:
     if path.alive or path.value <= limits.value or path.vq_weight == 0:
         return
     of = "that the task reports" if path.reported else "that the layer returns"
+    waits = path.reported and codebook is not None and codebook.trainable and not codebook.ema_owned
     yield problem(
-        Severity.WARNING,
+        Severity.ERROR if waits else Severity.WARNING,
         f"The VQ loss {of} is {figure(path.value)}, but nothing that it depends on requires a gradient, so "
         "it trains neither the encoder nor the codes.",
         measured("vq_loss", path.value, limits.value),
@@ -78,6 +79,11 @@ CHECK = Check(
     examples=(
         fires("the wrong operand is detached", LossPath.healthy(alive=False)),
         fires("the same, and the task reports no VQ loss", LossPath.healthy(alive=False, reported=False)),
+        fires(
+            "the same on a codebook that only the VQ loss could train",
+            LossPath.healthy(alive=False),
+            CodebookGradient.healthy(trainable=True, ema_owned=False),
+        ),
         passes("a commitment loss", LossPath.healthy()),
         passes("a layer whose commitment weight is 0", LossPath.healthy(value=0.0, alive=False)),
         passes("a number that is logged and has weight 0", LossPath.healthy(alive=False, vq_weight=0.0)),

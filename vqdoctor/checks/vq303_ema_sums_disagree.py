@@ -9,7 +9,9 @@ codes jump back, and the revival or the initialisation is lost.
 The median over the codes in use of |E - S/c| / |E|. Libraries that write E from S and c agree to
 1e-6. About 1 - 1/c (0.99 was measured) is the k-means bug: sums initialised without the counts.
 Codes that are not in use are left out, since they differ in healthy files too. A file that was saved
-before the first update cannot be compared.
+before the first update cannot be compared. Nor can averaged weights (SWA, an EMA of weights): codes, sums and
+counts are each averaged, and need not agree. There every code lies nearest to its own mean and hardly any on
+it, while a writer of codes moves them elsewhere, or leaves others where they were.
 
 ## Remedy
 reset-ema: sums = codes x counts. Code that writes the codebook must write both as well.
@@ -44,6 +46,11 @@ def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
         raise CannotJudge(
             "the EMA counts were never written, so there is nothing to compare the codebook with"
         )
+    if ema.blurred:
+        raise CannotJudge(
+            "every code in use lies near its own mean, and hardly any on it: averages of weights do, and "
+            "numbers of 8 bits, and nobody has moved a code"
+        )
     if ema.sums_disagreement is None or not ema.compared_rows:
         raise CannotJudge("the file holds no EMA sums of codes in use")
     if ema.sums_disagreement > limits.disagreement:
@@ -64,7 +71,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("reset-ema",),
-    explained_by=("VQ901", "VQ309", "VQ310", "VQ104", "VQ306", "VQ302"),
+    explained_by=("VQ901", "VQ309", "VQ310", "VQ103", "VQ104", "VQ306", "VQ302"),
     examples=(
         fires(
             "k-means without the counts", EmaState.healthy(sums_disagreement=0.992, worst_disagreement=0.998)

@@ -53,6 +53,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("reset-ema", "revive-dead-codes"),
+    explained_by=("VQ901", "VQ309"),
     examples=(
         fires(
             "counts started at zero, one step done",

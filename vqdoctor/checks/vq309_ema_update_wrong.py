@@ -10,10 +10,12 @@ straight-through estimator, nor a small VQ weight, a warm-up or a revival makes 
 Over all codes that are in use, E is compared with S/c. Where every code is its mean times one factor, the
 rule has lost or doubled that factor; a factor equal to the sum of the counts (the vectors of a batch) is the
 normaliser of the Laplace smoothing: n in (c + eps) n / (n + K eps). Where E is S itself, nothing divides by
-the counts. Both are exact, so a file alone proves them. Where a model runs, a copy shows the
-same right after the layer's own updates in training. Codes that somebody moved differ one by one (VQ303,
-VQ505), and codes on a sphere have one length (VQ310). Smoothing matters only for codes with counts near zero,
-which are not compared.
+the counts. Sums over a count plus one, over whole numbers (the counts of one batch instead of the EMA's), or
+times their counts are told in the same way. All are exact, so a file alone proves them. Where a model runs, a
+copy shows the same right after the layer's own updates in training. Counts that are stored as shares agree
+with the codes whatever the rule; there the codes are compared with the vectors that choose them. Codes that
+somebody moved differ one by one (VQ303, VQ505), and codes on a sphere have one length (VQ310). Smoothing
+matters only for codes with counts near zero, which are not compared.
 
 ## Remedy
 sound-ema-rule: the two lines of the published update. Retrain afterwards: the encoder was trained to
@@ -31,7 +33,7 @@ from collections.abc import Iterator
 from vqdoctor.checks import _scale
 from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import EmaRelation
+from vqdoctor.core.evidence import EmaRelation, LookupScale
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
@@ -49,10 +51,15 @@ class Limits(CheckLimits):
         "Least difference of that factor from 1. Sound layers measured up to 7e-5; a smoothing of 1e-5 with "
         "16,384 codes and 16 vectors per batch explains 0.01.",
     )
+    too_long: float = limit(
+        _scale.TOO_LONG,
+        "Least factor by which codes are longer than the vectors that choose them, where the counts add up "
+        "to one. Sound layers measured 0.9 to 1.1; storing counts without their sum gave 443.",
+    )
 
 
-def evaluate(relation: EmaRelation, limits: Limits) -> Iterator[Problem]:
-    """Ask whether nothing was divided; then whether one factor is left over."""
+def evaluate(relation: EmaRelation, lookup: LookupScale | None, limits: Limits) -> Iterator[Problem]:
+    """Ask whether nothing was divided; then what was divided by; then whether one factor is left over."""
     times = measured("scale", relation.scale, 1 + limits.scale)
     beside = (
         times,
@@ -70,8 +77,38 @@ def evaluate(relation: EmaRelation, limits: Limits) -> Iterator[Problem]:
             measured("count_power", relation.count_power),
             *beside[2:],
         )
+    elif _scale.other_divisor(relation):
+        yield problem(
+            Severity.ERROR,
+            f"The {relation.sample_size:,} codes in use are not their EMA sums over their counts: "
+            f"{_divisor(relation)}.",
+            measured("count_power", relation.count_power),
+            *beside,
+        )
     elif _scale.one_factor(relation, limits.scale_spread, limits.scale):
         yield problem(Severity.ERROR, _factor(relation, limits.scale_spread), *beside)
+    elif lookup is not None and _scale.shares_of_sums(relation, lookup, limits.too_long):
+        yield problem(
+            Severity.ERROR,
+            f"The EMA counts add up to {figure(relation.total)} and the codes are "
+            f"{figure(1 / lookup.factor)} times as long as the vectors that choose them: the update "
+            "normalises the counts, and does not multiply by their sum again.",
+            measured("times_too_long", 1 / lookup.factor, limits.too_long),
+            measured("total", relation.total),
+            measured("code_norm", lookup.code_norm),
+            measured("vector_norm", lookup.vector_norm),
+        )
+
+
+def _divisor(relation: EmaRelation) -> str:
+    return {
+        "constant": f"they are the sums times {figure(relation.sum_scale)}, so a code grows with its use",
+        "inverse": "they are the sums times the counts, where the update should divide by them",
+        "added": f"the update divides by the count plus {figure(relation.added)}, so a code shrinks the less "
+        "it is chosen",
+        "whole": "the sums are divided by whole numbers, as one batch's counts plus one are, so each batch "
+        "gives a code another length",
+    }[relation.divisor]
 
 
 def _factor(relation: EmaRelation, exact: float) -> str:
@@ -130,7 +167,33 @@ CHECK = Check(
             "nothing divides by the counts",
             EmaRelation.healthy(scale=1.6, scale_spread=1.1, count_power=1.0, sum_scale=1.0, code_norm=33.0),
         ),
+        fires(
+            "divided by the last batch's counts plus one",
+            EmaRelation.healthy(scale=0.8, scale_spread=0.6, divisor="whole"),
+        ),
+        fires(
+            "divided by the counts plus one",
+            EmaRelation.healthy(scale=0.75, scale_spread=0.2, divisor="added", added=1.0),
+        ),
+        fires(
+            "multiplied by the counts",
+            EmaRelation.healthy(scale=0.03, scale_spread=1.9, count_power=2.0, divisor="inverse"),
+        ),
+        fires(
+            "the counts are stored as shares, and the sums are not",
+            EmaRelation.healthy(total=1.0, code_norm=364.0, mean_norm=364.0),
+            LookupScale.healthy(code_norm=364.0, vector_norm=3.6, factor=0.0023),
+        ),
+        passes(
+            "counts and sums are both stored as shares",
+            EmaRelation.healthy(total=1.0),
+            LookupScale.healthy(),
+        ),
         passes("a sound EMA", EmaRelation.healthy()),
+        passes(
+            "a large smoothing that hardly moves a code",
+            EmaRelation.healthy(scale=0.95, scale_spread=0.03, divisor="added", added=0.1),
+        ),
         passes("rounded to bfloat16", EmaRelation.healthy(scale=1.002, scale_spread=0.008, cosine=0.9999)),
         passes(
             "codes on a sphere and means of another length",

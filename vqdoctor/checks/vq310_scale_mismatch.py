@@ -12,8 +12,12 @@ on that sphere. A cosine lookup compares directions, and its codebook is healthy
 normalised, the means are at most as long as the codes; and a layout that is known for its cosine lookup is
 not judged. A home-made layer may also look up by angle and sum vectors as they are. That cannot be told from
 a file, hence the medium confidence. Where a model runs, the vectors that are looked up
-are measured: the factor on all codes that fits them best is 1 at most where both sides are normalised. The
-reverse, normalised vectors among codes that are not, is not judged yet.
+are measured: the factor on all codes that fits them best is 1 at most where both sides are normalised.
+
+The reverse takes a running model: the vectors that are looked up all have one length, and the codes that they
+choose are longer. The shortest codes then win whatever their direction. Codes that are means of such vectors
+are never longer than these, so the codes follow the vectors as they were before the normalisation. A layer
+whose choices the nearest direction explains as well is not judged.
 
 ## Remedy
 one-scale: normalise both sides before the lookup, or neither. A retraining with sound-ema stores codes at the
@@ -30,14 +34,14 @@ from collections.abc import Iterator
 
 from vqdoctor.checks import _scale
 from vqdoctor.checks._words import figure, measured, problem
-from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.check import Advice, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import DataMatch, EmaRelation, LookupScale
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 
 class Limits(CheckLimits):
-    """The largest difference of the scales that is healthy."""
+    """The largest differences of the scales that are healthy."""
 
     longer: float = limit(
         _scale.LONGER,
@@ -45,13 +49,31 @@ class Limits(CheckLimits):
         "codebooks "
         "whose vectors are normalised measured under 0; the model that this check was made for 3.9.",
     )
+    codes_longer: float = limit(
+        _scale.LONGER,
+        "Largest share by which codes may be longer than the vectors of one length that choose them. A "
+        "sound layer that normalises vectors measured -0.06; four EMA layers whose codes follow the vectors "
+        "as they are 1.0 to 1.6.",
+    )
 
 
 def evaluate(
-    relation: EmaRelation, scale: LookupScale | None, match: DataMatch | None, limits: Limits
+    relation: EmaRelation | None, scale: LookupScale | None, match: DataMatch | None, limits: Limits
 ) -> Iterator[Problem]:
     """Compare the length of the means with the one length of the codes; then the lengths in the lookup."""
-    if _scale.on_sphere_alone(relation, limits.longer):
+    if relation is None and scale is None:
+        raise NoEvidence("no evidence of kind ema-relation or lookup-scale")
+    if scale is not None and _scale.vectors_on_sphere_alone(scale, limits.codes_longer):
+        yield problem(
+            Severity.ERROR,
+            f"All vectors have length {figure(scale.vector_norm)} when they are looked up, and the codes "
+            f"that they choose {figure(scale.code_norm)}: vectors are normalised before the lookup, and "
+            "codes are not.",
+            measured("length_ratio", scale.code_norm / scale.vector_norm, 1 + limits.codes_longer),
+            measured("code_norm", scale.code_norm),
+            measured("vector_norm", scale.vector_norm),
+        )
+    elif relation is not None and _scale.on_sphere_alone(relation, limits.longer):
         known = relation.lookup == "euclidean" or scale is not None
         if scale is not None and scale.code_norm > (1 + limits.longer) * relation.code_norm:
             scale = None  # it was looked up among codes that no update had shortened yet
@@ -87,7 +109,7 @@ CHECK = Check(
             "codes = sums / counts[:, None]   # or: neither side is normalised"
         ),
     ),
-    explained_by=("VQ901", "VQ309"),
+    explained_by=("VQ901", "VQ309", "VQ103", "VQ302", "VQ306"),
     examples=(
         fires(
             "codes on the unit sphere, vectors five times as long",
@@ -101,6 +123,16 @@ CHECK = Check(
                 scale=0.065, scale_spread=0.5, code_norm=1.0, code_norm_spread=5e-8, mean_norm=15.5
             ),
             LookupScale.healthy(code_norm=15.5, vector_norm=16.5, factor=1.0),
+        ),
+        fires(
+            "vectors of length one among codes that follow them as they were",
+            EmaRelation.healthy(code_norm=2.6, mean_norm=2.6),
+            LookupScale.healthy(code_norm=2.6, vector_norm=1.0, vector_spread=2e-8, factor=0.34),
+        ),
+        passes(
+            "vectors of length one among their means",
+            EmaRelation.healthy(code_norm=0.77, mean_norm=0.77),
+            LookupScale.healthy(code_norm=0.77, vector_norm=1.0, vector_spread=2e-8, factor=1.0),
         ),
         passes("a sound EMA", EmaRelation.healthy()),
         passes(

@@ -1,4 +1,4 @@
-"""The file records that its model does no better than chance.
+"""The model does no better than chance: the file records it, or data shows it.
 
 ## Why it matters
 A codebook may look well used while the model has learned nothing. Training scripts save their own figures
@@ -11,6 +11,10 @@ model's head, and never from a number that resembles ln C. Figures are taken by 
 best_accuracy, cross_entropy, a callback's best score, `trainer_state.json` beside the file). A recorded VQ
 loss that grows many times over is the other sign: the codes do not follow the encoder. The message says what
 was read, and where. It is the file's word and was not measured, hence the medium confidence.
+
+Accuracy that was measured on data outranks the record. It counts where the model is at chance both with the
+VQ layer and with z_e in place of z_q; where it is better without, VQ605 tells it. Chance is then the share of
+the most frequent label.
 
 ## Remedy
 begin-with-the-task: train the same model without the VQ layer. If it does no better, the task, the labels or
@@ -26,7 +30,7 @@ import math
 from collections.abc import Iterator
 
 from vqdoctor.checks._words import figure, measured, problem
-from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import RecordedScores, TaskMetrics
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
@@ -57,12 +61,15 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(scores: RecordedScores, metrics: TaskMetrics | None, limits: Limits) -> Iterator[Problem]:
-    """Ask the accuracy; only where there is none, the cross-entropy; then the course of the VQ loss."""
-    if scores.updates == 0:
+def evaluate(scores: RecordedScores | None, metrics: TaskMetrics | None, limits: Limits) -> Iterator[Problem]:
+    """Ask the measured accuracy; then the recorded one, the cross-entropy, and the course of the VQ loss."""
+    if scores is not None and scores.updates == 0:
         raise CannotJudge("the file records that no update was made yet")
     if metrics is not None and metrics.accuracy is not None:
-        raise CannotJudge("the accuracy was measured on data, which outranks what the file records")
+        yield from _measured(metrics, limits)
+        return
+    if scores is None:
+        raise NoEvidence("no evidence of kind recorded-scores")
     known = scores.classes is not None and (scores.accuracy is not None or scores.cross_entropy is not None)
     if not known and scores.vq_loss_rise is None:
         raise CannotJudge("the file records no figure of the task together with its number of classes")
@@ -74,6 +81,23 @@ def evaluate(scores: RecordedScores, metrics: TaskMetrics | None, limits: Limits
             f"The file records a VQ loss that grew {figure(scores.vq_loss_rise)} times "
             f"({scores.where('vq_loss_rise')}): the codes do not follow the encoder.",
             *(measured("vq_loss_rise", scores.vq_loss_rise, limits.vq_loss_rise),),
+        )
+
+
+def _measured(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
+    """Fire where neither z_q nor z_e does better than the most frequent label."""
+    found, bypass, chance = metrics.accuracy, metrics.bypass_accuracy, metrics.chance_accuracy
+    if found is None or bypass is None or chance is None or chance >= 1:
+        raise CannotJudge("the accuracy without the VQ layer was not measured")
+    skill = (max(found, bypass) - chance) / (1 - chance)
+    if skill < limits.skill:
+        yield problem(
+            Severity.WARNING,
+            f"On {metrics.sample_size:,} samples of the split {metrics.split} the accuracy is "
+            f"{figure(found)}, without the VQ layer {figure(bypass)}, and the most frequent label alone "
+            f"gives {figure(chance)}: the model has learned nothing of its task.",
+            measured("skill", skill, limits.skill),
+            confidence=Confidence.HIGH,
         )
 
 
@@ -129,6 +153,19 @@ CHECK = Check(
         fires(
             "a cross-entropy of ln 12",
             RecordedScores.healthy(accuracy=None, cross_entropy=2.486, classes=12),
+        ),
+        fires(
+            "measured at chance, with the VQ layer and without",
+            TaskMetrics.healthy(accuracy=0.11, bypass_accuracy=0.12, chance_accuracy=0.11),
+        ),
+        passes(
+            "a file that says chance, beside data that says the contrary",
+            RecordedScores.healthy(accuracy=0.094, classes=12),
+            TaskMetrics.healthy(),
+        ),
+        passes(
+            "at chance with the VQ layer alone, which VQ605 tells",
+            TaskMetrics.healthy(accuracy=0.11, bypass_accuracy=0.93, chance_accuracy=0.11),
         ),
         fires("a VQ loss that explodes", RecordedScores.healthy(vq_loss_rise=2e5)),
         fires("two classes, accuracy 0.51", RecordedScores.healthy(accuracy=0.51, classes=2)),

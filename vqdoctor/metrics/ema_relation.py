@@ -2,26 +2,40 @@
 
 A sound EMA writes each code as E = S / c (van den Oord et al. 2017, appendix A.1), up to the smoothing of the
 counts. Other rules leave another relation, and it is exact over all codes in use: E = a·S/c where a factor
-was lost, E = S where the division is missing, E = S/|S| where codes were put on the unit sphere afterwards.
+was lost, E = S where the division is missing, E = a·c·S where it is a multiplication, E = S/(c + a) where a
+number was added to the counts, E = S/(n + 1) where n counts the last batch alone, E = S/|S| where codes were
+put on the unit sphere afterwards.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.metrics.geometry import Mask, Rows
+from vqdoctor.metrics.geometry import Mask, Rows, relative_range
 
 SMOOTHINGS = (1e-5, 1e-6, 1e-7, 1e-10)
 """The epsilons that public EMA layers add to their counts, the largest first."""
 FAR_ABOVE = 1000.0
 """A code is compared if its count is at least 1,000 times the largest usual smoothing, which then moves it
 by 0.1 %."""
+FITS = 0.02
+"""Largest spread of the divisor |S| / |E| over the one that a rule gives. Float32 explains 1e-6, bfloat16
+0.008; codes that were moved differ by tens of percent."""
+WHOLE = 1e-3
+"""A divisor within this distance of a whole number counts as one: by chance, one divisor in 500 does."""
+FEWEST_WHOLE = 4
+"""Least number of whole divisors above one that prove a rule: by chance that is one in 500, four times."""
 IN_USE = 1e-3
 """A code is compared where its count is over this share of the mean count."""
+
+
+Divisor = Literal["counts", "constant", "inverse", "added", "whole", ""]
+"""The counts; the same number for all codes; one over the counts; the counts and the same number; whole
+numbers, as one batch has them; or none of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +50,8 @@ class Relation:
         count_power: slope of log(|E| / |S/c|) over log c: 0 if counts are divided by, 1 if E = S; 0 too if
             the counts hardly differ.
         sum_scale: median of |E| / |S|.
+        divisor: what the sums are divided by, up to one factor: see `Divisor`.
+        added: a where the sums are divided by c + a; else 0.
         code_norm: median |E|.
         code_norm_spread: interquartile range of |E|, over its median.
         mean_norm: median |S/c|.
@@ -47,6 +63,8 @@ class Relation:
     cosine: float
     count_power: float
     sum_scale: float
+    divisor: Divisor
+    added: float
     code_norm: float
     code_norm_spread: float
     mean_norm: float
@@ -73,24 +91,40 @@ def ema_relation(codes: Rows, counts: NDArray[np.float32], sums: Rows) -> Relati
     scale = e * n / s
     logs = np.log(n) - np.log(n).mean()
     power = float(logs @ np.log(scale) / (logs @ logs)) if logs.std() > 0.1 else 0.0
+    divisor, added = _divisor(s / e, n)
     return Relation(
         compared=np.asarray(compared),
         scale=float(np.median(scale)),
-        scale_spread=_relative_range(scale),
+        scale_spread=relative_range(scale),
         cosine=float(np.quantile(dots / (e * s), 0.05)),
         count_power=power,
         sum_scale=float(np.median(e / s)),
+        divisor=divisor,
+        added=added,
         code_norm=float(np.median(e)),
-        code_norm_spread=_relative_range(e),
+        code_norm_spread=relative_range(e),
         mean_norm=float(np.median(s / n)),
     )
+
+
+def _divisor(divisors: NDArray[np.float64], counts: NDArray[np.float64]) -> tuple[Divisor, float]:
+    """Return which rule gives the divisors [N] from the counts [N], the sound one first, and what it adds."""
+    if relative_range(divisors / counts) <= FITS:
+        return "counts", 0.0
+    if relative_range(divisors) <= FITS:
+        return "constant", 0.0
+    if relative_range(divisors * counts) <= FITS:
+        return "inverse", 0.0
+    several = divisors > 2 - WHOLE
+    whole = np.abs(divisors - np.round(divisors)) <= WHOLE
+    if int(several.sum()) >= FEWEST_WHOLE and whole[several].mean() > 0.9 and whole.mean() > 0.9:
+        return "whole", 0.0
+    added = float(np.median(divisors - counts))
+    if added > 0 and relative_range(divisors / (counts + added)) <= FITS:
+        return "added", added
+    return "", 0.0
 
 
 def far_above_smoothing(counts: NDArray[np.floating[Any]]) -> Mask:
     """Return which counts [K] are so large that no usual smoothing moves their codes, bool [K]."""
     return np.asarray(counts > FAR_ABOVE * SMOOTHINGS[0])
-
-
-def _relative_range(values: NDArray[np.float64]) -> float:
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return float((high - low) / middle)

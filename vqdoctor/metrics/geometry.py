@@ -66,6 +66,16 @@ def middle(values: Floats) -> float:
     return float(ordered[-1] if np.isnan(ordered[-1]) else two.mean())
 
 
+def relative_range(values: Floats) -> float:
+    """Return the interquartile range of positive `values` [N], N > 0, over their median.
+
+    >>> relative_range(np.array([1.0, 2.0, 4.0, 6.0, 9.0]))
+    1.0
+    """
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return float((high - low) / middle)
+
+
 def spread(rows: Rows) -> float:
     """Return the root mean square distance of a row to the mean row: sqrt of the total variance."""
     if not len(rows):

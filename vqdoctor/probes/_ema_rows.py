@@ -5,14 +5,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.layouts.live_rows import is_unit, live_mask, never_written
+from vqdoctor.layouts.live_rows import RARE, is_unit, live_mask, never_written
 from vqdoctor.layouts.view import Array, QuantizerView
 from vqdoctor.metrics.ema_relation import SMOOTHINGS, far_above_smoothing
-from vqdoctor.metrics.geometry import Mask, middle, spread
+from vqdoctor.metrics.geometry import Mask, middle, row_norms, spread
+from vqdoctor.metrics.match import nearest
 from vqdoctor.vq.ema import divisor
 
 AWAY = 0.1
 """A code is away when it is farther from its sum over count than this share of the codes' spread."""
+
+ROUNDED = 0.01
+"""A code is its mean if no farther from it than this share of its length: bfloat16 measured 0.006 at most."""
+MOST_EXACT = 0.5
+"""Share of codes in use that are their means, under which weights were averaged or coarsely rounded. Averages
+measured 0 to 0.15, numbers of 8 bits 0.01, a sound EMA 1."""
+NEAR_OWN = 0.9
+"""Least share of codes in use whose nearest mean is their own. Averages of weights measured 0.94 to 1, codes
+placed anew 0.01."""
 
 
 def written_counts(view: QuantizerView) -> NDArray[np.float64] | None:
@@ -51,6 +61,25 @@ def means_by_rule(view: QuantizerView, counts: NDArray[np.float64], sums: Array)
     if is_unit(norms, live):
         divisors.append(np.linalg.norm(whole, axis=1))
     return [whole / np.maximum(by, np.finfo(np.float32).tiny)[:, None] for by in divisors]
+
+
+def blurred(view: QuantizerView) -> bool:
+    """Whether the codes in use lie near their own means and hardly any on it: nobody has moved them.
+
+    An average of weights takes codes, sums and counts each by itself, and they need not agree. Numbers of 8
+    bits round each by a few percent.
+    """
+    means = ema_rows(view)
+    if means is None or view.counts is None:
+        return False
+    used = live_mask(view)[2] & far_above_smoothing(view.counts) & (view.counts > RARE * view.counts.mean())
+    codes, means = view.codebook[used], means[used].astype(np.float32)
+    if not len(codes):
+        return False
+    exact = np.linalg.norm(codes - means, axis=1) <= ROUNDED * row_norms(codes)
+    if exact.mean() > MOST_EXACT:
+        return False
+    return bool((nearest(codes, means).indices == np.arange(len(codes))).mean() > NEAR_OWN)
 
 
 def stale(view: QuantizerView, means: NDArray[np.float64]) -> Mask:

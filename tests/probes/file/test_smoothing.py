@@ -6,6 +6,7 @@ import torch
 
 from vqdoctor.checks.vq303_ema_sums_disagree import CHECK as VQ303
 from vqdoctor.checks.vq505_revival_undone import CHECK as VQ505
+from vqdoctor.core.check import CannotJudge
 from vqdoctor.core.evidence import EmaState, Revival
 from vqdoctor.probes.file import ema_state, revival
 
@@ -74,3 +75,39 @@ def test_dead_codes_that_were_moved_alone_are_seen_where_the_smoothing_is_known(
     saved = layer(("embedding", "ema_cluster_size", "ema_embedding_sum"), "laplace 1e-5", steps=300)
     saved["vq.embedding"][6:40] = torch.from_numpy(np.random.default_rng(0).normal(size=(34, 8))).float()
     assert ask(revival, examine(saved)).returned == 34
+
+
+def averaged(moved=0):
+    """Return averages of codes, counts and sums over a training whose z_e drifts, some codes placed anew."""
+    rng = np.random.default_rng(0)
+    counts = np.exp(rng.normal(size=(10, 64, 1)))
+    time = np.linspace(0, 1, 10)[:, None, None]
+    codes = rng.normal(size=(64, 8)) + 1.3 * time * rng.normal(size=(64, 8))
+    found = [array.mean(axis=0) for array in (codes, counts[..., 0], codes * counts)]
+    found[0][:moved] = rng.normal(size=(moved, 8))
+    keys = ("vq.embedding", "vq.ema_cluster_size", "vq.ema_embed_sum")
+    return {key: torch.from_numpy(array).float() for key, array in zip(keys, found, strict=True)}
+
+
+def test_averaged_weights_are_not_said_to_be_moved(examine, ask):
+    context = examine(averaged())
+    assert ask(ema_state, context).blurred
+    assert ask(ema_state, context).sums_disagreement > 0.05
+    with pytest.raises(CannotJudge, match="averages of weights"):
+        VQ303.judge({EmaState: ask(ema_state, context)})
+    assert "averages of weights" in ask(revival, context).reason
+
+
+def test_codes_that_were_placed_anew_are_no_average(examine, ask):
+    context = examine(averaged(moved=32))
+    assert not ask(ema_state, context).blurred
+    assert VQ303.judge({EmaState: ask(ema_state, context)})
+    assert VQ505.judge({Revival: ask(revival, context)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_numbers_of_8_bits_are_no_moves(examine, ask, dtype):
+    saved = layer(NAMES["first model"], "laplace 1e-5", steps=300, live=40)
+    context = examine({key: tensor.to(dtype) for key, tensor in saved.items()})
+    assert ask(ema_state, context).blurred
+    assert "near its own mean" in ask(revival, context).reason

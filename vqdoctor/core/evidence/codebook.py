@@ -163,6 +163,8 @@ class EmaState(Evidence):
         sums_disagreement: median over the live codes of |E - S/c| / |E|; None without sums.
         worst_disagreement: the largest of these; None without sums.
         compared_rows: live codes that were compared; 0 without sums.
+        blurred: whether the codes in use lie near their own S/c and hardly any on it, as averages of weights
+            and numbers of 8 bits do.
     """
 
     total: float
@@ -176,6 +178,7 @@ class EmaState(Evidence):
     sums_disagreement: float | None = None
     worst_disagreement: float | None = None
     compared_rows: int = 0
+    blurred: bool = False
 
 
 EmaState.HEALTHY = EmaState(
@@ -198,6 +201,10 @@ class EmaRelation(Evidence):
         cosine: the 5 % quantile of the cosine of E and S.
         count_power: slope of log(|E| / |S/c|) over log c: 0 where counts are divided by, 1 where E = S.
         sum_scale: median of |E| / |S|.
+        divisor: what the sums are divided by, up to one factor: "counts", "constant" (the same for all),
+            "inverse" (one over the counts), "added" (counts + `added`), "whole" (whole numbers, as the
+            counts of one batch), or "" for none of these.
+        added: what is added to the counts; 0 unless the divisor is "added".
         code_norm: median |E|.
         code_norm_spread: interquartile range of |E|, over its median.
         mean_norm: median |S/c|.
@@ -213,12 +220,15 @@ class EmaRelation(Evidence):
     code_norm: float
     code_norm_spread: float
     mean_norm: float
+    divisor: str = ""
+    added: float = 0.0
     lookup: str = ""
 
 
 EmaRelation.HEALTHY = EmaRelation(
     layer="vq", source="checkpoint", sample_size=256, total=400.0, scale=1.0, scale_spread=6e-6, cosine=1.0,
     count_power=9e-6, sum_scale=0.68, code_norm=21.0, code_norm_spread=0.64, mean_norm=21.0,
+    divisor="counts",
 )  # fmt: skip
 
 
@@ -267,6 +277,7 @@ class LookupScale(Evidence):
     Attributes:
         code_norm: median length of the codes in use.
         vector_norm: median length of the vectors.
+        vector_spread: interquartile range of the vectors' lengths, over their median.
         factor: the one factor on all codes that fits the vectors best: 1 where codes are means of vectors,
             and the mean cosine where both have length one.
     """
@@ -274,11 +285,13 @@ class LookupScale(Evidence):
     code_norm: float
     vector_norm: float
     factor: float
+    vector_spread: float = 1.0
 
 
 LookupScale.HEALTHY = LookupScale(
-    layer="vq", source="batch", sample_size=28_752, code_norm=21.0, vector_norm=24.3, factor=0.98
-)
+    layer="vq", source="batch", sample_size=28_752, code_norm=21.0, vector_norm=24.3, factor=0.98,
+    vector_spread=0.4,
+)  # fmt: skip
 
 
 class CountsUsage(Evidence):

@@ -34,6 +34,8 @@ def measure(_: FileContext, view: QuantizerView) -> EmaRelation:
         cosine=found.cosine,
         count_power=found.count_power,
         sum_scale=found.sum_scale,
+        divisor=found.divisor,
+        added=found.added,
         code_norm=found.code_norm,
         code_norm_spread=found.code_norm_spread,
         mean_norm=found.mean_norm,

@@ -10,7 +10,7 @@ from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.ema_relation import far_above_smoothing
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.geometry import middle, row_norms
-from vqdoctor.probes._ema_rows import means_by_rule
+from vqdoctor.probes._ema_rows import blurred, means_by_rule
 from vqdoctor.probes.file._context import FileContext, each_layer
 from vqdoctor.probes.probe import Missing
 
@@ -37,6 +37,7 @@ def measure(context: FileContext, view: QuantizerView) -> EmaState:
         sums_disagreement=middle(gaps) if gaps.size else None,
         worst_disagreement=float(gaps.max()) if gaps.size else None,
         compared_rows=len(gaps),
+        blurred=blurred(view),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vqdoctor.core.evidence import Revival
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.probes._ema_rows import ema_rows, stale
+from vqdoctor.probes._ema_rows import blurred, ema_rows, stale
 from vqdoctor.probes.file._context import FileContext, each_layer
 from vqdoctor.probes.probe import Missing
 
@@ -14,6 +14,13 @@ def measure(context: FileContext, view: QuantizerView) -> Revival:
     means = ema_rows(view)
     if means is None or view.counts is None:
         raise Missing("the layer stores no EMA sums that were ever written")
+    if view.derived:
+        raise Missing("its codes are computed from the sums and counts")
+    if blurred(view):
+        raise Missing(
+            "every code in use lies near its own mean and hardly any on it, as averages of weights do: what "
+            "was moved by hand cannot be told"
+        )
     away = stale(view, means)
     threshold = context.saved.record.revival_threshold
     # a revival that comes before the update leaves counts at once a little under the threshold

@@ -9,7 +9,7 @@ import numpy as np
 from vqdoctor.capture.reader import Codes, Reader, Vectors
 from vqdoctor.capture.seen import Seen
 from vqdoctor.core.evidence import Evidence, LookupScale, Unavailable
-from vqdoctor.metrics.geometry import row_norms
+from vqdoctor.metrics.geometry import relative_range, row_norms
 from vqdoctor.metrics.match import nearest, unit
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
@@ -40,7 +40,8 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
 def _asked(seen: list[Seen], reader: Reader) -> tuple[Vectors, Codes] | None:
     """Return the vectors that explain the layer's own choices, and these; None where no vectors do.
 
-    A layer may put z_e on the unit sphere before it looks up the nearest code.
+    A layer may put z_e on the unit sphere before it looks up the nearest code. If the nearest direction
+    explains its choices as well, it may compare angles, whatever the lengths.
     """
     if any(s.indices is None for s in seen) or not seen:
         return None
@@ -53,11 +54,20 @@ def _asked(seen: list[Seen], reader: Reader) -> tuple[Vectors, Codes] | None:
     every = max(1, len(vectors) // MOST_VECTORS)
     vectors, chosen = vectors[::every], chosen[::every]
     kept = chosen >= 0
-    for compared in (vectors[kept], unit(vectors[kept])):
-        own = nearest(compared, reader.view.codebook).indices == chosen[kept]
-        if own.size and own.mean() > AGREES:
-            return compared, chosen[kept]
-    return None
+    vectors, chosen, codebook = vectors[kept], chosen[kept], reader.view.codebook
+    if not chosen.size:
+        return None
+    as_seen, on_sphere = _agreement(vectors, codebook, chosen), _agreement(unit(vectors), codebook, chosen)
+    if max(as_seen, on_sphere) <= AGREES:
+        return None
+    if as_seen >= on_sphere:
+        return vectors, chosen
+    return None if _agreement(vectors, unit(codebook), chosen) >= on_sphere else (unit(vectors), chosen)
+
+
+def _agreement(vectors: Vectors, codebook: Vectors, chosen: Codes) -> float:
+    """Return the share of vectors [N, D] whose nearest code [K, D] was chosen."""
+    return float((nearest(vectors, codebook).indices == chosen).mean())
 
 
 def _codes(seen: Seen) -> Codes:
@@ -67,7 +77,7 @@ def _codes(seen: Seen) -> Codes:
 
 def _scale(name: str, vectors: Vectors, chosen: Codes, reader: Reader) -> LookupScale | None:
     codes = reader.view.codebook[chosen].astype(np.float64)
-    size = float(np.square(codes).sum())
+    size, lengths = float(np.square(codes).sum()), row_norms(vectors)
     if size == 0:
         return None
     return LookupScale(
@@ -75,7 +85,8 @@ def _scale(name: str, vectors: Vectors, chosen: Codes, reader: Reader) -> Lookup
         source="batch",
         sample_size=len(vectors),
         code_norm=float(np.median(row_norms(reader.view.codebook[np.unique(chosen)]))),
-        vector_norm=float(np.median(row_norms(vectors))),
+        vector_norm=float(np.median(lengths)),
+        vector_spread=relative_range(lengths) if np.median(lengths) > 0 else 0.0,
         factor=float((codes * vectors).sum()) / size,
     )
 

@@ -8,7 +8,7 @@ import torch
 from vqdoctor.capture.writes import BACK, Writes, rows_of
 from vqdoctor.core.evidence import Revival
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.probes._ema_rows import ema_rows, stale
+from vqdoctor.probes._ema_rows import blurred, ema_rows, stale
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
 
@@ -44,7 +44,7 @@ def measure(context: ModelContext) -> dict[str, Revival]:
 def _returned(view: QuantizerView, rows: torch.Tensor) -> int:
     """Return how many codes that were away from their sum over count went there."""
     means, after = ema_rows(view), rows.cpu().numpy()
-    if means is None or after.shape != view.codebook.shape:
+    if means is None or after.shape != view.codebook.shape or view.derived or blurred(view):
         return 0
     away = stale(view, means)
     way = np.linalg.norm(means - view.codebook, axis=1)
