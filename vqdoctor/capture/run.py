@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -218,7 +218,11 @@ class Capture:
         return steps
 
     def first_calls(
-        self, *, training: bool, paths: Mapping[str, str] | None = None
+        self,
+        *,
+        training: bool,
+        paths: Mapping[str, str] | None = None,
+        change: Callable[[torch.nn.Module], None] | None = None,
     ) -> tuple[dict[str, Call], Losses | None]:
         """Run a copy on the first training batch and return each layer's first call, and the losses.
 
@@ -228,10 +232,14 @@ class Capture:
         Args:
             training: whether in training.
             paths: name to path of further modules whose first call is returned.
+            change: changes the copy, without a graph, before it runs.
         """
         if not self.first_batches:
             return {}, None
         model = self.copy(training=training)
+        if change is not None:
+            with torch.no_grad():
+                change(model)
         own = {name: layer.path for name, layer in self.mapped.items() if layer.path is not None}
         modules = {name: model.get_submodule(path) for name, path in {**own, **(paths or {})}.items()}
         seed_all(self.seed)
@@ -242,6 +250,21 @@ class Capture:
             losses = self.task.losses(model, self.first_batches[0])
         first = {name: next(iter(watched[module].forwards), None) for name, module in modules.items()}
         return {n: call for n, call in first.items() if call is not None and call.output is not None}, losses
+
+    def moved_by(self, parameters: Collection[str]) -> set[str]:
+        """Return the layers whose z_e changes when these parameters do, whatever autograd recorded."""
+        first, _ = self.first_calls(training=False)
+
+        def shift(model: torch.nn.Module) -> None:
+            generator = torch.Generator().manual_seed(self.seed)
+            for name, parameter in model.named_parameters():
+                if name in parameters:
+                    noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                    parameter.add_(noise * (0.1 * parameter.abs().mean() + 1e-3))
+
+        shifted, _ = self.first_calls(training=False, change=shift)
+        both = first.keys() & shifted.keys()
+        return {name for name in both if not torch.equal(first[name].z_e, shifted[name].z_e)}
 
     @cached_property
     def _codes(self) -> dict[Split, dict[str, Codes]]:

@@ -175,3 +175,38 @@ def test_another_layers_codebook_is_neither_before_nor_after(examine, ask):
         found = ask(optimizer_memory, context, view.name)
         assert (found.before_gradient, found.after_gradient) == pytest.approx((2.0, 2.0), rel=1e-5)
         assert found.codebook_listed and found.codebook_untouched_rows == 0
+
+
+@pytest.mark.parametrize(
+    "order", [("encoder", "decoder", "vq"), ("vq", "encoder", "decoder"), ("decoder", "vq", "encoder")]
+)
+def test_where_the_order_contradicts_the_names_the_names_decide(order, examine, ask):
+    torch.manual_seed(0)
+    parts = {
+        "encoder": nn.Linear(8, 4),
+        "vq": nn.ModuleDict({"codebook": nn.Embedding(16, 4)}),
+        "decoder": nn.Linear(4, 8),
+    }
+    model = nn.ModuleDict({name: parts[name] for name in order})
+    optimizer = torch.optim.Adam(model.parameters())
+    for name, parameter in model.named_parameters():
+        parameter.grad = torch.full_like(parameter, {"encoder": 2.0, "decoder": 3.0}.get(name[:7], 1.0))
+    optimizer.step()
+    found = ask(
+        optimizer_memory, examine({"model": model.state_dict(), "optimizer": optimizer.state_dict()}), "vq"
+    )
+    assert (found.before_gradient, found.after_gradient) == pytest.approx((2.0, 3.0), rel=1e-5)
+    assert found.contradicted
+
+
+def test_a_contradiction_without_both_names_is_told_and_the_order_kept(examine, ask):
+    vq = nn.ModuleDict({"codebook": nn.Embedding(16, 4)})
+    model = nn.ModuleDict({"stem": nn.Linear(8, 4), "vq": vq, "encoder": nn.Linear(4, 8)})
+    optimizer = torch.optim.Adam(model.parameters())
+    for name, parameter in model.named_parameters():
+        parameter.grad = torch.full_like(parameter, 2.0 if name.startswith("stem") else 3.0)
+    optimizer.step()
+    found = ask(
+        optimizer_memory, examine({"model": model.state_dict(), "optimizer": optimizer.state_dict()}), "vq"
+    )
+    assert found.contradicted and found.before_gradient == pytest.approx(2.0, rel=1e-5)

@@ -113,10 +113,10 @@ NonFinite.HEALTHY = NonFinite(layer="vq", source="checkpoint", sample_size=33_02
 class OptimizerMemory(Evidence):
     """Past gradients, as the optimizer's second moments remember them.
 
-    Sample size: the number of parameters that have a state. "Before" and "after" are the
-    parameters whose names sort before and after the VQ layer in the model's own order (the encoder
-    and the decoder with the head). "Gradient" is the root mean square of sqrt(exp_avg_sq): the
-    size of a single gradient element, as the optimizer last remembers it.
+    Sample size: the number of parameters that have a state. "Before" and "after" are the parameters that
+    stand before and after the VQ layer in the model's own order (the encoder and the decoder with the head),
+    or that are named so where the order contradicts the names. "Gradient" is the root mean square of
+    sqrt(exp_avg_sq): the size of a single gradient element, as the optimizer last remembers it.
 
     Attributes:
         parameters: parameters that the optimizer lists.
@@ -127,6 +127,7 @@ class OptimizerMemory(Evidence):
         codebook_has_state: whether the optimizer holds a state for it (E8: none = no gradient ever).
         codebook_untouched_rows: codebook rows whose second moment is exactly zero: never selected.
         weight_decay: weight decay of the codebook's parameter group; None where not listed.
+        contradicted: whether the model's order and the names of its parts disagree on before and after.
     """
 
     parameters: int
@@ -137,6 +138,7 @@ class OptimizerMemory(Evidence):
     codebook_has_state: bool | None = None
     codebook_untouched_rows: int | None = None
     weight_decay: float | None = None
+    contradicted: bool = False
 
 
 OptimizerMemory.HEALTHY = OptimizerMemory(

@@ -50,6 +50,7 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
         codebook_has_state=bool(codebook.state) if codebook else None,
         codebook_untouched_rows=_untouched_rows(codebook, view) if codebook else None,
         weight_decay=codebook.weight_decay if codebook else None,
+        contradicted=any(p.first.contradicted for p in placed),
     )
 
 
