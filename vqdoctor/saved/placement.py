@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile, zip_longest
 
 from vqdoctor.layouts.state_dict import strip_prefixes
 from vqdoctor.layouts.view import QuantizerView
@@ -107,16 +108,16 @@ def _entries(saved: SavedTraining, view: QuantizerView, views: Sequence[Quantize
         else:
             part = "before" if i < inside[0] else "after"
         entries.append(Entry(name=name, shape=tensor.shape, part=part, ema_owned=raw in ema_owned))
-    return _by_names(entries)
+    return _by_names(entries, view.name)
 
 
-def _by_names(entries: list[Entry]) -> list[Entry]:
+def _by_names(entries: list[Entry], layer: str) -> list[Entry]:
     """Return the entries with the parts that their names say, where these contradict the model's order.
 
     A file has the order in which modules were registered, which need not be that of the data: taming's models
     register the quantizer behind the decoder. Where encoder and decoder are both named, the names decide.
     """
-    said = {entry.name: part for entry in entries if (part := _named_part(entry.name))}
+    said = {entry.name: part for entry in entries if (part := _named_part(entry.name, layer))}
     ordered = {entry.name: entry.part for entry in entries if entry.part in ("before", "after")}
     if all(ordered.get(name, part) == part for name, part in said.items()):
         return entries
@@ -131,9 +132,14 @@ def _by_names(entries: list[Entry]) -> list[Entry]:
     ]
 
 
-def _named_part(name: str) -> str | None:
-    """Return the part of the model that the first word for one in a name says; None if there is none."""
-    words = (_PARTS.fullmatch(token.lower()) for token in name.split("."))
+def _named_part(name: str, layer: str) -> str | None:
+    """Return the part of the model that the first word for one in a name says; None if there is none.
+
+    A word that the layer's own name begins with says nothing: it stands in that part too.
+    """
+    shared = (one == two for one, two in zip_longest(name.split("."), layer.split(".")))
+    own = sum(takewhile(bool, shared))
+    words = (_PARTS.fullmatch(token.lower()) for token in name.split(".")[own:])
     word = next((found["word"] for found in words if found), None)
     return None if word is None else "before" if word.startswith("enc") else "after"
 

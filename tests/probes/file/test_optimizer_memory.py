@@ -210,3 +210,17 @@ def test_a_contradiction_without_both_names_is_told_and_the_order_kept(examine, 
         optimizer_memory, examine({"model": model.state_dict(), "optimizer": optimizer.state_dict()}), "vq"
     )
     assert found.contradicted and found.before_gradient == pytest.approx(2.0, rel=1e-5)
+
+
+def test_a_word_that_stands_before_the_layers_own_name_says_nothing(examine, ask):
+    parts = nn.ModuleDict({"down": nn.Linear(8, 4), "vq": nn.ModuleDict({"codebook": nn.Embedding(16, 4)})})
+    parts["up"] = nn.Linear(4, 4)
+    model = nn.ModuleDict({"encoder": parts, "decoder": nn.Linear(4, 8)})
+    optimizer = torch.optim.Adam(model.parameters())
+    for name, parameter in model.named_parameters():
+        parameter.grad = torch.full_like(parameter, 2.0 if "down" in name else 3.0)
+    optimizer.step()
+    context = examine({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    found = ask(optimizer_memory, context, "encoder.vq")
+    assert (found.before_gradient, found.after_gradient) == pytest.approx((2.0, 3.0), rel=1e-5)
+    assert not found.contradicted
