@@ -25,6 +25,14 @@ from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch, Losses, Split, Task
 from vqdoctor.models.untouched import seed_all, unwrapped, unwrapped_name, working_copy
 
+SHIFT, LEAST_SHIFT = 0.1, 1e-3
+"""Change of a tensor, as a share of its mean size, and at least: far above the rounding of what follows."""
+
+
+def _same(one: torch.Tensor, two: torch.Tensor) -> bool:
+    """Whether two results of the same run are equal up to the rounding of a GPU that adds in any order."""
+    return one.shape == two.shape and torch.allclose(one, two, rtol=1e-5, atol=1e-7, equal_nan=True)
+
 
 @dataclass(kw_only=True)
 class Step:
@@ -251,20 +259,25 @@ class Capture:
         first = {name: next(iter(watched[module].forwards), None) for name, module in modules.items()}
         return {n: call for n, call in first.items() if call is not None and call.output is not None}, losses
 
-    def moved_by(self, parameters: Collection[str]) -> set[str]:
-        """Return the layers whose z_e changes when these parameters do, whatever autograd recorded."""
-        first, _ = self.first_calls(training=False)
+    def moved_by(self, tensors: Collection[str]) -> tuple[set[str], bool]:
+        """Change tensors of the model and see what depends on them, whatever autograd recorded.
+
+        Returns:
+            the layers whose z_e changes, and whether the task loss does.
+        """
+        first, losses = self.first_calls(training=False)
 
         def shift(model: torch.nn.Module) -> None:
             generator = torch.Generator().manual_seed(self.seed)
-            for name, parameter in model.named_parameters():
-                if name in parameters:
-                    noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-                    parameter.add_(noise * (0.1 * parameter.abs().mean() + 1e-3))
+            for name, tensor in model.state_dict().items():
+                if name in tensors and tensor.is_floating_point():
+                    noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+                    tensor.add_(noise.abs() * (SHIFT * tensor.abs().mean() + LEAST_SHIFT))
 
-        shifted, _ = self.first_calls(training=False, change=shift)
+        shifted, others = self.first_calls(training=False, change=shift)
         both = first.keys() & shifted.keys()
-        return {name for name in both if not torch.equal(first[name].z_e, shifted[name].z_e)}
+        moved = {name for name in both if not _same(first[name].z_e, shifted[name].z_e)}
+        return moved, losses is not None and others is not None and not _same(losses.task, others.task)
 
     @cached_property
     def _codes(self) -> dict[Split, dict[str, Codes]]:

@@ -201,12 +201,14 @@ def _unknown(gathered: Gathered, layer: str | None = None) -> list[type[Evidence
 
 def _gather_live(session: Session, gathered: Gathered) -> None:
     """Gather the evidence of a model at work, and its layers that no key of the file shows."""
+    from vqdoctor.engine.in_part import refuse_in_part
     from vqdoctor.models.untouched import untouched
     from vqdoctor.probes import model as model_probes
 
     model, context = session.model, session.model_context()
     with untouched(model.model, session.settings.seed, session.device):
         _ = context.layers  # the first batch, after which the task knows its losses
+        refuse_in_part(model, context)
         found = _discover(session, context, gathered)
         explicit = tuple(model.as_stored(view) for view in found.explicit)
         if explicit:
@@ -256,6 +258,8 @@ def _discover(session: Session, context: ModelContext, gathered: Gathered) -> Di
     except Exception as error:  # the layers that are known can be examined all the same
         gathered.crash("discovery", f"{type(error).__name__}: {error}")
         return Discovered()
+    left_out = session.model.left_out
+    found = found.only(lambda name: not any(lies_in(level, name) for level in left_out))
     if layer is None:
         return found
     if not (named := found.only(lambda name: lies_in(layer, name))).views:

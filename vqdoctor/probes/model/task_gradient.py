@@ -47,7 +47,7 @@ def _look(step: Step, paths: tuple[str, ...]) -> _Look:
 def _cut(context: ModelContext, name: str, looks: list[_Look]) -> bool:
     """Whether parameters that z_e depends on by value have no graph to it: they run under no_grad, say."""
     apart = set.intersection(*(set(look.apart) for look in looks))
-    return bool(apart) and looks[0].joined is None and name in context.moved_by(apart)
+    return bool(apart) and looks[0].joined is None and name in context.moved_by(apart)[0]
 
 
 def _evidence(looks: list[_Look], cut: bool) -> TaskGradient:
