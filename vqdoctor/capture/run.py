@@ -15,6 +15,7 @@ from vqdoctor.capture.call import Call
 from vqdoctor.capture.discover import Discovered, discover, quantizing
 from vqdoctor.capture.layer import CapturedLayer, Change, watching
 from vqdoctor.capture.locate import locate, stop_dropping_levels
+from vqdoctor.capture.masks import data_positions
 from vqdoctor.capture.observe import SPLITS, Observed, Scored, observe
 from vqdoctor.capture.reader import Codes, Reader
 from vqdoctor.capture.seen import Seen
@@ -76,6 +77,22 @@ class Step:
     def vectors(self) -> int:
         """How many vectors were quantized."""
         return self.z_e.numel() // self.z_e.shape[self.axis]
+
+    @cached_property
+    def data(self) -> torch.Tensor:
+        """Which vectors are data and no padding, bool [vectors], in the order of `rows`."""
+        return self._kept(self.losses.mask)
+
+    @cached_property
+    def quantized(self) -> torch.Tensor:
+        """Which vectors the layer did not mask itself, bool [vectors], in the order of `rows`."""
+        return self._kept(None)
+
+    def _kept(self, mask: torch.Tensor | None) -> torch.Tensor:
+        codes, rows = self.layer.reader.given(self.call), self.z_e.shape[0]
+        kept = data_positions(codes, mask, rows, self.vectors // rows)
+        every = torch.ones(self.vectors, dtype=torch.bool, device=self.z_e.device)
+        return every if kept is None else kept.flatten().to(every.device)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -311,7 +328,7 @@ class Capture:
                 reader = self.layers[name].reader
                 codes = seen.indices if seen.indices is not None else reader.nearest(seen.z_e)
                 if codes is not None:
-                    chosen[name] = codes
+                    chosen[name] = seen.without_masked(codes)
         return self._codes[split]
 
     def rows_of(self, split: Split) -> dict[str, Codes]:

@@ -48,7 +48,7 @@ def build_model(session: Session) -> ExaminedModel:
     task, loaded = _task(session, state)
     own_data = user_model.task is not None or user_model.losses is not None
     most = session.settings.batches or (BATCHES if own_data else None)  # a batch file is in memory: all of it
-    guarded = GuardedTask(task, user_model.trained_vq_weight, most)
+    guarded = GuardedTask(task, user_model.trained_vq_weight, most, session.settings.mask)
     model = user_model.model if live else guarded.model()
     if not isinstance(model, torch.nn.Module):
         raise UserError(f"the model is a {type(model).__name__}", "return a torch.nn.Module")

@@ -169,8 +169,13 @@ def _gather_batch(session: Session, gathered: Gathered) -> None:
         gathered.miss(_unknown(gathered), "batch", "no data was given", "--data BATCH")
     elif session.is_dump:
         context = dump.DumpContext(
-            views=views, arrays=arrays, seed=settings.seed, histogram=settings.histogram
+            views=views,
+            arrays=arrays,
+            mask=settings.mask,
+            seed=settings.seed,
+            histogram=settings.histogram,
         )
+        gathered.notes += context.notes()
         gathered.run(dump.all_probes(), context, "batch", session.say)
         why = "dumped vectors do not show the model's gradients and outputs"
         gathered.miss(_unknown(gathered), "batch", why, "--data with x (and y)")

@@ -24,6 +24,8 @@ class Usage(Evidence):
         plug_in_perplexity: exp of the plain entropy: what training scripts print.
         estimator: "grassberger" (corrected for the sample size) or "ema-counts" (plain).
         max_share: share of the most used code.
+        rest_perplexity: perplexity of the other codes, by the plain entropy, where one code stands far above
+            them and they are used evenly; active codes are then counted by the share of these. Else None.
         unseen_mass: Good-Turing estimate of the usage of codes not seen yet.
         groups: samples (images, clips) that the vectors come from; vectors of one are correlated.
         effective_size: independent vectors that would be as informative as these.
@@ -47,6 +49,7 @@ class Usage(Evidence):
     plug_in_perplexity: float
     estimator: str
     max_share: float
+    rest_perplexity: float | None = None
     unseen_mass: float = 0.0
     groups: int | None = None
     effective_size: float | None = None

@@ -13,6 +13,7 @@ from vqdoctor.metrics.geometry import histogram_quantiles
 from vqdoctor.metrics.perplexity import ema_interval
 from vqdoctor.probes.file._context import FileContext, each_layer
 from vqdoctor.probes.probe import Missing
+from vqdoctor.vq.outlier import others
 
 _FORGOTTEN = 0.05
 """Under this weight the start values no longer matter."""
@@ -91,12 +92,14 @@ def measure(context: FileContext, view: QuantizerView) -> Usage:
     low, high = ema_interval(counts, vectors)
     plain = float(np.exp(plug_in_entropy(counts)))
     used = int(np.sum(counts > _least_vote(view, counts, recorded)))
+    rest = others(counts)
+    shared = counts if rest is None else rest
     return Usage(
         source="checkpoint",
         sample_size=max(1, round(total)),
         num_codes=codes,
         used=used,
-        active=int(np.sum(counts > ACTIVE_SHARE * total / codes)),
+        active=int(np.sum(counts > ACTIVE_SHARE * shared.mean())),
         expected_used=expected_used(codes, vectors),
         expected_active=expected_active(codes, round(vectors), ACTIVE_SHARE),
         share=used / codes,
@@ -106,6 +109,7 @@ def measure(context: FileContext, view: QuantizerView) -> Usage:
         plug_in_perplexity=plain,
         estimator="ema-counts",
         max_share=float(counts.max() / total),
+        rest_perplexity=None if rest is None else float(np.exp(plug_in_entropy(rest))),
         effective_size=vectors if window else None,
         active_share=ACTIVE_SHARE,
         count_quantiles=histogram_quantiles(counts),

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.reader import Codes, Reader, Vectors
 from vqdoctor.capture.seen import Seen
 from vqdoctor.core.evidence import DataMatch
@@ -62,7 +63,7 @@ def _asked(reader: Reader, seen: list[Seen]) -> Vectors | None:
     """Return the finite vectors that a finite codebook is asked for; None where they are not seen."""
     if not reader.has_codebook:
         return None
-    parts = [s.z_e.reshape(-1, s.z_e.shape[-1]) if s.looked_up is None else s.looked_up for s in seen]
+    parts = [s.asked for s in seen]
     if not parts or any(part.shape[1] != reader.view.dim for part in parts):
         return None
     vectors = np.concatenate(parts)
@@ -75,7 +76,7 @@ def _transformed(seen: list[Seen], nearest_codes: Codes) -> bool:
     An affine or neural map between the codebook and the lookup is part of the layer, and distances to what
     is stored then mean nothing: another code is chosen than the nearest, and another put out than the stored.
     """
-    own = [s.indices.ravel() for s in seen if s.indices is not None]
+    own = [s.indices[s.indices != MASKED] for s in seen if s.indices is not None]
     if len(own) < len(seen) or all(s.as_stored is not False for s in seen):
         return False
     chosen = np.concatenate(own)

@@ -71,7 +71,8 @@ def _vjp(step: Step, seed: int) -> _Vjp:
     g = gradient(step.z_q, step.z_e, cotangent)
     arrived = torch.zeros_like(step.z_e) if g is None else g
     z_e, z_q, arrived, sent = (
-        rows(t.detach(), step.axis).flatten(0, 1).float() for t in (step.z_e, step.z_q, arrived, cotangent)
+        rows(t.detach(), step.axis).flatten(0, 1)[step.data].float()
+        for t in (step.z_e, step.z_q, arrived, cotangent)
     )
     coarsest = max(torch.finfo(t.dtype).eps for t in (step.z_e, step.z_q))
     return _Vjp(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.reader import Codes, Reader, Vectors
 from vqdoctor.capture.seen import Seen
 from vqdoctor.core.evidence import Evidence, LookupScale, Unavailable
@@ -44,7 +45,7 @@ def _asked(seen: list[Seen], reader: Reader) -> tuple[Vectors, Codes] | None:
     """
     if any(s.indices is None for s in seen) or not seen:
         return None
-    parts = [s.z_e.reshape(-1, s.z_e.shape[-1]) if s.looked_up is None else s.looked_up for s in seen]
+    parts = [s.asked for s in seen]
     if any(part.shape[1] != reader.view.dim for part in parts):
         return None
     vectors, chosen = np.concatenate(parts), np.concatenate([_codes(s) for s in seen])
@@ -52,17 +53,16 @@ def _asked(seen: list[Seen], reader: Reader) -> tuple[Vectors, Codes] | None:
         return None
     every = max(1, len(vectors) // MOST_VECTORS)
     vectors, chosen = vectors[::every], chosen[::every]
-    kept = chosen >= 0
-    for compared in (vectors[kept], unit(vectors[kept])):
-        own = nearest(compared, reader.view.codebook).indices == chosen[kept]
+    for compared in (vectors, unit(vectors)):
+        own = nearest(compared, reader.view.codebook).indices == chosen
         if own.size and own.mean() > AGREES:
-            return compared, chosen[kept]
+            return compared, chosen
     return None
 
 
 def _codes(seen: Seen) -> Codes:
     assert seen.indices is not None
-    return seen.indices.ravel()
+    return np.extract(seen.indices != MASKED, seen.indices)
 
 
 def _scale(name: str, vectors: Vectors, chosen: Codes, reader: Reader) -> LookupScale | None:
