@@ -122,3 +122,44 @@ def test_the_histogram_comes_on_request(tiny, trained, examine, ask):
     assert ask(usage, examine(saved(model, 0.9, 100))).histogram == ()
     full = ask(usage, examine(saved(model, 0.9, 100), histogram=True))
     assert len(full.histogram) == 32 and full.count_quantiles[-1] == max(full.histogram)
+
+
+def with_window(window, codes=256, name="quantize.recent"):
+    torch.manual_seed(0)
+    return {"model": {"quantize.embedding.weight": torch.randn(codes, 4), name: window}}
+
+
+CHOSEN = torch.from_numpy(np.random.default_rng(0).integers(0, 100, 8_192))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+@pytest.mark.parametrize("unwritten", [0, 3_000])
+@pytest.mark.parametrize("end", [1, -1])
+def test_a_window_of_the_last_indices_is_usage_under_any_name(examine, ask, dtype, unwritten, end):
+    window = torch.cat([torch.zeros(unwritten), CHOSEN.float()][::end]).to(dtype)
+    found = ask(usage, examine(with_window(window)), "quantize")
+    assert isinstance(found, Usage) and (found.source, found.used) == ("checkpoint", 100)
+    assert found.sample_size == pytest.approx(8_192, abs=1)
+    assert found.plug_in_perplexity == pytest.approx(np.exp(stats.entropy(np.bincount(CHOSEN))), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        torch.arange(256 * 8) // 8,  # positions
+        torch.randn(8_192),
+        CHOSEN + 200,  # beyond K
+        CHOSEN - 1,
+        torch.randint(0, 200, (256,)),  # one number for each code, such as its age
+        CHOSEN[:60],
+        torch.zeros(8_192),  # a window that nothing was written to
+        CHOSEN.float() + 0.5,
+    ],
+)
+def test_what_is_no_window_of_indices(examine, ask, window):
+    found = ask(usage, examine(with_window(window)), "quantize")
+    assert isinstance(found, Unavailable) and found.reason == "the layer stores no EMA counts"
+
+
+def test_another_modules_vector_is_no_window(examine, ask):
+    assert isinstance(ask(usage, examine(with_window(CHOSEN, name="decoder.order")), "quantize"), Unavailable)

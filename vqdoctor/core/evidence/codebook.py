@@ -2,6 +2,8 @@
 
 from vqdoctor.core.evidence.base import Evidence
 
+EMA_COUNTS = "ema-counts"
+"""The estimator of a usage that EMA counts tell."""
 ACTIVE_SHARE = 0.1
 """A code is active above this multiple of the uniform share 1/K of the usage, and dead under it."""
 
@@ -22,7 +24,8 @@ class Usage(Evidence):
         perplexity_low: lower end of its 95 % interval.
         perplexity_high: upper end of its 95 % interval.
         plug_in_perplexity: exp of the plain entropy: what training scripts print.
-        estimator: "grassberger" (corrected for the sample size) or "ema-counts" (plain).
+        estimator: "grassberger" (corrected for the sample size; from a checkpoint, of a window of the last
+            indices) or "ema-counts" (plain).
         max_share: share of the most used code.
         rest_perplexity: perplexity of the other codes, by the plain entropy, where one code stands far above
             them and they are used evenly; active codes are then counted by the share of these. Else None.

@@ -1,17 +1,19 @@
-"""Usage as the EMA counts remember it: only where they have forgotten the values that they started from."""
+"""Usage as a file remembers it: by EMA counts that have forgotten their start, or by the last indices."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from vqdoctor.core.evidence import ACTIVE_SHARE, Usage
+from vqdoctor.core.evidence import ACTIVE_SHARE, EMA_COUNTS, Usage
 from vqdoctor.layouts.live_rows import RARE, never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats, plug_in_entropy
 from vqdoctor.metrics.expectation import expected_active, expected_used
 from vqdoctor.metrics.geometry import histogram_quantiles
 from vqdoctor.metrics.perplexity import ema_interval
+from vqdoctor.probes._usage import usage_from_indices
 from vqdoctor.probes.file._context import FileContext, each_layer
+from vqdoctor.probes.file._index_window import index_window
 from vqdoctor.probes.probe import Missing
 from vqdoctor.vq.outlier import others
 
@@ -80,6 +82,20 @@ def _without_floor(counts: Floats, start: float | None) -> Floats:
 
 
 def measure(context: FileContext, view: QuantizerView) -> Usage:
+    """Return a layer's usage by its EMA counts, or by the window of its last indices."""
+    if view.counts is None and (window := index_window(context.checkpoint, view)) is not None:
+        return usage_from_indices(
+            window,
+            view.num_codes,
+            layer=view.name,
+            source="checkpoint",
+            histogram=context.histogram,
+            seed=context.seed,
+        )
+    return by_counts(context, view)
+
+
+def by_counts(context: FileContext, view: QuantizerView) -> Usage:
     """Return a layer's usage by its EMA counts."""
     if view.keys.get("counts") in context.saved.estimated_counts:
         raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
@@ -107,7 +123,7 @@ def measure(context: FileContext, view: QuantizerView) -> Usage:
         perplexity_low=low,
         perplexity_high=high,
         plug_in_perplexity=plain,
-        estimator="ema-counts",
+        estimator=EMA_COUNTS,
         max_share=float(counts.max() / total),
         rest_perplexity=None if rest is None else float(np.exp(plug_in_entropy(rest))),
         effective_size=vectors if window else None,
