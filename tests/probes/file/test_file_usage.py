@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from vqdoctor.core.evidence import Unavailable, Usage
-from vqdoctor.probes.file import usage
+from vqdoctor.probes.file import level_use, usage
 
 HINT = "--data"
 
@@ -163,3 +163,21 @@ def test_what_is_no_window_of_indices(examine, ask, window):
 
 def test_another_modules_vector_is_no_window(examine, ask):
     assert isinstance(ask(usage, examine(with_window(CHOSEN, name="decoder.order")), "quantize"), Unavailable)
+
+
+def test_shares_of_the_usage_serve_as_counts_and_show_a_level_that_was_never_trained(examine, ask):
+    torch.manual_seed(0)
+    shares = torch.rand(3, 64)
+    shares[2] = 1.0
+    shares = shares / shares.sum(-1, keepdim=True)
+    codes = torch.randn(3, 64, 8)
+    state = {"rvq.weight": codes, "rvq.running_mean": codes * shares[..., None], "rvq.frequency": shares}
+    context = examine({"model": state})
+    first, last = (ask(usage, context, f"rvq[head {level}]") for level in (0, 2))
+    assert isinstance(first, Usage) and first.sample_size == 64
+    assert first.perplexity == pytest.approx(np.exp(stats.entropy(shares[0])), rel=1e-3)
+    assert isinstance(last, Unavailable) and "never written" in last.reason
+    levels = [ask(level_use, context, f"rvq[head {level}]") for level in range(3)]
+    assert [(use.level, use.written, use.others_written) for use in levels] == [
+        (1, True, 1), (2, True, 1), (3, False, 2)
+    ]  # fmt: skip
