@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 
+import pytest
+
 from vqdoctor.core.finding import Measurement
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report

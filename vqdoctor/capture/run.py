@@ -141,10 +141,10 @@ class Capture:
     @cached_property
     def layers(self) -> dict[str, CapturedLayer]:
         """The layers by name, each with where it is."""
-        keys = [view.keys.get("codebook") for view in self.views]
+        keys = [view.keys.get("codebook", view.name.partition("[head ")[0]) for view in self.views]
         unlocated = {}
         for key, view in zip(keys, self.views, strict=True):
-            heads = keys.count(key) if key is not None and "[head " in view.name else 1
+            heads = keys.count(key) if "[head " in view.name else 1
             tensors = {role: self.names[key] for role, key in view.keys.items()}
             reader = Reader(view=view, heads=heads)
             unlocated[view.name] = CapturedLayer(view=view, model=self.model, tensors=tensors, reader=reader)

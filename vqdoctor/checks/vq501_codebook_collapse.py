@@ -91,6 +91,8 @@ def evaluate(
     k = usage.num_codes
     bits = limits.bits if usage.implicit else None
     bar = _usage.least_perplexity(k, limits.codes, limits.share, limits.floor, bits=bits)
+    if usage.perplexity >= bar and usage.at_least:
+        raise CannotJudge(f"how many codes the layer has is unknown, only that it has {k:,} or more")
     if usage.perplexity >= bar or _usage.one_stands_out(usage):
         return  # small samples only ever make the estimate too low; one code far above the rest is VQ511
     vectors = _usage.effective_vectors(usage)

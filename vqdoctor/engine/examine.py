@@ -15,12 +15,14 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence, Unavailable
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
 from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.engine.dumped import dumped_context, usages
 from vqdoctor.engine.evaluate import choose, evaluate
 from vqdoctor.engine.gather import CRASHED_PROBE, Gathered
 from vqdoctor.engine.plan import make_plan
 from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.verdict import verdict
+from vqdoctor.layouts import state_dicts
 from vqdoctor.layouts.find import lies_in
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
@@ -163,6 +165,8 @@ def _gather_batch(session: Session, gathered: Gathered) -> None:
     arrays, views, settings = session.arrays, session.found.views, session.settings
     if session.runs_users_model:
         _gather_live(session, gathered)
+    elif not views and any(name.partition("/")[0] == "indices" for name in arrays or ()):
+        _gather_indices(session, gathered)
     elif not views:
         gathered.notes.append(NONE_IN_FILE)
     elif arrays is None:
@@ -186,6 +190,23 @@ def _gather_batch(session: Session, gathered: Gathered) -> None:
         where = session.data if isinstance(session.data, str | os.PathLike) else "the batch"
         hint = "--data takes x (and y), or z_e and/or indices"
         raise UserError(f"{where} holds {', '.join(arrays) or 'no arrays'}", hint)
+
+
+def _gather_indices(session: Session, gathered: Gathered) -> None:
+    """Gather the usage that dumped indices show of layers that store no table."""
+    settings, states = session.settings, state_dicts(session.checkpoint.tensors)
+    context, notes = dumped_context(
+        session.arrays or {}, states, settings.mask, settings.seed, settings.histogram
+    )
+    for item in usages(context):
+        if isinstance(item, Evidence):
+            gathered.evidence.append(item)
+        else:
+            gathered.unavailable.append(item)
+    for view in context.views:
+        gathered.miss(_unknown(gathered, view.name), "batch", NO_CODEBOOK, "--task", view.name)
+    gathered.notes += notes
+    gathered.views += context.views
 
 
 def _unknown(gathered: Gathered, layer: str | None = None) -> list[type[Evidence]]:

@@ -184,9 +184,8 @@ def layer_line(layer: LayerSummary) -> str:
     """A layer's codes, dimensions and layout, with the confidence where it is not high."""
     sure = layer.layout_confidence == "high"
     doubt = "" if sure else f" ({layer.layout_confidence} confidence)"
-    return (
-        f"{count(layer.num_codes, 'code')} of {count(layer.dim, 'dimension')}, layout {layer.layout}{doubt}"
-    )
+    dim = f" of {count(layer.dim, 'dimension')}" if layer.dim else ""
+    return f"{count(layer.num_codes, 'code')}{dim}, layout {layer.layout}{doubt}"
 
 
 def usage_sentence(usage: Usage) -> str:

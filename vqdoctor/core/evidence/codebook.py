@@ -35,6 +35,7 @@ class Usage(Evidence):
         active_share: the multiple of 1/K above which a code is active.
         count_quantiles: the sorted counts at evenly spaced quantiles from 0 to 1, least first.
         histogram: counts by code, where asked for; else empty.
+        at_least: whether K is unknown, and `num_codes` the highest index seen plus one.
         implicit: whether no codebook is stored (FSQ, LFQ): codes combine levels, and none can die.
         window: batches that EMA counts remember, (1 + d)/(1 - d); None for counts of a batch.
         assumed_decay: the layout's own EMA decay d, where the file records none and `window` rests on it.
@@ -60,6 +61,7 @@ class Usage(Evidence):
     count_quantiles: tuple[float, ...] = ()
     histogram: tuple[float, ...] = ()
     implicit: bool = False
+    at_least: bool = False
     window: float | None = None
     assumed_decay: float | None = None
 
