@@ -22,9 +22,10 @@ _FORGOTTEN = 0.05
 _TOO_FRESH = 0.5
 """Above this d^t the first update still counts more than half as much as the last one: the counts
 average over the whole training, its start included, and say little about the codebook as it is."""
-_SHARES = 1.01
-"""Counts with this sum at most are shares of the usage, as no batch has a single vector. They do not say of
-how many vectors; they are taken for as many as there are codes."""
+_SHARES = 2.0
+"""Counts with a smaller sum are shares of the usage, as a batch has more vectors; a revival that gives a code
+the fair share makes it a little more than one. They do not say of how many vectors: taken are as many as
+codes."""
 _TIED = 1e-6
 """Codes that are never chosen go through the same arithmetic, to the last bits."""
 
@@ -104,7 +105,7 @@ def by_counts(context: FileContext, view: QuantizerView) -> Usage:
         raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
     counts = _votes(view, context.saved.start_weight)
     total, codes = float(counts.sum()), len(counts)
-    if total <= _SHARES:
+    if total < _SHARES:
         counts, total = counts * (codes / total), float(codes)
     recorded = context.saved.record.decay
     decay = view.default_decay if recorded is None else recorded

@@ -41,6 +41,8 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
     elsewhere: dict[str, str] = {}
     for number, steps in enumerate(context.steps()):
         for name, step in steps.items():
+            if not step.data.any():
+                continue  # a level that this batch left out
             product = _vjp(step, context.seed + number)
             products[name].append(product)
             if not product.arrived.any():
