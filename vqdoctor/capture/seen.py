@@ -43,7 +43,7 @@ class Seen:
     as_stored: bool | None = None
 
     def without_masked(self, codes: Codes) -> Codes:
-        """Return codes [rows, positions · heads] with -1 at the positions that are no data."""
+        """Return codes [rows, positions · heads] with -1 at the positions that are masked."""
         if self.data is None:
             return codes
         heads = codes.shape[1] // self.data.shape[1]

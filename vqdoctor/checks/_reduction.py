@@ -14,7 +14,7 @@ BETA_HIGH = 2.0
 def summed(
     terms: LossTerms, factor: float = FACTOR, beta_low: float = BETA_LOW, beta_high: float = BETA_HIGH
 ) -> tuple[str, int] | None:
-    """Return what the VQ loss is summed over and how many values these are; None where it may be a mean."""
+    """Return the axes that a VQ loss is summed over and how many values these are; None for a mean."""
     sizes = (("dimensions", terms.dim), ("vectors and dimensions", terms.dim * terms.sample_size))
     if terms.commitment is None:
         return None

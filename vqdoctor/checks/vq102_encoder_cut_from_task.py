@@ -9,7 +9,7 @@ loss alone then moves the encoder, and the end is the same as without a straight
 The gradient of the task loss (without the VQ loss) is measured at z_q, at z_e and at the parameters
 that z_e depends on (before the layer) and that the loss depends on otherwise (after it). No path to z_q: the
 cut lies after the layer. Zero at z_e: in it. No path to the parameters before it: the cut lies between the
-encoder and the layer. A path along which the gradient is zero is no cut: behind codes of a wrong scale
+encoder and the layer. A path along which the gradient is zero is not a cut: behind codes of a wrong scale
 (VQ309, VQ310) every ReLU may be out of action, and in front of the layer those of a dead encoder (VQ507).
 
 ## Remedy
@@ -27,7 +27,7 @@ from vqdoctor.core.evidence import GradientPath, TaskGradient
 
 ZERO = (
     "a path leads from the task loss to {}, and the gradient along it is zero, as behind units that are out "
-    "of action: that is no cut"
+    "of action: that is not a cut"
 )
 
 

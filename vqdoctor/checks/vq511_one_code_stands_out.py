@@ -1,7 +1,7 @@
 """One code takes most of the vectors, and all others are used evenly.
 
 ## Why it matters
-Padding, silence and masked positions are no data. If they pass through the layer, they all land on one code:
+Padding, silence and masked positions are not data. If they pass through the layer, they all land on one code:
 the perplexity then measures the share of padding, the codebook and the encoder are trained on it, and a loss
 that is averaged over all positions is diluted by it.
 

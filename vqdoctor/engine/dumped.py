@@ -32,7 +32,7 @@ def dumped_context(
     Indices are named "indices/LAYER"; plain "indices" belong to the file's only lookup-free quantizer.
 
     Raises:
-        UserError: if the indices are no whole numbers from -1.
+        UserError: if the indices are other values than whole numbers from -1.
     """
     known = [(path, 2**bits) for state in states for path, bits in lookup_free(state)]
     alone = known[0] if len(known) == 1 else ("vq", None)
@@ -53,7 +53,7 @@ def dumped_context(
     sizes, least = dict(known), dict[str, int]()
     for name, array in named.items():
         if array.dtype.kind not in "iu" or not array.size or array.min() < -1:
-            raise UserError(f"{INDICES} of {name}: {array.dtype} {array.shape} are no code indices")
+            raise UserError(f"{INDICES} of {name}: {array.dtype} {array.shape} holds no code indices")
         layer = name.partition("[head ")[0]
         least[layer] = max(least.get(layer, 0), int(array.max()) + 1)
     for layer, highest in least.items():
@@ -81,7 +81,7 @@ def usages(context: DumpContext) -> Iterator[Evidence | Unavailable]:
 
 
 def _axis_of_codebooks(shape: tuple[int, ...]) -> int | None:
-    """Return the axis of [B, T, Q] or [B, Q, T] that has one entry a codebook; None where none is clear."""
+    """Return the axis of [B, T, Q] or [B, Q, T] with one entry a codebook; None if it is unclear."""
     if len(shape) != 3:
         return None
     short, long = sorted((1, 2), key=lambda axis: shape[axis])

@@ -261,7 +261,7 @@ def _read(
     if mask is not None and arrays is not None and mask not in arrays:
         raise UserError(f"--mask {mask}: the batch holds {', '.join(arrays) or 'no arrays'}")
     if mask is not None and arrays is None and not runs:
-        raise UserError("--mask has no effect without data", "add --data, or --task")
+        raise UserError("--mask needs data", "add --data, or --task")
     if path is not None and user_model.optimizer is not None:
         raise UserError("an optimizer belongs to a live model", "a checkpoint holds its own")
     if user_model.losses is not None and data is None:

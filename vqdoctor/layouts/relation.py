@@ -31,7 +31,7 @@ explain 0.01, while unrelated tables differ by their whole length."""
 RARE = 1e-2
 """Counts under this share of their mean are left out: smoothing changes their rows."""
 FEWEST = 8
-"""Codes under which one factor for all proves nothing."""
+"""Codes from which one factor for all of them is a proof."""
 
 Floats = NDArray[np.float64]
 

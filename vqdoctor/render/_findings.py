@@ -48,7 +48,7 @@ def unexplained(found: Iterable[Block]) -> tuple[Block, ...]:
 
 
 def _measures(root: Block | Finding) -> bool:
-    """Whether a root only measures poor usage, and is no cause of it."""
+    """Whether a root only measures poor usage, whose cause is another."""
     return root.stage is Stage.USAGE and root.code not in CAUSES_IN_USE
 
 

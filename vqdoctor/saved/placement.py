@@ -135,7 +135,7 @@ def _by_names(entries: list[Entry], layer: str) -> list[Entry]:
 def _named_part(name: str, layer: str) -> str | None:
     """Return the part of the model that the first word for one in a name says; None if there is none.
 
-    A word that the layer's own name begins with says nothing: it stands in that part too.
+    A word that the layer's own name begins with is passed over: the layer is in that part too.
     """
     shared = (one == two for one, two in zip_longest(name.split("."), layer.split(".")))
     own = sum(takewhile(bool, shared))

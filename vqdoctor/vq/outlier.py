@@ -21,7 +21,7 @@ FEWEST = 16
 
 
 def others(counts: A) -> A | None:
-    """Return the counts [K - 1] of all codes but one that stands far above them; None where none does.
+    """Return the counts [K - 1] of all codes but one that stands far above them; None without such a code.
 
     >>> import numpy as np
     >>> rest = np.arange(10.0, 30.0)

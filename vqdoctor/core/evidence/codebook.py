@@ -3,7 +3,7 @@
 from vqdoctor.core.evidence.base import Evidence
 
 EMA_COUNTS = "ema-counts"
-"""The estimator of a usage that EMA counts tell."""
+"""The estimator of a usage that comes from EMA counts."""
 ACTIVE_SHARE = 0.1
 """A code is active above this multiple of the uniform share 1/K of the usage, and dead under it."""
 

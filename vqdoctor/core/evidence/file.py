@@ -113,10 +113,10 @@ NonFinite.HEALTHY = NonFinite(layer="vq", source="checkpoint", sample_size=33_02
 class OptimizerMemory(Evidence):
     """Past gradients, as the optimizer's second moments remember them.
 
-    Sample size: the number of parameters that have a state. "Before" and "after" are the parameters that
-    stand before and after the VQ layer in the model's own order (the encoder and the decoder with the head),
-    or that are named so where the order contradicts the names. "Gradient" is the root mean square of
-    sqrt(exp_avg_sq): the size of a single gradient element, as the optimizer last remembers it.
+    Sample size: the number of parameters that have a state. "Before" and "after" are the parameters before
+    and after the VQ layer in the model's own order (the encoder and the decoder with the head), or that are
+    named so where the order contradicts the names. "Gradient" is the root mean square of sqrt(exp_avg_sq):
+    the size of a single gradient element, as the optimizer last remembers it.
 
     Attributes:
         parameters: parameters that the optimizer lists.

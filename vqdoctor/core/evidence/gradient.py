@@ -43,7 +43,7 @@ class TaskGradient(Evidence):
         before: root mean square gradient of the parameters that z_e depends on, those of VQ layers left out.
         after: root mean square gradient of the other parameters that the task loss depends on.
         joined: whether a path of autograd leads from the task loss to the parameters before the layer; the
-            gradient along it may be zero. None where no parameters stand there, or where that is unknown.
+            gradient along it may be zero. None without parameters there, or where it is unknown.
     """
 
     at_output: float | None

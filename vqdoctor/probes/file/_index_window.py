@@ -16,7 +16,7 @@ from vqdoctor.layouts.view import QuantizerView
 Indices = NDArray[np.int64]
 
 FEWEST = 64
-"""Values under which a vector is no window: shorter ones are flags, strides and lists of levels."""
+"""Values from which a vector may be a window: shorter ones are flags, strides and lists of levels."""
 START = 64
 """Equal values at an end from which they are the value that the window started from: by chance codes that are
 used as evenly as in a working layer never repeat as often."""

@@ -1,7 +1,7 @@
 """The gradient of the task loss around the VQ layer: does the encoder learn the task at all?
 
-What stands before and behind a layer is what autograd says: its input depends on the one, and the task loss
-on the other. The order in which a model registers its modules is no order of data flow.
+Autograd says which parameters are before a layer, because its input depends on them, and which are behind it,
+because the task loss depends on them. The order in which a model registers its modules may be another.
 """
 
 from __future__ import annotations
