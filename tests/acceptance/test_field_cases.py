@@ -130,10 +130,9 @@ def test_a_last_level_that_the_dropout_never_draws(trained: Any) -> None:
     for report in (examine(path), live(path, task)):
         assert len(report.layers) == 4
         assert "quantizer[head 3]" in {f.layer for f in report.findings if f.code == "VQ506"}
-    for level in range(3):
-        by_source = report.usages(f"quantizer[head {level}]")
-        shares, batch = by_source["checkpoint"].perplexity, by_source["batch"].perplexity
-        assert shares == pytest.approx(batch, rel=0.3, abs=1)
+    # the first level is drawn at every step, so that its shares have settled
+    by_source = report.usages("quantizer[head 0]")
+    assert by_source["checkpoint"].perplexity == pytest.approx(by_source["batch"].perplexity, rel=0.3)
 
 
 def test_a_window_of_indices_in_the_file(trained: Any) -> None:

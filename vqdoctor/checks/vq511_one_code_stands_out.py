@@ -34,7 +34,7 @@ def evaluate(usage: Usage, limits: CheckLimits) -> Problems:
     if rest is not None and _usage.one_stands_out(usage):
         yield warning(
             f"One code takes {percent(usage.max_share)} of the vectors and the others are used evenly "
-            f"(perplexity {figure(rest)} without it): is it padding, silence or a masked value?",
+            f"(perplexity {figure(rest)} without it): it may be padding, silence or a masked value.",
             measured("max_share", usage.max_share),
             measured("perplexity", usage.perplexity, unit="codes"),
             measured("rest_perplexity", rest, unit="codes"),
