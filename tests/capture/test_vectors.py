@@ -20,6 +20,7 @@ from vqdoctor.capture.vectors import channel_axis, rows, unrows
         ((2, 5, 9), 8, (2, 5), 2),
         ((2, 8, 5, 5), 4, (2, 5, 5, 2), 1),
         ((2, 9, 5, 5), 8, (50,), 1),
+        ((50, 16, 4, 4), 16, (800, 4), 1),  # flat, with an axis of levels
         ((2, 9, 5, 5), 8, None, 1),
     ],
 )

@@ -15,14 +15,19 @@ TOO_LONG = EmaRelation.healthy(scale=400.0, scale_spread=7e-9)
     ("evidence", "expected"),
     [
         # where the cut lies
-        ([TASK.replace(at_output=0.0, at_input=0.0, ratio=None, before=0.0)], "error"),
+        ([TASK.replace(at_output=None, at_input=0.0, ratio=None, before=0.0, joined=False)], "error"),
         ([TASK.replace(at_input=0.0, ratio=0.0, before=0.0)], "error"),
-        # codes on a wrong scale put every ReLU behind them out of action: a zero, but a path
+        # units out of action, behind codes of a wrong scale or for another reason: a zero, but a path
+        ([TASK.replace(at_output=0.0, at_input=0.0, ratio=None, before=0.0)], "cannot judge"),
         ([TASK.replace(at_output=0.0, at_input=0.0, ratio=None, before=0.0), TOO_LONG], "cannot judge"),
         ([TASK.replace(at_output=None, at_input=0.0, ratio=None, before=0.0), TOO_LONG], "error"),
         # a level of a residual stack with one outer estimator: the encoder does learn
         ([TASK.replace(at_input=0.0, ratio=0.0)], "passes"),
-        ([TASK.replace(before=1e-12)], "error"),
+        # nothing joins the encoder to the layer, or its own units are out of action
+        ([TASK.replace(before=1e-12, joined=False)], "error"),
+        ([TASK.replace(before=0.0, joined=True)], "cannot judge"),
+        # a report of an earlier release does not say which
+        ([TASK.replace(before=0.0, joined=None)], "error"),
         ([TASK.replace(before=1e-5)], "passes"),
         ([TASK.replace(at_output=None, at_input=0.0, after=0.0)], "cannot judge"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from judged import says
 
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.core.evidence import Evidence, ResidualLevel
+from vqdoctor.core.evidence import Evidence, LossTerms, ResidualLevel
 
 LEVEL = ResidualLevel.healthy()
 
@@ -17,6 +17,9 @@ LEVEL = ResidualLevel.healthy()
         # published codecs are cut off from level 2 on, and work
         ([LEVEL.replace(reach=0.009)], "note"),
         ([LEVEL.replace(reach=0.009), COLLAPSED_USAGE], "warning"),
+        ([LEVEL.replace(reach=0.009), COLLAPSED_USAGE, LossTerms.healthy()], "warning"),
+        # a summed VQ loss is the likelier cause of the usage
+        ([LEVEL.replace(reach=0.009), COLLAPSED_USAGE, LossTerms.healthy(commitment=16.0)], "note"),
         ([LEVEL.replace(reach=0.011), COLLAPSED_USAGE], "passes"),
         ([LEVEL.replace(level=1, gain=10.0)], "note"),
         ([LEVEL.replace(level=1, gain=9.9)], "passes"),

@@ -6,7 +6,8 @@ import pytest
 from judged import says
 
 from vqdoctor.checks import all_checks
-from vqdoctor.core.evidence import Evidence, LossBalance, LossTerms
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.core.evidence import Evidence, LossBalance, LossTerms, Usage
 from vqdoctor.engine.evaluate import evaluate
 from vqdoctor.engine.rank import rank
 
@@ -21,6 +22,9 @@ NO_BETA = {"beta": None, "beta_from": ""}
         # a sum, and it outweighs the task
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.81)], "warning"),
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.79)], "passes"),
+        # a sum that is measured exactly is told where the usage is poor
+        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.38), COLLAPSED_USAGE], "note"),
+        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.38), Usage.healthy()], "passes"),
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=None)], "cannot judge"),
         ([TERMS.replace(commitment=7.9), BALANCE.replace(ratio=9.0)], "passes"),
         ([TERMS.replace(commitment=16.0 * 400), BALANCE.replace(ratio=9.0)], "warning"),

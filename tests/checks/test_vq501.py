@@ -19,6 +19,9 @@ EMA = usage(4096, 1_200, 150, 400, source="checkpoint", effective_size=None)
         # half of the bits where nothing is stored, 5 % of K where a codebook is
         ([IMPLICIT_USAGE.replace(num_codes=4096, perplexity=65.0, perplexity_high=66.0)], "passes"),
         ([IMPLICIT_USAGE.replace(num_codes=4096, perplexity=62.0, perplexity_high=63.0)], "error"),
+        # codes that are never chosen do not show where K is unknown; too few are too few of any K
+        ([IMPLICIT_USAGE.replace(at_least=True)], "cannot judge"),
+        ([IMPLICIT_USAGE.replace(perplexity=9.0, perplexity_high=9.5, at_least=True)], "error"),
         ([STORED], "error"),
         # max(min(50, 0.2 K), 0.05 K)
         ([usage(256, 28_752, 49.9, 60)], "error"),

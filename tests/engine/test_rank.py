@@ -99,6 +99,7 @@ RIVALS = [finding("VQ101"), finding("VQ201", WARNING), finding("VQ501")]
     ("evidence", "experiment"),
     [
         ((EMA_USAGE,), "--data batch.npz"),
+        ((EMA_USAGE, Usage.healthy()), "--task FILE.py:NAME"),  # data was given, and no model
         (LIVE, "--probe-steps 20"),
         ((*LIVE, Trace.healthy()), ""),
         (None, ""),

@@ -15,6 +15,7 @@ import torch
 from small_vqvae import VQVAE, WEIGHT, DigitsTask, Found, digits, save, trained
 from torch import nn
 from torch.nn import functional
+from vector_quantize_pytorch import ResidualVQ
 
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import GradientPath, LossBalance, TaskMetrics, Usage
@@ -138,13 +139,87 @@ def test_prefixes_of_file_and_model_need_not_agree(
     assert path.estimator in ("rotation", "straight-through")
 
 
+class WithCritic(VQVAE):
+    """A model with a part that neither z_e nor the task loss depends on, and a table that is as built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = nn.Linear(4, 1)
+        self.register_buffer("table", torch.linspace(0, 1, 8).repeat(8, 1))
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        return super().forward(x + 0 * self.table)
+
+
+class WithCriticTask(DigitsTask):
+    def model(self) -> nn.Module:
+        return WithCritic()
+
+
 def test_missing_and_unexpected_keys_are_listed(tmp_path: Path, few: Settings) -> None:
-    state = {**trained()[0].state_dict(), "stranger.weight": torch.ones(2)}
-    del state["decoder.2.bias"]
-    torch.save(state, tmp_path / "c.pt")
-    notes = examine(tmp_path / "c.pt", user_model=UserModel(task=DigitsTask()), settings=few).notes
-    assert "in the model but not in the file, left as built: decoder.2.bias" in notes
+    torch.save({**trained()[0].state_dict(), "stranger.weight": torch.ones(2)}, tmp_path / "c.pt")
+    notes = examine(tmp_path / "c.pt", user_model=UserModel(task=WithCriticTask()), settings=few).notes
+    assert "in the model but not in the file, left as built: table, critic.weight, critic.bias" in notes
     assert "in the file but not in the model: stranger.weight" in notes
+
+
+@pytest.mark.parametrize(
+    ("gone", "needing"), [("encoder.0.weight", "z_e and the task loss"), ("decoder.2.bias", "the task loss")]
+)
+def test_a_model_that_is_loaded_in_part_is_not_examined_as_the_trained_one(
+    gone: str, needing: str, tmp_path: Path, few: Settings
+) -> None:
+    state = {**trained()[0].state_dict(), "stranger.weight": torch.ones(2)}
+    del state[gone]
+    torch.save(state, tmp_path / "c.pt")
+    with pytest.raises(UserError) as refused:
+        examine(tmp_path / "c.pt", user_model=UserModel(task=DigitsTask()), settings=few)
+    assert refused.value.what.startswith(needing) and refused.value.what.endswith(f"lacks {gone}")
+    assert "stranger.weight" in refused.value.hint
+
+
+class Stack(nn.Module):
+    """An encoder and a residual stack of vector-quantize-pytorch under any name."""
+
+    def __init__(self, levels: int, name: str) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(64, 8)
+        self.add_module(name, ResidualVQ(dim=8, codebook_size=16, num_quantizers=levels))
+        self.decoder = nn.Linear(8, 64)
+        self.name = name
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        z_q, indices, loss = getattr(self, self.name)(self.encoder(x.flatten(1))[:, None])
+        return {"recon": self.decoder(z_q[:, 0]).view_as(x), "indices": indices, "vq_loss": loss}
+
+
+class StackTask(DigitsTask):
+    def model(self) -> nn.Module:
+        return Stack(**self.settings)
+
+
+def test_levels_that_the_file_lacks_are_left_out(tmp_path: Path, few: Settings) -> None:
+    torch.manual_seed(0)
+    torch.save(Stack(2, "rvq").state_dict(), tmp_path / "c.pt")
+    tasks = [StackTask(levels=levels, name="rvq") for levels in (2, 4)]
+    whole_file, more = (
+        whole(examine(tmp_path / "c.pt", user_model=UserModel(task=task), settings=few)) for task in tasks
+    )
+    assert [layer.name for layer in more.layers] == [layer.name for layer in whole_file.layers]
+    assert (
+        "levels of the model that the file lacks, left out with codes of zero: rvq.layers.2, rvq.layers.3"
+        in (more.notes)
+    )
+    measured = [report.find(TaskMetrics, None) for report in (whole_file, more)]
+    assert measured[0] == measured[1]
+
+
+def test_a_quantizer_of_another_name_leaves_the_other_names_matched(tmp_path: Path, few: Settings) -> None:
+    torch.manual_seed(0)
+    torch.save(Stack(2, "rvq").state_dict(), tmp_path / "c.pt")
+    task = StackTask(levels=2, name="quantizer")
+    report = whole(examine(tmp_path / "c.pt", user_model=UserModel(task=task), settings=few))
+    assert not [note for note in report.notes if "left as built" in note or "not in the model" in note]
 
 
 def test_a_layer_that_the_model_lacks_is_not_examined_and_the_other_is(tmp_path: Path, few: Settings) -> None:

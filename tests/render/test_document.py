@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 
+import pytest
+
 from vqdoctor.core.finding import Measurement
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
@@ -124,6 +126,14 @@ def test_only_causes_that_passed_are_ruled_out(reports: dict[str, Report]) -> No
     }
     assert items.items[-1].name == "--probe-steps 20"
     assert doc.verdict.word == "COLLAPSED, cause not found"
+
+
+@pytest.mark.parametrize("code", ["VQ505", "VQ506", "VQ507"])
+def test_a_cause_that_the_usage_itself_shows_is_one(code: str, reports: dict[str, Report]) -> None:
+    report = reports["unexplained"]
+    cause = replace(report.findings[0], code=code)
+    doc = of(replace(report, findings=(cause, *report.findings[1:])))
+    assert "cause not found" not in doc.verdict.word
 
 
 def test_a_known_cause_before_a_symptom_keeps_the_heading(reports: dict[str, Report]) -> None:

@@ -55,6 +55,7 @@ class Quantizing:
         outputs: the different vectors that it put out, float32 [any, D].
         num_codes: how many codes it has; None where that is unknown.
         gives_codes: whether integers come out with the vectors that tell these.
+        codebooks: how many codes each vector gets, each of a codebook of its own.
         radix: how its codes are made of levels; None where it does not say.
     """
 
@@ -62,6 +63,7 @@ class Quantizing:
     outputs: torch.Tensor
     num_codes: int | None
     gives_codes: bool = False
+    codebooks: int = 1
     radix: Radix | None = None
 
 
@@ -118,8 +120,12 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         if table is not None:
             explicit.append(_explicit(name, model, *table))
         elif found.num_codes is not None:
-            implicit.append(_implicit(name, found, found.num_codes))
-            radixes.update({name: found.radix} if found.radix else {})
+            several = found.codebooks > 1
+            names = [f"{name}[head {i}]" for i in range(found.codebooks)] if several else [name]
+            implicit += [_implicit(one, found, found.num_codes) for one in names]
+            radixes.update(dict.fromkeys(names, found.radix) if found.radix else {})
+            places.update(dict.fromkeys(names, found.path))
+            continue
         else:
             continue
         places[name] = found.path
@@ -199,7 +205,14 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
     highest = int(codes.max()) if codes is not None else len(outputs) - 1
     radix = _radix(module)
     size = _size(module, highest, radix[1] if radix else levels)
-    return Quantizing(path=path, outputs=outputs, num_codes=size, gives_codes=codes is not None, radix=radix)
+    return Quantizing(
+        path=path,
+        outputs=outputs,
+        num_codes=size,
+        gives_codes=codes is not None,
+        codebooks=1 if codes is None else codes.shape[1],
+        radix=radix,
+    )
 
 
 def _different(vectors: torch.Tensor) -> int:

@@ -99,7 +99,7 @@ def observe(capture: Capture, split: Split, change: Change | None = None) -> Obs
                 if layer.maps:
                     calls = [call for m in (layer.module, *layer.shared) for call in watched[m].mapped]
                     asked = [] if layer.lookup is None else layer.reader.lookups(watched[layer.lookup])
-                    if (seen := read(layer.reader, calls, asked, samples)) is not None:
+                    if (seen := read(layer.reader, calls, asked, samples, losses.mask)) is not None:
                         parts.setdefault(layer.name, []).append(seen)
                 elif (codes := fetched(layer.reader, watched[layer.module])) is not None:
                     bare.setdefault(layer.name, []).append(codes)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vqdoctor.capture.call import Call
+from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.vectors import by_position, channel_axis, rows
 from vqdoctor.capture.watch import Watch
 from vqdoctor.layouts.live_rows import is_unit, live_mask
@@ -27,8 +28,6 @@ OFF = 0.05
 """An output is another vector than the stored code when it is off by over this share of the codes' spread."""
 MOST_CODES = 2**24
 """Codes that are counted one by one; of more, as of 40 bits, no sample would tell anything."""
-MASKED = -1
-"""The code that libraries give a masked vector."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

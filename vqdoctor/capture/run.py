@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from vqdoctor.capture.call import Call
 from vqdoctor.capture.discover import Discovered, discover, quantizing
 from vqdoctor.capture.layer import CapturedLayer, Change, watching
 from vqdoctor.capture.locate import locate, stop_dropping_levels
+from vqdoctor.capture.masks import data_positions
 from vqdoctor.capture.observe import SPLITS, Observed, Scored, observe
 from vqdoctor.capture.reader import Codes, Reader
 from vqdoctor.capture.seen import Seen
@@ -24,6 +25,14 @@ from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch, Losses, Split, Task
 from vqdoctor.models.untouched import seed_all, unwrapped, unwrapped_name, working_copy
+
+SHIFT, LEAST_SHIFT = 0.1, 1e-3
+"""Change of a tensor, as a share of its mean size, and at least: far above the rounding of what follows."""
+
+
+def _same(one: torch.Tensor, two: torch.Tensor) -> bool:
+    """Whether two results of the same run are equal up to the rounding of a GPU that adds in any order."""
+    return one.shape == two.shape and torch.allclose(one, two, rtol=1e-5, atol=1e-7, equal_nan=True)
 
 
 @dataclass(kw_only=True)
@@ -68,6 +77,22 @@ class Step:
     def vectors(self) -> int:
         """How many vectors were quantized."""
         return self.z_e.numel() // self.z_e.shape[self.axis]
+
+    @cached_property
+    def data(self) -> torch.Tensor:
+        """Which vectors are data and no padding, bool [vectors], in the order of `rows`."""
+        return self._kept(self.losses.mask)
+
+    @cached_property
+    def quantized(self) -> torch.Tensor:
+        """Which vectors the layer did not mask itself, bool [vectors], in the order of `rows`."""
+        return self._kept(None)
+
+    def _kept(self, mask: torch.Tensor | None) -> torch.Tensor:
+        codes, rows = self.layer.reader.given(self.call), self.z_e.shape[0]
+        kept = data_positions(codes, mask, rows, self.vectors // rows)
+        every = torch.ones(self.vectors, dtype=torch.bool, device=self.z_e.device)
+        return every if kept is None else kept.flatten().to(every.device)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -116,10 +141,10 @@ class Capture:
     @cached_property
     def layers(self) -> dict[str, CapturedLayer]:
         """The layers by name, each with where it is."""
-        keys = [view.keys.get("codebook") for view in self.views]
+        keys = [view.keys.get("codebook", view.name.partition("[head ")[0]) for view in self.views]
         unlocated = {}
         for key, view in zip(keys, self.views, strict=True):
-            heads = keys.count(key) if key is not None and "[head " in view.name else 1
+            heads = keys.count(key) if "[head " in view.name else 1
             tensors = {role: self.names[key] for role, key in view.keys.items()}
             reader = Reader(view=view, heads=heads)
             unlocated[view.name] = CapturedLayer(view=view, model=self.model, tensors=tensors, reader=reader)
@@ -218,7 +243,11 @@ class Capture:
         return steps
 
     def first_calls(
-        self, *, training: bool, paths: Mapping[str, str] | None = None
+        self,
+        *,
+        training: bool,
+        paths: Mapping[str, str] | None = None,
+        change: Callable[[torch.nn.Module], None] | None = None,
     ) -> tuple[dict[str, Call], Losses | None]:
         """Run a copy on the first training batch and return each layer's first call, and the losses.
 
@@ -228,10 +257,14 @@ class Capture:
         Args:
             training: whether in training.
             paths: name to path of further modules whose first call is returned.
+            change: changes the copy, without a graph, before it runs.
         """
         if not self.first_batches:
             return {}, None
         model = self.copy(training=training)
+        if change is not None:
+            with torch.no_grad():
+                change(model)
         own = {name: layer.path for name, layer in self.mapped.items() if layer.path is not None}
         modules = {name: model.get_submodule(path) for name, path in {**own, **(paths or {})}.items()}
         seed_all(self.seed)
@@ -242,6 +275,26 @@ class Capture:
             losses = self.task.losses(model, self.first_batches[0])
         first = {name: next(iter(watched[module].forwards), None) for name, module in modules.items()}
         return {n: call for n, call in first.items() if call is not None and call.output is not None}, losses
+
+    def moved_by(self, tensors: Collection[str]) -> tuple[set[str], bool]:
+        """Change tensors of the model and see what depends on them, whatever autograd recorded.
+
+        Returns:
+            the layers whose z_e changes, and whether the task loss does.
+        """
+        first, losses = self.first_calls(training=False)
+
+        def shift(model: torch.nn.Module) -> None:
+            generator = torch.Generator().manual_seed(self.seed)
+            for name, tensor in model.state_dict().items():
+                if name in tensors and tensor.is_floating_point():
+                    noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+                    tensor.add_(noise.abs() * (SHIFT * tensor.abs().mean() + LEAST_SHIFT))
+
+        shifted, others = self.first_calls(training=False, change=shift)
+        both = first.keys() & shifted.keys()
+        moved = {name for name in both if not _same(first[name].z_e, shifted[name].z_e)}
+        return moved, losses is not None and others is not None and not _same(losses.task, others.task)
 
     @cached_property
     def _codes(self) -> dict[Split, dict[str, Codes]]:
@@ -275,7 +328,7 @@ class Capture:
                 reader = self.layers[name].reader
                 codes = seen.indices if seen.indices is not None else reader.nearest(seen.z_e)
                 if codes is not None:
-                    chosen[name] = codes
+                    chosen[name] = seen.without_masked(codes)
         return self._codes[split]
 
     def rows_of(self, split: Split) -> dict[str, Codes]:

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from vqdoctor.capture.call import Call
-from vqdoctor.capture.reader import MASKED, Codes, Reader, Vectors
+from vqdoctor.capture.masks import MASKED, data_positions
+from vqdoctor.capture.reader import Codes, Reader, Vectors
 from vqdoctor.capture.vectors import rows
 from vqdoctor.capture.watch import Watch
 
@@ -24,6 +25,7 @@ class Seen:
         z_e: input vectors, float32 [rows, positions, D]; a row is a sample, or a part of one where
             samples have different lengths.
         z_q_mean: mean output vector, float32 [D'].
+        data: which positions are data and no padding, bool [rows, positions]; None where all are.
         indices: chosen codes, int64 [rows, positions · heads], -1 where masked; None where the layer's
             output does not show them.
         samples: the sample that each row belongs to, int64 [rows].
@@ -36,11 +38,38 @@ class Seen:
     z_q_mean: torch.Tensor
     indices: Codes | None
     samples: NDArray[np.int64]
+    data: NDArray[np.bool_] | None = None
     looked_up: Vectors | None = None
     as_stored: bool | None = None
 
+    def without_masked(self, codes: Codes) -> Codes:
+        """Return codes [rows, positions · heads] with -1 at the positions that are masked."""
+        if self.data is None:
+            return codes
+        heads = codes.shape[1] // self.data.shape[1]
+        return np.where(np.repeat(self.data, heads, axis=1), codes, MASKED)
 
-def read(reader: Reader, calls: Sequence[Call], lookups: Sequence[Call], samples: int | None) -> Seen | None:
+    @property
+    def vectors(self) -> Vectors:
+        """The z_e of positions that are data, float32 [N, D]."""
+        return self.z_e.reshape(-1, self.z_e.shape[-1]) if self.data is None else self.z_e[self.data]
+
+    @property
+    def asked(self) -> Vectors:
+        """The vectors of positions that are data as the codebook is asked for them, float32 [N, D]."""
+        if self.looked_up is None:
+            return self.vectors
+        fits = self.data is not None and len(self.looked_up) == self.data.size
+        return self.looked_up[self.data.ravel()] if fits and self.data is not None else self.looked_up
+
+
+def read(
+    reader: Reader,
+    calls: Sequence[Call],
+    lookups: Sequence[Call],
+    samples: int | None,
+    mask: torch.Tensor | None = None,
+) -> Seen | None:
     """Return the layer as one batch's calls show it; None where there is none.
 
     Calls of equally many rows (a layer that is called twice, levels that share one codebook) are taken
@@ -52,8 +81,9 @@ def read(reader: Reader, calls: Sequence[Call], lookups: Sequence[Call], samples
         calls: the layer's calls with a z_q.
         lookups: the calls of the module that looks its codes up.
         samples: how many samples the batch had; None where that is unknown.
+        mask: the task's mask of the batch.
     """
-    parts = [_one(reader, call, samples) for call in calls]
+    parts = [_one(reader, call, samples, mask) for call in calls]
     forms = [(len(part.z_e), part.z_e.shape[-1], part.z_q_mean.shape) for part in parts]
     parts = [part for part, form in zip(parts, forms, strict=True) if form == forms[0]]
     if not parts:
@@ -61,8 +91,10 @@ def read(reader: Reader, calls: Sequence[Call], lookups: Sequence[Call], samples
     stored = [kept for call in lookups[:1] or calls[:1] if (kept := reader.as_stored(call)) is not None]
     asked = [vectors for call in lookups if (vectors := reader.looked_up(call)) is not None]
     indices = [part.indices for part in parts if part.indices is not None]
+    data = [part.data for part in parts if part.data is not None]
     return Seen(
         z_e=np.concatenate([part.z_e for part in parts], axis=1),
+        data=np.concatenate(data, axis=1) if len(data) == len(parts) else None,
         z_q_mean=torch.stack([part.z_q_mean for part in parts]).mean(0),
         indices=np.concatenate(indices, axis=1) if len(indices) == len(parts) else None,
         samples=parts[0].samples,
@@ -71,16 +103,21 @@ def read(reader: Reader, calls: Sequence[Call], lookups: Sequence[Call], samples
     )
 
 
-def _one(reader: Reader, call: Call, samples: int | None) -> Seen:
+def _one(reader: Reader, call: Call, samples: int | None, mask: torch.Tensor | None) -> Seen:
     assert call.z_q is not None
     axis = reader.axis(call)
     z_e = rows(call.z_e, axis).float().cpu().numpy()
     codes = reader.codes(call)
+    given = None if codes is None else torch.from_numpy(codes)
+    kept = data_positions(given, None if mask is None else mask.cpu(), *z_e.shape[:2])
+    data = None if kept is None else kept.numpy()
     if samples and len(z_e) > samples and len(z_e) % samples == 0:
         z_e = z_e.reshape(samples, -1, z_e.shape[-1])
         codes = None if codes is None else codes.reshape(samples, -1)
+        data = None if data is None else data.reshape(samples, -1)
     return Seen(
         z_e=z_e,
+        data=data,
         z_q_mean=rows(call.z_q, axis).float().mean((0, 1)),
         indices=codes,
         samples=np.arange(len(z_e)),
@@ -99,12 +136,20 @@ def join(parts: Sequence[Seen]) -> Seen:
     samples = [np.repeat(part.samples + start, part.z_e.shape[1] // length) for start, part in starts]
     return Seen(
         z_e=np.concatenate([p.z_e.reshape(-1, length, p.z_e.shape[-1]) for p in parts]),
+        data=_joined_data(parts, length),
         z_q_mean=(means * weights[:, None]).sum(0) / weights.sum(),
         indices=_joined_codes(parts, length),
         samples=np.concatenate(samples),
         looked_up=np.concatenate(asked) if asked else None,
         as_stored=parts[0].as_stored,
     )
+
+
+def _joined_data(parts: Sequence[Seen], length: int) -> NDArray[np.bool_] | None:
+    if all(part.data is None for part in parts):
+        return None
+    data = [np.ones(p.z_e.shape[:2], dtype=np.bool_) if p.data is None else p.data for p in parts]
+    return np.concatenate([part.reshape(-1, length) for part in data])
 
 
 def _joined_codes(parts: Sequence[Seen], length: int) -> Codes | None:

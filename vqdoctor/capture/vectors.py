@@ -49,6 +49,7 @@ def _fitting(shape: tuple[int, ...], axes: list[int], indices: tuple[int, ...] |
     return (
         [axis for axis in axes if positions[axis] == indices]
         or [axis for axis in axes if positions[axis] in by_head]
+        or [axis for axis in axes if math.prod(positions[axis]) in map(math.prod, by_head)]
         or [axis for axis in axes if math.prod(positions[axis]) == math.prod(indices)]
     )
 

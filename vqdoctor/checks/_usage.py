@@ -84,9 +84,22 @@ def enough_for_classes(usage: Usage, task: TaskMetrics | None) -> bool:
     return carries and as_without and uses_codes and usage.perplexity >= NEAR_CLASSES * task.classes
 
 
+PADDED_USAGE = Usage.healthy(
+    num_codes=128, sample_size=12_704, used=120, active=101, expected_used=128.0, expected_active=128.0,
+    share=0.94, perplexity=3.87, perplexity_low=3.77, perplexity_high=3.98, plug_in_perplexity=3.85,
+    max_share=0.812, rest_perplexity=100.0,
+)  # fmt: skip
+
+
+def one_stands_out(usage: Usage) -> bool:
+    """Whether one code alone makes the usage poor: the others are used as those of a working layer."""
+    rest = usage.rest_perplexity
+    return rest is not None and usage.perplexity < _least(usage) <= rest
+
+
 def few(usage: Usage) -> bool:
     """Whether the estimate of the perplexity is under the least that a working layer has."""
-    return usage.perplexity < _least(usage)
+    return usage.perplexity < _least(usage) and not one_stands_out(usage)
 
 
 def _least(usage: Usage) -> float:
@@ -101,6 +114,6 @@ def active_share(usage: Usage) -> float:
 def poor(usage: Usage) -> bool:
     """Return whether the usage breaks a default limit of the usage checks, as far as the sample can tell."""
     enough = effective_vectors(usage) >= usage.num_codes
-    collapsed = usage.perplexity_high < _least(usage)
+    collapsed = usage.perplexity_high < _least(usage) and not one_stands_out(usage)
     dead = not usage.implicit and active_share(usage) < ACTIVE_WARNING
     return enough and (collapsed or dead)

@@ -7,9 +7,10 @@ loss alone then moves the encoder, and the end is the same as without a straight
 
 ## How to read it
 The gradient of the task loss (without the VQ loss) is measured at z_q, at z_e and at the parameters
-before and after the layer. None or zero at z_q: the cut lies after the layer. Zero at z_e: in it.
-Zero at the parameters before it, but not at z_e: the cut lies between the encoder and the layer. Codes on a
-wrong scale (VQ309, VQ310) put every unit behind them out of action, which also gives a zero at z_q.
+that z_e depends on (before the layer) and that the loss depends on otherwise (after it). No path to z_q: the
+cut lies after the layer. Zero at z_e: in it. No path to the parameters before it: the cut lies between the
+encoder and the layer. A path along which the gradient is zero is not a cut: behind codes of a wrong scale
+(VQ309, VQ310) every ReLU may be out of action, and in front of the layer those of a dead encoder (VQ507).
 
 ## Remedy
 Look for `.detach()`, `torch.no_grad()`, a decoder that looks the codes up again from the indices, and
@@ -20,10 +21,14 @@ an encoder that was frozen for a first phase and never released.
 - ritheshkumar95/pytorch-vqvae#7 and #14: which of the two losses trains what
 """
 
-from vqdoctor.checks import _scale
 from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import EmaRelation, GradientPath, TaskGradient
+from vqdoctor.core.evidence import GradientPath, TaskGradient
+
+ZERO = (
+    "a path leads from the task loss to {}, and the gradient along it is zero, as behind units that are out "
+    "of action: that is not a cut"
+)
 
 
 class Limits(CheckLimits):
@@ -39,29 +44,29 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(
-    task: TaskGradient, path: GradientPath | None, relation: EmaRelation | None, limits: Limits
-) -> Problems:
+def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> Problems:
     """Look for the place from which the task's gradient is gone, from the loss backwards."""
     if task.before and task.after and task.before / task.after >= limits.parameter_ratio:
         return  # by whichever way: residual stacks have one estimator around levels that have none
     layer = "passes gradients, but " if path is not None and path.ratio >= limits.gradient_ratio else ""
-    if task.at_output == 0 and _scale.broken(relation):
-        raise CannotJudge("codes on a wrong scale (VQ309, VQ310) leave no gradient behind them")
-    if not task.at_output:
-        if not task.after:
-            raise CannotJudge("the task loss has no gradient anywhere behind the VQ layer")
+    if task.at_output is None and not task.after:
+        raise CannotJudge("the task loss has no gradient anywhere behind the VQ layer")
+    if task.at_output is None:
         yield error(
-            f"The VQ layer {layer}the task's gradient at its output is 0: something between the VQ layer and "
-            "the loss detaches it, so the task cannot train the encoder.",
+            f"The VQ layer {layer}the task's gradient at its output is 0, and no path leads there: something "
+            "between the VQ layer and the loss detaches it, so the task cannot train the encoder.",
             measured("gradient_at_output", 0.0),
         )
+    elif task.at_output == 0:
+        raise CannotJudge(ZERO.format("z_q"))
     elif task.at_input < limits.gradient_ratio * task.at_output:
         yield error(
             f"Only {figure(task.at_input / task.at_output)} of the task's gradient at the VQ layer's output "
             "arrives at its input, so the task cannot train the encoder.",
             measured("gradient_ratio", task.at_input / task.at_output, limits.gradient_ratio),
         )
+    elif task.before is not None and task.after and task.joined:
+        raise CannotJudge(ZERO.format("the encoder"))
     elif task.before is not None and task.after:
         yield error(
             f"The task's gradient reaches the VQ layer's input, but is {figure(task.before)} at the "
@@ -86,12 +91,18 @@ CHECK = Check(
     examples=(
         fires(
             "z_q is detached on its way to the decoder",
-            TaskGradient.healthy(at_output=None, at_input=0.0, ratio=None, before=0.0),
+            TaskGradient.healthy(at_output=None, at_input=0.0, ratio=None, before=0.0, joined=False),
             GradientPath.healthy(),
         ),
-        fires("the encoder runs under no_grad", TaskGradient.healthy(before=0.0), GradientPath.healthy()),
+        fires(
+            "the encoder runs under no_grad",
+            TaskGradient.healthy(before=0.0, joined=False),
+            GradientPath.healthy(),
+        ),
         passes("the task trains the encoder", TaskGradient.healthy(), GradientPath.healthy()),
-        passes("a frozen encoder has no gradients to compare", TaskGradient.healthy(before=None)),
+        passes(
+            "a frozen encoder has no gradients to compare", TaskGradient.healthy(before=None, joined=None)
+        ),
     ),
     doc=__doc__,
 )

@@ -10,7 +10,8 @@ the task's gradient arrives once for each level: Q times.
 ## How to read it
 A random gradient at a level's input is followed to the input of the first level: 1 where the codes are
 detached, 0 where they are not. EnCodec and DAC were published with 0 and work, so it is a note unless
-that level's usage is poor too; then it is a warning, and the likely cause. The gain is the same from the
+that level's usage is poor too; then it is a warning, and the likely cause, unless the VQ loss is a sum, which
+is a likelier one (VQ204). The gain is the same from the
 output of the whole to its input; Adam is indifferent to it, but it makes the VQ loss lighter than its weight
 says, by the same factor. That is a note from ten levels on.
 
@@ -25,11 +26,11 @@ large. One step around the sum passes it once, as audiocraft and moshi do.
 - audiocraft, moshi: detach, and one outer straight-through step
 """
 
-from vqdoctor.checks import _usage
+from vqdoctor.checks import _reduction, _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
 from vqdoctor.checks._words import Problems, figure, measured, note, percent, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import ResidualLevel, Usage
+from vqdoctor.core.evidence import LossTerms, ResidualLevel, Usage
 from vqdoctor.core.levels import Severity
 
 
@@ -48,11 +49,13 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(level: ResidualLevel, usage: Usage | None, limits: Limits) -> Problems:
+def evaluate(level: ResidualLevel, usage: Usage | None, terms: LossTerms | None, limits: Limits) -> Problems:
     """Judge the way back from this level, and on the first level the gain of the whole."""
     if level.reach < limits.reach:
+        is_summed = terms is not None and _reduction.summed(terms) is not None
+        is_cause = usage is not None and _usage.poor(usage) and not is_summed
         yield problem(
-            Severity.WARNING if usage is not None and _usage.poor(usage) else Severity.NOTE,
+            Severity.WARNING if is_cause else Severity.NOTE,
             f"Only {percent(level.reach)} of a gradient at residual level {level.level} of "
             f"{level.levels} reaches the encoder: the codes before it are subtracted without a detach, so "
             "its commitment loss has no effect.",

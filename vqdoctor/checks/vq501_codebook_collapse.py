@@ -91,8 +91,10 @@ def evaluate(
     k = usage.num_codes
     bits = limits.bits if usage.implicit else None
     bar = _usage.least_perplexity(k, limits.codes, limits.share, limits.floor, bits=bits)
-    if usage.perplexity >= bar:
-        return  # small samples only ever make the estimate too low
+    if usage.perplexity >= bar and usage.at_least:
+        raise CannotJudge(f"how many codes the layer has is unknown, only that it has {k:,} or more")
+    if usage.perplexity >= bar or _usage.one_stands_out(usage):
+        return  # small samples only ever make the estimate too low; one code far above the rest is VQ511
     vectors = _usage.effective_vectors(usage)
     if vectors < limits.vectors_per_code * k:
         bar *= _usage.uniform_used(k, vectors) / k  # what even uniform usage would lose to the sample
@@ -198,6 +200,7 @@ CHECK = Check(
             TaskMetrics.healthy(classes=10),
         ),
         passes("healthy", Usage.healthy()),
+        passes("padding on one code, and the others in use (VQ511)", _usage.PADDED_USAGE),
         passes("a healthy FSQ", IMPLICIT_USAGE, ImplicitLevels.healthy()),
         passes("FSQ with far more combinations than the data needs", _LARGE_FSQ, _LARGE_FSQ_LEVELS),
         passes("a deployed speech codec, perplexity 0.36 K", _SPEECH_CODEC),

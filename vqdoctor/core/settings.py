@@ -146,6 +146,9 @@ class Settings:
     probe_steps: int = _examined(
         0, whole(0, "number of steps"), "Training steps to take on a copy, for a look at the dynamics."
     )
+    mask: str | None = _examined(
+        None, text("KEY"), "The entry of a batch that is True where there is data, and not padding."
+    )
     layer: str | None = _examined(None, text("NAME"), "Examine only the VQ layer of this name.")
     codebook_key: str | None = _examined(None, text("KEY"), "Take the tensor under this key as the codebook.")
     orientation: Literal["kd", "dk"] | None = _examined(

@@ -9,6 +9,9 @@ from vqdoctor.core.finding import Outcome
 from vqdoctor.core.report import LayerSummary, Report
 
 COLLAPSE, DEAD = "VQ501", "VQ502"
+CAUSES_IN_USE = frozenset({"VQ505", "VQ506", "VQ507"})
+"""The checks of the usage that name a cause: a revival that is undone, a level never trained, an encoder
+that gives one output. The others of that stage measure its effect."""
 
 
 def undecided_usage(

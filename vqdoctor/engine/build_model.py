@@ -24,6 +24,7 @@ from vqdoctor.models.examined import ExaminedModel
 from vqdoctor.models.guarded_task import GuardedTask, describe
 from vqdoctor.models.load import Loaded, load_state
 from vqdoctor.models.names import align
+from vqdoctor.models.partial import UNEXPECTED, absent_levels, few_names, silence, untrained
 from vqdoctor.models.task import Batch, Losses, Split, Task
 from vqdoctor.models.untouched import unwrapped_name, working_copy
 from vqdoctor.models.user_code import blamed, load_object
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 BATCHES = 64
 """Batches of each split of a user's own data that are run without --batches: usage needs 16 vectors per code,
 which 64 batches of 32 samples of 64 positions reach for K = 8192."""
-_NAMES_SHOWN = 8
 
 
 def build_model(session: Session) -> ExaminedModel:
@@ -49,7 +49,7 @@ def build_model(session: Session) -> ExaminedModel:
     task, loaded, told = _task(session, state)
     own_data = user_model.task is not None or user_model.losses is not None
     most = session.settings.batches or (BATCHES if own_data else None)  # a batch file is in memory: all of it
-    guarded = GuardedTask(task, user_model.trained_vq_weight, most)
+    guarded = GuardedTask(task, user_model.trained_vq_weight, most, session.settings.mask)
     model = user_model.model if live else guarded.model()
     if not isinstance(model, torch.nn.Module):
         raise UserError(f"the model is a {type(model).__name__}", "return a torch.nn.Module")
@@ -69,9 +69,14 @@ def build_model(session: Session) -> ExaminedModel:
             f"the model has no {anchor!r}, which is the checkpoint's codebook",
             "build the model that the checkpoint was saved from",
         )
-    lacking = {
-        "in the model but not in the file, left as built": loaded.missing if loaded else (),
-        "in the file but not in the model": loaded.unexpected if loaded else (),
+    missing = loaded.missing if loaded else ()
+    levels = absent_levels(missing, set(names.values()))
+    silence(model, levels, set(names.values()))
+    as_built = [name for name in missing if not any(name in under for under in levels.values())]
+    differences = {
+        "levels of the model that the file lacks, left out with codes of zero": tuple(levels),
+        "in the model but not in the file, left as built": as_built,
+        UNEXPECTED: loaded.unexpected if loaded else (),
     }
     return ExaminedModel(
         model=model,
@@ -79,7 +84,12 @@ def build_model(session: Session) -> ExaminedModel:
         views=tuple(view for view in views if view.name in names),
         raw_keys={unwrapped_name(model, ours): state.raw[theirs] for ours, theirs in mapped.items()},
         absent=tuple(view.name for view in views if view.name not in names),
-        load_notes=(*told, *(f"{where}: {_few(found)}" for where, found in lacking.items() if found)),
+        load_notes=(
+            *told,
+            *(f"{where}: {few_names(found)}" for where, found in differences.items() if found),
+        ),
+        lacking=tuple(untrained(model, as_built, guarded.model)),
+        left_out=tuple(levels),
     )
 
 
@@ -180,12 +190,7 @@ def _model(
     told = differences(recorded, factory)
     with blamed(what, "--model-arg K=V gives the factory its arguments"):
         built = factory(**{**recorded, **arguments})
-    return built, None, (f"built with the file's {RECORDED}: {_few(told)}",) if told else ()
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more
+    return built, None, (f"built with the file's {RECORDED}: {few_names(told)}",) if told else ()
 
 
 def _several(batch: Batch, most: int) -> list[Batch]:

@@ -15,12 +15,14 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence, Unavailable
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
 from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.engine.dumped import dumped_context, usages
 from vqdoctor.engine.evaluate import choose, evaluate
 from vqdoctor.engine.gather import CRASHED_PROBE, Gathered
 from vqdoctor.engine.plan import make_plan
 from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.verdict import verdict
+from vqdoctor.layouts import state_dicts
 from vqdoctor.layouts.find import lies_in
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
@@ -165,14 +167,21 @@ def _gather_batch(session: Session, gathered: Gathered) -> None:
     arrays, views, settings = session.arrays, session.found.views, session.settings
     if session.runs_users_model:
         _gather_live(session, gathered)
+    elif not views and any(name.partition("/")[0] == "indices" for name in arrays or ()):
+        _gather_indices(session, gathered)
     elif not views:
         gathered.notes.append(NONE_IN_FILE)
     elif arrays is None:
         gathered.miss(_unknown(gathered), "batch", "no data was given", "--data BATCH")
     elif session.is_dump:
         context = dump.DumpContext(
-            views=views, arrays=arrays, seed=settings.seed, histogram=settings.histogram
+            views=views,
+            arrays=arrays,
+            mask=settings.mask,
+            seed=settings.seed,
+            histogram=settings.histogram,
         )
+        gathered.notes += context.notes()
         gathered.run(dump.all_probes(), context, "batch", session.say)
         why = "dumped vectors do not show the model's gradients and outputs"
         gathered.miss(_unknown(gathered), "batch", why, "--data with x (and y)")
@@ -183,6 +192,23 @@ def _gather_batch(session: Session, gathered: Gathered) -> None:
         where = session.data if isinstance(session.data, str | os.PathLike) else "the batch"
         hint = "--data takes x (and y), or z_e and/or indices"
         raise UserError(f"{where} holds {', '.join(arrays) or 'no arrays'}", hint)
+
+
+def _gather_indices(session: Session, gathered: Gathered) -> None:
+    """Gather the usage that dumped indices show of layers that store no table."""
+    settings, states = session.settings, state_dicts(session.checkpoint.tensors)
+    context, notes = dumped_context(
+        session.arrays or {}, states, settings.mask, settings.seed, settings.histogram
+    )
+    for item in usages(context):
+        if isinstance(item, Evidence):
+            gathered.evidence.append(item)
+        else:
+            gathered.unavailable.append(item)
+    for view in context.views:
+        gathered.miss(_unknown(gathered, view.name), "batch", NO_CODEBOOK, "--task", view.name)
+    gathered.notes += notes
+    gathered.views += context.views
 
 
 def _unknown(gathered: Gathered, layer: str | None = None) -> list[type[Evidence]]:
@@ -203,12 +229,14 @@ def _unknown(gathered: Gathered, layer: str | None = None) -> list[type[Evidence
 
 def _gather_live(session: Session, gathered: Gathered) -> None:
     """Gather the evidence of a model at work, and its layers that no key of the file shows."""
+    from vqdoctor.engine.in_part import refuse_in_part
     from vqdoctor.models.untouched import untouched
     from vqdoctor.probes import model as model_probes
 
     model, context = session.model, session.model_context()
     with untouched(model.model, session.settings.seed, session.device):
         _ = context.layers  # the first batch, after which the task knows its losses
+        refuse_in_part(model, context)
         found = _discover(session, context, gathered)
         explicit = tuple(model.as_stored(view) for view in found.explicit)
         if explicit:
@@ -258,6 +286,8 @@ def _discover(session: Session, context: ModelContext, gathered: Gathered) -> Di
     except Exception as error:  # the layers that are known can be examined all the same
         gathered.crash("discovery", f"{type(error).__name__}: {error}")
         return Discovered()
+    left_out = session.model.left_out
+    found = found.only(lambda name: not any(lies_in(level, name) for level in left_out))
     if layer is None:
         return found
     if not (named := found.only(lambda name: lies_in(layer, name))).views:

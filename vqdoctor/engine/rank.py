@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from vqdoctor.core.check import Check
-from vqdoctor.core.evidence import Evidence, GradientPath, Trace
+from vqdoctor.core.evidence import Evidence, GradientPath, Trace, Usage
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity, Stage
+from vqdoctor.core.undecided import CAUSES_IN_USE
 
 NON_FINITE = "VQ901"
 
@@ -40,7 +41,8 @@ def rank(
     roots = []
     for root in (f for f in findings if root_of[id(f)] is f):
         symptoms = [f for f in findings if root_of[id(f)] is root and f is not root]
-        unexplained = root.stage is Stage.USAGE and root.severity > Severity.NOTE
+        measures = root.stage is Stage.USAGE and root.code not in CAUSES_IN_USE
+        unexplained = measures and root.severity > Severity.NOTE
         rivals = (cause for symptom in symptoms for cause in causes[id(symptom)] if not causes[id(cause)])
         undecided = unexplained or any(rival.code != root.code for rival in rivals)
         hint = root.decide_with or (next_step if undecided else "")
@@ -80,10 +82,14 @@ def _weight(finding: Finding) -> tuple[object, ...]:
 def experiment(evidence: Iterable[Evidence]) -> str:
     """Return the flag for the evidence that is still missing to decide between rival causes.
 
-    A bare file lacks data; a model that was run lacks a look at its training. After that look the answer
-    is "": there is no further experiment.
+    A bare file lacks data, dumped vectors lack the model, and a model that was run lacks a look at its
+    training. After that look the answer is "": there is no further experiment.
     """
-    kinds = {type(item) for item in evidence}
+    items = tuple(evidence)
+    kinds = {type(item) for item in items}
     if Trace in kinds:
         return ""
-    return "--probe-steps 20" if GradientPath in kinds else "--data batch.npz"
+    if GradientPath in kinds:
+        return "--probe-steps 20"
+    has_data = any(isinstance(item, Usage) and item.source == "batch" for item in items)
+    return "--task FILE.py:NAME" if has_data else "--data batch.npz"

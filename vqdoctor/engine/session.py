@@ -89,7 +89,8 @@ class Session:
             UserError: if a file cannot be read, or the arguments do not fit together.
         """
         user_model, say = user_model or UserModel(), progress or (lambda _: None)
-        arrays = None if training else _read(path, data, user_model)
+        settings = settings or Settings()
+        arrays = None if training else _read(path, data, user_model, settings.mask)
         with contextlib.ExitStack() as stack:
             say("reading the checkpoint")
             file = path
@@ -103,7 +104,7 @@ class Session:
                 data=data,
                 arrays=arrays,
                 user_model=user_model,
-                settings=settings or Settings(),
+                settings=settings,
                 say=say,
             )
             yield opened._with_data_to_train_on() if training else opened
@@ -114,7 +115,8 @@ class Session:
         Raises:
             UserError: if the data cannot be read, or does not fit the user's model.
         """
-        return replace(self, data=data, arrays=_read(self.path, data, self.user_model))
+        arrays = _read(self.path, data, self.user_model, self.settings.mask)
+        return replace(self, data=data, arrays=arrays)
 
     def _with_data_to_train_on(self) -> Self:
         """Return the session with the named data, or with a built-in task's data beside the file.
@@ -251,7 +253,9 @@ class Session:
         )
 
 
-def _read(path: str | os.PathLike[str] | None, data: object, user_model: UserModel) -> Arrays | None:
+def _read(
+    path: str | os.PathLike[str] | None, data: object, user_model: UserModel, mask: str | None
+) -> Arrays | None:
     """Return the arrays of the data by name; None without data, and where it is not made of arrays.
 
     Raises:
@@ -262,6 +266,10 @@ def _read(path: str | os.PathLike[str] | None, data: object, user_model: UserMod
     runs = user_model.runs or (arrays is not None and "x" in arrays and not _is_dump(arrays))
     if path is None and user_model.model is None:
         raise UserError("there is nothing to examine", "give a checkpoint or a model")
+    if mask is not None and arrays is not None and mask not in arrays:
+        raise UserError(f"--mask {mask}: the batch holds {', '.join(arrays) or 'no arrays'}")
+    if mask is not None and arrays is None and not runs:
+        raise UserError("--mask needs data", "add --data, or --task")
     if path is not None and user_model.optimizer is not None:
         raise UserError("an optimizer belongs to a live model", "a checkpoint holds its own")
     if user_model.losses is not None and data is None:

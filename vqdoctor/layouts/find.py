@@ -13,6 +13,7 @@ from vqdoctor.layouts.candidates import candidates
 from vqdoctor.layouts.families import all_layouts
 from vqdoctor.layouts.implicit import implicit_notes
 from vqdoctor.layouts.layout import Orientation
+from vqdoctor.layouts.relation import BY_RELATION, proven
 from vqdoctor.layouts.siblings import layer_path, statistics
 from vqdoctor.layouts.state_dict import StateDict, is_optimizers, state_dicts, strip_prefixes
 from vqdoctor.layouts.view import QuantizerView, Tensor
@@ -165,6 +166,11 @@ def _recognised(state: StateDict, orientation: Orientation | None) -> list[Quant
             owner, views = claims.setdefault(view.keys["codebook"], (layout.name, []))
             if owner == layout.name:
                 views.append(view)
+    with_counts = [view for _, views in claims.values() for view in views if "counts" in view.keys]
+    known = {key for view in with_counts for key in view.keys.values()}
+    for view in proven(state, known):  # it takes the place of one that was found without its statistics
+        owner, views = claims.get(view.keys["codebook"], ("", []))
+        claims[view.keys["codebook"]] = (BY_RELATION, [*(views if owner == BY_RELATION else []), view])
     order = {raw: i for i, raw in enumerate(state.raw.values())}
     return [view for key in sorted(claims, key=order.__getitem__) for view in claims[key][1]]
 

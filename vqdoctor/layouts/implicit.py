@@ -23,13 +23,11 @@ SIGNS = "bits_to_indices"
 
 def implicit_notes(state: StateDict) -> Iterator[str]:
     """Yield one line for each quantizer without a codebook, or with one that only a model can compute."""
-    for suffix in ("mask", "basis", SIGNS):
-        for path in state.owners(suffix):
-            if bits := _bits(state.get(path, suffix), rising=suffix == SIGNS):
-                yield (
-                    f"{_shown(path)} is a lookup-free quantizer of {bits} bits: it has no codebook to "
-                    f"collapse; how many of its {2**bits} codes are used needs data"
-                )
+    for path, bits in lookup_free(state):
+        yield (
+            f"{_shown(path)} is a lookup-free quantizer of {bits} bits: it has no codebook to "
+            f"collapse; how many of its {2**bits} codes are used needs data"
+        )
     for path in state.owners("frozen_codebook"):
         table, first = state.get(path, "frozen_codebook"), state.get(path, "code_transform.0.weight")
         if is_matrix(table) and is_matrix(first):
@@ -37,6 +35,14 @@ def implicit_notes(state: StateDict) -> Iterator[str]:
                 f"{_shown(path)} is a SimVQ whose transform has several layers: its codes need the model, "
                 "its frozen table is not the codebook"
             )
+
+
+def lookup_free(state: StateDict) -> Iterator[tuple[str, int]]:
+    """Yield the path of each lookup-free quantizer and how many bits it has."""
+    for suffix in ("mask", "basis", SIGNS):
+        for path in state.owners(suffix):
+            if bits := _bits(state.get(path, suffix), rising=suffix == SIGNS):
+                yield path, bits
 
 
 def _bits(tensor: Tensor | None, *, rising: bool) -> int:

@@ -22,6 +22,8 @@ class ExaminedModel:
         raw_keys: name of a tensor in a copy of the model to its key in the file.
         absent: names of VQ layers of the file that the model does not have.
         load_notes: the tensors that the file or the model lacks, one line each.
+        lacking: names of the model that a training writes and the file lacks.
+        left_out: paths of residual levels that the file lacks; their codes are zero.
     """
 
     model: torch.nn.Module
@@ -30,6 +32,8 @@ class ExaminedModel:
     raw_keys: Mapping[str, str]
     absent: tuple[str, ...] = ()
     load_notes: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def vq_loss_unknown(self) -> bool:

@@ -23,18 +23,22 @@ class GuardedTask:
         vq_weight: the task's, else the user's --trained-vq-weight.
     """
 
-    def __init__(self, task: Task, told_weight: float | None, most: int | None) -> None:
+    def __init__(
+        self, task: Task, told_weight: float | None, most: int | None, mask: str | None = None
+    ) -> None:
         """Guard a task.
 
         Args:
             task: the user's, or ours.
             told_weight: weight of the VQ loss for a task without one.
             most: batches of a split that are served; None is all.
+            mask: the entry of a batch that says which positions are data; None leaves it to the task.
         """
         own = getattr(task, "vq_weight", None)
         self.vq_weight: float | None = own if own is not None else told_weight
         self._task = task
         self._most = most
+        self._mask = mask
         self._served: dict[str, object] = {}
         self._cut: dict[str, None] = {}
         self._ran = False
@@ -44,7 +48,7 @@ class GuardedTask:
 
     def whole(self) -> GuardedTask:
         """Return the same task with all batches of every split."""
-        return GuardedTask(self._task, self.vq_weight, None)
+        return GuardedTask(self._task, self.vq_weight, None, self._mask)
 
     def __getattr__(self, name: str) -> Any:
         """Pass on the other attributes of the task, such as `optimizer`."""
@@ -131,7 +135,22 @@ class GuardedTask:
             vq=_scalar("vq", getattr(found, "vq", None)),
             logits=_tensor("logits", getattr(found, "logits", None)),
             labels=_tensor("labels", getattr(found, "labels", None)),
+            mask=self._mask_of(found, batch),
         )
+
+    def _mask_of(self, found: object, batch: Batch) -> torch.Tensor | None:
+        """Return which positions are data: by the entry that the user names, else by the task.
+
+        Raises:
+            UserError: if the batch has no such entry.
+        """
+        if self._mask is None:
+            return _tensor("mask", getattr(found, "mask", None))
+        mask = batch.get(self._mask) if isinstance(batch, dict) else None
+        if not isinstance(mask, torch.Tensor):
+            hint = "name an entry of the batch, or return vqdoctor.Losses(…, mask=…) from the task"
+            raise UserError(f"--mask {self._mask}: the batch is {describe(batch)}", hint)
+        return mask
 
 
 def _tensor(name: str, value: object) -> torch.Tensor | None:

@@ -44,8 +44,10 @@ def load_state(model: torch.nn.Module, entries: Mapping[str, Tensor]) -> Loaded:
         for name in common:
             # read() may hand out a read-only map of the file, which torch must not alias
             own[name].copy_(torch.from_numpy(np.array(entries[name].read())))
+    filled = {own[name].data_ptr() for name in common}  # of tied tensors the file may hold one alone
+    absent = (name for name in own if name not in entries)
     return Loaded(
-        missing=tuple(name for name in own if name not in entries),
+        missing=tuple(name for name in absent if not own[name].numel() or own[name].data_ptr() not in filled),
         unexpected=tuple(name for name in entries if name not in own),
     )
 

@@ -11,7 +11,8 @@ def align(own: Collection[str], state: StateDict, codebook: str) -> dict[str, st
     """Return the model's names that the file has, each with its clean name in `state`.
 
     The codebook is the anchor: wherever its name ends as a name of the model does, the rest of both names is
-    taken for a prefix, and the prefixes under which most names agree win.
+    taken for a prefix, and the prefixes under which most names agree win. Names that agree as they are stay
+    matched, as in a model whose quantizer alone was renamed.
 
     Args:
         own: names of the model's state dict.
@@ -36,6 +37,9 @@ def _best(own: Mapping[str, str], file: Mapping[str, str], anchor: str) -> dict[
             for key, clean in file.items()
             if key.startswith(theirs) and (mine := ours + key[len(theirs) :]) in own
         }
+        placed = set(matched.values())
+        as_they_are = {own[key]: clean for key, clean in file.items() if key in own and clean not in placed}
+        matched = as_they_are | matched
         best = max(best, matched, key=len)
     return best
 

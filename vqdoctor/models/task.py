@@ -25,12 +25,15 @@ class Losses:
         vq: the VQ loss, unweighted; None where the model has none.
         logits: class scores [batch, classes], or None.
         labels: class labels [batch], or None.
+        mask: which positions of the VQ layers are data, [batch, …], True or 1; the others, such as padding,
+            are left out of the measurements. None where all are data.
     """
 
     task: torch.Tensor
     vq: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     labels: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
 
 @runtime_checkable

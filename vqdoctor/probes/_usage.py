@@ -7,9 +7,11 @@ from numpy.typing import ArrayLike
 
 from vqdoctor.core.evidence import ACTIVE_SHARE, Source, Usage
 from vqdoctor.metrics.counts import GroupedCounts
+from vqdoctor.metrics.entropy import plug_in_entropy
 from vqdoctor.metrics.expectation import expected_active, expected_used
 from vqdoctor.metrics.geometry import histogram_quantiles
 from vqdoctor.metrics.perplexity import estimate
+from vqdoctor.vq.outlier import others
 
 
 def usage_from_indices(
@@ -33,15 +35,17 @@ def usage_from_indices(
     counts, vectors = table.totals, table.vectors
     perplexity = estimate(table, seed)
     used = int(np.count_nonzero(counts))
+    rest = others(counts.astype(np.float64))
+    shared = counts if rest is None else rest
     return Usage(
         layer=layer,
         source=source,
         sample_size=vectors,
         num_codes=num_codes,
         used=used,
-        active=int(np.sum(counts > ACTIVE_SHARE * vectors / num_codes)),
+        active=int(np.sum(counts > ACTIVE_SHARE * shared.sum() / len(shared))),
         expected_used=expected_used(num_codes, vectors),
-        expected_active=expected_active(num_codes, vectors, ACTIVE_SHARE),
+        expected_active=expected_active(num_codes, int(shared.sum()), ACTIVE_SHARE),
         share=used / num_codes,
         perplexity=perplexity.value,
         perplexity_low=perplexity.low,
@@ -49,6 +53,7 @@ def usage_from_indices(
         plug_in_perplexity=perplexity.plug_in,
         estimator="grassberger",
         max_share=float(counts.max() / vectors),
+        rest_perplexity=None if rest is None else float(np.exp(plug_in_entropy(rest))),
         unseen_mass=table.unseen_mass(),
         groups=table.samples,
         effective_size=perplexity.effective_size,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from vqdoctor.core.finding import Finding, Measurement
 from vqdoctor.core.levels import Severity, Stage
 from vqdoctor.core.report import Report
+from vqdoctor.core.undecided import CAUSES_IN_USE
 from vqdoctor.render import _phrases as phrases
 from vqdoctor.render._document import Block, Item, Items, Measured, Section
 from vqdoctor.render._text import count, layers_in_short, number
@@ -43,7 +44,12 @@ def causes(found: Iterable[Block]) -> tuple[Block, ...]:
 
 def unexplained(found: Iterable[Block]) -> tuple[Block, ...]:
     """Return the roots at the head that only measure poor usage; their cause was not found."""
-    return tuple(itertools.takewhile(lambda block: block.stage is Stage.USAGE, causes(found)))
+    return tuple(itertools.takewhile(_measures, causes(found)))
+
+
+def _measures(root: Block | Finding) -> bool:
+    """Whether a root only measures poor usage, whose cause is another."""
+    return root.stage is Stage.USAGE and root.code not in CAUSES_IN_USE
 
 
 def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -> tuple[Section, ...]:
@@ -74,7 +80,7 @@ def deciding(root: Block) -> Item:
 
 def _ruled_out(report: Report, names: Mapping[str, str]) -> list[Item]:
     """Return the checks for causes that passed on every layer with an unexplained finding, and the rest."""
-    layers = {f.layer for f in report.roots() if f.stage is Stage.USAGE and f.severity > Severity.NOTE}
+    layers = {f.layer for f in report.roots() if _measures(f) and f.severity > Severity.NOTE}
     status = {(outcome.code, outcome.layer): outcome.status for outcome in report.outcomes}
     digits = {str(int(stage)) for stage in CAUSE_STAGES}
     codes = dict.fromkeys(outcome.code for outcome in report.outcomes if outcome.code[2:3] in digits)

@@ -6,7 +6,7 @@ Sentences may hold strings from the examined file as they are; the format that w
 from collections.abc import Iterator, Mapping, Sequence
 
 from vqdoctor.core.assertion import METRICS
-from vqdoctor.core.evidence import InputSummary, TaskMetrics, TrainingRecord, Usage
+from vqdoctor.core.evidence import EMA_COUNTS, InputSummary, TaskMetrics, TrainingRecord, Usage
 from vqdoctor.core.finding import Finding, Measurement, Outcome
 from vqdoctor.core.gate import Gate, GateStatus, Judgement
 from vqdoctor.core.levels import Confidence
@@ -183,16 +183,17 @@ def layer_line(layer: LayerSummary) -> str:
     """A layer's codes, dimensions and layout, with the confidence where it is not high."""
     sure = layer.layout_confidence == "high"
     doubt = "" if sure else f" ({layer.layout_confidence} confidence)"
-    return (
-        f"{count(layer.num_codes, 'code')} of {count(layer.dim, 'dimension')}, layout {layer.layout}{doubt}"
-    )
+    dim = f" of {count(layer.dim, 'dimension')}" if layer.dim else ""
+    return f"{count(layer.num_codes, 'code')}{dim}, layout {layer.layout}{doubt}"
 
 
 def usage_sentence(usage: Usage) -> str:
     """Perplexity with its interval, the codes in use, and the sample that shows it."""
     interval = f"[{usage.perplexity_low:,.1f}–{usage.perplexity_high:,.1f}]"
     sample = f"{usage.source} of {count(usage.vectors, 'vector')}"
-    if usage.source == "checkpoint":
+    if usage.source == "checkpoint" and usage.estimator != EMA_COUNTS:
+        sample = f"window of the last {count(usage.vectors, 'index', 'indices')} in the file"
+    elif usage.source == "checkpoint":
         window = f" over ~{count(round(usage.window), 'batch', 'batches')}" if usage.window else ""
         if usage.assumed_decay is not None:
             window += f" (decay {number(usage.assumed_decay)} assumed)"

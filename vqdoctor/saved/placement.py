@@ -6,7 +6,8 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile, zip_longest
 
 from vqdoctor.layouts.state_dict import strip_prefixes
 from vqdoctor.layouts.view import QuantizerView, Tensor
@@ -21,18 +22,28 @@ _JUDGES_OPTIMIZER = re.compile(
 )
 """Names of a discriminator's optimizer: "optimizer_disc", "optim_d", "opt_disc", "d_optimizer"."""
 _MAX_GROUPS = 5
+_PARTS = re.compile(r"(?:.*_)?(?P<word>enc|encoder|dec|decoder)(?:_.*|\d*)")
 _EMA_ROLES = ("counts", "sums", "initted")
 """Roles whose tensors are buffers; a projection is a parameter like any other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A tensor of the model that may be a parameter; `part` is before, after, codebook or other."""
+    """A tensor of the model that may be a parameter.
+
+    Attributes:
+        name: its name.
+        shape: its shape.
+        part: "before", "after", "codebook" or "other".
+        ema_owned: whether an EMA writes it.
+        contradicted: whether the model's order and the names of its parts disagree on before and after.
+    """
 
     name: str
     shape: Shape
     part: str
     ema_owned: bool
+    contradicted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +137,40 @@ def _entries(saved: SavedTraining, view: QuantizerView, views: Sequence[Quantize
         else:
             part = "before" if i < inside[0] else "after"
         entries.append(Entry(name=name, shape=tensor.shape, part=part, ema_owned=raw in ema_owned))
-    return entries
+    return _by_names(entries, view.name)
+
+
+def _by_names(entries: list[Entry], layer: str) -> list[Entry]:
+    """Return the entries with the parts that their names say, where these contradict the model's order.
+
+    A file has the order in which modules were registered, which need not be that of the data: taming's models
+    register the quantizer behind the decoder. Where encoder and decoder are both named, the names decide.
+    """
+    said = {entry.name: part for entry in entries if (part := _named_part(entry.name, layer))}
+    ordered = {entry.name: entry.part for entry in entries if entry.part in ("before", "after")}
+    if all(ordered.get(name, part) == part for name, part in said.items()):
+        return entries
+    named = said if set(said.values()) == {"before", "after"} else ordered
+    return [
+        replace(
+            entry,
+            contradicted=True,
+            part=named.get(entry.name, "other") if entry.name in ordered else entry.part,
+        )
+        for entry in entries
+    ]
+
+
+def _named_part(name: str, layer: str) -> str | None:
+    """Return the part of the model that the first word for one in a name says; None if there is none.
+
+    A word that the layer's own name begins with is passed over: the layer is in that part too.
+    """
+    shared = (one == two for one, two in zip_longest(name.split("."), layer.split(".")))
+    own = sum(takewhile(bool, shared))
+    words = (_PARTS.fullmatch(token.lower()) for token in name.split(".")[own:])
+    word = next((found["word"] for found in words if found), None)
+    return None if word is None else "before" if word.startswith("enc") else "after"
 
 
 def _judges(saved: SavedTraining) -> list[Shape]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, overload
+from typing import TYPE_CHECKING, Generic, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
 from vqdoctor.vq.ema import A, divisor
+from vqdoctor.vq.outlier import others
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +90,8 @@ def dead_codes(
 ) -> NDArray[np.bool_] | torch.Tensor:
     """Return which codes are under `threshold` / K of the usage, bool [K].
 
+    The usage is that of the other codes where one stands far above them, as padding does.
+
     The threshold is relative to uniform usage: an absolute one, such as 0.01, is above the uniform
     share of 256 codes and calls every code dead. Under a threshold of at most one the most used
     code is never dead, so a codebook never changes as a whole.
@@ -102,4 +105,6 @@ def dead_codes(
     """
     if not 0.0 < threshold <= 1.0:
         raise ValueError(f"threshold must be above 0 and at most 1 (a multiple of 1/K), got {threshold}")
-    return usage * len(usage) < threshold * usage.sum()
+    rest = others(cast("NDArray[np.float64]", usage))  # a tensor has the methods that it takes
+    shared = usage if rest is None else rest
+    return usage * len(shared) < threshold * shared.sum()

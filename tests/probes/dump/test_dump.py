@@ -76,7 +76,7 @@ def test_summary_shows_what_was_saved(dump, ask):
     ("arrays", "what"),
     [
         ({"indices": np.array([0, 32])}, "from 0 to 32, where vq has codes 0 to 31"),
-        ({"indices": np.array([-1, 3])}, "from -1 to 3"),
+        ({"indices": np.array([-2, 3])}, "from -2 to 3"),
         ({"indices": np.array([0.5])}, "no code indices"),
         ({"indices": np.zeros((0,), int)}, "no code indices"),
         ({"z_e": np.zeros((9, D + 1))}, "dimension 6"),

@@ -6,7 +6,7 @@ from vector_quantize_pytorch import VectorQuantize
 
 from vqdoctor.checks import vq402_batch_too_small
 from vqdoctor.core.evidence import Unavailable, Usage
-from vqdoctor.probes.file import code_expiry, ema_state, usage
+from vqdoctor.probes.file import code_expiry, ema_state, level_use, usage
 
 HINT = "--data"
 
@@ -142,3 +142,62 @@ def test_counts_that_a_revival_resets_at_every_step(examine, ask):
     (problem,) = vq402_batch_too_small.evaluate(found, None, vq402_batch_too_small.Limits())
     assert "each of the 64 codes has just that count" in problem.message
     assert ask(code_expiry, examine(state)).threshold == 60, "without a record too"
+
+
+def with_window(window, codes=256, name="quantize.recent"):
+    torch.manual_seed(0)
+    return {"model": {"quantize.embedding.weight": torch.randn(codes, 4), name: window}}
+
+
+CHOSEN = torch.from_numpy(np.random.default_rng(0).integers(0, 100, 8_192))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+@pytest.mark.parametrize("unwritten", [0, 3_000])
+@pytest.mark.parametrize("end", [1, -1])
+def test_a_window_of_the_last_indices_is_usage_under_any_name(examine, ask, dtype, unwritten, end):
+    window = torch.cat([torch.zeros(unwritten), CHOSEN.float()][::end]).to(dtype)
+    found = ask(usage, examine(with_window(window)), "quantize")
+    assert isinstance(found, Usage) and (found.source, found.used) == ("checkpoint", 100)
+    assert found.sample_size == pytest.approx(8_192, abs=1)
+    assert found.plug_in_perplexity == pytest.approx(np.exp(stats.entropy(np.bincount(CHOSEN))), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        torch.arange(256 * 8) // 8,  # positions
+        torch.randn(8_192),
+        CHOSEN + 200,  # beyond K
+        CHOSEN - 1,
+        torch.randint(0, 200, (256,)),  # one number for each code, such as its age
+        CHOSEN[:60],
+        torch.zeros(8_192),  # a window that nothing was written to
+        CHOSEN.float() + 0.5,
+    ],
+)
+def test_what_is_no_window_of_indices(examine, ask, window):
+    found = ask(usage, examine(with_window(window)), "quantize")
+    assert isinstance(found, Unavailable) and found.reason == "the layer stores no EMA counts"
+
+
+def test_another_modules_vector_is_no_window(examine, ask):
+    assert isinstance(ask(usage, examine(with_window(CHOSEN, name="decoder.order")), "quantize"), Unavailable)
+
+
+def test_shares_of_the_usage_serve_as_counts_and_show_a_level_that_was_never_trained(examine, ask):
+    torch.manual_seed(0)
+    shares = torch.rand(3, 64)
+    shares[2] = 1.0
+    shares = shares / shares.sum(-1, keepdim=True)
+    codes = torch.randn(3, 64, 8)
+    state = {"rvq.weight": codes, "rvq.running_mean": codes * shares[..., None], "rvq.frequency": shares}
+    context = examine({"model": state})
+    first, last = (ask(usage, context, f"rvq[head {level}]") for level in (0, 2))
+    assert isinstance(first, Usage) and first.sample_size == 64
+    assert first.perplexity == pytest.approx(np.exp(stats.entropy(shares[0])), rel=1e-3)
+    assert isinstance(last, Unavailable) and "never written" in last.reason
+    levels = [ask(level_use, context, f"rvq[head {level}]") for level in range(3)]
+    assert [(use.level, use.written, use.others_written) for use in levels] == [
+        (1, True, 1), (2, True, 1), (3, False, 2)
+    ]  # fmt: skip

@@ -344,3 +344,52 @@ def test_weights_and_biases_in_groups_of_their_own(examine, ask):
     )
     assert found.ratio == pytest.approx(2.0, rel=1e-4)
     assert (found.codebook_listed, found.codebook_has_state) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "order", [("encoder", "decoder", "vq"), ("vq", "encoder", "decoder"), ("decoder", "vq", "encoder")]
+)
+def test_where_the_order_contradicts_the_names_the_names_decide(order, examine, ask):
+    torch.manual_seed(0)
+    parts = {
+        "encoder": nn.Linear(8, 4),
+        "vq": nn.ModuleDict({"codebook": nn.Embedding(16, 4)}),
+        "decoder": nn.Linear(4, 8),
+    }
+    model = nn.ModuleDict({name: parts[name] for name in order})
+    optimizer = torch.optim.Adam(model.parameters())
+    for name, parameter in model.named_parameters():
+        parameter.grad = torch.full_like(parameter, {"encoder": 2.0, "decoder": 3.0}.get(name[:7], 1.0))
+    optimizer.step()
+    found = ask(
+        optimizer_memory, examine({"model": model.state_dict(), "optimizer": optimizer.state_dict()}), "vq"
+    )
+    assert (found.before_gradient, found.after_gradient) == pytest.approx((2.0, 3.0), rel=1e-5)
+    assert found.contradicted
+
+
+def test_a_contradiction_without_both_names_is_told_and_the_order_kept(examine, ask):
+    vq = nn.ModuleDict({"codebook": nn.Embedding(16, 4)})
+    model = nn.ModuleDict({"stem": nn.Linear(8, 4), "vq": vq, "encoder": nn.Linear(4, 8)})
+    optimizer = torch.optim.Adam(model.parameters())
+    for name, parameter in model.named_parameters():
+        parameter.grad = torch.full_like(parameter, 2.0 if name.startswith("stem") else 3.0)
+    optimizer.step()
+    found = ask(
+        optimizer_memory, examine({"model": model.state_dict(), "optimizer": optimizer.state_dict()}), "vq"
+    )
+    assert found.contradicted and found.before_gradient == pytest.approx(2.0, rel=1e-5)
+
+
+def test_a_word_that_stands_before_the_layers_own_name_says_nothing(examine, ask):
+    parts = nn.ModuleDict({"down": nn.Linear(8, 4), "vq": nn.ModuleDict({"codebook": nn.Embedding(16, 4)})})
+    parts["up"] = nn.Linear(4, 4)
+    model = nn.ModuleDict({"encoder": parts, "decoder": nn.Linear(4, 8)})
+    optimizer = torch.optim.Adam(model.parameters())
+    for name, parameter in model.named_parameters():
+        parameter.grad = torch.full_like(parameter, 2.0 if "down" in name else 3.0)
+    optimizer.step()
+    context = examine({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    found = ask(optimizer_memory, context, "encoder.vq")
+    assert (found.before_gradient, found.after_gradient) == pytest.approx((2.0, 3.0), rel=1e-5)
+    assert not found.contradicted

@@ -2,6 +2,8 @@
 
 from vqdoctor.core.evidence.base import Evidence
 
+EMA_COUNTS = "ema-counts"
+"""The estimator of a usage that comes from EMA counts."""
 ACTIVE_SHARE = 0.1
 """A code is active above this multiple of the uniform share 1/K of the usage, and dead under it."""
 
@@ -22,14 +24,18 @@ class Usage(Evidence):
         perplexity_low: lower end of its 95 % interval.
         perplexity_high: upper end of its 95 % interval.
         plug_in_perplexity: exp of the plain entropy: what training scripts print.
-        estimator: "grassberger" (corrected for the sample size) or "ema-counts" (plain).
+        estimator: "grassberger" (corrected for the sample size; from a checkpoint, of a window of the last
+            indices) or "ema-counts" (plain).
         max_share: share of the most used code.
+        rest_perplexity: perplexity of the other codes, by the plain entropy, where one code stands far above
+            them and they are used evenly; active codes are then counted by the share of these. Else None.
         unseen_mass: Good-Turing estimate of the usage of codes not seen yet.
         groups: samples (images, clips) that the vectors come from; vectors of one are correlated.
         effective_size: independent vectors that would be as informative as these.
         active_share: the multiple of 1/K above which a code is active.
         count_quantiles: the sorted counts at evenly spaced quantiles from 0 to 1, least first.
         histogram: counts by code, where asked for; else empty.
+        at_least: whether K is unknown, and `num_codes` the highest index seen plus one.
         implicit: whether no codebook is stored (FSQ, LFQ): codes combine levels, and none can die.
         window: batches that EMA counts remember, (1 + d)/(1 - d); None for counts of a batch.
         assumed_decay: the layout's own EMA decay d, where the file records none and `window` rests on it.
@@ -47,6 +53,7 @@ class Usage(Evidence):
     plug_in_perplexity: float
     estimator: str
     max_share: float
+    rest_perplexity: float | None = None
     unseen_mass: float = 0.0
     groups: int | None = None
     effective_size: float | None = None
@@ -54,6 +61,7 @@ class Usage(Evidence):
     count_quantiles: tuple[float, ...] = ()
     histogram: tuple[float, ...] = ()
     implicit: bool = False
+    at_least: bool = False
     window: float | None = None
     assumed_decay: float | None = None
 

@@ -115,10 +115,10 @@ NonFinite.HEALTHY = NonFinite(layer="vq", source="checkpoint", sample_size=33_02
 class OptimizerMemory(Evidence):
     """Past gradients, as the optimizer's second moments remember them.
 
-    Sample size: the number of parameters that have a state. "Before" and "after" are the
-    parameters whose names sort before and after the VQ layer in the model's own order (the encoder
-    and the decoder with the head). "Gradient" is the root mean square of sqrt(exp_avg_sq): the
-    size of a single gradient element, as the optimizer last remembers it.
+    Sample size: the number of parameters that have a state. "Before" and "after" are the parameters before
+    and after the VQ layer in the model's own order (the encoder and the decoder with the head), or that are
+    named so where the order contradicts the names. "Gradient" is the root mean square of sqrt(exp_avg_sq):
+    the size of a single gradient element, as the optimizer last remembers it.
 
     Attributes:
         parameters: parameters that the optimizer lists.
@@ -131,6 +131,7 @@ class OptimizerMemory(Evidence):
         weight_decay: weight decay of the codebook's parameter group; None where not listed.
         left_out: whether all parameters around the layer have a state, and the codebook, an embedding's
             weight, is not listed.
+        contradicted: whether the model's order and the names of its parts disagree on before and after.
     """
 
     parameters: int
@@ -142,6 +143,7 @@ class OptimizerMemory(Evidence):
     codebook_untouched_rows: int | None = None
     weight_decay: float | None = None
     left_out: bool = False
+    contradicted: bool = False
 
 
 OptimizerMemory.HEALTHY = OptimizerMemory(

@@ -40,8 +40,10 @@ class TaskGradient(Evidence):
             layer, at what it puts in place of z_q; None if no path leads there.
         at_input: norm of the task loss's gradient at z_e; 0 if no path leads there.
         ratio: at_input / at_output; None where at_output is missing or zero.
-        before: root mean square gradient of the parameters before the VQ layer.
-        after: root mean square gradient of the parameters after it.
+        before: root mean square gradient of the parameters that z_e depends on, those of VQ layers left out.
+        after: root mean square gradient of the other parameters that the task loss depends on.
+        joined: whether a path of autograd leads from the task loss to the parameters before the layer; the
+            gradient along it may be zero. None without parameters there, or where it is unknown.
     """
 
     at_output: float | None
@@ -49,11 +51,12 @@ class TaskGradient(Evidence):
     ratio: float | None
     before: float | None = None
     after: float | None = None
+    joined: bool | None = None
 
 
 TaskGradient.HEALTHY = TaskGradient(
     layer="vq", source="batch", sample_size=4_096, at_output=0.21, at_input=0.21, ratio=1.0, before=0.012,
-    after=0.0061,
+    after=0.0061, joined=True,
 )  # fmt: skip
 
 

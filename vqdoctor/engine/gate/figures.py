@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from vqdoctor.core.assertion import METRICS, Metric
-from vqdoctor.core.evidence import SOURCES, Source, TaskMetrics, Usage
+from vqdoctor.core.evidence import EMA_COUNTS, SOURCES, Source, TaskMetrics, Usage
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.metrics.interval import TAIL, Z, share_interval
@@ -136,12 +136,14 @@ def _of_usage(usage: Usage, metric: Metric) -> Figure | Unknown:
 
 def _independent(usage: Usage) -> float:
     """How many independent vectors a usage is worth."""
-    if usage.source == "checkpoint":
+    if usage.estimator == EMA_COUNTS:
         return (usage.effective_size or usage.sample_size * (usage.window or 1.0)) / ASSUMED_EFFECT
     return usage.effective_size or 0.0
 
 
 def _origin(usage: Usage, vectors: float) -> str:
+    if usage.source == "checkpoint" and usage.estimator != EMA_COUNTS:
+        return f"the last {usage.vectors:,} indices in the file, worth {vectors:,.0f} independent ones"
     if usage.source == "checkpoint":
         window = f"over ~{usage.window:,.0f} batches" if usage.window else "over an unrecorded window"
         return f"EMA counts {window} ({ASSUMED_EFFECT:g} alike vectors counted as 1)"

@@ -20,6 +20,8 @@ from vqdoctor.probes.probe import Missing
 AnyArray = NDArray[Any]
 Z_E = "z_e"
 INDICES = "indices"
+MASKED = -1
+"""The code that libraries give a masked vector."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,12 +58,14 @@ class DumpContext:
     Attributes:
         views: the VQ layers.
         arrays: the dumped arrays by name.
+        mask: name of the array that is true where there is data and no padding; None for none.
         seed: seed of everything that is drawn.
         histogram: whether the full counts go into the evidence.
     """
 
     views: tuple[QuantizerView, ...]
     arrays: Mapping[str, AnyArray]
+    mask: str | None = None
     seed: int = 0
     histogram: bool = False
     _vectors: dict[str, Vectors] = field(default_factory=dict, init=False, repr=False)
@@ -102,7 +106,29 @@ class DumpContext:
             raise UserError(f"{key}: its shape {array.shape} is [D, N]", "transpose it to [N, D]")
         channels_last = np.moveaxis(array, axis, -1).reshape(-1, view.dim)
         rows: Rows = np.ascontiguousarray(channels_last, dtype=np.float32)
-        return rows, None if flat else _samples(len(array), len(rows))
+        groups = None if flat else _samples(len(array), len(rows))
+        kept = self._data(view, key, len(rows))
+        return rows[kept], None if groups is None else groups[kept]
+
+    def _data(self, view: QuantizerView, key: str, size: int) -> NDArray[np.bool_]:
+        """Return which of an array's vectors [N] are data: those that neither the mask nor a -1 leaves out.
+
+        Raises:
+            UserError: if the mask does not fit, or leaves nothing.
+        """
+        kept = np.ones(size, dtype=np.bool_)
+        with contextlib.suppress(Missing):
+            codes = self._codes(view)[1]
+            kept &= True if codes is None or codes.size != size else codes != MASKED
+        if self.mask is not None:
+            mask = self.arrays[self.mask]
+            if mask.size != size:
+                what = f"{self.mask}: its shape {mask.shape} has {mask.size:,} positions, and {key} {size:,}"
+                raise UserError(what, "save it with one value for each position")
+            kept &= mask.reshape(-1) != 0
+        if not kept.any():
+            raise UserError(f"{key}: every position is masked", "the mask is True where there is data")
+        return kept
 
     def asked_vectors(self) -> dict[str, Rows]:
         """Return each layer's finite z_e [N, D]; layers without one are left out."""
@@ -136,12 +162,35 @@ class DumpContext:
             rows = unit(rows)
         return Vectors(rows=rows, groups=groups, found=nearest(rows, view.codebook))
 
+    def notes(self) -> list[str]:
+        """Return which dumped indices were left out, one line for each number of them."""
+        left: list[str] = []
+        for view in self.views:
+            with contextlib.suppress(Missing):
+                codes = self._codes(view)[1]
+                if codes is not None and (masked := int((codes == MASKED).sum())):
+                    left.append(f"{masked:,} of {codes.size:,} dumped indices are -1 (masked), and left out")
+        return list(dict.fromkeys(left))
+
     def indices(self, view: QuantizerView) -> Indices | None:
-        """Return the layer's dumped code indices; None where the dump holds none.
+        """Return the layer's dumped code indices without masked ones; None where the dump holds none.
 
         Raises:
             Missing: if several layers share an array, and it is unclear which part is theirs.
-            UserError: if they are not whole numbers from 0 to K − 1.
+            UserError: if they are not whole numbers from -1 to K − 1.
+        """
+        key, codes, shape = self._codes(view)
+        if codes is None:
+            return None
+        kept = self._data(view, key, codes.size)
+        groups = _samples(shape[0], codes.size)[kept] if len(shape) > 1 else None
+        return Indices(codes=codes[kept], groups=groups)
+
+    def _codes(self, view: QuantizerView) -> tuple[str, NDArray[np.int64] | None, tuple[int, ...]]:
+        """Return the name of the layer's indices, its codes [N] with -1 where masked, and the shape.
+
+        Raises:
+            Missing, UserError: see `indices`.
         """
         key = f"{INDICES}/{view.name}"
         array = self.arrays.get(key)
@@ -152,17 +201,17 @@ class DumpContext:
                 axis = _axis(INDICES, array.shape, len(self.views), f"{len(self.views)} VQ layers", first=1)
                 array = np.take(array, self.views.index(view), axis=axis)
         if array is None:
-            return None
+            return key, None, ()
         if array.dtype.kind not in "iu" or not array.size:
             raise UserError(f"{key}: {array.dtype} {array.shape} holds no code indices", "save them as int64")
         codes = array.reshape(-1).astype(np.int64)
-        if codes.min() < 0 or codes.max() >= view.num_codes:
+        if codes.min() < MASKED or codes.max() >= view.num_codes:
             raise UserError(
                 f"{key}: values from {codes.min()} to {codes.max()}, where {view.name} has codes 0 to "
                 f"{view.num_codes - 1}",
-                "leave out padding, and check that batch and checkpoint belong together",
+                "mask padding with -1 or --mask KEY, and check that batch and checkpoint belong together",
             )
-        return Indices(codes=codes, groups=_samples(len(array), codes.size) if array.ndim > 1 else None)
+        return key, codes, array.shape
 
 
 def _axis(key: str, shape: tuple[int, ...], length: int, what: str, first: int) -> int:

@@ -10,7 +10,7 @@ from vqdoctor.probes.file._context import FileContext, each_layer
 
 def measure(context: FileContext, view: QuantizerView) -> CountsUsage:
     """Return a layer's perplexity by its EMA counts."""
-    found = usage.measure(context, view)
+    found = usage.by_counts(context, view)
     return CountsUsage(
         source="checkpoint",
         sample_size=found.num_codes,

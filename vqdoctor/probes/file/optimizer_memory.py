@@ -58,6 +58,7 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
         codebook_untouched_rows=untouched,
         left_out=is_left_out(placed, context.saved, view, context.views),
         weight_decay=codebook.weight_decay if codebook else None,
+        contradicted=any(p.first.contradicted for p in placed),
     )
 
 

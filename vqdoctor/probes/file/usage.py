@@ -1,24 +1,31 @@
-"""Usage as the EMA counts remember it: only where they have forgotten the values that they started from."""
+"""Usage as a file remembers it: by EMA counts that have forgotten their start, or by the last indices."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from vqdoctor.core.evidence import ACTIVE_SHARE, Usage
+from vqdoctor.core.evidence import ACTIVE_SHARE, EMA_COUNTS, Usage
 from vqdoctor.layouts.live_rows import RARE, never_written, reset_to
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.entropy import Floats, plug_in_entropy
 from vqdoctor.metrics.expectation import expected_active, expected_used
 from vqdoctor.metrics.geometry import histogram_quantiles
 from vqdoctor.metrics.perplexity import ema_interval
+from vqdoctor.probes._usage import usage_from_indices
 from vqdoctor.probes.file._context import FileContext, each_layer
+from vqdoctor.probes.file._index_window import index_window
 from vqdoctor.probes.probe import Missing
+from vqdoctor.vq.outlier import others
 
 _FORGOTTEN = 0.05
 """Under this weight the start values no longer matter."""
 _TOO_FRESH = 0.5
 """Above this d^t the first update still counts more than half as much as the last one: the counts
 average over the whole training, its start included, and say little about the codebook as it is."""
+_SHARES = 2.0
+"""Counts with a smaller sum are shares of the usage, as a batch has more vectors; a revival that gives a code
+the fair share makes it a little more than one. They do not say of how many vectors: taken are as many as
+codes."""
 _TIED = 1e-6
 """Codes that are never chosen go through the same arithmetic, to the last bits."""
 
@@ -87,9 +94,25 @@ def _without_floor(counts: Floats, start: float | None) -> Floats:
 
 
 def measure(context: FileContext, view: QuantizerView) -> Usage:
+    """Return a layer's usage by its EMA counts, or by the window of its last indices."""
+    if view.counts is None and (window := index_window(context.checkpoint, view)) is not None:
+        return usage_from_indices(
+            window,
+            view.num_codes,
+            layer=view.name,
+            source="checkpoint",
+            histogram=context.histogram,
+            seed=context.seed,
+        )
+    return by_counts(context, view)
+
+
+def by_counts(context: FileContext, view: QuantizerView) -> Usage:
     """Return a layer's usage by its EMA counts."""
     counts = votes(context, view)
     total, codes = float(counts.sum()), len(counts)
+    if total < _SHARES:
+        counts, total = counts * (codes / total), float(codes)
     recorded = context.saved.record.decay
     decay = view.default_decay if recorded is None else recorded
     window = (1 + decay) / (1 - decay) if decay is not None and decay < 1 else None
@@ -97,12 +120,14 @@ def measure(context: FileContext, view: QuantizerView) -> Usage:
     low, high = ema_interval(counts, vectors)
     plain = float(np.exp(plug_in_entropy(counts)))
     used = int(np.sum(counts > _least_vote(view, counts, recorded)))
+    rest = others(counts)
+    shared = counts if rest is None else rest
     return Usage(
         source="checkpoint",
         sample_size=max(1, round(total)),
         num_codes=codes,
         used=used,
-        active=int(np.sum(counts > ACTIVE_SHARE * total / codes)),
+        active=int(np.sum(counts > ACTIVE_SHARE * shared.mean())),
         expected_used=expected_used(codes, vectors),
         expected_active=expected_active(codes, round(vectors), ACTIVE_SHARE),
         share=used / codes,
@@ -110,8 +135,9 @@ def measure(context: FileContext, view: QuantizerView) -> Usage:
         perplexity_low=low,
         perplexity_high=high,
         plug_in_perplexity=plain,
-        estimator="ema-counts",
+        estimator=EMA_COUNTS,
         max_share=float(counts.max() / total),
+        rest_perplexity=None if rest is None else float(np.exp(plug_in_entropy(rest))),
         effective_size=vectors if window else None,
         active_share=ACTIVE_SHARE,
         count_quantiles=histogram_quantiles(counts),

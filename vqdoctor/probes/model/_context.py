@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from vqdoctor.capture.discover import Discovered
+from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.observe import SPLITS
-from vqdoctor.capture.reader import MASKED, Codes, Vectors
+from vqdoctor.capture.reader import Codes, Vectors
 from vqdoctor.capture.run import Capture, Step
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.models.task import Losses
@@ -62,9 +63,9 @@ class ModelContext(Capture):
         return found
 
     def all_z_e(self, name: str) -> Vectors | None:
-        """Return a layer's z_e on all splits, [N, D]; None where it is not seen."""
-        parts = [layers[name].z_e for layers in self.seen.values() if name in layers]
-        return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts]) if parts else None
+        """Return a layer's z_e on all splits without masked positions, [N, D]; None where it is not seen."""
+        parts = [layers[name].vectors for layers in self.seen.values() if name in layers]
+        return np.concatenate(parts) if parts else None
 
     def all_codes(self, name: str) -> Codes:
         """Return a layer's codes on all splits, [N], without those of masked positions."""

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.reader import Codes, Reader, Vectors
 from vqdoctor.capture.seen import Seen
 from vqdoctor.core.evidence import DataMatch
@@ -30,7 +31,9 @@ def measure(context: ModelContext) -> dict[str, DataMatch]:
         if vectors is None:
             continue
         compared, codebook, found = _compared(layer.reader, vectors)
-        numbers = None if _transformed(seen, found.indices) else match(compared, codebook, found)
+        numbers = (
+            None if _transformed(layer.reader, seen, found.indices) else match(compared, codebook, found)
+        )
         if numbers is not None:
             measured[name] = DataMatch(source="batch", sample_size=len(vectors), **asdict(numbers))
     return measured
@@ -47,7 +50,9 @@ def asked_vectors(context: ModelContext) -> dict[str, Vectors]:
         by_split = {split: layers[name] for split, layers in context.seen.items() if name in layers}
         seen = [by_split["train"]] if "train" in by_split else list(by_split.values())
         vectors = asked(layer.reader, seen)
-        if vectors is not None and not _transformed(seen, _compared(layer.reader, vectors)[2].indices):
+        if vectors is not None and not _transformed(
+            layer.reader, seen, _compared(layer.reader, vectors)[2].indices
+        ):
             found[name] = vectors
     return found
 
@@ -62,21 +67,22 @@ def asked(reader: Reader, seen: list[Seen]) -> Vectors | None:
     """Return the finite vectors that a finite codebook is asked for; None where they are not seen."""
     if not reader.has_codebook:
         return None
-    parts = [s.z_e.reshape(-1, s.z_e.shape[-1]) if s.looked_up is None else s.looked_up for s in seen]
+    parts = [s.asked for s in seen]
     if not parts or any(part.shape[1] != reader.view.dim for part in parts):
         return None
     vectors = np.concatenate(parts)
     return vectors if len(vectors) and np.isfinite(vectors).all() else None
 
 
-def _transformed(seen: list[Seen], nearest_codes: Codes) -> bool:
+def _transformed(reader: Reader, seen: list[Seen], nearest_codes: Codes) -> bool:
     """Whether the layer chooses among other codes than the stored ones.
 
     An affine or neural map between the codebook and the lookup is part of the layer, and distances to what
     is stored then mean nothing: another code is chosen than the nearest, and another put out than the stored.
+    Of several codebooks in one module each may get another input, such as what the ones before it leave.
     """
-    own = [s.indices.ravel() for s in seen if s.indices is not None]
-    if len(own) < len(seen) or all(s.as_stored is not False for s in seen):
+    own = [s.indices[s.indices != MASKED] for s in seen if s.indices is not None]
+    if len(own) < len(seen) or (reader.heads == 1 and all(s.as_stored is not False for s in seen)):
         return False
     chosen = np.concatenate(own)
     return len(chosen) == len(nearest_codes) and bool((chosen == nearest_codes).mean() < AGREES)

@@ -41,6 +41,8 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
     elsewhere: dict[str, str] = {}
     for number, steps in enumerate(context.steps()):
         for name, step in steps.items():
+            if not step.data.any():
+                continue  # a level that this batch left out
             product = _vjp(step, context.seed + number)
             products[name].append(product)
             if not product.arrived.any():
@@ -71,7 +73,8 @@ def _vjp(step: Step, seed: int) -> _Vjp:
     g = gradient(step.z_q, step.z_e, cotangent)
     arrived = torch.zeros_like(step.z_e) if g is None else g
     z_e, z_q, arrived, sent = (
-        rows(t.detach(), step.axis).flatten(0, 1).float() for t in (step.z_e, step.z_q, arrived, cotangent)
+        rows(t.detach(), step.axis).flatten(0, 1)[step.data].float()
+        for t in (step.z_e, step.z_q, arrived, cotangent)
     )
     coarsest = max(torch.finfo(t.dtype).eps for t in (step.z_e, step.z_q))
     return _Vjp(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.reader import Codes, Reader, Vectors
 from vqdoctor.capture.seen import Seen
 from vqdoctor.core.evidence import Evidence, LookupScale, Unavailable
@@ -45,7 +46,7 @@ def _asked(seen: list[Seen], reader: Reader) -> tuple[Vectors, Codes] | None:
     """
     if any(s.indices is None for s in seen) or not seen:
         return None
-    parts = [s.z_e.reshape(-1, s.z_e.shape[-1]) if s.looked_up is None else s.looked_up for s in seen]
+    parts = [s.asked for s in seen]
     if any(part.shape[1] != reader.view.dim for part in parts):
         return None
     vectors, chosen = np.concatenate(parts), np.concatenate([_codes(s) for s in seen])
@@ -72,7 +73,7 @@ def _agreement(vectors: Vectors, codebook: Vectors, chosen: Codes) -> float:
 
 def _codes(seen: Seen) -> Codes:
     assert seen.indices is not None
-    return seen.indices.ravel()
+    return np.extract(seen.indices != MASKED, seen.indices)
 
 
 def _scale(name: str, vectors: Vectors, chosen: Codes, reader: Reader) -> LookupScale | None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vqdoctor.capture.run import Step
-from vqdoctor.capture.vectors import rows
+from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence import LossTerms
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
@@ -33,7 +33,10 @@ def _terms(context: ModelContext, step: Step) -> LossTerms:
     comparable = step.z_e.shape == step.z_q.shape
     pull = gradient(step.losses.vq, step.z_e) if comparable else None
     error = (step.z_e - step.z_q).detach() if comparable else torch.zeros_like(step.z_q)
-    form = 2 * error / error.numel()
+    by_row = rows(error, step.axis)
+    kept = step.quantized.reshape(*by_row.shape[:2], 1)  # a layer with a mask averages over these alone
+    error = unrows(by_row * kept, error.shape, step.axis)
+    form = 2 * error / max(1, int(kept.sum()) * error.shape[step.axis])
     beta, origin = _beta(context, step.layer.module)
     return LossTerms(
         source="batch",

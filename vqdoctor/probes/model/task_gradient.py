@@ -1,8 +1,13 @@
-"""The gradient of the task loss around the VQ layer: does the encoder learn the task at all?"""
+"""The gradient of the task loss around the VQ layer: does the encoder learn the task at all?
+
+Autograd says which parameters are before a layer, because its input depends on them, and which are behind it,
+because the task loss depends on them. The order in which a model registers its modules may be another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -11,57 +16,98 @@ from vqdoctor.core.evidence import TaskGradient
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
 
+Squares = tuple[float | None, ...]
+"""Square gradients at z_q and at z_e, and mean square ones before and after the layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """One layer on one batch."""
+
+    vectors: int
+    squares: Squares
+    joined: bool | None
+    apart: tuple[str, ...]
+
 
 def measure(context: ModelContext) -> dict[str, TaskGradient]:
     """Return the task's gradient at z_q, at z_e, and before and after every layer."""
-    return {name: _evidence(parts) for name, parts in context.over_steps(_look).items()}
+    paths = tuple(layer.path for layer in context.layers.values() if layer.path)
+    found = context.over_steps(lambda step: _look(step, paths))
+    return {name: _evidence(looks, _cut(context, name, looks)) for name, looks in found.items()}
 
 
-def _look(step: Step) -> tuple[int, tuple[float | None, ...]]:
-    """Return the number of vectors, and the square gradients at z_q, at z_e, before and after the layer."""
+def _look(step: Step, paths: tuple[str, ...]) -> _Look:
     grads = (gradient(step.losses.task, t) for t in (step.entered, step.z_e))
     squares = (None if grad is None else float(grad.square().sum()) for grad in grads)
-    return step.vectors, (*squares, *_around(step, step.layer.path or ""))
+    around, joined, apart = _around(step, paths)
+    return _Look(vectors=step.vectors, squares=(*squares, *around), joined=joined, apart=apart)
 
 
-def _evidence(parts: list[tuple[int, tuple[float | None, ...]]]) -> TaskGradient:
+def _cut(context: ModelContext, name: str, looks: list[_Look]) -> bool:
+    """Whether parameters that z_e depends on by value have no graph to it: they run under no_grad, say."""
+    apart = set.intersection(*(set(look.apart) for look in looks))
+    return bool(apart) and looks[0].joined is None and name in context.moved_by(apart)[0]
+
+
+def _evidence(looks: list[_Look], cut: bool) -> TaskGradient:
     roots = []
-    columns: Iterator[tuple[float | None, ...]] = zip(*(squares for _, squares in parts), strict=True)
+    columns: Iterator[Squares] = zip(*(look.squares for look in looks), strict=True)
     for squares in columns:
         known = [square for square in squares if square is not None]
         roots.append((sum(known) / len(known)) ** 0.5 if known else None)
     output, input_, before, after = roots
     output = output or input_ or output  # a gradient that arrives around z_q: the estimator is outside
+    joined = {look.joined for look in looks} - {None}
     return TaskGradient(
         source="batch",
-        sample_size=sum(vectors for vectors, _ in parts),
+        sample_size=sum(look.vectors for look in looks),
         at_output=output,
         at_input=input_ or 0.0,
         ratio=(input_ or 0.0) / output if output else None,
-        before=before,
+        before=0.0 if cut else before,
         after=after,
+        joined=False if cut else any(joined) if joined else None,
     )
 
 
-def _around(step: Step, path: str) -> tuple[float | None, float | None]:
-    """Return the mean square gradient of the parameters before and after the layer, in model order."""
-    place = {name: i for i, name in enumerate(step.model.state_dict())}
-    inside = [i for name, i in place.items() if name.startswith(f"{path}.")]
-    parameters = {n: p for n, p in step.model.named_parameters() if p.requires_grad}
-    task = step.losses.task
-    if not inside or not parameters or not task.requires_grad:
-        return None, None
-    grads: Sequence[torch.Tensor | None] = torch.autograd.grad(
-        task, list(parameters.values()), retain_graph=True, allow_unused=True
+def _around(step: Step, paths: tuple[str, ...]) -> tuple[Squares, bool | None, tuple[str, ...]]:
+    """Return the mean square gradients before and after the layer, and how the task loss is joined to them.
+
+    Parameters inside of VQ layers belong to neither.
+
+    Returns:
+        the two gradients; whether a path leads from the task loss to parameters before the layer, None where
+        autograd has none there; and the names of the parameters that no path joins to z_e or to the loss.
+    """
+    inside = tuple(f"{path}." for path in paths)
+    parameters = {
+        name: p
+        for name, p in step.model.named_parameters()
+        if p.requires_grad and not name.startswith(inside)
+    }
+    task, z_e = step.losses.task, step.z_e
+    if not step.layer.path or not parameters or not task.requires_grad:
+        return (None, None), None, ()
+    reaching = _gradients(z_e, parameters) if z_e.grad_fn is not None else {}
+    learning = _gradients(task, parameters)
+    before = [learning.get(name, torch.zeros_like(parameters[name])) for name in reaching]
+    after = [grad for name, grad in learning.items() if name not in reaching]
+    apart = tuple(name for name in parameters if name not in learning and name not in reaching)
+    joined = any(name in learning for name in reaching) if reaching else None
+    return (_mean_square(before), _mean_square(after)), joined, apart
+
+
+def _gradients(of: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the gradients of the parameters that a path leads to, by name; a gradient may be zero."""
+    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+        of, list(parameters.values()), torch.ones_like(of), retain_graph=True, allow_unused=True
     )
-    around: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    for (name, parameter), grad in zip(parameters.items(), grads, strict=True):
-        if place[name] < inside[0] or place[name] > inside[-1]:
-            # no path leads to a parameter without a gradient: it is zero
-            flat = (torch.zeros_like(parameter) if grad is None else grad).flatten()
-            around[place[name] > inside[-1]].append(flat)
-    before, after = (float(torch.cat(g).square().mean()) if g else None for g in around)
-    return before, after
+    return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
+
+
+def _mean_square(gradients: list[torch.Tensor]) -> float | None:
+    return float(torch.cat([g.flatten() for g in gradients]).square().mean()) if gradients else None
 
 
 PROBE = each_layer(TaskGradient, measure, mode="train", needs_codebook=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.observe import SPLITS
-from vqdoctor.capture.reader import MASKED, Codes
+from vqdoctor.capture.reader import Codes
 from vqdoctor.core.evidence import Usage
 from vqdoctor.models.task import Split
 from vqdoctor.probes._usage import usage_from_indices

@@ -1,0 +1,70 @@
+"""A codebook and its statistics under names that say nothing prove themselves by their relation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stored import Stored
+from torch import nn
+
+from vqdoctor.layouts import find_quantizers
+from vqdoctor.layouts.relation import BY_RELATION
+from vqdoctor.layouts.stacks import stacks
+
+CODES, DIM = 32, 6
+
+
+def statistics(*lead: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.rand(*lead, CODES, generator=generator) + 0.01
+    return torch.randn(*lead, CODES, DIM, generator=generator), counts / counts.sum(-1, keepdim=True)
+
+
+def found(state: dict[str, torch.Tensor]) -> Any:
+    return find_quantizers({name: Stored(tensor) for name, tensor in state.items()}).views
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.01, 800.0])
+def test_levels_in_one_buffer_with_shares_of_the_usage(factor: float) -> None:
+    codes, shares = statistics(4)
+    views = found(
+        {
+            "bottle.zeta": codes,
+            "bottle.other": codes * (shares + 1e-10)[..., None] / factor,
+            "bottle.how_often": shares,
+            "decoder.0.weight": torch.randn(8, DIM),
+        }
+    )
+    assert [view.name for view in views] == [f"bottle[head {level}]" for level in range(4)]
+    assert {view.layout for view in views} == {BY_RELATION}
+    for level, view in enumerate(views):
+        assert np.array_equal(view.codebook, codes[level].numpy())
+        assert np.array_equal(view.counts, shares[level].numpy())
+        assert view.keys == {
+            "codebook": "bottle.zeta", "sums": "bottle.other", "counts": "bottle.how_often"
+        }  # fmt: skip
+    assert stacks(views) == [list(views)]
+
+
+def test_statistics_of_an_embedding_that_its_name_gives_away() -> None:
+    codes, shares = statistics()
+    state = {"vq.embedding.weight": codes, "vq.m": codes * 640 * shares[:, None], "vq.n": 640 * shares}
+    (view,) = found(state)
+    assert (view.name, view.keys["counts"], view.keys["sums"]) == ("vq", "vq.n", "vq.m")
+
+
+def test_tensors_of_fitting_shapes_alone_prove_nothing() -> None:
+    codes, shares = statistics()
+    lstm = nn.LSTM(DIM, DIM, 1, bias=True)
+    states = (
+        {f"lstm.{name}": tensor for name, tensor in lstm.state_dict().items()},
+        {"a.x": codes, "a.y": torch.randn(CODES, DIM), "a.n": shares},
+        {"a.x": codes, "a.y": codes * torch.full((CODES, 1), 0.5), "a.n": torch.full((CODES,), 0.5)},
+        {"a.x": torch.zeros(CODES, DIM), "a.y": torch.zeros(CODES, DIM), "a.n": shares},
+        {"a.x": codes * float("nan"), "a.y": codes, "a.n": shares},
+    )
+    for state in states:
+        assert found(state) == ()

@@ -1,0 +1,29 @@
+"""Whether a VQ loss is a sum, by its weight at z_e: beta for a mean, beta times its size for a sum."""
+
+from vqdoctor.core.evidence import LossTerms
+
+FACTOR = 2.0
+"""Factor within which the weight at z_e must meet beta times D: single layers meet it to 1 %, residual levels
+pull together and measured up to 1.6 times more."""
+BETA_LOW = 0.1
+"""Smallest beta that is assumed where beta is unknown; below it a sum looks like a mean of large weight."""
+BETA_HIGH = 2.0
+"""Largest beta that is assumed where beta is unknown: published trainings use 0.1 to 2, most 0.25 or 1."""
+
+
+def summed(
+    terms: LossTerms, factor: float = FACTOR, beta_low: float = BETA_LOW, beta_high: float = BETA_HIGH
+) -> tuple[str, int] | None:
+    """Return the axes that a VQ loss is summed over and how many values these are; None for a mean."""
+    sizes = (("dimensions", terms.dim), ("vectors and dimensions", terms.dim * terms.sample_size))
+    if terms.commitment is None:
+        return None
+    if terms.beta:
+        low, high = terms.beta / factor, terms.beta * factor
+        most = max(high, factor)  # swapped terms have weight 1 at z_e where beta is meant
+    else:
+        low, high, most = beta_low, beta_high, beta_high
+    for what, size in sizes:
+        if low * size <= terms.commitment <= high * size and terms.commitment > most:
+            return what, size
+    return None
