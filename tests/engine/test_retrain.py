@@ -111,6 +111,10 @@ def test_the_accuracy_to_reach_is_that_of_the_same_model_without_vq(sick: Path, 
     assert done.without_vq.accuracy is not None
     (limit,) = (goal.limit for goal in done.goals if goal.name == "accuracy")
     assert limit == pytest.approx(done.without_vq.accuracy - 0.015)
+    assert done.after is not None and done.after.accuracy is not None
+    (paired,) = (goal.paired for goal in done.goals if goal.name == "accuracy")
+    assert paired is not None and paired.samples == done.after.samples
+    assert paired.difference == pytest.approx(done.after.accuracy - done.without_vq.accuracy)
 
 
 def test_a_trial_ranks_by_what_was_measured_and_has_a_random_choice_beside_it(

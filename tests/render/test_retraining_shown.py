@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from vqdoctor.core.report import Repair, Report
-from vqdoctor.core.retraining import Arm, Figures, Goal, LayerFigures, Retraining, SourceChange
+from vqdoctor.core.retraining import Arm, Figures, Goal, LayerFigures, Paired, Retraining, SourceChange
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.render import RenderOptions, renderer_of
 
@@ -57,6 +57,18 @@ def test_figures_trial_remedies_and_what_is_left(reports: dict[str, Report], for
         text.rindex("z_q = z_e + (z_q - z_e).detach()")
     )
     assert "codes active" not in text, "the figures of a remedy are those of the whole retraining"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_accuracy_is_shown_with_its_paired_interval(reports: dict[str, Report], format: str) -> None:
+    report = retrained(reports["healthy"])
+    assert report.retraining is not None
+    paired = Paired(samples=397, gained=10, lost=18, low=-0.046, high=0.006)
+    goal = Goal(name="accuracy", layer=None, value=0.96, limit=0.965, met=True, paired=paired)
+    done = replace(report.retraining, goals=(goal,))
+    text = " ".join(shown(replace(report, retraining=done), format).split())
+    assert "difference -2.0 points (95 % interval -4.6 to +0.6, paired)" in text.replace("\\", "")
+    assert "at least 0.965, within the paired interval" in text
 
 
 def test_a_missed_goal_is_named(reports: dict[str, Report]) -> None:

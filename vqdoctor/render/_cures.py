@@ -134,11 +134,17 @@ def _row(name: str, before: str, after: str, goal: Goal | None) -> Compared:
 
 
 def _source(done: Retraining) -> str:
-    """Return the sample of the figures, and the accuracy of the same model without VQ."""
+    """Return the sample of the figures, and the accuracy of the same model without VQ beside it."""
     source = done.after or done.before
     samples = f"{source.samples:,} samples of the {done.split} split" if source else "no data"
     without = _share(done.without_vq, "accuracy")
     more = f"; the same model without VQ, trained as long: accuracy {without}" if without else ""
+    paired = next((goal.paired for goal in done.goals if goal.paired), None)
+    if paired:
+        more += (
+            f", difference {100 * paired.difference:+.1f} points (95 % interval {100 * paired.low:+.1f} to "
+            f"{100 * paired.high:+.1f}, paired)"
+        )
     return f"measured on {samples}{more}"
 
 
@@ -160,7 +166,8 @@ def _limit(goal: Goal) -> str:
         return f"at most {goal.limit:.3f}"
     if goal.name == "usage":
         return f"at least {goal.limit:.0%} of the expected"
-    return f"at least {number(goal.limit) if goal.name == 'perplexity' else f'{goal.limit:.3f}'}"
+    within = ", within the paired interval" if goal.met and goal.value < goal.limit else ""
+    return f"at least {number(goal.limit) if goal.name == 'perplexity' else f'{goal.limit:.3f}'}{within}"
 
 
 def _share(figures: Figures | None, name: Share) -> str:

@@ -19,7 +19,7 @@ from vqdoctor.core.retraining import Epoch, Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.task import Losses, Task
 from vqdoctor.models.untouched import seed_all
-from vqdoctor.training.evaluate import evaluate
+from vqdoctor.training.evaluate import Measured, evaluate, measure
 from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.linear import LinearCodebook
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
@@ -243,10 +243,15 @@ class Trainer:
     def _bypassed(self) -> Change | None:
         return bypass if self.bypassing else None
 
-    def figures(self) -> Figures | None:
-        """Return the figures on the val split, from which every quoted figure comes."""
+    def measure(self) -> Measured | None:
+        """Return what the model does on the val split, from which every quoted figure comes."""
         with self._reshaped():
-            return evaluate(self.model, self.task, self.splits.val(), self.layers, self._bypassed)
+            return measure(self.model, self.task, self.splits.val(), self.layers, self._bypassed)
+
+    def figures(self) -> Figures | None:
+        """Return the figures on the val split."""
+        found = self.measure()
+        return None if found is None else found.figures
 
     @contextlib.contextmanager
     def _reshaped(self) -> Iterator[None]:
