@@ -126,6 +126,13 @@ def test_a_trial_ranks_by_what_was_measured_and_has_a_random_choice_beside_it(
     assert done is not None
     names = [arm.name for arm in done.trial]
     assert {"as it was", "the plan", "a random choice", "data-init"} <= set(names)
+    extra = {f"the plan with {name}" for name in ("fresh-start", "moment-matching", "entropy-term")}
+    assert extra <= set(names)
+    whole = next(arm for arm in done.trial if arm.name == "the plan")
+    for arm in done.trial:
+        assert arm.price is not None or arm.name not in extra
+        if arm.price is not None and arm.epochs == whole.epochs:
+            assert arm.price.loss == pytest.approx(arm.figures.loss - whole.figures.loss)
     assert [arm.chosen for arm in done.trial] == [True] + [False] * (len(names) - 1)
     chosen = done.trial[0]
     applied = {repair.remedy for repair in report.repairs if repair.status == "applied"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,8 @@ def same(one: Trainer, other: Trainer) -> bool:
         replace(ALL, balanced=True),
         replace(ALL, sound_ema=True),
         replace(ALL, bypass_epochs=3),
+        replace(ALL, moment_matching=True),
+        replace(ALL, frozen_epochs=3, entropy_weight=0.1),
     ],
     ids=str,
 )
@@ -182,6 +185,33 @@ def test_a_model_learns_without_vq_first_and_its_codes_are_placed_in_what_it_lea
     placed = warmed.rows[-1].stop
     assert scattered is not None and placed is not None
     assert placed.layers["vq"].perplexity > max(16, 2 * scattered.layers["vq"].perplexity)
+
+
+def test_the_encoder_is_held_in_the_first_epochs_with_vq_and_what_is_behind_it_learns(start: Start) -> None:
+    trainer = start(plan=replace(ALL, epochs=5, bypass_epochs=1, frozen_epochs=2))
+    encoder, held = [], lambda: trainer.model.encoder[0].weight.detach().clone()
+    heads = []
+    for epoch in range(1, 5):
+        trainer.train_to(epoch)
+        encoder.append(held())
+        heads.append(trainer.model.head.weight.detach().clone())
+    assert torch.equal(encoder[0], encoder[1]) and torch.equal(encoder[1], encoder[2])
+    assert not torch.equal(encoder[2], encoder[3])
+    assert not any(torch.equal(one, other) for one, other in itertools.pairwise(heads))
+
+
+def test_the_entropy_term_raises_the_usage_and_is_not_counted_as_task_loss(start: Start) -> None:
+    plan = TrainingPlan(epochs=6, vq_weight=0.1, data_init=True)
+    usage, first = [], []
+    for weight in (0.0, 1.0):
+        trainer = start(plan=replace(plan, entropy_weight=weight))
+        trainer.run()
+        first.append(trainer.rows[0].task_loss)
+        figures = trainer.figures()
+        assert figures is not None
+        usage.append(figures.layers["vq"].perplexity)
+    assert usage[1] > 2 * usage[0]
+    assert first[1] == pytest.approx(first[0], rel=0.1)
 
 
 def test_the_graft_gives_the_encoder_the_gradient_that_the_layer_cuts_off() -> None:

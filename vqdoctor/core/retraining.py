@@ -225,15 +225,33 @@ def _at_least(name: str, layer: str | None, value: float, limit: float) -> Goal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Price:
+    """How one more remedy changed the plan's figures, after as many epochs and on the same split.
+
+    Attributes:
+        epochs: how many epochs with VQ both had had.
+        loss: change of the task loss.
+        accuracy: change of the accuracy; None where the task has no labels.
+        perplexity: change of the perplexity, of several layers that of the lowest; None without any.
+    """
+
+    epochs: int
+    loss: float
+    accuracy: float | None = None
+    perplexity: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Arm:
     """One way of retraining that was tried for a few epochs.
 
     Attributes:
         name: the remedies in it, or what it is: "as it was", "the plan", "a random choice", "fresh start".
         remedies: their names.
-        epochs: how many epochs it was given before it was dropped or won.
+        epochs: how many epochs with VQ it was given before it was dropped or won.
         figures: its result on the split that stops the training.
         chosen: whether the long run goes this way.
+        price: of the plan with one more remedy, its figures less those of the plan; None for other arms.
     """
 
     name: str
@@ -241,6 +259,7 @@ class Arm:
     epochs: int
     figures: Figures
     chosen: bool = False
+    price: Price | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

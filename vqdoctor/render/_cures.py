@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from vqdoctor.core.report import DRY_RUN, Repair, Report
-from vqdoctor.core.retraining import Arm, Figures, Goal, Retraining
+from vqdoctor.core.retraining import Arm, Figures, Goal, Price, Retraining
 from vqdoctor.render._document import Compared, Comparison, Headline, Item, Section, items_section
 from vqdoctor.render._text import count, number, percent
 
@@ -158,7 +158,17 @@ def _arm(arm: Arm) -> Item:
     known = figures.accuracy is not None
     parts.append(f"accuracy {figures.accuracy:.3f}" if known else f"task loss {figures.loss:.4g}")
     name = f"{arm.name}{' (chosen)' if arm.chosen else ''}"
-    return Item(name=name, text=f"{', '.join(parts)} after {count(arm.epochs, 'epoch')}")
+    text = f"{', '.join(parts)} after {count(arm.epochs, 'epoch')}"
+    return Item(name=name, text=f"{text}; {_price(arm.price)}" if arm.price else text)
+
+
+def _price(price: Price) -> str:
+    changes = [f"task loss {price.loss:+.4f}"]
+    if price.accuracy is not None:
+        changes.insert(0, f"accuracy {100 * price.accuracy:+.1f} points")
+    if price.perplexity is not None:
+        changes.insert(0, f"perplexity {price.perplexity:+.1f}")
+    return f"against the plan after {count(price.epochs, 'epoch')}: {', '.join(changes)}"
 
 
 def _limit(goal: Goal) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,13 +22,16 @@ from vqdoctor.models.untouched import seed_all
 from vqdoctor.training.evaluate import Measured, evaluate, measure
 from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.linear import LinearCodebook
+from vqdoctor.training.moment_matching import MomentMatching
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
 from vqdoctor.training.resume import RESTART
 from vqdoctor.training.revival import Revival
-from vqdoctor.training.schedule import warm_up
+from vqdoctor.training.schedule import balanced_weight, warm_up
 from vqdoctor.training.sound_ema import SoundEMA, takes_directions, with_commitment
 from vqdoctor.training.splits import Splits
+from vqdoctor.training.start import leading_to
 from vqdoctor.training.treatment import grafts, reshaped, set_decay
+from vqdoctor.training.usage_entropy import mean_entropy
 
 LEARNING_RATE = 1e-3
 """Adam's, where the task brings no optimizer."""
@@ -40,8 +43,6 @@ COOL_DOWN = 5
 and usage depend on which epoch happens to be the last."""
 RETRIES = 3
 """How often a non-finite loss sends a training back to its last finished epoch, at half the learning rate."""
-BALANCE = 0.1
-"""Of a balanced weight: how strong the VQ loss pulls at z_e, as a share of the task loss."""
 _STRIDE = 1_000_003
 
 
@@ -92,6 +93,8 @@ class Trainer:
     _revivals: list[Revival] = field(init=False, default_factory=list)
     _linear: list[LinearCodebook] = field(init=False, default_factory=list)
     _sound: list[SoundEMA] = field(init=False, default_factory=list)
+    _matching: list[MomentMatching] = field(init=False, default_factory=list)
+    _held: list[torch.nn.Parameter] = field(init=False, default_factory=list)
     _directions: tuple[CapturedLayer, ...] = field(init=False, default=())
     _rates: list[float] = field(init=False, default_factory=list)
     _started: bool = False
@@ -106,8 +109,10 @@ class Trainer:
         if self.plan.decay is not None:
             unset = [layer.name for layer in treated if not set_decay(layer, self.plan.decay)]
             self.notes += [f"{name} has no EMA decay that could be set" for name in unset]
+        writable = [layer for layer in treated if layer.view.writable]
+        if self.plan.moment_matching:
+            self._matching = [MomentMatching(layer) for layer in writable]
         if self.plan.sound_ema:
-            writable = [layer for layer in treated if layer.view.writable]
             self._sound = [SoundEMA.of(layer, self.plan.decay) for layer in writable]
             batch = next(iter(self.splits.in_order()))
             self._directions = takes_directions(self.model, self.task, batch, treated)
@@ -202,11 +207,12 @@ class Trainer:
     def _epoch(self, number: int) -> Epoch:
         if number == self.plan.bypass_epochs > 0:
             self._place_codes()
+        later = number - self.plan.bypass_epochs
+        self._held = self._leading() if 0 <= later < self.plan.frozen_epochs and not self.without_vq else []
         seed = (self.plan.seed * _STRIDE + number) % 2**63
         seed_all(seed)
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
-        later = number - self.plan.bypass_epochs
         factor = 0.0 if later < 0 else warm_up(later, self.plan.warm_up_epochs)
         weight = self.plan.vq_weight * factor
         self._set_rates()
@@ -238,6 +244,11 @@ class Trainer:
         left = 1.0 - (self.cooled + 1) / (self._cool_down + 1) if self.cooling else 1.0
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * left
+
+    def _leading(self) -> list[torch.nn.Parameter]:
+        """Return the parameters that z_e depends on, which are held in the first epochs."""
+        names = leading_to(self.model, self.task, next(iter(self.splits.in_order())), self.layers)
+        return [p for name, p in self.model.named_parameters() if name in names]
 
     @property
     def _bypassed(self) -> Change | None:
@@ -284,11 +295,16 @@ class Trainer:
         total = found.task
         if found.vq is not None and not self.bypassing:
             total = total + weight * found.vq
+        if self.plan.entropy_weight and not self.bypassing:
+            entropy = mean_entropy(self.layers, watched)
+            total = total if entropy is None else total - self.plan.entropy_weight * entropy
         value = float(total.detach())
         if not math.isfinite(value):
             raise NotFinite(f"{value:g} at {where}")
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
+        for parameter in self._held:
+            parameter.grad = None
         self.optimizer.step()
         self.steps += 1
         if not self.bypassing:
@@ -301,6 +317,8 @@ class Trainer:
             sound.after_step(watched)
         for revival in () if self.cooling else self._revivals:
             revival.after_step(watched, self.optimizer, generator)
+        for matching in () if self.cooling else self._matching:
+            matching.after_step(watched)
         for linear in self._linear:
             linear.after_step(watched)
         for layer in self.layers if self.plan.geometry == "sphere" else ():
@@ -309,19 +327,10 @@ class Trainer:
                 layer.write(torch.arange(layer.num_codes), codes)
 
     def _balanced(self, watched: Watched, found: Losses) -> float:
-        """Return the weight at which the VQ loss pulls at z_e by a tenth of the task loss's gradient.
-
-        The gradients' norms are compared as in the adaptive weight of Esser et al. 2021 (VQGAN), at z_e.
-        """
+        """Return the weight that follows the gradients at z_e, or the plan's where there are none."""
         z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
-        if found.vq is None or not found.vq.requires_grad or not z_e:
-            return self.plan.vq_weight
-        pulls = [
-            torch.autograd.grad(loss, z_e, retain_graph=True, allow_unused=True)
-            for loss in (found.task, found.vq)
-        ]
-        task, vq = (_norm(pull) for pull in pulls)
-        return BALANCE * task / vq if vq > 0 and task > 0 else self.plan.vq_weight
+        weight = None if found.vq is None else balanced_weight(found.task, found.vq, z_e)
+        return self.plan.vq_weight if weight is None else weight
 
     def state_dict(self) -> dict[str, Any]:
         """Return, as a copy, all that this training leaves behind after an epoch."""
@@ -342,6 +351,7 @@ class Trainer:
                 "revivals": [revival.state_dict() for revival in self._revivals],
                 "linear": [linear.state_dict() for linear in self._linear],
                 "sound": [sound.state_dict() for sound in self._sound],
+                "matching": [matching.state_dict() for matching in self._matching],
             }
         )
 
@@ -360,14 +370,12 @@ class Trainer:
             revival.load_state_dict(copy.deepcopy(kept))
         for sound, kept in zip(self._sound, state["sound"], strict=True):
             sound.load_state_dict(copy.deepcopy(kept))
+        for matching, kept in zip(self._matching, state["matching"], strict=True):
+            matching.load_state_dict(copy.deepcopy(kept))
         if state["linear"]:
             self._linear = self._matrices()
             for linear, kept in zip(self._linear, state["linear"], strict=True):
                 linear.load_state_dict(kept)
-
-
-def _norm(gradients: Iterable[torch.Tensor | None]) -> float:
-    return math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
 
 
 def optimizer_of(task: Task, model: torch.nn.Module) -> torch.optim.Optimizer:
