@@ -15,9 +15,10 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.task import Losses
+from vqdoctor.training.ending import COOL_DOWN, PATIENCE, PLATEAU
 from vqdoctor.training.resume import load_state, save_state
 from vqdoctor.training.splits import Splits
-from vqdoctor.training.trainer import COOL_DOWN, PATIENCE, Trainer
+from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.treatment import grafts
 
 MIXED_ON = "vqdoctor.training.precision.MIXED_ON"
@@ -135,6 +136,7 @@ def test_goals_that_hold_end_the_training_after_a_cool_down(start: Start) -> Non
     trainer = start(plan=replace(ALL, epochs=40), goals=easy)
     trainer.run()
     assert len(trainer.rows) == ALL.warm_up_epochs + PATIENCE - 1 + COOL_DOWN
+    assert trainer.ending.reason == "goals"
     assert trainer.optimizer.param_groups[0]["lr"] < 0.2 * 2e-3
 
 
@@ -148,11 +150,47 @@ def test_codes_are_revived_up_to_the_cool_down_and_no_longer(start: Start) -> No
     assert revived[-cool_down:] == [0] * cool_down
 
 
+def test_a_training_that_falls_back_to_its_best_epoch_is_the_same_after_an_interruption(
+    start: Start, tmp_path: Path
+) -> None:
+    """No epoch after the third is as good on paper, so the cool-down starts from there."""
+    hard = Goals(min_perplexity=1.0, min_usage=0.0, max_ece=0.0)
+    plan = replace(ALL, epochs=18, vq_weight=0.1)
+    tasks = [Rising() for _ in range(3)]
+    whole, first, second = (start(task, plan=plan, goals=hard) for task in tasks)
+    whole.run()
+    assert whole.ending.reason == "plateau"
+    assert len(whole.rows) == 3 + PLATEAU + plan.epochs // 5
+    first.train_to(3)
+    early = whole.model.state_dict()["encoder.0.weight"] - first.model.state_dict()["encoder.0.weight"]
+    first.train_to(12)
+    late = whole.model.state_dict()["encoder.0.weight"] - first.model.state_dict()["encoder.0.weight"]
+    assert early.norm() < late.norm()
+    save_state({"kind": "vqdoctor-retraining", "trainer": first.state_dict()}, tmp_path / "state")
+    second.load_state_dict(load_state(tmp_path / "state")["trainer"])
+    tasks[2].looks = tasks[1].looks
+    second.run()
+    assert same(whole, second)
+    assert whole.rows == second.rows
+
+
+class Rising(Digits):
+    """A task whose loss in eval mode rises from one look to the next."""
+
+    looks = 0
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        found = super().losses(model, batch)
+        self.looks += not model.training
+        return found if model.training else replace(found, task=found.task * 0 + self.looks)
+
+
 def test_goals_that_never_hold_train_for_all_epochs(start: Start) -> None:
     trainer = start(plan=ALL, goals=Goals(min_perplexity=32.0, min_usage=1.0, max_ece=0.0))
     trainer.run()
     assert len(trainer.rows) == ALL.epochs
-    assert trainer.streak == 0
+    assert trainer.ending.streak == 0
+    assert trainer.ending.reason == "epochs"
 
 
 def test_the_vq_weight_warms_up(start: Start) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from vqdoctor.core.option import GOALS, number, option
 from vqdoctor.core.training_plan import TrainingPlan
@@ -79,6 +79,8 @@ class Epoch:
     stop: Figures | None
 
 
+Ended = Literal["", "goals", "plateau", "epochs"]
+"""Why a training ended: the goals held, the task loss fell no further, or all epochs were done."""
 TOLERANCE = 0.015
 """By how much the accuracy may stay behind the one without VQ: 1.5 points."""
 MOST_DOUBT = 0.015
@@ -289,6 +291,7 @@ class Retraining:
         trial: what was tried before the long run; empty without a trial.
         source: what is left to change in the user's source.
         split: the split that before, after and without_vq come from.
+        ended: why it ended.
         interrupted: whether it was ended before its time.
         seconds: how long it took; a resumed run counts what it ran itself.
     """
@@ -303,6 +306,7 @@ class Retraining:
     trial: tuple[Arm, ...] = ()
     source: tuple[SourceChange, ...] = ()
     split: str = "val"
+    ended: Ended = ""
     interrupted: bool = False
     seconds: float = 0.0
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from vqdoctor.core.report import DRY_RUN, Repair, Report
-from vqdoctor.core.retraining import Arm, Figures, Goal, Price, Retraining
+from vqdoctor.core.retraining import Arm, Ended, Figures, Goal, Price, Retraining
 from vqdoctor.render._document import Compared, Comparison, Headline, Item, Section, items_section
 from vqdoctor.render._text import count, number, percent
 
@@ -22,6 +22,12 @@ NAMES = {
 """The figures of a repair, in the order in which they are shown."""
 
 Share = Literal["accuracy", "ece", "loss"]
+ENDED: Mapping[Ended, str] = {
+    "goals": "the goals held on the stop split",
+    "plateau": "the task loss on the stop split fell no further",
+    "epochs": "all epochs were done",
+}
+"""Why a training ended, in words."""
 SHARES: Mapping[str, Share] = {"accuracy": "accuracy", "calibration error": "ece", "task loss": "loss"}
 """The figures of the whole model before and after a retraining."""
 
@@ -145,7 +151,8 @@ def _source(done: Retraining) -> str:
             f", difference {100 * paired.difference:+.1f} points (95 % interval {100 * paired.low:+.1f} to "
             f"{100 * paired.high:+.1f}, paired)"
         )
-    return f"measured on {samples}{more}"
+    ended = f"; the training ended because {ENDED[done.ended]}" if done.ended else ""
+    return f"measured on {samples}{more}{ended}"
 
 
 def _arm(arm: Arm) -> Item:

@@ -96,6 +96,7 @@ class Run:
                 without_vq=baseline,
                 goals=() if after is None else by_val.compare(after, paired),
                 trial=() if tried is None else tried.arms,
+                ended=trainer.ending.reason,
                 interrupted=interrupted,
             ),
         )

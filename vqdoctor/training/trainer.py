@@ -19,6 +19,7 @@ from vqdoctor.core.retraining import Epoch, Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.task import Losses, Task
 from vqdoctor.models.untouched import seed_all
+from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
 from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.linear import LinearCodebook
@@ -35,12 +36,6 @@ from vqdoctor.training.usage_entropy import mean_entropy
 
 LEARNING_RATE = 1e-3
 """Adam's, where the task brings no optimizer."""
-PATIENCE = 10
-"""Epochs in a row on which the goals must hold before the training begins to end. On a few hundred samples
-an accuracy is uncertain by a point, about as much as the goals allow: a short run of luck must not do."""
-COOL_DOWN = 5
-"""Last epochs, over which the learning rate falls to nothing and no code is revived: without them accuracy
-and usage depend on which epoch happens to be the last."""
 RETRIES = 3
 """How often a non-finite loss sends a training back to its last finished epoch, at half the learning rate."""
 _STRIDE = 1_000_003
@@ -68,8 +63,7 @@ class Trainer:
         say: told what is being done.
         rows: the epochs so far.
         notes: what could not be done, one line each.
-        streak: epochs in a row on which the goals held.
-        cooled: epochs of the cool-down that are done.
+        ending: when and why the training ends.
         steps: optimizer steps that are done.
         mixed: whether the model is trained in bfloat16; its VQ layers then run in float32.
     """
@@ -84,11 +78,10 @@ class Trainer:
     say: Callable[[str], None] = lambda _: None
     rows: list[Epoch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    streak: int = 0
-    cooled: int = 0
     steps: int = 0
     mixed: bool = False
     optimizer: torch.optim.Optimizer = field(init=False)
+    ending: Ending = field(init=False)
     _retries: int = 0
     _revivals: list[Revival] = field(init=False, default_factory=list)
     _linear: list[LinearCodebook] = field(init=False, default_factory=list)
@@ -102,6 +95,7 @@ class Trainer:
     def __post_init__(self) -> None:
         """Set the optimizer up, and what goes along with its steps."""
         self.optimizer = optimizer_of(self.task, self.model)
+        self.ending = Ending(plan=self.plan, goals=self.goals)
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         treated = () if self.without_vq else self.layers
         if self.plan.revive_under > 0:
@@ -118,24 +112,9 @@ class Trainer:
             self._directions = takes_directions(self.model, self.task, batch, treated)
 
     @property
-    def finished(self) -> bool:
-        """Whether all epochs are done, or the goals held for long enough and the cool-down is done."""
-        return len(self.rows) >= self.plan.epochs or 0 < self._cool_down <= self.cooled
-
-    @property
     def bypassing(self) -> bool:
         """Whether the next epoch has no VQ: the whole training is without it, or begins without it."""
         return self.without_vq or len(self.rows) < self.plan.bypass_epochs
-
-    @property
-    def _cool_down(self) -> int:
-        return min(COOL_DOWN, self.plan.epochs // 5)
-
-    @property
-    def cooling(self) -> bool:
-        """Whether the next epoch is one of the cool-down."""
-        ending = self.streak >= PATIENCE or len(self.rows) >= self.plan.epochs - self._cool_down
-        return self._cool_down > 0 and (self.cooled > 0 or ending)
 
     def run(self, after_epoch: Callable[[Epoch], None] = lambda _: None) -> None:
         """Train until it is finished; see `train_to`."""
@@ -155,7 +134,7 @@ class Trainer:
         """
         self._start()
         good = self.state_dict()
-        while not self.finished and len(self.rows) < epochs:
+        while not self.ending.finished and len(self.rows) < epochs:
             try:
                 row = self._epoch(len(self.rows))
             except NotFinite as error:
@@ -171,12 +150,12 @@ class Trainer:
                 self.notes.append(f"epoch {len(self.rows) + 1}: {error}; again at half the learning rate")
                 good = self.state_dict()
                 continue
-            self.cooled += self.cooling
             self.rows.append(row)
-            settled = row.epoch >= self.plan.bypass_epochs + self.plan.warm_up_epochs
-            held = self.goals is not None and row.stop is not None and self.goals.met(row.stop)
-            self.streak = self.streak + 1 if held and settled else 0
-            good = self.state_dict()
+            left: Mapping[str, Any] = self._left_behind()
+            if (best := self.ending.after_epoch(row, left)) is not None:
+                self._take_up(best)
+                left = best
+            good = self._state(left)
             after_epoch(row)
 
     def _start(self) -> None:
@@ -241,9 +220,8 @@ class Trainer:
         )
 
     def _set_rates(self) -> None:
-        left = 1.0 - (self.cooled + 1) / (self._cool_down + 1) if self.cooling else 1.0
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * left
+            group["lr"] = rate * self.ending.rate
 
     def _leading(self) -> list[torch.nn.Parameter]:
         """Return the parameters that z_e depends on, which are held in the first epochs."""
@@ -315,9 +293,9 @@ class Trainer:
         """Move the codebooks by what a step showed."""
         for sound in self._sound:
             sound.after_step(watched)
-        for revival in () if self.cooling else self._revivals:
+        for revival in () if self.ending.cooling else self._revivals:
             revival.after_step(watched, self.optimizer, generator)
-        for matching in () if self.cooling else self._matching:
+        for matching in () if self.ending.cooling else self._matching:
             matching.after_step(watched)
         for linear in self._linear:
             linear.after_step(watched)
@@ -333,21 +311,29 @@ class Trainer:
         return self.plan.vq_weight if weight is None else weight
 
     def state_dict(self) -> dict[str, Any]:
-        """Return, as a copy, all that this training leaves behind after an epoch."""
+        """Return, as a copy, all that a resumed training needs."""
+        return self._state(self._left_behind())
+
+    def _state(self, left: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "plan": encode(self.plan),
+            "started": self._started,
+            "rows": [encode(row) for row in self.rows],
+            "notes": list(self.notes),
+            "mixed": self.mixed,
+            "rates": list(self._rates),
+            "retries": self._retries,
+            "ending": self.ending.state_dict(),
+            "left": left,
+        }
+
+    def _left_behind(self) -> dict[str, Any]:
+        """Return, as a copy, what the steps so far have changed."""
         return copy.deepcopy(
             {
-                "plan": encode(self.plan),
-                "started": self._started,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "rows": [encode(row) for row in self.rows],
-                "notes": list(self.notes),
-                "streak": self.streak,
-                "cooled": self.cooled,
                 "steps": self.steps,
-                "mixed": self.mixed,
-                "rates": list(self._rates),
-                "retries": self._retries,
                 "revivals": [revival.state_dict() for revival in self._revivals],
                 "linear": [linear.state_dict() for linear in self._linear],
                 "sound": [sound.state_dict() for sound in self._sound],
@@ -358,14 +344,19 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take a training up where `state_dict` left it."""
         self._started, self.mixed = state["started"], state["mixed"]
+        self.rows = [decode(Epoch, row, "state", RESTART) for row in state["rows"]]
+        self.notes, self._retries, self._rates = list(state["notes"]), state["retries"], list(state["rates"])
+        self.ending.load_state_dict(state["ending"])
+        self._take_up(state["left"])
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        """Go back to what the steps of an earlier epoch had changed."""
         # The versions of the modules' states do not outlast a file; they are those of this very model.
         tensors = OrderedDict(state["model"])
         tensors._metadata = self.model.state_dict()._metadata  # type: ignore[attr-defined]
         self.model.load_state_dict(tensors)
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.rows = [decode(Epoch, row, "state", RESTART) for row in state["rows"]]
-        self.notes, self.streak, self._retries = list(state["notes"]), state["streak"], state["retries"]
-        self.cooled, self.steps, self._rates = state["cooled"], state["steps"], list(state["rates"])
+        self.steps = state["steps"]
         for revival, kept in zip(self._revivals, state["revivals"], strict=True):
             revival.load_state_dict(copy.deepcopy(kept))
         for sound, kept in zip(self._sound, state["sound"], strict=True):
