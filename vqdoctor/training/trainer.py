@@ -233,7 +233,7 @@ class Trainer:
         return bypass if self.bypassing else None
 
     def measure(self) -> Measured | None:
-        """Return what the model does on the val split, from which every quoted figure comes."""
+        """Return the figures on the val split, from which every quoted figure comes, and each answer."""
         with self._reshaped():
             return measure(self.model, self.task, self.splits.val(), self.layers, self._bypassed)
 
