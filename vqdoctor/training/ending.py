@@ -93,10 +93,9 @@ class Ending:
     def _look_at(self, row: Epoch, state: Mapping[str, Any]) -> None:
         if self.goals is None or row.stop is None:
             return
-        compared = self.goals.compare(row.stop)
-        held = bool(compared) and all(goal.met for goal in compared)
-        self.streak = self.streak + 1 if held else 0
-        used = all(goal.met for goal in compared if goal.name in ("perplexity", "usage"))
+        self.streak = self.streak + 1 if self.goals.met(row.stop) else 0
+        codebooks = [goal for goal in self.goals.compare(row.stop) if goal.name in ("perplexity", "usage")]
+        used = all(goal.met for goal in codebooks)
         if used and row.stop.loss < self.lowest:
             self.lowest, self.best, self.waited = row.stop.loss, state, 0
         elif self.best is not None:
