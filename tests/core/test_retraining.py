@@ -7,7 +7,7 @@ import pytest
 from cured import FIGURES, LAYER
 
 from vqdoctor.core.codec import decode, encode
-from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, Retraining
+from vqdoctor.core.retraining import TOLERANCE, Arm, Epoch, Figures, Goals, Paired, Retraining
 from vqdoctor.core.training_plan import TrainingPlan
 
 GOALS = Goals(min_accuracy=0.95)
@@ -56,6 +56,45 @@ def test_a_small_sample_is_not_blamed_for_codes_that_it_cannot_show() -> None:
     assert small.layers["vq"].active_share == pytest.approx(150 / 162)
 
 
+@pytest.mark.parametrize(
+    ("gained", "lost", "low", "high", "met"),
+    [
+        (20, 28, -0.064, 0.017, True),  # 2.4 points behind, and the interval reaches 1.5
+        (0, 8, -0.043, -0.016, False),  # 2.4 points behind, beyond doubt
+        (20, 31, -0.074, 0.009, False),  # 3.3 points behind: no doubt excuses so much
+    ],
+)
+def test_an_accuracy_is_judged_by_its_pairs(
+    gained: int, lost: int, low: float, high: float, met: bool
+) -> None:
+    paired = Paired(samples=335, gained=gained, lost=lost, low=low, high=high)
+    without = replace(FIGURES, accuracy=0.85)
+    after = replace(FIGURES, accuracy=0.85 + paired.difference)
+    goals = Goals().beside(without, TOLERANCE)
+    by_itself, judged = (
+        next(goal for goal in goals.compare(after, given) if goal.name == "accuracy")
+        for given in (None, paired)
+    )
+    assert not by_itself.met
+    assert (judged.met, judged.limit, judged.paired) == (met, pytest.approx(0.835), paired)
+
+
+def test_pairs_never_make_a_good_accuracy_a_missed_one() -> None:
+    paired = Paired(samples=20, gained=0, lost=0, low=-0.09, high=0.09)
+    goal = next(g for g in GOALS.compare(FIGURES, paired) if g.name == "accuracy")
+    assert goal.met
+
+
+@pytest.mark.parametrize(
+    ("without", "asked", "limit"), [(0.09, None, 0.09), (0.02, None, 0.05), (0.09, 0.03, 0.03)]
+)
+def test_the_calibration_need_not_be_better_than_without_vq(
+    without: float, asked: float | None, limit: float
+) -> None:
+    goals = Goals(max_ece=asked).beside(replace(FIGURES, ece=without), TOLERANCE)
+    assert next(g.limit for g in goals.compare(FIGURES) if g.name == "ece") == limit
+
+
 def test_a_retraining_survives_json() -> None:
     done = Retraining(
         plan=TrainingPlan(estimators={"vq": "straight-through"}),
@@ -65,7 +104,7 @@ def test_a_retraining_survives_json() -> None:
         ),
         before=layer(perplexity=1.0),
         after=FIGURES,
-        goals=GOALS.compare(FIGURES),
+        goals=GOALS.compare(FIGURES, Paired(samples=397, gained=3, lost=5, low=-0.02, high=0.01)),
         trial=(Arm(name="the plan", remedies=("data-init",), epochs=5, figures=FIGURES, chosen=True),),
     )
     again = decode(Retraining, json.loads(json.dumps(encode(done), allow_nan=False)), "retraining")

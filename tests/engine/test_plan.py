@@ -72,13 +72,17 @@ def test_a_starved_encoder_is_built_anew(code: str) -> None:
 
 @pytest.mark.parametrize("code", ["VQ206", "VQ310"])
 def test_a_model_behind_a_runaway_encoder_is_built_anew(code: str) -> None:
-    assert planned(finding(code, "sound-ema")).training.start == "scratch"
+    found = planned(finding(code, "sound-ema")).training
+    assert (found.start, found.bypass_epochs) == ("scratch", 10)
+    skipped = planned(finding(code, "sound-ema"), skip=("autoencoder-warm-up",)).training
+    assert (skipped.start, skipped.bypass_epochs) == ("scratch", 0)
     assert planned(finding(code, severity=Severity.WARNING)).training.start == "checkpoint"
 
 
 def test_a_wrong_ema_is_taken_over_and_the_encoder_kept() -> None:
     found = planned(finding("VQ309", "sound-ema", "sound-ema-rule"))
     assert (found.training.sound_ema, found.training.start) == (True, "checkpoint")
+    assert found.training.bypass_epochs == 10
     assert not planned(finding("VQ501", "data-init")).training.sound_ema
     refused = {p.remedy.name for p in found.remedies if p.refused}
     assert refused == {"sound-ema-rule"}  # the lines that are left in the source

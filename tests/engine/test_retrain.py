@@ -111,6 +111,10 @@ def test_the_accuracy_to_reach_is_that_of_the_same_model_without_vq(sick: Path, 
     assert done.without_vq.accuracy is not None
     (limit,) = (goal.limit for goal in done.goals if goal.name == "accuracy")
     assert limit == pytest.approx(done.without_vq.accuracy - 0.015)
+    assert done.after is not None and done.after.accuracy is not None
+    (paired,) = (goal.paired for goal in done.goals if goal.name == "accuracy")
+    assert paired is not None and paired.samples == done.after.samples
+    assert paired.difference == pytest.approx(done.after.accuracy - done.without_vq.accuracy)
 
 
 def test_a_trial_ranks_by_what_was_measured_and_has_a_random_choice_beside_it(
@@ -122,6 +126,13 @@ def test_a_trial_ranks_by_what_was_measured_and_has_a_random_choice_beside_it(
     assert done is not None
     names = [arm.name for arm in done.trial]
     assert {"as it was", "the plan", "a random choice", "data-init"} <= set(names)
+    extra = {f"the plan with {name}" for name in ("fresh-start", "moment-matching", "entropy-term")}
+    assert extra <= set(names)
+    whole = next(arm for arm in done.trial if arm.name == "the plan")
+    for arm in done.trial:
+        assert arm.price is not None or arm.name not in extra
+        if arm.price is not None and arm.epochs == whole.epochs:
+            assert arm.price.loss == pytest.approx(arm.figures.loss - whole.figures.loss)
     assert [arm.chosen for arm in done.trial] == [True] + [False] * (len(names) - 1)
     chosen = done.trial[0]
     applied = {repair.remedy for repair in report.repairs if repair.status == "applied"}

@@ -9,17 +9,25 @@ import torch
 
 from vqdoctor.engine.examine import examine
 from vqdoctor.reference.recipes import RECIPES
-from vqdoctor.reference.task import DIGITS
+from vqdoctor.reference.task import DIGITS, MOTION
 from vqdoctor.reference.train import train
 
 SAMPLES = Path(__file__).parents[2] / "sample_checkpoints"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["unnormalised-ema-sound", "sphere-codes-sound"])
-def test_a_sound_twin_is_healthy(tmp_path, name):
-    with np.load(SAMPLES / "digits.npz") as data:
-        trained = train(replace(RECIPES[name], epochs=12), dict(data), 0, data_set=DIGITS)
+@pytest.mark.parametrize(
+    ("name", "data_set"),
+    [
+        ("unnormalised-ema-sound", DIGITS),
+        ("sphere-codes-sound", DIGITS),
+        ("unnormalised-ema-sound", MOTION),
+    ],
+)
+def test_a_sound_twin_is_healthy(tmp_path, name, data_set):
+    with np.load(SAMPLES / data_set.file) as data:
+        trained = train(replace(RECIPES[name], epochs=12), dict(data), 0, data_set=data_set)
     torch.save(trained.checkpoint, tmp_path / "twin.pt")
     report = examine(tmp_path / "twin.pt")
     assert report.verdict == "healthy", report.findings
+    assert trained.history[-2]["revived"] < 25  # codes that are placed at another scale are never chosen

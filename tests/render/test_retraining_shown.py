@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from vqdoctor.core.report import Repair, Report
-from vqdoctor.core.retraining import Arm, Figures, Goal, LayerFigures, Retraining, SourceChange
+from vqdoctor.core.retraining import Arm, Figures, Goal, LayerFigures, Paired, Price, Retraining, SourceChange
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.render import RenderOptions, renderer_of
 
@@ -34,7 +34,16 @@ def retrained(report: Report, layer: str = "vq", *, met: bool = True) -> Report:
             Goal(name="perplexity", layer=layer, value=700.0 if met else 3.5, limit=204.8, met=met),
             Goal(name="ece", layer=None, value=0.01, limit=0.05, met=True),
         ),
-        trial=(Arm(name=f"the plan of {layer}", remedies=(), epochs=3, figures=after, chosen=True),),
+        trial=(
+            Arm(name=f"the plan of {layer}", remedies=(), epochs=3, figures=after, chosen=True),
+            Arm(
+                name="the plan with entropy-term",
+                remedies=("entropy-term",),
+                epochs=3,
+                figures=after,
+                price=Price(epochs=3, loss=0.0125, accuracy=-0.004, perplexity=12.0),
+            ),
+        ),
         source=(SourceChange(why=f"{layer} has no estimator", code="z_q = z_e + (z_q - z_e).detach()"),),
         seconds=79.0,
     )
@@ -56,7 +65,21 @@ def test_figures_trial_remedies_and_what_is_left(reports: dict[str, Report], for
     assert text.index("your source is as it was".upper() if format == "rich" else "your source is") < (
         text.rindex("z_q = z_e + (z_q - z_e).detach()")
     )
+    price = "against the plan after 3 epochs: perplexity +12.0, accuracy -0.4 points, task loss +0.0125"
+    assert price in " ".join(text.split()).replace("\\", "")
     assert "codes active" not in text, "the figures of a remedy are those of the whole retraining"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_accuracy_is_shown_with_its_paired_interval(reports: dict[str, Report], format: str) -> None:
+    report = retrained(reports["healthy"])
+    assert report.retraining is not None
+    paired = Paired(samples=397, gained=10, lost=18, low=-0.046, high=0.006)
+    goal = Goal(name="accuracy", layer=None, value=0.96, limit=0.965, met=True, paired=paired)
+    done = replace(report.retraining, goals=(goal,))
+    text = " ".join(shown(replace(report, retraining=done), format).split())
+    assert "difference -2.0 points (95 % interval -4.6 to +0.6, paired)" in text.replace("\\", "")
+    assert "at least 0.965, within the paired interval" in text
 
 
 def test_a_missed_goal_is_named(reports: dict[str, Report]) -> None:

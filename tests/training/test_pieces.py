@@ -3,12 +3,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_training import CPU, Digits, reference_layer
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from vqdoctor.capture.layer import CapturedLayer, watching
+from vqdoctor.training.evaluate import compared
 from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.splits import HELD_BACK, Splits
@@ -167,3 +169,13 @@ def test_a_tenth_is_held_back_where_there_is_no_stop_split(size: int) -> None:
 def test_a_stop_split_of_the_task_is_used_and_nothing_held_back() -> None:
     splits = Splits(Numbers(20, stop=3), CPU)
     assert (len(list(splits.train(0))), list(splits.stop()), list(splits.val())) == (20, [0, 1, 2], [0, 1])
+
+
+def test_two_models_are_compared_on_the_same_samples_alone() -> None:
+    right, without = np.array([1, 1, 1, 0, 0], bool), np.array([1, 0, 0, 1, 0], bool)
+    paired = compared(right, without)
+    assert paired is not None
+    assert (paired.samples, paired.gained, paired.lost) == (5, 2, 1)
+    assert paired.difference == pytest.approx(right.mean() - without.mean())
+    assert paired.low < paired.difference < paired.high
+    assert compared(right, without[:4]) is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.task import Losses
+from vqdoctor.training.ending import COOL_DOWN, PATIENCE, PLATEAU
 from vqdoctor.training.resume import load_state, save_state
 from vqdoctor.training.splits import Splits
-from vqdoctor.training.trainer import COOL_DOWN, PATIENCE, Trainer
+from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.treatment import grafts
 
 MIXED_ON = "vqdoctor.training.precision.MIXED_ON"
@@ -42,6 +44,8 @@ def same(one: Trainer, other: Trainer) -> bool:
         replace(ALL, balanced=True),
         replace(ALL, sound_ema=True),
         replace(ALL, bypass_epochs=3),
+        replace(ALL, moment_matching=True),
+        replace(ALL, frozen_epochs=3, entropy_weight=0.1),
     ],
     ids=str,
 )
@@ -132,6 +136,7 @@ def test_goals_that_hold_end_the_training_after_a_cool_down(start: Start) -> Non
     trainer = start(plan=replace(ALL, epochs=40), goals=easy)
     trainer.run()
     assert len(trainer.rows) == ALL.warm_up_epochs + PATIENCE - 1 + COOL_DOWN
+    assert trainer.ending.reason == "goals"
     assert trainer.optimizer.param_groups[0]["lr"] < 0.2 * 2e-3
 
 
@@ -145,11 +150,47 @@ def test_codes_are_revived_up_to_the_cool_down_and_no_longer(start: Start) -> No
     assert revived[-cool_down:] == [0] * cool_down
 
 
+def test_a_training_that_falls_back_to_its_best_epoch_is_the_same_after_an_interruption(
+    start: Start, tmp_path: Path
+) -> None:
+    """No epoch after the third is as good on paper, so the cool-down starts from there."""
+    hard = Goals(min_perplexity=1.0, min_usage=0.0, max_ece=0.0)
+    plan = replace(ALL, epochs=18, vq_weight=0.1)
+    tasks = [Rising() for _ in range(3)]
+    whole, first, second = (start(task, plan=plan, goals=hard) for task in tasks)
+    whole.run()
+    assert whole.ending.reason == "plateau"
+    assert len(whole.rows) == 3 + PLATEAU + plan.epochs // 5
+    first.train_to(3)
+    early = whole.model.state_dict()["encoder.0.weight"] - first.model.state_dict()["encoder.0.weight"]
+    first.train_to(12)
+    late = whole.model.state_dict()["encoder.0.weight"] - first.model.state_dict()["encoder.0.weight"]
+    assert early.norm() < late.norm()
+    save_state({"kind": "vqdoctor-retraining", "trainer": first.state_dict()}, tmp_path / "state")
+    second.load_state_dict(load_state(tmp_path / "state")["trainer"])
+    tasks[2].looks = tasks[1].looks
+    second.run()
+    assert same(whole, second)
+    assert whole.rows == second.rows
+
+
+class Rising(Digits):
+    """A task whose loss in eval mode rises from one look to the next."""
+
+    looks = 0
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        found = super().losses(model, batch)
+        self.looks += not model.training
+        return found if model.training else replace(found, task=found.task * 0 + self.looks)
+
+
 def test_goals_that_never_hold_train_for_all_epochs(start: Start) -> None:
     trainer = start(plan=ALL, goals=Goals(min_perplexity=32.0, min_usage=1.0, max_ece=0.0))
     trainer.run()
     assert len(trainer.rows) == ALL.epochs
-    assert trainer.streak == 0
+    assert trainer.ending.streak == 0
+    assert trainer.ending.reason == "epochs"
 
 
 def test_the_vq_weight_warms_up(start: Start) -> None:
@@ -182,6 +223,33 @@ def test_a_model_learns_without_vq_first_and_its_codes_are_placed_in_what_it_lea
     placed = warmed.rows[-1].stop
     assert scattered is not None and placed is not None
     assert placed.layers["vq"].perplexity > max(16, 2 * scattered.layers["vq"].perplexity)
+
+
+def test_the_encoder_is_held_in_the_first_epochs_with_vq_and_what_is_behind_it_learns(start: Start) -> None:
+    trainer = start(plan=replace(ALL, epochs=5, bypass_epochs=1, frozen_epochs=2))
+    encoder, held = [], lambda: trainer.model.encoder[0].weight.detach().clone()
+    heads = []
+    for epoch in range(1, 5):
+        trainer.train_to(epoch)
+        encoder.append(held())
+        heads.append(trainer.model.head.weight.detach().clone())
+    assert torch.equal(encoder[0], encoder[1]) and torch.equal(encoder[1], encoder[2])
+    assert not torch.equal(encoder[2], encoder[3])
+    assert not any(torch.equal(one, other) for one, other in itertools.pairwise(heads))
+
+
+def test_the_entropy_term_raises_the_usage_and_is_not_counted_as_task_loss(start: Start) -> None:
+    plan = TrainingPlan(epochs=6, vq_weight=0.1, data_init=True)
+    usage, first = [], []
+    for weight in (0.0, 1.0):
+        trainer = start(plan=replace(plan, entropy_weight=weight))
+        trainer.run()
+        first.append(trainer.rows[0].task_loss)
+        figures = trainer.figures()
+        assert figures is not None
+        usage.append(figures.layers["vq"].perplexity)
+    assert usage[1] > 2 * usage[0]
+    assert first[1] == pytest.approx(first[0], rel=0.1)
 
 
 def test_the_graft_gives_the_encoder_the_gradient_that_the_layer_cuts_off() -> None:

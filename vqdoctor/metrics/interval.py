@@ -38,3 +38,22 @@ def share_interval(share: float, samples: int) -> tuple[float, float]:
     low = (middle - 1 - Z * math.sqrt(max(below, 0.0))) / scale
     high = (middle + 1 + Z * math.sqrt(max(above, 0.0))) / scale
     return (max(0.0, low) if share > 0 else 0.0), (min(1.0, high) if share < 1 else 1.0)
+
+
+def paired_interval(gained: int, lost: int, samples: int) -> tuple[float, float]:
+    """Return a 95 % interval of the difference of two shares that were measured on the same samples.
+
+    Wald's interval with half a sample added to each of the four cells (Agresti and Min 2005, "Simple improved
+    confidence intervals for comparing matched proportions").
+
+    Args:
+        gained: samples that count for the first share alone.
+        lost: samples that count for the second share alone.
+        samples: all samples.
+
+    >>> [round(end, 3) for end in paired_interval(20, 28, 335)]
+    [-0.064, 0.016]
+    """
+    n, difference = samples + 2, (gained - lost) / (samples + 2)
+    half = Z * math.sqrt(((gained + lost + 1) / n - difference**2) / n)
+    return max(-1.0, difference - half), min(1.0, difference + half)

@@ -72,6 +72,10 @@ class EMAQuantizer(nn.Module):
         indices, _ = nearest(vectors, self.embedding)
         return indices, torch.bincount(indices, minlength=self.num_codes).to(vectors.dtype)
 
+    def compared(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return vectors [N, D] at the scale at which codes are placed among them."""
+        return vectors
+
     @torch.no_grad()
     def average(self, vectors: torch.Tensor, indices: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """Move the EMA counts and sums towards a batch's; return the smoothed counts, [K, 1]."""

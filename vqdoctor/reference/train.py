@@ -107,7 +107,7 @@ class _Run:
     def place_codes(self, vq: Quantizer) -> None:
         """Put the codebook where the data is, with the counts that a batch would have given."""
         images, _ = self.task.data["train"]
-        vectors = encode(self.model, images)
+        vectors = vq.compared(encode(self.model, images))
         clusters = kmeans(vectors, vq.num_codes, generator=self.generator)
         share = self.recipe.batch_size * (len(vectors) / len(images)) / int(clusters.counts.sum())
         vq.set_codes(clusters.centres, clusters.counts * share)
@@ -142,7 +142,7 @@ class _Run:
         with torch.no_grad():
             indices = self.model(images)["indices"]
         usage = torch.bincount(indices.flatten(), minlength=vq.num_codes).double()
-        vectors, under = encode(self.model, images), self.recipe.revive_under
+        vectors, under = vq.compared(encode(self.model, images)), self.recipe.revive_under
         return len(
             revive(vq.codebook, usage=usage, vectors=vectors, generator=self.generator, threshold=under)
         )

@@ -38,6 +38,10 @@ class UnnormalisedEMA(EMAQuantizer):
         super().__init__(codes, torch.zeros(num_codes), torch.zeros(num_codes, dim), decay)
         self.sound = sound
 
+    def compared(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return vectors [N, D] on the sphere; the unsound layer places its codes among them as they are."""
+        return functional.normalize(vectors, dim=1) if self.sound else vectors
+
     def forward(self, z_e: torch.Tensor) -> Quantized:
         """Quantize z_e, float [B, D, H, W]."""
         z_e = functional.normalize(z_e, dim=1)

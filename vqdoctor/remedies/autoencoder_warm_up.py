@@ -2,7 +2,8 @@
 
 For the first epochs the layers are bypassed; then k-means places the codebooks in what the encoder has
 learned, and VQ begins with the warm-up of its loss. Codes that are placed in an untrained encoder's output
-span few of its directions, and stay there. It costs those epochs, so it is only done when asked for by name.
+span few of its directions, and stay there. A plan has it where a layer's own EMA is taken over; else it costs
+those epochs, and is done when asked for by name.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from vqdoctor.core.report import DRY_RUN, Repair, Report
-from vqdoctor.core.retraining import Arm, Figures, Goal, Retraining
+from vqdoctor.core.retraining import Arm, Ended, Figures, Goal, Price, Retraining
 from vqdoctor.render._document import Compared, Comparison, Headline, Item, Section, items_section
 from vqdoctor.render._text import count, number, percent
 
@@ -22,6 +22,12 @@ NAMES = {
 """The figures of a repair, in the order in which they are shown."""
 
 Share = Literal["accuracy", "ece", "loss"]
+ENDED: Mapping[Ended, str] = {
+    "goals": "the goals held on the stop split",
+    "plateau": "the task loss on the stop split fell no further",
+    "epochs": "all epochs were done",
+}
+"""Why a training ended, in words."""
 SHARES: Mapping[str, Share] = {"accuracy": "accuracy", "calibration error": "ece", "task loss": "loss"}
 """The figures of the whole model before and after a retraining."""
 
@@ -134,12 +140,19 @@ def _row(name: str, before: str, after: str, goal: Goal | None) -> Compared:
 
 
 def _source(done: Retraining) -> str:
-    """Return the sample of the figures, and the accuracy of the same model without VQ."""
+    """Return the sample of the figures, and the accuracy of the same model without VQ beside it."""
     source = done.after or done.before
     samples = f"{source.samples:,} samples of the {done.split} split" if source else "no data"
     without = _share(done.without_vq, "accuracy")
     more = f"; the same model without VQ, trained as long: accuracy {without}" if without else ""
-    return f"measured on {samples}{more}"
+    paired = next((goal.paired for goal in done.goals if goal.paired), None)
+    if paired:
+        more += (
+            f", difference {100 * paired.difference:+.1f} points (95 % interval {100 * paired.low:+.1f} to "
+            f"{100 * paired.high:+.1f}, paired)"
+        )
+    ended = f"; the training ended because {ENDED[done.ended]}" if done.ended else ""
+    return f"measured on {samples}{more}{ended}"
 
 
 def _arm(arm: Arm) -> Item:
@@ -152,7 +165,17 @@ def _arm(arm: Arm) -> Item:
     known = figures.accuracy is not None
     parts.append(f"accuracy {figures.accuracy:.3f}" if known else f"task loss {figures.loss:.4g}")
     name = f"{arm.name}{' (chosen)' if arm.chosen else ''}"
-    return Item(name=name, text=f"{', '.join(parts)} after {count(arm.epochs, 'epoch')}")
+    text = f"{', '.join(parts)} after {count(arm.epochs, 'epoch')}"
+    return Item(name=name, text=f"{text}; {_price(arm.price)}" if arm.price else text)
+
+
+def _price(price: Price) -> str:
+    changes = [f"task loss {price.loss:+.4f}"]
+    if price.accuracy is not None:
+        changes.insert(0, f"accuracy {100 * price.accuracy:+.1f} points")
+    if price.perplexity is not None:
+        changes.insert(0, f"perplexity {price.perplexity:+.1f}")
+    return f"against the plan after {count(price.epochs, 'epoch')}: {', '.join(changes)}"
 
 
 def _limit(goal: Goal) -> str:
@@ -160,7 +183,8 @@ def _limit(goal: Goal) -> str:
         return f"at most {goal.limit:.3f}"
     if goal.name == "usage":
         return f"at least {goal.limit:.0%} of the expected"
-    return f"at least {number(goal.limit) if goal.name == 'perplexity' else f'{goal.limit:.3f}'}"
+    within = ", within the paired interval" if goal.met and goal.value < goal.limit else ""
+    return f"at least {number(goal.limit) if goal.name == 'perplexity' else f'{goal.limit:.3f}'}{within}"
 
 
 def _share(figures: Figures | None, name: Share) -> str:

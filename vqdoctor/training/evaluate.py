@@ -5,20 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vqdoctor.capture.layer import CapturedLayer, Change, passes
 from vqdoctor.capture.observe import Scored
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
-from vqdoctor.core.retraining import Figures, LayerFigures
-from vqdoctor.metrics.calibration import accuracy, expected_calibration_error, softmax
+from vqdoctor.core.retraining import Figures, LayerFigures, Paired
+from vqdoctor.metrics.calibration import expected_calibration_error, softmax
 from vqdoctor.metrics.entropy import grassberger_entropy
 from vqdoctor.metrics.expectation import expected_active
 from vqdoctor.metrics.geometry import histogram_quantiles
+from vqdoctor.metrics.interval import paired_interval
 from vqdoctor.models.task import Batch, Task
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """A model on one split.
+
+    Attributes:
+        figures: its figures.
+        right: whether each sample's label is the one it gives, bool [samples]; None where the task has none.
+    """
+
+    figures: Figures
+    right: NDArray[np.bool_] | None
 
 
 def evaluate(
@@ -28,6 +44,18 @@ def evaluate(
     layers: tuple[CapturedLayer, ...],
     change: Change | None = None,
 ) -> Figures | None:
+    """Return the figures of a model on some batches; None where there are none. See `measure`."""
+    found = measure(model, task, batches, layers, change)
+    return None if found is None else found.figures
+
+
+def measure(
+    model: torch.nn.Module,
+    task: Task,
+    batches: Iterable[Batch],
+    layers: tuple[CapturedLayer, ...],
+    change: Change | None = None,
+) -> Measured | None:
     """Run the batches in eval mode, without gradients; None where there are none.
 
     The model's modes are as before afterwards.
@@ -57,11 +85,11 @@ def evaluate(
     logits, labels = whole.logits, whole.labels
     right = ece = None
     if logits is not None and labels is not None and logits.ndim == 2 and np.isfinite(logits).all():
-        right, ece = accuracy(logits, labels), expected_calibration_error(softmax(logits), labels)
-    return Figures(
+        right, ece = logits.argmax(axis=1) == labels, expected_calibration_error(softmax(logits), labels)
+    figures = Figures(
         loss=whole.loss,
         samples=whole.samples,
-        accuracy=right,
+        accuracy=None if right is None else float(right.mean()),
         ece=ece,
         layers={
             layer.name: _figures(counts[layer.name].numpy(), layer.num_codes)
@@ -69,6 +97,21 @@ def evaluate(
             if layer.name not in untold
         },
     )
+    return Measured(figures=figures, right=right)
+
+
+def compared(right: NDArray[np.bool_], without_vq: NDArray[np.bool_]) -> Paired | None:
+    """Return the accuracy of two models sample by sample; None where the samples are not the same.
+
+    Args:
+        right: whether the retrained model has each sample right, bool [samples].
+        without_vq: whether the one without VQ has, bool [samples], in the same order.
+    """
+    if right.shape != without_vq.shape:
+        return None
+    gained, lost = int((right & ~without_vq).sum()), int((without_vq & ~right).sum())
+    low, high = paired_interval(gained, lost, len(right))
+    return Paired(samples=len(right), gained=gained, lost=lost, low=low, high=high)
 
 
 def _figures(counts: np.ndarray[Any, Any], num_codes: int) -> LayerFigures:

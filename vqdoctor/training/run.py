@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import TOLERANCE, Epoch, Figures, Goals, Retraining
 from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.training.evaluate import Measured, compared
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.resume import KIND, RESTART, load_state, save_state, state_path
@@ -64,15 +69,21 @@ class Run:
             KeyboardInterrupt: if the run is interrupted before the first epoch of the retraining is done.
         """
         self._take_up()
-        baseline, stop = self._without_vq()
-        by_stop = self._goals(stop, TOLERANCE / 2)  # what ends the training is stricter than what is quoted
-        by_val = self._goals(baseline, TOLERANCE)
+        baseline, stop, right_without_vq = self._without_vq()
+        by_stop = self.goals.beside(
+            stop, TOLERANCE / 2
+        )  # what ends the training is stricter than what is quoted
+        by_val = self.goals.beside(baseline, TOLERANCE)
         tried = self._tried(by_stop)
         plan = self.plan.training if tried is None else tried.plan
         early = by_stop if self.trainable.splits.has_stop else None
         trainer = self.trainable.trainer(plan, goals=early)
         interrupted = self._train(trainer, "retraining")
-        before, after = self.trainable.before, trainer.figures()
+        measured = trainer.measure()
+        paired = None
+        if measured is not None and measured.right is not None and right_without_vq is not None:
+            paired = compared(measured.right, right_without_vq)
+        before, after = self.trainable.before, None if measured is None else measured.figures
         return Outcome(
             trainer=trainer,
             plan=self.plan,
@@ -83,8 +94,9 @@ class Run:
                 before=before,
                 after=after,
                 without_vq=baseline,
-                goals=() if after is None else by_val.compare(after),
+                goals=() if after is None else by_val.compare(after, paired),
                 trial=() if tried is None else tried.arms,
+                ended=trainer.ending.reason,
                 interrupted=interrupted,
             ),
         )
@@ -111,29 +123,33 @@ class Run:
             )
         self.state = found
 
-    def _goals(self, without_vq: Figures | None, tolerance: float) -> Goals:
-        """Return the goals with the accuracy to reach: the one asked for, else nearly the one without VQ."""
-        if self.goals.min_accuracy is not None or without_vq is None or without_vq.accuracy is None:
-            return self.goals
-        return replace(self.goals, min_accuracy=without_vq.accuracy - tolerance)
+    def _without_vq(self) -> tuple[Figures | None, Figures | None, NDArray[np.bool_] | None]:
+        """Return the figures of the same model without VQ, trained as long, on the val and the stop split.
 
-    def _without_vq(self) -> tuple[Figures | None, Figures | None]:
-        """Return the figures of the same model without VQ, trained as long, on the val and the stop split."""
+        The third value is whether it has each sample of the val split right.
+        """
         if "baseline" not in self.state:
-            found: tuple[Figures | None, Figures | None] = (None, None)
+            measured: Measured | None = None
+            stop: Figures | None = None
             if self.goals.min_accuracy is None and self.trainable.runs_without_vq:
                 training = self.plan.training
                 plain = TrainingPlan(epochs=training.epochs, seed=training.seed)
                 trainer = self.trainable.trainer(plain, without_vq=True)
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt
-                found = (trainer.figures(), trainer.rows[-1].stop if trainer.rows else None)
-            self.state["baseline"] = [None if f is None else encode(f) for f in found]
+                measured, stop = trainer.measure(), trainer.rows[-1].stop if trainer.rows else None
+            right = None if measured is None else measured.right
+            self.state["baseline"] = {
+                "figures": [
+                    None if found is None else encode(found)
+                    for found in (None if measured is None else measured.figures, stop)
+                ],
+                "right": None if right is None else torch.from_numpy(right),
+            }
             self.state.pop("training", None)
-        val, stop = (
-            None if f is None else decode(Figures, f, "state", RESTART) for f in self.state["baseline"]
-        )
-        return val, stop
+        kept = self.state["baseline"]
+        val, stop = (None if f is None else decode(Figures, f, "state", RESTART) for f in kept["figures"])
+        return val, stop, None if kept["right"] is None else kept["right"].numpy()
 
     def _tried(self, goals: Goals) -> Tried | None:
         """Return the result of the trial; None if the run has no trial."""

@@ -49,7 +49,7 @@ def restart(
         raise UserError("task.model() returns the model that is retrained", "build a new one at every call")
     values = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    names = set(own) if start == "scratch" else _leading_to(model, task, batch, layers)
+    names = set(own) if start == "scratch" else leading_to(model, task, batch, layers)
     for name in names:
         if name not in values or values[name].shape != own[name].shape:
             raise UserError(
@@ -59,7 +59,8 @@ def restart(
     return len(names)
 
 
-def _leading_to(
+@torch.no_grad()
+def leading_to(
     model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[CapturedLayer, ...]
 ) -> set[str]:
     """Return the names of the parameters that z_e depends on, and of their modules' buffers."""

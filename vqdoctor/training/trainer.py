@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,29 +19,25 @@ from vqdoctor.core.retraining import Epoch, Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.task import Losses, Task
 from vqdoctor.models.untouched import seed_all
-from vqdoctor.training.evaluate import evaluate
+from vqdoctor.training.ending import Ending
+from vqdoctor.training.evaluate import Measured, evaluate, measure
 from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.linear import LinearCodebook
+from vqdoctor.training.moment_matching import MomentMatching
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
 from vqdoctor.training.resume import RESTART
 from vqdoctor.training.revival import Revival
-from vqdoctor.training.schedule import warm_up
+from vqdoctor.training.schedule import balanced_weight, warm_up
 from vqdoctor.training.sound_ema import SoundEMA, takes_directions, with_commitment
 from vqdoctor.training.splits import Splits
+from vqdoctor.training.start import leading_to
 from vqdoctor.training.treatment import grafts, reshaped, set_decay
+from vqdoctor.training.usage_entropy import mean_entropy
 
 LEARNING_RATE = 1e-3
 """Adam's, where the task brings no optimizer."""
-PATIENCE = 10
-"""Epochs in a row on which the goals must hold before the training begins to end. On a few hundred samples
-an accuracy is uncertain by a point, about as much as the goals allow: a short run of luck must not do."""
-COOL_DOWN = 5
-"""Last epochs, over which the learning rate falls to nothing and no code is revived: without them accuracy
-and usage depend on which epoch happens to be the last."""
 RETRIES = 3
 """How often a non-finite loss sends a training back to its last finished epoch, at half the learning rate."""
-BALANCE = 0.1
-"""Of a balanced weight: how strong the VQ loss pulls at z_e, as a share of the task loss."""
 _STRIDE = 1_000_003
 
 
@@ -67,8 +63,7 @@ class Trainer:
         say: told what is being done.
         rows: the epochs so far.
         notes: what could not be done, one line each.
-        streak: epochs in a row on which the goals held.
-        cooled: epochs of the cool-down that are done.
+        ending: when and why the training ends.
         steps: optimizer steps that are done.
         mixed: whether the model is trained in bfloat16; its VQ layers then run in float32.
     """
@@ -83,15 +78,16 @@ class Trainer:
     say: Callable[[str], None] = lambda _: None
     rows: list[Epoch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    streak: int = 0
-    cooled: int = 0
     steps: int = 0
     mixed: bool = False
     optimizer: torch.optim.Optimizer = field(init=False)
+    ending: Ending = field(init=False)
     _retries: int = 0
     _revivals: list[Revival] = field(init=False, default_factory=list)
     _linear: list[LinearCodebook] = field(init=False, default_factory=list)
     _sound: list[SoundEMA] = field(init=False, default_factory=list)
+    _matching: list[MomentMatching] = field(init=False, default_factory=list)
+    _held: list[torch.nn.Parameter] = field(init=False, default_factory=list)
     _directions: tuple[CapturedLayer, ...] = field(init=False, default=())
     _rates: list[float] = field(init=False, default_factory=list)
     _started: bool = False
@@ -99,6 +95,7 @@ class Trainer:
     def __post_init__(self) -> None:
         """Set the optimizer up, and what goes along with its steps."""
         self.optimizer = optimizer_of(self.task, self.model)
+        self.ending = Ending(plan=self.plan, goals=self.goals)
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         treated = () if self.without_vq else self.layers
         if self.plan.revive_under > 0:
@@ -106,31 +103,18 @@ class Trainer:
         if self.plan.decay is not None:
             unset = [layer.name for layer in treated if not set_decay(layer, self.plan.decay)]
             self.notes += [f"{name} has no EMA decay that could be set" for name in unset]
+        writable = [layer for layer in treated if layer.view.writable]
+        if self.plan.moment_matching:
+            self._matching = [MomentMatching(layer) for layer in writable]
         if self.plan.sound_ema:
-            writable = [layer for layer in treated if layer.view.writable]
             self._sound = [SoundEMA.of(layer, self.plan.decay) for layer in writable]
             batch = next(iter(self.splits.in_order()))
             self._directions = takes_directions(self.model, self.task, batch, treated)
 
     @property
-    def finished(self) -> bool:
-        """Whether all epochs are done, or the goals held for long enough and the cool-down is done."""
-        return len(self.rows) >= self.plan.epochs or 0 < self._cool_down <= self.cooled
-
-    @property
     def bypassing(self) -> bool:
         """Whether the next epoch has no VQ: the whole training is without it, or begins without it."""
         return self.without_vq or len(self.rows) < self.plan.bypass_epochs
-
-    @property
-    def _cool_down(self) -> int:
-        return min(COOL_DOWN, self.plan.epochs // 5)
-
-    @property
-    def cooling(self) -> bool:
-        """Whether the next epoch is one of the cool-down."""
-        ending = self.streak >= PATIENCE or len(self.rows) >= self.plan.epochs - self._cool_down
-        return self._cool_down > 0 and (self.cooled > 0 or ending)
 
     def run(self, after_epoch: Callable[[Epoch], None] = lambda _: None) -> None:
         """Train until it is finished; see `train_to`."""
@@ -150,7 +134,7 @@ class Trainer:
         """
         self._start()
         good = self.state_dict()
-        while not self.finished and len(self.rows) < epochs:
+        while not self.ending.finished and len(self.rows) < epochs:
             try:
                 row = self._epoch(len(self.rows))
             except NotFinite as error:
@@ -166,12 +150,12 @@ class Trainer:
                 self.notes.append(f"epoch {len(self.rows) + 1}: {error}; again at half the learning rate")
                 good = self.state_dict()
                 continue
-            self.cooled += self.cooling
             self.rows.append(row)
-            settled = row.epoch >= self.plan.bypass_epochs + self.plan.warm_up_epochs
-            held = self.goals is not None and row.stop is not None and self.goals.met(row.stop)
-            self.streak = self.streak + 1 if held and settled else 0
-            good = self.state_dict()
+            left: Mapping[str, Any] = self._left_behind()
+            if (best := self.ending.after_epoch(row, left)) is not None:
+                self._take_up(best)
+                left = best
+            good = self._state(left)
             after_epoch(row)
 
     def _start(self) -> None:
@@ -202,11 +186,12 @@ class Trainer:
     def _epoch(self, number: int) -> Epoch:
         if number == self.plan.bypass_epochs > 0:
             self._place_codes()
+        later = number - self.plan.bypass_epochs
+        self._held = self._leading() if 0 <= later < self.plan.frozen_epochs and not self.without_vq else []
         seed = (self.plan.seed * _STRIDE + number) % 2**63
         seed_all(seed)
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
-        later = number - self.plan.bypass_epochs
         factor = 0.0 if later < 0 else warm_up(later, self.plan.warm_up_epochs)
         weight = self.plan.vq_weight * factor
         self._set_rates()
@@ -235,18 +220,27 @@ class Trainer:
         )
 
     def _set_rates(self) -> None:
-        left = 1.0 - (self.cooled + 1) / (self._cool_down + 1) if self.cooling else 1.0
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * left
+            group["lr"] = rate * self.ending.rate
+
+    def _leading(self) -> list[torch.nn.Parameter]:
+        """Return the parameters that z_e depends on, which are held in the first epochs."""
+        names = leading_to(self.model, self.task, next(iter(self.splits.in_order())), self.layers)
+        return [p for name, p in self.model.named_parameters() if name in names]
 
     @property
     def _bypassed(self) -> Change | None:
         return bypass if self.bypassing else None
 
-    def figures(self) -> Figures | None:
-        """Return the figures on the val split, from which every quoted figure comes."""
+    def measure(self) -> Measured | None:
+        """Return the figures on the val split, from which every quoted figure comes, and each answer."""
         with self._reshaped():
-            return evaluate(self.model, self.task, self.splits.val(), self.layers, self._bypassed)
+            return measure(self.model, self.task, self.splits.val(), self.layers, self._bypassed)
+
+    def figures(self) -> Figures | None:
+        """Return the figures on the val split."""
+        found = self.measure()
+        return None if found is None else found.figures
 
     @contextlib.contextmanager
     def _reshaped(self) -> Iterator[None]:
@@ -279,11 +273,16 @@ class Trainer:
         total = found.task
         if found.vq is not None and not self.bypassing:
             total = total + weight * found.vq
+        if self.plan.entropy_weight and not self.bypassing:
+            entropy = mean_entropy(self.layers, watched)
+            total = total if entropy is None else total - self.plan.entropy_weight * entropy
         value = float(total.detach())
         if not math.isfinite(value):
             raise NotFinite(f"{value:g} at {where}")
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
+        for parameter in self._held:
+            parameter.grad = None
         self.optimizer.step()
         self.steps += 1
         if not self.bypassing:
@@ -294,8 +293,10 @@ class Trainer:
         """Move the codebooks by what a step showed."""
         for sound in self._sound:
             sound.after_step(watched)
-        for revival in () if self.cooling else self._revivals:
+        for revival in () if self.ending.cooling else self._revivals:
             revival.after_step(watched, self.optimizer, generator)
+        for matching in () if self.ending.cooling else self._matching:
+            matching.after_step(watched)
         for linear in self._linear:
             linear.after_step(watched)
         for layer in self.layers if self.plan.geometry == "sphere" else ():
@@ -304,65 +305,68 @@ class Trainer:
                 layer.write(torch.arange(layer.num_codes), codes)
 
     def _balanced(self, watched: Watched, found: Losses) -> float:
-        """Return the weight at which the VQ loss pulls at z_e by a tenth of the task loss's gradient.
-
-        The gradients' norms are compared as in the adaptive weight of Esser et al. 2021 (VQGAN), at z_e.
-        """
+        """Return the weight that follows the gradients at z_e, or the plan's where there are none."""
         z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
-        if found.vq is None or not found.vq.requires_grad or not z_e:
-            return self.plan.vq_weight
-        pulls = [
-            torch.autograd.grad(loss, z_e, retain_graph=True, allow_unused=True)
-            for loss in (found.task, found.vq)
-        ]
-        task, vq = (_norm(pull) for pull in pulls)
-        return BALANCE * task / vq if vq > 0 and task > 0 else self.plan.vq_weight
+        weight = None if found.vq is None else balanced_weight(found.task, found.vq, z_e)
+        return self.plan.vq_weight if weight is None else weight
 
     def state_dict(self) -> dict[str, Any]:
-        """Return, as a copy, all that this training leaves behind after an epoch."""
+        """Return, as a copy, all that a resumed training needs."""
+        return self._state(self._left_behind())
+
+    def _state(self, left: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "plan": encode(self.plan),
+            "started": self._started,
+            "rows": [encode(row) for row in self.rows],
+            "notes": list(self.notes),
+            "mixed": self.mixed,
+            "rates": list(self._rates),
+            "retries": self._retries,
+            "ending": self.ending.state_dict(),
+            "left": left,
+        }
+
+    def _left_behind(self) -> dict[str, Any]:
+        """Return, as a copy, what the steps so far have changed."""
         return copy.deepcopy(
             {
-                "plan": encode(self.plan),
-                "started": self._started,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "rows": [encode(row) for row in self.rows],
-                "notes": list(self.notes),
-                "streak": self.streak,
-                "cooled": self.cooled,
                 "steps": self.steps,
-                "mixed": self.mixed,
-                "rates": list(self._rates),
-                "retries": self._retries,
                 "revivals": [revival.state_dict() for revival in self._revivals],
                 "linear": [linear.state_dict() for linear in self._linear],
                 "sound": [sound.state_dict() for sound in self._sound],
+                "matching": [matching.state_dict() for matching in self._matching],
             }
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take a training up where `state_dict` left it."""
         self._started, self.mixed = state["started"], state["mixed"]
+        self.rows = [decode(Epoch, row, "state", RESTART) for row in state["rows"]]
+        self.notes, self._retries, self._rates = list(state["notes"]), state["retries"], list(state["rates"])
+        self.ending.load_state_dict(state["ending"])
+        self._take_up(state["left"])
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        """Go back to what the steps of an earlier epoch had changed."""
         # The versions of the modules' states do not outlast a file; they are those of this very model.
         tensors = OrderedDict(state["model"])
         tensors._metadata = self.model.state_dict()._metadata  # type: ignore[attr-defined]
         self.model.load_state_dict(tensors)
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.rows = [decode(Epoch, row, "state", RESTART) for row in state["rows"]]
-        self.notes, self.streak, self._retries = list(state["notes"]), state["streak"], state["retries"]
-        self.cooled, self.steps, self._rates = state["cooled"], state["steps"], list(state["rates"])
+        self.steps = state["steps"]
         for revival, kept in zip(self._revivals, state["revivals"], strict=True):
             revival.load_state_dict(copy.deepcopy(kept))
         for sound, kept in zip(self._sound, state["sound"], strict=True):
             sound.load_state_dict(copy.deepcopy(kept))
+        for matching, kept in zip(self._matching, state["matching"], strict=True):
+            matching.load_state_dict(copy.deepcopy(kept))
         if state["linear"]:
             self._linear = self._matrices()
             for linear, kept in zip(self._linear, state["linear"], strict=True):
                 linear.load_state_dict(kept)
-
-
-def _norm(gradients: Iterable[torch.Tensor | None]) -> float:
-    return math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
 
 
 def optimizer_of(task: Task, model: torch.nn.Module) -> torch.optim.Optimizer:

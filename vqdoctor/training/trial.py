@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
-from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals
+from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, Price
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.remedies import all_remedies
 from vqdoctor.training.plan import Plan, PlannedRemedy
@@ -16,7 +16,9 @@ from vqdoctor.training.trainer import Trainer
 FIRST_SHARE = 10
 """The first round gives every arm a tenth of the epochs; each further round doubles what an arm has had."""
 LEAST_EPOCHS = 2
-FRESH_ENCODER, FRESH_START = "wake-encoder", "fresh-start"
+FRESH_ENCODER, FRESH_START, FREEZE = "wake-encoder", "fresh-start", "freeze-encoder"
+EXTRA = ("moment-matching", "entropy-term", FREEZE)
+"""Remedies that no finding asks for: each is tried beside the plan."""
 
 Train = Callable[[TrainingPlan], Trainer]
 Heard = Callable[[str, Epoch, int], None]
@@ -47,12 +49,20 @@ class _Contestant:
     remedies: tuple[str, ...]
     plan: TrainingPlan
     trainer: Trainer | None = None
-    figures: Figures | None = None
-    epochs: int = 0
+    extra: bool = False
+    history: dict[int, Figures] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        return max(self.history, default=0)
+
+    @property
+    def figures(self) -> Figures | None:
+        return self.history.get(self.epochs)
 
 
 def hold_trial(train: Train, plan: Plan, goals: Goals, heard: Heard) -> Tried:
-    """Try the plan, each of its remedies alone, starts from fresh, and a random choice beside them.
+    """Try the plan, each of its remedies alone, the plan with one more, and a random choice beside them.
 
     Successive halving (Jamieson and Talwalkar 2016): every arm is trained for a short while, the better
     half goes on for twice as long, until one is left or half of the epochs are spent. Arms are
@@ -66,6 +76,7 @@ def hold_trial(train: Train, plan: Plan, goals: Goals, heard: Heard) -> Tried:
     """
     running = _contestants(plan)
     everyone = list(running)
+    whole = next(one for one in everyone if one.name == "the plan")
     budget = max(LEAST_EPOCHS, plan.training.epochs // FIRST_SHARE)
     while True:
         for contestant in running:
@@ -87,6 +98,7 @@ def hold_trial(train: Train, plan: Plan, goals: Goals, heard: Heard) -> Tried:
             epochs=one.epochs,
             figures=one.figures,
             chosen=one is best,
+            price=_price(one.history, whole.history) if one.extra else None,
         )
         for one in (best, *(one for one in everyone if one is not best))
         if one.figures is not None
@@ -95,19 +107,22 @@ def hold_trial(train: Train, plan: Plan, goals: Goals, heard: Heard) -> Tried:
 
 
 def _contestants(plan: Plan) -> list[_Contestant]:
-    """Return the arms: no remedy, each alone, the plan, the plan with other starts, and a random choice."""
+    """Return the arms: no remedy, each alone, the plan, the plan with one more, and a random choice."""
     names = tuple(planned.remedy.name for planned in plan.applied)
     known = _known(plan)
 
-    def arm(name: str, remedies: tuple[str, ...]) -> _Contestant:
+    def arm(name: str, remedies: tuple[str, ...], *, extra: bool = False) -> _Contestant:
         training = plan.training_with(known[remedy] for remedy in remedies)
         training = replace(training, epochs=plan.untreated.epochs)  # all arms are given the same
-        return _Contestant(name=name, remedies=remedies, plan=training)
+        return _Contestant(name=name, remedies=remedies, plan=training, extra=extra)
 
     arms = [arm("as it was", ()), arm("the plan", names)]
     arms += [arm(name, (name,)) for name in names if len(names) > 1]
-    starts = [start for start in (FRESH_ENCODER, FRESH_START) if start not in names]
-    arms += [arm(f"the plan with {start}", (*names, start)) for start in starts]
+    # An encoder that has learned nothing yet is better left free.
+    learned = plan.training.start == "checkpoint" or plan.training.bypass_epochs > 0
+    extra = (FRESH_ENCODER, FRESH_START, *(name for name in EXTRA if learned or name != FREEZE))
+    more = [name for name in extra if name not in names]
+    arms += [arm(f"the plan with {name}", (*names, name), extra=True) for name in more]
     if FRESH_ENCODER in names:
         kept = tuple(name for name in names if name != FRESH_ENCODER)
         arms.append(arm("the plan with the encoder kept", kept))
@@ -125,14 +140,35 @@ def _known(plan: Plan) -> dict[str, PlannedRemedy]:
 
 
 def _go_on(contestant: _Contestant, train: Train, epochs: int, heard: Heard) -> None:
-    """Train an arm until it has had that many epochs."""
+    """Train an arm until it has had that many epochs with VQ."""
     if contestant.trainer is None:
         contestant.trainer = train(contestant.plan)
     trainer = contestant.trainer
     phase = f"trial: {contestant.name}"
-    trainer.train_to(epochs, lambda row: heard(phase, row, epochs))
-    contestant.epochs = len(trainer.rows)
-    contestant.figures = trainer.rows[-1].stop or trainer.figures() if trainer.rows else None
+    before = contestant.plan.bypass_epochs
+    trainer.train_to(before + epochs, lambda row: heard(phase, row, before + epochs))
+    found = trainer.rows[-1].stop or trainer.figures() if trainer.rows else None
+    if found is not None:
+        contestant.history[epochs] = found
+
+
+def _price(history: Mapping[int, Figures], plan: Mapping[int, Figures]) -> Price | None:
+    """Return an arm's figures less those of the plan, after the most epochs that both have had."""
+    epochs = max(set(history) & set(plan), default=None)
+    if epochs is None:
+        return None
+    one, other = history[epochs], plan[epochs]
+    lowest = (min((layer.perplexity for layer in f.layers.values()), default=None) for f in (one, other))
+    return Price(
+        epochs=epochs,
+        loss=one.loss - other.loss,
+        accuracy=_less(one.accuracy, other.accuracy),
+        perplexity=_less(*lowest),
+    )
+
+
+def _less(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
 
 
 def _merit(contestant: _Contestant, goals: Goals) -> tuple[float, ...]:

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cured import FIGURES, LAYER
+
+from vqdoctor.core.retraining import Epoch, Figures, Goals
+from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.training.ending import COOL_DOWN, PATIENCE, PLATEAU, Ending
+
+PLAN = TrainingPlan(epochs=50, warm_up_epochs=3)
+GOALS = Goals(min_accuracy=0.99)  # which FIGURES never reach
+COLLAPSED = {"vq": replace(LAYER, perplexity=2.0)}
+
+
+def figures(loss: float, **more: object) -> Figures:
+    return replace(FIGURES, loss=loss, **more)  # type: ignore[arg-type]
+
+
+def after(ending: Ending, stops: Iterable[Figures]) -> list[int]:
+    """Take epochs into account until the training ends; return the epochs that a cool-down started from."""
+    taken = []
+    for stop in stops:
+        if ending.finished:
+            break
+        number = ending.done + 1
+        row = Epoch(epoch=number, task_loss=1.0, vq_loss=None, vq_weight=0.1, revived=0, stop=stop)
+        state = ending.after_epoch(row, {"epoch": number})
+        taken += [] if state is None else [state["epoch"]]
+    return taken
+
+
+def test_a_loss_that_falls_no_further_ends_the_training_from_its_lowest_epoch() -> None:
+    ending = Ending(plan=PLAN, goals=GOALS)
+    losses = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, *([0.55] * 40)]
+    assert after(ending, map(figures, losses)) == [6]
+    assert (ending.reason, ending.done) == ("plateau", 6 + PLATEAU + COOL_DOWN)
+
+
+def test_a_loss_that_keeps_falling_is_awaited_to_the_last_epoch() -> None:
+    ending = Ending(plan=PLAN, goals=GOALS)
+    assert after(ending, (figures(1 / (1 + epoch)) for epoch in range(60))) == []
+    assert (ending.reason, ending.done) == ("epochs", PLAN.epochs)
+
+
+def test_a_last_epoch_by_chance_is_not_where_the_cool_down_starts() -> None:
+    ending = Ending(plan=PLAN, goals=GOALS)
+    losses = [*(1 / (1 + epoch) for epoch in range(43)), 0.5, 0.6, *([0.5] * 5)]
+    assert after(ending, map(figures, losses)) == [43]
+    assert (ending.reason, ending.done) == ("epochs", PLAN.epochs)
+
+
+def test_an_epoch_whose_codebook_is_collapsed_is_never_the_best() -> None:
+    """Also where its task loss is the lowest: a collapsed layer may be easy on the task."""
+    ending = Ending(plan=PLAN, goals=GOALS)
+    stops = [*(figures(0.1, layers=COLLAPSED) for _ in range(20)), figures(0.9), *[figures(1.0)] * 29]
+    assert after(ending, stops) == [21]
+
+
+def test_goals_that_hold_end_it_where_it_is() -> None:
+    ending = Ending(plan=PLAN, goals=Goals())
+    assert after(ending, map(figures, [0.1, 0.2, *([0.3] * 40)])) == []
+    assert (ending.reason, ending.done) == ("goals", 2 + PATIENCE + COOL_DOWN)
+
+
+def test_without_goals_all_epochs_are_trained() -> None:
+    ending = Ending(plan=PLAN, goals=None)
+    assert after(ending, [figures(1.0)] * 60) == []
+    assert (ending.reason, ending.done) == ("epochs", PLAN.epochs)
+
+
+def test_the_rate_falls_to_nothing_in_the_cool_down() -> None:
+    ending = Ending(plan=PLAN, goals=None)
+    rates = []
+    while not ending.finished:
+        rates.append(ending.rate)
+        after(ending, [figures(1.0)])
+        if ending.done == 60:
+            break
+    assert set(rates[:-COOL_DOWN]) == {1.0}
+    assert rates[-COOL_DOWN:] == sorted(rates[-COOL_DOWN:], reverse=True) and 0 < rates[-1] < 0.2
