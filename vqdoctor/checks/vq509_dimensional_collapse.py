@@ -45,8 +45,8 @@ class Limits(CheckLimits):
     directions: float = limit(
         5.0,
         "Most directions of a collapse: the published ones kept 3 to 5. Healthy models of 16 to 64 "
-        "dimensions measured 12 to 31 for z_e, and 10 to 24 for codes by their counts; those with a "
-        "bottleneck of four 4.",
+        "dimensions measured 12 to 31 for z_e and 10 to 24 for codes by their counts, those held out 11 to "
+        "28 and 9 to 24; models with a bottleneck of four 4.",
     )
     dim: float = limit(
         8.0, "Largest dimension of codes that are narrow by design, as in improved VQGAN and DAC."

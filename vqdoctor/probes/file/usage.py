@@ -38,13 +38,10 @@ class _Unknown(Missing):
 
 
 def votes(context: FileContext, view: QuantizerView) -> Floats:
-    """Return the counts [K] without what remains of their start value.
-
-    A count never falls under c₀ · d^t, so the smallest one bounds what remains, whatever the file
-    records or leaves out.
+    """Return how often each code was chosen, [K], as a layer's counts remember it.
 
     Raises:
-        Missing: if the counts are missing, broken, never written, or too close to their start.
+        Missing: if the counts are missing, broken, never written, too close to their start, or a fix's.
     """
     if view.keys.get("counts") in context.saved.estimated_counts:
         raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
@@ -52,6 +49,14 @@ def votes(context: FileContext, view: QuantizerView) -> Floats:
 
 
 def _votes(view: QuantizerView, start_weight: float | None) -> Floats:
+    """Return the counts [K] without what remains of their start value.
+
+    A count never falls under c₀ · d^t, so the smallest one bounds what remains, whatever the file
+    records or leaves out.
+
+    Raises:
+        _Unknown: if the counts are missing, broken, never written, or too close to their start.
+    """
     if view.counts is None:
         raise _Unknown("the layer stores no EMA counts")
     if not np.isfinite(view.counts).all():
