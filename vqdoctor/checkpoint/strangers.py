@@ -57,7 +57,7 @@ def describe(head: bytes, name: str = "") -> Damaged | None:
 
     Args:
         head: its first bytes.
-        name: its name, for the kinds that have no mark of their own.
+        name: its name, since some kinds have no mark of their own.
 
     Nothing is advised that would execute what a stranger's file says.
     """

@@ -147,7 +147,7 @@ def _is_judges(optimizer: SavedOptimizer, entries: Sequence[Entry], judges: Sequ
     """Whether an optimizer is that of a discriminator: its name says so, or it fits there alone.
 
     Raises:
-        Unplaced: if it fits both the model and a discriminator, and nothing tells which.
+        Unplaced: if it fits both the model and a discriminator.
     """
     if _JUDGES_OPTIMIZER.search(optimizer.path.rpartition(".")[2]):
         return True
