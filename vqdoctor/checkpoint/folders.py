@@ -25,7 +25,7 @@ _BESIDE = re.compile(
 )
 """Names of what a training saves beside the weights."""
 DISTRIBUTED = ".metadata"
-"""What torch.distributed.checkpoint calls the directory of its pieces."""
+"""The name of the directory of the pieces of torch.distributed.checkpoint."""
 _NUMBERS = re.compile(r"\d+")
 
 

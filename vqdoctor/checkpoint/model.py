@@ -88,8 +88,8 @@ class Checkpoint:
     def verify(self, progress: Progress | None = None) -> str:
         """Read every byte, compare every record with its checksum, and return the file's sha256.
 
-        That of a checkpoint in several files is the sha256 of theirs: of the index, then of each part, in
-        hexadecimal digits.
+        Of a checkpoint in several files, the sums of the index and of each part, in hexadecimal digits, are
+        summed again.
 
         Args:
             progress: called now and then with the bytes read so far and the bytes in all.

@@ -9,7 +9,7 @@ from vqdoctor.core.files import SUFFIXES
 
 HEAD = 4096
 
-READS = f"vqdoctor reads what torch.save and safetensors write ({', '.join(SUFFIXES)})"
+READS = f"vqdoctor reads what torch.save, safetensors and numpy write ({', '.join(SUFFIXES)}, .npz, .gz)"
 _ORIGIN = "give the checkpoint that it was made from"
 AS_ARRAYS = (
     "write its arrays by name, with those of the codebook: "
@@ -57,7 +57,7 @@ def describe(head: bytes, name: str = "") -> Damaged | None:
 
     Args:
         head: its first bytes.
-        name: its name, for the kinds that have no mark of their own.
+        name: its name, since some kinds have no mark of their own.
 
     Nothing is advised that would execute what a stranger's file says.
     """

@@ -105,7 +105,7 @@ def _state_of(checkpoint: Checkpoint, views: Sequence[QuantizerView]) -> StateDi
 
 
 def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None, tuple[str, ...]]:
-    """Return the task, the result of a load that building the model includes, and what is to be told."""
+    """Return the task, the result of a load that building the model includes, and notes on both."""
     user_model, data, arrays, record = session.user_model, session.data, session.arrays, session.record
     most = session.settings.batches or BATCHES
     if user_model.task is not None:
@@ -172,7 +172,7 @@ def _built_in(name: str | None, tree: object, arrays: Arrays | None) -> Task:
 def _model(
     path: Path | None, state: StateDict, model: object, arguments: Mapping[str, object], tree: object
 ) -> tuple[torch.nn.Module, Loaded | None, tuple[str, ...]]:
-    """Return the user's model, the result of the load where building it includes one, and what is to be told.
+    """Return the user's model, the result of the load where building it includes one, and notes on it.
 
     A factory gets the arguments that the file's `tree` records, and the user's in their place.
     """

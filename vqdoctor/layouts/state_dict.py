@@ -56,7 +56,7 @@ class StateDict:
         entries: tensors by clean name, in the file's order.
         raw: clean name to raw key.
         is_copy: whether the file says that it is a running average of another of its state dicts.
-        is_trainers: whether they are no model's, but a trainer's own: best scores, losses, random states.
+        is_trainers: whether they are a trainer's own and not a model's: best scores, losses, random states.
     """
 
     prefix: str

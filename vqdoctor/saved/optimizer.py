@@ -62,7 +62,7 @@ class Slot:
 
     @cached_property
     def trace(self) -> LazyTensor | None:
-        """What keeps each row's own gradients, of whatever power: exactly zero where a row never had any."""
+        """The tensor with each row's own gradients, of whatever power: zero where a row never had any."""
         found = self.moment or self._kept(*ROWS, *FIRST_MOMENTS)
         # float16 rounds the square of many a gradient to zero, and so do the 256 values of 8-bit optimizers
         return None if found is None or found.dtype in ("float16", "uint8") else found

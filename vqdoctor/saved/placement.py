@@ -191,7 +191,7 @@ def _is_judges(optimizer: SavedOptimizer, entries: Sequence[Entry], judges: Sequ
     """Whether an optimizer is that of a discriminator: its name says so, or it fits there alone.
 
     Raises:
-        Unplaced: if it fits both the model and a discriminator, and nothing tells which.
+        Unplaced: if it fits both the model and a discriminator.
     """
     if _JUDGES_OPTIMIZER.search(optimizer.path.rpartition(".")[2]):
         return True
@@ -237,7 +237,9 @@ def _in_any_order(groups: list[list[Slot]], entries: list[Entry]) -> list[Placed
     Raises:
         Unplaced: if two orders fit, and put a slot into different parts of the model.
     """
-    orders = itertools.permutations(groups) if len(groups) <= _MAX_GROUPS else iter([tuple(groups)])
+    # SGD without momentum keeps no state that shows a shape, and no gradient that could be misplaced.
+    told = len(groups) <= _MAX_GROUPS and any(slot.shape is not None for group in groups for slot in group)
+    orders = itertools.permutations(groups) if told else iter([tuple(groups)])
     fits = [found for order in orders if (found := _by_shape([s for group in order for s in group], entries))]
     parts = [{id(p.slot): p.part for p in found} for found in fits]
     if any(other != parts[0] for other in parts[1:]):

@@ -31,7 +31,7 @@ def array_in(record: Record, path: Path, storage_id: Hashable) -> LazyTensor | s
     """
     head = record.pread(0, min(record.size, 12))
     if len(head) < 10 or not head.startswith(MAGIC) or head[6] not in (1, 2, 3):
-        raise Damaged(f"corrupt: {printable(record.name)} is no numpy array", TRUNCATED)
+        raise Damaged(f"corrupt: {printable(record.name)} is not a numpy array", TRUNCATED)
     width = 2 if head[6] == 1 else 4
     length = int.from_bytes(head[8 : 8 + width], "little")
     start = 8 + width + length
@@ -43,7 +43,7 @@ def array_in(record: Record, path: Path, storage_id: Hashable) -> LazyTensor | s
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError) as error:
         raise Damaged(f"corrupt: the header of {printable(record.name)} is garbled", TRUNCATED) from error
     if not isinstance(shape, tuple) or any(type(n) is not int or not 0 <= n < 1 << 63 for n in shape):
-        raise Damaged(f"corrupt: the shape of {printable(record.name)} is no tuple of sizes", TRUNCATED)
+        raise Damaged(f"corrupt: the shape of {printable(record.name)} is not a tuple of sizes", TRUNCATED)
     element = _CODES.get(code.lstrip("<>|=")) if isinstance(code, str) else None
     if element is None:
         return "objects" if code == "|O" else "other types"

@@ -163,7 +163,7 @@ def _add(folder: _Folder, name: str, shape: Ints, pieces: list[tuple[Ints, Ints,
     pieces = sorted(pieces, key=lambda piece: piece[0])
     tensors = [value for _, _, value in pieces if isinstance(value, LazyTensor)]
     if [t.shape for t in tensors] != [sizes for _, sizes, _ in pieces]:
-        folder.skipped[name] = "a piece of it is no tensor of its size"
+        folder.skipped[name] = "a piece of it has another size"
         return
     first = tensors[0]
     if len(tensors) == 1 and first.shape == shape:
@@ -248,7 +248,7 @@ def _state(node: Any, name: str) -> Any:
 def _ints(values: Any) -> Ints:
     values = values.args[0] if isinstance(values, Inert) and values.args else values
     if not isinstance(values, tuple | list) or any(type(n) is not int or n < 0 for n in values):
-        raise Damaged("corrupt: its metadata states a size that is no tuple of integers", TRUNCATED)
+        raise Damaged("corrupt: its metadata states a size that is not a tuple of integers", TRUNCATED)
     return tuple(values)
 
 

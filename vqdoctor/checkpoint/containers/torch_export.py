@@ -99,7 +99,7 @@ def _weight(file: OpenFile, entries: Mapping[str, Entry], prefix: str, about: An
         }:  # fmt: skip
             pass
         case _:
-            return "it is no plain tensor"
+            return "it is not a plain tensor"
     element = DTYPES.get(_TYPES.get(kind, ""))
     if element is None or layout != _STRIDED:
         return "its element type or layout is not read"

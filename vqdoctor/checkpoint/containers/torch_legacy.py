@@ -73,7 +73,7 @@ def sniff(head: bytes) -> bool:
 def open_torch_legacy(file: OpenFile) -> Checkpoint:
     """Read the pickles; the storages stay where they are.
 
-    The tree's pickle is followed twice: the places of the storages stand behind it.
+    The tree's pickle is followed twice: the places of the storages come after it.
 
     Raises:
         Damaged: if a pickle or a storage is malformed or cut.
@@ -118,7 +118,7 @@ def open_torch_legacy(file: OpenFile) -> Checkpoint:
 def write_torch_legacy(
     checkpoint: Checkpoint, out: BinaryIO, changes: Mapping[str, AnyArray], note: Note
 ) -> None:
-    """Write the file again; the note stands behind the last storage, where torch does not look.
+    """Write the file again; the note follows the last storage, where torch does not look.
 
     Raises:
         Damaged: if a value does not fit into a tensor's type.

@@ -3,7 +3,7 @@
     layers.0.embedding.weight   [K, D]
     layers.1.embedding.weight   [K, D]
 
-The name of a level is as general as can be, so the whole is the sign: beside an encoder and a decoder, levels
+Other models use the name of a level too, so the whole is the sign: beside an encoder and a decoder, levels
 of one shape, and no other tensor in them. With `sim_vq` a map `out_proj` lies behind the table, whose rows
 are not the codes then.
 """

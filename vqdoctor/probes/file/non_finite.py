@@ -1,6 +1,6 @@
 """NaN and infinity: the VQ tensors whole, the rest of the model and the optimizer in samples.
 
-What a trainer keeps for itself is passed over: a best score starts at infinity in every healthy run.
+The numbers of a trainer are passed over: a best score starts at infinity in every healthy run.
 """
 
 from __future__ import annotations

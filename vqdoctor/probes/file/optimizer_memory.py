@@ -94,7 +94,7 @@ def untouched_rows(slot: Slot, view: QuantizerView) -> Mask | None:
 
 
 def row_memory(slot: Slot, view: QuantizerView) -> NDArray[np.generic] | None:
-    """Return what the state keeps of each code, [K, D] or [K, 1]; None where it has no rows."""
+    """Return the gradients that the state keeps of each code, [K, D] or [K, 1]; None without rows."""
     if slot.trace is None:
         return None
     if slot.trace.numel == view.num_codes and slot.shape == view.codebook.shape:
