@@ -8,7 +8,7 @@ SICK := sample_checkpoints/no-ste.pt
 DATA := sample_checkpoints/digits.npz
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint accept bench size docs samples new-check clean
+.PHONY: help demo test lint accept fuzz bench size docs samples new-check clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -41,6 +41,9 @@ test: lint  ## lint, then all tests except the acceptance tables and the benchma
 
 accept: $(READY)  ## the long acceptance tables
 	$(BIN)/python -m pytest -s -m accept
+
+fuzz: $(READY)  ## 20,000 hostile files, batches, reports and settings; SEED=n, INPUTS=n
+	$(BIN)/python tests/fuzz.py --seed $(or $(SEED),0) --inputs $(or $(INPUTS),20000)
 
 bench: $(READY)  ## ratios against named peers
 	$(BIN)/python -m pytest -s -m bench

@@ -326,7 +326,7 @@ HOSTILE_FILES: dict[str, HostileFile] = {
     "os-system": HostileFile(build=_os_system, exit_code=1, says="system"),
     "builtins-eval": HostileFile(build=_builtins_eval, exit_code=1, says="eval"),
     "nan": HostileFile(build=_nan, exit_code=1, says="nan"),
-    "pickled-module": HostileFile(build=_pickled_module, exit_code=0, says="linear"),
+    "pickled-module": HostileFile(build=_pickled_module, exit_code=0, says="pickledmodule"),
     "foreign-values": HostileFile(build=_foreign_values, exit_code=0, says="argparse.namespace"),
     "no-vq-layer": HostileFile(build=_no_vq_layer, exit_code=3, says="encoder.weight"),
     "deep": HostileFile(build=_deep, exit_code=3, says="nested"),

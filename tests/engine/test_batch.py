@@ -59,10 +59,10 @@ def test_every_array_as_numpy_reads_it(tmp_path_factory: pytest.TempPathFactory,
         (claimed("(" + "(" * 500 + ")" * 500 + ",)"), "numpy writes"),
         (claimed("(-1,)"), "numpy writes"),
         (claimed("(1,)", data=bytes(4)), "claims"),
-        (b"\x93NUMPY\x07\x00\x00\x00", "no numpy array"),
+        (b"\x93NUMPY\x07\x00\x00\x00", "not a numpy array"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f", "absurdly long"),
         (b"", "empty"),
-        (b"hello", "no numpy array"),
+        (b"hello", "not a numpy array"),
     ],
 )
 def test_an_abuse_of_npy_is_one_clear_line(content: bytes, says: str, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ class OpenFile:
         return found
 
     def state(self) -> tuple[int, ...]:
-        """Return what changes when somebody writes to the file, or puts another one in its place.
+        """Return the numbers that change when somebody writes to the file, or puts another one in its place.
 
         Raises:
             OSError: if there is no such file any more.

@@ -34,7 +34,7 @@ class Checkpoint:
         tree: nesting of dict, list and tuple, at most 200 levels and without cycles; the leaves are
             str, int, float, bool, None, `LazyTensor` and `Inert`.
         tensors: every tensor by its dotted path, in file order.
-        harmless: foreign globals that the file names and that are no loaders or process starters
+        harmless: foreign globals that the file names, except loaders and process starters
             ("argparse.Namespace").
         dangerous: those that could execute something in an ordinary unpickler ("os.system").
         notes: remarks of the reader, one line each.

@@ -37,7 +37,7 @@ def read_npy(record: Record) -> NDArray[np.generic]:
     wide = head[6:7] in (b"\x02", b"\x03")
     start = 12 if wide else 10
     if not head.startswith(MAGIC) or head[6:7] not in (b"\x01", b"\x02", b"\x03") or len(head) < start:
-        raise Damaged(f"{printable(record.name)} is no numpy array", "write it with numpy.savez")
+        raise Damaged(f"{printable(record.name)} is not a numpy array", "write it with numpy.savez")
     length = int.from_bytes(head[8:start], "little")
     if length > _LONGEST_HEADER:
         raise Damaged("corrupt: the header of its numpy array is absurdly long", TRUNCATED)

@@ -185,7 +185,7 @@ def _bounded(raw: list[Entry], directory_start: int) -> dict[str, Entry]:
     entries: dict[str, Entry] = {entry.name: entry for entry in raw}
     # torch looks names up without their case, so it would take another of the two than we do.
     if len({entry.name.lower() for entry in raw}) != len(raw):
-        raise Damaged("corrupt: two records of the zip file have the same name, but for capital letters")
+        raise Damaged("corrupt: two records of the zip file have the same name, except for capital letters")
     if any("\0" in entry.name for entry in raw):
         raise Damaged("corrupt: a record of the zip file has a NUL character in its name")
     in_file = sorted(raw, key=lambda entry: entry.header)

@@ -70,7 +70,11 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     def run(**given: Any) -> None:
         flags = {option.name: given.pop(_identifier(option)) for option in declared}
-        settings, user_model = configure(Path.cwd(), flags)
+        try:
+            here = Path.cwd()
+        except FileNotFoundError:
+            raise UserError("the working directory is gone", "cd to a folder that exists") from None
+        settings, user_model = configure(here, flags)
         from vqdoctor.engine.evaluate import choose
 
         with settings.blaming_the_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,13 @@ from vqdoctor.core.report import Report
 from vqdoctor.core.settings import Settings
 from vqdoctor.render import Renderer, RenderOptions, format_names, printable, renderer_of
 
+_COMMAND = re.compile(r"##(?=\[|vso\[)")
+_LINE_COMMAND = re.compile(r"^(\s*)::", re.MULTILINE)
+_COMMAND_ESCAPES = {
+    **dict.fromkeys(("json", "sarif", "gitlab"), (r"\u0023", ": ")),
+    "junit": ("&#35;", "&#58;"),
+}
+"""How each format of data writes the sign of a command, and a colon, so that a reader gets it back."""
 SUMMARY_LIMIT = 1_000_000
 """Bytes of a job summary that are written; GitHub drops a summary of more than 1 MiB whole."""
 
@@ -82,8 +90,8 @@ class Output:
         Raises:
             UserError: if something cannot be written.
         """
-        if named := self.settings.named_in_file:
-            reports = [replace(report, notes=(*report.notes, named)) for report in reports]
+        if told := [t for t in (self.settings.named_in_file, self.settings.decided_in_file) if t]:
+            reports = [replace(report, notes=(*report.notes, *told)) for report in reports]
         bar = self.settings.bar
         folder, root = _place()
         saved = RenderOptions(
@@ -96,7 +104,7 @@ class Output:
         )
         here = terminal_options()
         shown = replace(saved, width=here.width, color=here.color, ascii=here.ascii)
-        write(self.renderer.render_all(reports, shown))
+        write(without_commands(self.renderer.render_all(reports, shown), self.renderer.name))
         for target, saver in self.targets.items():
             save(saver.render_all(reports, saved), target)
         variable, format = self.renderer.summary or ("", "")
@@ -118,6 +126,19 @@ def _place() -> tuple[str, str]:
     checkouts = (folder for folder in (here, *here.parents) if (folder / ".git").exists())
     root = next((folder for folder in (*named, *checkouts) if here.is_relative_to(folder)), None)
     return ("", "") if root is None else (str(here), str(root))
+
+
+def without_commands(text: str, format: str) -> str:
+    """Return a report in which no line is a command to a CI runner, beyond those of the format itself.
+
+    GitHub's runner obeys a line that starts with "::", and "##[" anywhere in one; a name from a stranger's
+    file can hold either. Elsewhere the report stays as it is.
+    """
+    if not (os.environ.get("GITHUB_ACTIONS") or os.environ.get("TF_BUILD")):
+        return text
+    escape, colon = _COMMAND_ESCAPES.get(format, ("# ", ": "))
+    text = _COMMAND.sub(lambda found: escape + found[0][1:], text)
+    return text if format == "github" else _LINE_COMMAND.sub(lambda found: found[1] + colon + ":", text)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -170,8 +191,9 @@ def _forget(stream: TextIO) -> None:
 def complain(message: str) -> None:
     """Write one line to standard error."""
     if sys.stderr is not None:
+        line = without_commands(printable(message, ascii=not _is_utf8(sys.stderr)), "text")
         with contextlib.suppress(OSError):
-            sys.stderr.write(printable(message, ascii=not _is_utf8(sys.stderr)) + "\n")
+            sys.stderr.write(line + "\n")
 
 
 def complain_of(error: UserError) -> None:
@@ -289,6 +311,8 @@ def append(text: str, path: Path, limit: int) -> None:
     """
     data, more = text.encode(), b"\nCut off here: no more fits into this summary.\n"
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a regular file")  # opening a pipe that nobody reads never returns
         with path.open("ab") as file:
             room = limit - file.tell()
             if len(data) > room:

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from vqdoctor import __version__
+from vqdoctor.__main__ import INTERRUPTED
 from vqdoctor.cli import checks, explain, fix, gate, inspect
 from vqdoctor.cli._options import Command
 from vqdoctor.cli._output import complain_of, flush, silence, write
@@ -23,8 +24,6 @@ from vqdoctor.models.user_code import fault_of_user, said
 COLLECT_AFTER = 50_000
 """New objects between two searches for garbage. Python's 700 would search all that is being imported, again
 and again: a twentieth of a short run, while there is no garbage yet."""
-INTERRUPTED = 130
-"""The exit code of a program that Ctrl-C ended, by the convention of shells."""
 
 # typer carries its own copy of click since 0.16 and used the real one before: this names either's base.
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]

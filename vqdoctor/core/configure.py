@@ -78,6 +78,8 @@ def read_pyproject(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}", "make it readable") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deep", "correct it, or run elsewhere") from error
     except ValueError as error:  # both TOMLDecodeError and UnicodeDecodeError
         raise UserError(f"{path}: not valid TOML: {error}", "correct it, or run elsewhere") from error
     tool = document.get("tool", {})

@@ -20,7 +20,7 @@ def beside(target: Path) -> Iterator[Path]:
     """Give the name of a temporary file beside `target`, to be written and then renamed over it.
 
     It does not exist yet. Whatever happens it is gone afterwards; what a killed write of the same target
-    left behind is gone before. What another process is still writing stays: its name holds the process.
+    left behind is gone before. A file that another process still writes stays: its name holds the process.
 
     Raises:
         OSError: if the folder cannot be read.

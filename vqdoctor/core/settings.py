@@ -255,6 +255,15 @@ class Settings:
         parts = [f"{name} {value}" for name, value in named.items()]
         return f"{' and '.join(parts)}, named by {self.pyproject}" if parts else ""
 
+    @property
+    def decided_in_file(self) -> str:
+        """The other settings of pyproject.toml that decide about a report; empty where it has none."""
+        names = [name for name in self.from_file if name not in ("task", "model", "data")]
+        if not names:
+            return ""
+        word = "setting" if len(names) == 1 else "settings"
+        return f"the {word} {', '.join(sorted(names))} of {self.pyproject} decided"
+
     def without_model(self, user_model: UserModel) -> tuple[Settings, UserModel]:
         """Return these settings and a user model without the code and the data that pyproject.toml names."""
         named = [OPTIONS[name] for name in MODEL_NAMES if name in self.from_file]

@@ -111,7 +111,7 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
     Where a setting is found more than once, the one nearest to the root counts; the optimizer's
     own steps and learning rate are taken where no other is recorded.
     """
-    values = list(_values(tree))
+    values = [value for value in _values(tree) if value.name in _NAMES or value.path[-1] == _TASK]
     found: dict[str, tuple[float | str, str]] = {}
     for name, setting in _SETTINGS.items():
         candidates = [v for v in values if _fits(v, setting)]
@@ -184,9 +184,10 @@ def _values(tree: Any) -> Iterator[_Value]:
     while todo and seen < _MAX_NODES:
         path, node = todo.popleft()
         inside: list[tuple[str, Any]] = []
-        for key, child in children(node):  # OmegaConf's inner `_content` is passed through
+        for key, child in _with_names(node):  # OmegaConf's inner `_content` is passed through
             inside += children(child) if key == "_content" else [(key, child)]
-        beside_vq = any(word in _normal(key) for key, _ in inside for word in _VQ_WORDS)
+        named = () if isinstance(node, list | tuple) else (_normal(key) for key, _ in inside)
+        beside_vq = any(word in name for name in named for word in _VQ_WORDS)
         for key, child in inside:
             seen += 1
             # "model.vq.decay" as a key is a path too.
@@ -196,6 +197,13 @@ def _values(tree: Any) -> Iterator[_Value]:
                 yield _Value(path=below, value=child, beside_vq=beside_vq)
             elif isinstance(child, _CONTAINERS) and len(below) < _MAX_DEPTH and not is_optimizer(child):
                 todo.append((below, child))
+
+
+def _with_names(node: Any) -> Iterator[tuple[str, Any]]:
+    """Return the children of a node; of a list, which may hold a million losses, only containers."""
+    if isinstance(node, list | tuple):
+        return ((str(i), child) for i, child in enumerate(node) if isinstance(child, _CONTAINERS))
+    return children(node)
 
 
 def _unwrapped(name: str, node: Any) -> Any:

@@ -27,7 +27,7 @@ STEPS_PER_BYTE = 0.01
 """More steps for a larger file: 10 million for a gigabyte."""
 CONTAINER_STEPS = 3
 CALL_STEPS = 12
-"""What it costs more to make a container, or to name or call something, and to walk over it later."""
+"""The extra price of a container, and of a name or a call, with the walks over it later."""
 MAX_PROTOCOL = 5
 MAX_KEY_LENGTH = 1024
 MAX_KEY_BITS = 64

@@ -1,8 +1,7 @@
 """The calls of a pickle that make tensors: each gives the tensor that torch would make, or refuses.
 
 torch lets a file change a tensor after it is made: a state sets its attributes, `data` among them. To pass
-over such a state would show other values than torch loads, and a sick codebook could stand behind a healthy
-one.
+over such a state would show other values than torch loads, and a healthy codebook could hide a sick one.
 
 References:
     torch/_utils.py (`_rebuild_*`, `_set_obj_state`),

@@ -155,7 +155,7 @@ def _reports(path: Path, source: Source, progress: Progress | None) -> list[Repo
 def _with_its_own(saved: Report, judged: Report) -> Report:
     """Return a report as its evidence is judged, with what it says of itself beyond that.
 
-    Who changes a report by hand can so add a finding, and can take none away.
+    A change by hand can so add a finding, and can take none away.
     """
     names = {finding.fingerprint for finding in judged.findings}
     more = tuple(finding for finding in saved.findings if finding.fingerprint not in names)

@@ -65,5 +65,5 @@ def _impossible_metrics(told: TaskMetrics) -> Iterator[str]:
 
 
 def _ordered(*values: float) -> bool:
-    """Whether each value is at least the one before it, but for rounding."""
+    """Whether each value is at least the one before it, except for rounding."""
     return all(a <= b + _ROUNDING * max(abs(a), abs(b)) for a, b in pairwise(values))
