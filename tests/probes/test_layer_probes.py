@@ -565,7 +565,9 @@ def test_a_summed_vq_loss_beside_a_mean_task_loss(reduce: str, task: Any, steps:
     evidence, findings = examine(*trained(model, task(model, weight=1.0), steps=steps))
     factor = evidence["loss-terms", "vq"].commitment / 0.25
     assert factor == pytest.approx(DIM if reduce == "sum" else 1.0, rel=0.02)
-    assert codes(findings) == ({"VQ204"} if fires else set())
+    # beside a summed task loss a sum is right: at most a note where usage is poor
+    told = [finding for finding in findings if finding.severity.label != "note"]
+    assert codes(told) == ({"VQ204"} if fires else set())
 
 
 # --- VQ205 -------------------------------------------------------------------------------------------
