@@ -35,8 +35,8 @@ SHARES = 0.01
 """Largest distance of the sum of the counts from one at which they are shares. Other EMA counts add up to the
 vectors of a batch."""
 TOO_LONG = 10.0
-"""Least factor by which codes are longer than the vectors that choose them that no drift explains. Sound
-layers measured 0.9 to 1.1; runaways of z_e make codes shorter, and not longer."""
+"""Least factor by which codes are longer than the vectors that choose them that no drift explains. Four
+sample layers with a sound EMA measured 1.002 to 1.005; runaways of z_e make codes shorter, and not longer."""
 
 
 def shares_of_sums(relation: EmaRelation, scale: LookupScale, times: float = TOO_LONG) -> bool:
