@@ -10,8 +10,8 @@ measured 184 times, the background's code of a digit autoencoder 2.2 times."""
 TAKES = 0.25
 """Least share of the usage that it takes; the background's code of that autoencoder takes 0.18."""
 LEFT = 0.02
-"""Least share that the others keep. A collapse leaves less over: collapsed samples measured 0 on data, and up to
-0.013 in the window of the EMA counts."""
+"""Least share that the others keep. A collapse leaves less over: collapsed samples measured 0 on data, and up
+to 0.013 in the window of the EMA counts."""
 EVEN = 0.2
 """Least share of K that the others are worth by (sum p)^2 / sum p^2, which is at most their perplexity: a
 working codebook of medium size has that perplexity (VQ501)."""
