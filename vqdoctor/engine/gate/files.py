@@ -194,7 +194,7 @@ def load_reports(path: Path) -> tuple[Report, ...]:
     except CheckpointError:
         raise
     except UserError as error:
-        raise CheckpointError(shown, error.what, error.hint) from error
+        raise CheckpointError(shown, printable(error.what), error.hint) from error
 
 
 def _unreadable(path: Path, error: CheckpointError) -> Report:
