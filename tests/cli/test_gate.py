@@ -169,7 +169,7 @@ def test_settings_of_pyproject(tmp_path: Path, healthy: Path) -> None:
         ("", "Missing argument"),
         ("*.ckpt", "*.ckpt: the pattern matches nothing"),
         ("x.json", "x.json: No such file"),
-        ("x.pt --min-perplexity 5%", "--min-perplexity: 5% is out of range"),
+        ("x.pt --min-perplexity 5%", "--min-perplexity: 5% is not a number of codes"),
         ("x.pt --min-usage 40", "--min-usage: 40 is out of range\nhelp: write a share, such as 0.4 or 40%"),
         ("x.pt --require perplexty>=2", "did you mean perplexity?"),
         ("x.pt --max-drop 5%", "--max-drop needs --baseline"),

@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import RecordedScores, TaskMetrics
@@ -148,6 +149,7 @@ CHECK = Check(
         "the task.",
         code="z_q, vq_loss = z_e, 0.0   # in place of vq(z_e)",
     ),
+    explained_by=COLLAPSE,
     examples=(
         fires("accuracy 0.094 over 12 classes", RecordedScores.healthy(accuracy=0.094, classes=12)),
         fires(

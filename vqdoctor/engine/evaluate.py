@@ -39,10 +39,16 @@ def choose(checks: Sequence[Check], settings: Settings) -> tuple[Check, ...]:
     )
 
 
+_DIGITS = str.maketrans("oil", "011")
+"""Letters that are taken for digits."""
+
+
 def unknown_check(text: str, checks: Sequence[Check]) -> UserError:
     """Return the error of a code or name that no check has; its hint names similar ones."""
     words = [word for check in checks for word in (check.code, check.name)]
-    typed = text.upper() if text[:2].upper() == "VQ" else text.lower()
+    typed = text.lower()
+    if typed.startswith("vq"):
+        typed = "VQ" + typed[2:].translate(_DIGITS)
     return UserError(f"there is no check {text}", near(typed, words, most=4) or "`vqdoctor checks` lists all")
 
 

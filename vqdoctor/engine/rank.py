@@ -1,7 +1,7 @@
 """From findings to a ranking of causes, each with the symptoms that it explains.
 
 A finding is a symptom of a root when its check names the root's code in `explained_by` and both are
-on the same layer, or the root is about the whole model. A note is advice: it explains nothing.
+on the same layer, or one of them is about the whole model. A note is advice: it explains nothing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _causes(finding: Finding, findings: Sequence[Finding], codes: Iterable[str])
         if cause.code == code
         and cause is not finding
         and cause.severity > Severity.NOTE
-        and cause.layer in (finding.layer, None)
+        and (finding.layer is None or cause.layer in (finding.layer, None))
     ]
 
 

@@ -38,7 +38,16 @@ def never_written(counts: NDArray[np.float32]) -> bool:
 
     One is told apart from "perfectly even": no training gives K equal floats.
     """
-    return len(counts) > 1 and bool((counts == counts[0]).all()) and counts[0] in START_COUNTS
+    return _tied(counts) and _is_start(counts)
+
+
+def _tied(counts: NDArray[np.float32] | NDArray[np.float64]) -> bool:
+    return len(counts) > 1 and bool((counts == counts[0]).all())
+
+
+def _is_start(counts: NDArray[np.float32] | NDArray[np.float64]) -> bool:
+    """Whether the first count is one that libraries start from: shares of the usage start at 1/K."""
+    return counts[0] in START_COUNTS or bool(np.isclose(counts[0] * len(counts), 1.0, rtol=1e-6))
 
 
 def reset_to(counts: NDArray[np.float32] | NDArray[np.float64]) -> float | None:
@@ -47,8 +56,7 @@ def reset_to(counts: NDArray[np.float32] | NDArray[np.float64]) -> float | None:
     A revival sets the count of each code that it replaces to its threshold. Where it replaces every code at
     every step, all are there.
     """
-    same = len(counts) > 1 and bool((counts == counts[0]).all()) and counts[0] not in START_COUNTS
-    return float(counts[0]) if same else None
+    return float(counts[0]) if _tied(counts) and not _is_start(counts) else None
 
 
 def is_unit(norms: NDArray[np.float64], live: Mask) -> bool:
