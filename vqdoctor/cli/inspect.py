@@ -15,7 +15,8 @@ from vqdoctor.core.settings import Settings, UserModel
 @with_options
 def inspect(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="The checkpoint: .pt .pth .ckpt .safetensors.")
+        Path,
+        typer.Argument(metavar="CKPT", help="The checkpoint: a file, a folder, or - for standard input."),
     ],
     *,
     settings: Settings,
