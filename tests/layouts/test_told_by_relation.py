@@ -137,3 +137,30 @@ def test_a_repair_writes_every_copy_of_a_shared_codebook(tmp_path):
     assert not torch.equal(after[names[0]], before[names[0]])
     assert all(torch.equal(after[name], after[names[0]]) for name in names)
     assert len(find_quantizers(open_checkpoint(out).tensors).views) == 1
+
+
+@pytest.mark.parametrize(
+    "table", ["quant.emb.weight", "rvq.levels.0.book", "my_vq.dictionary", "vq.table.weight"]
+)
+def test_the_only_matrix_of_a_quantizer_is_its_table(table, fake):
+    around = {"encoder.0.weight": torch.randn(D, 9), "decoder.0.weight": torch.randn(9, D)}
+    (view,) = find_quantizers(fake({**around, table: torch.randn(K, D)})).views
+    assert (view.layout, view.confidence, view.num_codes, view.dim) == ("lone-table", Confidence.LOW, K, D)
+    assert table.startswith(view.name)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"vq.out.weight": (K, D)},
+        {"vq.proj.weight": (K, D)},
+        {"vq.emb.weight": (K, D), "vq.emb.bias": (K,)},
+        {"vq.emb.weight": (K, D), "vq.mix.weight": (D, D)},
+        {"vq_head.weight": (K, D)},
+        {"vqgan.encoder.emb.weight": (K, D)},
+        {"transformer.emb.weight": (K, D)},
+    ],
+    ids=lambda others: " ".join(others),
+)
+def test_what_is_no_lone_table(others, fake):
+    assert find_quantizers(fake(others)).views == ()

@@ -14,6 +14,10 @@ TABLES = (
 _VQ = re.compile(r"vq|quanti[sz]|(?:^|_)quant(?:_|$)|codebook|^bottleneck$|^level_blocks$")
 _CODE = re.compile(r"embed|codebook|^codes?$|centroid|prototype|^code_?vectors$")
 _PROJECTION = re.compile(r"proj|linear|conv|norm|transform|lora|scale|mlp|attn|attention")
+_MAP = re.compile(
+    r"head|class|logit|gate|pred"
+    r"|^(?:in|out|fc\d*|lin\d*|layer\d*|to_\w+|w_?[qkvo]|q|k|v|key|query|value|mask)$"
+)
 _TABLE = re.compile(
     r"tok(?:en)?_(?:emb|type)|word_emb|pos_?emb|position|class_emb|label_emb|time_?emb"
     r"|^embed_tokens$|^wte$|^wpe$|^lm_head$|relative_attention_bias"
@@ -42,6 +46,11 @@ def is_code_word(token: str) -> bool:
 def is_projection(token: str) -> bool:
     """Whether the token is a usual name of a map between spaces, whose weight is a matrix as well."""
     return _PROJECTION.search(token.lower()) is not None
+
+
+def is_map(token: str) -> bool:
+    """Whether the token is a usual name of a layer that maps to other outputs, with or without a bias."""
+    return _MAP.search(token.lower()) is not None
 
 
 def foreign_word(tokens: Sequence[str]) -> str | None:
