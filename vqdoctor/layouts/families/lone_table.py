@@ -3,8 +3,8 @@
     quant.emb.weight    [K, D]  home-made
     rvq.levels.0.book   [K, D]  home-made
 
-A table of codes by its name is `path-guess`. Linear maps (a bias beside it, or a name of one) are passed over,
-and so are modules with any other matrix or kernel. The confidence is low.
+A table of codes by its name is `path-guess`. Linear maps (a bias beside it, or a name of one) and modules
+with any other matrix or kernel are passed over. The confidence is low.
 """
 
 from __future__ import annotations
