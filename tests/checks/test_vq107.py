@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from judged import says
 
-from vqdoctor.core.evidence import Evidence, GradientHealth
+from vqdoctor.core.evidence import Evidence, GradientHealth, Initialisation
 
 HEALTH = GradientHealth.healthy()
+ALIKE = Initialisation.healthy(identical_rows=256)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ HEALTH = GradientHealth.healthy()
         ([HEALTH.replace(worst_gain=1001.0, spikes=1, spike_share=0.51)], "warning"),
         ([HEALTH.replace(worst_gain=999.0, spikes=1, spike_share=0.51)], "passes"),
         ([HEALTH.replace(worst_gain=1e6, spikes=1, spike_share=0.49)], "passes"),
+        ([HEALTH.replace(worst_gain=1e6, spikes=1, spike_share=0.9), ALIKE], "cannot judge"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

@@ -28,6 +28,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([TRAIN.replace(first_moved=0.49)], "passes"),
         ([TRAIN.replace(first_moved=1.0, later_moved=0.5)], "error"),
         ([TRAIN.replace(first_moved=1.0, later_moved=0.51)], "passes"),
+        # a codebook of almost no extent, behind a dead encoder: every pass moves its codes by many radii
+        ([TRAIN.replace(first_moved=36.0, later_moved=6.8)], "passes"),
         ([TRAIN.replace(first_moved=1.3), START.replace(flag=False)], "cannot judge"),
         ([TRAIN.replace(first_moved=1.3), FRESH], "cannot judge"),
         ([TRAIN.replace(first_moved=1.3, writes_counts=None), START.replace(counts_written=None)], "error"),

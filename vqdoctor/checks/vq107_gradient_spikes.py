@@ -26,8 +26,8 @@ cause. NaN has a first place: `torch.autograd.set_detect_anomaly(True)` names it
 """
 
 from vqdoctor.checks._words import Problems, error, figure, measured, percent, warning
-from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import GradientHealth
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.evidence import GradientHealth, Initialisation
 
 
 class Limits(CheckLimits):
@@ -50,7 +50,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(health: GradientHealth, limits: Limits) -> Problems:
+def evaluate(health: GradientHealth, start: Initialisation | None, limits: Limits) -> Problems:
     """Look for values that are not finite first, then for spikes."""
     broken = health.broken_input or health.broken
     if broken > limits.broken:
@@ -60,6 +60,8 @@ def evaluate(health: GradientHealth, limits: Limits) -> Problems:
             measured("broken", broken, limits.broken),
             measured("vectors", health.sample_size),
         )
+    elif start is not None and start.identical_rows == start.sample_size > 1:
+        raise CannotJudge("all codes are one and the same, and no vector is near its code (VQ306)")
     elif health.worst_gain > limits.gain and health.spike_share > limits.share:
         yield warning(
             f"The VQ layer multiplies the gradients of {health.spikes:,} vectors by up to "
