@@ -40,6 +40,18 @@ def test_each_goal_can_be_missed_alone(figures: Figures, missed: str) -> None:
     assert 0.9 < GOALS.attained(figures) < 1.0
 
 
+def test_a_task_without_labels_must_not_lose_by_the_cure() -> None:
+    before = replace(FIGURES, accuracy=None, ece=None, loss=0.0656)
+    goals = Goals().no_worse_than(before)
+    assert goals.max_loss == 0.0656
+    assert goals.met(replace(before, loss=0.0656))
+    worse = [g for g in goals.compare(replace(before, loss=102.4)) if not g.met]
+    assert [(g.name, g.limit) for g in worse] == [("loss", 0.0656)]
+    assert goals.attained(replace(before, loss=102.4)) < 1.0
+    assert Goals().no_worse_than(FIGURES) == Goals(), "with labels the accuracy is compared"
+    assert Goals(max_loss=3.0).no_worse_than(before).max_loss == 3.0
+
+
 def test_no_figure_is_no_cure() -> None:
     nothing = Figures(loss=1.0, samples=3, layers={})
     assert not GOALS.met(nothing)

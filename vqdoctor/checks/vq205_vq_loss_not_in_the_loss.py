@@ -25,7 +25,7 @@ returns none. If your training does add it and only the Task leaves it out, retu
 
 from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import LossPath, LossUse
+from vqdoctor.core.evidence import CodebookGradient, LossPath, LossUse
 from vqdoctor.core.levels import Confidence
 
 
@@ -44,7 +44,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(use: LossUse, path: LossPath | None, limits: Limits) -> Problems:
+def evaluate(use: LossUse, path: LossPath | None, mover: CodebookGradient | None, limits: Limits) -> Problems:
     """Ask for a loss, then whether it is connected, then whether it has a weight."""
     lifeless = path is not None and path.reported and not path.alive
     pulls = use.gradient is not None and use.gradient > limits.gradient
@@ -60,6 +60,8 @@ def evaluate(use: LossUse, path: LossPath | None, limits: Limits) -> Problems:
         confidence = Confidence.MEDIUM if use.reported is None else Confidence.HIGH
     elif use.reported and not pulls and not offered and not lifeless:
         fault = f"The VQ loss that the task reports is {figure(use.reported)}, but its gradient at z_e is 0"
+        if mover is not None and mover.gradient:
+            fault += ", while it moves the codes: its commitment term is missing, or has weight 0"
         confidence = Confidence.MEDIUM
     else:
         return
@@ -79,8 +81,10 @@ CHECK = Check(
     limits=Limits(),
     advice=Advice(
         name="add-vq-loss",
-        how="Add the VQ layer's loss to the training loss, with its graph and a weight above 0.",
-        code="loss = task + 0.1 * vq   # no .item(), no .detach()",
+        how="Add the VQ layer's loss to the training loss, with its graph, its commitment term and a weight "
+        "above 0.",
+        code="vq = F.mse_loss(z_q, z_e.detach()) + 0.25 * F.mse_loss(z_e, z_q.detach())\n"
+        "loss = task + 0.1 * vq   # no .item(), no .detach() of the whole",
     ),
     examples=(
         fires("the loss is logged only", LossUse.healthy(used=False, reported=None, gradient=None)),

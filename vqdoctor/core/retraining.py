@@ -125,7 +125,7 @@ class Goal:
     """One goal, compared with what was measured.
 
     Attributes:
-        name: what is measured: "perplexity", "usage", "accuracy" or "ece".
+        name: what is measured: "perplexity", "usage", "accuracy", "ece" or "loss".
         layer: the layer; None for the whole model.
         value: what was measured.
         limit: what it is compared with.
@@ -155,6 +155,7 @@ class Goals:
         min_usage: active codes of every layer, as a share of the active codes of uniform usage.
         min_accuracy: on the split; None if the accuracy without VQ is unknown.
         max_ece: expected calibration error; None is 0.05, or that without VQ where it is larger.
+        max_loss: task loss; None is that of the checkpoint where the task has no labels, else any.
     """
 
     min_perplexity: float | None = _goal(
@@ -166,6 +167,9 @@ class Goals:
     )
     max_ece: float | None = _goal(
         None, _SHARE, "Expected calibration error.", shown="0.05, or that without VQ where it is larger"
+    )
+    max_loss: float | None = _goal(
+        None, number("N"), "Task loss.", shown="without labels that of the checkpoint"
     )
 
     def beside(self, without_vq: Figures | None, tolerance: float) -> Goals:
@@ -181,6 +185,12 @@ class Goals:
         if without_vq is not None and ece is None and without_vq.ece is not None:
             ece = max(MAX_ECE, without_vq.ece)
         return replace(self, min_accuracy=accuracy, max_ece=ece)
+
+    def no_worse_than(self, before: Figures | None) -> Goals:
+        """Return the goals with the task loss of the checkpoint as a limit, where the task has no labels."""
+        if before is None or before.accuracy is not None or self.max_loss is not None:
+            return self
+        return replace(self, max_loss=before.loss)
 
     def compare(self, figures: Figures, paired: Paired | None = None) -> tuple[Goal, ...]:
         """Return every goal for which there is a figure.
@@ -202,6 +212,9 @@ class Goals:
             limit = MAX_ECE if self.max_ece is None else self.max_ece
             met = figures.ece <= limit
             found.append(Goal(name="ece", layer=None, value=figures.ece, limit=limit, met=met))
+        if self.max_loss is not None:
+            met = figures.loss <= self.max_loss
+            found.append(Goal(name="loss", layer=None, value=figures.loss, limit=self.max_loss, met=met))
         return tuple(found)
 
     def met(self, figures: Figures) -> bool:
@@ -216,7 +229,7 @@ class Goals:
             return 0.0
         shares = []
         for goal in compared:
-            least_is_best = goal.name == "ece" and goal.value > 0
+            least_is_best = goal.name in ("ece", "loss") and goal.value > 0
             part, whole = (goal.limit, goal.value) if least_is_best else (goal.value, goal.limit)
             shares.append(min(1.0, max(0.0, part / whole)) if whole > 0 else 1.0)
         return sum(shares) / len(shares)

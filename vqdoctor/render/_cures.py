@@ -55,7 +55,8 @@ def _ended(done: Retraining) -> str:
         if not goal.met:
             where = f" of {goal.layer}" if goal.layer else ""
             value = number(goal.value) if goal.name == "perplexity" else f"{goal.value:.3f}"
-            missed.append(f"{goal.name}{where} {value}, wanted {_limit(goal)}")
+            value, name = (f"{goal.value:.4g}", "task loss") if goal.name == "loss" else (value, goal.name)
+            missed.append(f"{name}{where} {value}, wanted {_limit(goal)}")
     if done.interrupted:
         return f"ended after {spent}; --resume goes on"
     if not done.goals:
@@ -179,8 +180,8 @@ def _price(price: Price) -> str:
 
 
 def _limit(goal: Goal) -> str:
-    if goal.name == "ece":
-        return f"at most {goal.limit:.3f}"
+    if goal.name in ("ece", "loss"):
+        return f"at most {goal.limit:.3f}" if goal.name == "ece" else f"at most {goal.limit:.4g}"
     if goal.name == "usage":
         return f"at least {goal.limit:.0%} of the expected"
     within = ", within the paired interval" if goal.met and goal.value < goal.limit else ""

@@ -73,7 +73,7 @@ class Run:
         by_stop = self.goals.beside(
             stop, TOLERANCE / 2
         )  # what ends the training is stricter than what is quoted
-        by_val = self.goals.beside(baseline, TOLERANCE)
+        by_val = self.goals.beside(baseline, TOLERANCE).no_worse_than(self.trainable.before)
         tried = self._tried(by_stop)
         plan = self.plan.training if tried is None else tried.plan
         early = by_stop if self.trainable.splits.has_stop else None

@@ -6,6 +6,7 @@ Not the training loss: its commitment term reaches z_e by another way and hides 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from vqdoctor.capture.run import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import GradientPath
+from vqdoctor.layouts.stacks import stacks
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.probe import Missing
@@ -39,6 +41,7 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
     """Return the gradient path of every layer."""
     products: dict[str, list[_Vjp]] = defaultdict(list)
     elsewhere: dict[str, str] = {}
+    stacked = {view.name: {v.name for v in stack} for stack in stacks(context.views) for view in stack}
     for number, steps in enumerate(context.steps()):
         for name, step in steps.items():
             if not step.data.any():
@@ -46,24 +49,35 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
             product = _vjp(step, context.seed + number)
             products[name].append(product)
             if not product.arrived.any():
-                elsewhere.setdefault(name, _elsewhere(step))
+                levels = [other for key, other in steps.items() if key in stacked.get(name, ())]
+                elsewhere.setdefault(name, _elsewhere(step, levels))
     return {
         name: Missing(reason) if (reason := elsewhere.get(name)) else _judge(found)
         for name, found in products.items()
     }
 
 
-def _elsewhere(step: Step) -> str:
+def _elsewhere(step: Step, levels: Iterable[Step]) -> str:
     """Return why nothing need arrive at z_e through the layer; "" if it should.
 
     A model may look codes up in a module and write `z_e + (z_q - z_e).detach()` itself. Then the task's
-    gradient passes z_q by, and reaches z_e all the same.
+    gradient passes z_q by, and reaches z_e all the same. Around the sum of several levels it passes all of
+    them by, and reaches the z_e of the first alone: those of the others are residuals.
+
+    Args:
+        step: the layer at work.
+        levels: the layers of its stack in the same pass, itself included.
     """
     if not step.call.recorded:
         return NO_GRAD
-    at_output, at_input = (gradient(step.losses.task, t) for t in (step.entered, step.z_e))
-    passes_by = at_output is None or not at_output.any()
-    return OUTSIDE if passes_by and at_input is not None and at_input.any() else ""
+    if _reached(step.losses.task, step.entered):
+        return ""
+    return OUTSIDE if any(_reached(level.losses.task, level.z_e) for level in (step, *levels)) else ""
+
+
+def _reached(loss: torch.Tensor, tensor: torch.Tensor) -> bool:
+    found = gradient(loss, tensor)
+    return found is not None and bool(found.any())
 
 
 def _vjp(step: Step, seed: int) -> _Vjp:

@@ -1,0 +1,57 @@
+"""A residual quantizer with one estimator around the sum of its levels, or with none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import vqdoctor
+
+
+class Level(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = nn.Parameter(torch.randn(16, 4))
+
+    def forward(self, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        indices = torch.cdist(residual, self.book).argmin(-1)
+        return functional.embedding(indices, self.book), indices
+
+
+class Model(nn.Module):
+    def __init__(self, estimator: bool) -> None:
+        super().__init__()
+        self.estimator = estimator
+        self.encoder, self.decoder = nn.Linear(8, 4), nn.Linear(4, 8)
+        self.rvq = nn.ModuleDict({"levels": nn.ModuleList(Level() for _ in range(3))})
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_e = residual = self.encoder(x)
+        total, vq = torch.zeros_like(z_e), torch.zeros(())
+        for level in self.rvq["levels"]:
+            z_q, _ = level(residual)
+            vq = (
+                vq + functional.mse_loss(z_q, residual.detach()) + functional.mse_loss(residual, z_q.detach())
+            )
+            total, residual = total + z_q, residual - z_q.detach()
+        if self.estimator:
+            total = z_e + (total - z_e).detach()
+        return self.decoder(total), vq
+
+
+def losses(model: Model, batch: torch.Tensor) -> vqdoctor.Losses:
+    reconstruction, vq = model(batch)
+    return vqdoctor.Losses(task=functional.mse_loss(reconstruction, batch), vq=vq)
+
+
+@pytest.mark.parametrize("estimator", [True, False])
+def test_one_estimator_serves_all_levels(estimator: bool) -> None:
+    torch.manual_seed(0)
+    report = vqdoctor.examine(Model(estimator), torch.randn(256, 8), losses=losses)
+    accused = {finding.layer for finding in report.findings if finding.code == "VQ101"}
+    assert accused == (set() if estimator else {f"rvq.levels.{level}" for level in range(3)})
+    if estimator:
+        gaps = [item for item in report.unavailable if item.kind == "gradient-path"]
+        assert len(gaps) == 3 and all("outside the layer" in gap.reason for gap in gaps)
