@@ -1,19 +1,19 @@
 """The codebook does not move: it gets neither a gradient nor an EMA update.
 
 ## Why it matters
-A codebook that stays where it was initialised cannot follow the encoder. The encoder must come to
-the few codes that happen to lie near, and the rest is dead from the first step.
+A codebook that stays where it was initialised cannot follow the encoder. The encoder must come to the
+few codes that happen to lie near, and the rest is dead from the first step.
 
 ## How to read it
-With a model and data: after a backward pass of the whole loss, is there a gradient at the codebook,
-and does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainable codebook, and
-a warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. Where the
+With a model and data: after a backward pass of the whole loss, is there a gradient at the codebook, and
+does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainable codebook, and a
+warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. Where the
 layer's loss was never added to the task's, that is the cause (VQ205), and this check is skipped.
-Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA
-counts that were ever written. An optimizer creates the state with the first gradient, so there was
-none. Where it has a state for every other parameter and does not list the codebook, an embedding's
-weight, nothing trains it: a warning, since codes may be frozen on purpose. A codebook with an EMA is
-rightly without optimizer state.
+Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA counts
+that were ever written. An optimizer creates the state with the first gradient, so there was none. Where
+it has a state for every other parameter and does not list the codebook, an embedding's weight, nothing
+trains it: a warning, since codes may be frozen on purpose, and an error where data shows that the loss
+has a gradient for it. A codebook with an EMA is rightly without optimizer state.
 
 ## Remedy
 Use either a loss whose gradient reaches the raw looked-up codes, with the codebook among the
@@ -58,7 +58,8 @@ def evaluate(
     if path is not None and path.reported and path.alive is False and path.value and path.vq_weight != 0:
         raise CannotJudge("the VQ loss has no gradient at all, so it moves no codebook (VQ206)")
     if gradient is not None:
-        yield from _live(gradient, limits)
+        left_out = memory is not None and memory.left_out
+        yield from _left_out(gradient, limits) if left_out else _live(gradient, limits)
         return
     if ema is not None and not ema.never_written:
         return  # an EMA has moved it
@@ -82,6 +83,19 @@ def evaluate(
             confidence=Confidence.MEDIUM,
             decide_with="--data batch.npz",
         )
+
+
+def _left_out(gradient: CodebookGradient, limits: Limits) -> Problems:
+    """Fire where the loss reaches the codebook, and the saved optimizer does not hold it."""
+    size = gradient.gradient or 0.0
+    if gradient.ema_owned or size <= limits.gradient:
+        yield from _live(gradient, limits)
+        return
+    yield error(
+        f"The loss's gradient at the codebook is {figure(size)}, but the optimizer saved with the model does "
+        f"not list the codebook: its {gradient.sample_size} codes stay where they were initialised.",
+        measured("codebook_gradient", size, limits.gradient),
+    )
 
 
 def _live(gradient: CodebookGradient, limits: Limits) -> Problems:
@@ -118,6 +132,11 @@ CHECK = Check(
         "z_q = z_e + (z_q - z_e).detach()   # only now",
     ),
     examples=(
+        fires(
+            "the loss reaches a codebook that the optimizer does not list",
+            CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.3),
+            OptimizerMemory.healthy(codebook_listed=False, left_out=True),
+        ),
         fires(
             "the codebook loss is computed on the straight-through output",
             CodebookGradient.healthy(trainable=True, ema_owned=False),
