@@ -164,3 +164,15 @@ def test_the_only_matrix_of_a_quantizer_is_its_table(table, fake):
 )
 def test_what_is_no_lone_table(others, fake):
     assert find_quantizers(fake(others)).views == ()
+
+
+def test_statistics_prove_a_collapsed_layer_too(fake):
+    """One code has nearly all vectors, and the others' counts are on their way down."""
+    rng = np.random.default_rng(0)
+    codes, counts = rng.normal(size=(64, D)), np.r_[995.0, rng.uniform(0.01, 0.06, 40), np.full(23, 1e-8)]
+    smoothed = (counts + 1e-5) * (counts.sum() / (counts.sum() + 64e-5))
+    state = {"dic.words": codes, "dic.hits": counts, "dic.total": codes * smoothed[:, None]}
+    (view,) = find_quantizers(fake({k: v.astype(np.float32) for k, v in state.items()})).views
+    assert (view.name, view.keys["codebook"], view.num_codes) == ("dic", "dic.words", 64)
+    noise = {**state, "dic.total": rng.normal(size=(64, D))}
+    assert find_quantizers(fake({k: v.astype(np.float32) for k, v in noise.items()})).views == ()

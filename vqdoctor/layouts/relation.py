@@ -29,7 +29,7 @@ SAME = 0.02
 """Median relative difference up to which a row is its sum over its count: smoothing and a half-precision file
 explain 0.01, while unrelated tables differ by their whole length."""
 RARE = 1e-2
-"""Counts under this share of their mean are left out: smoothing changes their rows."""
+"""Counts under this share of their mean, or of one vector, are left out: smoothing changes their rows."""
 FEWEST = 8
 """Codes from which one factor for all of them is a proof."""
 
@@ -82,7 +82,8 @@ def _by_owner(state: StateDict) -> dict[str, list[str]]:
 
 def _is_quotient(codes: Floats, sums: Floats, counts: Floats) -> bool:
     """Whether codes are sums over counts, up to one factor, and counts differ as usage does."""
-    live = counts > RARE * counts.mean()
+    # After a collapse one code has nearly all: a count of a hundredth is still far above any smoothing.
+    live = counts > RARE * min(counts.mean(), 1.0)
     if not all(np.isfinite(table).all() for table in (codes, sums, counts)) or counts.min() < 0:
         return False
     rows, means = codes[live], sums[live] / counts[live][:, None]
