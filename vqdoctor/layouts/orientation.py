@@ -1,4 +1,4 @@
-"""Rows or columns: where a codebook is square, its EMA sums decide in place of the shapes."""
+"""Rows or columns, where the shapes leave it open: by the EMA sums, or by the widths of the model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.layouts.layout import Orientation
+from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import Tensor
 
 _PARALLEL = 0.99
@@ -24,6 +25,16 @@ def told_by_sums(codebook: Tensor, sums: Tensor) -> Orientation | None:
     if rows == columns:
         return None
     return "kd" if rows else "dk"
+
+
+def told_by_widths(state: StateDict, key: str) -> Orientation | None:
+    """Return "dk" for a wide table whose number of rows is a width of the model, and that of columns is none.
+
+    The layers around a VQ layer have its dimension D among their own sizes, and none of them has K.
+    """
+    rows, columns = state.entries[key].shape
+    # The table's own shape has both.
+    return "dk" if rows < columns and state.widths[rows] > 1 and state.widths[columns] == 1 else None
 
 
 def _median_cosine(codes: NDArray[np.float64], sums: NDArray[np.float64]) -> float:

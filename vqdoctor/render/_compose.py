@@ -150,7 +150,7 @@ def _layer(report: Report, layer: LayerSummary) -> nodes.Layer:
     return nodes.Layer(
         name=layer.name,
         about=phrases.layer_line(layer),
-        doubt="" if sure else "the layout is a guess; --codebook-key, --layout or --layer corrects it",
+        doubt="" if sure else "not certain: --codebook-key, --layout or --layer corrects it",
         usages=tuple(map(phrases.usage_sentence, usages)),
         bar=None
         if best is None

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
 from vqdoctor.layouts.layout import Layout, Orientation, Specificity
+from vqdoctor.layouts.orientation import told_by_widths
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.layouts.words import TABLES, foreign_word, is_map, is_projection, near_vq
@@ -45,7 +46,7 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
                 name=path,
                 roles={"codebook": name},
                 confidence=Confidence.LOW,
-                transposed=orientation == "dk",
+                transposed=(orientation or told_by_widths(state, name)) == "dk",
             )
 
 

@@ -17,6 +17,7 @@ from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
 from vqdoctor.layouts.implicit import SIGNS
 from vqdoctor.layouts.layout import Layout, Orientation, Specificity
+from vqdoctor.layouts.orientation import told_by_widths
 from vqdoctor.layouts.siblings import is_projected, layer_path
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
@@ -36,15 +37,8 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
                     name=layer_path(path),
                     roles={"codebook": key},
                     confidence=Confidence.LOW,
-                    transposed=orientation == "dk" or (orientation is None and _has_columns(state, key)),
+                    transposed=(orientation or told_by_widths(state, key)) == "dk",
                 )
-
-
-def _has_columns(state: StateDict, key: str) -> bool:
-    """Whether a wide table's number of rows is a width of the model, and its number of columns is none."""
-    rows, columns = state.entries[key].shape
-    # The table's own shape has both.
-    return rows < columns and state.widths[rows] > 1 and state.widths[columns] == 1
 
 
 def _is_named_so(state: StateDict, tokens: list[str]) -> bool:
