@@ -1,6 +1,8 @@
 """`fix --retrain` of the two layers whose own rule writes wrong codes, beside the same model without VQ.
 
-`make accept` prints the table: two layers, two data sets, two sizes of the codebook, three seeds.
+`make accept` prints the table: two layers, two data sets, two sizes of the codebook, three seeds. Cured means all
+goals: among them an accuracy within 1.5 points of the model without VQ by a paired interval, and an ECE below
+0.05 or no worse than without VQ.
 """
 
 from __future__ import annotations
@@ -15,9 +17,6 @@ from vqdoctor.reference.task import DIGITS, MOTION
 
 pytestmark = pytest.mark.accept
 
-BEHIND = 0.015
-"""By how much the accuracy may stay behind that of the model without VQ."""
-CALIBRATED = 0.05
 CASES = [
     Case(name=name, seed=seed, codes=codes, data_set=data_set)
     for seed in range(3)
@@ -38,10 +37,7 @@ def test_layers_that_write_wrong_codes_are_cured(
     with capsys.disabled():
         print()
         for case, cure in cured(CASES, Path(cache.mkdir("ema-cures"))):
-            accurate = cure.accuracy >= cure.without_vq - BEHIND
-            used = cure.perplexity >= max(50, 0.2 * cure.codes)
-            calibrated = cure.ece < CALIBRATED or cure.ece <= cure.ece_without_vq
-            reached += accurate and used and calibrated
+            reached += cure.cured and cure.perplexity >= max(50, 0.2 * cure.codes)
             print(f"{case.data_set.name:<7} {cure.line(case)}", flush=True)
         print(f"{reached} of {len(CASES)} reach all three goals")
     assert reached >= AT_LEAST
