@@ -1,8 +1,8 @@
 """`fix --retrain` of the two layers whose own rule writes wrong codes, beside the same model without VQ.
 
-`make accept` prints the table: two layers, two data sets, two sizes of the codebook, three seeds. Cured means all
-goals: among them an accuracy within 1.5 points of the model without VQ by a paired interval, and an ECE below
-0.05 or no worse than without VQ.
+`make accept` prints the table: two layers, two data sets, two sizes of the codebook, three seeds. Cured means
+all goals: among them an accuracy within 1.5 points of the model without VQ by a paired interval, and an ECE
+below 0.05 or no worse than without VQ.
 """
 
 from __future__ import annotations
