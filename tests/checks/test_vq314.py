@@ -14,7 +14,7 @@ import vqdoctor
 from vqdoctor.core.evidence import DataMatch, Evidence, FirstInput, WeightDecay
 
 FAR = DataMatch.healthy(data_rms=10.0)
-STEPS = WeightDecay.healthy(learning_rate=1e-3, updates=1_000)
+STEPS = WeightDecay.healthy(reach=1.0)
 RAW = FirstInput.healthy(rms=30.0)
 
 
@@ -24,8 +24,7 @@ RAW = FirstInput.healthy(rms=30.0)
         ([FAR, STEPS, RAW], "error"),
         ([FAR.replace(data_rms=9.9), STEPS, RAW], "passes"),
         ([FAR, STEPS, RAW.replace(rms=29.0)], "passes"),
-        ([FAR, STEPS.replace(learning_rate=None), RAW], "cannot judge"),
-        ([FAR, STEPS.replace(updates=None), RAW], "cannot judge"),
+        ([FAR, STEPS.replace(reach=None), RAW], "cannot judge"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

@@ -1,4 +1,4 @@
-"""How far an optimizer can have moved a code, beside the size of the vectors that it should reach."""
+"""Whether z_e keeps the scale of a raw input, beyond the reach of the codes; two checks ask it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,6 @@ BEYOND = 10.0
 """Size of z_e over the way that a code can have gone, from which no code reaches it."""
 
 
-def reach(decay: WeightDecay | None) -> float | None:
-    """Return the longest way of one number of a code: a step of Adam is at most about its learning rate.
-
-    Kingma & Ba 2015, arXiv:1412.6980, section 2.1. None where the rate or the updates are unknown.
-    """
-    if decay is None or decay.learning_rate is None or not decay.updates:
-        return None
-    return decay.learning_rate * decay.updates
-
-
 def is_raw(
     match: DataMatch | None,
     decay: WeightDecay | None,
@@ -29,7 +19,6 @@ def is_raw(
     beyond: float = BEYOND,
 ) -> bool:
     """Whether the input keeps a large scale of its own, and z_e has it too, far from any code."""
-    way = reach(decay)
-    if match is None or first is None or way is None:
+    if match is None or first is None or decay is None or decay.reach is None:
         return False
-    return first.rms >= raw and match.data_rms >= beyond * way
+    return first.rms >= raw and match.data_rms >= beyond * decay.reach

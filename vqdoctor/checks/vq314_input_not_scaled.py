@@ -9,9 +9,10 @@ codebook stays behind.
 ## How to read it
 Two measurements, and both must hold. The size of the numbers that the first layer with weights gets: a
 model that divides by 255 itself passes. The size of z_e over the longest way that one number of a code
-can have gone, the learning rate times the updates in the file's optimizer. It is only judged where an
-optimizer moves the codes: an EMA follows at any scale. Where z_e is that large behind an input of
-ordinary size, it ran away from the codes, and VQ202 judges.
+can have gone, the learning rate times the updates in the file's optimizer. It is only judged for Adam
+and its kin, whose steps are bounded by it, and where an optimizer moves the codes: an EMA follows at
+any scale. Where z_e is that large behind an input of ordinary size, it ran away from the codes, and
+VQ202 judges.
 
 ## Remedy
 Bring the input to mean 0 and standard deviation 1, or divide it by its range, in training and
@@ -23,7 +24,7 @@ well.
 - Kingma & Ba 2015, Adam, arXiv:1412.6980, section 2.1: a step is bounded by the learning rate
 """
 
-from vqdoctor.checks._reach import BEYOND, RAW, is_raw, reach
+from vqdoctor.checks._reach import BEYOND, RAW, is_raw
 from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import DataMatch, FirstInput, WeightDecay
@@ -47,9 +48,9 @@ class Limits(CheckLimits):
 
 def evaluate(match: DataMatch, decay: WeightDecay, first: FirstInput, limits: Limits) -> Problems:
     """Fire where the first layer's input is raw, and z_e beyond the reach of the codes."""
-    way = reach(decay)
+    way = decay.reach
     if way is None:
-        raise CannotJudge("the optimizer's learning rate or its updates are not known")
+        raise CannotJudge("it is not known how far the optimizer can have moved a code")
     if is_raw(match, decay, first, limits.raw, limits.beyond):
         yield error(
             f"The first layer ({first.module}) gets numbers of size {figure(first.rms)}, and z_e has size "
@@ -63,7 +64,8 @@ def evaluate(match: DataMatch, decay: WeightDecay, first: FirstInput, limits: Li
 
 _RAW = FirstInput.healthy(rms=147.0, largest=255.0)
 _FAR = DataMatch.healthy(data_rms=4042.0, data_std=12_559.0, scale_ratio=50_759.0)
-_SHORT = WeightDecay.healthy(learning_rate=1e-3, updates=600)
+_LONG = WeightDecay.healthy(reach=5.3)
+_SHORT = WeightDecay.healthy(reach=0.6)
 
 CHECK = Check(
     code="VQ314",
@@ -79,9 +81,9 @@ CHECK = Check(
     explained_by=("VQ901", "VQ101", "VQ102", "VQ103", "VQ306"),
     examples=(
         fires("images of 0 to 255", _FAR, _SHORT, _RAW),
-        passes("healthy", DataMatch.healthy(), WeightDecay.healthy(), FirstInput.healthy()),
+        passes("healthy", DataMatch.healthy(), _LONG, FirstInput.healthy()),
         passes("z_e ran away behind an ordinary input", _FAR, _SHORT, FirstInput.healthy()),
-        passes("a raw input that the encoder scales", DataMatch.healthy(), WeightDecay.healthy(), _RAW),
+        passes("a raw input that the encoder scales", DataMatch.healthy(), _LONG, _RAW),
     ),
     doc=__doc__,
 )

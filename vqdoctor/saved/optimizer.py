@@ -27,6 +27,10 @@ _LARGEST_QUANTIZED = 1 << 24
 Shape = tuple[int, ...]
 
 
+_RATES = ("lr", "initial_lr", "max_lr")
+"""Learning rates that torch's optimizers and schedules keep in a parameter group."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slot:
     """One parameter that an optimizer lists.
@@ -36,6 +40,7 @@ class Slot:
         group: number of its parameter group.
         weight_decay: weight decay of that group; None where not recorded.
         rate: learning rate of that group; None where not recorded.
+        highest_rate: the highest one that the group records, a schedule's start or peak included; likewise.
         adaptive: whether weight decay is part of the gradient that the step divides by its own size, as in
             Adam and not in AdamW or SGD. A file that does not say so gets the benefit of the doubt.
         beta2: decay of the second moment, for the correction of its start at zero; None for none.
@@ -46,6 +51,7 @@ class Slot:
     group: int
     weight_decay: float | None
     rate: float | None
+    highest_rate: float | None
     adaptive: bool
     beta2: float | None
     state: Mapping[str, Any]
@@ -179,6 +185,7 @@ def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> 
     named = isinstance(names, list | tuple) and len(names) == len(ids)
     betas = group.get("betas")
     beta2 = _number(betas[1]) if isinstance(betas, list | tuple) and len(betas) > 1 else None
+    rates = [rate for name in _RATES if (rate := _number(group.get(name))) is not None]
     for i, key in enumerate(ids):
         state = states.get(key, states.get(str(key))) if isinstance(key, int | str) else None
         name = names[i] if named and names else key
@@ -187,6 +194,7 @@ def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> 
             group=number,
             weight_decay=_number(group.get("weight_decay")),
             rate=_number(group.get("lr")),
+            highest_rate=max(rates, default=None),
             adaptive=decays_adaptively(group),
             beta2=beta2,
             state=state if isinstance(state, dict) else {},

@@ -70,9 +70,8 @@ class Run:
         """
         self._take_up()
         baseline, stop, right_without_vq = self._without_vq()
-        by_stop = self.goals.beside(
-            stop, TOLERANCE / 2
-        )  # what ends the training is stricter than what is quoted
+        # What ends the training is stricter than what is quoted.
+        by_stop = self.goals.beside(stop, TOLERANCE / 2)
         by_val = self.goals.beside(baseline, TOLERANCE).no_worse_than(self.trainable.before)
         tried = self._tried(by_stop)
         plan = self.plan.training if tried is None else tried.plan

@@ -182,3 +182,19 @@ def test_a_recorded_threshold_is_taken(tiny, trained, examine, ask):
     assert found.threshold == 2.5
     assert found.expired == pytest.approx(np.mean(counts <= 2.5))
     assert found.vectors == pytest.approx(counts.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "reach"),
+    [
+        (torch.optim.Adam, 1.0, 0.6),
+        (torch.optim.AdamW, 0.0, 0.6),  # a schedule that has ended at zero began at the whole rate
+        (torch.optim.SGD, 1.0, None),  # its steps grow with the gradient
+    ],
+)
+def test_how_far_a_code_can_have_gone(examine, ask, optimizer, schedule, reach):
+    whole, _ = gradient_model(optimizer, 60)
+    for group in whole["optimizer"]["param_groups"]:
+        group["initial_lr"], group["lr"] = group["lr"], schedule * group["lr"]
+    found = ask(weight_decay, examine(whole))
+    assert found.reach == (None if reach is None else pytest.approx(reach))

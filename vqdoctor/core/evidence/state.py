@@ -108,6 +108,9 @@ class WeightDecay(Evidence):
         lost: share of its length that a code which is never chosen has lost by now; None where the
             learning rate or the updates are unknown.
         short_rows: rows under a tenth of the length of the longest.
+        reach: the longest way that one number of a code can have gone: under Adam and its kin a step is at
+            most about the learning rate (Kingma & Ba 2015, arXiv:1412.6980, section 2.1). None for optimizers
+            whose steps have no such bound, and where the learning rate or the updates are unknown.
     """
 
     weight_decay: float
@@ -116,6 +119,7 @@ class WeightDecay(Evidence):
     adaptive: bool = False
     lost: float | None = None
     short_rows: int = 0
+    reach: float | None = None
 
 
 WeightDecay.HEALTHY = WeightDecay(

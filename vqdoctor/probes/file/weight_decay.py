@@ -28,6 +28,9 @@ def measure(context: FileContext, view: QuantizerView) -> WeightDecay:
     lost = None
     if slot.rate is not None and updates is not None:
         lost = lost_length(slot.weight_decay, slot.rate, updates, rms=rms, adaptive=slot.adaptive)
+    reach = None
+    if slot.beta2 is not None and slot.highest_rate is not None and updates:
+        reach = slot.highest_rate * updates
     return WeightDecay(
         source="checkpoint",
         sample_size=view.num_codes,
@@ -37,6 +40,7 @@ def measure(context: FileContext, view: QuantizerView) -> WeightDecay:
         adaptive=slot.adaptive,
         lost=lost,
         short_rows=short_rows(row_norms(view.codebook)),
+        reach=reach,
     )
 
 
