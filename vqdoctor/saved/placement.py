@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile, zip_longest
 
+from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.state_dict import strip_prefixes
 from vqdoctor.layouts.view import QuantizerView, Tensor
 from vqdoctor.layouts.words import is_judges
@@ -92,14 +93,14 @@ def is_left_out(
     """Whether the optimizers have a state for every parameter around a layer, and do not list its codebook.
 
     Only a table that is a weight, or one of an nn.ParameterList, is taken for a parameter: a buffer may
-    follow an EMA that is not saved.
+    follow an EMA that is not saved. One beside EMA counts that were never written follows none.
     """
     around = [entry for entry in _entries(saved, view, views) if entry.part in ("before", "after")]
     trained = {p.first.name for p in placed if p.slot.state and p.first is p.last}
     listed = any("codebook" in (p.first.part, p.last.part) for p in placed)
     leaf = view.keys.get("codebook", "").rpartition(".")[2]
     return (
-        (leaf == "weight" or leaf.isdigit())
+        (leaf == "weight" or leaf.isdigit() or (view.counts is not None and never_written(view.counts)))
         and not view.frozen
         and not listed
         and len({entry.part for entry in around}) == 2

@@ -262,6 +262,20 @@ def test_a_codebook_that_is_left_out_of_the_optimizer(memory):
         assert memory(model, optimizer).left_out == left_out, parts
 
 
+@pytest.mark.parametrize("written", [False, True])
+def test_a_buffer_is_left_out_where_its_ema_never_ran(memory, written):
+    torch.manual_seed(0)
+    model = GradientCodebook()
+    codes = model.vq.embedding.weight.detach().clone()
+    counts = torch.rand(16) + 1 if written else torch.ones(16)
+    for name, values in (("code", codes), ("n", counts), ("m", codes * counts[:, None])):
+        model.vq.register_buffer(name, values)
+    optimizer = torch.optim.Adam([*model.encoder.parameters(), *model.decoder.parameters()])
+    model.step(optimizer, 16)
+    del model.vq.embedding
+    assert memory(model, optimizer).left_out == (not written)
+
+
 class Autoencoder(nn.Module):
     """Encoder and decoder of the same shapes, and a discriminator of theirs."""
 
