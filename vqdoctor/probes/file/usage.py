@@ -45,7 +45,7 @@ def votes(context: FileContext, view: QuantizerView) -> Floats:
     """
     if view.keys.get("counts") in context.saved.estimated_counts:
         raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
-    return _votes(view, context.saved.start_weight)
+    return _votes(view, context.saved.start_weight(view))
 
 
 def _votes(view: QuantizerView, start_weight: float | None) -> Floats:
@@ -118,7 +118,7 @@ def by_counts(context: FileContext, view: QuantizerView) -> Usage:
     total, codes = float(counts.sum()), len(counts)
     if total < _SHARES:
         counts, total = counts * (codes / total), float(codes)
-    recorded = context.saved.record.decay
+    recorded = context.saved.decay(view)
     decay = view.default_decay if recorded is None else recorded
     window = (1 + decay) / (1 - decay) if decay is not None and decay < 1 else None
     vectors = max(1.0, total * (window or 1.0))
