@@ -1,8 +1,9 @@
 """The decay of an EMA whose file does not record it, proven by what is left of its start.
 
 The count of a code that was never chosen is the start value, 1, times the decay at every update. Float32
-rounds each product, so after hundreds of updates the last bits tell one decay from all others, and one way of
-writing the update from another. A count that a revival has set is younger than the training, and does not fit.
+rounds each product, so after hundreds of updates the last bits tell one decay from all others, and one way
+of writing the update from another. A count that a revival has set is younger than the training, and does not
+fit.
 """
 
 from __future__ import annotations
