@@ -10,6 +10,7 @@ from typing import Any
 
 from vqdoctor.checkpoint import Inert, LazyTensor, children
 from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.saved.beside import TRAINER_STATE
 from vqdoctor.saved.optimizer import SavedOptimizer, is_optimizer
 
 _MAX_DEPTH = 12
@@ -74,7 +75,9 @@ _SETTINGS: Mapping[str, _Setting] = {
         ),
         progress=True,
     ),
-    "batch_size": _Setting(names=("batch_size", "train_batch_size", "batchsize", "bs"), low=1.0),
+    "batch_size": _Setting(
+        names=("batch_size", "train_batch_size", "per_device_train_batch_size", "batchsize", "bs"), low=1.0
+    ),
     "learning_rate": _Setting(names=("learning_rate", "lr", "base_lr", "base_learning_rate")),
     "revival_threshold": _Setting(
         names=("threshold_ema_dead_code", "revival_threshold", "restart_thres"),
@@ -105,23 +108,27 @@ class _Value:
         return tuple(_normal(part) for part in self.path[:-1])
 
 
-def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRecord:
-    """Return the record of the training in the plain values of `tree` and in its optimizers.
+def read_record(
+    tree: Any, optimizers: tuple[SavedOptimizer, ...], beside: Sequence[tuple[str, Any]] = ()
+) -> TrainingRecord:
+    """Return the record of the training in the plain values of `tree`, beside it, and in its optimizers.
 
     Where a setting is found more than once, the one nearest to the root counts; the optimizer's
     own steps and learning rate are taken where no other is recorded.
+
+    Args:
+        tree: the checkpoint's tree.
+        optimizers: its optimizers.
+        beside: name and content of each file of settings beside it, which are asked in that order for what
+            the checkpoint itself leaves open.
     """
     values = [value for value in _values(tree) if value.name in _NAMES or value.path[-1] == _TASK]
-    found: dict[str, tuple[float | str, str]] = {}
-    for name, setting in _SETTINGS.items():
-        candidates = [v for v in values if _fits(v, setting)]
-        if candidates:
-            names = setting.names + setting.weak
-            best = min(candidates, key=lambda v: (len(v.path), names.index(v.name)))
-            number = float(best.value)
-            others = {float(v.value) for v in candidates} - {number}
-            note = f" ({len(others)} other value{'s' * (len(others) > 1)} further in)" if others else ""
-            found[name] = (number, ".".join(best.path) + note)
+    found = _settings(values)
+    for file, content in beside:
+        there = _settings([value for value in _values(content) if value.name in _NAMES])
+        if file != TRAINER_STATE:  # a config plans; it does not know what was done
+            there = {name: told for name, told in there.items() if not _SETTINGS[name].progress}
+        found = {**{name: (value, f"{file}: {where}") for name, (value, where) in there.items()}, **found}
     for optimizer in optimizers:
         if "updates" not in found and (steps := optimizer.steps):
             found["updates"] = (steps, f"{optimizer.path}.state.*.step")
@@ -137,6 +144,21 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
         found_at=tuple(f"{name}={where}" for name, (_, where) in found.items()),
         **plain,
     )
+
+
+def _settings(values: Sequence[_Value]) -> dict[str, tuple[float | str, str]]:
+    """Return each setting that these values hold, and where."""
+    found: dict[str, tuple[float | str, str]] = {}
+    for name, setting in _SETTINGS.items():
+        candidates = [v for v in values if _fits(v, setting)]
+        if candidates:
+            names = setting.names + setting.weak
+            best = min(candidates, key=lambda v: (len(v.path), names.index(v.name)))
+            number = float(best.value)
+            others = {float(v.value) for v in candidates} - {number}
+            note = f" ({len(others)} other value{'s' * (len(others) > 1)} further in)" if others else ""
+            found[name] = (number, ".".join(best.path) + note)
+    return found
 
 
 def as_retrained(record: TrainingRecord, notes: Sequence[Mapping[str, Any]]) -> TrainingRecord:
