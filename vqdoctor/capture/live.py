@@ -34,8 +34,8 @@ MOST_CALLS = 4
 class Replay:
     """The latest calls of a training's model, as a `Task` that runs a copy on the same arguments again.
 
-    Nobody tells its losses: the task loss is a random projection of what the model returns. It shows
-    which way a gradient goes, and not how large it is.
+    The training's losses are unknown here: the task loss is a random projection of the model's output. It
+    shows the way of a gradient, and not its size.
 
     Attributes:
         own: the model.
@@ -146,7 +146,7 @@ class LayerStep:
         call: its first call in train mode.
         chosen: the codes of that call, int64 [N], -1 where masked; None where unknown.
         samples: samples of the step; None where unknown.
-        before: its codes before the step, float32 [K, D]; None where none are stored, or in a light step.
+        before: its codes before the step, float32 [K, D]; None in a light step, and without a codebook.
         at_input: square of the norm of the total loss's gradient at z_e, one for each call.
         at_output: the same at z_q.
         losses: its own losses.

@@ -40,7 +40,7 @@ class TracedLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class Start(TraceLine):
-    """The start of a training, or of its next part: lines of later steps that stand before it are void.
+    """The start of a training, or of its next part: earlier lines of later steps are void.
 
     Attributes:
         schema: version of the lines.
@@ -76,7 +76,7 @@ class Interval(TraceLine):
         z_e_move: way of the mean z_e since the interval before, a step, over the spread of z_e.
         revived: codes that jumped since the interval before, as a revival moves them.
         error: mean squared quantization error over the variance of z_e.
-        gradient: norm of the total loss's gradient at z_e over that at z_q; None where none arrives at z_q.
+        gradient: norm of the total loss's gradient at z_e over that at z_q; None without a gradient at z_q.
         task_loss: the task loss.
         vq_loss: the VQ loss, unweighted.
         level_correlation: mean cosine between the z_q of this level and those of the level before it.

@@ -1,4 +1,4 @@
-"""`vqdoctor.Monitor`: beside a user's own training loop, it tells causes when they begin."""
+"""`vqdoctor.Monitor`: beside a user's own training loop, a warning with the cause when a collapse begins."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Monitor:
             UserError: if an argument is wrong.
         """
         if not isinstance(model, nn.Module):
-            raise UserError(f"a {type(model).__name__} is no model", "give a torch.nn.Module")
+            raise UserError(f"a {type(model).__name__} is not a model", "give a torch.nn.Module")
         if every < 1:
             raise UserError(f"every={every}: not a number of steps", "write a whole number, 1 or more")
         if not callable(on_collapse) and on_collapse not in ("warn", "stop"):
@@ -256,7 +256,7 @@ class Monitor:
                 raise Stopped(event)
 
     def _examine(self) -> Report | None:
-        """Examine the model as it is now, on a copy; a failure is told, and the training goes on."""
+        """Examine the model as it is now, on a copy; a failure is a warning, and the training goes on."""
         known = self._task is not None
         device = next((str(t.device) for t in self._model.state_dict().values()), "cpu")
         settings = Settings(ignore=AT_THE_END if known else (*AT_THE_END, *OF_LOSSES), device=device)

@@ -1,4 +1,4 @@
-"""A running training's symptoms: when they began, when to examine the model whole, and what to tell."""
+"""A running training's symptoms: when they began, when to examine the model, and which causes to report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEEN = (Usage, EncoderSpread, NonFinite, GradientPath)
 RISING = 1.1
 """A perplexity that grew by this factor since the symptom began is on its way up: the symptom waits."""
 LASTS = 2
-"""Intervals that a symptom without a cause lasts before it is told: a single one may be noise."""
+"""Intervals that a symptom without a cause lasts before it is reported: a single one may be noise."""
 
 
 @dataclass(kw_only=True)
@@ -45,13 +45,13 @@ class Symptom:
 
 @dataclass(kw_only=True, eq=False)
 class Symptoms:
-    """The symptoms of a training, and what was told of them.
+    """The symptoms of a training.
 
     Attributes:
         layers: names of its VQ layers.
         examine: makes a whole examination of the model as it is now; None where that fails.
         known: code and layer to the symptom.
-        told: code and layer of what was told.
+        told: code and layer of the reported findings.
         report: the newest examination.
     """
 
@@ -71,10 +71,10 @@ class Symptoms:
         )
 
     def look(self, step: int, evidence: Sequence[Evidence]) -> list[Event]:
-        """Judge the evidence of an interval, and return what is to be told.
+        """Judge the evidence of an interval, and return the findings to report.
 
         A symptom that is new, or lasts for 2, 4, 8 … intervals, has the model examined for its cause. A cause
-        is told at once. Without one a symptom is told when it lasts and its perplexity is not rising.
+        is reported at once. Without one a symptom is reported when it lasts and its perplexity is not rising.
         """
         found = evaluate(self._checks, self.layers, evidence, ()).findings
         findings = [f for f in rank(found, self._checks) if f.severity > Severity.NOTE]
@@ -114,7 +114,7 @@ class Symptoms:
         ]
 
     def _event(self, step: int, finding: Finding, symptoms: Iterable[Finding]) -> Event | None:
-        """Return what is told of a finding, once; with the symptoms that it explains it is told too."""
+        """Return a finding as an event, once; the symptoms that it explains count as reported."""
         explained = {f.fingerprint for f in (self.report.symptoms(finding) if self.report else ())}
         own = [self.known[f.fingerprint].since for f in symptoms if f.fingerprint in explained]
         at = self.known.get(finding.fingerprint)

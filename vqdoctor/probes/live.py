@@ -1,4 +1,4 @@
-"""What a layer did in one interval of its training: the trace's line, and the evidence that checks judge."""
+"""One interval of a layer's training: the trace's line, and the evidence for the checks."""
 
 from __future__ import annotations
 

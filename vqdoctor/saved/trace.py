@@ -23,7 +23,7 @@ def read_trace(path: Path) -> RunTrace:
     """Read a trace, whose last line may be torn or still to be written.
 
     Raises:
-        UserError: if it cannot be read, is no trace, or a line before the last is damaged.
+        UserError: if it cannot be read, is not a trace, or a line before the last is damaged.
     """
     try:
         text = path.read_bytes().decode("utf-8", errors="replace")
@@ -42,7 +42,7 @@ def read_trace(path: Path) -> RunTrace:
         elif isinstance(line, Event):
             events.append(line)
     if start is None:
-        raise UserError(f"{path}: is no trace", "vqdoctor.Monitor(model, out=…) writes one")
+        raise UserError(f"{path}: is not a trace", "vqdoctor.Monitor(model, out=…) writes one")
     return RunTrace(start=start, intervals=tuple(intervals), events=tuple(events))
 
 
@@ -57,7 +57,7 @@ def _lines(path: Path, text: str) -> Iterator[TraceLine]:
                 raise UserError(what, f"it reads schema {SCHEMA}")
             yield decode(TraceLine, plain, f"line {number} of {path}")
         except (ValueError, RecursionError):
-            raise UserError(f"{path}: line {number} is no JSON", "name an undamaged trace") from None
+            raise UserError(f"{path}: line {number} is not JSON", "name an undamaged trace") from None
 
 
 class TraceWriter:
@@ -71,7 +71,7 @@ class TraceWriter:
         """Start a trace, or go on with the one that the file holds: steps after the start's are void.
 
         Raises:
-            UserError: if the file is no trace, or cannot be written.
+            UserError: if the file is not a trace, or cannot be written.
         """
         self.path = path
         try:
