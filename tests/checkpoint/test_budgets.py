@@ -43,7 +43,7 @@ PICKLES = {
     "tensors": b"](" + _MATRIX * 30_000 + b"e",
     "a shared list": b"](]q\0(" + b"K\1" * 1000 + b"e" + b"h\0" * 2_000_000 + b"e",
     "long names": b"".join(b"}" + text("k" * 1000) for _ in range(150))
-    + b"](" + b"K\1" * 200_000 + b"e" + b"s" * 150,
+    + b"](" + b"]" * 90_000 + b"e" + b"s" * 150,
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ _SPECIAL = {
 }  # fmt: skip
 """Kinds of files by their letter in `ls -l`."""
 TRUNCATED = "fetch or copy the file again"
+FEWER = "save the weights alone: torch.save(model.state_dict(), path)"
 # What hostile bytes can make a reader raise. NameError and ImportError are bugs, and stay visible.
 _FAULTS = (
     ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, RecursionError,

@@ -23,8 +23,9 @@ from vqdoctor.checkpoint.model import Checkpoint, Container
 from vqdoctor.checkpoint.pickles.machine import unpickle
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
 from vqdoctor.checkpoint.records import JoinedRecord, Record
+from vqdoctor.checkpoint.settling import settle
 from vqdoctor.checkpoint.tensor import LazyTensor
-from vqdoctor.checkpoint.tree import Global, Inert, flatten, settle
+from vqdoctor.checkpoint.tree import Global, Inert, flatten
 
 NAME = "torch-distributed"
 MAX_METADATA = 64 << 20

@@ -21,7 +21,8 @@ from vqdoctor.checkpoint.patching import copy, patch
 from vqdoctor.checkpoint.pickles.machine import EndsEarly, Vocabulary, unpickle_first
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
 from vqdoctor.checkpoint.records import Record, StoredRecord
-from vqdoctor.checkpoint.tree import Global, Inert, flatten, left_out, settle
+from vqdoctor.checkpoint.settling import settle
+from vqdoctor.checkpoint.tree import Global, Inert, flatten, left_out
 
 NAME = "torch-legacy"
 MAX_PICKLE = 64 << 20
@@ -98,7 +99,7 @@ def open_torch_legacy(file: OpenFile) -> Checkpoint:
         return records[key]
 
     vocabulary = _Vocabulary(path=file.path, find_record=find)
-    tree, cuts = settle(_unpickle(file, tree_at, vocabulary)[0])
+    tree, cuts = settle(_unpickle(file, tree_at, vocabulary)[0], file.size)
     return Checkpoint(
         path=file.path,
         container=NAME,

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from vqdoctor.checkpoint.files import TRUNCATED, Damaged
+from vqdoctor.checkpoint.files import FEWER, TRUNCATED, Damaged
 from vqdoctor.checkpoint.pickles.known import FILLED_LATER
 from vqdoctor.checkpoint.tree import Global, Inert
 
@@ -28,6 +28,8 @@ STEPS_PER_BYTE = 0.01
 CONTAINER_STEPS = 3
 CALL_STEPS = 12
 """The extra price of a container, and of a name or a call, with the walks over it later."""
+LINE_STEPS = 2
+"""The extra price of an argument that ends with its line, as in protocol 0."""
 MAX_PROTOCOL = 5
 MAX_KEY_LENGTH = 1024
 MAX_KEY_BITS = 64
@@ -142,10 +144,7 @@ class Machine:
         """
         self._steps -= steps
         if self._steps < 0:
-            raise Damaged(
-                f"its pickle takes more than {self._granted:,} steps to read",
-                "save the weights alone: torch.save(model.state_dict(), path)",
-            )
+            raise Damaged(f"its pickle takes more than {self._granted:,} steps to read", FEWER)
 
     def paid(self, made: C) -> C:
         """Return a new container, and pay for it."""
@@ -168,6 +167,7 @@ class Machine:
         return value
 
     def _line(self) -> bytes:
+        self._steps -= LINE_STEPS
         end = self._data.find(b"\n", self._at)
         if end < 0:
             raise IndexError
