@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from vqdoctor.checkpoint.budget import Budget
 from vqdoctor.checkpoint.dtypes import DTYPES
 from vqdoctor.checkpoint.files import FEWER, Damaged
 from vqdoctor.checkpoint.tensor import LazyTensor
@@ -14,10 +15,6 @@ from vqdoctor.checkpoint.tree import Deferred, Global, Inert
 MAX_DEPTH = 200
 MAX_REPEATED = 100_000
 """Nodes that may be there a second time, through sharing: sixty lists can stand for 2^60 nodes."""
-MAX_CONTAINERS = 100_000
-"""Containers in the tree, a few microseconds each for all who walk it: an optimizer has one a parameter."""
-CONTAINERS_PER_BYTE = 0.001
-"""More of them for a larger file: a million for a gigabyte."""
 MAX_INT_BITS = 1000
 """Larger integers overflow a float; real settings are smaller."""
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
@@ -26,7 +23,7 @@ _TOO_OFTEN = "shared too often"
 _LEAVES = frozenset({str, float, int, bool, type(None), LazyTensor})
 
 
-def settle(root: Any, file_size: int = 0) -> tuple[Any, tuple[str, ...]]:
+def settle(root: Any, budget: Budget | None = None) -> tuple[Any, tuple[str, ...]]:
     """Copy what a pickle built into a tree that is safe to walk, even by plain recursion.
 
     The copy has no cycles (an object inside itself becomes None), at most 200 levels, and few
@@ -34,7 +31,7 @@ def settle(root: Any, file_size: int = 0) -> tuple[Any, tuple[str, ...]]:
 
     Args:
         root: what the pickle built.
-        file_size: bytes of the whole file, which earn it more containers.
+        budget: the containers that it may have, and where they are taken from.
 
     Returns:
         The tree, and a note for every kind of thing that was cut out (and is None in the tree).
@@ -42,7 +39,7 @@ def settle(root: Any, file_size: int = 0) -> tuple[Any, tuple[str, ...]]:
     Raises:
         Damaged: if it has too many containers.
     """
-    copier = _Copier(left=max(MAX_CONTAINERS, int(file_size * CONTAINERS_PER_BYTE)))
+    copier = _Copier(budget=budget or Budget())
     tree = copier.copied(root)
     return tree, tuple(f"objects {why} were left out: {n}" for why, n in copier.cuts.items() if n)
 
@@ -84,14 +81,14 @@ class _Copier:
     """One copy of one tree.
 
     Attributes:
-        left: containers that may still come.
+        budget: the containers that may still come.
         cuts: what was cut out, and how often.
         done: id of a finished container to its copy and the nodes in it.
         unfinished: ids of those around the current one.
         stack: those around the current one, the root first.
     """
 
-    left: int
+    budget: Budget
     cuts: dict[str, int] = field(default_factory=lambda: {_TOO_DEEP: 0, _TOO_OFTEN: 0})
     done: dict[int, tuple[Any, int]] = field(default_factory=dict)
     unfinished: set[int] = field(default_factory=set)
@@ -117,8 +114,8 @@ class _Copier:
 
     def _entered(self, frame: _Copying, slot: object, child: Any) -> bool:
         """Copy a container that is quickly copied, and return False; else begin with it, and return True."""
-        self.left -= 1
-        if self.left < 0:
+        self.budget.containers -= 1
+        if self.budget.containers < 0:
             raise Damaged("its pickle holds more lists and dicts than a file of its size can use", FEWER)
         known = id(child)
         if isinstance(child, Global):

@@ -6,8 +6,6 @@ never taken for a cross-entropy because it looks like one.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from vqdoctor.checkpoint import Inert, LazyTensor, settings
+from vqdoctor.core.json_text import parse
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.saved.optimizer import is_optimizer
 
 TRAINER_STATE = "trainer_state.json"
 _LARGEST_STATE = 64 << 20
+_LARGEST_NUMBER = 1e300
+"""Larger integers have no float, and JSON may hold any."""
 _MAX_DEPTH = 8
 _MAX_NODES = 150_000
 _HISTORY = 8
@@ -147,8 +148,8 @@ def _trainer_state(beside: Path | None) -> Any:
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_STATE:
             return {}
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parse(path.read_bytes())
+    except (OSError, ValueError):
         return {}
 
 
@@ -200,7 +201,7 @@ def _number(node: Any) -> float | None:
         node = node.read().reshape(()).item()
     if isinstance(node, bool) or not isinstance(node, int | float):
         return None
-    return float(node) if math.isfinite(node) else None
+    return float(node) if abs(node) <= _LARGEST_NUMBER else None
 
 
 def rise(values: Sequence[float]) -> float | None:

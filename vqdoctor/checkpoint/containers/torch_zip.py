@@ -60,7 +60,7 @@ def open_torch_zip(file: OpenFile) -> Checkpoint:
     vocabulary = TorchVocabulary(
         path=file.path, find_record=lambda key: find(f"data/{key}"), big_endian=order == b"big"
     )
-    tree, cuts = settle(unpickle(_pickle(find("data.pkl")), vocabulary, file.size), file.size)
+    tree, cuts = settle(unpickle(_pickle(find("data.pkl")), vocabulary, file.budget), file.budget)
     is_program = f"{prefix}constants.pkl" in entries
     program = ["a TorchScript program: its tensors alone are read, and its code is not run"] * is_program
     directory = "\n".join(f"{entry.name} {entry.size} {entry.crc:08x}" for entry in entries.values())
