@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.checkpoint import LazyTensor, children
+from vqdoctor.checkpoint import LazyTensor, containers_in
 from vqdoctor.saved.weight_decay import decays_adaptively
 
 _MAX_DEPTH = 6
@@ -159,20 +159,19 @@ class SavedOptimizer:
 
 def saved_optimizers(tree: Any) -> tuple[SavedOptimizer, ...]:
     """Return every optimizer state dict in `tree`, nearest to the root first."""
-    todo: deque[tuple[str, int, Any]] = deque([("", 0, tree)])
+    todo: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
     found: list[SavedOptimizer] = []
     seen = 0
     while todo and seen < _MAX_NODES:
-        path, depth, node = todo.popleft()
+        path, node = todo.popleft()
         seen += 1
         if is_optimizer(node):
             groups: list[dict[str, Any]] = node["param_groups"]
             slots = (slot for i, group in enumerate(groups) for slot in _slots(i, group, node["state"]))
             rate = _number(groups[0].get("lr")) if groups else None
-            found.append(SavedOptimizer(path=path, slots=tuple(slots), learning_rate=rate))
-        elif depth < _MAX_DEPTH:
-            inner = ((f"{path}.{key}" if path else key, depth + 1, child) for key, child in children(node))
-            todo.extend(item for item in inner if not isinstance(item[2], LazyTensor | str | int | float))
+            found.append(SavedOptimizer(path=".".join(path), slots=tuple(slots), learning_rate=rate))
+        elif len(path) < _MAX_DEPTH:
+            todo.extend(((*path, key), child) for key, child in containers_in(node))
     return tuple(found)
 
 
