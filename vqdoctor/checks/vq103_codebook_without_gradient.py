@@ -130,6 +130,7 @@ CHECK = Check(
         code="z_q = codebook[indices]   # the raw lookup, with its gradient\n"
         "vq = F.mse_loss(z_q, z_e.detach()) + 0.25 * F.mse_loss(z_e, z_q.detach())\n"
         "z_q = z_e + (z_q - z_e).detach()   # only now",
+        names=("codebook",),
     ),
     examples=(
         fires(

@@ -45,6 +45,7 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
     # a slot whose alignments reach from before the codebook to after it might be the codebook
     unclear = any(p.part is None for p in placed)
     unlisted = is_unlisted(placed, context.saved, view, context.views)
+    leaf = view.keys.get("codebook", "").rpartition(".")[2]
     return OptimizerMemory(
         layer=view.name,
         source="checkpoint",
@@ -57,7 +58,7 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
         # Adagrad makes its states before the first gradient.
         codebook_has_state=bool(codebook.state) and untouched != view.num_codes if codebook else None,
         codebook_untouched_rows=untouched,
-        left_out=unlisted and view.keys.get("codebook", "").endswith(".weight"),
+        left_out=unlisted and (leaf == "weight" or leaf.isdigit()),
         unlisted=unlisted,
         weight_decay=codebook.weight_decay if codebook else None,
         contradicted=any(p.first.contradicted for p in placed),

@@ -57,7 +57,8 @@ def _whole(model: nn.Module, paths: Sequence[str]) -> str | None:
     """Return the path of the nearest module around all levels, without plain lists of them."""
     steps = zip(*(path.split(".") for path in paths), strict=False)
     common = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, steps)]
-    while common and isinstance(model.get_submodule(".".join(common)), nn.ModuleList | nn.ModuleDict):
+    lists = (nn.ModuleList, nn.ModuleDict, nn.ParameterList)
+    while common and isinstance(model.get_submodule(".".join(common)), lists):
         common.pop()
     return ".".join(common) or None
 

@@ -1,4 +1,4 @@
-"""VQ109 residual-not-subtracted: models that subtract, that do not, and that put codes side by side."""
+"""VQ110 residual-not-subtracted: models that subtract, that do not, and that put codes side by side."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_first_level_is_never_accused() -> None:
-    assert says("VQ109", LEVEL.replace(subtracted=False)) == "error"
-    assert says("VQ109", LEVEL.replace(subtracted=False, level=1)) == "passes"
-    assert says("VQ109", LEVEL) == "passes"
+    assert says("VQ110", LEVEL.replace(subtracted=False)) == "error"
+    assert says("VQ110", LEVEL.replace(subtracted=False, level=1)) == "passes"
+    assert says("VQ110", LEVEL) == "passes"
 
 
 class Level(nn.Module):
@@ -103,11 +103,11 @@ def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
 def test_models(kind: type[nn.Module], form: str) -> None:
     torch.manual_seed(0)
     report = vqdoctor.examine(kind(form), torch.randn(64, 3, 10), losses=losses)
-    accused = sorted(str(f.layer)[-1] for f in report.findings if f.code == "VQ109")
+    accused = sorted(str(f.layer)[-1] for f in report.findings if f.code == "VQ110")
     assert accused == (["1", "2"] if form == "no subtraction" else [])
 
 
 def test_the_advice_subtracts() -> None:
     residual, z_q = torch.ones(2, DIM), torch.full((2, DIM), 0.25, requires_grad=True)
-    left = run_advice("VQ109", residual=residual, z_q=z_q)["residual"]
+    left = run_advice("VQ110", residual=residual, z_q=z_q)["residual"]
     assert isinstance(left, torch.Tensor) and torch.equal(left, torch.full((2, DIM), 0.75))

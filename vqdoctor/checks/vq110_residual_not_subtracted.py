@@ -34,7 +34,7 @@ def evaluate(level: ResidualLevel, limits: CheckLimits) -> Problems:
 
 
 CHECK = Check(
-    code="VQ109",
+    code="VQ110",
     name="residual-not-subtracted",
     evaluate=evaluate,
     advice=Advice(
