@@ -23,9 +23,10 @@ returns none. If your training does add it and only the Task leaves it out, retu
 - van den Oord et al. 2017, arXiv:1711.00937: what each term is for
 """
 
-from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
+from vqdoctor.checks import _harm
+from vqdoctor.checks._words import Problems, figure, if_known, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import CodebookGradient, LossPath, LossUse
+from vqdoctor.core.evidence import CodebookGradient, LossPath, LossUse, TaskMetrics
 from vqdoctor.core.levels import Confidence
 
 
@@ -44,7 +45,13 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(use: LossUse, path: LossPath | None, mover: CodebookGradient | None, limits: Limits) -> Problems:
+def evaluate(
+    use: LossUse,
+    path: LossPath | None,
+    mover: CodebookGradient | None,
+    metrics: TaskMetrics | None,
+    limits: Limits,
+) -> Problems:
     """Ask for a loss, then whether it is connected, then whether it has a weight."""
     lifeless = path is not None and path.reported and not path.alive
     pulls = use.gradient is not None and use.gradient > limits.gradient
@@ -65,7 +72,8 @@ def evaluate(use: LossUse, path: LossPath | None, mover: CodebookGradient | None
         confidence = Confidence.MEDIUM
     else:
         return
-    yield warning(
+    yield problem(
+        _harm.severity(metrics),
         f"{fault}, so the encoder is not held near the codes.",
         if_known("reported_gradient", use.gradient, limits.gradient),
         if_known("vq_weight", use.vq_weight, limits.weight),
