@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vqdoctor.engine.notebook import Report, examine
     from vqdoctor.models.task import Losses, Task
+    from vqdoctor.models.usual_losses import UsualLosses
 
 __version__ = "0.1.0"
-__all__ = ["Losses", "Report", "Task", "examine"]
+__all__ = ["Losses", "Report", "Task", "UsualLosses", "examine"]
 
 _HOMES = {
     "examine": "vqdoctor.engine.notebook",
     "Report": "vqdoctor.engine.notebook",
     "Task": "vqdoctor.models.task",
     "Losses": "vqdoctor.models.task",
+    "UsualLosses": "vqdoctor.models.usual_losses",
 }
 
 
