@@ -24,7 +24,10 @@ class DefaultTask(UsualLosses):
 
     Attributes:
         vq_weight: weight of the VQ loss in the user's training; None is unknown.
+        assumed_batch_size: samples in a batch, where the training's number is unknown; else None.
     """
+
+    assumed_batch_size: int | None = None
 
     def __init__(
         self,
