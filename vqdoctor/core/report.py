@@ -96,6 +96,8 @@ class PlanStep:
 
 DRY_RUN = "nothing was written: a dry run"
 """The note of a report whose repairs were only tried in memory."""
+NOT_WRITTEN = "nothing was written: the file can take none of the remedies, or needs none"
+"""The note of a report of a fix that found nothing to apply."""
 RepairStatus = Literal["applied", "no-effect", "reverted", "skipped"]
 
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from vqdoctor.core.check import CannotJudge, Check, NoEvidence
 from vqdoctor.core.errors import UserError, near
-from vqdoctor.core.evidence import SOURCES, Evidence, Unavailable
+from vqdoctor.core.evidence import SOURCES, Evidence, GradientPath, TaskMetrics, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Outcome, Status
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.settings import Settings
@@ -138,11 +138,22 @@ def _evaluate_on(
             message=problem.message,
             measurements=problem.measurements,
             remedies=problem.remedies or check.remedy_names,
-            decide_with=problem.decide_with,
+            decide_with=_not_given(problem.decide_with, layer, evidence),
         )
         for problem in problems
     ]
     return outcome("found" if found else "passed"), found
+
+
+def _not_given(flag: str, layer: str | None, evidence: Sequence[Evidence]) -> str:
+    """Return the flag that decides; where it is data, and data was given, the model, or nothing if it ran."""
+    if not flag.startswith("--data"):
+        return flag
+    of_layer = [item for item in evidence if layer is None or item.layer in (layer, None)]
+    if any(isinstance(item, GradientPath | TaskMetrics) for item in of_layer):
+        return ""
+    dumped = any(isinstance(item, Usage) and item.source == "batch" for item in of_layer)
+    return "--task FILE.py:NAME" if dumped else flag
 
 
 def _best(check: Check, layer: str | None, evidence: Sequence[Evidence]) -> dict[type[Evidence], Evidence]:

@@ -87,6 +87,7 @@ _TASK = "vqdoctor_task"
 _NAMES = frozenset(name for known in _SETTINGS.values() for name in known.names + known.weak) | {_TASK}
 _CONTAINERS = (dict, list, tuple, Inert)
 _WHOLE = ("epochs", "updates", "batch_size")
+_INDICES = frozenset({"epoch", "current_epoch", "epoch_idx", "ep"})
 RETRAINED = "retrained"
 """Where a retraining notes its own settings and steps, which are not in the file's config."""
 
@@ -133,6 +134,7 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
             found["updates"] = (steps, f"{optimizer.path}.state.*.step")
         if "learning_rate" not in found and (rate := optimizer.learning_rate) is not None:
             found["learning_rate"] = (rate, f"{optimizer.path}.param_groups.0.lr")
+    _count_as_the_trainer(found, optimizers)
     for value in by_name.get(_TASK, ()):
         if isinstance(value.value, str):
             found.setdefault("task", (value.value, ".".join(value.path)))
@@ -143,6 +145,28 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
         found_at=tuple(f"{name}={where}" for name, (_, where) in found.items()),
         **plain,
     )
+
+
+def _count_as_the_trainer(
+    found: dict[str, tuple[float | str, str]], optimizers: Sequence[SavedOptimizer]
+) -> None:
+    """Correct an epoch that is an index, and updates that are those of several optimizers together.
+
+    `epoch` is the index of the last epoch in many a loop and in Lightning, and its number in others: where
+    the updates are whole epochs by the index alone, it is one. Lightning's `global_step` sums over the
+    optimizers.
+    """
+    if "updates" not in found:
+        return
+    updates, where = float(found["updates"][0]), found["updates"][1]
+    steps = [float(steps) for optimizer in optimizers if (steps := optimizer.steps)]
+    if len(steps) > 1 and updates == sum(steps):
+        updates = max(steps)
+        found["updates"] = (updates, f"{where}, summed over {len(steps)} optimizers")
+    last, where = found.get("epochs", (0.0, ""))
+    index = where.rpartition(".")[2].partition(" ")[0].lower() in _INDICES
+    if index and updates and not updates % (float(last) + 1) and (not last or updates % float(last)):
+        found["epochs"] = (float(last) + 1, f"{where}, counted from 0")
 
 
 def as_retrained(record: TrainingRecord, notes: Sequence[Mapping[str, Any]]) -> TrainingRecord:

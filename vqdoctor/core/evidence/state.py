@@ -200,12 +200,15 @@ class CodeExpiry(Evidence):
         expired: share of the codes whose count is not above the threshold; None where either is unknown.
         replaced: codes that one train-mode forward pass moves far, as a share of the most that it could
             replace, min(K, vectors), after the first pass; None from a checkpoint.
+        assumed_batch_size: the samples of that batch, where the training's are unknown; None where they are
+            the training's.
     """
 
     vectors: float
     threshold: float | None = None
     expired: float | None = None
     replaced: float | None = None
+    assumed_batch_size: int | None = None
 
 
 CodeExpiry.HEALTHY = CodeExpiry(layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0)
