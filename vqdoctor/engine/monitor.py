@@ -30,6 +30,7 @@ from vqdoctor.layouts.stacks import stacks
 from vqdoctor.models.untouched import untouched, unwrapped
 from vqdoctor.probes.live import LayerMemory, measure
 from vqdoctor.probes.model import ModelContext, all_probes
+from vqdoctor.render import event_line
 from vqdoctor.saved.trace import TraceWriter
 from vqdoctor.training.revival import Revival
 
@@ -251,7 +252,7 @@ class Monitor:
             if callable(self._react):
                 self._react(event)
             else:
-                warnings.warn(told(event), CollapseWarning, stacklevel=3)
+                warnings.warn(event_line(event), CollapseWarning, stacklevel=3)
             if self._react == "stop" and event.severity is Severity.ERROR:
                 raise Stopped(event)
 
@@ -275,17 +276,6 @@ class Monitor:
             assert self._optimizer is not None
             draw = torch.Generator().manual_seed(self._seed + self.steps)
             revival.after_step(watch.watched, self._optimizer, draw)
-
-
-def told(event: Event) -> str:
-    """Return an event as one line."""
-    where = "" if event.layer is None else f" in {event.layer}"
-    began = "" if event.since == event.step else f" It began at step {event.since}."
-    remedy = f" Remedy: {event.remedies[0]}." if event.remedies else ""
-    return (
-        f"step {event.step}: {event.code}{where}: {event.message}{began}{remedy} "
-        f"(vqdoctor explain {event.code})"
-    )
 
 
 def _number(loss: torch.Tensor | float | None) -> float | None:
