@@ -16,9 +16,9 @@ from torch import nn
 
 import vqdoctor
 from vqdoctor.capture.layer import CapturedLayer
-from vqdoctor.capture.live import LayerStep, Replay, StepWatch, find_live, locate_live
+from vqdoctor.capture.live import LayerStep, Replay, StepWatch, around, find_live, locate_live
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.evidence import Evidence, GradientPath
+from vqdoctor.core.evidence import Evidence
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.core.settings import Settings, UserModel
@@ -26,10 +26,11 @@ from vqdoctor.core.trace import SCHEMA, Event, Start, TracedLayer
 from vqdoctor.engine.examine import examine
 from vqdoctor.engine.gather import Gathered
 from vqdoctor.engine.symptoms import AT_THE_END, OF_LOSSES, Symptoms
+from vqdoctor.layouts import Found
 from vqdoctor.layouts.stacks import stacks
 from vqdoctor.models.untouched import untouched, unwrapped
 from vqdoctor.probes.live import LayerMemory, measure
-from vqdoctor.probes.model import ModelContext, all_probes
+from vqdoctor.probes.model import ModelContext, gradient_path
 from vqdoctor.render import event_line
 from vqdoctor.saved.trace import TraceWriter
 from vqdoctor.training.revival import Revival
@@ -37,7 +38,7 @@ from vqdoctor.training.revival import Revival
 if TYPE_CHECKING:
     from vqdoctor.models.task import Task
 
-ENOUGH = 8
+ENOUGH = 4
 """Vectors per code that the usage of an interval shall rest on: of several steps, where one has fewer."""
 MOST_STEPS = 16
 """Steps of an interval that are looked at, at most."""
@@ -125,6 +126,7 @@ class Monitor:
         self._replay = Replay(own=self._model)
         self._writer: TraceWriter | None = None
         self._watch: StepWatch | None = None
+        self._found = Found(views=())
         self._layers: tuple[CapturedLayer, ...] = ()
         self._above: Mapping[str, str] = {}
         self._burst = 0
@@ -151,6 +153,9 @@ class Monitor:
 
     def begin(self) -> None:
         """Start watching: the layers are found in the next step, or in the next but one after `end`."""
+        if not self._layers:
+            self._found = find_live(self._model)
+            self._replay.paths = around(self._model, self._found)
         self._watch = self._watch or StepWatch(self._replay, (), full=False)
 
     def end(self) -> None:
@@ -194,8 +199,9 @@ class Monitor:
 
     def _find(self) -> None:
         """Find the layers, judge how a gradient passes them, and start the trace."""
-        context = locate_live(self._replay, find_live(self._model), ModelContext, self._seed)
+        context = locate_live(self._replay, self._found, ModelContext, self._seed)
         self._layers = tuple(context.on(self._model))
+        self._replay.paths = (self._replay.called or "",)
         names = [layer.name for layer in self._layers]
         self._memory = {name: LayerMemory() for name in names}
         self._above = {
@@ -220,9 +226,8 @@ class Monitor:
             )
             self._writer = TraceWriter(self._out, start)
         gathered = Gathered()
-        probes = [probe for probe in all_probes() if probe.kinds == (GradientPath,)]
         with untouched(self._model, self._seed):
-            gathered.run(probes, context, "batch")
+            gathered.run((gradient_path.PROBE,), context, "batch")
         self._tell(self._symptoms.look(self.steps, gathered.evidence))
 
     def _interval(self, seen: list[LayerStep], losses: Mapping[str, float | None]) -> None:
