@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
 import torch
 from torch import nn
@@ -45,6 +45,18 @@ MOST_STEPS = 16
 THRESHOLD = 0.1
 """Codes under this multiple of 1/K of the usage are revived, where that is asked for."""
 Reaction = Literal["warn", "stop"] | Callable[[Event], object]
+Log = Callable[[dict[str, float], int], object]
+"""Takes figures by their names, and the step."""
+
+
+class MonitorOptions(TypedDict, total=False):
+    """The options of a monitor that a trainer's callback passes on; see `Monitor`."""
+
+    every: int
+    out: str | os.PathLike[str] | None
+    on_collapse: Reaction
+    revive: bool
+    seed: int
 
 
 class CollapseWarning(UserWarning):
@@ -92,6 +104,7 @@ class Monitor:
         optimizer: torch.optim.Optimizer | None = None,
         start: int = 0,
         seed: int = 0,
+        log: Log | None = None,
     ) -> None:
         """Prepare to watch a model; the layers are looked for in the first step.
 
@@ -106,6 +119,8 @@ class Monitor:
             optimizer: the model's, for its memory of gradients; `revive` needs it.
             start: steps done before, of a training that is resumed: later lines of the trace become void.
             seed: of all that the monitor draws; the training's own random states stay as they are.
+            log: gets the figures of an interval by name, and the step, as `wandb.log` and
+                `mlflow.log_metrics` do.
 
         Raises:
             UserError: if an argument is wrong.
@@ -122,6 +137,7 @@ class Monitor:
         self.events: list[Event] = []
         self._model, self._task, self._optimizer = unwrapped(model), task, optimizer
         self._every, self._seed, self._react, self._revives = every, seed, on_collapse, revive
+        self._log = log
         self._out = None if out is None else Path(out)
         self._replay = Replay(own=self._model)
         self._writer: TraceWriter | None = None
@@ -138,6 +154,14 @@ class Monitor:
     def report(self) -> Report | None:
         """The newest whole examination, of a model with a symptom; None where there was none."""
         return self._symptoms.report
+
+    def state_dict(self) -> dict[str, list[str]]:
+        """Return the findings that were reported, for a resumed training."""
+        return {"told": sorted(self._symptoms.told)}
+
+    def load_state_dict(self, state: Mapping[str, list[str]]) -> None:
+        """Take up the state of the training before: its findings are not reported again."""
+        self._symptoms.told |= set(state["told"])
 
     def __enter__(self) -> Self:
         """Start watching."""
@@ -245,6 +269,8 @@ class Monitor:
         self._burst = min(MOST_STEPS, self._every, math.ceil(max(needed, default=1)))
         if self._writer is not None:
             self._writer.add(*(one.interval for one in measured))
+        if self._log is not None:
+            self._log({k: v for one in measured for k, v in one.interval.scalars().items()}, self.steps)
         evidence: list[Evidence] = [item for one in measured for item in one.evidence]
         self._tell(self._symptoms.look(self.steps, evidence))
 
