@@ -147,6 +147,13 @@ class Settings:
     probe_steps: int = _examined(
         0, whole(0, "number of steps"), "Training steps to take on a copy, for a look at the dynamics."
     )
+    trace: Path | None = _examined(
+        None,
+        path("FILE"),
+        "The trace of its training, which vqdoctor.Monitor writes.",
+        commands=("inspect", "gate", "examine"),
+        in_file=False,
+    )
     mask: str | None = _examined(
         None, text("KEY"), "The entry of a batch that is True where there is data, and not padding."
     )
@@ -233,7 +240,7 @@ class Settings:
     @property
     def inputs(self) -> tuple[Path, ...]:
         """The files that a run reads beside its checkpoint."""
-        reports = (self.from_report, self.baseline, self.hide_known)
+        reports = (self.from_report, self.baseline, self.hide_known, self.trace)
         return (*self.data, *(report for report in reports if report))
 
     @property
