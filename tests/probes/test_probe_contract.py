@@ -56,7 +56,7 @@ def without_codebook() -> nn.Module:
 @cache
 def context(**told: bool) -> model_probes.ModelContext:
     model = levels()
-    return replace(lib.context(model, Noting(model, **told)), probe_steps=2)
+    return replace(lib.context(model, Noting(model, **told)), probe_steps=2, experiment_steps=2)
 
 
 def kinds(items: Iterable[object]) -> set[tuple[type, str | None]]:
