@@ -15,6 +15,7 @@ def one(name: str = "lighter-vq-loss", **changes: Any) -> Experiments:
     alone: dict[str, Any] = {
         "names": (name,), "changes": ("the VQ loss at weight 10 in place of 100",), "runs": (2,),
         "loss_before": 0.92, "loss_unchanged": 0.88, "loss": (0.31,), "gain": (0.65,), "spread": (0.02,),
+        "placed": (False,), "loss_without": (0.88,), "perplexity_without": (3.1,),
         "perplexity_before": 3.0, "perplexity_unchanged": 3.1, "perplexity": (3.3,),
         "perplexity_factor": (1.06,), "error": (), "error_unchanged": None, "chance": (0.01, 0.02),
     }  # fmt: skip
@@ -57,7 +58,8 @@ def test_the_sentence_has_both_arms_and_the_start() -> None:
         "after 32 training steps with the VQ loss at weight 10 in place of 100 the task loss is 0.31, and "
         "0.88 without that change (0.92 before); the perplexity is 3.3, and 3.1 without"
     )
-    lost = one(loss_unchanged=NOT_FINITE, gain=(1.0,), spread=(0.0,))
+    assert told(one(placed=(True,))).told.startswith("on codes placed by k-means, after 32 training steps")
+    lost = one(loss_without=(NOT_FINITE,), gain=(1.0,), spread=(0.0,))
     assert "and not finite without that change" in told(lost).told
     assert told(lost).helps
 

@@ -38,6 +38,7 @@ def experiments(layer: str = "vq", factors: dict[str, float] | None = None, **ga
         loss_unchanged=1.0, loss=tuple(1 - gain for gain in gains.values()), gain=tuple(gains.values()),
         spread=(0.01,) * len(names), perplexity=one, perplexity_before=1.0, perplexity_unchanged=1.0,
         perplexity_factor=tuple((factors or {}).get(name, 1.0) for name in names), error=one,
+        loss_without=one, perplexity_without=one, placed=(False,) * len(names),
     )  # fmt: skip
 
 

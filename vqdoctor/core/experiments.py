@@ -23,6 +23,7 @@ SPREADS = 3.0
 USED = 2.0
 """Least factor on the perplexity by which a change helps although the loss stays. Two runs of one training
 differed by 1.3 at most."""
+ON_PLACED = "on codes placed by k-means, "
 SHOWN = 0.25
 """Least share of the task loss for an experiment to name a cause that no measurement found. What a change
 lowers on sound models stays at a quarter of that."""
@@ -50,14 +51,14 @@ class Removal:
 REMOVALS = {
     removal.name: removal
     for removal in (
-        Removal(name="lighter-vq-loss", codes=("VQ201", "VQ204"), shows="VQ201"),
-        Removal(name="heavier-vq-loss", codes=("VQ202",), shows="VQ202"),
-        Removal(name="straight-through", codes=("VQ101",)),
         Removal(
             name="codes-from-data",
             codes=("VQ301", "VQ302", "VQ306", "VQ313"),
             treats=("VQ501", "VQ502", "VQ503"),
         ),
+        Removal(name="lighter-vq-loss", codes=("VQ201", "VQ204"), shows="VQ201"),
+        Removal(name="heavier-vq-loss", codes=("VQ202",), shows="VQ202"),
+        Removal(name="straight-through", codes=("VQ101",)),
         Removal(name="lower-rate", codes=("VQ404",), shows="VQ404"),
         Removal(name="higher-rate", codes=("VQ401",)),
         Removal(name="faster-ema", codes=("VQ302",)),
@@ -77,12 +78,18 @@ class Effect:
         removal: the experiment.
         verdict: whether the change helps, does nothing beyond its spread, or harms.
         gain: the share of the task loss that it removes; negative where it adds.
-        told: the numbers, as one sentence without a full stop.
+        factor: the factor on the perplexity; 1 where it is unknown, or no matter.
+        change: what was changed, in words that follow "with".
+        figures: the numbers after the change.
+        told: the numbers with the change and without, as one sentence without a full stop.
     """
 
     removal: Removal
     verdict: Literal["helps", "nothing", "harms"]
     gain: float
+    factor: float
+    change: str
+    figures: str
     told: str
 
     @property
@@ -104,30 +111,46 @@ def effects(evidence: Iterable[Evidence], layer: str | None = None) -> tuple[Eff
     return ()
 
 
+def unchanged(item: Experiments) -> str:
+    """Return the numbers before and after the steps without a change."""
+    said = f"task loss {_loss(item.loss_before)} before and {_loss(item.loss_unchanged)} after"
+    if item.perplexity_before is not None and item.perplexity_unchanged is not None:
+        said += f", perplexity {item.perplexity_before:.3g} and {item.perplexity_unchanged:.3g}"
+    return said
+
+
 def _effect(item: Experiments, i: int) -> Effect:
     removal, gain = REMOVALS[item.names[i]], item.gain[i]
     clear = abs(gain) >= max(GAIN, SPREADS * item.spread[i])
     # a training that runs away makes every change look good, so the loss before it counts as well
     lower = item.loss[i] <= item.loss_before - GAIN * abs(item.loss_before)
-    used = math.log(item.perplexity_factor[i]) if item.perplexity_factor and removal.of_codes else 0.0
-    more_codes = used >= max(math.log(USED), SPREADS * item.chance[1])
+    codes = item.perplexity_factor and removal.of_codes
+    factor = item.perplexity_factor[i] if codes else 1.0
+    more_codes = math.log(factor) >= max(math.log(USED), SPREADS * item.chance[1])
     verdict: Literal["helps", "nothing", "harms"] = "nothing"
     if clear and gain < 0:
         verdict = "harms"
     elif (clear and lower) or more_codes:
         verdict = "helps"
-    return Effect(removal=removal, verdict=verdict, gain=gain, told=_told(item, i))
-
-
-def _told(item: Experiments, i: int) -> str:
-    said = (
-        f"after {item.sample_size} training steps with {item.changes[i]} the task loss is "
-        f"{_loss(item.loss[i])}, and {_loss(item.loss_unchanged)} without that change "
+    begun = ON_PLACED if item.placed[i] else ""
+    figures = f"{begun}task loss {_loss(item.loss[i])}"
+    told = (
+        f"{begun}after {item.sample_size} training steps with {item.changes[i]} the task loss is "
+        f"{_loss(item.loss[i])}, and {_loss(item.loss_without[i])} without that change "
         f"({_loss(item.loss_before)} before)"
     )
-    if item.perplexity and item.perplexity_unchanged and REMOVALS[item.names[i]].of_codes:
-        said += f"; the perplexity is {item.perplexity[i]:.3g}, and {item.perplexity_unchanged:.3g} without"
-    return said
+    if codes:
+        figures += f", perplexity {item.perplexity[i]:.3g}"
+        told += f"; the perplexity is {item.perplexity[i]:.3g}, and {item.perplexity_without[i]:.3g} without"
+    return Effect(
+        removal=removal,
+        verdict=verdict,
+        gain=gain,
+        factor=factor,
+        change=item.changes[i],
+        figures=figures,
+        told=told,
+    )
 
 
 def _loss(value: float) -> str:

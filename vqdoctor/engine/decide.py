@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from vqdoctor.core.check import Check
 from vqdoctor.core.evidence import Evidence
-from vqdoctor.core.experiments import GAIN, SHOWN, Effect, effects
+from vqdoctor.core.experiments import GAIN, SHOWN, USED, Effect, effects
 from vqdoctor.core.finding import Finding, Measurement
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.engine.evaluate import Evaluated
@@ -106,4 +106,6 @@ def _with(finding: Finding, effect: Effect, words: str) -> Finding:
 
 
 def _gained(effect: Effect) -> Measurement:
+    if effect.helps and effect.gain < GAIN:
+        return Measurement(name="experiment_perplexity_factor", value=effect.factor, limit=USED)
     return Measurement(name=GAINED, value=effect.gain, limit=GAIN)

@@ -3,18 +3,22 @@
 from collections.abc import Mapping
 
 from vqdoctor.core.evidence import Experiments
-from vqdoctor.core.experiments import Effect, effects
+from vqdoctor.core.experiments import effects, unchanged
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.render._document import Item, Section, Tone, items_section
 from vqdoctor.render._text import count
 
 TONES: Mapping[str, tuple[str, Tone]] = {
-    "helps": ("helps", "good"), "nothing": ("no effect", "faint"), "harms": ("harms", "warn"),
+    "helps": ("helps", "good"), "nothing": ("no clear effect", "faint"), "harms": ("harms", "warn"),
 }  # fmt: skip
 NONE_HELPED = (
-    "none of these helped: the cause is another one, or its damage outlasts so few steps; start a fresh "
-    "training with one of them at a time"
+    "none of these helped: the cause is another one, or so few steps do not undo its damage; begin a fresh "
+    "training with one of these changes at a time"
+)
+PLACED = (
+    "codes that lie where the data is are used and stay in use: the codebook is at fault, and what leads to "
+    "z_e is not"
 )
 
 
@@ -24,15 +28,16 @@ def section(report: Report) -> Section:
     if told is None:
         return items_section("", ())
     found = sorted(effects([told], told.layer), key=lambda e: (not e.helps, -e.gain if e.helps else 0.0))
-    items = [_item(effect) for effect in found]
+    items = [Item(label="unchanged", tone="faint", text=unchanged(told))]
+    for effect in found:
+        label, tone = TONES[effect.verdict]
+        text = f"{effect.change}: {effect.figures}"
+        items.append(Item(label=label, tone=tone, name=effect.removal.name, text=text))
     items += [Item(label="not possible", tone="faint", text=line) for line in told.left_out]
-    ill = any(f.severity > Severity.NOTE for f in report.findings)
-    if ill and not any(effect.helps and effect.removal.codes for effect in found):
+    helping = [effect for effect in found if effect.helps and effect.removal.codes]
+    if any(f.severity > Severity.NOTE for f in report.findings) and not helping:
         items.append(Item(label="in short", tone="open", text=NONE_HELPED))
+    elif helping and all(effect.removal.treats for effect in helping):
+        items.append(Item(label="in short", tone="open", text=PLACED))
     steps = count(told.sample_size, "training step")
     return items_section(f"Experiments: {steps} each, on copies of the model", items)
-
-
-def _item(effect: Effect) -> Item:
-    label, tone = TONES[effect.verdict]
-    return Item(label=label, tone=tone, name=effect.removal.name, text=effect.told)

@@ -18,7 +18,9 @@ from vqdoctor.probes.model._copy import TrainedCopy
 from vqdoctor.probes.probe import Missing
 from vqdoctor.vq.estimators import straight_through
 
+PLACING = "codes-from-data"
 TENTH = 0.1
+NO_CODEBOOK = "no layer stores a codebook"
 MOST_BYTES = 2**28
 """Size of the batches whose samples are shuffled, which are held twice."""
 DECAY = 0.9
@@ -54,16 +56,22 @@ def _passed_straight(copy: TrainedCopy) -> str:
     return "a straight-through estimator behind the VQ layer"
 
 
-def _placed(copy: TrainedCopy) -> str:
+def placed(copy: TrainedCopy) -> str:
+    """Place the codes of a copy by k-means.
+
+    Raises:
+        Missing: if no layer's codes can be placed.
+    """
     context, generator = copy.context, torch.Generator().manual_seed(copy.context.seed)
+    layers = tuple(layer for layer in copy.layers if layer.stored() is not None)
+    if not layers:
+        raise Missing(NO_CODEBOOK)
 
     def served() -> Iterator[Batch]:
         return (moved(batch, context.device) for batch in copy.batches)
 
-    left = place_codes(
-        copy.model, context.task, served, copy.layers, copy.optimizer, generator, context.progress
-    )
-    if len(left) == len(copy.layers):
+    left = place_codes(copy.model, context.task, served, layers, copy.optimizer, generator, context.progress)
+    if len(left) == len(layers):
         raise Missing(next(iter(left.values())))
     return "the codes placed by k-means on z_e"
 
@@ -81,7 +89,7 @@ def _frozen(copy: TrainedCopy) -> str:
     stored = [layer.stored(role) for layer in copy.layers for role in ("codebook", "counts", "sums")]
     copy.frozen = tuple((tensor, tensor.detach().clone()) for tensor in stored if tensor is not None)
     if not copy.frozen:
-        raise Missing("no layer stores a codebook")
+        raise Missing(NO_CODEBOOK)
     return "the codebook held still"
 
 
@@ -140,10 +148,10 @@ def _without_vq(copy: TrainedCopy) -> str:
 
 
 CHANGES: Mapping[str, Callable[[TrainedCopy], str]] = {
+    PLACING: placed,
     "lighter-vq-loss": _weighing(TENTH),
     "heavier-vq-loss": _weighing(1 / TENTH),
     "straight-through": _passed_straight,
-    "codes-from-data": _placed,
     "lower-rate": _paced(TENTH, "a tenth of"),
     "higher-rate": _paced(1 / TENTH, "ten times"),
     "faster-ema": _forgetting,
