@@ -9,6 +9,8 @@ import pytest
 from vqdoctor.core.evidence import NOT_FINITE, Experiments
 from vqdoctor.core.experiments import REMOVALS, Effect, effects
 
+PLACED = ("codes-from-data",)
+
 
 def one(name: str = "lighter-vq-loss", **changes: Any) -> Experiments:
     """One experiment that took the loss from 0.92 to 0.31, where it came to 0.88 without the change."""
@@ -37,10 +39,11 @@ def told(item: Experiments) -> Effect:
         ({"loss": (0.9,)}, "nothing"),  # only less bad than a training that runs away
         ({"gain": (-0.4,)}, "harms"),
         ({"gain": (-0.4,), "spread": (0.2,)}, "nothing"),
-        ({"gain": (0.0,), "perplexity_factor": (2.4,)}, "helps"),
-        ({"gain": (0.0,), "perplexity_factor": (1.6,)}, "nothing"),
-        ({"gain": (0.0,), "perplexity_factor": (2.4,), "chance": (0.1, 0.5)}, "nothing"),
-        ({"gain": (-0.4,), "perplexity_factor": (30.0,)}, "harms"),  # many codes, and the task is lost
+        ({"names": PLACED, "gain": (0.0,), "perplexity_factor": (2.4,)}, "helps"),
+        ({"names": PLACED, "gain": (0.0,), "perplexity_factor": (1.6,)}, "nothing"),
+        ({"names": PLACED, "gain": (0.0,), "perplexity_factor": (2.4,), "chance": (0.1, 0.5)}, "nothing"),
+        ({"names": PLACED, "gain": (-0.4,), "perplexity_factor": (30.0,)}, "harms"),  # and the task is lost
+        ({"gain": (0.0,), "perplexity_factor": (2.4,)}, "nothing"),  # a slow training keeps its codes longer
     ],
 )
 def test_an_effect_counts_beyond_its_own_spread(changes: dict[str, Any], verdict: str) -> None:
@@ -65,7 +68,8 @@ def test_the_sentence_has_both_arms_and_the_start() -> None:
 
 
 def test_each_layer_is_told_of_its_own_codes() -> None:
-    many = [one(layer="a", gain=(0.0,), perplexity_factor=(3.0,)), one(layer="b", gain=(0.0,))]
+    (name,) = PLACED
+    many = [one(name, layer="a", gain=(0.0,), perplexity_factor=(3.0,)), one(name, layer="b", gain=(0.0,))]
     assert [effects(many, layer)[0].helps for layer in ("a", "b", None)] == [True, False, True]
     assert effects(many, "c") == ()
 

@@ -91,7 +91,22 @@ def test_codes_in_use_again_prove_no_cause_beside_the_symptom() -> None:
     placed = experiments(codes_from_data=0.4, lighter_vq_loss=0.0)
     first, second = rank([HEAVY, COLLAPSED], CHECKS, [placed])
     assert (first.code, first.confidence, second.code) == ("VQ201", HIGH, "VQ501")
-    assert "An experiment agrees" in second.message
+    assert second.message == COLLAPSED.message
+    (alone,) = rank([COLLAPSED], CHECKS, [placed])
+    assert alone.message.startswith(f"{COLLAPSED.message} An experiment agrees: ")
+
+
+def test_a_cause_is_not_lowered_for_a_symptom_of_its_own_that_is_treated() -> None:
+    ranked = rank([HEAVY, FAR, COLLAPSED], CHECKS, [experiments(codes_from_data=0.4, lighter_vq_loss=0.0)])
+    assert [(f.code, f.confidence, f.explained_by) for f in ranked] == [
+        ("VQ201", HIGH, None), ("VQ301", HIGH, "VQ201:vq"), ("VQ501", HIGH, "VQ201:vq"),
+    ]  # fmt: skip
+
+
+def test_advice_comes_last() -> None:
+    found = [HEAVY, finding("VQ403", WARNING, None), finding("VQ401", NOTE)]
+    decided = experiments(lighter_vq_loss=0.0, shuffled_samples=0.4)
+    assert [code for code, _ in order(found, decided)] == ["VQ403", "VQ201", "VQ401"]
 
 
 def test_a_broken_tensor_stays_first() -> None:

@@ -29,6 +29,10 @@ SHOWN = 0.25
 lowers on sound models stays at a quarter of that."""
 
 
+WITHOUT = "without-vq"
+"""The experiment that has no codes: a comparison, which takes no cause away."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Removal:
     """A change to a copy of the model, or to its training, that takes a cause away.
@@ -38,14 +42,15 @@ class Removal:
         codes: the checks of the causes that it takes away.
         shows: the check of the cause that a large effect shows although no measurement found it; "" for none.
         treats: the checks of the symptoms that it improves whatever their cause is.
-        of_codes: whether the codes that are used with it are those of the examined training.
+        by_usage: whether it helps where more codes are used although the loss stays. Of others that proves
+            nothing: whatever slows a training down keeps codes in use for a while.
     """
 
     name: str
     codes: tuple[str, ...] = ()
     shows: str = ""
     treats: tuple[str, ...] = ()
-    of_codes: bool = True
+    by_usage: bool = False
 
 
 REMOVALS = {
@@ -55,16 +60,17 @@ REMOVALS = {
             name="codes-from-data",
             codes=("VQ301", "VQ302", "VQ306", "VQ313"),
             treats=("VQ501", "VQ502", "VQ503"),
+            by_usage=True,
         ),
         Removal(name="lighter-vq-loss", codes=("VQ201", "VQ204"), shows="VQ201"),
         Removal(name="heavier-vq-loss", codes=("VQ202",), shows="VQ202"),
         Removal(name="straight-through", codes=("VQ101",)),
         Removal(name="lower-rate", codes=("VQ404",), shows="VQ404"),
         Removal(name="higher-rate", codes=("VQ401",)),
-        Removal(name="faster-ema", codes=("VQ302",)),
+        Removal(name="faster-ema", codes=("VQ302",), by_usage=True),
         Removal(name="frozen-codebook", codes=("VQ104", "VQ303", "VQ308", "VQ309", "VQ505")),
         Removal(name="shuffled-samples", codes=("VQ403",)),
-        Removal(name="without-vq", of_codes=False),
+        Removal(name=WITHOUT),
     )
 }
 """The experiments by name, in the order in which they are run."""
@@ -78,7 +84,7 @@ class Effect:
         removal: the experiment.
         verdict: whether the change helps, does nothing beyond its spread, or harms.
         gain: the share of the task loss that it removes; negative where it adds.
-        factor: the factor on the perplexity; 1 where it is unknown, or no matter.
+        factor: the factor on the perplexity; 1 where it is unknown.
         change: what was changed, in words that follow "with".
         figures: the numbers after the change.
         told: the numbers with the change and without, as one sentence without a full stop.
@@ -124,9 +130,9 @@ def _effect(item: Experiments, i: int) -> Effect:
     clear = abs(gain) >= max(GAIN, SPREADS * item.spread[i])
     # a training that runs away makes every change look good, so the loss before it counts as well
     lower = item.loss[i] <= item.loss_before - GAIN * abs(item.loss_before)
-    codes = item.perplexity_factor and removal.of_codes
+    codes = item.perplexity_factor and removal.name != WITHOUT
     factor = item.perplexity_factor[i] if codes else 1.0
-    more_codes = math.log(factor) >= max(math.log(USED), SPREADS * item.chance[1])
+    more_codes = removal.by_usage and math.log(factor) >= max(math.log(USED), SPREADS * item.chance[1])
     verdict: Literal["helps", "nothing", "harms"] = "nothing"
     if clear and gain < 0:
         verdict = "harms"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vqdoctor.core.check import Check
@@ -27,23 +27,38 @@ class Weighed:
     Attributes:
         finding: the finding; its message says what its experiment showed, where that weighs.
         order: its place among the roots: first the proven and those whose removal helps, the most
-            helpful first, then those that nothing tried, then those whose removal does nothing.
+            helpful first, then those that nothing tried, then those whose removal does nothing, then notes.
     """
 
     finding: Finding
     order: tuple[int, float] = OPEN
 
 
-def weighed(findings: Sequence[Finding], evidence: Sequence[Evidence]) -> list[Weighed]:
-    """Return the findings, each with the weight that the experiments on its layer give it."""
-    return [_weighed(finding, findings, effects(evidence, finding.layer)) for finding in findings]
+def weighed(
+    findings: Sequence[Finding], explained_by: Mapping[str, Sequence[str]], evidence: Sequence[Evidence]
+) -> list[Weighed]:
+    """Return the findings, each with the weight that the experiments on its layer give it.
+
+    Args:
+        findings: the findings of all checks.
+        explained_by: code of a check to those of the causes of which it can be a symptom.
+        evidence: their evidence.
+    """
+    causes = [f for f in findings if f.severity > Severity.NOTE]
+    weights = []
+    for finding in findings:
+        # what a finding may itself have caused is no rival of it
+        others = (f for f in causes if f.layer in (finding.layer, None))
+        rivals = {f.code for f in others if finding.code not in explained_by.get(f.code, ())}
+        weights.append(_weighed(finding, rivals, effects(evidence, finding.layer)))
+    return weights
 
 
-def _weighed(finding: Finding, findings: Sequence[Finding], found: Sequence[Effect]) -> Weighed:
+def _weighed(finding: Finding, rivals: set[str], found: Sequence[Effect]) -> Weighed:
     own = [e for e in found if finding.code in (*e.removal.codes, *e.removal.treats)]
     helping = max((e for e in own if e.helps), key=lambda e: e.strength, default=None)
-    if not found or finding.severity <= Severity.NOTE:
-        return Weighed(finding=finding)
+    if finding.severity <= Severity.NOTE:
+        return Weighed(finding=finding, order=(3, 0.0))
     if helping is not None:
         shown = any(m.name == GAINED for m in finding.measurements)
         said = finding if shown else _with(finding, helping, "An experiment agrees")
@@ -51,10 +66,9 @@ def _weighed(finding: Finding, findings: Sequence[Finding], found: Sequence[Effe
             return Weighed(finding=said)
         sure = finding.confidence if shown else Confidence.HIGH
         return Weighed(finding=said.replace(confidence=sure), order=(0, -helping.strength))
-    if finding.code in PROVEN:
+    if found and finding.code in PROVEN:
         return Weighed(finding=finding, order=(0, -1.0))
-    rivals = {f.code for f in findings if f.severity > Severity.NOTE and f.layer in (finding.layer, None)}
-    if not own or not any(e.helps and rivals & set(e.removal.codes) for e in found):
+    if not own or not any(e.helps and not rivals.isdisjoint(e.removal.codes) for e in found):
         return Weighed(finding=finding)
     said = _with(finding, own[0], "Another cause is likelier, since this one's removal does not help")
     lower = Confidence(max(finding.confidence - 1, Confidence.LOW))

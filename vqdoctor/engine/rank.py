@@ -38,10 +38,11 @@ def rank(
     items = () if evidence is None else tuple(evidence)
     next_step = "" if evidence is None else experiment(items)
     runs_model = any(isinstance(item, GradientPath) for item in items)
-    tried = weighed(findings, items)
-    order = {w.finding.fingerprint: w.order for w in tried}
-    findings = [w.finding for w in tried]
     explained_by = {check.code: check.explained_by for check in checks}
+    tried = weighed(findings, explained_by, items)
+    order = {w.finding.fingerprint: w.order for w in tried}
+    as_it_was = {id(w.finding): f for w, f in zip(tried, findings, strict=True)}
+    findings = [w.finding for w in tried]
     causes = {
         id(f): sorted(_causes(f, findings, explained_by.get(f.code, ())), key=lambda c: order[c.fingerprint])
         for f in findings
@@ -62,7 +63,8 @@ def rank(
         roots.append((root.replace(severity=worst, decide_with=hint), symptoms))
     for root, symptoms in sorted(roots, key=lambda pair: _weight(pair[0], order[pair[0].fingerprint])):
         ordered.append(root)
-        ordered.extend(f.replace(explained_by=root.fingerprint) for f in sorted(symptoms, key=_weight))
+        told = (as_it_was[id(f)] for f in symptoms)  # the experiments are told of the cause
+        ordered.extend(f.replace(explained_by=root.fingerprint) for f in sorted(told, key=_weight))
     return tuple(f.replace(rank=i) for i, f in enumerate(ordered, start=1))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from vqdoctor.core.evidence import Experiments
-from vqdoctor.core.experiments import effects, unchanged
+from vqdoctor.core.experiments import GAIN, effects, unchanged
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.render._document import Item, Section, Tone, items_section
@@ -17,8 +17,12 @@ NONE_HELPED = (
     "training with one of these changes at a time"
 )
 PLACED = (
-    "codes that lie where the data is are used and stay in use: the codebook is at fault, and what leads to "
-    "z_e is not"
+    "codes that are placed where the data is lower the loss at once: the codebook is at fault, and the "
+    "encoder serves as it is"
+)
+USED_AGAIN = (
+    "codes that are placed where the data is are used, and the loss stays: so few steps do not undo the "
+    "damage before or behind the VQ layer"
 )
 
 
@@ -35,9 +39,9 @@ def section(report: Report) -> Section:
         items.append(Item(label=label, tone=tone, name=effect.removal.name, text=text))
     items += [Item(label="not possible", tone="faint", text=line) for line in told.left_out]
     helping = [effect for effect in found if effect.helps and effect.removal.codes]
-    if any(f.severity > Severity.NOTE for f in report.findings) and not helping:
-        items.append(Item(label="in short", tone="open", text=NONE_HELPED))
-    elif helping and all(effect.removal.treats for effect in helping):
-        items.append(Item(label="in short", tone="open", text=PLACED))
+    if any(f.severity > Severity.NOTE for f in report.findings) and all(e.removal.treats for e in helping):
+        lower = any(effect.gain >= GAIN for effect in helping)
+        said = PLACED if lower else USED_AGAIN if helping else NONE_HELPED
+        items.append(Item(label="in short", tone="open", text=said))
     steps = count(told.sample_size, "training step")
     return items_section(f"Experiments: {steps} each, on copies of the model", items)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
 
 from vqdoctor.core.evidence import Evidence, Experiments, Unavailable
-from vqdoctor.core.experiments import GAIN, REMOVALS, USED
+from vqdoctor.core.experiments import GAIN, REMOVALS, USED, WITHOUT
 from vqdoctor.models.task import Batch
 from vqdoctor.probes.model._changes import CHANGES, PLACING, placed
 from vqdoctor.probes.model._context import ModelContext
@@ -28,8 +30,6 @@ SAME = 1e-6
 """Relative difference of losses under which an estimator is what the layer has."""
 _SOON = 3
 ESTIMATOR = "straight-through"
-WITHOUT = "without-vq"
-"""The experiment that has no codes."""
 _STRIDE = 1_000_003
 
 
@@ -42,22 +42,24 @@ class _Bench:
         batches: training batches, one for each step at most.
         held: the held batches.
         base: the two runs that an experiment is compared with.
-        placed: whether these, and what is compared with them, begin with codes placed by k-means.
+        placed: the state in which these, and what is compared with them, begin where codes are placed.
     """
 
     context: ModelContext
     batches: Sequence[Batch]
     held: Sequence[Batch]
     base: tuple[_Run, ...] = ()
-    placed: bool = False
+    placed: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def train(self, run: int, name: str = "") -> _Run:
         """Train a copy with the change of that name, or none; it stops at a loss that is not finite."""
         context, size = self.context, len(self.batches)
         start = run * (size // 2)  # the other order keeps neighbours together, as an unshuffled loader does
         copy = TrainedCopy(context=context, batches=[*self.batches[start:], *self.batches[:start]])
-        if self.placed:
-            placed(copy)
+        with torch.no_grad():
+            own = copy.model.state_dict() if self.placed else {}
+            for key, value in self.placed.items():
+                own[key].copy_(value)
         change = CHANGES[name](copy) if name else ""
         for number in range(context.experiment_steps):
             if number == _SOON and name == ESTIMATOR and self._same(copy.losses, run):
@@ -72,7 +74,7 @@ class _Bench:
 
     def run(self, name: str) -> _Arm:
         """Run an experiment; a second time where it seems to help, and is no mere comparison."""
-        arm = _Arm(bench=self, runs=(self.train(0, name),))
+        arm = _Arm(bench=self, name=name, runs=(self.train(0, name),))
         if not (arm.may_help and REMOVALS[name].codes):
             return arm
         return replace(arm, runs=(*arm.runs, self.train(1, name)))
@@ -83,6 +85,7 @@ class _Arm:
     """An experiment, beside what it is compared with."""
 
     bench: _Bench
+    name: str
     runs: tuple[_Run, ...]
 
     @property
@@ -115,6 +118,8 @@ class _Arm:
 
     @property
     def _uses_more(self) -> bool:
+        if not REMOVALS[self.name].by_usage:
+            return False
         held = [run.held.perplexity for run in (*self.bench.base, *self.runs)]
         return any(self.factor(layer) >= USED for layer in held[0] if all(layer in h for h in held))
 
@@ -167,7 +172,10 @@ def _experiments(context: ModelContext) -> dict[str, Evidence | Missing]:
             left_out.append(f"{name}: {missing.reason}")
             continue
         if name == PLACING and done[name].helps:
-            on_placed = replace(bench, base=done[name].runs, placed=True)
+            start = TrainedCopy(context=context, batches=batches)
+            placed(start)
+            state = {key: value.clone() for key, value in start.model.state_dict().items()}
+            on_placed = replace(bench, base=done[name].runs, placed=state)
     told = _Told(bench=bench, copy=copy, before=before, done=done, left_out=tuple(left_out))
     return {layer: told.on(layer) for layer in context.mapped}
 
@@ -205,7 +213,7 @@ class _Told:
             weight_known=context.vq_weight is not None,
             loss_before=self.before.loss,
             loss_unchanged=same[0].loss,
-            placed=tuple(arm.bench.placed for arm in arms),
+            placed=tuple(bool(arm.bench.placed) for arm in arms),
             loss=tuple(held.loss for held, _ in firsts),
             loss_without=tuple(base.loss for _, base in firsts),
             gain=tuple(arm.gain[0] for arm in arms),
