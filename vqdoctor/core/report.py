@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.evidence import SOURCES, Evidence, TaskMetrics, Unavailable, Usage
+from vqdoctor.core.evidence import SOURCES, Evidence, GradientPath, TaskMetrics, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Outcome
 from vqdoctor.core.gate import Gate
 from vqdoctor.core.retraining import Retraining
@@ -199,6 +199,11 @@ class Report:
         """Return that layer's usage by source, the best source first."""
         by_source = {e.source: e for e in self._evidence_on.get(layer, ()) if isinstance(e, Usage)}
         return {source: by_source[source] for source in SOURCES if source in by_source}
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether a model was run for it."""
+        return any(isinstance(item, GradientPath) for item in self.evidence)
 
     def roots(self) -> tuple[Finding, ...]:
         """Return the findings that no other finding explains, in rank order."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from vqdoctor.core.assertion import GATE_OPTIONS, GateRules, gate_rules
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.experiments import MOST_STEPS, STEPS
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.option import (
     ARGUMENTS,
@@ -144,8 +145,17 @@ class Settings:
         "How many batches of each split to run.",
         shown="4 for gradients; for usage all, or 64 of a task",
     )
+    decide: bool = _examined(
+        False,
+        SWITCH,
+        "Train copies of the model a little, each with one cause taken away: which of them is it?",
+        in_file=False,
+    )
     probe_steps: int = _examined(
-        0, whole(0, "number of steps"), "Training steps to take on a copy, for a look at the dynamics."
+        0,
+        whole(0, "number of steps"),
+        "The same, with N training steps a copy.",
+        shown=f"{STEPS} with --decide, and at most {MOST_STEPS}",
     )
     trace: Path | None = _examined(
         None,
@@ -231,6 +241,11 @@ class Settings:
     flags: frozenset[str] = field(default=frozenset(), compare=False)
     pyproject: Path | None = field(default=None, compare=False)
     from_file: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def training_steps(self) -> int:
+        """The training steps on a copy that the user asks for; 0 is none."""
+        return self.probe_steps or (STEPS if self.decide else 0)
 
     @property
     def bar(self) -> Severity | None:

@@ -16,6 +16,7 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence, Unavailable
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
 from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.engine.decide import with_shown
 from vqdoctor.engine.dumped import dumped_context, usages
 from vqdoctor.engine.evaluate import choose, evaluate
 from vqdoctor.engine.gather import CRASHED_PROBE, Gathered
@@ -162,7 +163,9 @@ def concluded(report: Report, checks: Sequence[Check]) -> Report:
     """Return a report with the findings, the plan and the verdict that its evidence leads to."""
     crashed = (outcome for outcome in report.outcomes if outcome.code.startswith(CRASHED_PROBE))
     names = [layer.name for layer in report.layers]
-    evaluated = evaluate(checks, names, report.evidence, report.unavailable)
+    evaluated = with_shown(
+        evaluate(checks, names, report.evidence, report.unavailable), checks, report.evidence
+    )
     findings = rank(evaluated.findings, checks, report.evidence)
     trained = [layer.name for layer in report.layers if "codebook" in layer.keys]
     return replace(

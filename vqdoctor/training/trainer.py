@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from vqdoctor.capture.decay import set_decay
 from vqdoctor.capture.layer import CapturedLayer, Change, Watched, bypass, watching
+from vqdoctor.capture.placing import place_codes
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Epoch, Figures, Goals
@@ -21,7 +23,6 @@ from vqdoctor.models.task import Losses, Task
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
-from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.linear import LinearCodebook
 from vqdoctor.training.moment_matching import MomentMatching
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
@@ -31,7 +32,7 @@ from vqdoctor.training.schedule import balanced_weight, warm_up
 from vqdoctor.training.sound_ema import SoundEMA, takes_directions, with_commitment
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import leading_to
-from vqdoctor.training.treatment import grafts, reshaped, set_decay
+from vqdoctor.training.treatment import grafts, reshaped
 from vqdoctor.training.usage_entropy import mean_entropy
 
 LEARNING_RATE = 1e-3
@@ -173,7 +174,13 @@ class Trainer:
             generator = torch.Generator().manual_seed(self.plan.seed)
             with reshaped(self._directions, "sphere", full_precision=False):
                 left = place_codes(
-                    self.model, self.task, self.splits, self.layers, self.optimizer, generator, self.say
+                    self.model,
+                    self.task,
+                    self.splits.in_order,
+                    self.layers,
+                    self.optimizer,
+                    generator,
+                    self.say,
                 )
             self.notes += [f"{name} was not initialised from data: {why}" for name, why in left.items()]
         if self.plan.linear and not self.without_vq:
