@@ -59,9 +59,17 @@ def test_an_epoch_whose_codebook_is_collapsed_is_never_the_best() -> None:
 
 
 def test_goals_that_hold_end_it_where_it_is() -> None:
-    ending = Ending(plan=PLAN, goals=Goals())
+    ending = Ending(plan=PLAN, goals=Goals(min_accuracy=0.9))
     assert after(ending, map(figures, [0.1, 0.2, *([0.3] * 40)])) == []
     assert (ending.reason, ending.done) == ("goals", 2 + PATIENCE + COOL_DOWN)
+
+
+def test_goals_that_leave_the_task_open_end_nothing_while_its_loss_falls() -> None:
+    """A task without labels has no accuracy to reach, and its codebooks are soon in use."""
+    ending = Ending(plan=PLAN, goals=Goals())
+    falling = (figures(1 / (1 + epoch), accuracy=None, ece=None) for epoch in range(30))
+    assert after(ending, [*falling, *[figures(0.5)] * 30]) == [30]
+    assert (ending.reason, ending.done) == ("plateau", 30 + PLATEAU + COOL_DOWN)
 
 
 def test_without_goals_all_epochs_are_trained() -> None:

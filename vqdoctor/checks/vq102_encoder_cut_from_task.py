@@ -86,6 +86,7 @@ CHECK = Check(
         "decoder z_q itself.",
         code="z_q, indices, vq_loss = vq(encoder(x))   # no no_grad, no detach\n"
         "out = decoder(z_q)                       # z_q, not codebook[indices]",
+        in_source=True,
     ),
     meaningless_after=("VQ101",),
     examples=(

@@ -57,11 +57,14 @@ class Advice:
         name: its effect, in a few words with dashes.
         how: the instruction, as one sentence.
         code: the two or three lines that do it, or the command; "" where words are enough.
+        in_source: whether the cause is in the source, where no training reaches it: until it is gone,
+            training on is a waste.
     """
 
     name: str
     how: str
     code: str = ""
+    in_source: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

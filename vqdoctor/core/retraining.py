@@ -79,8 +79,9 @@ class Epoch:
     stop: Figures | None
 
 
-Ended = Literal["", "goals", "plateau", "epochs"]
-"""Why a training ended: the goals held, the task loss fell no further, or all epochs were done."""
+Ended = Literal["", "goals", "plateau", "epochs", "source", "nothing"]
+"""Why a training ended: the goals held, the task loss fell no further, or all epochs were done; or why none
+began: the cause is in the user's source, or no finding asks for a training and all goals hold."""
 TOLERANCE = 0.015
 """By how much the accuracy may stay behind the one without VQ: 1.5 points."""
 MOST_DOUBT = 0.015
@@ -118,6 +119,11 @@ class Paired:
     def within(self) -> bool:
         """Whether the samples leave it open that the model is within the tolerance, and it seems near it."""
         return self.high >= -TOLERANCE and self.difference >= -TOLERANCE - MOST_DOUBT
+
+    @property
+    def behind(self) -> bool:
+        """Whether the model has fewer right, beyond doubt."""
+        return self.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,12 +306,15 @@ class Retraining:
         before: the figures of the checkpoint on the val split.
         after: the figures of the written checkpoint, on the same split.
         without_vq: those of the same model without VQ, trained as long; None where it was not trained.
-        goals: the goals, compared with `after`.
+        goals: the goals, compared with `after`; or with `before`, if nothing was trained.
         trial: what was tried before the long run; empty without a trial.
         source: what is left to change in the user's source.
         split: the split that before, after and without_vq come from.
         ended: why it ended.
         interrupted: whether it was ended before its time.
+        worse: whether the retrained model does its task worse than the checkpoint: by the accuracy, without
+            labels by the task loss.
+        written: whether the output was written.
         seconds: how long it took; a resumed run counts what it ran itself.
     """
 
@@ -321,9 +330,21 @@ class Retraining:
     split: str = "val"
     ended: Ended = ""
     interrupted: bool = False
+    worse: bool = False
+    written: bool = True
     seconds: float = 0.0
 
     @property
-    def cured(self) -> bool:
+    def goals_met(self) -> bool:
         """Whether all goals are met, of which there must be one."""
         return bool(self.goals) and all(goal.met for goal in self.goals)
+
+    @property
+    def needless(self) -> bool:
+        """Whether nothing was trained, as all goals held before."""
+        return self.ended in ("source", "nothing") and self.goals_met
+
+    @property
+    def cured(self) -> bool:
+        """Whether the model was retrained, all goals are met, and it does its task no worse."""
+        return self.after is not None and self.goals_met and not self.worse

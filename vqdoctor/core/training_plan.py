@@ -36,6 +36,7 @@ class TrainingPlan:
         bypass_epochs: epochs at the start in which the layers are bypassed, before the codebooks are placed.
         sound_ema: whether a sound EMA rule writes the codes after each step, in place of the layer's own, and
             a commitment loss stands in for a VQ loss without a gradient.
+        commitment: weight β of the commitment term that is added to the VQ loss at each layer; 0 adds none.
         moment_matching: whether all codes are moved towards the mean and the covariance of z_e.
         frozen_epochs: epochs at the start, after those without VQ, in which what leads to z_e is not trained.
         entropy_weight: weight of the entropy of the usage, which is taken off the loss; 0 is without it.
@@ -56,6 +57,7 @@ class TrainingPlan:
     linear: bool = False
     bypass_epochs: int = 0
     sound_ema: bool = False
+    commitment: float = 0.0
     moment_matching: bool = False
     frozen_epochs: int = 0
     entropy_weight: float = 0.0

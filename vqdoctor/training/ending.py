@@ -82,13 +82,19 @@ class Ending:
             return None
         if row.epoch >= self.plan.bypass_epochs + self.plan.warm_up_epochs:
             self._look_at(row, state)
-        if self.streak >= PATIENCE:
+        if self.streak >= PATIENCE and self._holds_task:
             self.reason = "goals"
         elif self.waited >= PLATEAU:
             self.reason = "plateau"
         elif self.done >= self.plan.epochs - self._cool_down:
             self.reason = "epochs"
         return self.best if self.waited and self.reason in ("plateau", "epochs") else None
+
+    @property
+    def _holds_task(self) -> bool:
+        """Whether the goals say what the task can reach; else only its plateau shows it."""
+        goals = self.goals
+        return goals is not None and (goals.min_accuracy is not None or goals.max_loss is not None)
 
     def _look_at(self, row: Epoch, state: Mapping[str, Any]) -> None:
         if self.goals is None or row.stop is None:

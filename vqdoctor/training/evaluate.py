@@ -114,6 +114,20 @@ def compared(right: NDArray[np.bool_], without_vq: NDArray[np.bool_]) -> Paired 
     return Paired(samples=len(right), gained=gained, lost=lost, low=low, high=high)
 
 
+def is_worse(after: Measured, before: Measured) -> bool:
+    """Whether a model does its task worse than another one on the same samples.
+
+    The accuracy decides, sample by sample; without labels it is the task loss.
+    """
+    pairs = None
+    if after.right is not None and before.right is not None:
+        pairs = compared(after.right, before.right)
+    if pairs is not None:
+        return pairs.behind
+    loss = after.figures.loss
+    return not math.isfinite(loss) or loss > before.figures.loss
+
+
 def _figures(counts: np.ndarray[Any, Any], num_codes: int) -> LayerFigures:
     vectors = int(counts.sum())
     perplexity = math.exp(float(grassberger_entropy(counts))) if vectors else 0.0

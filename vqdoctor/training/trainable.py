@@ -11,7 +11,7 @@ from vqdoctor.core.retraining import Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.examined import ExaminedModel
 from vqdoctor.probes.model import ModelContext
-from vqdoctor.training.evaluate import evaluate
+from vqdoctor.training.evaluate import Measured, measure
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import restart
 from vqdoctor.training.trainer import Trainer
@@ -58,10 +58,15 @@ class Trainable:
         )
 
     @cached_property
-    def before(self) -> Figures | None:
-        """The figures of the checkpoint as it is, on the val split."""
+    def measured_before(self) -> Measured | None:
+        """The checkpoint as it is, on the val split."""
         model = self.context.copy(training=False)
-        return evaluate(model, self.context.task, self.splits.val(), self.context.on(model))
+        return measure(model, self.context.task, self.splits.val(), self.context.on(model))
+
+    @property
+    def before(self) -> Figures | None:
+        """Its figures."""
+        return None if self.measured_before is None else self.measured_before.figures
 
     @cached_property
     def runs_without_vq(self) -> bool:

@@ -28,11 +28,12 @@ from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, devi
 from vqdoctor.training.resume import RESTART
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.schedule import balanced_weight, warm_up
-from vqdoctor.training.sound_ema import SoundEMA, takes_directions, with_commitment
+from vqdoctor.training.sound_ema import SoundEMA, takes_directions
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import leading_to
 from vqdoctor.training.treatment import grafts, reshaped, set_decay
 from vqdoctor.training.usage_entropy import mean_entropy
+from vqdoctor.training.vq_loss import completed
 
 LEARNING_RATE = 1e-3
 """Adam's, where the task brings no optimizer."""
@@ -203,8 +204,8 @@ class Trainer:
                     sound.before_step()
                 with watching(self.layers, change, keep_graph=True) as watched:
                     found = self._losses(batch)
-                if self._sound and not self.bypassing:
-                    found = with_commitment(found, self.layers, watched)
+                if not self.bypassing:
+                    found = completed(found, self.layers, watched, self.plan)
                 if at == 0 and self.plan.balanced and not self.bypassing:
                     weight = factor * self._balanced(watched, found)
                 losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
