@@ -27,6 +27,7 @@ from vqdoctor.engine.session import Progress, Session
 from vqdoctor.models.untouched import same_randomness
 from vqdoctor.saved.record import RETRAINED
 from vqdoctor.training.moments import new_moments
+from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.rehearsal import epoch_seconds
@@ -37,6 +38,9 @@ from vqdoctor.training.trainable import Trainable
 __all__ = ["Watcher", "plan_for", "rehearse", "retrain", "retrain_session", "trainable"]
 
 UNTREATED = "no finding asks for a remedy, so the model was trained on as it was"
+NO_OPTIMIZER = (
+    "the output has no optimizer state, as the input has none: a training from it starts with a new one"
+)
 
 
 def retrain(
@@ -83,12 +87,13 @@ def retrain(
             state_path(Path(output)).unlink(missing_ok=True)
     source = outcome.left_in_source({finding.code for finding in after.findings})
     seconds = time.monotonic() - started
-    untreated = [] if outcome.plan.remedies else [UNTREATED]
+    more = [] if outcome.plan.remedies else [UNTREATED]
+    more += [outcome.trainer.trained_with, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
     return replace(
         after,
         retraining=replace(done, source=tuple(source) if done.written else (), seconds=seconds),
         repairs=tuple(outcome.repairs()),
-        notes=(*after.notes, *notes, *untreated, *outcome.trainer.notes),
+        notes=(*after.notes, *notes, *more, *outcome.trainer.notes),
     )
 
 
@@ -212,7 +217,12 @@ def untrained(plan: Plan, found: Trainable, settings: Settings) -> Retraining | 
 
 def trainable(session: Session) -> Trainable:
     """Return a session's model, of which fresh copies can be trained."""
-    return Trainable(examined=session.model, context=session.model_context(training=True), say=session.say)
+    return Trainable(
+        examined=session.model,
+        context=session.model_context(training=True),
+        recipe=SavedRecipe.of(session.saved, session.found.views),
+        say=session.say,
+    )
 
 
 def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:

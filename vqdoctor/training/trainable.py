@@ -12,6 +12,7 @@ from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.examined import ExaminedModel
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.training.evaluate import Measured, measure
+from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import restart
 from vqdoctor.training.trainer import Trainer
@@ -24,11 +25,13 @@ class Trainable:
     Attributes:
         examined: the model, and where the file's tensors are in it.
         context: its layers, and copies of it on the device.
+        recipe: the optimizer that the file describes, for a task without one.
         say: told what is being done.
     """
 
     examined: ExaminedModel
     context: ModelContext
+    recipe: SavedRecipe | None = None
     say: Callable[[str], None] = lambda _: None
 
     @cached_property
@@ -54,6 +57,7 @@ class Trainable:
             plan=plan,
             goals=goals,
             without_vq=without_vq,
+            recipe=self.recipe,
             say=self.say,
         )
 

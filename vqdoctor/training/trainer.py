@@ -24,6 +24,7 @@ from vqdoctor.training.evaluate import Measured, evaluate, measure
 from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.linear import LinearCodebook
 from vqdoctor.training.moment_matching import MomentMatching
+from vqdoctor.training.optimizer import SavedRecipe, optimizer_of
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
 from vqdoctor.training.resume import RESTART
 from vqdoctor.training.revival import Revival
@@ -35,8 +36,6 @@ from vqdoctor.training.treatment import grafts, reshaped, set_decay
 from vqdoctor.training.usage_entropy import mean_entropy
 from vqdoctor.training.vq_loss import completed
 
-LEARNING_RATE = 1e-3
-"""Adam's, where the task brings no optimizer."""
 RETRIES = 3
 """How often a non-finite loss sends a training back to its last finished epoch, at half the learning rate."""
 _STRIDE = 1_000_003
@@ -61,6 +60,8 @@ class Trainer:
         plan: what is done.
         goals: what ends the training early; None trains for all epochs.
         without_vq: whether the layers are bypassed: the same model without VQ.
+        recipe: the optimizer that the file describes, for a task without one.
+        trained_with: the optimizer, in words.
         say: told what is being done.
         rows: the epochs so far.
         notes: what could not be done, one line each.
@@ -76,6 +77,8 @@ class Trainer:
     plan: TrainingPlan
     goals: Goals | None = None
     without_vq: bool = False
+    recipe: SavedRecipe | None = None
+    trained_with: str = field(init=False)
     say: Callable[[str], None] = lambda _: None
     rows: list[Epoch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -95,7 +98,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         """Set the optimizer up, and what goes along with its steps."""
-        self.optimizer = optimizer_of(self.task, self.model)
+        self.optimizer, self.trained_with = optimizer_of(self.task, self.model, self.recipe)
         self.ending = Ending(plan=self.plan, goals=self.goals)
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         treated = () if self.without_vq else self.layers
@@ -368,23 +371,3 @@ class Trainer:
             self._linear = self._matrices()
             for linear, kept in zip(self._linear, state["linear"], strict=True):
                 linear.load_state_dict(kept)
-
-
-def optimizer_of(task: Task, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Return the task's optimizer of the model; Adam where it brings none.
-
-    Raises:
-        UserError: if nothing of the model can be trained.
-    """
-    own = getattr(task, "optimizer", None)
-    if callable(own):
-        optimizer = own(model)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise UserError(
-                f"task.optimizer(model) returns a {type(optimizer).__name__}", "return a torch optimizer"
-            )
-        return optimizer
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained:
-        raise UserError("the model has no parameter that requires a gradient", "unfreeze some of it")
-    return torch.optim.Adam(trained, lr=LEARNING_RATE)
