@@ -17,7 +17,7 @@ from vqdoctor.engine.plan import RECIPE, make_plan
 from vqdoctor.remedies import Remedy
 from vqdoctor.training.plan import Plan
 
-PLAIN = TrainingPlan(vq_weight=1.0)
+PLAIN = TrainingPlan(vq_weight=1.0, further_epochs=150)
 LAYERS = ("one", "two")
 
 
@@ -155,8 +155,9 @@ def test_a_weight_that_is_too_light_is_balanced_unless_another_is_asked_for() ->
 
 def test_more_updates_are_more_epochs_unless_the_user_says_how_many() -> None:
     stalled = finding("VQ302", "more-updates")
-    assert planned(stalled).training.epochs == 200
-    assert planned(stalled, epochs=PLAIN.epochs).training.epochs == PLAIN.epochs < 200
+    assert (planned(stalled).training.epochs, planned(stalled).training.further_epochs) == (200, 0)
+    asked = planned(stalled, epochs=PLAIN.epochs).training
+    assert (asked.epochs, asked.further_epochs) == (PLAIN.epochs, 0)
 
 
 def test_of_a_symptom_only_the_recipe_is_meant() -> None:

@@ -23,6 +23,7 @@ class LayerFigures:
         expected_active: codes that uniform usage would show as active on this number of vectors.
         perplexity: Grassberger's estimate, in codes.
         quantiles: quantiles of the sorted counts, for a picture of the usage.
+        error: mean squared distance of z_e to its codes, as a share of the variance of z_e; None if unseen.
     """
 
     num_codes: int
@@ -32,6 +33,7 @@ class LayerFigures:
     expected_active: float
     perplexity: float
     quantiles: tuple[float, ...] = ()
+    error: float | None = None
 
     @property
     def active_share(self) -> float:
@@ -79,9 +81,10 @@ class Epoch:
     stop: Figures | None
 
 
-Ended = Literal["", "goals", "plateau", "epochs", "source", "nothing"]
-"""Why a training ended: the goals held, the task loss fell no further, or all epochs were done; or why none
-began: the cause is in the user's source, or no finding asks for a training and all goals hold."""
+Ended = Literal["", "goals", "plateau", "epochs", "budget", "source", "nothing"]
+"""Why a training ended: the goals held, the task loss fell no further, or all epochs were done ("budget":
+while it still fell); or why none began: the cause is in the user's source, or no finding asks for a training
+and all goals hold."""
 TOLERANCE = 0.015
 """By how much the accuracy may stay behind the one without VQ: 1.5 points."""
 MOST_DOUBT = 0.015

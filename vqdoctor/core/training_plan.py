@@ -20,6 +20,7 @@ class TrainingPlan:
     Attributes:
         start: what it starts from.
         epochs: at most this many passes over the train split.
+        further_epochs: the most epochs after these, as long as the task loss still falls.
         seed: seed of everything that is drawn.
         vq_weight: weight of the VQ loss after the warm-up.
         balanced: whether that weight follows the gradients at z_e instead (see `training.trainer`).
@@ -44,6 +45,7 @@ class TrainingPlan:
 
     start: Start = "checkpoint"
     epochs: int = 50
+    further_epochs: int = 0
     seed: int = 0
     vq_weight: float = 1.0
     balanced: bool = False
@@ -73,6 +75,7 @@ class PlanOptions:
         balanced: whether the user asks for a weight that follows the gradients.
         warm_up_epochs: the length of the warm-up that the user asks for.
         epochs: the most epochs that the user asks for; None leaves them to the remedies.
+        most_epochs: how far a training goes on that would end while the task loss still falls.
     """
 
     layers: tuple[str, ...]
@@ -80,3 +83,4 @@ class PlanOptions:
     balanced: bool = False
     warm_up_epochs: int = 10
     epochs: int | None = None
+    most_epochs: int = 0

@@ -19,6 +19,8 @@ from vqdoctor.training.plan import Plan, PlannedRemedy
 
 EPOCHS = 50
 """Epochs at most, where neither the user nor a remedy says how many."""
+MOST_EPOCHS = 200
+"""Epochs at most, where the user does not say how many and the task loss still falls at the end of them."""
 LOWER_WEIGHT, RAISE_WEIGHT, COMMITMENT = "lower-vq-weight", "raise-vq-weight", "commitment-term"
 RECIPE = (LOWER_WEIGHT, "data-init", "warm-up", "revive-dead-codes")
 """The remedies of every retraining; a straight-through estimator joins them where one is missing. A codebook
@@ -95,6 +97,7 @@ def make_plan(
             balanced=settings.balanced,
             warm_up_epochs=settings.warm_up_epochs,
             epochs=settings.epochs,
+            most_epochs=MOST_EPOCHS if settings.epochs is None else settings.epochs,
         ),
         remedies=_blocking(planned, findings, settings),
     )

@@ -26,6 +26,7 @@ ENDED: Mapping[Ended, str] = {
     "goals": "the goals held on the stop split",
     "plateau": "the task loss on the stop split fell no further",
     "epochs": "all epochs were done",
+    "budget": "all epochs were done, while the task loss still fell (more of them: --epochs N)",
     "source": "the cause is in your source",
     "nothing": "no finding asks for a training",
 }
@@ -166,7 +167,9 @@ def _source(done: Retraining) -> str:
     source = done.after or done.before
     samples = f"{source.samples:,} samples of the {done.split} split" if source else "no data"
     without = _share(done.without_vq, "accuracy")
-    more = f"; the same model without VQ, trained as long: accuracy {without}" if without else ""
+    epochs = done.plan.epochs
+    long = f"for {count(epochs, 'epoch')}" if len(done.epochs) > epochs else "as long"
+    more = f"; the same model without VQ, trained {long}: accuracy {without}" if without else ""
     paired = next((goal.paired for goal in done.goals if goal.paired), None)
     if paired:
         more += (

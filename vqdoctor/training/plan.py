@@ -65,7 +65,7 @@ class Plan:
             if planned.remedy.plan is not None:
                 layers = planned.layers or self.options.layers
                 found = planned.remedy.plan(found, replace(self.options, layers=layers))
-        return found
+        return replace(found, further_epochs=max(0, self.options.most_epochs - found.epochs))
 
     @property
     def steps(self) -> tuple[PlanStep, ...]:

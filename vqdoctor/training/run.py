@@ -175,7 +175,7 @@ class Run:
         def after_epoch(row: Epoch) -> None:
             self.state["training"] = {"phase": phase, "trainer": trainer.state_dict()}
             save_state(self.state, state_path(self.output))
-            self.heard(phase, row, trainer.plan.epochs)
+            self.heard(phase, row, max(row.epoch, trainer.plan.epochs))
 
         try:
             trainer.run(after_epoch)

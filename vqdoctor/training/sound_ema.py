@@ -93,11 +93,11 @@ class SoundEMA:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a resumed run."""
-        return {"counts": self.counts}
+        return {"counts": self.counts, "decay": self.decay}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""
-        self.counts = state["counts"]
+        self.counts, self.decay = state["counts"], state["decay"]
 
 
 def _smoothed(counts: torch.Tensor, smoothing: float | None) -> torch.Tensor:
