@@ -216,6 +216,9 @@ class Settings:
     )
     trial: bool = _retraining(False, SWITCH, "First try the remedies against each other.", in_file=False)
     resume: bool = _retraining(False, SWITCH, "Go on with an unfinished run.", in_file=False)
+    keep_worse: bool = _retraining(
+        False, SWITCH, "Write the model even if it does its task worse than CKPT.", in_file=False
+    )
     goals: Goals = field(default_factory=Goals)
     gate: GateRules = field(default_factory=GateRules)
     baseline: Path | None = _gate(
