@@ -25,6 +25,7 @@ class Setup:
         vq_weight: weight of the VQ loss.
         straight_through: whether the gradient at z_q is passed to z_e.
         attached: whether what comes after the VQ layer keeps its graph.
+        encoder_graph: whether the encoder runs with a graph, and not under `no_grad`.
         permuted: whether a feature map is permuted before it is cut into vectors.
         codebook_trained: whether anything moves the codebook.
         rule: how an EMA divides its sums: a name in `fault_bench.ema.DIVISORS`.
@@ -60,6 +61,11 @@ class Setup:
         directions: directions that the map before the VQ layer lets through; 0 lets all through.
         position: size of what the position adds to z_e.
         decodes_codes: whether what comes after is given z_q, and not z_e.
+        input_scale: factor on all samples.
+        val_scale: factor on the samples of val alone.
+        padding: share of each sample that is padding, zeros behind its end.
+        beta: weight of the encoder's term within the VQ loss of a codebook that the optimizer moves.
+        optimizer_saved: whether the file holds the optimizer's state.
     """
 
     implementation: str
@@ -76,6 +82,7 @@ class Setup:
     vq_weight: float = 0.25
     straight_through: bool = True
     attached: bool = True
+    encoder_graph: bool = True
     permuted: bool = True
     codebook_trained: bool = True
     rule: str = "sound"
@@ -110,6 +117,11 @@ class Setup:
     directions: int = 0
     position: float = 0.0
     decodes_codes: bool = True
+    input_scale: float = 1.0
+    val_scale: float = 1.0
+    padding: float = 0.0
+    beta: float = 0.25
+    optimizer_saved: bool = True
 
     def config(self) -> dict[str, Any]:
         """Return what a user's script would record; faults are not written on a file."""

@@ -40,5 +40,6 @@ IMPLEMENTATION = Implementation(
     build=ResidualStack,
     quantize=quantize,
     tables=lambda vq: [Table(codes=level.embedding.weight.data) for level in vq.levels],
-    switches=frozenset({"residual_detached", "beta_on_encoder"}),
+    kind="gradient",
+    switches=frozenset({"residual_detached", "beta_on_encoder", "beta"}),
 )
