@@ -95,7 +95,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("lower-vq-weight", "warm-up"),
-    explained_by=("VQ204",),
+    explained_by=("VQ404", "VQ204"),
     meaningless_after=("VQ101", "VQ102"),
     examples=(
         fires(

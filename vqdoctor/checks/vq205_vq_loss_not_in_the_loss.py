@@ -58,7 +58,7 @@ def evaluate(use: LossUse, path: LossPath | None, mover: CodebookGradient | None
             "task depends on it"
         )
         confidence = Confidence.MEDIUM if use.reported is None else Confidence.HIGH
-    elif use.reported and not pulls and not offered and not lifeless:
+    elif use.reported and use.gradient is not None and not (pulls or offered or lifeless):
         fault = f"The VQ loss that the task reports is {figure(use.reported)}, but its gradient at z_e is 0"
         if mover is not None and mover.gradient:
             fault += ", while it moves the codes: its commitment term is missing, or has weight 0"
@@ -99,6 +99,10 @@ CHECK = Check(
             LossPath.healthy(alive=False),
         ),
         passes("the training computes its own VQ loss", LossUse.healthy(used=False, gradient=0.004)),
+        passes(
+            "a loss outside of a layer whose encoder runs under no_grad",
+            LossUse.healthy(offered=0.0, used=None, gradient=None),
+        ),
     ),
     doc=__doc__,
 )

@@ -77,7 +77,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("data-init", "revive-dead-codes"),
-    explained_by=("VQ901", "VQ606", "VQ314", *(code for code in COLLAPSE if code < "VQ313")),
+    explained_by=("VQ901", "VQ606", "VQ314", "VQ404", *(code for code in COLLAPSE if code < "VQ313")),
     examples=(
         fires(
             "84 of 128 codes within ±1/128", StartRows.healthy(sample_size=128, rows=84, start="U(±1/128)")

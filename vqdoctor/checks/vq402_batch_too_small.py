@@ -111,7 +111,8 @@ CHECK = Check(
     advice=Advice(
         name="relative-threshold",
         how="Replace codes whose EMA count is under a tenth of the mean count, not under a fixed number.",
-        code="threshold_ema_dead_code = 0.1 * vectors_per_batch / num_codes",
+        code="threshold = 0.1 * vectors_per_batch / num_codes   # of the EMA counts",
+        setting=("dead codes", "0.1 * vectors_per_batch / num_codes"),
     ),
     examples=(
         fires(

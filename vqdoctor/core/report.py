@@ -60,6 +60,7 @@ class LayerSummary:
         num_codes: K.
         dim: D.
         keys: role to raw key in the file ("codebook", "counts", "sums").
+        attributes: the layer ("vq") and its tensors, by role, as Python expressions of the user's `model`.
     """
 
     derived: ClassVar = ("usage", "usage_by_source")
@@ -69,6 +70,7 @@ class LayerSummary:
     num_codes: int
     dim: int
     keys: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from vqdoctor.core.option import (
     GATE,
     GROUPS,
     LIMITS,
+    LOOKS,
     MODEL,
     OUTPUT,
     RETRAINING,
@@ -128,13 +129,13 @@ class Settings:
         (),
         paths("BATCH"),
         "A batch (.npz .npy .pt .safetensors) with x (and y), or z_e and/or indices; gate takes several.",
-        commands=RUNS,
+        commands=LOOKS,
     )
     bare: bool = _examined(
         False,
         SWITCH,
         "Leave out the task, the model and the data that pyproject.toml names.",
-        commands=RUNS,
+        commands=LOOKS,
         in_file=False,
     )
     batches: int | None = _examined(

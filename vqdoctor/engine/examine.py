@@ -23,6 +23,7 @@ from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.verdict import verdict
 from vqdoctor.layouts import state_dicts
+from vqdoctor.layouts.attributes import attributes
 from vqdoctor.layouts.find import lies_in
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
@@ -117,6 +118,7 @@ def examine_session(session: Session) -> Examination:
                 num_codes=view.num_codes,
                 dim=view.dim,
                 keys=dict(view.keys),
+                attributes=attributes(view),
             )
             for view in views
         ),
@@ -144,7 +146,7 @@ def concluded(report: Report, checks: Sequence[Check]) -> Report:
         report,
         outcomes=(*evaluated.outcomes, *crashed),
         findings=findings,
-        plan=make_plan(findings, trained).steps,
+        plan=make_plan(findings, trained, summaries=report.layers).steps,
         verdict=verdict(findings, report.layers, report.evidence, evaluated.outcomes),
     )
 

@@ -6,13 +6,16 @@ The report prints this plan, and `fix --retrain` trains it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity
+from vqdoctor.core.report import LayerSummary
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.engine.wording import in_their_words
 from vqdoctor.remedies import Remedy, with_advice
 from vqdoctor.training.plan import Plan, PlannedRemedy
 
@@ -44,6 +47,7 @@ def make_plan(
     seed: int = 0,
     trained_vq_weight: float | None = None,
     remedies: Sequence[Remedy] | None = None,
+    summaries: Sequence[LayerSummary] = (),
 ) -> Plan:
     """Return the plan for ranked findings.
 
@@ -58,6 +62,7 @@ def make_plan(
         seed: seed of the training.
         trained_vq_weight: the weight of the VQ loss in the training so far; None is unknown.
         remedies: the remedies to choose from; None is all of them.
+        summaries: the layers of the report, whose names the code of the remedies takes on.
 
     Raises:
         UserError: if a remedy is unknown, or a retraining cannot apply it.
@@ -81,18 +86,26 @@ def make_plan(
             warm_up_epochs=settings.warm_up_epochs,
             epochs=settings.epochs,
         ),
-        remedies=tuple(
-            PlannedRemedy(
-                remedy=remedy,
-                because=tuple(sorted({f.code for f in asked.get(remedy.name, ())})),
-                layers=tuple(
-                    dict.fromkeys(f.layer for f in asked.get(remedy.name, ()) if f.layer is not None)
-                )
-                or tuple(layers),
-                refused=_refused(remedy, settings),
-            )
-            for remedy in ordered
-        ),
+        remedies=tuple(_planned(remedy, asked, layers, settings, summaries) for remedy in ordered),
+    )
+
+
+def _planned(
+    remedy: Remedy,
+    asked: Mapping[str, Sequence[Finding]],
+    layers: Sequence[str],
+    settings: Settings,
+    summaries: Iterable[LayerSummary],
+) -> PlannedRemedy:
+    """Return a remedy with the findings that ask for it, its layers, and its code in their words."""
+    because = asked.get(remedy.name, ())
+    on = tuple(dict.fromkeys(f.layer for f in because if f.layer is not None)) or tuple(layers)
+    code = in_their_words(remedy, [summary for summary in summaries if summary.name in on])
+    return PlannedRemedy(
+        remedy=replace(remedy, code=code),
+        because=tuple(sorted({f.code for f in because})),
+        layers=on,
+        refused=_refused(remedy, settings),
     )
 
 

@@ -1,4 +1,4 @@
-"""The Task of a model that comes without one: its usual outputs, and a batch of x and perhaps y.
+"""The Task of a model that comes without one: its usual outputs, and a batch of its input and perhaps y.
 
 The outputs are a tensor, or any nesting of tuples, dicts and objects of them. The task loss and the VQ loss
 among them are chosen once, on the first training batch, by name or else by shape. The task's `notes` report
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -23,6 +23,7 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.models.task import Losses, Split
 from vqdoctor.models.user_code import blamed
 
+NEEDS = "a model needs a batch with x (and y)"
 BATCH_SIZE = 64
 """Samples in a batch where the training's batch size is unknown."""
 
@@ -82,6 +83,7 @@ class DefaultTask:
 
     Attributes:
         vq_weight: weight of the VQ loss in the user's training; None is unknown.
+        input_name: the entry of a batch that is the model's input.
         terms: which outputs were taken for the losses; None until the first batch.
         notes: the same in words, one line for the task loss and one for the VQ loss.
     """
@@ -94,17 +96,21 @@ class DefaultTask:
         vq_loss: str | None = None,
         task_loss: str | None = None,
         vq_weight: float | None = None,
+        input_name: str = "x",
     ) -> None:
         """Take the model and the batches of each split.
 
         Args:
-            model: called as model(x), and with those further entries of a batch that its forward() names.
-            batches: split to its batches; each has x, perhaps y, and more.
+            model: called with the input, and by name with those further entries of a batch that its forward()
+                names.
+            batches: split to its batches; each has the input, perhaps y, and more.
             vq_loss: the output to take for the VQ loss; all below it are summed.
             task_loss: "ce", "mse", or the output to take for the task loss.
             vq_weight: see the attribute.
+            input_name: see the attribute; under another name than x the input goes to the model by that name.
         """
         self.vq_weight = vq_weight
+        self.input_name = input_name
         self.terms: Terms | None = None
         self.notes: tuple[str, ...] = ()
         self._model = model
@@ -127,7 +133,7 @@ class DefaultTask:
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> Losses:
         """Run the model on a batch and return its losses."""
-        x, y = batch["x"], batch.get("y")
+        x, y = batch[self.input_name], batch.get("y")
         outputs = flatten(self._run(model, batch))
         if self.terms is None:
             self.terms = self._choose(outputs, x, y)
@@ -155,11 +161,13 @@ class DefaultTask:
 
     def _run(self, model: torch.nn.Module, batch: Batch) -> object:
         floating = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        x = batch["x"].to(floating) if batch["x"].is_floating_point() else batch["x"]
+        name, x = self.input_name, batch[self.input_name]
+        x = x.to(floating) if x.is_floating_point() else x
         named = inspect.signature(model.forward).parameters
-        more = {name: value for name, value in batch.items() if name in named and name not in ("x", "y")}
-        with blamed(f"the model fails on x {_describe(x)}", "--data must hold x as the model takes it"):
-            return model(x, **more)
+        more = {key: value for key, value in batch.items() if key in named and key not in ("x", "y", name)}
+        hint = f"--data must hold {name} as the model takes it"
+        with blamed(f"the model fails on {name} {_describe(x)}", hint):
+            return model(x, **more) if name == "x" else model(**{name: x}, **more)
 
     def _choose(self, outputs: Tensors, x: torch.Tensor, y: torch.Tensor | None) -> Terms:
         task = self._choose_task(outputs, x, y)
@@ -167,7 +175,8 @@ class DefaultTask:
         by_sample = tuple(path for path in (task.output, *vq) if outputs[path].shape == (len(x),))
         made_of = {
             "ce": f"cross-entropy of {_name(task.output)} against y",
-            "mse": f"mean squared error of {_name(task.output)} against {task.target}",
+            "mse": f"mean squared error of {_name(task.output)} against "
+            f"{'y' if task.target == 'y' else self.input_name}",
             "own": f"the model's own {task.output}",
         }
         parts = []
@@ -206,7 +215,8 @@ class DefaultTask:
         if asked is None and "loss" in outputs:
             return Terms(how="own", output="loss")
         raise UserError(
-            f"no task loss can be made of the model's output on x {_describe(x)}; {_shown(outputs)}",
+            f"no task loss can be made of the model's output on {self.input_name} {_describe(x)}; "
+            f"{_shown(outputs)}",
             "name one with --task-loss ce|mse|KEY, or write a Task and give it with --task",
         )
 
@@ -255,35 +265,61 @@ def _items(value: object) -> Iterator[tuple[str, object]]:
         yield from vars(value).items()
 
 
-def batches_of(arrays: Mapping[str, NDArray[Any]], size: int | None = None) -> dict[str, Sequence[Batch]]:
+def input_name(model: torch.nn.Module, names: Collection[str]) -> str:
+    """Return the entry of a batch that is the model's input: "x", or the first that its forward() names.
+
+    Raises:
+        UserError: if the batch has no such entry.
+    """
+    if "x" in names:
+        return "x"
+    taken = [name for name in inspect.signature(model.forward).parameters if name != "y"]
+    found = next((name for name in taken if name in names), None)
+    if found is None:
+        what = (
+            f"{NEEDS}; given is {', '.join(names) or 'no array'}, and its forward() takes {', '.join(taken)}"
+        )
+        raise UserError(what, "call the model's input x, or as its forward() does")
+    return found
+
+
+def batches_of(
+    arrays: Mapping[str, NDArray[Any]], size: int | None = None, name: str = "x"
+) -> dict[str, Sequence[Batch]]:
     """Cut a batch file's arrays into the batches of each split.
 
     Args:
-        arrays: x, and perhaps y, split (names or positions of the splits) and more; an array with as many
-            rows as x is cut too.
+        arrays: the input, and perhaps y, split (names or positions of the splits) and more; an array with as
+            many rows as the input is cut too. Text, which no model takes, is left out.
         size: samples in a batch.
+        name: the name of the input.
 
     Raises:
-        UserError: if y or split has another number of rows than x.
+        UserError: if y or split has another number of rows than the input.
     """
-    rows = len(arrays["x"]) if arrays["x"].ndim else 0
-    for name in ("y", "split"):
-        if name in arrays and arrays[name].shape[:1] != (rows,):
-            shapes = f"x {list(arrays['x'].shape)} and {name} {list(arrays[name].shape)}"
+    given = arrays[name].shape
+    rows = given[0] if given else 0
+    for other in ("y", "split"):
+        if other in arrays and arrays[other].shape[:1] != (rows,):
+            shapes = f"{name} {list(given)} and {other} {list(arrays[other].shape)}"
             raise UserError(f"the batch has {shapes}", "they need the same number of rows")
     if not rows:
-        raise UserError("the batch's x is empty", "save at least one sample")
+        raise UserError(f"the batch's {name} is empty", "save at least one sample")
     split = arrays.get("split")
-    tensors = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items() if name != "split"}
+    tensors = {
+        key: torch.from_numpy(np.array(a))
+        for key, a in arrays.items()
+        if key != "split" and a.dtype.kind in "biufc"
+    }
     found: dict[str, Sequence[Batch]] = {}
-    for i, name in enumerate(get_args(Split)):
+    for i, part_of in enumerate(get_args(Split)):
         # Without splits every split is all the data; the usage counts it once.
         mine = torch.arange(rows)
         if split is not None:
-            mine = torch.from_numpy(np.flatnonzero(split == (name if split.dtype.kind == "U" else i)))
-        elif name == "stop":
+            mine = torch.from_numpy(np.flatnonzero(split == (part_of if split.dtype.kind == "U" else i)))
+        elif part_of == "stop":
             continue
-        found[name] = [
+        found[part_of] = [
             {key: t[part] if t.shape[:1] == (rows,) else t for key, t in tensors.items()}
             for part in torch.split(mine, size or BATCH_SIZE)
             if len(part)

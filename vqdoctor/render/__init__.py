@@ -6,10 +6,19 @@ import sys
 from functools import cache
 
 from vqdoctor.core.discovery import pieces
+from vqdoctor.render._comparison import COMPARISON_FORMATS
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import printable
 
-__all__ = ["RenderOptions", "Renderer", "all_renderers", "format_names", "printable", "renderer_of"]
+__all__ = [
+    "COMPARISON_FORMATS",
+    "RenderOptions",
+    "Renderer",
+    "all_renderers",
+    "format_names",
+    "printable",
+    "renderer_of",
+]
 
 
 @cache

@@ -29,6 +29,8 @@ Shape = tuple[int, ...]
 
 _RATES = ("lr", "initial_lr", "max_lr")
 """Learning rates that torch's optimizers and schedules keep in a parameter group."""
+_ADAMS_WORDS = frozenset({"amsgrad", "momentum_decay", "correct_bias"})
+"""Settings of a parameter group that only Adam's kin have: Adam and AdamW; NAdam; transformers' AdamW."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,6 +46,8 @@ class Slot:
         adaptive: whether weight decay is part of the gradient that the step divides by its own size, as in
             Adam and not in AdamW or SGD. A file that does not say so gets the benefit of the doubt.
         beta2: decay of the second moment, for the correction of its start at zero; None for none.
+        adam: whether it is one of Adam's own kin (AdamW, NAdam, RAdam), in which a step is about the learning
+            rate: not Lamb, which scales its steps by the weights, nor Prodigy, which finds its own rate.
         state: the optimizer's state of it; empty where it never had a gradient.
     """
 
@@ -54,6 +58,7 @@ class Slot:
     highest_rate: float | None
     adaptive: bool
     beta2: float | None
+    adam: bool
     state: Mapping[str, Any]
 
     def _kept(self, *names: str) -> LazyTensor | None:
@@ -197,6 +202,7 @@ def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> 
             highest_rate=max(rates, default=None),
             adaptive=decays_adaptively(group),
             beta2=beta2,
+            adam=beta2 is not None and not _ADAMS_WORDS.isdisjoint(group),
             state=state if isinstance(state, dict) else {},
         )
 

@@ -130,7 +130,8 @@ class OptimizerMemory(Evidence):
         codebook_untouched_rows: codebook rows whose second moment is exactly zero: never selected.
         weight_decay: weight decay of the codebook's parameter group; None where not listed.
         left_out: whether all parameters around the layer have a state, and the codebook, an embedding's
-            weight, is not listed.
+            weight or one of an nn.ParameterList, is not listed.
+        unlisted: the same whatever the codebook's name: it may be a buffer, which a running model tells.
         contradicted: whether the model's order and the names of its parts disagree on before and after.
     """
 
@@ -143,6 +144,7 @@ class OptimizerMemory(Evidence):
     codebook_untouched_rows: int | None = None
     weight_decay: float | None = None
     left_out: bool = False
+    unlisted: bool = False
     contradicted: bool = False
 
 

@@ -128,6 +128,37 @@ WeightDecay.HEALTHY = WeightDecay(
 )  # fmt: skip
 
 
+class StepSize(Evidence):
+    """One step of Adam beside the weights that it moves. Sample size: the weight matrices looked at.
+
+    A layer with f inputs starts with weights of about 1 / sqrt(f), so that its output has the size of its
+    input. Adam moves every weight by about the learning rate, which changes the output by the learning rate
+    times sqrt(f) of that size even where the signs of the moves are independent.
+
+    Attributes:
+        learning_rate: the learning rate now; of several groups that of the matrix in the middle.
+        highest_rate: the highest one that the file records, a schedule's start or peak included.
+        updates: steps done.
+        step: the median over the matrices of learning rate times sqrt(f).
+        highest_step: the same with the highest rate.
+        growth: the median over the model's matrices outside of its VQ layers of their root mean square times
+            sqrt(f): about 0.6 to 1.4 as they are initialised. None where they are not found.
+    """
+
+    learning_rate: float
+    highest_rate: float
+    updates: int
+    step: float
+    highest_step: float
+    growth: float | None = None
+
+
+StepSize.HEALTHY = StepSize(
+    source="checkpoint", sample_size=7, learning_rate=0.001, highest_rate=0.001, updates=2_640, step=0.011,
+    highest_step=0.011, growth=0.86,
+)  # fmt: skip
+
+
 class CodeExpiry(Evidence):
     """How a batch compares with the codebook, and with the count under which codes are replaced.
 

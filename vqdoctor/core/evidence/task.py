@@ -7,7 +7,7 @@ class InputSummary(Evidence):
     """The input: a wrong normalisation looks like collapse. Sample size: samples.
 
     Attributes:
-        name: "x", or "z_e" where a dump was given.
+        name: "x" or the model's own name of its input, or "z_e" where a dump was given.
         shape: shape of the whole batch.
         minimum: smallest element.
         maximum: largest element.

@@ -14,7 +14,7 @@ from vqdoctor.metrics.geometry import Mask
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Missing, Probe
 from vqdoctor.saved.optimizer import Slot
-from vqdoctor.saved.placement import PlacedSlot, Unplaced, is_left_out, placed_slots
+from vqdoctor.saved.placement import PlacedSlot, Unplaced, is_unlisted, placed_slots
 
 _SAMPLE = 1 << 14
 _ADDED = 2e-30
@@ -44,6 +44,8 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
     untouched = None if rows is None else int(rows.sum())
     # a slot whose alignments reach from before the codebook to after it might be the codebook
     unclear = any(p.part is None for p in placed)
+    unlisted = is_unlisted(placed, context.saved, view, context.views)
+    leaf = view.keys.get("codebook", "").rpartition(".")[2]
     return OptimizerMemory(
         layer=view.name,
         source="checkpoint",
@@ -56,7 +58,8 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
         # Adagrad makes its states before the first gradient.
         codebook_has_state=bool(codebook.state) and untouched != view.num_codes if codebook else None,
         codebook_untouched_rows=untouched,
-        left_out=is_left_out(placed, context.saved, view, context.views),
+        left_out=unlisted and (leaf == "weight" or leaf.isdigit()),
+        unlisted=unlisted,
         weight_decay=codebook.weight_decay if codebook else None,
         contradicted=any(p.first.contradicted for p in placed),
     )
