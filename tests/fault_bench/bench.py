@@ -15,12 +15,12 @@ import multiprocessing
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -36,6 +36,7 @@ from vqdoctor.engine import examine, exit_code
 
 POINTS, LOSS_SHARE = 0.05, 0.2
 """A fault does harm from this loss of accuracy on, or this growth of the loss without labels."""
+Done = TypeVar("Done")
 Root = tuple[str, str, str]
 """Code, severity and message of a finding that no other explains."""
 
@@ -156,11 +157,11 @@ def verdicts(
     left = []
     for model in models:
         row = done.get(model.number)
-        if row is not None and not row.crash and (row.key, row.tool) == (key(model.setup), _tool()):
+        if row is not None and not row.crash and (row.key, row.tool) == (key(model.setup), tool()):
             yield Verdict(model=model, row=row)
         else:
             left.append(model)
-    for model, row in _done(left, folder, jobs, twins):
+    for model, row in spread(examined, left, jobs, folder, twins):
         with (folder / "rows.jsonl").open("a") as file:
             file.write(json.dumps(asdict(row)) + "\n")
         yield Verdict(model=model, row=row)
@@ -171,13 +172,16 @@ def _lines(path: Path) -> Iterator[Row]:
         yield from map(Row.read, path.read_text().splitlines())
 
 
-def _done(models: list[Model], folder: Path, jobs: int, twins: bool) -> Iterator[tuple[Model, Row]]:
+def spread(
+    do: Callable[..., Done], models: Iterable[Model], jobs: int, *more: object
+) -> Iterator[tuple[Model, Done]]:
+    """Call `do(model, *more)` for every model, in as many processes; in the order in which they end."""
     if jobs == 1:
-        yield from ((model, examined(model, folder, twins)) for model in models)
+        yield from ((model, do(model, *more)) for model in models)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = {pool.submit(examined, model, folder, twins): model for model in models}
+        waiting = {pool.submit(do, model, *more): model for model in models}
         for future in as_completed(waiting):
             yield waiting[future], future.result()
 
@@ -187,11 +191,18 @@ def file(model: Model, folder: Path) -> Path:
     return folder / "models" / f"{model.number:03d}-{key(model.setup)[:8]}.pt"
 
 
+def trained(model: Model, folder: Path) -> Path:
+    """Train a model unless it lies there, and write its task beside it."""
+    path = save(model.setup, file(model, folder))
+    path.with_suffix(".py").write_text(_task(model))
+    return path
+
+
 def examined(model: Model, folder: Path, twins: bool = True) -> Row:
     """Train a model unless it lies there, examine it bare and live, and compare it with its twin."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    row = Row(number=model.number, key=key(model.setup), tool=_tool())
+    row = Row(number=model.number, key=key(model.setup), tool=tool())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -202,8 +213,7 @@ def examined(model: Model, folder: Path, twins: bool = True) -> Row:
 
 def _examined(model: Model, folder: Path, row: Row, twins: bool) -> Row:
     clock = [time.process_time()]
-    path = save(model.setup, file(model, folder))
-    path.with_suffix(".py").write_text(_task(model))
+    path = trained(model, folder)
     saved = torch.load(path, weights_only=True)
     figure = _figure(model.setup, saved["model"])
     clock.append(time.process_time())
@@ -275,7 +285,7 @@ def _task(model: Model) -> str:
 
 
 @cache
-def _tool() -> str:
+def tool() -> str:
     digest = hashlib.sha256()
     for source in sorted(Path(vqdoctor.__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())

@@ -198,6 +198,14 @@ _RAW = {"normalise": False, **PLAIN}
 _FIELD = (
     Kind(
         fault=Fault(
+            name="residual not subtracted",
+            code="VQ110",
+            switch={"residual_subtracted": False},
+            why="codes of equal inputs look like any others",
+        )
+    ),
+    Kind(
+        fault=Fault(
             name="encoder without a graph",
             code="VQ102",
             switch={"encoder_graph": False},
@@ -241,14 +249,13 @@ _FIELD = (
     Kind(
         fault=Fault(
             name="learning rate too high",
-            code="",
+            code="VQ404",
             switch={"learning_rate": 0.1},
             base={"revival": False},
             why="the optimizer's groups hold the rate, and what it did takes a model",
         ),
         fits=ALL - WITHOUT_CODES,
         severities=_times("learning_rate", 0.1, 0.3),
-        said=r"learning.rate",
     ),
     Kind(
         fault=Fault(

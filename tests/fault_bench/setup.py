@@ -39,6 +39,7 @@ class Setup:
         vq_in_loss: whether the VQ loss takes part.
         loss_has_gradient: whether the VQ loss depends on anything that is trained.
         residual_detached: whether a residual level's codes are subtracted without their gradient.
+        residual_subtracted: whether a residual level's codes are subtracted at all.
         data_init: whether the codebook starts where the data is.
         distinct: different vectors that it starts from, at most; 0 is no bound.
         decay: the EMA's.
@@ -95,6 +96,7 @@ class Setup:
     vq_in_loss: bool = True
     loss_has_gradient: bool = True
     residual_detached: bool = True
+    residual_subtracted: bool = True
     data_init: bool = True
     distinct: int = 0
     decay: float = 0.95

@@ -32,6 +32,8 @@ _RESULT_ONLY = {
     "summary.py",
     "table.py",
     "test_bench.py",
+    "test_treat.py",
+    "treat.py",
 }
 
 
