@@ -72,6 +72,16 @@ def evaluate(
         return
     if ema is not None and not ema.never_written:
         return  # an EMA has moved it
+    if memory is not None and memory.left_out and ema is not None:
+        yield error(
+            f"The optimizer has a state for all {memory.sample_size} parameters around the codebook but does "
+            "not list it, and its EMA counts were never written: neither an optimizer nor an EMA moves its "
+            f"{ema.sample_size} codes, so they stay where they were initialised.",
+            measured("parameters_with_state", memory.sample_size),
+            confidence=Confidence.MEDIUM,
+            decide_with="--data batch.npz",
+        )
+        return
     if memory is not None and memory.left_out:
         yield _warning(
             f"The optimizer has a state for all {memory.sample_size} parameters around the codebook but does "
@@ -170,6 +180,11 @@ CHECK = Check(
         fires(
             "a bare file: everything but the codebook is in the optimizer",
             OptimizerMemory.healthy(codebook_listed=False, left_out=True),
+        ),
+        fires(
+            "a bare file: the same, beside EMA counts that were never written",
+            OptimizerMemory.healthy(codebook_listed=False, left_out=True),
+            EmaState.healthy(never_written=True),
         ),
         passes("an EMA owns the codebook", CodebookGradient.healthy()),
         passes(

@@ -45,6 +45,7 @@ class Slot:
         highest_rate: the highest one that the group records, a schedule's start or peak included; likewise.
         adaptive: whether weight decay is part of the gradient that the step divides by its own size, as in
             Adam and not in AdamW or SGD. A file that does not say so gets the benefit of the doubt.
+        beta1: decay of the first moment; None for none.
         beta2: decay of the second moment, for the correction of its start at zero; None for none.
         adam: whether it is one of Adam's own kin (AdamW, NAdam, RAdam), in which a step is about the learning
             rate: not Lamb, which scales its steps by the weights, nor Prodigy, which finds its own rate.
@@ -57,6 +58,7 @@ class Slot:
     rate: float | None
     highest_rate: float | None
     adaptive: bool
+    beta1: float | None
     beta2: float | None
     adam: bool
     state: Mapping[str, Any]
@@ -89,6 +91,12 @@ class Slot:
         if whole is not None:
             return whole.shape
         return next((t.shape for t in self.state.values() if isinstance(t, LazyTensor) and t.shape), None)
+
+    @cached_property
+    def mean_gradient(self) -> LazyTensor | None:
+        """Adam's running mean of the gradients; None where it keeps none in full precision."""
+        found = self._kept("exp_avg")
+        return None if found is None or found.dtype in ("float16", "uint8") else found
 
     @cached_property
     def steps(self) -> float:
@@ -194,7 +202,8 @@ def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> 
     names = group.get("param_names")
     named = isinstance(names, list | tuple) and len(names) == len(ids)
     betas = group.get("betas")
-    beta2 = number_of(betas[1]) if isinstance(betas, list | tuple) and len(betas) > 1 else None
+    kept = betas[:2] if isinstance(betas, list | tuple) and len(betas) > 1 else (None, None)
+    beta1, beta2 = (number_of(beta) for beta in kept)
     rates = [rate for name in _RATES if (rate := number_of(group.get(name))) is not None]
     for i, key in enumerate(ids):
         state = states.get(key, states.get(str(key))) if isinstance(key, int | str) else None
@@ -206,6 +215,7 @@ def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> 
             rate=number_of(group.get("lr")),
             highest_rate=max(rates, default=None),
             adaptive=decays_adaptively(group),
+            beta1=beta1,
             beta2=beta2,
             adam=beta2 is not None and not _ADAMS_WORDS.isdisjoint(group),
             state=state if isinstance(state, dict) else {},

@@ -95,11 +95,13 @@ class TrainForward(Evidence):
         first_moved: the move in the first pass after loading.
         later_moved: the largest move in a later pass.
         writes_counts: whether a pass changes the EMA counts; None without counts.
+        decay: the EMA decay, by the counts of codes that no vector chose; None where they do not tell.
     """
 
     first_moved: float
     later_moved: float
     writes_counts: bool | None = None
+    decay: float | None = None
 
 
 TrainForward.HEALTHY = TrainForward(
