@@ -196,8 +196,8 @@ class CapturedLayer:
         return torch.bincount(chosen[chosen >= 0], minlength=self.num_codes).double().cpu()
 
 
-Change = Callable[[CapturedLayer, Call], torch.Tensor]
-"""Layer and call in; the tensor that the model gets in place of z_q out."""
+Change = Callable[[CapturedLayer, Call], torch.Tensor | None]
+"""Layer and call in; the tensor that the model gets in place of z_q out, or None where that stays."""
 
 
 @contextlib.contextmanager

@@ -138,6 +138,7 @@ CHECK = Check(
         "never = chosen == 0   # after an epoch\n"
         "new = z_e[torch.randperm(len(z_e))[: int(never.sum())]]\n"
         "codebook.data[never] = new; chosen.zero_()",
+        names=("codebook",),
     ),
     explained_by=(*COLLAPSE, "VQ503"),
     examples=(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vqdoctor.checkpoint import Checkpoint, CheckpointError, Inert, open_checkpoint
+from vqdoctor.core.json_text import parse
 
 TRAINER_STATE = "trainer_state.json"
 CONFIG = "config.json"
@@ -29,8 +29,8 @@ def read_json(path: Path) -> Any:
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_JSON:
             return {}
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parse(path.read_bytes())
+    except (OSError, ValueError):
         return {}
 
 

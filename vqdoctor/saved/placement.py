@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile, zip_longest
 
-from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.state_dict import strip_prefixes
 from vqdoctor.layouts.view import QuantizerView, Tensor
 from vqdoctor.layouts.words import is_judges
@@ -87,21 +86,18 @@ def placed_slots(
     return placed
 
 
-def is_left_out(
+def is_unlisted(
     placed: Sequence[PlacedSlot], saved: SavedTraining, view: QuantizerView, views: Sequence[QuantizerView]
 ) -> bool:
     """Whether the optimizers have a state for every parameter around a layer, and do not list its codebook.
 
-    Only a table that is a weight, or one of an nn.ParameterList, is taken for a parameter: a buffer may
-    follow an EMA that is not saved. One beside EMA counts that were never written follows none.
+    Whether the table is a parameter is another matter: a buffer may follow an EMA that is not saved.
     """
     around = [entry for entry in _entries(saved, view, views) if entry.part in ("before", "after")]
     trained = {p.first.name for p in placed if p.slot.state and p.first is p.last}
     listed = any("codebook" in (p.first.part, p.last.part) for p in placed)
-    leaf = view.keys.get("codebook", "").rpartition(".")[2]
     return (
-        (leaf == "weight" or leaf.isdigit() or (view.counts is not None and never_written(view.counts)))
-        and not view.frozen
+        not view.frozen
         and not listed
         and len({entry.part for entry in around}) == 2
         and all(entry.name in trained for entry in around)

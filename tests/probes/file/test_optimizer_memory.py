@@ -264,7 +264,14 @@ def test_a_codebook_that_is_left_out_of_the_optimizer(memory):
         chosen = [p for part in parts.split() for p in getattr(model, part).parameters()]
         optimizer = torch.optim.Adam(chosen)
         model.step(optimizer, 16)
-        assert memory(model, optimizer).left_out == left_out, parts
+        found = memory(model, optimizer)
+        assert found.left_out == found.unlisted == left_out, parts
+
+
+def test_a_bare_parameter_that_is_left_out_may_be_a_buffer(memory, tiny, trained):
+    model = tiny()  # its codes are a buffer, and its counts show who writes it
+    found = memory(model, trained(model, 3))
+    assert found.unlisted and not found.left_out
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.95)])

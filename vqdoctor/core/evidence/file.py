@@ -133,7 +133,8 @@ class OptimizerMemory(Evidence):
         recent_codes_high: codes that may have had one in the last 400 updates; likewise.
         weight_decay: weight decay of the codebook's parameter group; None where not listed.
         left_out: whether all parameters around the layer have a state, and the codebook, an embedding's
-            weight, is not listed.
+            weight or one of an nn.ParameterList, is not listed.
+        unlisted: the same whatever the codebook's name: it may be a buffer, which a running model tells.
         contradicted: whether the model's order and the names of its parts disagree on before and after.
     """
 
@@ -148,6 +149,7 @@ class OptimizerMemory(Evidence):
     recent_codes_high: int | None = None
     weight_decay: float | None = None
     left_out: bool = False
+    unlisted: bool = False
     contradicted: bool = False
 
 

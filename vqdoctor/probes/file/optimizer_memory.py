@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from vqdoctor.checkpoint import LazyTensor
 from vqdoctor.core.evidence import Evidence, OptimizerMemory, Unavailable
+from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Mask
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Missing, Probe
 from vqdoctor.saved.optimizer import Slot
-from vqdoctor.saved.placement import PlacedSlot, Unplaced, is_left_out, placed_slots
+from vqdoctor.saved.placement import PlacedSlot, Unplaced, is_unlisted, placed_slots
 
 RECENT, LONG_AGO = 100, 400
 """Updates since the last gradient. Codes in use measured 7 to 70, those out of use 550 and more: the bound is
@@ -51,6 +52,7 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
     ages = ages_since_gradient(codebook, view) if codebook else None
     # a slot whose alignments reach from before the codebook to after it might be the codebook
     unclear = any(p.part is None for p in placed)
+    unlisted = is_unlisted(placed, context.saved, view, context.views)
     return OptimizerMemory(
         layer=view.name,
         source="checkpoint",
@@ -65,7 +67,8 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
         codebook_untouched_rows=untouched,
         recent_codes=None if ages is None else int(np.sum(ages <= RECENT)),
         recent_codes_high=None if ages is None else int(np.sum(ages <= LONG_AGO)),
-        left_out=is_left_out(placed, context.saved, view, context.views),
+        left_out=unlisted and _is_a_parameter(view),
+        unlisted=unlisted,
         weight_decay=codebook.weight_decay if codebook else None,
         contradicted=any(p.first.contradicted for p in placed),
     )
@@ -96,6 +99,15 @@ def _gradient(placed: Sequence[PlacedSlot], part: str) -> float | None:
     if not math.isfinite(squares):
         raise Unplaced("the optimizer state has non-finite values")
     return math.sqrt(squares / elements) if elements else None
+
+
+def _is_a_parameter(view: QuantizerView) -> bool:
+    """Return whether a codebook is a weight, in an nn.ParameterList, or beside counts that no EMA ever wrote.
+
+    Any other table may be a buffer that follows an EMA which is not saved.
+    """
+    leaf = view.keys.get("codebook", "").rpartition(".")[2]
+    return leaf == "weight" or leaf.isdigit() or (view.counts is not None and never_written(view.counts))
 
 
 def untouched_rows(slot: Slot, view: QuantizerView) -> Mask | None:
