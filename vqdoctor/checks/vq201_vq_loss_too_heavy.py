@@ -76,12 +76,16 @@ def evaluate(
     name, weight = max(weights.items(), key=lambda item: item[1], default=("", 0.0))
     if weight > limits.weight:
         what = "VQ loss" if name == "vq_weight" else "commitment loss"
+        ratio = None if balance is None else balance.ratio
+        by_now = ""
+        if ratio is not None and ratio < 1:  # where z_e lies on the codes, there is little left to pull at
+            by_now = f", even if the gradient that is left of it is {figure(ratio)} of the task's by now"
         yield problem(
             _harm.severity(metrics),
             f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
-            "to one code than by doing its task.",
+            f"to one code than by doing its task{by_now}.",
             measured(name, weight, limits.weight),
-            if_known("gradient_ratio", None if balance is None else balance.ratio),
+            if_known("gradient_ratio", ratio),
             confidence=Confidence.MEDIUM if balance is None else Confidence.HIGH,
             decide_with="--data batch.npz" if balance is None else "",
         )

@@ -17,6 +17,8 @@ A loss that is added and has no gradient at all is VQ206.
 The VQ loss holds the encoder near the codes and, where no EMA does, moves the codes. Take the tensor
 that the layer returns, not its `.item()` or `.detach()`. A layer that needs no such loss (FSQ, NSVQ)
 returns none. If your training does add it and only the Task leaves it out, return it there as `vq`.
+`fix --retrain` adds what is missing at the layer's boundary (commitment-term): the layer's own loss, or
+0.25 · mse(z_e, sg z_q).
 
 ## References
 - EdoardoBotta/RQ-VAE-Recommender#31: the commitment weight never reached the quantizer
@@ -79,6 +81,7 @@ def evaluate(
         if_known("vq_weight", use.vq_weight, limits.weight),
         measured("offered_gradient", use.offered),
         confidence=confidence,
+        remedies=("add-vq-loss", "commitment-term"),
     )
 
 
@@ -87,6 +90,7 @@ CHECK = Check(
     name="vq-loss-not-in-the-loss",
     evaluate=evaluate,
     limits=Limits(),
+    remedies=("commitment-term",),
     advice=Advice(
         name="add-vq-loss",
         how="Add the VQ layer's loss to the training loss, with its graph, its commitment term and a weight "

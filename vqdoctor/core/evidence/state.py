@@ -95,11 +95,13 @@ class TrainForward(Evidence):
         first_moved: the move in the first pass after loading.
         later_moved: the largest move in a later pass.
         writes_counts: whether a pass changes the EMA counts; None without counts.
+        decay: the EMA decay, by the counts of codes that no vector chose; None where they do not tell.
     """
 
     first_moved: float
     later_moved: float
     writes_counts: bool | None = None
+    decay: float | None = None
 
 
 TrainForward.HEALTHY = TrainForward(
@@ -200,12 +202,15 @@ class CodeExpiry(Evidence):
         expired: share of the codes whose count is not above the threshold; None where either is unknown.
         replaced: codes that one train-mode forward pass moves far, as a share of the most that it could
             replace, min(K, vectors), after the first pass; None from a checkpoint.
+        assumed_batch_size: the samples of that batch, where the training's are unknown; None where they are
+            the training's.
     """
 
     vectors: float
     threshold: float | None = None
     expired: float | None = None
     replaced: float | None = None
+    assumed_batch_size: int | None = None
 
 
 CodeExpiry.HEALTHY = CodeExpiry(layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0)

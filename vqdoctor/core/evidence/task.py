@@ -60,6 +60,7 @@ class TaskMetrics(Evidence):
 
     Attributes:
         split: which data ("val": never used in training or early stopping).
+        held_out: whether that split has data of its own; False where it is the same data as "train".
         accuracy: with the quantizer.
         bypass_accuracy: with z_e in place of z_q.
         shuffled_accuracy: with the codes shuffled between positions.
@@ -77,6 +78,7 @@ class TaskMetrics(Evidence):
     """
 
     split: str
+    held_out: bool = True
     accuracy: float | None = None
     bypass_accuracy: float | None = None
     shuffled_accuracy: float | None = None
