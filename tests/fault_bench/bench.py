@@ -92,7 +92,7 @@ class Verdict:
     @property
     def told(self) -> bool:
         """Whether the file alone tells any of its faults."""
-        return bool(self._told)
+        return any(kind.told_by_file(self.model.setup.implementation) for kind in self.model.kinds)
 
     @property
     def right_live(self) -> bool:
@@ -105,12 +105,13 @@ class Verdict:
     def right_bare(self) -> bool:
         if not self.model.kinds:
             return not self.row.bare_errors and not self.row.crash
-        return any(_names(kind, self.row.bare[:1], bare=True) for kind in self._told)
+        return self.told and any(_names(kind, self.row.bare[:1], bare=True) for kind in self.model.kinds)
 
     @property
     def both(self) -> bool:
-        """Whether each fault is among as many first causes as there are faults."""
-        first = self.row.live[: len(self.model.kinds)]
+        """Whether each fault is among as many first causes as there are faults; levels share a cause."""
+        causes = list(dict.fromkeys(code for code, _, _ in self.row.live))[: len(self.model.kinds)]
+        first = [root for root in self.row.live if root[0] in causes]
         return all(_names(kind, first, bare=False) for kind in self.model.kinds)
 
     @property
@@ -130,10 +131,6 @@ class Verdict:
         return (
             not self.right_live or wrong_bare or not self.both or (self.harmful and not self.row.live_errors)
         )
-
-    @property
-    def _told(self) -> list[Kind]:
-        return [kind for kind in self.model.kinds if kind.told_by_file(self.model.setup.implementation)]
 
 
 def _names(kind: Kind, roots: Iterable[Root], *, bare: bool) -> bool:

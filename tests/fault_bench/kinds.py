@@ -116,7 +116,8 @@ _SPANS: Mapping[str, _Span] = {
         accepts_bare=("VQ306",),
     ),
     "cut along the wrong axis": _Span(fits=ALL),
-    "detached after the layer": _Span(fits=ALL),
+    # a file shows that the encoder got no gradient, and not where it is cut
+    "detached after the layer": _Span(fits=ALL, accepts_bare=("VQ101",)),
     "gradients that are not finite": _Span(fits=ALL),
     "lookup in bfloat16": _Span(
         fits=("VectorQuantize", "ResidualVQ", "taming", "rosinality", "zalando", "Chameleon")
@@ -152,6 +153,8 @@ _SPANS: Mapping[str, _Span] = {
     "divided by the batch's counts + 1": _Span(fits=_DIVIDES, accepts_bare=("VQ303",)),
     "divided by the counts + 1": _Span(fits=_DIVIDES),
     "normaliser lost": _Span(fits=_DIVIDES),
+    # the same wherever the file shows what divides
+    "normaliser lost in the counts": _Span(fits=_DIVIDES | {"bshall style"}, told=_DIVIDES),
     "normaliser applied twice": _Span(fits=_DIVIDES),
     "sums never divided": _Span(fits=_DIVIDES),
     "sums multiplied by the counts": _Span(fits=_DIVIDES),
@@ -210,7 +213,8 @@ _FIELD = (
             code="VQ102",
             switch={"encoder_graph": False},
             why="a file shows that the encoder is cut off, and not where",
-        )
+        ),
+        accepts_bare=frozenset({"VQ101"}),
     ),
     Kind(
         fault=Fault(

@@ -15,7 +15,8 @@ from fault_bench.sample import DEVELOPMENT, HELD, HELD_OUT, HELD_OUT_DATA, Model
 from fault_bench.summary import markdown, picture
 from vqdoctor.checks import all_checks
 
-SLICE = tuple(range(10))
+SLICE = (2, 9, 10, 29, 32, 39, 46, 48, 53, 59)
+"""Ten of the development part: three healthy ones, and seven kinds of fault on as many implementations."""
 
 
 @pytest.fixture(scope="module")
