@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from vqdoctor.core.errors import UserError
-from vqdoctor.models.default_task import DefaultTask, batches_of, flatten, input_name
+from vqdoctor.models.default_task import DefaultTask, batches_of, input_name
+from vqdoctor.models.usual_losses import flatten
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.rand(6, 1, 4, 4, generator=GENERATOR)

@@ -101,7 +101,7 @@ CHECK = Check(
         code="chosen += torch.bincount(indices.flatten(), minlength=len(codebook))\n"
         "never = chosen == 0   # after an epoch\n"
         "new = z_e[torch.randperm(len(z_e))[: int(never.sum())]]\n"
-        "codebook[never] = new; chosen.zero_()",
+        "codebook.data[never] = new; chosen.zero_()",
         names=("codebook",),
     ),
     explained_by=(*COLLAPSE, "VQ503"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from vqdoctor.core.codec import decode, encode
@@ -95,6 +96,8 @@ class PlanStep:
 
 DRY_RUN = "nothing was written: a dry run"
 """The note of a report whose repairs were only tried in memory."""
+NOT_WRITTEN = "nothing was written: the file can take none of the remedies, or needs none"
+"""The note of a report of a fix that found nothing to apply."""
 RepairStatus = Literal["applied", "no-effect", "reverted", "skipped"]
 
 
@@ -179,14 +182,22 @@ class Report:
     def find(self, kind: type[E], layer: str | None = None) -> E | None:
         """Return the evidence of that kind on that layer, from its best source; None if there is none."""
         for source in SOURCES:
-            for evidence in self.evidence:
-                if isinstance(evidence, kind) and evidence.layer == layer and evidence.source == source:
+            for evidence in self._evidence_on.get(layer, ()):
+                if isinstance(evidence, kind) and evidence.source == source:
                     return evidence
         return None
 
+    @cached_property
+    def _evidence_on(self) -> Mapping[str | None, list[Evidence]]:
+        """All evidence by its layer."""
+        found: dict[str | None, list[Evidence]] = {}
+        for evidence in self.evidence:
+            found.setdefault(evidence.layer, []).append(evidence)
+        return found
+
     def usages(self, layer: str) -> dict[str, Usage]:
         """Return that layer's usage by source, the best source first."""
-        by_source = {e.source: e for e in self.evidence if isinstance(e, Usage) and e.layer == layer}
+        by_source = {e.source: e for e in self._evidence_on.get(layer, ()) if isinstance(e, Usage)}
         return {source: by_source[source] for source in SOURCES if source in by_source}
 
     @property

@@ -157,6 +157,13 @@ class Settings:
         "The same, with N training steps a copy.",
         shown=f"{STEPS} with --decide, and at most {MOST_STEPS}",
     )
+    trace: Path | None = _examined(
+        None,
+        path("FILE"),
+        "The trace of its training, which vqdoctor.Monitor writes.",
+        commands=("inspect", "gate", "examine"),
+        in_file=False,
+    )
     mask: str | None = _examined(
         None, text("KEY"), "The entry of a batch that is True where there is data, and not padding."
     )
@@ -209,6 +216,9 @@ class Settings:
     )
     trial: bool = _retraining(False, SWITCH, "First try the remedies against each other.", in_file=False)
     resume: bool = _retraining(False, SWITCH, "Go on with an unfinished run.", in_file=False)
+    keep_worse: bool = _retraining(
+        False, SWITCH, "Write the model even if it does its task worse than CKPT.", in_file=False
+    )
     goals: Goals = field(default_factory=Goals)
     gate: GateRules = field(default_factory=GateRules)
     baseline: Path | None = _gate(
@@ -248,7 +258,7 @@ class Settings:
     @property
     def inputs(self) -> tuple[Path, ...]:
         """The files that a run reads beside its checkpoint."""
-        reports = (self.from_report, self.baseline, self.hide_known)
+        reports = (self.from_report, self.baseline, self.hide_known, self.trace)
         return (*self.data, *(report for report in reports if report))
 
     @property

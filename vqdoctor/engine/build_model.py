@@ -19,7 +19,7 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.engine.batch import Arrays
 from vqdoctor.layouts import QuantizerView, StateDict, state_dicts
 from vqdoctor.models import hf
-from vqdoctor.models.default_task import NEEDS, DefaultTask, batches_of, input_name
+from vqdoctor.models.default_task import BATCH_SIZE, NEEDS, DefaultTask, batches_of, input_name
 from vqdoctor.models.examined import ExaminedModel
 from vqdoctor.models.guarded_task import GuardedTask, describe
 from vqdoctor.models.load import Loaded, load_state
@@ -132,6 +132,8 @@ def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None, tupl
         batches = batches_of(arrays, record.batch_size, name)
     vq_loss = user_model.vq_loss or hf.VQ_LOSS.get(type(model).__name__)
     own = DefaultTask(model, batches, vq_loss=vq_loss, task_loss=user_model.task_loss, input_name=name)
+    if arrays is not None and record.batch_size is None:
+        own.assumed_batch_size = BATCH_SIZE
     return own, loaded, told
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -44,13 +45,17 @@ def weighed(
         explained_by: code of a check to those of the causes of which it can be a symptom.
         evidence: their evidence.
     """
-    causes = [f for f in findings if f.severity > Severity.NOTE]
+    causes: defaultdict[str | None, set[str]] = defaultdict(set)
+    for finding in findings:
+        if finding.severity > Severity.NOTE:
+            causes[finding.layer].add(finding.code)
+    found = {layer: effects(evidence, layer) for layer in {f.layer for f in findings}}
     weights = []
     for finding in findings:
-        # what a finding may itself have caused is no rival of it
-        others = (f for f in causes if f.layer in (finding.layer, None))
-        rivals = {f.code for f in others if finding.code not in explained_by.get(f.code, ())}
-        weights.append(_weighed(finding, rivals, effects(evidence, finding.layer)))
+        # what a finding may itself have caused is not its rival
+        others = causes[finding.layer] | causes[None]
+        rivals = {code for code in others if finding.code not in explained_by.get(code, ())}
+        weights.append(_weighed(finding, rivals, found[finding.layer]))
     return weights
 
 

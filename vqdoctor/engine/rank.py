@@ -6,7 +6,8 @@ on the same layer, or one of them is about the whole model. A note is advice: it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from vqdoctor.core.check import Check
 from vqdoctor.core.evidence import Evidence, Experiments, GradientPath, LossBalance, Trace, TrainingRecord
@@ -16,6 +17,8 @@ from vqdoctor.core.undecided import CAUSES_IN_USE
 from vqdoctor.engine.decide import OPEN, weighed
 
 NON_FINITE = "VQ901"
+_ANY = "\x00"
+"""Stands for all layers together, and is the name of none."""
 DATA = "--data batch.npz"
 """What a check asks for where it had no data; a run of a model has some."""
 
@@ -43,16 +46,25 @@ def rank(
     order = {w.finding.fingerprint: w.order for w in tried}
     as_it_was = {id(w.finding): f for w, f in zip(tried, findings, strict=True)}
     findings = [w.finding for w in tried]
+    known: defaultdict[tuple[str, str | None], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        if finding.severity > Severity.NOTE:
+            known[finding.code, finding.layer].append(finding)
+            known[finding.code, _ANY].append(finding)
     causes = {
-        id(f): sorted(_causes(f, findings, explained_by.get(f.code, ())), key=lambda c: order[c.fingerprint])
+        id(f): sorted(_causes(f, known, explained_by.get(f.code, ())), key=lambda c: order[c.fingerprint])
         for f in findings
     }
     # The first cause that is itself unexplained; a finding without one is a root.
     root_of = {id(f): next((c for c in causes[id(f)] if not causes[id(c)]), f) for f in findings}
+    symptoms_of: defaultdict[int, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        if root_of[id(finding)] is not finding:
+            symptoms_of[id(root_of[id(finding)])].append(finding)
     ordered: list[Finding] = []
     roots = []
     for root in (f for f in findings if root_of[id(f)] is f):
-        symptoms = [f for f in findings if root_of[id(f)] is root and f is not root]
+        symptoms = symptoms_of[id(root)]
         measures = root.stage is Stage.USAGE and root.code not in CAUSES_IN_USE
         unexplained = measures and root.severity > Severity.NOTE
         rivals = (cause for symptom in symptoms for cause in causes[id(symptom)] if not causes[id(cause)])
@@ -70,16 +82,17 @@ def rank(
     return tuple(f.replace(rank=i) for i, f in enumerate(ordered, start=1))
 
 
-def _causes(finding: Finding, findings: Sequence[Finding], codes: Iterable[str]) -> list[Finding]:
+def _causes(
+    finding: Finding, known: Mapping[tuple[str, str | None], list[Finding]], codes: Iterable[str]
+) -> list[Finding]:
     """Return the findings of these codes that may explain one, in the order of the codes."""
+    places = (_ANY,) if finding.layer is None else (finding.layer, None)
     return [
         cause
         for code in codes
-        for cause in findings
-        if cause.code == code
-        and cause is not finding
-        and cause.severity > Severity.NOTE
-        and (finding.layer is None or cause.layer in (finding.layer, None))
+        for place in places
+        for cause in known.get((code, place), ())
+        if cause is not finding
     ]
 
 

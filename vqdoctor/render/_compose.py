@@ -1,6 +1,7 @@
 """From a report to its document: the order of the parts, the first line and the last."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vqdoctor.core.evidence import Usage
 from vqdoctor.core.gate import GateStatus
@@ -23,7 +24,7 @@ ASSERTION_TONES: dict[str, nodes.Tone] = {**GATE_TONES, "warn": "warn", "known":
 
 
 def document(report: Report, options: RenderOptions) -> nodes.Document:
-    """Return the report as a document: decisions, facts, VQ layers, causes, plan and gaps."""
+    """Return the report as a document: decisions, causes, plan, VQ layers, facts and gaps."""
     found = findings.blocks(report)
     gate, cure = report.gate, cures.headline(report)
     decisions = [_gate(gate.status, phrases.gate_headline(gate))] if gate else []
@@ -33,12 +34,13 @@ def document(report: Report, options: RenderOptions) -> nodes.Document:
     layers = nodes.Layers(layers=tuple(_layer(report, layer) for layer in report.layers))
     sections = [
         *cures.sections(report),
-        _facts(report),
-        nodes.Section(title=title, nodes=(layers,) if report.layers else ()),
-        nodes.items_section("Nearest candidates", [*near, pick] if near else []),
         *findings.sections(report, found, options.names),
         experiments.section(report),
-        _plan(report, found),
+        _plan(report, found, verbose=options.verbose),
+        nodes.items_section("Nearest candidates", [*near, pick] if near else []),
+        nodes.Section(title=title, nodes=(layers,) if report.layers else ()),
+        _facts(report),
+        *findings.notes(found),
         gaps.section(report, options.names, verbose=options.verbose),
     ]
     next_step, command = _next(found)
@@ -172,7 +174,7 @@ def _layer(report: Report, layer: LayerSummary) -> nodes.Layer:
     )
 
 
-def _plan(report: Report, found: Sequence[nodes.Block]) -> nodes.Section:
+def _plan(report: Report, found: Sequence[nodes.Block], *, verbose: bool) -> nodes.Section:
     above = {block.remedy for block in found if block.remedy_code}
     steps = [
         nodes.Item(
@@ -184,7 +186,8 @@ def _plan(report: Report, found: Sequence[nodes.Block]) -> nodes.Section:
         )
         for step in report.plan
     ]
-    return nodes.items_section("Plan, in the order to try", steps)
+    plan = nodes.items_section("Plan, in the order to try", steps)
+    return replace(plan, without_code=not verbose)
 
 
 def _next(found: Sequence[nodes.Block]) -> tuple[str, str]:

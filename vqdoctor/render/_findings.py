@@ -56,7 +56,6 @@ def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -
     """Return the findings under headings that promise a cause only if one was found."""
     open_ = unexplained(found)
     known = causes(found)[len(open_) :]
-    notes = tuple(block for block in found if block.severity <= Severity.NOTE)
     told = []
     if open_:
         decide = open_[0].decide_with
@@ -66,9 +65,13 @@ def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -
     if known:
         title = "Also wrong, causes first" if open_ else "What is wrong, causes first"
         told.append(Section(title=title, nodes=known))
-    if notes:
-        told.append(Section(title="Notes", nodes=notes))
     return tuple(told)
+
+
+def notes(found: Iterable[Block]) -> tuple[Section, ...]:
+    """Return the roots that are notes, under a heading of their own; nothing without any."""
+    told = tuple(block for block in found if block.severity <= Severity.NOTE)
+    return (Section(title="Notes", nodes=told),) if told else ()
 
 
 def deciding(root: Block) -> Item:

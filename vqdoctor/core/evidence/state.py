@@ -55,6 +55,36 @@ class StartRows(Evidence):
 StartRows.HEALTHY = StartRows(layer="vq", source="checkpoint", sample_size=256, rows=0, start="", unused=0)
 
 
+class UnmovedRows(Evidence):
+    """Codes that were never chosen since they were set, and where they began. Sample size: the codes, K.
+
+    An EMA multiplies the count and the sum of a code that is not chosen by one factor, so such codes keep
+    equal counts, and their sums over their counts are their start. Under Adam without weight decay a code
+    without a gradient stays where it is.
+
+    Attributes:
+        rows: how many.
+        told_by: "counts" or "optimizer".
+        structure: how far the correlations between the dimensions of their start exceed those of independent
+            noise, in standard deviations: about 0 for a random start, large for vectors of the data.
+        offset: distance of the mean of their start from the mean of the other codes, in root mean square
+            distances of these from their mean, or, beside a single other code, of the start from its mean;
+            None where these do not vary.
+        frozen: whether the layer's table may rightly stay as it was drawn.
+    """
+
+    rows: int
+    told_by: str
+    structure: float
+    offset: float | None
+    frozen: bool = False
+
+
+UnmovedRows.HEALTHY = UnmovedRows(
+    layer="vq", source="checkpoint", sample_size=256, rows=0, told_by="counts", structure=0.0, offset=None
+)
+
+
 class TrainForward(Evidence):
     """The effect of train-mode forward passes alone on a codebook just loaded. Sample size: forward passes.
 
@@ -170,12 +200,15 @@ class CodeExpiry(Evidence):
         expired: share of the codes whose count is not above the threshold; None where either is unknown.
         replaced: codes that one train-mode forward pass moves far, as a share of the most that it could
             replace, min(K, vectors), after the first pass; None from a checkpoint.
+        assumed_batch_size: the samples of that batch, where the training's are unknown; None where they are
+            the training's.
     """
 
     vectors: float
     threshold: float | None = None
     expired: float | None = None
     replaced: float | None = None
+    assumed_batch_size: int | None = None
 
 
 CodeExpiry.HEALTHY = CodeExpiry(layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0)
