@@ -16,8 +16,8 @@ MOST_STEPS = 128
 """The most steps of an experiment, whatever the user asks of a look at the training."""
 
 GAIN = 0.1
-"""Least share of the task loss by which a change must lower it to help. On trained models without a fault (seven
-quantizers) a change of the training lowered it by 0.08 at most, and codes that were placed anew by 0.16."""
+"""Least share of the task loss by which a change must lower it to help. On trained models without a fault
+(seven quantizers) a change of the training lowered it by 0.08 at most, and newly placed codes by 0.16."""
 SPREADS = 3.0
 """Least size of an effect in units of its own spread."""
 USED = 2.0
