@@ -76,7 +76,7 @@ REMOVALS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """What an experiment showed on one layer.
+    """The effect of an experiment on one layer.
 
     Attributes:
         removal: the experiment.
@@ -108,7 +108,7 @@ class Effect:
 
 
 def effects(evidence: Iterable[Evidence], layer: str | None = None) -> tuple[Effect, ...]:
-    """Return what the experiments showed on a layer; of the whole model, on its first layer."""
+    """Return the effects of the experiments on a layer; of the whole model, on its first layer."""
     for item in evidence:
         if isinstance(item, Experiments) and layer in (item.layer, None):
             return tuple(_effect(item, i) for i, name in enumerate(item.names) if name in REMOVALS)

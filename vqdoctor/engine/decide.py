@@ -1,4 +1,4 @@
-"""What the experiments decide: the weight of the causes that were found, and a cause that only they show."""
+"""The decision of the experiments: the weight of each cause found, and a cause that they alone show."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NON_FINITE = "VQ901"
 _ANY = "\x00"
 """Stands for all layers together, and is the name of none."""
 DATA = "--data batch.npz"
-"""What a check asks for where it had no data; a run of a model has some."""
+"""The flag of a check that had no data; a run of a model has some."""
 
 
 def rank(

@@ -1,4 +1,4 @@
-"""The experiments of `--decide`: what each changed, what it showed, and what it means where none helped."""
+"""The experiments of `--decide`: the change, the figures and the verdict of each, and a conclusion."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ TONES: Mapping[str, tuple[str, Tone]] = {
     "helps": ("helps", "good"), "nothing": ("no clear effect", "faint"), "harms": ("harms", "warn"),
 }  # fmt: skip
 NONE_HELPED = (
-    "none of these helped: the cause is another one, or so few steps do not undo its damage; begin a fresh "
+    "none of these helped: the cause is another one, or its damage outlasts so few steps; begin a fresh "
     "training with one of these changes at a time"
 )
 PLACED = (
@@ -21,8 +21,8 @@ PLACED = (
     "encoder serves as it is"
 )
 USED_AGAIN = (
-    "codes that are placed where the data is are used, and the loss stays: so few steps do not undo the "
-    "damage before or behind the VQ layer"
+    "codes that are placed where the data is are used, and the loss stays: the damage before or behind the "
+    "VQ layer outlasts so few steps"
 )
 
 

@@ -70,7 +70,7 @@ class TrainedCopy:
         self.vq_weight = 1.0 if self.context.vq_weight is None else self.context.vq_weight
 
     def step(self, seed: int) -> bool:
-        """Take the next optimizer step; return whether its loss was finite, without which none is taken."""
+        """Take the next optimizer step, if its loss is finite; return whether it is."""
         seed_all(seed)
         batch = moved(self.batches[len(self.losses) % len(self.batches)], self.context.device)
         with watching(self.layers, self.behind, keep_graph=True):

@@ -1,7 +1,7 @@
 """The experiments of `--decide`: the same training steps on copies, each with one cause taken away.
 
-Batches and seeds are the same for every copy, so that two copies differ by the change alone. What chance
-gives shows where the same is trained twice, with the batches in another order.
+Batches and seeds are the same for every copy, so that two copies differ by the change alone. Chance shows
+where the same is trained twice, with the batches in another order.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _STRIDE = 1_000_003
 
 @dataclass(kw_only=True, eq=False)
 class _Bench:
-    """What all experiments share.
+    """The model and the batches of all experiments.
 
     Attributes:
         context: the model, its task and its layers.
@@ -73,7 +73,7 @@ class _Bench:
         return all(math.isclose(a, b, rel_tol=SAME) for a, b in pairs)
 
     def run(self, name: str) -> _Arm:
-        """Run an experiment; a second time where it seems to help, and is no mere comparison."""
+        """Run an experiment, and a second time where it takes a cause away and seems to help."""
         arm = _Arm(bench=self, name=name, runs=(self.train(0, name),))
         if not (arm.may_help and REMOVALS[name].codes):
             return arm
