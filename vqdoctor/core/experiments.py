@@ -23,6 +23,8 @@ SPREADS = 3.0
 USED = 2.0
 """Least factor on the perplexity by which a change helps although the loss stays. Two runs of one training
 differed by 1.3 at most."""
+MORE_BATCHES = "smaller batches"
+"""The hint where there are too few batches for a spread."""
 ON_PLACED = "on codes placed by k-means, "
 SHOWN = 0.16
 """Least share of the task loss for an experiment to name a cause that no measurement found: twice what a

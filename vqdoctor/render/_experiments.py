@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from vqdoctor.core.evidence import Experiments
-from vqdoctor.core.experiments import GAIN, effects, unchanged
+from vqdoctor.core.experiments import GAIN, MORE_BATCHES, effects, unchanged
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.render._document import Item, Section, Tone, items_section
@@ -30,7 +30,10 @@ def section(report: Report) -> Section:
     """Return the experiments, the helpful ones first; without nodes where there were none."""
     told = next((item for item in report.evidence if isinstance(item, Experiments)), None)
     if told is None:
-        return items_section("", ())
+        gaps = (u for u in report.unavailable if u.kind == Experiments.kind and u.hint == MORE_BATCHES)
+        gap = next(gaps, None)
+        items = [Item(label="not possible", tone="open", text=f"{gap.reason}; {gap.hint}")] if gap else []
+        return items_section("Experiments", items)
     found = sorted(effects([told], told.layer), key=lambda e: (not e.helps, -e.gain if e.helps else 0.0))
     items = [Item(label="unchanged", tone="faint", text=unchanged(told))]
     for effect in found:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from vqdoctor.core.evidence import Evidence, Experiments, Unavailable
-from vqdoctor.core.experiments import GAIN, REMOVALS, USED, WITHOUT
+from vqdoctor.core.experiments import GAIN, MORE_BATCHES, REMOVALS, USED, WITHOUT
 from vqdoctor.models.task import Batch
 from vqdoctor.probes.model._changes import CHANGES, PLACING, placed
 from vqdoctor.probes.model._context import ModelContext
@@ -62,6 +62,8 @@ class _Bench:
                 own[key].copy_(value)
         change = CHANGES[name](copy) if name else ""
         for number in range(context.experiment_steps):
+            told = f"step {number + 1} of {context.experiment_steps}"
+            context.progress(f"experiment {name or 'without a change'}, {told}, on a copy")
             if number == _SOON and name == ESTIMATOR and self._same(copy.losses, run):
                 raise Missing("the layer has one already")
             if not copy.step(context.seed + run * _STRIDE + number):
@@ -154,8 +156,7 @@ def _experiments(context: ModelContext) -> dict[str, Evidence | Missing]:
         held = batches[:HELD]
     if len(held) < LEAST_HELD or not context.mapped:
         least = f"an effect takes {LEAST_HELD} batches to be told from chance; the task serves {len(held)}"
-        raise Missing(least if context.mapped else "no VQ layer is seen at work", "smaller batches")
-    context.progress("experiment 1: the steps without a change")
+        raise Missing(least if context.mapped else "no VQ layer is seen at work", MORE_BATCHES)
     copy = TrainedCopy(context=context, batches=batches)
     before = copy.held(held, context.seed)
     bench = _Bench(context=context, batches=batches, held=held)
@@ -163,8 +164,7 @@ def _experiments(context: ModelContext) -> dict[str, Evidence | Missing]:
     on_placed: _Bench | None = None
     done: dict[str, _Arm] = {}
     left_out = []
-    for number, name in enumerate(CHANGES, start=2):
-        context.progress(f"experiment {number} of {len(CHANGES) + 1}: {name}")
+    for name in CHANGES:
         own = bench if on_placed is None or name == WITHOUT else on_placed
         try:
             done[name] = own.run(name)
