@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from vqdoctor.checks import all_checks
-from vqdoctor.core.evidence import Usage
+from vqdoctor.core.evidence import Unavailable, Usage
 from vqdoctor.core.report import Report
 from vqdoctor.remedies import with_advice
 from vqdoctor.render import RenderOptions, all_renderers
@@ -221,6 +221,14 @@ def test_a_guess_says_so(reports: dict[str, Report]) -> None:
     text = shown(reports["at_risk"])
     assert "(low confidence)" in text
     assert "usage unknown from checkpoint: the EMA has not converged" in text
+
+
+def test_a_usage_that_one_source_shows_is_not_called_unknown(reports: dict[str, Report]) -> None:
+    report = reports["collapsed"]
+    gap = Unavailable(kind="usage", layer="vq", source="checkpoint", reason="EMA not converged", hint="")
+    of_batch = tuple(e for e in report.evidence if not isinstance(e, Usage) or e.source == "batch")
+    text = shown(replace(report, evidence=of_batch, unavailable=(*report.unavailable, gap)))
+    assert "1 code used, batch of" in text and "usage unknown" not in text
 
 
 def test_without_colour_there_is_no_escape_and_with_colour_there_is(reports: dict[str, Report]) -> None:
