@@ -69,7 +69,7 @@ def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -
 
 
 def notes(found: Iterable[Block]) -> tuple[Section, ...]:
-    """Return the roots that are notes, under a heading of their own; nothing without any."""
+    """Return the roots that are notes, under a heading of their own, if there are any."""
     told = tuple(block for block in found if block.severity <= Severity.NOTE)
     return (Section(title="Notes", nodes=told),) if told else ()
 
