@@ -6,10 +6,11 @@ import pytest
 from judged import problems, says
 
 from vqdoctor.checks._usage import IMPLICIT_USAGE
-from vqdoctor.core.evidence import Evidence, LossBalance, TrainingRecord, Usage
+from vqdoctor.core.evidence import Evidence, LossBalance, TaskMetrics, TrainingRecord, Usage
 
 BALANCE = LossBalance.healthy()
 RECORD = TrainingRecord.healthy()
+LOSES = TaskMetrics.healthy(accuracy=0.6, bypass_accuracy=0.93)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ RECORD = TrainingRecord.healthy()
         ([BALANCE.replace(ratio=38.0), IMPLICIT_USAGE], "cannot judge"),
         # the weight that a file does not record is unknown, not one
         ([BALANCE.replace(ratio=10.1)], "warning"),
+        ([BALANCE.replace(ratio=10.1), LOSES], "error"),
         ([BALANCE.replace(ratio=9.9)], "passes"),
         ([BALANCE.replace(vq_weight=10.0)], "passes"),
         ([BALANCE.replace(vq_weight=None, ratio=None)], "cannot judge"),

@@ -168,3 +168,20 @@ def test_a_model_without_a_layer_is_said_in_the_first_step() -> None:
 def test_a_model_that_the_loop_does_not_call_is_said() -> None:
     with pytest.raises(UserError, match="did not call"), vqdoctor.Monitor(nn.Linear(2, 2)) as monitor:
         monitor.step()
+
+
+class Parts(nn.Module):
+    """A user's module whose own forward is never called: the loop calls its parts."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.net = inner
+
+
+def test_a_part_that_the_loop_calls_is_enough() -> None:
+    run = train(3, Digits(straight_through=False))
+    events: list[Event] = []
+    with Monitor(Parts(next(run)), out=None, on_collapse=events.append) as monitor:
+        for _ in run:
+            monitor.step()
+    assert [(event.code, event.layer) for event in events] == [("VQ101", "vq")]

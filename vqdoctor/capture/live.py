@@ -6,16 +6,18 @@ located on a copy, and the random states are as before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from vqdoctor.capture.call import Args, Call, Kwargs
 from vqdoctor.capture.layer import CapturedLayer, watching
@@ -34,23 +36,41 @@ MOST_CALLS = 4
 class Replay:
     """The latest calls of a training's model, as a `Task` that runs a copy on the same arguments again.
 
-    The training's losses are unknown here: the task loss is a random projection of the model's output. It
-    shows the way of a gradient, and not its size.
+    A loop may call the model, or a part of it alone that holds the VQ layers: the outermost module that is
+    called counts. The training's losses are unknown here: the task loss is a random projection of the output.
+    It shows the way of a gradient, and not its size.
 
     Attributes:
         own: the model.
-        calls: positional and keyword arguments of each call.
+        paths: the modules that may be called, the outermost first.
+        calls: path to the arguments of its latest calls, positional and by keyword.
     """
 
     own: nn.Module
-    calls: list[tuple[Args, dict[str, Any]]] = field(default_factory=list)
+    paths: Sequence[str] = ("",)
+    calls: dict[str, list[tuple[Args, Kwargs]]] = field(default_factory=dict)
     vq_weight: float | None = None
     vq_loss_unknown: bool = True
 
-    def note(self, _: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        """Keep the arguments of a call in train mode: a forward pre-hook."""
-        if self.own.training:
-            self.calls = [*self.calls[1 - MOST_CALLS :], (args, dict(kwargs))]
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Keep the arguments of the calls in train mode, without their graph, while the context lasts."""
+        with ExitStack() as stack:
+            for path in self.paths:
+                module = self.own.get_submodule(path)
+                hook = module.register_forward_pre_hook(partial(self._note, path), with_kwargs=True)
+                stack.callback(hook.remove)
+            yield
+
+    def _note(self, path: str, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        if module.training:
+            given: tuple[Args, Kwargs] = tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
+            self.calls[path] = [*self.calls.get(path, [])[1 - MOST_CALLS :], given]
+
+    @property
+    def called(self) -> str | None:
+        """The path of the outermost module that was called; None before the first call."""
+        return next((path for path in self.paths if path in self.calls), None)
 
     def model(self) -> nn.Module:
         """Return the model."""
@@ -58,12 +78,13 @@ class Replay:
 
     def batches(self, split: Split) -> Sequence[Batch]:
         """Return the calls: alike for training and validation."""
-        return () if split == "stop" else self.calls
+        return () if split == "stop" or self.called is None else self.calls[self.called]
 
     def losses(self, model: nn.Module, batch: Batch) -> Losses:
         """Run a model on the arguments of a call."""
         args, kwargs = batch
-        floats = [t for t in tensors_of(model(*args, **kwargs)) if t.is_floating_point()]
+        output = model.get_submodule(self.called or "")(*args, **kwargs)
+        floats = [t for t in tensors_of(output) if t.is_floating_point()]
         floats = [t for t in floats if t.ndim and t.requires_grad] or floats
         draw = torch.Generator().manual_seed(0)
         parts = [(t.float() * torch.randn(t.shape, generator=draw).to(t.device)).mean() for t in floats]
@@ -72,7 +93,7 @@ class Replay:
     @property
     def samples(self) -> int | None:
         """The samples of the latest call: the length of its first tensor; None where there is none."""
-        first = next((t for t in tensors_of(self.calls[-1:]) if t.ndim), None)
+        first = next((t for t in tensors_of(self.batches("train")[-1:]) if t.ndim), None)
         return None if first is None else len(first)
 
 
@@ -105,6 +126,22 @@ def find_live(model: nn.Module) -> Found:
     return find_quantizers({name: LiveTensor(tensor=t) for name, t in model.state_dict().items()})
 
 
+def around(model: nn.Module, found: Found) -> tuple[str, ...]:
+    """Return the paths of the modules that hold all VQ layers, from the model itself inwards.
+
+    Where the state dict shows none, the model's own parts are among them.
+    """
+    owners = [view.keys["codebook"].split(".")[:-1] for view in found.views]
+    if not owners:
+        return ("", *(name for name, _ in model.named_children()))
+    common = [
+        parts[0]
+        for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*owners, strict=False))
+    ]
+    paths = [".".join(common[:depth]) for depth in range(len(common) + 1)]
+    return tuple(p for p in paths if not isinstance(model.get_submodule(p), nn.ModuleList | nn.ModuleDict))
+
+
 C = TypeVar("C", bound=Capture)
 
 
@@ -120,7 +157,7 @@ def locate_live(replay: Replay, found: Found, kind: type[C], seed: int = 0) -> C
     Raises:
         UserError: if the model was not called, or no VQ layer can be watched in it.
     """
-    if not replay.calls:
+    if replay.called is None:
         what = "the training did not call the model that the monitor got"
         raise UserError(what, "give the monitor the module that the loop calls, in train mode")
     device = next((t.device for t in replay.own.state_dict().values()), torch.device("cpu"))
@@ -179,8 +216,7 @@ class StepWatch:
         }
         self._before = {layer.name: layer.codes() for layer in layers if full and layer.stored() is not None}
         self._stack = ExitStack()
-        root = replay.own.register_forward_pre_hook(replay.note, with_kwargs=True)
-        self._stack.callback(root.remove)
+        self._stack.enter_context(replay.noting())
         self.watched = self._stack.enter_context(watching(layers, self._look if full else None))
 
     def _look(self, layer: CapturedLayer, call: Call) -> None:

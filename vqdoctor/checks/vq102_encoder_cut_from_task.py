@@ -91,6 +91,7 @@ CHECK = Check(
         code="z_q, indices, vq_loss = vq(encoder(x))   # no no_grad, no detach\n"
         "out = decoder(z_q)                       # z_q, not codebook[indices]",
         names=("vq", "z_q, indices, vq_loss"),
+        in_source=True,
     ),
     meaningless_after=("VQ101",),
     examples=(

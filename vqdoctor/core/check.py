@@ -63,6 +63,8 @@ class Advice:
             layout tells them, and leaves lines out that begin with counts or sums which the layer lacks.
         setting: an argument that does the same in a library that has one: a name of `Vocabulary.arguments`
             and its value; a report then writes that argument in place of `code`.
+        in_source: whether the cause is in the source, where no training reaches it: until it is gone,
+            training on is a waste.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Advice:
     code: str = ""
     names: tuple[str, ...] = ()
     setting: tuple[str, str] | None = None
+    in_source: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.evidence import SOURCES, Evidence, TaskMetrics, Unavailable, Usage
+from vqdoctor.core.evidence import SOURCES, Evidence, GradientPath, TaskMetrics, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Outcome
 from vqdoctor.core.gate import Gate
 from vqdoctor.core.retraining import Retraining
@@ -181,15 +182,28 @@ class Report:
     def find(self, kind: type[E], layer: str | None = None) -> E | None:
         """Return the evidence of that kind on that layer, from its best source; None if there is none."""
         for source in SOURCES:
-            for evidence in self.evidence:
-                if isinstance(evidence, kind) and evidence.layer == layer and evidence.source == source:
+            for evidence in self._evidence_on.get(layer, ()):
+                if isinstance(evidence, kind) and evidence.source == source:
                     return evidence
         return None
 
+    @cached_property
+    def _evidence_on(self) -> Mapping[str | None, list[Evidence]]:
+        """All evidence by its layer."""
+        found: dict[str | None, list[Evidence]] = {}
+        for evidence in self.evidence:
+            found.setdefault(evidence.layer, []).append(evidence)
+        return found
+
     def usages(self, layer: str) -> dict[str, Usage]:
         """Return that layer's usage by source, the best source first."""
-        by_source = {e.source: e for e in self.evidence if isinstance(e, Usage) and e.layer == layer}
+        by_source = {e.source: e for e in self._evidence_on.get(layer, ()) if isinstance(e, Usage)}
         return {source: by_source[source] for source in SOURCES if source in by_source}
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether a model was run for it."""
+        return any(isinstance(item, GradientPath) for item in self.evidence)
 
     def roots(self) -> tuple[Finding, ...]:
         """Return the findings that no other finding explains, in rank order."""

@@ -103,6 +103,11 @@ class Interval(TraceLine):
     vq_loss: float | None = None
     level_correlation: float | None = None
 
+    def scalars(self) -> dict[str, float]:
+        """Return the known figures by the names of a logger, "vq/LAYER/FIGURE"."""
+        figures = {name: value for name, value in vars(self).items() if name not in ("step", "layer")}
+        return {f"vq/{self.layer}/{name}": value for name, value in figures.items() if value is not None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event(TraceLine):

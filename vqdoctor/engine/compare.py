@@ -116,6 +116,16 @@ def _look(path: Path, user_model: UserModel, settings: Settings) -> Iterator[_Lo
         yield _Looked(report=report, codes=codes, frozen=frozen)
 
 
+def rows_of(path: Path, user_model: UserModel, settings: Settings) -> Iterator[ComparedLayer]:
+    """Yield the rows of a checkpoint on its own.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    for looked in _look(path, user_model, settings):
+        yield from _rows(path, looked, None, None)
+
+
 def _rows(
     path: Path, looked: _Looked, before: _Looked | None, base: _Looked | None
 ) -> Iterator[ComparedLayer]:

@@ -9,16 +9,16 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
 import torch
 from torch import nn
 
 import vqdoctor
 from vqdoctor.capture.layer import CapturedLayer
-from vqdoctor.capture.live import LayerStep, Replay, StepWatch, find_live, locate_live
+from vqdoctor.capture.live import LayerStep, Replay, StepWatch, around, find_live, locate_live
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.evidence import Evidence, GradientPath
+from vqdoctor.core.evidence import Evidence
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.core.settings import Settings, UserModel
@@ -26,23 +26,37 @@ from vqdoctor.core.trace import SCHEMA, Event, Start, TracedLayer
 from vqdoctor.engine.examine import examine
 from vqdoctor.engine.gather import Gathered
 from vqdoctor.engine.symptoms import AT_THE_END, OF_LOSSES, Symptoms
+from vqdoctor.layouts import Found
 from vqdoctor.layouts.stacks import stacks
 from vqdoctor.models.untouched import untouched, unwrapped
 from vqdoctor.probes.live import LayerMemory, measure
-from vqdoctor.probes.model import ModelContext, all_probes
+from vqdoctor.probes.model import ModelContext, gradient_path
+from vqdoctor.render import event_line
 from vqdoctor.saved.trace import TraceWriter
 from vqdoctor.training.revival import Revival
 
 if TYPE_CHECKING:
     from vqdoctor.models.task import Task
 
-ENOUGH = 8
+ENOUGH = 4
 """Vectors per code that the usage of an interval shall rest on: of several steps, where one has fewer."""
 MOST_STEPS = 16
 """Steps of an interval that are looked at, at most."""
 THRESHOLD = 0.1
 """Codes under this multiple of 1/K of the usage are revived, where that is asked for."""
 Reaction = Literal["warn", "stop"] | Callable[[Event], object]
+Log = Callable[[dict[str, float], int], object]
+"""Takes figures by their names, and the step."""
+
+
+class MonitorOptions(TypedDict, total=False):
+    """The options of a monitor that a trainer's callback passes on; see `Monitor`."""
+
+    every: int
+    out: str | os.PathLike[str] | None
+    on_collapse: Reaction
+    revive: bool
+    seed: int
 
 
 class CollapseWarning(UserWarning):
@@ -90,6 +104,7 @@ class Monitor:
         optimizer: torch.optim.Optimizer | None = None,
         start: int = 0,
         seed: int = 0,
+        log: Log | None = None,
     ) -> None:
         """Prepare to watch a model; the layers are looked for in the first step.
 
@@ -104,6 +119,8 @@ class Monitor:
             optimizer: the model's, for its memory of gradients; `revive` needs it.
             start: steps done before, of a training that is resumed: later lines of the trace become void.
             seed: of all that the monitor draws; the training's own random states stay as they are.
+            log: gets the figures of an interval by name, and the step, as `wandb.log` and
+                `mlflow.log_metrics` do.
 
         Raises:
             UserError: if an argument is wrong.
@@ -120,10 +137,12 @@ class Monitor:
         self.events: list[Event] = []
         self._model, self._task, self._optimizer = unwrapped(model), task, optimizer
         self._every, self._seed, self._react, self._revives = every, seed, on_collapse, revive
+        self._log = log
         self._out = None if out is None else Path(out)
         self._replay = Replay(own=self._model)
         self._writer: TraceWriter | None = None
         self._watch: StepWatch | None = None
+        self._found = Found(views=())
         self._layers: tuple[CapturedLayer, ...] = ()
         self._above: Mapping[str, str] = {}
         self._burst = 0
@@ -135,6 +154,14 @@ class Monitor:
     def report(self) -> Report | None:
         """The newest whole examination, of a model with a symptom; None where there was none."""
         return self._symptoms.report
+
+    def state_dict(self) -> dict[str, list[str]]:
+        """Return the findings that were reported, for a resumed training."""
+        return {"told": sorted(self._symptoms.told)}
+
+    def load_state_dict(self, state: Mapping[str, list[str]]) -> None:
+        """Take up the state of the training before: its findings are not reported again."""
+        self._symptoms.told |= set(state["told"])
 
     def __enter__(self) -> Self:
         """Start watching."""
@@ -150,6 +177,9 @@ class Monitor:
 
     def begin(self) -> None:
         """Start watching: the layers are found in the next step, or in the next but one after `end`."""
+        if not self._layers:
+            self._found = find_live(self._model)
+            self._replay.paths = around(self._model, self._found)
         self._watch = self._watch or StepWatch(self._replay, (), full=False)
 
     def end(self) -> None:
@@ -193,8 +223,9 @@ class Monitor:
 
     def _find(self) -> None:
         """Find the layers, judge how a gradient passes them, and start the trace."""
-        context = locate_live(self._replay, find_live(self._model), ModelContext, self._seed)
+        context = locate_live(self._replay, self._found, ModelContext, self._seed)
         self._layers = tuple(context.on(self._model))
+        self._replay.paths = (self._replay.called or "",)
         names = [layer.name for layer in self._layers]
         self._memory = {name: LayerMemory() for name in names}
         self._above = {
@@ -219,9 +250,8 @@ class Monitor:
             )
             self._writer = TraceWriter(self._out, start)
         gathered = Gathered()
-        probes = [probe for probe in all_probes() if probe.kinds == (GradientPath,)]
         with untouched(self._model, self._seed):
-            gathered.run(probes, context, "batch")
+            gathered.run((gradient_path.PROBE,), context, "batch")
         self._tell(self._symptoms.look(self.steps, gathered.evidence))
 
     def _interval(self, seen: list[LayerStep], losses: Mapping[str, float | None]) -> None:
@@ -239,6 +269,8 @@ class Monitor:
         self._burst = min(MOST_STEPS, self._every, math.ceil(max(needed, default=1)))
         if self._writer is not None:
             self._writer.add(*(one.interval for one in measured))
+        if self._log is not None:
+            self._log({k: v for one in measured for k, v in one.interval.scalars().items()}, self.steps)
         evidence: list[Evidence] = [item for one in measured for item in one.evidence]
         self._tell(self._symptoms.look(self.steps, evidence))
 
@@ -251,7 +283,7 @@ class Monitor:
             if callable(self._react):
                 self._react(event)
             else:
-                warnings.warn(told(event), CollapseWarning, stacklevel=3)
+                warnings.warn(event_line(event), CollapseWarning, stacklevel=3)
             if self._react == "stop" and event.severity is Severity.ERROR:
                 raise Stopped(event)
 
@@ -275,17 +307,6 @@ class Monitor:
             assert self._optimizer is not None
             draw = torch.Generator().manual_seed(self._seed + self.steps)
             revival.after_step(watch.watched, self._optimizer, draw)
-
-
-def told(event: Event) -> str:
-    """Return an event as one line."""
-    where = "" if event.layer is None else f" in {event.layer}"
-    began = "" if event.since == event.step else f" It began at step {event.since}."
-    remedy = f" Remedy: {event.remedies[0]}." if event.remedies else ""
-    return (
-        f"step {event.step}: {event.code}{where}: {event.message}{began}{remedy} "
-        f"(vqdoctor explain {event.code})"
-    )
 
 
 def _number(loss: torch.Tensor | float | None) -> float | None:

@@ -24,6 +24,8 @@ SEEN = (Usage, EncoderSpread, NonFinite, GradientPath)
 """The evidence that a training gives in passing."""
 RISING = 1.1
 """A perplexity that grew by this factor since the symptom began is on its way up: the symptom waits."""
+SPARE = 2
+"""Examinations of a training beyond the logarithm of its intervals."""
 LASTS = 2
 """Intervals that a symptom without a cause lasts before it is reported: a single one may be noise."""
 
@@ -52,14 +54,22 @@ class Symptoms:
         examine: makes a whole examination of the model as it is now; None where that fails.
         known: code and layer to the symptom.
         told: code and layer of the reported findings.
+        examined: code and layer of the symptoms that an examination has seen.
         report: the newest examination.
+        intervals: how many were judged.
+        examinations: how many were made.
+        next: the interval from which on symptoms that last lead to the next one.
     """
 
     layers: Sequence[str]
     examine: Callable[[], Report | None]
     known: dict[str, Symptom] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
+    examined: set[str] = field(default_factory=set)
     report: Report | None = None
+    intervals: int = 0
+    examinations: int = 0
+    next: int = 0
 
     def __post_init__(self) -> None:
         """Choose the checks that this evidence is enough for."""
@@ -73,8 +83,9 @@ class Symptoms:
     def look(self, step: int, evidence: Sequence[Evidence]) -> list[Event]:
         """Judge the evidence of an interval, and return the findings to report.
 
-        A symptom that is new, or lasts for 2, 4, 8 … intervals, has the model examined for its cause. A cause
-        is reported at once. Without one a symptom is reported when it lasts and its perplexity is not rising.
+        A new symptom has the model examined for its cause, and so have symptoms that last, after ever longer
+        times: the examinations of a training are few, however long it is. A cause is reported at once.
+        Without one a symptom is reported when it lasts and its perplexity is not rising.
         """
         found = evaluate(self._checks, self.layers, evidence, ()).findings
         findings = [f for f in rank(found, self._checks) if f.severity > Severity.NOTE]
@@ -87,13 +98,23 @@ class Symptoms:
         for symptom in self.known.values():
             symptom.intervals += 1
         open_ = [f for f in findings if f.fingerprint not in self.told]
-        due = [f for f in open_ if not (n := self.known[f.fingerprint].intervals) & (n - 1)]
-        if due:
-            self.report = self.examine()
-        causes = self._causes(due) if due and self.report is not None else []
+        causes = self._causes(open_) if self._is_due(open_) and self.report is not None else []
         lasting = [f for f in open_ if self._lasts(f, perplexity) and f.explained_by is None]
         events = [self._event(step, finding, findings) for finding in (*causes, *lasting)]
         return [event for event in events if event is not None]
+
+    def _is_due(self, symptoms: Sequence[Finding]) -> bool:
+        """Examine the model if it is time to, and return whether that was done."""
+        self.intervals += 1
+        names = {f.fingerprint for f in symptoms}
+        few = self.examinations < SPARE + self.intervals.bit_length()
+        if not names or not few or not (names - self.examined or self.intervals >= self.next):
+            return False
+        self.examined |= names
+        self.examinations += 1
+        self.next = 2 * self.intervals
+        self.report = self.examine() or self.report
+        return True
 
     def _lasts(self, finding: Finding, perplexity: dict[str | None, float]) -> bool:
         symptom = self.known[finding.fingerprint]

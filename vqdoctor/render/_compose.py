@@ -9,6 +9,7 @@ from vqdoctor.core.report import LayerSummary, Report, Verdict
 from vqdoctor.core.undecided import undecided_layers
 from vqdoctor.render import _cures as cures
 from vqdoctor.render import _document as nodes
+from vqdoctor.render import _experiments as experiments
 from vqdoctor.render import _findings as findings
 from vqdoctor.render import _gaps as gaps
 from vqdoctor.render import _phrases as phrases
@@ -34,6 +35,7 @@ def document(report: Report, options: RenderOptions) -> nodes.Document:
     sections = [
         *cures.sections(report),
         *findings.sections(report, found, options.names),
+        experiments.section(report),
         _plan(report, found, verbose=options.verbose),
         nodes.items_section("Nearest candidates", [*near, pick] if near else []),
         nodes.Section(title=title, nodes=(layers,) if report.layers else ()),
@@ -112,6 +114,12 @@ def _undecided(report: Report) -> str:
         return f"the number of codes of {listing(list(layers))} is unknown; --task FILE.py:NAME decides"
     doubt = "is known from too few vectors" if len(known) == len(layers) else "is unknown"
     more = "more vectors in --data" if any("batch" in usage for usage in known) else "--data batch.npz"
+    if report.runs_model:
+        more = (
+            "a larger batch, or --batches N,"
+            if known
+            else "a dump of its indices, given as --data without a model,"
+        )
     return f"the usage of {listing(list(layers))} {doubt}; {more} decides"
 
 
@@ -189,5 +197,7 @@ def _next(found: Sequence[nodes.Block]) -> tuple[str, str]:
         return "", ""
     open_ = findings.unexplained(found)
     item = findings.deciding(open_[0]) if open_ else None
-    step = f"{item.name} decides" if item and open_[0].decide_with else f"begin with {causes[0].code}"
+    step = f"begin with {causes[0].code}"
+    if item and open_[0].decide_with:
+        step = f"{item.name} {'tells it' if item.name.endswith('--decide') else 'decides'}"
     return step, f"vqdoctor explain {causes[0].code}"

@@ -77,7 +77,9 @@ def notes(found: Iterable[Block]) -> tuple[Section, ...]:
 def deciding(root: Block) -> Item:
     """Return the one flag or command that brings the cause of an unexplained root to light."""
     if root.decide_with:
-        return Item(label="to decide", name=root.decide_with, text="added to the same command")
+        trains = ", trains copies of the model, each with one cause taken away"
+        text = f"added to the same command{trains if root.decide_with.endswith('--decide') else ''}"
+        return Item(label="to decide", name=root.decide_with, text=text)
     return Item(label="to decide", name=f"vqdoctor explain {root.code}", text="lists the possible causes")
 
 

@@ -55,6 +55,36 @@ class StartRows(Evidence):
 StartRows.HEALTHY = StartRows(layer="vq", source="checkpoint", sample_size=256, rows=0, start="", unused=0)
 
 
+class UnmovedRows(Evidence):
+    """Codes that were never chosen since they were set, and where they began. Sample size: the codes, K.
+
+    An EMA multiplies the count and the sum of a code that is not chosen by one factor, so such codes keep
+    equal counts, and their sums over their counts are their start. Under Adam without weight decay a code
+    without a gradient stays where it is.
+
+    Attributes:
+        rows: how many.
+        told_by: "counts" or "optimizer".
+        structure: how far the correlations between the dimensions of their start exceed those of independent
+            noise, in standard deviations: about 0 for a random start, large for vectors of the data.
+        offset: distance of the mean of their start from the mean of the other codes, in root mean square
+            distances of these from their mean, or, beside a single other code, of the start from its mean;
+            None where these do not vary.
+        frozen: whether the layer's table may rightly stay as it was drawn.
+    """
+
+    rows: int
+    told_by: str
+    structure: float
+    offset: float | None
+    frozen: bool = False
+
+
+UnmovedRows.HEALTHY = UnmovedRows(
+    layer="vq", source="checkpoint", sample_size=256, rows=0, told_by="counts", structure=0.0, offset=None
+)
+
+
 class TrainForward(Evidence):
     """The effect of train-mode forward passes alone on a codebook just loaded. Sample size: forward passes.
 
@@ -65,11 +95,13 @@ class TrainForward(Evidence):
         first_moved: the move in the first pass after loading.
         later_moved: the largest move in a later pass.
         writes_counts: whether a pass changes the EMA counts; None without counts.
+        decay: the EMA decay, by the counts of codes that no vector chose; None where they do not tell.
     """
 
     first_moved: float
     later_moved: float
     writes_counts: bool | None = None
+    decay: float | None = None
 
 
 TrainForward.HEALTHY = TrainForward(

@@ -38,15 +38,17 @@ class FirstInput(Evidence):
         module: path of that layer.
         rms: their root mean square.
         largest: the largest magnitude among them.
+        val_rms: root mean square of the same on validation batches; None where there are none.
     """
 
     module: str
     rms: float
     largest: float
+    val_rms: float | None = None
 
 
 FirstInput.HEALTHY = FirstInput(
-    source="batch", sample_size=115_008, module="encoder.0", rms=0.484, largest=1.0
+    source="batch", sample_size=115_008, module="encoder.0", rms=0.484, largest=1.0, val_rms=0.486
 )
 
 

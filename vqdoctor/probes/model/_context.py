@@ -24,6 +24,8 @@ T = TypeVar("T")
 SAME = 1e-4
 """Relative difference up to which two splits' moments are the same: far above float32's rounding, far
 below the 1/sqrt(N) by which samples differ."""
+LEARNING_RATE = 1e-3
+"""Adam's, where neither the task nor the file has one."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,12 +37,14 @@ class ModelContext(Capture):
         arrays: the raw arrays of the batch file.
         histogram: whether usage carries every code's count.
         probe_steps: optimizer steps to take on a copy for a look at the dynamics; 0 for none.
+        experiment_steps: optimizer steps of each experiment; 0 for no experiments.
     """
 
     record: TrainingRecord | None = None
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     histogram: bool = False
     probe_steps: int = 0
+    experiment_steps: int = 0
 
     @property
     def vq_weight(self) -> float | None:
@@ -57,6 +61,15 @@ class ModelContext(Capture):
             return None
         model = self.copy(training=True) if model is None else model
         return model, build(model)
+
+    def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Return the task's own optimizer of a copy; else Adam, with the file's learning rate if known."""
+        own = self.own_optimizer(model)
+        if own is not None:
+            return own[1]
+        recorded = self.record.learning_rate if self.record else None
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, lr=LEARNING_RATE if recorded is None else recorded)
 
     def over_steps(self, look: Callable[[Step], T]) -> dict[str, list[T]]:
         """Return, for each layer, the results of `look` on its steps of the training batches."""
