@@ -55,6 +55,8 @@ def unknown_check(text: str, checks: Sequence[Check]) -> UserError:
     typed = text.lower()
     if typed.startswith("vq"):
         typed = "VQ" + typed[2:].translate(_DIGITS)
+    # A code with a digit too many is that code, whatever others look like it.
+    words = [check.code for check in checks if typed.startswith(check.code)] or words
     return UserError(f"there is no check {text}", near(typed, words, most=4) or "`vqdoctor checks` lists all")
 
 
