@@ -134,6 +134,13 @@ def test_the_code_of_the_plan_is_shown_when_asked_for(reports: dict[str, Report]
     assert "another.step()" not in brief
 
 
+def test_a_flag_that_decides_is_told_once_under_a_root(reports: dict[str, Report]) -> None:
+    report = reports["collapsed"]
+    findings = tuple(f.replace(decide_with="--task T" if f.explained_by else "") for f in report.findings)
+    assert len([f for f in findings if f.decide_with]) == 2
+    assert shown(replace(report, findings=findings)).count("to be certain: --task T") == 1
+
+
 def test_many_layers_have_two_lines_each(reports: dict[str, Report]) -> None:
     report = reports["collapsed"]
     one = report.layers[0]
