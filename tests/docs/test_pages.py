@@ -11,7 +11,7 @@ from pages import PAGES, ROOT, SAMPLES, command_help, filled, handwritten
 from vqdoctor.cli.main import main
 from vqdoctor.core.experiments import REMOVALS
 
-COMMANDS = ("inspect", "fix", "gate", "compare", "init", "explain", "checks")
+COMMANDS = ("inspect", "fix", "gate", "compare", "watch", "init", "explain", "checks")
 FOREIGN_OPTIONS = {"--extra-index-url"}
 """Options in the pages that belong to another program."""
 
