@@ -212,8 +212,12 @@ class Monitor:
         if watch is not None and not self._layers:
             self._find()
         elif watch is not None:
+            needed = 1.0
             for layer in seen:
                 self._memory[layer.layer.name].note(layer)
+                if layer.chosen is not None and layer.chosen.numel():
+                    needed = max(needed, ENOUGH * layer.layer.num_codes / layer.chosen.numel())
+            self._burst = min(MOST_STEPS, self._every, math.ceil(needed))
             self._revive(watch)
             if self.steps % self._every == 0:
                 self._interval(seen, {"task_loss": _number(task_loss), "vq_loss": _number(vq_loss)})
@@ -261,12 +265,6 @@ class Monitor:
             measure(layer, self._memory[name], self.steps, losses, steps.get(self._above.get(name, "")))
             for name, layer in steps.items()
         ]
-        needed = [
-            ENOUGH * layer.layer.num_codes / layer.chosen.numel()
-            for layer in seen
-            if layer.chosen is not None and layer.chosen.numel()
-        ]
-        self._burst = min(MOST_STEPS, self._every, math.ceil(max(needed, default=1)))
         if self._writer is not None:
             self._writer.add(*(one.interval for one in measured))
         if self._log is not None:
