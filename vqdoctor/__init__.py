@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from vqdoctor.engine.monitor import CollapseWarning, Monitor
     from vqdoctor.engine.notebook import Report, examine
     from vqdoctor.models.task import Losses, Task
+    from vqdoctor.models.usual_losses import UsualLosses
 
 __version__ = "0.1.0"
-__all__ = ["CollapseWarning", "Losses", "Monitor", "Report", "Task", "examine"]
+__all__ = ["CollapseWarning", "Losses", "Monitor", "Report", "Task", "UsualLosses", "examine"]
 
 _HOMES = {
     "Monitor": "vqdoctor.engine.monitor",
@@ -28,6 +29,7 @@ _HOMES = {
     "Report": "vqdoctor.engine.notebook",
     "Task": "vqdoctor.models.task",
     "Losses": "vqdoctor.models.task",
+    "UsualLosses": "vqdoctor.models.usual_losses",
 }
 
 

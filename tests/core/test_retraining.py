@@ -107,6 +107,35 @@ def test_the_calibration_need_not_be_better_than_without_vq(
     assert next(g.limit for g in goals.compare(FIGURES) if g.name == "ece") == limit
 
 
+@pytest.mark.parametrize(
+    ("gained", "lost", "low", "high", "behind"),
+    [
+        (9, 9, -0.02, 0.02, False),
+        (20, 31, -0.074, 0.009, False),  # 3.3 points fewer, which chance may do
+        (0, 8, -0.043, -0.004, True),
+        (31, 20, -0.009, 0.074, False),
+    ],
+)
+def test_an_accuracy_that_fell_is_judged_by_its_pairs(
+    gained: int, lost: int, low: float, high: float, behind: bool
+) -> None:
+    assert Paired(samples=335, gained=gained, lost=lost, low=low, high=high).behind is behind
+
+
+def test_a_model_that_does_its_task_worse_is_not_cured() -> None:
+    met = GOALS.compare(FIGURES)
+    done = Retraining(plan=TrainingPlan(), epochs=(), before=FIGURES, after=FIGURES, goals=met)
+    assert done.cured and not done.needless
+    assert not replace(done, worse=True).cured
+
+
+def test_where_all_goals_held_and_nothing_was_trained_nothing_is_cured() -> None:
+    held, missed = GOALS.compare(FIGURES), GOALS.compare(layer(perplexity=1.0))
+    done = Retraining(plan=TrainingPlan(), epochs=(), before=FIGURES, after=None, goals=held, ended="source")
+    assert done.needless and not done.cured
+    assert not replace(done, goals=missed).needless
+
+
 def test_a_retraining_survives_json() -> None:
     done = Retraining(
         plan=TrainingPlan(estimators={"vq": "straight-through"}),

@@ -17,7 +17,7 @@ from vqdoctor.engine.plan import RECIPE, make_plan
 from vqdoctor.remedies import Remedy
 from vqdoctor.training.plan import Plan
 
-PLAIN = TrainingPlan(vq_weight=1.0)
+PLAIN = TrainingPlan(vq_weight=1.0, further_epochs=150)
 LAYERS = ("one", "two")
 
 
@@ -70,7 +70,7 @@ def test_a_starved_encoder_is_built_anew(code: str) -> None:
     assert planned(finding(code), skip=("wake-encoder",)).training.start == "checkpoint"
 
 
-@pytest.mark.parametrize("code", ["VQ206", "VQ310"])
+@pytest.mark.parametrize("code", ["VQ205", "VQ206", "VQ310"])
 def test_a_model_behind_a_runaway_encoder_is_built_anew(code: str) -> None:
     found = planned(finding(code, "sound-ema")).training
     assert (found.start, found.bypass_epochs) == ("scratch", 10)
@@ -95,6 +95,50 @@ def test_what_retraining_cannot_do_is_skipped_with_the_reason() -> None:
     assert refused["reattach-encoder"].startswith("retraining cannot apply it: ")
 
 
+@pytest.mark.parametrize(
+    ("code", "remedy", "severity"),
+    [
+        ("VQ102", "reattach-encoder", Severity.ERROR),
+        ("VQ105", "permute-before-flatten", Severity.ERROR),
+        ("VQ106", "detach-residual", Severity.WARNING),
+    ],
+)
+def test_a_cause_that_stands_in_the_source_blocks_a_training(
+    code: str, remedy: str, severity: Severity
+) -> None:
+    cause = finding(code, remedy, severity=severity)
+    found = planned(cause, finding("VQ502", "data-init"))
+    assert [p.remedy.name for p in found.blocking] == [remedy]
+    assert planned(cause, skip=(remedy,)).blocking == ()
+    assert planned(cause, only=("data-init",)).blocking == ()
+    assert planned(cause.replace(confidence=Confidence.MEDIUM)).blocking == ()
+    assert planned(cause.replace(severity=Severity.NOTE)).blocking == ()
+    assert planned(cause.replace(explained_by="VQ101:one")).blocking == ()
+
+
+def test_advice_that_a_training_can_do_without_blocks_nothing() -> None:
+    assert planned(finding("VQ403", "shuffle", layer=None), finding("VQ603", "calibrate")).blocking == ()
+
+
+def test_codes_without_a_gradient_are_moved_by_an_ema_where_they_can_be_written() -> None:
+    still = finding("VQ103", "train-codebook", "codes-by-ema")
+    found = planned(still)
+    assert found.training.sound_ema and found.blocking == ()
+    computed = make_plan([still], LAYERS, unwritable=["one"])
+    assert not computed.training.sound_ema
+    assert [p.remedy.name for p in computed.blocking] == ["train-codebook"]
+
+
+def test_a_loss_without_commitment_gets_the_term_and_keeps_its_weight() -> None:
+    free = finding("VQ205", "add-vq-loss", "commitment-term", severity=Severity.WARNING)
+    found = planned(free).training
+    assert (found.commitment, found.vq_weight, found.start) == (0.25, 1.0, "checkpoint")
+    assert found.data_init and planned(free).blocking == ()
+    none = make_plan([free], LAYERS, trained_vq_weight=0.0).training
+    assert (none.commitment, none.vq_weight) == (0.25, 0.1)
+    assert planned(free, vq_weight=0.3).training.vq_weight == 0.3
+
+
 def test_what_changes_the_model_is_only_done_when_asked_for_by_name() -> None:
     drifting = finding("VQ202", "raise-vq-weight", "normalise-before-vq", severity=Severity.WARNING)
     assert "normalise-before-vq" not in names(planned(drifting))
@@ -111,8 +155,9 @@ def test_a_weight_that_is_too_light_is_balanced_unless_another_is_asked_for() ->
 
 def test_more_updates_are_more_epochs_unless_the_user_says_how_many() -> None:
     stalled = finding("VQ302", "more-updates")
-    assert planned(stalled).training.epochs == 200
-    assert planned(stalled, epochs=PLAIN.epochs).training.epochs == PLAIN.epochs < 200
+    assert (planned(stalled).training.epochs, planned(stalled).training.further_epochs) == (200, 0)
+    asked = planned(stalled, epochs=PLAIN.epochs).training
+    assert (asked.epochs, asked.further_epochs) == (PLAIN.epochs, 0)
 
 
 def test_of_a_symptom_only_the_recipe_is_meant() -> None:

@@ -20,11 +20,14 @@ from small_training import Digits, sick_checkpoint, trained_by_its_own_rule
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.report import Report
 from vqdoctor.core.retraining import Goals
-from vqdoctor.core.settings import Settings
-from vqdoctor.engine import examine
-from vqdoctor.engine.retrain import retrain
+from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.engine import examine, exit_code
+from vqdoctor.engine.retrain import rehearse, retrain
+from vqdoctor.reference.model import Conv2dVQClassifier
+from vqdoctor.render import RenderOptions, renderer_of
 from vqdoctor.training.resume import load_state, state_path
 
+SAMPLES = Path(__file__).parents[2] / "sample_checkpoints"
 EASY = Goals(min_perplexity=2.0, min_usage=0.05, min_accuracy=0.0, max_ece=1.0)
 SHORT = Settings(epochs=5, warm_up_epochs=1, goals=EASY)
 
@@ -102,6 +105,65 @@ def test_missed_goals_are_said_and_the_output_is_written(sick: Path, tmp_path: P
     assert done is not None
     assert not done.cured
     assert (tmp_path / "fixed.pt").is_file()
+
+
+def test_a_model_that_does_its_task_worse_is_only_written_when_asked_for(tmp_path: Path) -> None:
+    sound = SAMPLES / "healthy-256.pt"
+    output, anew = tmp_path / "out.pt", replace(SHORT, epochs=1, only=("fresh-start",))
+    report = retrain(sound, output, settings=anew)
+    done = report.retraining
+    assert done is not None and done.before is not None and done.after is not None
+    assert (done.after.accuracy or 0.0) < (done.before.accuracy or 0.0) - 0.1
+    assert (done.worse, done.written, done.cured, exit_code(report)) == (True, False, False, 1)
+    assert not output.exists() and state_path(output).exists()
+    assert report.checkpoint is not None and report.checkpoint.path == str(sound)
+    assert {repair.status for repair in report.repairs} == {"reverted"}
+    kept = retrain(sound, output, settings=replace(anew, resume=True, keep_worse=True))
+    assert kept.retraining is not None and kept.retraining.after == done.after
+    assert (kept.retraining.worse, kept.retraining.written, exit_code(kept)) == (True, True, 1)
+    assert output.exists() and not state_path(output).exists()
+
+
+class CutOff(Digits):
+    """The encoder's output is detached on its way to the VQ layer."""
+
+    def model(self) -> Conv2dVQClassifier:
+        model = super().model()
+        model.encoder.register_forward_hook(lambda module, args, z_e: z_e.detach())
+        return model
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_cause_in_the_source_is_named_before_anything_is_trained(tmp_path: Path, dry: bool) -> None:
+    cut = trained_by_its_own_rule(tmp_path, "ema")
+    output, user_model = tmp_path / "out.pt", UserModel(task=CutOff(decay=0.9))
+    begin = rehearse if dry else retrain
+    report = begin(cut, output, user_model=user_model, settings=SHORT)
+    done = report.retraining
+    assert done is not None and done.epochs == () and done.after is None and done.ended == "source"
+    (change,) = done.source
+    assert change.why.startswith("VQ102 on vq, which no retraining reaches (--skip reattach-encoder ")
+    assert "no detach" in change.code
+    assert exit_code(report) == 1 and not output.exists() and not state_path(output).exists()
+    told = renderer_of("rich").render(report, RenderOptions())
+    assert "NOTHING TO CURE" in told if done.goals_met else told.startswith("NOT CURED: nothing was trained")
+    assert "CHANGE YOUR SOURCE FIRST" in told
+
+
+def test_a_cause_in_the_source_that_is_skipped_is_trained_all_the_same(tmp_path: Path) -> None:
+    cut = trained_by_its_own_rule(tmp_path, "ema")
+    user_model = UserModel(task=CutOff(decay=0.9))
+    anyway = replace(SHORT, epochs=1, skip=("reattach-encoder",), keep_worse=True)
+    done = retrain(cut, tmp_path / "out.pt", user_model=user_model, settings=anyway).retraining
+    assert done is not None and len(done.epochs) == 1
+
+
+def test_where_nothing_is_asked_for_and_all_goals_hold_nothing_is_trained(tmp_path: Path) -> None:
+    report = retrain(SAMPLES / "healthy-256.pt", tmp_path / "out.pt", settings=SHORT)
+    assert report.retraining is not None and report.retraining.ended == "nothing"
+    assert exit_code(report) == 0 and not (tmp_path / "out.pt").exists()
+    told = renderer_of("rich").render(report, RenderOptions())
+    assert told.startswith("NOTHING TO CURE: all 4 goals held before; no finding asks for a training")
 
 
 def test_the_accuracy_to_reach_is_that_of_the_same_model_without_vq(sick: Path, tmp_path: Path) -> None:

@@ -41,14 +41,29 @@ def test_a_loss_that_falls_no_further_ends_the_training_from_its_lowest_epoch() 
 def test_a_loss_that_keeps_falling_is_awaited_to_the_last_epoch() -> None:
     ending = Ending(plan=PLAN, goals=GOALS)
     assert after(ending, (figures(1 / (1 + epoch)) for epoch in range(60))) == []
-    assert (ending.reason, ending.done) == ("epochs", PLAN.epochs)
+    assert (ending.reason, ending.done) == ("budget", PLAN.epochs)
+
+
+def test_a_loss_that_keeps_falling_is_given_more_epochs_up_to_a_bound() -> None:
+    ending = Ending(plan=replace(PLAN, further_epochs=20), goals=GOALS)
+    assert after(ending, (figures(0.9**epoch) for epoch in range(90))) == []
+    assert (ending.reason, ending.done) == ("budget", PLAN.epochs + 20)
+
+
+def test_no_more_epochs_are_given_than_the_loss_needs() -> None:
+    ending = Ending(plan=replace(PLAN, further_epochs=100), goals=GOALS)
+    slow = [0.9**epoch for epoch in range(60)]
+    slow += [slow[-1] * 0.999**epoch for epoch in range(100)]  # 1 % in ten epochs
+    assert after(ending, map(figures, slow)) == []
+    assert ending.reason == "epochs"
+    assert 60 < ending.done < 60 + PLATEAU + COOL_DOWN + 2
 
 
 def test_a_last_epoch_by_chance_is_not_where_the_cool_down_starts() -> None:
     ending = Ending(plan=PLAN, goals=GOALS)
     losses = [*(1 / (1 + epoch) for epoch in range(43)), 0.5, 0.6, *([0.5] * 5)]
     assert after(ending, map(figures, losses)) == [43]
-    assert (ending.reason, ending.done) == ("epochs", PLAN.epochs)
+    assert (ending.reason, ending.done) == ("budget", PLAN.epochs)
 
 
 def test_an_epoch_whose_codebook_is_collapsed_is_never_the_best() -> None:
@@ -59,9 +74,17 @@ def test_an_epoch_whose_codebook_is_collapsed_is_never_the_best() -> None:
 
 
 def test_goals_that_hold_end_it_where_it_is() -> None:
-    ending = Ending(plan=PLAN, goals=Goals())
+    ending = Ending(plan=PLAN, goals=Goals(min_accuracy=0.9))
     assert after(ending, map(figures, [0.1, 0.2, *([0.3] * 40)])) == []
     assert (ending.reason, ending.done) == ("goals", 2 + PATIENCE + COOL_DOWN)
+
+
+def test_goals_that_leave_the_task_open_end_nothing_while_its_loss_falls() -> None:
+    """A task without labels has no accuracy to reach, and its codebooks are soon in use."""
+    ending = Ending(plan=PLAN, goals=Goals())
+    falling = (figures(1 / (1 + epoch), accuracy=None, ece=None) for epoch in range(30))
+    assert after(ending, [*falling, *[figures(0.5)] * 30]) == [30]
+    assert (ending.reason, ending.done) == ("plateau", 30 + PLATEAU + COOL_DOWN)
 
 
 def test_without_goals_all_epochs_are_trained() -> None:

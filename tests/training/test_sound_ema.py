@@ -16,9 +16,10 @@ from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.models.task import Losses
 from vqdoctor.training.evaluate import evaluate
-from vqdoctor.training.sound_ema import SoundEMA, takes_directions, with_commitment
+from vqdoctor.training.sound_ema import SoundEMA, takes_directions
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.trainer import Trainer
+from vqdoctor.training.vq_loss import completed
 from vqdoctor.vq.ema import divisor
 
 Start = Callable[..., Trainer]
@@ -114,7 +115,7 @@ def test_a_commitment_loss_stands_in_for_one_without_a_gradient(kind: str, stand
     with watching(trainer.layers, keep_graph=True) as watched:
         found = trainer.task.losses(trainer.model, next(iter(trainer.splits.in_order())))
     assert found.vq is not None and found.vq.requires_grad is not stands_in
-    losses = with_commitment(found, trainer.layers, watched)
+    losses = completed(found, trainer.layers, watched, TrainingPlan(sound_ema=True))
     assert (losses is not found) is stands_in
     (call,) = trainer.layers[0].calls(watched)
     assert losses.vq is not None and call.z_q is not None
@@ -122,7 +123,7 @@ def test_a_commitment_loss_stands_in_for_one_without_a_gradient(kind: str, stand
     assert float(pull.norm()) > 0
     if stands_in:
         torch.testing.assert_close(losses.vq, (call.z_e - call.z_q).square().mean())
-        again = with_commitment(Losses(task=found.task), trainer.layers, watched)
+        again = completed(Losses(task=found.task), trainer.layers, watched, TrainingPlan(sound_ema=True))
         assert again.vq is not None and again.vq.requires_grad
 
 

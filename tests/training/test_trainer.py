@@ -132,7 +132,7 @@ def test_a_loss_that_stays_not_finite_ends_the_run_with_the_last_good_epoch(star
 
 
 def test_goals_that_hold_end_the_training_after_a_cool_down(start: Start) -> None:
-    easy = Goals(min_perplexity=1.0, min_usage=0.0, max_ece=1.0)
+    easy = Goals(min_perplexity=1.0, min_usage=0.0, min_accuracy=0.0, max_ece=1.0)
     trainer = start(plan=replace(ALL, epochs=40), goals=easy)
     trainer.run()
     assert len(trainer.rows) == ALL.warm_up_epochs + PATIENCE - 1 + COOL_DOWN

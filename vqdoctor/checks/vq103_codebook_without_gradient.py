@@ -18,7 +18,8 @@ has a gradient for it. A codebook with an EMA is rightly without optimizer state
 ## Remedy
 Use either a loss whose gradient reaches the raw looked-up codes, with the codebook among the
 optimizer's parameters, or an EMA; not both, since the EMA overwrites what the optimizer did. Codebooks
-that are frozen on purpose (SimVQ, random projection) need neither.
+that are frozen on purpose (SimVQ, random projection) need neither. `fix --retrain` moves the codes by an EMA
+of its own (codes-by-ema); a codebook that is computed from other tensors cannot take it.
 
 ## References
 - showlab/Olaf-World#8: the codebook loss was computed on the straight-through output
@@ -26,10 +27,15 @@ that are frozen on purpose (SimVQ, random projection) need neither.
 - lucidrains/vector-quantize-pytorch#47, #84, #236: a learnable codebook without a gradient
 """
 
+from functools import partial
+
 from vqdoctor.checks._words import Problems, error, figure, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGradient, EmaState, LossPath, LossUse, OptimizerMemory
 from vqdoctor.core.levels import Confidence
+
+TRAIN, BY_EMA = "train-codebook", "codes-by-ema"
+"""The remedies: lines for the source, and what a retraining does. Codes that are frozen on purpose stay."""
 
 
 class Limits(CheckLimits):
@@ -40,6 +46,9 @@ class Limits(CheckLimits):
         "Largest norm of the loss's gradient at the codebook that counts as none. A cut path gives "
         "exactly 0; a small gradient is still a gradient, whatever its unit.",
     )
+
+
+_error, _warning = partial(error, remedies=(TRAIN, BY_EMA)), partial(warning, remedies=(TRAIN,))
 
 
 def evaluate(
@@ -58,13 +67,23 @@ def evaluate(
     if path is not None and path.reported and path.alive is False and path.value and path.vq_weight != 0:
         raise CannotJudge("the VQ loss has no gradient at all, so it moves no codebook (VQ206)")
     if gradient is not None:
-        left_out = memory is not None and memory.left_out
+        left_out = memory is not None and (memory.left_out or (memory.unlisted and gradient.trainable))
         yield from _left_out(gradient, limits) if left_out else _live(gradient, limits)
         return
     if ema is not None and not ema.never_written:
         return  # an EMA has moved it
+    if memory is not None and memory.left_out and ema is not None:
+        yield error(
+            f"The optimizer has a state for all {memory.sample_size} parameters around the codebook but does "
+            "not list it, and its EMA counts were never written: neither an optimizer nor an EMA moves its "
+            f"{ema.sample_size} codes, so they stay where they were initialised.",
+            measured("parameters_with_state", memory.sample_size),
+            confidence=Confidence.MEDIUM,
+            decide_with="--data batch.npz",
+        )
+        return
     if memory is not None and memory.left_out:
-        yield warning(
+        yield _warning(
             f"The optimizer has a state for all {memory.sample_size} parameters around the codebook but does "
             "not list it, so its codes stay where they were initialised, which is right only for layers that "
             "are made so (random projection, another model's codes).",
@@ -76,7 +95,7 @@ def evaluate(
     if memory is None or not memory.codebook_listed:
         raise CannotJudge("the file shows no trainer of the codebook: no EMA counts, no optimizer entry")
     if memory.codebook_has_state is False and memory.sample_size > 0:
-        yield error(
+        yield _error(
             "The optimizer lists the codebook but has no state for it, as it has for "
             f"{memory.sample_size} other parameters: the codebook never got a gradient.",
             measured("parameters_with_state", memory.sample_size),
@@ -91,7 +110,7 @@ def _left_out(gradient: CodebookGradient, limits: Limits) -> Problems:
     if gradient.ema_owned or size <= limits.gradient:
         yield from _live(gradient, limits)
         return
-    yield error(
+    yield _error(
         f"The loss's gradient at the codebook is {figure(size)}, but the optimizer saved with the model does "
         f"not list the codebook: its {gradient.sample_size} codes stay where they were initialised.",
         measured("codebook_gradient", size, limits.gradient),
@@ -104,13 +123,13 @@ def _live(gradient: CodebookGradient, limits: Limits) -> Problems:
         return
     number = measured("codebook_gradient", size, limits.gradient)
     if gradient.trainable:
-        yield error(
+        yield _error(
             f"The loss's gradient at the codebook is {figure(size)} and no EMA updates it, so its "
             f"{gradient.sample_size} codes stay where they were initialised.",
             number,
         )
     else:
-        yield warning(
+        yield _warning(
             f"The codebook's {gradient.sample_size} codes are frozen: they require no gradient and no EMA "
             "updates them, which is right only for layers that are made so (SimVQ, random projection).",
             number,
@@ -123,19 +142,32 @@ CHECK = Check(
     name="codebook-without-gradient",
     evaluate=evaluate,
     limits=Limits(),
+    remedies=(BY_EMA,),
     advice=Advice(
-        name="train-codebook",
+        name=TRAIN,
         how="Compute the codebook loss on the looked-up codes before the straight-through step, and give the "
         "codebook to the optimizer.",
         code="z_q = codebook[indices]   # the raw lookup, with its gradient\n"
         "vq = F.mse_loss(z_q, z_e.detach()) + 0.25 * F.mse_loss(z_e, z_q.detach())\n"
         "z_q = z_e + (z_q - z_e).detach()   # only now",
+        names=("codebook",),
+        in_source=True,
     ),
     examples=(
         fires(
             "the loss reaches a codebook that the optimizer does not list",
             CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.3),
             OptimizerMemory.healthy(codebook_listed=False, left_out=True),
+        ),
+        fires(
+            "the same for a codebook that is a parameter under a name of its own",
+            CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.3),
+            OptimizerMemory.healthy(codebook_listed=False, unlisted=True),
+        ),
+        passes(
+            "a buffer that no optimizer lists, and whose EMA the file does not show",
+            OptimizerMemory.healthy(codebook_listed=False, unlisted=True),
+            EmaState.healthy(),
         ),
         fires(
             "the codebook loss is computed on the straight-through output",
@@ -148,6 +180,11 @@ CHECK = Check(
         fires(
             "a bare file: everything but the codebook is in the optimizer",
             OptimizerMemory.healthy(codebook_listed=False, left_out=True),
+        ),
+        fires(
+            "a bare file: the same, beside EMA counts that were never written",
+            OptimizerMemory.healthy(codebook_listed=False, left_out=True),
+            EmaState.healthy(never_written=True),
         ),
         passes("an EMA owns the codebook", CodebookGradient.healthy()),
         passes(

@@ -88,6 +88,7 @@ CHECK = Check(
         name="permute-before-flatten",
         how="Move the channels last before a feature map is flattened into vectors, and back afterwards.",
         code="vectors = z_e.permute(0, 2, 3, 1).reshape(-1, z_e.shape[1])",
+        in_source=True,
     ),
     examples=(
         fires("view, no permute", Flattening.healthy(equal=0.06, equal_as_stored=1.0, by_chance=0.06)),

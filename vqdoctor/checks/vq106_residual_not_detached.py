@@ -83,6 +83,7 @@ CHECK = Check(
         code="residual = residual - z_q.detach()\n"
         "total = total + z_q\n"
         "out = z_e + (total - z_e).detach()   # once, after the last level",
+        in_source=True,
     ),
     examples=(
         fires("level 2 cut off and collapsed", ResidualLevel.healthy(reach=0.0, gain=1.0), COLLAPSED_USAGE),

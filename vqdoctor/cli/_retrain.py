@@ -99,7 +99,7 @@ def _figures(row: Epoch) -> str:
 
 def draw(report: Report, output: Path) -> None:
     """Draw the picture of a retraining beside its output, where matplotlib is there; without it, say so."""
-    if report.retraining is None:
+    if report.retraining is None or not report.retraining.epochs:
         return
     from vqdoctor.plots.retraining import draw as picture
 

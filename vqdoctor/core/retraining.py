@@ -23,6 +23,7 @@ class LayerFigures:
         expected_active: codes that uniform usage would show as active on this number of vectors.
         perplexity: Grassberger's estimate, in codes.
         quantiles: quantiles of the sorted counts, for a picture of the usage.
+        error: mean squared distance of z_e to its codes, as a share of the variance of z_e; None if unseen.
     """
 
     num_codes: int
@@ -32,6 +33,7 @@ class LayerFigures:
     expected_active: float
     perplexity: float
     quantiles: tuple[float, ...] = ()
+    error: float | None = None
 
     @property
     def active_share(self) -> float:
@@ -79,8 +81,10 @@ class Epoch:
     stop: Figures | None
 
 
-Ended = Literal["", "goals", "plateau", "epochs"]
-"""Why a training ended: the goals held, the task loss fell no further, or all epochs were done."""
+Ended = Literal["", "goals", "plateau", "epochs", "budget", "source", "nothing"]
+"""Why a training ended: the goals held, the task loss fell no further, or all epochs were done ("budget":
+while it still fell); or why none began: the cause is in the user's source, or no finding asks for a training
+and all goals hold."""
 TOLERANCE = 0.015
 """By how much the accuracy may stay behind the one without VQ: 1.5 points."""
 MOST_DOUBT = 0.015
@@ -118,6 +122,11 @@ class Paired:
     def within(self) -> bool:
         """Whether the samples leave it open that the model is within the tolerance, and it seems near it."""
         return self.high >= -TOLERANCE and self.difference >= -TOLERANCE - MOST_DOUBT
+
+    @property
+    def behind(self) -> bool:
+        """Whether the model has fewer right, beyond doubt."""
+        return self.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,12 +309,15 @@ class Retraining:
         before: the figures of the checkpoint on the val split.
         after: the figures of the written checkpoint, on the same split.
         without_vq: those of the same model without VQ, trained as long; None where it was not trained.
-        goals: the goals, compared with `after`.
+        goals: the goals, compared with `after`; or with `before`, if nothing was trained.
         trial: what was tried before the long run; empty without a trial.
         source: what is left to change in the user's source.
         split: the split that before, after and without_vq come from.
         ended: why it ended.
         interrupted: whether it was ended before its time.
+        worse: whether the retrained model does its task worse than the checkpoint: by the accuracy, without
+            labels by the task loss.
+        written: whether the output was written.
         seconds: how long it took; a resumed run counts what it ran itself.
     """
 
@@ -321,9 +333,21 @@ class Retraining:
     split: str = "val"
     ended: Ended = ""
     interrupted: bool = False
+    worse: bool = False
+    written: bool = True
     seconds: float = 0.0
 
     @property
-    def cured(self) -> bool:
+    def goals_met(self) -> bool:
         """Whether all goals are met, of which there must be one."""
         return bool(self.goals) and all(goal.met for goal in self.goals)
+
+    @property
+    def needless(self) -> bool:
+        """Whether nothing was trained, as all goals held before."""
+        return self.ended in ("source", "nothing") and self.goals_met
+
+    @property
+    def cured(self) -> bool:
+        """Whether the model was retrained, all goals are met, and it does its task no worse."""
+        return self.after is not None and self.goals_met and not self.worse

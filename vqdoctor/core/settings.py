@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from vqdoctor.core.assertion import GATE_OPTIONS, GateRules, gate_rules
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.experiments import MOST_STEPS, STEPS
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.option import (
     ARGUMENTS,
@@ -144,8 +145,17 @@ class Settings:
         "How many batches of each split to run.",
         shown="4 for gradients; for usage all, or 64 of a task",
     )
+    decide: bool = _examined(
+        False,
+        SWITCH,
+        "Train copies of the model a little, each with one cause taken away: which of them is it?",
+        in_file=False,
+    )
     probe_steps: int = _examined(
-        0, whole(0, "number of steps"), "Training steps to take on a copy, for a look at the dynamics."
+        0,
+        whole(0, "number of steps"),
+        "The same, with N training steps a copy.",
+        shown=f"{STEPS} with --decide, and at most {MOST_STEPS}",
     )
     trace: Path | None = _examined(
         None,
@@ -206,6 +216,9 @@ class Settings:
     )
     trial: bool = _retraining(False, SWITCH, "First try the remedies against each other.", in_file=False)
     resume: bool = _retraining(False, SWITCH, "Go on with an unfinished run.", in_file=False)
+    keep_worse: bool = _retraining(
+        False, SWITCH, "Write the model even if it does its task worse than CKPT.", in_file=False
+    )
     goals: Goals = field(default_factory=Goals)
     gate: GateRules = field(default_factory=GateRules)
     baseline: Path | None = _gate(
@@ -231,6 +244,11 @@ class Settings:
     flags: frozenset[str] = field(default=frozenset(), compare=False)
     pyproject: Path | None = field(default=None, compare=False)
     from_file: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def training_steps(self) -> int:
+        """The training steps on a copy that the user asks for; 0 is none."""
+        return self.probe_steps or (STEPS if self.decide else 0)
 
     @property
     def bar(self) -> Severity | None:

@@ -20,6 +20,7 @@ class TrainingPlan:
     Attributes:
         start: what it starts from.
         epochs: at most this many passes over the train split.
+        further_epochs: the most epochs after these, as long as the task loss still falls.
         seed: seed of everything that is drawn.
         vq_weight: weight of the VQ loss after the warm-up.
         balanced: whether that weight follows the gradients at z_e instead (see `training.trainer`).
@@ -36,6 +37,7 @@ class TrainingPlan:
         bypass_epochs: epochs at the start in which the layers are bypassed, before the codebooks are placed.
         sound_ema: whether a sound EMA rule writes the codes after each step, in place of the layer's own, and
             a commitment loss stands in for a VQ loss without a gradient.
+        commitment: weight β of the commitment term that is added to the VQ loss at each layer; 0 adds none.
         moment_matching: whether all codes are moved towards the mean and the covariance of z_e.
         frozen_epochs: epochs at the start, after those without VQ, in which what leads to z_e is not trained.
         entropy_weight: weight of the entropy of the usage, which is taken off the loss; 0 is without it.
@@ -43,6 +45,7 @@ class TrainingPlan:
 
     start: Start = "checkpoint"
     epochs: int = 50
+    further_epochs: int = 0
     seed: int = 0
     vq_weight: float = 1.0
     balanced: bool = False
@@ -56,6 +59,7 @@ class TrainingPlan:
     linear: bool = False
     bypass_epochs: int = 0
     sound_ema: bool = False
+    commitment: float = 0.0
     moment_matching: bool = False
     frozen_epochs: int = 0
     entropy_weight: float = 0.0
@@ -71,6 +75,7 @@ class PlanOptions:
         balanced: whether the user asks for a weight that follows the gradients.
         warm_up_epochs: the length of the warm-up that the user asks for.
         epochs: the most epochs that the user asks for; None leaves them to the remedies.
+        most_epochs: how far a training goes on that would end while the task loss still falls.
     """
 
     layers: tuple[str, ...]
@@ -78,3 +83,4 @@ class PlanOptions:
     balanced: bool = False
     warm_up_epochs: int = 10
     epochs: int | None = None
+    most_epochs: int = 0

@@ -16,6 +16,7 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence, Unavailable
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
 from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.engine.decide import with_shown
 from vqdoctor.engine.dumped import dumped_context, usages
 from vqdoctor.engine.evaluate import choose, evaluate
 from vqdoctor.engine.gather import CRASHED_PROBE, Gathered
@@ -24,6 +25,7 @@ from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.verdict import verdict
 from vqdoctor.layouts import state_dicts
+from vqdoctor.layouts.attributes import attributes
 from vqdoctor.layouts.find import lies_in
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
@@ -121,6 +123,7 @@ def examine_session(session: Session) -> Examination:
                 num_codes=view.num_codes,
                 dim=view.dim,
                 keys=dict(view.keys),
+                attributes=attributes(view),
             )
             for view in views
         ),
@@ -160,14 +163,16 @@ def concluded(report: Report, checks: Sequence[Check]) -> Report:
     """Return a report with the findings, the plan and the verdict that its evidence leads to."""
     crashed = (outcome for outcome in report.outcomes if outcome.code.startswith(CRASHED_PROBE))
     names = [layer.name for layer in report.layers]
-    evaluated = evaluate(checks, names, report.evidence, report.unavailable)
+    evaluated = with_shown(
+        evaluate(checks, names, report.evidence, report.unavailable), checks, report.evidence
+    )
     findings = rank(evaluated.findings, checks, report.evidence)
     trained = [layer.name for layer in report.layers if "codebook" in layer.keys]
     return replace(
         report,
         outcomes=(*evaluated.outcomes, *crashed),
         findings=findings,
-        plan=make_plan(findings, trained).steps,
+        plan=make_plan(findings, trained, summaries=report.layers).steps,
         verdict=verdict(findings, report.layers, report.evidence, evaluated.outcomes),
     )
 

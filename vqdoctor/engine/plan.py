@@ -5,27 +5,32 @@ The report prints this plan, and `fix --retrain` trains it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.finding import Finding
-from vqdoctor.core.levels import Severity
+from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.report import LayerSummary
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.engine.wording import in_their_words
 from vqdoctor.remedies import Remedy, with_advice
 from vqdoctor.training.plan import Plan, PlannedRemedy
 
 EPOCHS = 50
 """Epochs at most, where neither the user nor a remedy says how many."""
-LOWER_WEIGHT, RAISE_WEIGHT = "lower-vq-weight", "raise-vq-weight"
+MOST_EPOCHS = 200
+"""Epochs at most, where the user does not say how many and the task loss still falls at the end of them."""
+LOWER_WEIGHT, RAISE_WEIGHT, COMMITMENT = "lower-vq-weight", "raise-vq-weight", "commitment-term"
 RECIPE = (LOWER_WEIGHT, "data-init", "warm-up", "revive-dead-codes")
 """The remedies of every retraining; a straight-through estimator joins them where one is missing. A codebook
 that a cause has emptied stays empty once the cause is gone, so the cause's own remedy is not enough."""
 STARVING = ("VQ101", "VQ102", "VQ201")
 """Causes that, as errors, leave an encoder that did not learn from the task: it costs more to bring back than
 to train anew (measured on 8×8 digits, 30 epochs with all remedies: accuracy 0.90 against 0.97)."""
-RUNAWAY = ("VQ206", "VQ310")
+RUNAWAY = ("VQ205", "VQ206", "VQ310")
 """Causes that, as errors, leave a z_e that nothing held at the codes, and a model that was trained behind it
 (measured on motion windows, 50 epochs: accuracy 0.53 from the checkpoint; mean of seeds 1 and 2: 0.834 with a
 new encoder, 0.854 from scratch, 0.860 without VQ)."""
@@ -44,6 +49,8 @@ def make_plan(
     seed: int = 0,
     trained_vq_weight: float | None = None,
     remedies: Sequence[Remedy] | None = None,
+    summaries: Sequence[LayerSummary] = (),
+    unwritable: Collection[str] = (),
 ) -> Plan:
     """Return the plan for ranked findings.
 
@@ -58,6 +65,8 @@ def make_plan(
         seed: seed of the training.
         trained_vq_weight: the weight of the VQ loss in the training so far; None is unknown.
         remedies: the remedies to choose from; None is all of them.
+        summaries: the layers of the report, whose names the code of the remedies takes on.
+        unwritable: layers whose codes are computed from other tensors.
 
     Raises:
         UserError: if a remedy is unknown, or a retraining cannot apply it.
@@ -68,6 +77,19 @@ def make_plan(
     asked = _asked(findings)
     names = settings.only or (*asked, *_recipe(asked, layers, settings, known))
     ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
+    planned = []
+    for remedy in ordered:
+        causes = asked.get(remedy.name, ())
+        on = tuple(dict.fromkeys(f.layer for f in causes if f.layer is not None)) or tuple(layers)
+        code = in_their_words(remedy, [summary for summary in summaries if summary.name in on])
+        planned.append(
+            PlannedRemedy(
+                remedy=replace(remedy, code=code),
+                because=tuple(sorted({f.code for f in causes})),
+                layers=on,
+                refused=_refused(remedy, settings, written=not set(on) <= set(unwritable)),
+            )
+        )
     return Plan(
         untreated=TrainingPlan(
             epochs=EPOCHS if settings.epochs is None else settings.epochs,
@@ -80,20 +102,30 @@ def make_plan(
             balanced=settings.balanced,
             warm_up_epochs=settings.warm_up_epochs,
             epochs=settings.epochs,
+            most_epochs=MOST_EPOCHS if settings.epochs is None else settings.epochs,
         ),
-        remedies=tuple(
-            PlannedRemedy(
-                remedy=remedy,
-                because=tuple(sorted({f.code for f in asked.get(remedy.name, ())})),
-                layers=tuple(
-                    dict.fromkeys(f.layer for f in asked.get(remedy.name, ()) if f.layer is not None)
-                )
-                or tuple(layers),
-                refused=_refused(remedy, settings),
-            )
-            for remedy in ordered
-        ),
+        remedies=_blocking(planned, findings, settings),
     )
+
+
+def _blocking(
+    planned: Sequence[PlannedRemedy], findings: Iterable[Finding], settings: Settings
+) -> tuple[PlannedRemedy, ...]:
+    """Return the remedies, and mark those without which a training is a waste.
+
+    A cause in the source is sure, and none of its other remedies acts in a training.
+    """
+    acting = {one.remedy.name for one in planned if not one.refused}
+    alone = [
+        {*finding.remedies}
+        for finding in findings
+        if finding.explained_by is None
+        and finding.severity > Severity.NOTE
+        and finding.confidence is Confidence.HIGH
+        and acting.isdisjoint(finding.remedies)
+    ]
+    names = set().union(*alone) - {*settings.skip} if not settings.only else set()
+    return tuple(replace(one, blocks=one.remedy.in_source and one.remedy.name in names) for one in planned)
 
 
 def _require_remedies(settings: Settings, known: Mapping[str, Remedy]) -> None:
@@ -134,8 +166,8 @@ def _recipe(
     acting = [known[name] for name in asked if not known[name].changes_model]
     if not layers or not any(remedy.plan or remedy.apply for remedy in acting):
         return (LOWER_WEIGHT,) if layers and weight_is_set else ()
-    # A weight that is too light is not lowered first.
-    light = RAISE_WEIGHT in asked and RAISE_WEIGHT not in settings.skip and not weight_is_set
+    # A weight that is too light, or that of a loss without its commitment term, is not lowered first.
+    light = ({RAISE_WEIGHT, COMMITMENT} & {*asked}) - {*settings.skip} and not weight_is_set
     return RECIPE[1:] if light else RECIPE
 
 
@@ -143,14 +175,22 @@ def _weight_is_set(settings: Settings) -> bool:
     return settings.vq_weight is not None or settings.balanced
 
 
-def _refused(remedy: Remedy, settings: Settings) -> str:
-    """Return why a retraining leaves a remedy out; "" where it applies it."""
+def _refused(remedy: Remedy, settings: Settings, *, written: bool) -> str:
+    """Return why a retraining leaves a remedy out; "" where it applies it.
+
+    Args:
+        remedy: the remedy.
+        settings: the user's settings.
+        written: whether the codes of any of its layers can be written.
+    """
     if remedy.name in settings.skip:
         return "left out, as asked"
     if remedy.plan is None:
         return f"retraining cannot apply it: {remedy.how}"
     if remedy.changes_model and remedy.name not in settings.only:
         return f"it changes the model, so it is only done when asked for (--only {remedy.name})"
+    if remedy.writes_codes and not written:
+        return "the codes are computed from other tensors"
     if remedy.name == RAISE_WEIGHT and _weight_is_set(settings):
         return "the weight is as asked"
     return ""

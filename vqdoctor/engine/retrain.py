@@ -19,6 +19,7 @@ import vqdoctor
 from vqdoctor.checkpoint import check_output, write_checkpoint
 from vqdoctor.core.codec import encode
 from vqdoctor.core.report import DRY_RUN, Report
+from vqdoctor.core.retraining import Retraining, SourceChange
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine, examine_session
 from vqdoctor.engine.plan import make_plan
@@ -26,6 +27,7 @@ from vqdoctor.engine.session import Progress, Session
 from vqdoctor.models.untouched import same_randomness
 from vqdoctor.saved.record import RETRAINED
 from vqdoctor.training.moments import new_moments
+from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.rehearsal import epoch_seconds
@@ -36,6 +38,9 @@ from vqdoctor.training.trainable import Trainable
 __all__ = ["Watcher", "plan_for", "rehearse", "retrain", "retrain_session", "trainable"]
 
 UNTREATED = "no finding asks for a remedy, so the model was trained on as it was"
+NO_OPTIMIZER = (
+    "the output has no optimizer state, as the input has none: a training from it starts with a new one"
+)
 
 
 def retrain(
@@ -50,7 +55,9 @@ def retrain(
     """Retrain a checkpoint's model with the remedies of its report, write it, and return the output's report.
 
     The state of an unfinished run is kept beside the output after every epoch; Ctrl-C and SIGTERM end the
-    run with the state of the last finished epoch.
+    run with the state of the last finished epoch. Where the retrained model does its task worse than the
+    checkpoint, the state stays and no output is written; where no training can help, none begins. The report
+    is then the checkpoint's own.
 
     Args:
         path: the checkpoint; it is only read.
@@ -69,19 +76,24 @@ def retrain(
     with Session.open(
         path, data=data, user_model=user_model, settings=settings, progress=say, training=True
     ) as session:
-        outcome = retrain_session(session, Path(output), watcher)
+        before, outcome = retrain_session(session, Path(output), watcher)
         data, notes = session.data, session.notes
-    after = examine(output, data=data, user_model=user_model, settings=settings, progress=say)
-    if not outcome.retraining.interrupted:
-        state_path(Path(output)).unlink(missing_ok=True)
+    if isinstance(outcome, Retraining):
+        return replace(before, retraining=outcome, notes=(*before.notes, *notes))
+    after, done = before, outcome.retraining
+    if done.written:
+        after = examine(output, data=data, user_model=user_model, settings=settings, progress=say)
+        if not done.interrupted:
+            state_path(Path(output)).unlink(missing_ok=True)
     source = outcome.left_in_source({finding.code for finding in after.findings})
     seconds = time.monotonic() - started
-    untreated = [] if outcome.plan.remedies else [UNTREATED]
+    more = [] if outcome.plan.remedies else [UNTREATED]
+    more += [outcome.trainer.trained_with, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
     return replace(
         after,
-        retraining=replace(outcome.retraining, source=tuple(source), seconds=seconds),
+        retraining=replace(done, source=tuple(source) if done.written else (), seconds=seconds),
         repairs=tuple(outcome.repairs()),
-        notes=(*after.notes, *notes, *untreated, *outcome.trainer.notes),
+        notes=(*after.notes, *notes, *more, *outcome.trainer.notes),
     )
 
 
@@ -109,6 +121,8 @@ def rehearse(
         with same_randomness(session.settings.seed):
             found = trainable(session)
             plan = plan_for(report, found, session.settings)
+            if (needless := untrained(plan, found, session.settings)) is not None:
+                return replace(report, retraining=needless, notes=(*report.notes, DRY_RUN))
             session.say("timing a batch")
             batches, seconds = epoch_seconds(found)
             twice = session.settings.goals.min_accuracy is None and found.runs_without_vq
@@ -122,8 +136,13 @@ def rehearse(
     return replace(report, plan=plan.steps, notes=(*report.notes, duration, DRY_RUN))
 
 
-def retrain_session(session: Session, output: Path, watcher: Watcher | None = None) -> Outcome:
+def retrain_session(
+    session: Session, output: Path, watcher: Watcher | None = None
+) -> tuple[Report, Outcome | Retraining]:
     """Examine an opened checkpoint, train the plan to its goals, and write the output.
+
+    Returns:
+        The report of the checkpoint, and the result; a bare `Retraining` if no training began.
 
     Raises:
         UserError: as for `retrain`.
@@ -133,18 +152,24 @@ def retrain_session(session: Session, output: Path, watcher: Watcher | None = No
     before = examine_session(session).report
     with same_randomness(settings.seed), _sigterm_as_interrupt():
         found = trainable(session)
+        plan = plan_for(before, found, settings)
+        if (needless := untrained(plan, found, settings)) is not None:
+            return before, needless
         run = Run(
             trainable=found,
-            plan=plan_for(before, found, settings),
+            plan=plan,
             fingerprint=session.checkpoint.fingerprint(()),
             output=output,
             goals=settings.goals,
             trial=settings.trial,
             resume=settings.resume,
+            keep_worse=settings.keep_worse,
         )
         if watcher is not None:
             run.heard = watcher.epoch
         outcome = run.complete()
+    if not outcome.retraining.written:
+        return before, outcome
     session.say(f"writing {output}")
     saved, retraining = session.saved, outcome.retraining
     changes = outcome.tensors(session.model.raw_keys, session.checkpoint.tensors)
@@ -158,12 +183,46 @@ def retrain_session(session: Session, output: Path, watcher: Watcher | None = No
         "cured": retraining.cured,
     }
     write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=settings.overwrite)
-    return outcome
+    return before, outcome
+
+
+def untrained(plan: Plan, found: Trainable, settings: Settings) -> Retraining | None:
+    """Return why no training begins; None where one is worth its while.
+
+    A cause is in the source where no training reaches it, or nothing is left to treat: no finding asks
+    for a remedy that acts, and all goals hold.
+    """
+    blocking, before = plan.blocking, found.before
+    if plan.applied and not blocking:
+        return None
+    done = Retraining(
+        plan=plan.training,
+        epochs=(),
+        before=before,
+        after=None,
+        goals=() if before is None else settings.goals.compare(before),
+        source=tuple(
+            SourceChange(
+                why=f"{', '.join(one.because)} on {', '.join(one.layers)}, which no retraining reaches "
+                f"(--skip {one.remedy.name} trains all the same): {one.remedy.how}",
+                code=one.remedy.code,
+            )
+            for one in blocking
+        ),
+        ended="source" if blocking else "nothing",
+        written=False,
+    )
+    return done if blocking or done.goals_met else None
 
 
 def trainable(session: Session) -> Trainable:
     """Return a session's model, of which fresh copies can be trained."""
-    return Trainable(examined=session.model, context=session.model_context(training=True), say=session.say)
+    return Trainable(
+        examined=session.model,
+        context=session.model_context(training=True),
+        recipe=SavedRecipe.of(session.saved, session.found.views),
+        say=session.say,
+    )
 
 
 def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
@@ -174,6 +233,8 @@ def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
         settings,
         seed=settings.seed,
         trained_vq_weight=found.context.vq_weight,
+        summaries=report.layers,
+        unwritable=[name for name, layer in found.context.mapped.items() if not layer.view.writable],
     )
 
 

@@ -39,12 +39,12 @@ def exit_code(report: Report, fail_on: Severity | None = Severity.ERROR) -> Exit
     """Return the exit code of a report; `fail_on` None means that no finding fails.
 
     A crashed check comes before findings, and these come before too little evidence. A retraining is
-    judged by its goals alone.
+    judged by its goals alone; where there was nothing to cure, the findings are what is left.
     """
-    if report.retraining is not None and not report.retraining.cured:
-        return ExitCode.INCOMPLETE if report.retraining.interrupted else ExitCode.FINDINGS
-    if report.retraining is not None:
-        return ExitCode.OK
+    done = report.retraining
+    if done is not None and not done.needless:
+        missed = ExitCode.INCOMPLETE if done.interrupted else ExitCode.FINDINGS
+        return ExitCode.OK if done.cured else missed
     if any(outcome.status == "crashed" for outcome in report.outcomes):
         return ExitCode.INCOMPLETE
     if fail_on is not None and any(f.severity >= fail_on for f in report.findings):

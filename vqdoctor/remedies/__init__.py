@@ -22,11 +22,7 @@ def with_advice(checks: Iterable[Check]) -> tuple[Remedy, ...]:
 
     Advice has the stage of its check, and neither `apply` nor `plan`.
     """
-    advice = (
-        Remedy(name=check.advice.name, how=check.advice.how, code=check.advice.code, stage=check.stage)
-        for check in checks
-        if check.advice is not None
-    )
+    advice = (Remedy(**vars(check.advice), stage=check.stage) for check in checks if check.advice is not None)
     return _in_order((*all_remedies(), *advice))
 
 

@@ -28,6 +28,8 @@ class Remedy(Advice):
             allows it.
         changes_model: whether a model retrained with it computes something else than the user's source, so
             that it is only applied where it is asked for by name.
+        writes_codes: whether a retraining with it only writes codes, which a codebook that is
+            computed from other tensors cannot take.
     """
 
     stage: Stage
@@ -36,3 +38,4 @@ class Remedy(Advice):
     plan: Callable[[TrainingPlan, PlanOptions], TrainingPlan] | None = None
     changes_weights: bool = False
     changes_model: bool = False
+    writes_codes: bool = False

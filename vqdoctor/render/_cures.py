@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from vqdoctor.core.report import DRY_RUN, Repair, Report
+from vqdoctor.core.report import DRY_RUN, NOT_WRITTEN, Repair, Report
 from vqdoctor.core.retraining import Arm, Ended, Figures, Goal, Price, Retraining
 from vqdoctor.render._document import Compared, Comparison, Headline, Item, Section, items_section
 from vqdoctor.render._text import count, number, percent
@@ -26,6 +26,9 @@ ENDED: Mapping[Ended, str] = {
     "goals": "the goals held on the stop split",
     "plateau": "the task loss on the stop split fell no further",
     "epochs": "all epochs were done",
+    "budget": "all epochs were done, while the task loss still fell (more of them: --epochs N)",
+    "source": "the cause is in your source",
+    "nothing": "no finding asks for a training",
 }
 """Why a training ended, in words."""
 SHARES: Mapping[str, Share] = {"accuracy": "accuracy", "calibration error": "ece", "task loss": "loss"}
@@ -37,16 +40,35 @@ def headline(report: Report) -> Headline | None:
     if report.retraining:
         done = report.retraining
         word = "INTERRUPTED" if done.interrupted else "CURED" if done.cured else "NOT CURED"
-        return Headline(word=word, tone="good" if done.cured else "warn", text=_ended(done))
-    if not report.repairs:
+        left = done.cured and report.verdict in ("collapsed", "at-risk")
+        word = f"{word}, BUT {report.verdict.upper().replace('-', ' ')}" if left else word
+        word = "NOTHING TO CURE" if done.needless else word
+        return Headline(word=word, tone="good" if done.cured and not left else "warn", text=_ended(done))
+    if not (report.repairs or {DRY_RUN, NOT_WRITTEN} & {*report.notes}):
         return None
+    return Headline(word="FIX", tone="plain", text=_fixed(report))
+
+
+def _fixed(report: Report) -> str:
+    """Return which remedies a fix applied; for none, whether something else would."""
     applied = dict.fromkeys(repair.remedy for repair in report.repairs if repair.status == "applied")
-    verb = "would apply" if DRY_RUN in report.notes else "applied"
-    text = f"{verb} {', '.join(applied)}" if applied else "no remedy was applied"
-    return Headline(word="FIX", tone="plain", text=text)
+    if applied:
+        return f"{'would apply' if DRY_RUN in report.notes else 'applied'} {', '.join(applied)}"
+    if not report.repairs:
+        return "there is nothing to repair in this file"
+    ways = ("--unsafe-fixes", "--retrain")
+    allowed = (way for way in ways if any(way in repair.reason for repair in report.repairs))
+    way = next(allowed, "")
+    return "nothing in this file can be repaired as it is" + (
+        f"; vqdoctor fix {way} does more" if way else ""
+    )
 
 
 def _ended(done: Retraining) -> str:
+    if done.ended in ("source", "nothing"):
+        if done.needless:
+            return f"all {len(done.goals)} goals held before; {ENDED[done.ended]}"
+        return f"nothing was trained, since {ENDED[done.ended]}, where no training reaches it"
     minutes, seconds = divmod(round(done.seconds), 60)
     duration = f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
     spent = f"{count(len(done.epochs), 'epoch')} in {duration}"
@@ -58,13 +80,26 @@ def _ended(done: Retraining) -> str:
             value, name = (f"{goal.value:.4g}", "task loss") if goal.name == "loss" else (value, goal.name)
             missed.append(f"{name}{where} {value}, wanted {_limit(goal)}")
     if done.interrupted:
-        return f"ended after {spent}; --resume goes on"
+        return f"ended after {spent}{_worse(done)}; --resume goes on"
+    if done.worse:
+        return f"{spent}{_worse(done)}{'' if done.written else ': --resume --keep-worse writes it'}"
     if not done.goals:
         return f"{spent}, but no figure has a goal to be compared with"
     if missed:
         next_ = "" if done.trial else "; --trial measures which remedies help here"
         return f"{spent}; missed: {', '.join(missed)}{next_}"
     return f"all {len(done.goals)} goals met after {spent}"
+
+
+def _worse(done: Retraining) -> str:
+    """Return by how much a retrained model does its task worse, and whether it is written; "" else."""
+    if not done.worse:
+        return ""
+    name: Share = "loss" if done.before is None or done.before.accuracy is None else "accuracy"
+    word = "task loss" if name == "loss" else name
+    before, after = (_share(side, name) for side in (done.before, done.after))
+    written = "but was written, as asked" if done.written else "and was not written"
+    return f"; it does its task worse than before ({word} {before} → {after}) {written}"
 
 
 def sections(report: Report) -> Iterator[Section]:
@@ -82,7 +117,8 @@ def left(report: Report) -> Section | None:
     """Return the changes that the user's source still needs after a retraining; None if it needs none."""
     source = report.retraining.source if report.retraining else ()
     items = tuple(Item(text=f"{change.why}:", code=change.code) for change in source)
-    title = "The file is retrained; your source is as it was"
+    untrained = report.retraining is not None and report.retraining.ended == "source"
+    title = "Change your source first" if untrained else "The file is retrained; your source is as it was"
     return items_section(title, items) if items else None
 
 
@@ -145,7 +181,9 @@ def _source(done: Retraining) -> str:
     source = done.after or done.before
     samples = f"{source.samples:,} samples of the {done.split} split" if source else "no data"
     without = _share(done.without_vq, "accuracy")
-    more = f"; the same model without VQ, trained as long: accuracy {without}" if without else ""
+    epochs = done.plan.epochs
+    long = f"for {count(epochs, 'epoch')}" if len(done.epochs) > epochs else "as long"
+    more = f"; the same model without VQ, trained {long}: accuracy {without}" if without else ""
     paired = next((goal.paired for goal in done.goals if goal.paired), None)
     if paired:
         more += (

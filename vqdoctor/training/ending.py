@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vqdoctor.core.retraining import Ended, Epoch, Goals
@@ -17,6 +17,9 @@ PLATEAU = 10
 """Epochs without a new lowest task loss on the stop split after which no lower one is awaited (measured on
 motion windows, a stop split of 342: the loss of an epoch differs from the next by some 10 %, and in the 20
 epochs after such a plateau the calibration error on other people rises from 0.06 to 0.09)."""
+FALL = 0.05
+"""Fall of the task loss in `PLATEAU` epochs from which it still falls: as much as a cure may lose against a
+training by hand."""
 COOL_DOWN = 5
 """Last epochs, over which the learning rate falls to nothing and no code is revived: without them accuracy
 and usage depend on which epoch happens to be the last."""
@@ -33,6 +36,7 @@ class Ending:
         streak: epochs in a row on which the goals held.
         waited: epochs since the lowest task loss.
         lowest: that loss, of the epochs at which the codebooks reached their goals.
+        past: the lowest loss as it was after each epoch that was looked at.
         best: the state of the training after that epoch; None before there is one.
         cooled: epochs of the cool-down that are done.
         reason: why the cool-down began; "" before it does.
@@ -44,6 +48,7 @@ class Ending:
     streak: int = 0
     waited: int = 0
     lowest: float = math.inf
+    past: list[float] = field(default_factory=list)
     best: Mapping[str, Any] | None = None
     cooled: int = 0
     reason: Ended = ""
@@ -51,7 +56,8 @@ class Ending:
     @property
     def finished(self) -> bool:
         """Whether all epochs are done, or the cool-down is."""
-        return self.done >= self.plan.epochs or 0 < self._cool_down <= self.cooled
+        most = self.plan.epochs + self.plan.further_epochs
+        return self.done >= most or 0 < self._cool_down <= self.cooled
 
     @property
     def cooling(self) -> bool:
@@ -82,13 +88,28 @@ class Ending:
             return None
         if row.epoch >= self.plan.bypass_epochs + self.plan.warm_up_epochs:
             self._look_at(row, state)
-        if self.streak >= PATIENCE:
+        if self.streak >= PATIENCE and self._holds_task:
             self.reason = "goals"
         elif self.waited >= PLATEAU:
             self.reason = "plateau"
         elif self.done >= self.plan.epochs - self._cool_down:
-            self.reason = "epochs"
-        return self.best if self.waited and self.reason in ("plateau", "epochs") else None
+            most = self.plan.epochs + self.plan.further_epochs
+            if not self._falls:
+                self.reason = "epochs"
+            elif self.done >= most - self._cool_down:
+                self.reason = "budget"
+        return self.best if self.waited and self.reason in ("plateau", "epochs", "budget") else None
+
+    @property
+    def _falls(self) -> bool:
+        """Whether the task loss still falls."""
+        return len(self.past) > PLATEAU and self.past[-1] < (1 - FALL) * self.past[-1 - PLATEAU]
+
+    @property
+    def _holds_task(self) -> bool:
+        """Whether the goals say what the task can reach; else only its plateau shows it."""
+        goals = self.goals
+        return goals is not None and (goals.min_accuracy is not None or goals.max_loss is not None)
 
     def _look_at(self, row: Epoch, state: Mapping[str, Any]) -> None:
         if self.goals is None or row.stop is None:
@@ -100,10 +121,11 @@ class Ending:
             self.lowest, self.best, self.waited = row.stop.loss, state, 0
         elif self.best is not None:
             self.waited += 1
+        self.past.append(self.lowest)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a resumed run."""
-        names = ("done", "streak", "waited", "lowest", "best", "cooled", "reason")
+        names = ("done", "streak", "waited", "lowest", "past", "best", "cooled", "reason")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

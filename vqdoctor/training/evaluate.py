@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vqdoctor.capture.layer import CapturedLayer, Change, passes
+from vqdoctor.capture.layer import CapturedLayer, Change, Watched, passes
 from vqdoctor.capture.observe import Scored
+from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
 from vqdoctor.core.retraining import Figures, LayerFigures, Paired
 from vqdoctor.metrics.calibration import expected_calibration_error, softmax
@@ -22,6 +22,7 @@ from vqdoctor.metrics.expectation import expected_active
 from vqdoctor.metrics.geometry import histogram_quantiles
 from vqdoctor.metrics.interval import paired_interval
 from vqdoctor.models.task import Batch, Task
+from vqdoctor.models.untouched import in_eval_mode
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,12 +69,14 @@ def measure(
         change: gives the tensor that the model gets in place of z_q, such as `bypass`.
     """
     counts = {layer.name: torch.zeros(layer.num_codes, dtype=torch.float64) for layer in layers}
+    errors = {layer.name: QuantizationError() for layer in layers}
     untold: set[str] = set()
     scores: list[Scored] = []
     with in_eval_mode(model), torch.no_grad():
         for batch, losses, watched in passes(model, task, batches, layers, change):
             scores.append(Scored.of(losses, batch))
             for layer in layers:
+                errors[layer.name].add(layer, watched)
                 chosen = layer.counts(watched)
                 if chosen is None:
                     untold.add(layer.name)
@@ -92,7 +95,7 @@ def measure(
         accuracy=None if right is None else float(right.mean()),
         ece=ece,
         layers={
-            layer.name: _figures(counts[layer.name].numpy(), layer.num_codes)
+            layer.name: _figures(counts[layer.name].numpy(), layer.num_codes, errors[layer.name].share)
             for layer in layers
             if layer.name not in untold
         },
@@ -114,7 +117,61 @@ def compared(right: NDArray[np.bool_], without_vq: NDArray[np.bool_]) -> Paired 
     return Paired(samples=len(right), gained=gained, lost=lost, low=low, high=high)
 
 
-def _figures(counts: np.ndarray[Any, Any], num_codes: int) -> LayerFigures:
+def is_worse(after: Measured, before: Measured) -> bool:
+    """Whether a model does its task worse than another one on the same samples.
+
+    The accuracy decides, sample by sample; without labels it is the task loss.
+    """
+    pairs = None
+    if after.right is not None and before.right is not None:
+        pairs = compared(after.right, before.right)
+    if pairs is not None:
+        return pairs.behind
+    loss = after.figures.loss
+    return not math.isfinite(loss) or loss > before.figures.loss
+
+
+@dataclass(kw_only=True)
+class QuantizationError:
+    """The squared distances of z_e to its codes, beside the variance of z_e.
+
+    Attributes:
+        vectors: how many vectors were seen.
+        total: their sum [D].
+        squares: sum of their squared lengths.
+        errors: sum of their squared distances to the codes.
+    """
+
+    vectors: int = 0
+    total: torch.Tensor | None = None
+    squares: float = 0.0
+    errors: float = 0.0
+
+    @torch.no_grad()
+    def add(self, layer: CapturedLayer, watched: Watched) -> None:
+        """Take a pass into account."""
+        for call in layer.calls(watched):
+            if call.z_q is None or call.z_q.shape != call.z_e.shape:
+                continue
+            axis = layer.reader.axis(call)
+            z_e, z_q = (rows(t.detach(), axis).flatten(0, 1).float() for t in (call.z_e, call.z_q))
+            total = z_e.sum(dim=0).double()
+            self.total = total if self.total is None else self.total + total
+            self.vectors += len(z_e)
+            self.squares += float(z_e.square().sum())
+            self.errors += float((z_e - z_q).square().sum())
+
+    @property
+    def share(self) -> float | None:
+        """Their errors as a share of their variance; None where no vector was seen, or all are alike."""
+        if self.total is None or not self.vectors:
+            return None
+        spread = self.squares - float(self.total.square().sum()) / self.vectors
+        found = self.errors / spread if spread > 0 else math.inf
+        return found if math.isfinite(found) else None
+
+
+def _figures(counts: np.ndarray[Any, Any], num_codes: int, error: float | None) -> LayerFigures:
     vectors = int(counts.sum())
     perplexity = math.exp(float(grassberger_entropy(counts))) if vectors else 0.0
     return LayerFigures(
@@ -125,16 +182,5 @@ def _figures(counts: np.ndarray[Any, Any], num_codes: int) -> LayerFigures:
         expected_active=expected_active(num_codes, vectors, ACTIVE_SHARE) if vectors else 0.0,
         perplexity=min(float(num_codes), max(1.0, perplexity)) if vectors else 0.0,
         quantiles=histogram_quantiles(counts),
+        error=error,
     )
-
-
-@contextmanager
-def in_eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Run a model in eval mode; every module's own mode comes back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

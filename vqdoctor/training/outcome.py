@@ -19,8 +19,12 @@ from vqdoctor.training.trial import Tried
 
 TRAINING_ONLY = ("lower-vq-weight", "raise-vq-weight", "faster-ema", "data-init")
 """Remedies that correct how a model is trained, and leave no trace in its source."""
-SOUND_EMA = "sound-ema"
-"""The remedy that replaces the source's own EMA at every step."""
+IN_ITS_PLACE = {
+    "sound-ema": "writes wrong codes again",
+    "codes-by-ema": "leaves the codes where they are",
+    "commitment-term": "does not hold z_e at the codes",
+}
+"""Remedies that do a part of the source's own work at every step, and what the source does without them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,6 +87,9 @@ class Outcome:
             name = planned.remedy.name
             if planned.refused:
                 yield Repair(remedy=name, status="skipped", reason=planned.refused)
+            elif name in chosen and not self.retraining.written:
+                reason = "the retrained model does its task worse"
+                yield Repair(remedy=name, status="reverted", reason=reason, before=before, after=after)
             elif name in chosen:
                 reason = ", ".join(planned.because) or "part of every retraining"
                 yield Repair(remedy=name, status="applied", reason=reason, before=before, after=after)
@@ -110,8 +117,8 @@ class Outcome:
                 layers = ", ".join(planned.layers)
                 why = f"{layers} has no straight-through estimator ({because}): end it with"
                 yield SourceChange(why=why, code=remedy.code)
-            elif remedy.name == SOUND_EMA:
-                yield from self._own_rule(planned)
+            elif remedy.name in IN_ITS_PLACE:
+                yield from self._own_lines(planned)
             elif remedy.changes_model:
                 why = f"the retrained weights need the source to do the same as {remedy.name}"
                 yield SourceChange(why=why, code=remedy.code)
@@ -119,8 +126,8 @@ class Outcome:
                 why = f"a training from the source will need {remedy.name} again ({because})"
                 yield SourceChange(why=why, code=remedy.code)
 
-    def _own_rule(self, taken: PlannedRemedy) -> Iterator[SourceChange]:
-        """Yield the lines of the layer's own that a taken-over EMA overwrote: the advice of its findings."""
+    def _own_lines(self, taken: PlannedRemedy) -> Iterator[SourceChange]:
+        """Yield the lines that the source lacks where a remedy stood in: the advice of its findings."""
         advice = [
             planned
             for planned in self.plan.remedies
@@ -128,7 +135,8 @@ class Outcome:
         ]
         for planned in advice or (taken,):
             because = f" ({', '.join(planned.because)})" if planned.because else ""
-            why = f"a training from the source writes wrong codes again{because}: {planned.remedy.how}"
+            effect = IN_ITS_PLACE[taken.remedy.name]
+            why = f"a training from the source {effect}{because}: {planned.remedy.how}"
             yield SourceChange(why=why, code=planned.remedy.code)
 
 

@@ -19,12 +19,14 @@ class PlannedRemedy:
         because: codes of the findings that ask for it; empty for one of the recipe, or asked for by name.
         layers: the layers of those findings; all layers where the findings name none.
         refused: why a retraining leaves it out; "" where a retraining applies it.
+        blocks: whether it must be done in the user's source before any training: no remedy acts on its cause.
     """
 
     remedy: Remedy
     because: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     refused: str = ""
+    blocks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,11 @@ class Plan:
         return tuple(planned for planned in self.remedies if not planned.refused)
 
     @property
+    def blocking(self) -> tuple[PlannedRemedy, ...]:
+        """The remedies that must be done in the user's source before any training."""
+        return tuple(planned for planned in self.remedies if planned.blocks)
+
+    @property
     def training(self) -> TrainingPlan:
         """The training plan with every remedy that a retraining applies."""
         return self.training_with(self.applied)
@@ -58,7 +65,7 @@ class Plan:
             if planned.remedy.plan is not None:
                 layers = planned.layers or self.options.layers
                 found = planned.remedy.plan(found, replace(self.options, layers=layers))
-        return found
+        return replace(found, further_epochs=max(0, self.options.most_epochs - found.epochs))
 
     @property
     def steps(self) -> tuple[PlanStep, ...]:

@@ -7,8 +7,8 @@ from itertools import islice
 
 import torch
 
+from vqdoctor.training.optimizer import optimizer_of
 from vqdoctor.training.trainable import Trainable
-from vqdoctor.training.trainer import optimizer_of
 
 TIMED = 3
 """Steps that are taken. The first allocates, so the fastest of them is the one that counts."""
@@ -24,7 +24,7 @@ def epoch_seconds(trainable: Trainable) -> tuple[int, float]:
     """
     model, task = trainable.context.copy(training=True), trainable.context.task
     model.train()
-    optimizer = optimizer_of(task, model)
+    optimizer, _ = optimizer_of(task, model, trainable.recipe)
     fastest = float("inf")
     for batch in islice(trainable.splits.in_order(), TIMED):
         started = time.perf_counter()

@@ -15,7 +15,7 @@ from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import TOLERANCE, Epoch, Figures, Goals, Retraining
 from vqdoctor.core.training_plan import TrainingPlan
-from vqdoctor.training.evaluate import Measured, compared
+from vqdoctor.training.evaluate import Measured, compared, is_worse
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.resume import KIND, RESTART, load_state, save_state, state_path
@@ -46,6 +46,7 @@ class Run:
         goals: the goals of a cure; without `min_accuracy` it is measured by training without VQ.
         trial: whether the remedies are tried against each other first.
         resume: whether to go on with an unfinished run.
+        keep_worse: whether a model that does its task worse than the checkpoint is written too.
         heard: called after every epoch with the phase, the epoch, and the number of epochs.
         state: the state that is kept beside the output.
     """
@@ -57,6 +58,7 @@ class Run:
     goals: Goals
     trial: bool = False
     resume: bool = False
+    keep_worse: bool = False
     heard: Callable[[str, Epoch, int], None] = lambda *_: None
     state: dict[str, Any] = field(default_factory=dict)
 
@@ -79,9 +81,11 @@ class Run:
         trainer = self.trainable.trainer(plan, goals=early)
         interrupted = self._train(trainer, "retraining")
         measured = trainer.measure()
-        paired = None
+        paired, worse, at_start = None, False, self.trainable.measured_before
         if measured is not None and measured.right is not None and right_without_vq is not None:
             paired = compared(measured.right, right_without_vq)
+        if measured is not None and at_start is not None:
+            worse = is_worse(measured, at_start)
         before, after = self.trainable.before, None if measured is None else measured.figures
         return Outcome(
             trainer=trainer,
@@ -97,6 +101,8 @@ class Run:
                 trial=() if tried is None else tried.arms,
                 ended=trainer.ending.reason,
                 interrupted=interrupted,
+                worse=worse,
+                written=self.keep_worse or not worse,
             ),
         )
 
@@ -169,7 +175,7 @@ class Run:
         def after_epoch(row: Epoch) -> None:
             self.state["training"] = {"phase": phase, "trainer": trainer.state_dict()}
             save_state(self.state, state_path(self.output))
-            self.heard(phase, row, trainer.plan.epochs)
+            self.heard(phase, row, max(row.epoch, trainer.plan.epochs))
 
         try:
             trainer.run(after_epoch)

@@ -6,19 +6,17 @@ it is, and the file that is written holds codes that this source looks up in eva
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from vqdoctor.capture.call import Call
+from vqdoctor.capture.decay import own_decay
 from vqdoctor.capture.layer import CapturedLayer, Watched, watching
 from vqdoctor.capture.reader import Codes
-from vqdoctor.models.task import Batch, Losses, Task
-from vqdoctor.training.evaluate import in_eval_mode
-from vqdoctor.training.treatment import own_decay
+from vqdoctor.models.task import Batch, Task
+from vqdoctor.models.untouched import in_eval_mode
 from vqdoctor.vq.ema import divisor
 
 DECAY = 0.99
@@ -95,33 +93,16 @@ class SoundEMA:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a resumed run."""
-        return {"counts": self.counts}
+        return {"counts": self.counts, "decay": self.decay}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""
-        self.counts = state["counts"]
+        self.counts, self.decay = state["counts"], state["decay"]
 
 
 def _smoothed(counts: torch.Tensor, smoothing: float | None) -> torch.Tensor:
     """Return the divisors of the sums, [K, 1]; zero before the first vector."""
     return (divisor(counts, smoothing) if bool(counts.any()) else counts).unsqueeze(1)
-
-
-def with_commitment(found: Losses, layers: Iterable[CapturedLayer], watched: Watched) -> Losses:
-    """Return the losses with a commitment loss in place of a VQ loss that has no gradient.
-
-    It is mse(z_e, sg z_q), the mean over the layers' calls. Where the task tells no VQ loss, a loss of a
-    layer's own that has a gradient is taken for a part of the task loss, and nothing is added.
-    """
-    calls = [call for layer in layers for call in layer.calls(watched)]
-    if any(call.losses for call in calls) if found.vq is None else found.vq.requires_grad:
-        return found
-    terms = [
-        functional.mse_loss(call.z_e, call.z_q.detach())
-        for call in calls
-        if call.z_q is not None and call.z_q.shape == call.z_e.shape
-    ]
-    return replace(found, vq=torch.stack(terms).mean()) if terms else found
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from vqdoctor.core.retraining import Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.examined import ExaminedModel
 from vqdoctor.probes.model import ModelContext
-from vqdoctor.training.evaluate import evaluate
+from vqdoctor.training.evaluate import Measured, measure
+from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import restart
 from vqdoctor.training.trainer import Trainer
@@ -24,11 +25,13 @@ class Trainable:
     Attributes:
         examined: the model, and where the file's tensors are in it.
         context: its layers, and copies of it on the device.
+        recipe: the optimizer that the file describes, for a task without one.
         say: told what is being done.
     """
 
     examined: ExaminedModel
     context: ModelContext
+    recipe: SavedRecipe | None = None
     say: Callable[[str], None] = lambda _: None
 
     @cached_property
@@ -54,14 +57,20 @@ class Trainable:
             plan=plan,
             goals=goals,
             without_vq=without_vq,
+            recipe=self.recipe,
             say=self.say,
         )
 
     @cached_property
-    def before(self) -> Figures | None:
-        """The figures of the checkpoint as it is, on the val split."""
+    def measured_before(self) -> Measured | None:
+        """The checkpoint as it is, on the val split."""
         model = self.context.copy(training=False)
-        return evaluate(model, self.context.task, self.splits.val(), self.context.on(model))
+        return measure(model, self.context.task, self.splits.val(), self.context.on(model))
+
+    @property
+    def before(self) -> Figures | None:
+        """Its figures."""
+        return None if self.measured_before is None else self.measured_before.figures
 
     @cached_property
     def runs_without_vq(self) -> bool:

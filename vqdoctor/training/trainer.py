@@ -6,13 +6,15 @@ import contextlib
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from vqdoctor.capture.decay import set_decay
 from vqdoctor.capture.layer import CapturedLayer, Change, Watched, bypass, watching
+from vqdoctor.capture.placing import place_codes
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Epoch, Figures, Goals
@@ -21,21 +23,21 @@ from vqdoctor.models.task import Losses, Task
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
-from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.linear import LinearCodebook
 from vqdoctor.training.moment_matching import MomentMatching
+from vqdoctor.training.optimizer import SavedRecipe, optimizer_of
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
+from vqdoctor.training.pursuit import PACE, Pursuit
 from vqdoctor.training.resume import RESTART
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.schedule import balanced_weight, warm_up
-from vqdoctor.training.sound_ema import SoundEMA, takes_directions, with_commitment
+from vqdoctor.training.sound_ema import SoundEMA, takes_directions
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import leading_to
-from vqdoctor.training.treatment import grafts, reshaped, set_decay
+from vqdoctor.training.treatment import grafts, reshaped
 from vqdoctor.training.usage_entropy import mean_entropy
+from vqdoctor.training.vq_loss import completed
 
-LEARNING_RATE = 1e-3
-"""Adam's, where the task brings no optimizer."""
 RETRIES = 3
 """How often a non-finite loss sends a training back to its last finished epoch, at half the learning rate."""
 _STRIDE = 1_000_003
@@ -60,6 +62,8 @@ class Trainer:
         plan: what is done.
         goals: what ends the training early; None trains for all epochs.
         without_vq: whether the layers are bypassed: the same model without VQ.
+        recipe: the optimizer that the file describes, for a task without one.
+        trained_with: the optimizer, in words.
         say: told what is being done.
         rows: the epochs so far.
         notes: what could not be done, one line each.
@@ -75,6 +79,8 @@ class Trainer:
     plan: TrainingPlan
     goals: Goals | None = None
     without_vq: bool = False
+    recipe: SavedRecipe | None = None
+    trained_with: str = field(init=False)
     say: Callable[[str], None] = lambda _: None
     rows: list[Epoch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -90,11 +96,12 @@ class Trainer:
     _held: list[torch.nn.Parameter] = field(init=False, default_factory=list)
     _directions: tuple[CapturedLayer, ...] = field(init=False, default=())
     _rates: list[float] = field(init=False, default_factory=list)
+    _pursuit: Pursuit = field(init=False, default_factory=Pursuit)
     _started: bool = False
 
     def __post_init__(self) -> None:
         """Set the optimizer up, and what goes along with its steps."""
-        self.optimizer = optimizer_of(self.task, self.model)
+        self.optimizer, self.trained_with = optimizer_of(self.task, self.model, self.recipe)
         self.ending = Ending(plan=self.plan, goals=self.goals)
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         treated = () if self.without_vq else self.layers
@@ -103,13 +110,10 @@ class Trainer:
         if self.plan.decay is not None:
             unset = [layer.name for layer in treated if not set_decay(layer, self.plan.decay)]
             self.notes += [f"{name} has no EMA decay that could be set" for name in unset]
-        writable = [layer for layer in treated if layer.view.writable]
         if self.plan.moment_matching:
-            self._matching = [MomentMatching(layer) for layer in writable]
+            self._matching = [MomentMatching(layer) for layer in treated if layer.view.writable]
         if self.plan.sound_ema:
-            self._sound = [SoundEMA.of(layer, self.plan.decay) for layer in writable]
-            batch = next(iter(self.splits.in_order()))
-            self._directions = takes_directions(self.model, self.task, batch, treated)
+            self._take_over([layer.name for layer in treated], self.plan.decay)
 
     @property
     def bypassing(self) -> bool:
@@ -118,7 +122,7 @@ class Trainer:
 
     def run(self, after_epoch: Callable[[Epoch], None] = lambda _: None) -> None:
         """Train until it is finished; see `train_to`."""
-        self.train_to(self.plan.epochs, after_epoch)
+        self.train_to(self.plan.epochs + self.plan.further_epochs, after_epoch)
 
     def train_to(self, epochs: int, after_epoch: Callable[[Epoch], None] = lambda _: None) -> None:
         """Train until it is finished, or has had that many epochs.
@@ -151,6 +155,7 @@ class Trainer:
                 good = self.state_dict()
                 continue
             self.rows.append(row)
+            self._keep_up(row)
             left: Mapping[str, Any] = self._left_behind()
             if (best := self.ending.after_epoch(row, left)) is not None:
                 self._take_up(best)
@@ -169,15 +174,43 @@ class Trainer:
     def _place_codes(self) -> None:
         """Put the codebooks where the plan has them before the first step with VQ."""
         if self.plan.data_init and not self.without_vq:
-            seed_all(self.plan.seed)
-            generator = torch.Generator().manual_seed(self.plan.seed)
-            with reshaped(self._directions, "sphere", full_precision=False):
-                left = place_codes(
-                    self.model, self.task, self.splits, self.layers, self.optimizer, generator, self.say
-                )
+            left = self._by_k_means(self.layers)
             self.notes += [f"{name} was not initialised from data: {why}" for name, why in left.items()]
         if self.plan.linear and not self.without_vq:
             self._linear = self._matrices()
+
+    def _by_k_means(self, layers: tuple[CapturedLayer, ...]) -> dict[str, str]:
+        """Place codebooks in the data, and return those that were not, each with the reason."""
+        seed_all(self.plan.seed)
+        generator = torch.Generator().manual_seed(self.plan.seed)
+        with reshaped(self._directions, "sphere", full_precision=False):
+            return place_codes(
+                self.model, self.task, self.splits.in_order, layers, self.optimizer, generator, self.say
+            )
+
+    def _take_over(self, names: Collection[str], decay: float | None) -> None:
+        """Let a sound EMA move the codes of these layers; None is the layer's own decay."""
+        taken = [sound.layer.name for sound in self._sound]
+        new = [layer for layer in self.layers if layer.name in {*names} - {*taken} and layer.view.writable]
+        if new:
+            self._sound += [SoundEMA.of(layer, decay) for layer in new]
+            batch = next(iter(self.splits.in_order()))
+            self._directions += takes_directions(self.model, self.task, batch, tuple(new))
+
+    def _keep_up(self, row: Epoch) -> None:
+        """Where z_e ran away from the codes, place these anew, let them follow, and hold z_e by the weight.
+
+        While the weight warms up, z_e is free on purpose, and in the cool-down nothing is changed any more.
+        """
+        warm = row.epoch > self.plan.bypass_epochs + self.plan.warm_up_epochs
+        if self.without_vq or not (warm and self.plan.data_init) or self._linear or self.ending.cooling:
+            return
+        if lost := self._pursuit.left_behind(row.stop):
+            self._by_k_means(tuple(layer for layer in self.layers if layer.name in lost))
+            self._take_over(lost, PACE)
+            for sound in self._sound:
+                sound.decay = min(sound.decay, PACE) if sound.layer.name in lost else sound.decay
+            self.notes.append(self._pursuit.told(row, lost))
 
     def _matrices(self) -> list[LinearCodebook]:
         rate = float(self.optimizer.param_groups[0]["lr"])
@@ -193,6 +226,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
         factor = 0.0 if later < 0 else warm_up(later, self.plan.warm_up_epochs)
+        factor *= self._pursuit.tightening
         weight = self.plan.vq_weight * factor
         self._set_rates()
         losses: list[tuple[float, float | None]] = []
@@ -203,10 +237,11 @@ class Trainer:
                     sound.before_step()
                 with watching(self.layers, change, keep_graph=True) as watched:
                     found = self._losses(batch)
-                if self._sound and not self.bypassing:
-                    found = with_commitment(found, self.layers, watched)
+                if not self.bypassing:
+                    found = completed(found, self.layers, watched, self.plan)
                 if at == 0 and self.plan.balanced and not self.bypassing:
-                    weight = factor * self._balanced(watched, found)
+                    z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
+                    weight = factor * (balanced_weight(found.task, found.vq, z_e) or self.plan.vq_weight)
                 losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
             stop = evaluate(self.model, self.task, self.splits.stop(), self.layers, self._bypassed)
         known = [vq for _, vq in losses if vq is not None]
@@ -304,12 +339,6 @@ class Trainer:
                 codes = torch.nn.functional.normalize(layer.codes(), dim=1)
                 layer.write(torch.arange(layer.num_codes), codes)
 
-    def _balanced(self, watched: Watched, found: Losses) -> float:
-        """Return the weight that follows the gradients at z_e, or the plan's where there are none."""
-        z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
-        weight = None if found.vq is None else balanced_weight(found.task, found.vq, z_e)
-        return self.plan.vq_weight if weight is None else weight
-
     def state_dict(self) -> dict[str, Any]:
         """Return, as a copy, all that a resumed training needs."""
         return self._state(self._left_behind())
@@ -334,9 +363,10 @@ class Trainer:
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "steps": self.steps,
+                "pursuit": self._pursuit.state_dict(),
                 "revivals": [revival.state_dict() for revival in self._revivals],
                 "linear": [linear.state_dict() for linear in self._linear],
-                "sound": [sound.state_dict() for sound in self._sound],
+                "sound": {sound.layer.name: sound.state_dict() for sound in self._sound},
                 "matching": [matching.state_dict() for matching in self._matching],
             }
         )
@@ -357,33 +387,16 @@ class Trainer:
         self.model.load_state_dict(tensors)
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.steps = state["steps"]
+        self._pursuit.load_state_dict(state["pursuit"])
         for revival, kept in zip(self._revivals, state["revivals"], strict=True):
             revival.load_state_dict(copy.deepcopy(kept))
-        for sound, kept in zip(self._sound, state["sound"], strict=True):
-            sound.load_state_dict(copy.deepcopy(kept))
+        self._sound = [sound for sound in self._sound if sound.layer.name in state["sound"]]
+        self._take_over(state["sound"], PACE)
+        for sound in self._sound:
+            sound.load_state_dict(copy.deepcopy(state["sound"][sound.layer.name]))
         for matching, kept in zip(self._matching, state["matching"], strict=True):
             matching.load_state_dict(copy.deepcopy(kept))
         if state["linear"]:
             self._linear = self._matrices()
             for linear, kept in zip(self._linear, state["linear"], strict=True):
                 linear.load_state_dict(kept)
-
-
-def optimizer_of(task: Task, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Return the task's optimizer of the model; Adam where it brings none.
-
-    Raises:
-        UserError: if nothing of the model can be trained.
-    """
-    own = getattr(task, "optimizer", None)
-    if callable(own):
-        optimizer = own(model)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise UserError(
-                f"task.optimizer(model) returns a {type(optimizer).__name__}", "return a torch optimizer"
-            )
-        return optimizer
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained:
-        raise UserError("the model has no parameter that requires a gradient", "unfreeze some of it")
-    return torch.optim.Adam(trained, lr=LEARNING_RATE)

@@ -1,0 +1,145 @@
+"""The optimizer of a retraining: the task's, the file's, or Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vqdoctor.checkpoint import open_checkpoint
+from vqdoctor.core.errors import UserError
+from vqdoctor.layouts import find_quantizers
+from vqdoctor.saved.training import SavedTraining
+from vqdoctor.training.optimizer import SavedRecipe, optimizer_of
+
+Make = Callable[[nn.Module], torch.optim.Optimizer]
+
+
+class Model(nn.Module):
+    """An encoder, a codebook and a decoder, each of its own shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(5, 4)
+        self.vq = nn.Embedding(16, 4)
+        self.decoder = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z_e = self.encoder(x)
+        codes = self.vq(torch.cdist(z_e, self.vq.weight).argmin(1))
+        out: torch.Tensor = self.decoder(z_e + codes)
+        return out
+
+
+def saved_by(make: Make, folder: Path, **more: Any) -> SavedRecipe | None:
+    """Return what is read from a file that a training with this optimizer wrote."""
+    model = Model()
+    optimizer = make(model)
+    model(torch.randn(8, 5)).square().sum().backward()
+    optimizer.step()
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **more}
+    torch.save(state, folder / "file.pt")
+    opened = open_checkpoint(folder / "file.pt")
+    return SavedRecipe.of(SavedTraining(checkpoint=opened), find_quantizers(opened.tensors).views)
+
+
+def settings(optimizer: torch.optim.Optimizer) -> list[tuple[list[tuple[int, ...]], dict[str, Any]]]:
+    """Return each group's shapes and settings."""
+    left = ("params", "foreach", "fused", "capturable", "differentiable", "maximize", "initial_lr")
+    return [
+        (
+            [tuple(p.shape) for p in group["params"]],
+            {name: value for name, value in group.items() if name not in left},
+        )
+        for group in optimizer.param_groups
+    ]
+
+
+KINDS: dict[str, Make] = {
+    "Adam": lambda m: torch.optim.Adam(m.parameters(), lr=1e-4, betas=(0.5, 0.9), weight_decay=1e-3),
+    "AdamW": lambda m: torch.optim.AdamW(m.parameters(), lr=3e-4, betas=(0.8, 0.99), weight_decay=0.05),
+    "NAdam": lambda m: torch.optim.NAdam(m.parameters(), lr=3e-4),
+    "SGD": lambda m: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4),
+    "RMSprop": lambda m: torch.optim.RMSprop(m.parameters(), lr=5e-4, alpha=0.95),
+    "Adagrad": lambda m: torch.optim.Adagrad(m.parameters(), lr=0.02),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_as_the_file_says(kind: str, tmp_path: Path) -> None:
+    recipe = saved_by(KINDS[kind], tmp_path)
+    model = Model()
+    optimizer, told = optimizer_of(object(), model, recipe)  # type: ignore[arg-type]
+    own = KINDS[kind](model)
+    assert type(optimizer) is type(own)
+    assert settings(optimizer) == settings(own)
+    assert told.startswith(f"trained with {kind}, learning rate ") and told.endswith(", as saved in the file")
+
+
+def test_groups_keep_their_parameters_and_their_settings(tmp_path: Path) -> None:
+    def grouped(model: nn.Module) -> torch.optim.Optimizer:
+        named = dict(model.named_parameters())
+        slow = [named.pop("vq.weight")]
+        return torch.optim.Adam(
+            [{"params": list(named.values()), "lr": 1e-3}, {"params": slow, "lr": 1e-4}], lr=1.0
+        )
+
+    recipe, model = saved_by(grouped, tmp_path), Model()
+    assert recipe is not None
+    assert settings(recipe.build(model)) == settings(grouped(model))
+
+
+def test_a_schedule_that_has_ended_starts_again_at_its_highest_rate(tmp_path: Path) -> None:
+    def ended(model: nn.Module) -> torch.optim.Optimizer:
+        optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
+        optimizer.param_groups[0].update(lr=0.0, initial_lr=2e-4)
+        return optimizer
+
+    recipe = saved_by(ended, tmp_path)
+    assert recipe is not None and recipe.build(Model()).param_groups[0]["lr"] == 2e-4
+
+
+def test_a_rate_that_did_the_damage_is_not_taken(tmp_path: Path) -> None:
+    recipe = saved_by(lambda m: torch.optim.Adam(m.parameters(), lr=0.3), tmp_path)
+    optimizer, told = optimizer_of(object(), Model(), recipe)  # type: ignore[arg-type]
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+    assert "0.001 in place of its learning rate 0.3, which is above 0.01" in told
+
+
+def test_a_kind_of_others_or_no_optimizer_is_adam(tmp_path: Path) -> None:
+    def lion(model: nn.Module) -> torch.optim.Optimizer:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+        optimizer.param_groups[0] = {
+            "params": optimizer.param_groups[0]["params"],
+            "lr": 1e-4,
+            "betas": (0.9, 0.99),
+        }
+        optimizer.step = lambda closure=None: None  # type: ignore[method-assign, misc, assignment]
+        return optimizer
+
+    assert saved_by(lion, tmp_path) is None
+    optimizer, told = optimizer_of(object(), Model(), None)  # type: ignore[arg-type]
+    assert type(optimizer) is torch.optim.Adam and optimizer.param_groups[0]["lr"] == 1e-3
+    assert (
+        told
+        == "trained with Adam, learning rate 0.001, since neither the task nor the file names an optimizer"
+    )
+
+
+def test_the_tasks_own_comes_first(tmp_path: Path) -> None:
+    class Own:
+        def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+            return torch.optim.SGD(model.parameters(), lr=0.5)
+
+    recipe = saved_by(KINDS["Adam"], tmp_path)
+    optimizer, told = optimizer_of(Own(), Model(), recipe)  # type: ignore[arg-type]
+    assert type(optimizer) is torch.optim.SGD and told.endswith("the task's own")
+
+
+def test_a_model_that_is_frozen_is_refused() -> None:
+    with pytest.raises(UserError, match="unfreeze"):
+        optimizer_of(object(), Model().requires_grad_(False))  # type: ignore[arg-type]

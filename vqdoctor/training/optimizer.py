@@ -1,0 +1,178 @@
+"""The optimizer of a retraining: the task's own, else one as the file saved it, else Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.layouts import QuantizerView
+from vqdoctor.models.task import Task
+from vqdoctor.saved.optimizer import SavedOptimizer, number_of
+from vqdoctor.saved.placement import Unplaced, placed_slots
+from vqdoctor.saved.training import SavedTraining
+
+LEARNING_RATE = 1e-3
+"""Adam's, where neither the task nor the file says one."""
+HIGHEST_RATES = {"SGD": 1.0, "RMSprop": 0.1, "Adagrad": 0.1}
+HIGHEST_RATE = 0.01
+"""Of another kind, as Adam. Each is ten times what is usual: torch's default, and for SGD the 0.1 of
+torchvision's recipes. A rate above it is more likely the damage than the way out: three models of other
+people, saved at Adam rates of 0.2, 0.3 and 0.5, had all collapsed; at 0.001 and 0.002 their like had not."""
+_SETTINGS = (
+    "betas", "eps", "weight_decay", "amsgrad", "momentum", "dampening", "nesterov", "alpha", "centered",
+    "momentum_decay", "lr_decay", "initial_accumulator_value",
+)  # fmt: skip
+"""The settings of a parameter group beside its rate, without the ways to compute a step (fused, foreach)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedRecipe:
+    """An optimizer as a file describes it.
+
+    Attributes:
+        kind: torch's class.
+        groups: names of a group's parameters, and its settings; the names are None for all that there are.
+        notes: what was not taken as it is, one line each.
+    """
+
+    kind: type[torch.optim.Optimizer]
+    groups: tuple[tuple[tuple[str, ...] | None, Mapping[str, Any]], ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, saved: SavedTraining, views: Sequence[QuantizerView]) -> SavedRecipe | None:
+        """Return the optimizer of a file's model; None where the file holds none of a known kind.
+
+        Args:
+            saved: the training as the file remembers it.
+            views: all layers of the file.
+        """
+        try:
+            placed = placed_slots(saved, views[0], views) if views else []
+        except Unplaced:
+            placed = []
+        own = {id(p.slot): p for p in placed}
+        for optimizer in saved.optimizers:
+            mine = [own[id(slot)] for slot in optimizer.slots if id(slot) in own]
+            kind = _kind(optimizer.groups[0]) if optimizer.groups and (mine or not placed) else None
+            if kind is None:
+                continue
+            settings, notes = _settings(optimizer, kind)
+            if len(mine) == len(optimizer.slots) and all(p.first.name == p.last.name for p in mine):
+                names = [tuple(p.first.name for p in mine if p.slot.group == n) for n in range(len(settings))]
+                return cls(kind=kind, groups=tuple(zip(names, settings, strict=True)), notes=notes)
+            if len(settings) > 1:
+                notes = (
+                    *notes,
+                    "its parameter groups cannot be told apart: the first one's settings",
+                )
+            return cls(kind=kind, groups=((None, settings[0]),), notes=notes)
+        return None
+
+    def build(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Return a new optimizer of a model's parameters."""
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        groups = []
+        for names, settings in self.groups:
+            listed = list(named.values()) if names is None else [named[n] for n in names if n in named]
+            if listed:
+                groups.append({"params": listed, **settings})
+        groups = groups or [{"params": list(named.values()), **self.groups[0][1]}]
+        return self.kind(groups)  # type: ignore[call-arg]
+
+
+def optimizer_of(
+    task: Task, model: torch.nn.Module, recipe: SavedRecipe | None = None
+) -> tuple[torch.optim.Optimizer, str]:
+    """Return the optimizer of the model, and a line that says which it is.
+
+    Raises:
+        UserError: if nothing of the model can be trained.
+    """
+    own = getattr(task, "optimizer", None)
+    if callable(own):
+        optimizer = own(model)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise UserError(
+                f"task.optimizer(model) returns a {type(optimizer).__name__}", "return a torch optimizer"
+            )
+        return optimizer, f"{_told(optimizer)}, the task's own"
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise UserError("the model has no parameter that requires a gradient", "unfreeze some of it")
+    if recipe is not None:
+        optimizer = recipe.build(model)
+        return optimizer, "; ".join((f"{_told(optimizer)}, as saved in the file", *recipe.notes))
+    optimizer = torch.optim.Adam(trained, lr=LEARNING_RATE)
+    return optimizer, f"{_told(optimizer)}, since neither the task nor the file names an optimizer"
+
+
+def _told(optimizer: torch.optim.Optimizer) -> str:
+    """Say what an optimizer is: "trained with Adam, learning rate 0.001, …"."""
+    groups = optimizer.param_groups
+    parts = [f"trained with {type(optimizer).__name__}"]
+    for name, word in (("lr", "learning rate"), ("momentum", "momentum"), ("weight_decay", "weight decay")):
+        values = dict.fromkeys(f"{float(group[name]):g}" for group in groups if group.get(name) is not None)
+        if any(value != "0" for value in values):
+            parts.append(f"{word} {' and '.join(values)}")
+    return ", ".join(parts) + (f", in {len(groups)} parameter groups" if len(groups) > 1 else "")
+
+
+def _kind(group: Mapping[str, Any]) -> type[torch.optim.Optimizer] | None:
+    """Return torch's class for an optimizer with such a parameter group; None for a kind of others'.
+
+    Adam and AdamW differ in a key that older versions lack, and then only where there is a weight decay:
+    the default of Adam has none.
+    """
+    if "betas" in group and "momentum_decay" in group:
+        return torch.optim.NAdam
+    if "betas" in group and "amsgrad" in group:
+        decays = bool(number_of(group.get("weight_decay")))
+        return torch.optim.AdamW if group.get("decoupled_weight_decay", decays) else torch.optim.Adam
+    if "momentum" in group and "nesterov" in group:
+        return torch.optim.SGD
+    if "alpha" in group and "centered" in group:
+        return torch.optim.RMSprop
+    return torch.optim.Adagrad if "initial_accumulator_value" in group else None
+
+
+def _settings(
+    optimizer: SavedOptimizer, kind: type[torch.optim.Optimizer]
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return the settings of every group, and notes on rates that are not taken.
+
+    The rate is the highest that the group records: a schedule may have ended at nothing.
+    """
+    highest = HIGHEST_RATES.get(kind.__name__, HIGHEST_RATE)
+    settings: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
+    for number, group in enumerate(optimizer.groups):
+        rates = [slot.highest_rate for slot in optimizer.slots if slot.group == number]
+        rate = next((r for r in rates if r), LEARNING_RATE)
+        if rate > highest:
+            used = LEARNING_RATE
+            notes[f"{used:g} in place of its learning rate {rate:g}, which is above {highest:g}"] = None
+            rate = used
+        settings.append({"lr": rate, **_plain(group, kind)})
+    return settings, tuple(notes)
+
+
+def _plain(group: Mapping[str, Any], kind: type[torch.optim.Optimizer]) -> dict[str, Any]:
+    """Return the settings of a group that the class knows, as plain values."""
+    known = kind([torch.nn.Parameter(torch.empty(0))]).defaults  # type: ignore[call-arg]
+    found: dict[str, Any] = {}
+    for name in _SETTINGS:
+        value = group.get(name)
+        if name not in known or value is None:
+            continue
+        if isinstance(value, list | tuple):
+            several = [number_of(item) for item in value]
+            if None not in several:
+                found[name] = tuple(several)
+        elif isinstance(value, bool) or (value := number_of(value)) is not None:
+            found[name] = value
+    return found
