@@ -85,7 +85,7 @@ class Monitor:
                 monitor.step(task_loss=loss, vq_loss=vq)
 
     The weights are bit-equal to those of the same training without it. In most steps it does nothing: it
-    looks at the last steps of each interval.
+    looks at the last steps of each interval. Of a distributed training rank zero alone is watched.
 
     Attributes:
         steps: optimizer steps done.
@@ -177,6 +177,9 @@ class Monitor:
 
     def begin(self) -> None:
         """Start watching: the layers are found in the next step, or in the next but one after `end`."""
+        group = torch.distributed
+        if group.is_available() and group.is_initialized() and group.get_rank() > 0:
+            return
         if not self._layers:
             self._found = find_live(self._model)
             self._replay.paths = around(self._model, self._found)
