@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from pages import PAGES, ROOT, SAMPLES, command_help, filled, handwritten
 
+import vqdoctor
 from vqdoctor.cli.main import main
 from vqdoctor.core.experiments import REMOVALS
 
@@ -107,6 +110,11 @@ def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.Monkey
         exec(block, names)
     assert "report" in names
     monkeypatch.chdir(tmp_path)
+    (loop,) = blocks("docs/python.md", "py")
+    fresh = copy.deepcopy(model)
+    own = torch.optim.Adam(fresh.parameters())
+    exec(loop, {"vqdoctor": vqdoctor, "model": fresh, "optimizer": own, "loader": x[:320].split(8) * 3})
+    assert len((tmp_path / "run.vqtrace.jsonl").read_text().splitlines()) == 2
     batch, task = blocks("docs/model.md", "python")
     exec(batch, {"x": x.numpy(), "y": x[:, 0, 0, 0].numpy(), "z_e": x.numpy(), "indices": x[:, 0].numpy()})
     exec(task, {})
