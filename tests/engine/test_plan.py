@@ -168,6 +168,13 @@ def test_of_a_symptom_only_the_recipe_is_meant() -> None:
     assert {p.remedy.name: p.because for p in found.remedies}["data-init"] == ("VQ401",)
 
 
+@pytest.mark.parametrize(("cause", "kept"), [("VQ303:one", True), ("VQ301:one", False)])
+def test_copies_of_codes_are_still_spread_where_the_ema_sums_are_wrong(cause: str, kept: bool) -> None:
+    copies = finding("VQ503", "spread-duplicates", explained_by=cause)
+    found = planned(finding(cause[:5], "reset-ema"), copies)
+    assert ("spread-duplicates" in [step.remedy for step in found.steps]) is kept
+
+
 def test_notes_ask_for_nothing() -> None:
     found = planned(finding("VQ401", "more-updates", severity=Severity.NOTE))
     assert found.remedies == found.steps == ()

@@ -22,6 +22,7 @@ EPOCHS = 50
 MOST_EPOCHS = 200
 """Epochs at most, where the user does not say how many and the task loss still falls at the end of them."""
 LOWER_WEIGHT, RAISE_WEIGHT, COMMITMENT = "lower-vq-weight", "raise-vq-weight", "commitment-term"
+SPREAD = "spread-duplicates"
 RECIPE = (LOWER_WEIGHT, "data-init", "warm-up", "revive-dead-codes")
 """The remedies of every retraining; a straight-through estimator joins them where one is missing. A codebook
 that a cause has emptied stays empty once the cause is gone, so the cause's own remedy is not enough."""
@@ -138,13 +139,14 @@ def _asked(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
     """Return the findings above a note that ask for each remedy, by its name.
 
     Of a symptom's own remedies only those of the recipe count. A stalled EMA's few updates, for one, need a
-    faster EMA and not 200 epochs.
+    faster EMA and not 200 epochs. Copies of codes under broken EMA sums stay copies once the sums are right.
     """
     asked: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.severity > Severity.NOTE:
             root = finding.explained_by is None
-            names = [name for name in finding.remedies if root or name in RECIPE]
+            kept = (*RECIPE, SPREAD) if finding.explained_by == f"VQ303:{finding.layer}" else RECIPE
+            names = [name for name in finding.remedies if root or name in kept]
             if root and finding.severity is Severity.ERROR:
                 names += [FRESH_ENCODER] * (finding.code in STARVING)
                 names += [FRESH_START] * (finding.code in RUNAWAY) + [AUTOENCODER] * (finding.code in UNSOUND)

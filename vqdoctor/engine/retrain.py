@@ -38,6 +38,7 @@ from vqdoctor.training.trainable import Trainable
 __all__ = ["Watcher", "plan_for", "rehearse", "retrain", "retrain_session", "trainable"]
 
 UNTREATED = "no finding asks for a remedy, so the model was trained on as it was"
+NEGATIVE = "the VQ loss is below 0 where it rewards the entropy of the usage, as that of LFQ does: no fault"
 NO_OPTIMIZER = (
     "the output has no optimizer state, as the input has none: a training from it starts with a new one"
 )
@@ -88,6 +89,7 @@ def retrain(
     source = outcome.left_in_source({finding.code for finding in after.findings})
     seconds = time.monotonic() - started
     more = [] if outcome.plan.remedies else [UNTREATED]
+    more += [NEGATIVE] * any((row.vq_loss or 0.0) < 0 for row in done.epochs)
     more += [outcome.trainer.trained_with, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
     return replace(
         after,
@@ -206,6 +208,7 @@ def untrained(plan: Plan, found: Trainable, settings: Settings) -> Retraining | 
                 why=f"{', '.join(one.because)} on {', '.join(one.layers)}, which no retraining reaches "
                 f"(--skip {one.remedy.name} trains all the same): {one.remedy.how}",
                 code=one.remedy.code,
+                codes=one.because,
             )
             for one in blocking
         ),

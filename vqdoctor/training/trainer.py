@@ -181,11 +181,9 @@ class Trainer:
     def _by_k_means(self, layers: tuple[CapturedLayer, ...]) -> dict[str, str]:
         """Place codebooks in the data, and return those that were not, each with the reason."""
         seed_all(self.plan.seed)
-        generator = torch.Generator().manual_seed(self.plan.seed)
+        draws = torch.Generator().manual_seed(self.plan.seed)
         with reshaped(self._directions, "sphere", full_precision=False):
-            return place_codes(
-                self.model, self.task, self.splits, layers, self.optimizer, generator, self.say
-            )
+            return place_codes(self.model, self.task, self.splits, layers, self.optimizer, draws, self.say)
 
     def _take_over(self, names: Collection[str], decay: float | None) -> None:
         """Let a sound EMA move the codes of these layers; None is the layer's own decay."""
