@@ -160,6 +160,16 @@ def test_more_updates_are_more_epochs_unless_the_user_says_how_many() -> None:
     assert (asked.epochs, asked.further_epochs) == (PLAIN.epochs, 0)
 
 
+def test_a_budget_in_steps_is_cut_into_epochs_and_never_exceeded() -> None:
+    sick = finding("VQ501", "data-init")
+    for steps, epochs, each in ((10_000, 50, 200), (1_030, 50, 20), (7, 7, 1)):
+        found = planned(sick, steps=steps).training
+        assert (found.epochs, found.steps, found.further_epochs) == (epochs, each, 0)
+        assert found.epochs * found.steps <= steps
+    assert planned(sick, steps=1_000, epochs=10).training.steps == 100
+    assert planned(finding("VQ302", "more-updates"), steps=1_000).training.epochs == 50
+
+
 def test_of_a_symptom_only_the_recipe_is_meant() -> None:
     stalled = finding("VQ302", "faster-ema")
     few = finding("VQ401", "more-updates", "data-init", explained_by="VQ302:one")

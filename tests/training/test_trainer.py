@@ -46,6 +46,7 @@ def same(one: Trainer, other: Trainer) -> bool:
         replace(ALL, bypass_epochs=3),
         replace(ALL, moment_matching=True),
         replace(ALL, frozen_epochs=3, entropy_weight=0.1),
+        replace(ALL, steps=5),
     ],
     ids=str,
 )

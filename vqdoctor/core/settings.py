@@ -189,6 +189,12 @@ class Settings:
     epochs: int | None = _retraining(
         None, whole(1, "number of epochs"), "Epochs at most.", shown="50, or the number that a remedy needs"
     )
+    steps: int | None = _retraining(
+        None, whole(1, "number of steps"), "Optimizer steps at most, where an epoch is too long a measure."
+    )
+    minutes: float | None = _retraining(
+        None, number("M"), "Minutes at most, as one timed batch tells; likewise."
+    )
     vq_weight: float | None = _retraining(
         None, WEIGHT, "The weight of the VQ loss, or auto: balanced by its gradients.", shown="0.1"
     )

@@ -74,6 +74,8 @@ def make_plan(
     asked = _asked(findings)
     names = settings.only or (*asked, *_recipe(asked, layers, settings, known))
     ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
+    bounded = settings.epochs is not None or settings.steps is not None
+    epochs = min(EPOCHS if settings.epochs is None else settings.epochs, settings.steps or 2**63)
     planned = []
     for remedy in ordered:
         causes = asked.get(remedy.name, ())
@@ -88,7 +90,8 @@ def make_plan(
         )
     return Plan(
         untreated=TrainingPlan(
-            epochs=EPOCHS if settings.epochs is None else settings.epochs,
+            epochs=epochs,
+            steps=0 if settings.steps is None else settings.steps // epochs,
             seed=seed,
             vq_weight=1.0 if trained_vq_weight is None else trained_vq_weight,
         ),
@@ -97,8 +100,8 @@ def make_plan(
             vq_weight=0.1 if settings.vq_weight is None else settings.vq_weight,
             balanced=settings.balanced,
             warm_up_epochs=settings.warm_up_epochs,
-            epochs=settings.epochs,
-            most_epochs=MOST_EPOCHS if settings.epochs is None else settings.epochs,
+            epochs=epochs if bounded else None,
+            most_epochs=epochs if bounded else MOST_EPOCHS,
         ),
         remedies=_blocking(planned, findings, settings),
     )

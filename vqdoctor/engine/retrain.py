@@ -30,7 +30,7 @@ from vqdoctor.training.moments import new_moments
 from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
-from vqdoctor.training.rehearsal import epoch_seconds
+from vqdoctor.training.rehearsal import epoch_seconds, step_seconds
 from vqdoctor.training.resume import state_path
 from vqdoctor.training.run import Run, Watcher
 from vqdoctor.training.trainable import Trainable
@@ -122,17 +122,19 @@ def rehearse(
         report = examine_session(session).report
         with same_randomness(session.settings.seed):
             found = trainable(session)
-            plan = plan_for(report, found, session.settings)
-            if (needless := untrained(plan, found, session.settings)) is not None:
+            settings = in_steps(found, session.settings)
+            plan = plan_for(report, found, settings)
+            if (needless := untrained(plan, found, settings)) is not None:
                 return replace(report, retraining=needless, notes=(*report.notes, DRY_RUN))
             session.say("timing a batch")
             batches, seconds = epoch_seconds(found)
             twice = session.settings.goals.min_accuracy is None and found.runs_without_vq
     training = plan.training
-    minutes = training.epochs * seconds * (1 + twice) / 60
+    steps = training.steps or batches
+    minutes = training.epochs * steps * seconds / max(batches, 1) * (1 + twice) / 60
     also = "; as many epochs without VQ come first, and are counted" if twice else ""
     duration = (
-        f"--retrain would train at most {training.epochs} epochs of {batches:,} batches, about "
+        f"--retrain would train at most {training.epochs} epochs of {steps:,} batches, about "
         f"{max(minutes, 0.1):,.1f} minutes on {found.context.device.type}{also}"
     )
     return replace(report, plan=plan.steps, notes=(*report.notes, duration, DRY_RUN))
@@ -154,6 +156,7 @@ def retrain_session(
     before = examine_session(session).report
     with same_randomness(settings.seed), _sigterm_as_interrupt():
         found = trainable(session)
+        settings = in_steps(found, settings)
         plan = plan_for(before, found, settings)
         if (needless := untrained(plan, found, settings)) is not None:
             return before, needless
@@ -166,6 +169,7 @@ def retrain_session(
             trial=settings.trial,
             resume=settings.resume,
             keep_worse=settings.keep_worse,
+            timed=settings.minutes is not None,
         )
         if watcher is not None:
             run.heard = watcher.epoch
@@ -186,6 +190,18 @@ def retrain_session(
     }
     write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=settings.overwrite)
     return before, outcome
+
+
+def in_steps(found: Trainable, settings: Settings) -> Settings:
+    """Return the settings with a budget in minutes as one in steps, by a timed batch.
+
+    The training without VQ, where there is one, takes its half.
+    """
+    if settings.minutes is None:
+        return settings
+    seconds = step_seconds(found) * (1 + (settings.goals.min_accuracy is None and found.runs_without_vq))
+    within = max(1, int(60 * settings.minutes / seconds))
+    return replace(settings, steps=within if settings.steps is None else min(within, settings.steps))
 
 
 def untrained(plan: Plan, found: Trainable, settings: Settings) -> Retraining | None:

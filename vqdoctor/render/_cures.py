@@ -58,7 +58,8 @@ def _ended(done: Retraining) -> str:
         return f"nothing was trained, since {ENDED[done.ended]}, where no training reaches it"
     minutes, seconds = divmod(round(done.seconds), 60)
     duration = f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-    spent = f"{count(len(done.epochs), 'epoch')} in {duration}"
+    steps = f" of {count(done.plan.steps, 'step')}" if done.plan.steps else ""
+    spent = f"{count(len(done.epochs), 'epoch')}{steps} in {duration}"
     missed = []
     for goal in done.goals:
         if not goal.met:

@@ -15,9 +15,13 @@ TIMED = 3
 
 
 def epoch_seconds(trainable: Trainable) -> tuple[int, float]:
-    """Return the batches of an epoch, and the seconds that an epoch takes, without its evaluation.
+    """Return the batches of an epoch, and the seconds that an epoch takes, without its evaluation."""
+    batches = sum(1 for _ in trainable.splits.train(seed=0))
+    return batches, batches * step_seconds(trainable)
 
-    The steps are the user's own: losses, backward, optimizer.
+
+def step_seconds(trainable: Trainable) -> float:
+    """Return the seconds of one step: the user's own losses, backward and optimizer.
 
     Raises:
         UserError: if the task serves no batch, or nothing of the model can be trained.
@@ -36,5 +40,4 @@ def epoch_seconds(trainable: Trainable) -> tuple[int, float]:
         if trainable.context.device.type == "cuda":
             torch.cuda.synchronize()
         fastest = min(fastest, time.perf_counter() - started)
-    batches = sum(1 for _ in trainable.splits.train(seed=0))
-    return batches, batches * fastest
+    return fastest

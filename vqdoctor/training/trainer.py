@@ -31,7 +31,7 @@ from vqdoctor.training.resume import RESTART
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.schedule import balanced_weight, warm_up
 from vqdoctor.training.sound_ema import SoundEMA, takes_directions
-from vqdoctor.training.splits import Splits
+from vqdoctor.training.splits import Splits, Stretches
 from vqdoctor.training.start import leading_to
 from vqdoctor.training.treatment import grafts, reshaped, set_decay
 from vqdoctor.training.usage_entropy import mean_entropy
@@ -39,7 +39,6 @@ from vqdoctor.training.vq_loss import completed
 
 RETRIES = 3
 """How often a non-finite loss sends a training back to its last finished epoch, at half the learning rate."""
-_STRIDE = 1_000_003
 
 
 class NotFinite(Exception):
@@ -87,6 +86,7 @@ class Trainer:
     mixed: bool = False
     optimizer: torch.optim.Optimizer = field(init=False)
     ending: Ending = field(init=False)
+    _stretches: Stretches = field(init=False)
     _retries: int = 0
     _revivals: list[Revival] = field(init=False, default_factory=list)
     _linear: list[LinearCodebook] = field(init=False, default_factory=list)
@@ -101,6 +101,7 @@ class Trainer:
     def __post_init__(self) -> None:
         """Set the optimizer up, and what goes along with its steps."""
         self.optimizer, self.trained_with = optimizer_of(self.task, self.model, self.recipe)
+        self._stretches = Stretches(self.splits, self.plan.seed)
         self.ending = Ending(plan=self.plan, goals=self.goals)
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         treated = () if self.without_vq else self.layers
@@ -218,18 +219,17 @@ class Trainer:
             self._place_codes()
         later = number - self.plan.bypass_epochs
         self._held = self._leading() if 0 <= later < self.plan.frozen_epochs and not self.without_vq else []
-        seed = (self.plan.seed * _STRIDE + number) % 2**63
+        seed = self._stretches.seed(number)
         seed_all(seed)
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
-        factor = 0.0 if later < 0 else warm_up(later, self.plan.warm_up_epochs)
-        factor *= self._pursuit.tightening
+        factor = self._pursuit.tightening * (later >= 0) * warm_up(later, self.plan.warm_up_epochs)
         weight = self.plan.vq_weight * factor
         self._set_rates()
         losses: list[tuple[float, float | None]] = []
         change = self._bypassed or grafts(self.plan)
         with self._reshaped():
-            for at, batch in enumerate(self.splits.train(seed)):
+            for at, batch in enumerate(self._stretches.of(number, self.plan.steps)):
                 for sound in self._sound:
                     sound.before_step()
                 with watching(self.layers, change, keep_graph=True) as watched:
@@ -240,7 +240,8 @@ class Trainer:
                     z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
                     weight = factor * (balanced_weight(found.task, found.vq, z_e) or self.plan.vq_weight)
                 losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
-            stop = evaluate(self.model, self.task, self.splits.stop(), self.layers, self._bypassed)
+            fixed = self.splits.stop(self.plan.steps or None)
+            stop = evaluate(self.model, self.task, fixed, self.layers, self._bypassed)
         known = [vq for _, vq in losses if vq is not None]
         return Epoch(
             epoch=number + 1,
