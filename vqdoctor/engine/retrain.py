@@ -90,7 +90,7 @@ def retrain(
     seconds = time.monotonic() - started
     more = [] if outcome.plan.remedies else [UNTREATED]
     more += [NEGATIVE] * any((row.vq_loss or 0.0) < 0 for row in done.epochs)
-    more += [outcome.trainer.trained_with, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
+    more += [outcome.trainer.optimizers.told, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
     return replace(
         after,
         retraining=replace(done, source=tuple(source) if done.written else (), seconds=seconds),
@@ -179,7 +179,7 @@ def retrain_session(
     session.say(f"writing {output}")
     saved, retraining = session.saved, outcome.retraining
     changes = outcome.tensors(session.model.raw_keys, session.checkpoint.tensors)
-    changes.update(new_moments(saved.optimizers, outcome.trainer.optimizer))
+    changes.update(new_moments(saved.optimizers, outcome.trainer.optimizers.all))
     note = {
         "vqdoctor": vqdoctor.__version__,
         "command": "fix --retrain",

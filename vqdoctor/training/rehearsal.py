@@ -7,7 +7,7 @@ from itertools import islice
 
 import torch
 
-from vqdoctor.training.optimizer import optimizer_of
+from vqdoctor.training.optimizer import optimizers_of
 from vqdoctor.training.trainable import Trainable
 
 TIMED = 3
@@ -28,15 +28,13 @@ def step_seconds(trainable: Trainable) -> float:
     """
     model, task = trainable.context.copy(training=True), trainable.context.task
     model.train()
-    optimizer, _ = optimizer_of(task, model, trainable.recipe)
+    optimizers = optimizers_of(task, model, trainable.recipe)
     fastest = float("inf")
     for batch in islice(trainable.splits.in_order(), TIMED):
         started = time.perf_counter()
         losses = task.losses(model, batch)
-        optimizer.zero_grad()
         total = losses.task if losses.vq is None else losses.task + losses.vq
-        total.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        optimizers.step(total, losses.further, ())
         if trainable.context.device.type == "cuda":
             torch.cuda.synchronize()
         fastest = min(fastest, time.perf_counter() - started)
