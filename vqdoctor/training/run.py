@@ -24,7 +24,7 @@ from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried, hold_trial
 
 UNTIMED: Mapping[str, Any] = {"epochs": 0, "steps": 0}
-"""What a timed batch decides of a training plan, as it is left out of a run's identity."""
+"""The measures of a training plan that a timed batch decides, as a run's identity leaves them out."""
 
 
 class Watcher(Protocol):
