@@ -16,6 +16,7 @@ from forged_pickles import HOOKS, call, named, number, numbers, text
 from hostile_files import codebook_state, safetensors, torch_zip
 
 from vqdoctor.checkpoint import CheckpointError, open_checkpoint
+from vqdoctor.checkpoint.budget import Budget
 from vqdoctor.checkpoint.files import Damaged
 from vqdoctor.checkpoint.pickles.machine import unpickle
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
@@ -43,7 +44,7 @@ PICKLES = {
     "tensors": b"](" + _MATRIX * 30_000 + b"e",
     "a shared list": b"](]q\0(" + b"K\1" * 1000 + b"e" + b"h\0" * 2_000_000 + b"e",
     "long names": b"".join(b"}" + text("k" * 1000) for _ in range(150))
-    + b"](" + b"K\1" * 200_000 + b"e" + b"s" * 150,
+    + b"](" + b"]" * 90_000 + b"e" + b"s" * 150,
 }  # fmt: skip
 
 
@@ -60,8 +61,8 @@ def test_a_large_file_may_have_a_large_pickle() -> None:
     data = b"\x80\x02](" + b"K\1" * 1_300_000 + b"e."
     vocabulary = TorchVocabulary(path=Path("x"), find_record=lambda key: pytest.fail(key))
     with pytest.raises(Damaged, match="steps"):
-        unpickle(data, vocabulary, file_size=100 << 20)
-    assert len(unpickle(data, vocabulary, file_size=200 << 20)) == 1_300_000
+        unpickle(data, vocabulary, Budget(90 << 20))
+    assert len(unpickle(data, vocabulary, Budget(200 << 20))) == 1_300_000
 
 
 @pytest.mark.parametrize(

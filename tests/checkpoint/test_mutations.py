@@ -17,7 +17,8 @@ from vqdoctor.checkpoint.files import Damaged, guarded
 from vqdoctor.checkpoint.pickles.machine import unpickle
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
 from vqdoctor.checkpoint.records import MemoryRecord
-from vqdoctor.checkpoint.tree import flatten, settle
+from vqdoctor.checkpoint.settling import settle
+from vqdoctor.checkpoint.tree import flatten
 
 quick = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from vqdoctor.checkpoint.pickles.machine import unpickle
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
-from vqdoctor.checkpoint.tree import Global, Inert, children, settle, walk
+from vqdoctor.checkpoint.settling import settle
+from vqdoctor.checkpoint.tree import Global, Inert, children, walk
 
 LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

@@ -118,7 +118,7 @@ def test_a_level_that_was_left_out_is_no_fault_of_its_start_or_of_eval_mode() ->
 def test_dead_codes_with_copies_among_them(copies: int, cause: str) -> None:
     """219 of 256 codes are not active; copies explain it from half of these."""
     geometry = CodebookGeometry.healthy(duplicate_rows=copies)
-    assert first(geometry, FEW, GradientPath.healthy()) == (cause, "--probe-steps 20")
+    assert first(geometry, FEW, GradientPath.healthy()) == (cause, "--decide")
 
 
 def test_copies_are_a_symptom_where_the_cause_of_a_collapse_is_known() -> None:
@@ -171,7 +171,7 @@ def test_a_collapse_without_a_known_cause_names_the_next_experiment() -> None:
     live = (COLLAPSED_USAGE, GradientPath.healthy())
     bare = EMA_USAGE.replace(active=1, perplexity=1.0, perplexity_low=1.0, perplexity_high=1.0)
     assert first(bare) == ("VQ501", "--data batch.npz")
-    assert first(*live) == ("VQ501", "--probe-steps 20")
+    assert first(*live) == ("VQ501", "--decide")
     steps = 20
     run: Trace = Trace.healthy(perplexity=(1.0,) * steps, z_e_rms=(1.0,) * steps, codebook_rms=(1.0,) * steps)
     assert first(*live, run)[1] == ""
@@ -181,6 +181,6 @@ def test_two_causes_of_one_collapse_name_the_experiment_and_either_alone_does_no
     heavy = LossBalance.healthy(vq_weight=100.0, ratio=14.0)
     slow = EmaState.healthy(decay=0.9999, start_weight=0.95)
     beside = (COLLAPSED_USAGE, GradientPath.healthy())
-    assert first(heavy, slow, *beside) == ("VQ201", "--probe-steps 20")
+    assert first(heavy, slow, *beside) == ("VQ201", "--decide")
     assert first(heavy, *beside) == ("VQ201", "")
     assert first(slow, *beside) == ("VQ302", "")

@@ -15,7 +15,13 @@ from vqdoctor.engine import Settings, examine
 from vqdoctor.reference.recipes import PLAIN
 from vqdoctor.reference.train import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_experiments")
+
+
+@pytest.fixture
+def without_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the experiments that take as many steps, over and over: they have tests of their own."""
+    monkeypatch.setattr("vqdoctor.engine.session.MOST_STEPS", 0)
 
 
 @pytest.mark.parametrize("weight", [0.001, 0.1])

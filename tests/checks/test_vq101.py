@@ -12,6 +12,7 @@ from vqdoctor.core.evidence import (
     GradientPath,
     ImplicitLevels,
     OptimizerMemory,
+    TaskGradient,
 )
 from vqdoctor.core.levels import Confidence
 
@@ -37,6 +38,8 @@ SATURATED = ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
         ([GRADIENT.replace(estimator="custom", ratio=0.7, zero_share=0.6)], "warning"),
         ([MEMORY.replace(ratio=0.0153)], "error"),
         ([MEMORY.replace(ratio=1.2)], "passes"),
+        # a model that was run outranks what the optimizer remembers: its estimator is around the layer
+        ([MEMORY.replace(ratio=0.0153), TaskGradient.healthy(before=0.0, joined=False)], "cannot judge"),
         ([MEMORY.replace(ratio=None)], "cannot judge"),
         ([OptimizerMemory(source="checkpoint", sample_size=0, parameters=0)], "cannot judge"),
         ([GRADIENT.replace(estimator="none", ratio=0.0), MEMORY], "error"),

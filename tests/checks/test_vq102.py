@@ -20,7 +20,9 @@ TOO_LONG = EmaRelation.healthy(scale=400.0, scale_spread=7e-9)
         # units out of action, behind codes of a wrong scale or for another reason: a zero, but a path
         ([TASK.replace(at_output=0.0, at_input=0.0, ratio=None, before=0.0)], "cannot judge"),
         ([TASK.replace(at_output=0.0, at_input=0.0, ratio=None, before=0.0), TOO_LONG], "cannot judge"),
-        ([TASK.replace(at_output=None, at_input=0.0, ratio=None, before=0.0), TOO_LONG], "error"),
+        ([TASK.replace(at_output=None, at_input=0.0, before=0.0, joined=False), TOO_LONG], "error"),
+        # no path to z_q, and one around it to the encoder, along which the gradient is zero
+        ([TASK.replace(at_output=None, at_input=0.0, ratio=None, before=0.0), TOO_LONG], "cannot judge"),
         # a level of a residual stack with one outer estimator: the encoder does learn
         ([TASK.replace(at_input=0.0, ratio=0.0)], "passes"),
         # nothing joins the encoder to the layer, or its own units are out of action

@@ -11,6 +11,7 @@ from vqdoctor.core.evidence import CodebookGradient, EmaState, Evidence, Optimiz
 MEMORY = OptimizerMemory.healthy()
 CODEBOOK = CodebookGradient.healthy()
 EMA = EmaState.healthy()
+UNLISTED = MEMORY.replace(codebook_listed=False, unlisted=True)
 UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
 
 
@@ -24,6 +25,11 @@ UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
         ([MEMORY.replace(codebook_listed=True, codebook_has_state=True)], "passes"),
         ([UNMOVED, EMA.replace(never_written=True)], "error"),
         ([EMA.replace(never_written=True)], "cannot judge"),
+        # not in the optimizer, under a name of its own: a parameter says a running model, and not a buffer
+        ([UNLISTED, CODEBOOK.replace(ema_owned=False, trainable=True, gradient=0.3)], "error"),
+        ([UNLISTED, CODEBOOK.replace(ema_owned=True, trainable=True, gradient=0.3)], "passes"),
+        ([UNLISTED, CODEBOOK.replace(ema_owned=False)], "warning"),
+        ([UNLISTED], "cannot judge"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

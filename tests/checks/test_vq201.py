@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from judged import says
+from judged import problems, says
 
 from vqdoctor.checks._usage import IMPLICIT_USAGE
-from vqdoctor.core.evidence import Evidence, LossBalance, TrainingRecord, Usage
+from vqdoctor.core.evidence import Evidence, LossBalance, TaskMetrics, TrainingRecord, Usage
 
 BALANCE = LossBalance.healthy()
 RECORD = TrainingRecord.healthy()
+LOSES = TaskMetrics.healthy(accuracy=0.6, bypass_accuracy=0.93)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ RECORD = TrainingRecord.healthy()
         ([BALANCE.replace(ratio=38.0), IMPLICIT_USAGE], "cannot judge"),
         # the weight that a file does not record is unknown, not one
         ([BALANCE.replace(ratio=10.1)], "warning"),
+        ([BALANCE.replace(ratio=10.1), LOSES], "error"),
         ([BALANCE.replace(ratio=9.9)], "passes"),
         ([BALANCE.replace(vq_weight=10.0)], "passes"),
         ([BALANCE.replace(vq_weight=None, ratio=None)], "cannot judge"),
@@ -31,3 +33,12 @@ RECORD = TrainingRecord.healthy()
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ201", *evidence) == expected
+
+
+def test_a_small_gradient_under_a_heavy_weight_is_explained_and_no_evidence() -> None:
+    def message(ratio: float) -> str:
+        (problem,) = problems("VQ201", BALANCE.replace(vq_weight=100.0, ratio=ratio))
+        return problem.message
+
+    assert "even if the gradient that is left of it is 0.32 of the task's by now" in message(0.32)
+    assert "by now" not in message(3.0)

@@ -7,12 +7,13 @@ from judged import says
 
 from vqdoctor.checks import all_checks
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.core.evidence import Evidence, LossBalance, LossTerms, Usage
+from vqdoctor.core.evidence import Evidence, LossBalance, LossTerms, TaskMetrics, Usage
 from vqdoctor.engine.evaluate import evaluate
 from vqdoctor.engine.rank import rank
 
 TERMS = LossTerms.healthy()
 BALANCE = LossBalance.healthy()
+LOSES = TaskMetrics.healthy(accuracy=0.6, bypass_accuracy=0.93)
 NO_BETA = {"beta": None, "beta_from": ""}
 
 
@@ -21,6 +22,7 @@ NO_BETA = {"beta": None, "beta_from": ""}
     [
         # a sum, and it outweighs the task
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.81)], "warning"),
+        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.81), LOSES], "error"),
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.79)], "passes"),
         # a sum that is measured exactly is told where the usage is poor
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.38), COLLAPSED_USAGE], "note"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from judged import says
 
-from vqdoctor.core.evidence import Evidence, LossUse
+from vqdoctor.core.evidence import Evidence, LossUse, TaskMetrics
 
 USE = LossUse.healthy()
+LOSES = TaskMetrics.healthy(accuracy=0.6, bypass_accuracy=0.93)
 NO_LOSS = {"offered": 0.0, "used": None}
 
 
@@ -16,6 +17,7 @@ NO_LOSS = {"offered": 0.0, "used": None}
     [
         ([USE.replace(vq_weight=None)], "passes"),
         ([USE.replace(vq_weight=0.0)], "warning"),
+        ([USE.replace(vq_weight=0.0), LOSES], "error"),
         ([USE.replace(vq_weight=1e-6)], "passes"),
         ([USE.replace(used=False)], "passes"),
         ([USE.replace(used=False, gradient=0.0)], "warning"),

@@ -41,6 +41,7 @@ def test_what_changes_in_eval_mode(tmp_path: Path, writes: str) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_guard_lets_the_ema_run_in_training_only(training: bool) -> None:
-    vq = SimpleNamespace(training=training, ema_cluster_size=torch.ones(3))
-    run_advice("VQ307", vq=vq, counts=torch.tensor([4.0, 0.0, 0.0]), decay=0.9)
-    assert torch.equal(vq.ema_cluster_size, torch.ones(3)) is not training
+    counts = torch.ones(3)
+    vq = SimpleNamespace(training=training)
+    run_advice("VQ307", vq=vq, counts=counts, n=torch.tensor([4.0, 0.0, 0.0]), decay=0.9)
+    assert torch.equal(counts, torch.ones(3)) is not training

@@ -53,7 +53,7 @@ def test_an_exempt_codebook_keeps_its_length() -> None:
     model = nn.ModuleDict({"encoder": nn.Linear(3, 3), "codes": nn.Embedding(5, 3)})
     codebook = model["codes"].weight
     start, weight = codebook.detach().clone(), model["encoder"].weight.detach().clone()
-    optimizer = run_advice("VQ308", model=model, codebook=codebook)["optimizer"]
+    optimizer = run_advice("VQ308", model=model, parameter=codebook)["optimizer"]
     assert isinstance(optimizer, torch.optim.AdamW)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

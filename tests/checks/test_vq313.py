@@ -11,9 +11,13 @@ from torch import nn
 from torch.nn import functional
 
 import vqdoctor
-from vqdoctor.core.evidence import EncoderSpread, Evidence, StartRows
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.core.evidence import DataMatch, EncoderSpread, Evidence, StartRows, UnmovedRows, Usage
 
 START = StartRows.healthy(sample_size=1000, start="U(±1/1,000)")
+HEALTHY = StartRows.healthy()
+UNMOVED = UnmovedRows.healthy(rows=204, offset=4.1, structure=50.0)
+NOISE = UNMOVED.replace(offset=0.4, structure=5.9)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +31,15 @@ START = StartRows.healthy(sample_size=1000, start="U(±1/1,000)")
         ([START.replace(rows=1000)], "cannot judge"),
         ([START.replace(rows=900, frozen=True)], "cannot judge"),
         ([START.replace(rows=900), EncoderSpread.healthy(output_spread=1e-3)], "cannot judge"),
+        # never chosen in the whole training: half of the dead codes (256 - 1), far away or on noise
+        ([HEALTHY, UNMOVED.replace(rows=128), COLLAPSED_USAGE], "warning"),
+        ([HEALTHY, UNMOVED.replace(rows=127), COLLAPSED_USAGE], "passes"),
+        ([HEALTHY, UNMOVED, Usage.healthy()], "passes"),
+        ([HEALTHY, UNMOVED.replace(offset=3.9), COLLAPSED_USAGE], "passes"),
+        ([HEALTHY, NOISE, COLLAPSED_USAGE], "passes"),
+        ([HEALTHY, NOISE, COLLAPSED_USAGE, DataMatch.healthy(dim=64, data_effective_rank=31.0)], "warning"),
+        ([HEALTHY, NOISE, COLLAPSED_USAGE, DataMatch.healthy(dim=64, data_effective_rank=33.0)], "passes"),
+        ([HEALTHY, NOISE.replace(structure=6.1), COLLAPSED_USAGE, DataMatch.healthy()], "passes"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

@@ -41,6 +41,14 @@ def test_a_guess_from_the_file_is_less_sure_and_says_what_would_decide_it() -> N
     assert guess.confidence is Confidence.MEDIUM and guess.decide_with.startswith("--data")
 
 
+def test_a_batch_of_our_own_size_is_not_told_as_theirs() -> None:
+    (theirs,) = problems("VQ402", EXPIRY.replace(threshold=2.0))
+    (ours,) = problems("VQ402", EXPIRY.replace(threshold=2.0, assumed_batch_size=64))
+    assert theirs.confidence is Confidence.HIGH and "a batch has 400 vectors" in theirs.message
+    assert ours.confidence is Confidence.MEDIUM and ours.decide_with == "--task FILE.py:NAME"
+    assert "a batch of 64 samples, which is our guess, has 400 vectors" in ours.message
+
+
 @pytest.mark.parametrize(("threshold", "expected"), [(4.0, {"VQ402": Severity.WARNING}), (0.2, {})])
 def test_a_fixed_threshold_above_the_mean_count(
     tmp_path: Path, threshold: float, expected: dict[str, Severity]
@@ -59,4 +67,4 @@ def test_a_fixed_threshold_above_the_mean_count(
 def test_a_relative_threshold_is_under_the_mean_count_whatever_the_batch() -> None:
     for vectors, codes in ((16, 1024), (1_200, 4_096), (100_000, 64)):
         done = run_advice("VQ402", vectors_per_batch=vectors, num_codes=codes)
-        assert done["threshold_ema_dead_code"] == pytest.approx(0.1 * vectors / codes)
+        assert done["threshold"] == pytest.approx(0.1 * vectors / codes)

@@ -14,6 +14,7 @@ from vqdoctor.core.levels import Severity
 from vqdoctor.engine import examine
 
 FEW = OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=True, codebook_untouched_rows=154)
+AGED, SHORT = FEW.replace(codebook_untouched_rows=20), WeightDecay.healthy(updates=900)
 DECAY, RECORD = WeightDecay.healthy(updates=4_096), TrainingRecord.healthy(batch_size=None)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,6 +39,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([FEW, DECAY.replace(updates=4_095)], "cannot judge"),
         ([FEW, DECAY.replace(updates=256), RECORD.replace(batch_size=16)], "warning"),
         ([FEW, DECAY.replace(updates=255), RECORD.replace(batch_size=16)], "cannot judge"),
+        # how long ago the last gradient was: rare codes would be between 100 and 400 updates as well
+        ([AGED.replace(recent_codes=93, recent_codes_high=102), SHORT], "warning"),
+        ([AGED.replace(recent_codes=100, recent_codes_high=103), SHORT], "passes"),
+        ([AGED.replace(recent_codes=34, recent_codes_high=49), SHORT], "error"),
+        ([AGED.replace(recent_codes=34, recent_codes_high=55), SHORT], "cannot judge"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
@@ -74,6 +80,13 @@ def test_a_gradient_codebook_in_a_bare_file(
     whole = live(path, task)
     assert found(whole, "VQ510") == {}, "where the usage is known it is judged instead"
     assert bool(found(whole, "VQ501", "VQ502")) is bool(expected)
+    usage, memory = whole.find(Usage, "vq"), bare.find(OptimizerMemory, "vq")
+    assert usage is not None and memory is not None
+    least, most = memory.recent_codes, memory.recent_codes_high
+    assert least is not None and most is not None
+    assert least - 1 <= usage.used <= most + 1 and usage.perplexity <= most
+    (gap,) = [item for item in bare.unavailable if item.kind == "usage"]
+    assert "codes were chosen lately" in gap.reason and f"(perplexity 1 to {most})" in gap.reason
 
 
 def test_a_short_training_accuses_no_code(tmp_path: Path) -> None:

@@ -23,3 +23,8 @@ def test_limits(evidence: list[Evidence], expected: str) -> None:
 def test_the_message_quotes_what_was_measured() -> None:
     (nan,) = problems("VQ901", NonFinite.healthy(tensors=("a", "b", "c", "d"), tensor_count=9, nan=12))
     assert nan.message == "a, b, c and 6 more hold 12 NaN values."
+
+
+def test_one_value_is_one_value() -> None:
+    (one,) = problems("VQ901", NonFinite.healthy(tensors=("a",), tensor_count=1, inf=1))
+    assert one.message == "a holds 1 infinite value."

@@ -10,7 +10,7 @@ from pages import PAGES, ROOT, SAMPLES, command_help, filled, handwritten
 
 from vqdoctor.cli.main import main
 
-COMMANDS = ("inspect", "fix", "gate", "explain", "checks")
+COMMANDS = ("inspect", "fix", "gate", "compare", "init", "explain", "checks")
 FOREIGN_OPTIONS = {"--extra-index-url"}
 """Options in the pages that belong to another program."""
 

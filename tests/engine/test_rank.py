@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vqdoctor.checks._usage import EMA_USAGE
-from vqdoctor.core.evidence import GradientPath, Trace, Usage
+from vqdoctor.core.evidence import Experiments, GradientPath, LossBalance, Trace, Usage
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.engine.rank import rank
@@ -100,8 +100,11 @@ RIVALS = [finding("VQ101"), finding("VQ201", WARNING), finding("VQ501")]
     [
         ((EMA_USAGE,), "--data batch.npz"),
         ((EMA_USAGE, Usage.healthy()), "--task FILE.py:NAME"),  # data was given, and no model
-        (LIVE, "--probe-steps 20"),
+        (LIVE, "--decide"),
+        ((*LIVE, LossBalance.healthy(vq_weight=None)), "--trained-vq-weight W --decide"),
         ((*LIVE, Trace.healthy()), ""),
+        ((*LIVE, Experiments.healthy()), ""),
+        ((*LIVE, Experiments.healthy(), LossBalance.healthy(vq_weight=None)), "--trained-vq-weight W"),
         (None, ""),
     ],
 )
@@ -127,13 +130,21 @@ def test_a_cause_that_is_itself_a_symptom_is_no_rival() -> None:
 
 
 def test_poor_usage_without_a_cause_names_the_experiment() -> None:
-    assert rank([finding("VQ501")], CHECKS, LIVE)[0].decide_with == "--probe-steps 20"
+    assert rank([finding("VQ501")], CHECKS, LIVE)[0].decide_with == "--decide"
     assert rank([finding("VQ501", NOTE)], CHECKS, LIVE)[0].decide_with == ""
 
 
 def test_what_a_check_itself_would_do_to_be_certain_comes_first() -> None:
-    found = rank([finding("VQ501", decide_with="--data batch.npz")], CHECKS, LIVE)
-    assert found[0].decide_with == "--data batch.npz"
+    found = rank([finding("VQ501", decide_with="--trained-vq-weight W")], CHECKS, LIVE)
+    assert found[0].decide_with == "--trained-vq-weight W"
+
+
+def test_a_run_of_a_model_is_not_told_to_bring_data() -> None:
+    told = [
+        rank([finding("VQ501", decide_with=f"--data batch.npz{more}")], CHECKS, seen)[0].decide_with
+        for more, seen in (("", (EMA_USAGE,)), ("", LIVE), (" --probe-steps 20", LIVE))
+    ]
+    assert told == ["--data batch.npz", "--decide", "--probe-steps 20"]
 
 
 def test_a_non_finite_vq_tensor_comes_before_everything() -> None:

@@ -15,7 +15,7 @@ class Changed(VectorQuantizer):
     """A user's version: other estimators and other losses around the library's lookup."""
 
     def __init__(self, setup: Setup) -> None:
-        super().__init__(setup.codes, setup.dim, beta=0.25, legacy=not setup.beta_on_encoder)
+        super().__init__(setup.codes, setup.dim, beta=setup.beta, legacy=not setup.beta_on_encoder)
         self.setup = setup
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[object, ...]]:
@@ -28,7 +28,7 @@ class Changed(VectorQuantizer):
 def build(setup: Setup) -> nn.Module:
     own = setup.straight_through and setup.codebook_trained
     if own:
-        return VectorQuantizer(setup.codes, setup.dim, beta=0.25, legacy=not setup.beta_on_encoder)
+        return VectorQuantizer(setup.codes, setup.dim, beta=setup.beta, legacy=not setup.beta_on_encoder)
     return Changed(setup)
 
 
@@ -42,5 +42,6 @@ IMPLEMENTATION = Implementation(
     build=build,
     quantize=quantize,
     tables=lambda vq: [Table(codes=vq.embedding.weight.data)],
-    switches=frozenset({"straight_through", "codebook_trained", "beta_on_encoder", "codebook_decay"}),
+    kind="gradient",
+    switches=frozenset({"straight_through", "codebook_trained", "beta_on_encoder", "codebook_decay", "beta"}),
 )

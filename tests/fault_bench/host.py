@@ -12,7 +12,17 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fault_bench import diffusers_vq, home_made, lucidrains, rosinality, stack, taming, zalando
+from fault_bench import (
+    diffusers_vq,
+    home_made,
+    lucidrains,
+    noise,
+    rosinality,
+    stack,
+    taming,
+    transformers_vq,
+    zalando,
+)
 from fault_bench.data import load
 from fault_bench.quantizer import Implementation, Table, nearest
 from fault_bench.setup import Setup
@@ -30,6 +40,16 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
         stack.IMPLEMENTATION,
         zalando.IMPLEMENTATION,
         *home_made.IMPLEMENTATIONS,
+        lucidrains.BY_GRADIENT,
+        lucidrains.GROUPED,
+        lucidrains.LINEAR,
+        lucidrains.BINARY,
+        lucidrains.SCALAR,
+        transformers_vq.DAC,
+        transformers_vq.CHAMELEON,
+        transformers_vq.MIMI,
+        transformers_vq.GUMBEL,
+        noise.IMPLEMENTATION,
     )
 }
 WIDTH = 32
@@ -70,7 +90,8 @@ class Host(nn.Module):
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Return z_e [B, D, ...]."""
-        z = self.norm(self.encoder(x))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.setup.encoder_graph):
+            z = self.norm(self.encoder(x))
         if self.setup.position:
             z = z + self.setup.position * _places(z.shape)
         if self.training and self.setup.dropout:
@@ -120,7 +141,8 @@ class BenchTask:
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.data = setup, load(setup.data)
-        self.vq_weight = setup.vq_weight
+        self.has_loss = IMPLEMENTATIONS[setup.implementation].has_loss
+        self.vq_weight = setup.vq_weight if self.has_loss else None
         self.labels = dict(self.data.labels)
         if not setup.paired:  # samples were shuffled, and their labels in another order
             generator = torch.Generator().manual_seed(setup.seed)
@@ -139,13 +161,19 @@ class BenchTask:
         return torch.optim.Adam(model.parameters(), lr=self.setup.learning_rate)
 
     def batches(self, split: str) -> Iterator[Any]:
-        samples = {"train": self.data.train, "val": self.data.val}[split]
-        labels = self.labels.get(split)
+        samples, labels = self.samples(split), self.labels.get(split)
         order = torch.arange(len(samples))
-        if split == "train" and not self.setup.shuffled and labels is not None:
-            order = labels.argsort(stable=True)
+        if split == "train" and not self.setup.shuffled:
+            order = self.data.order
         for rows in order.split(self.setup.batch):
             yield samples[rows], None if labels is None else labels[rows]
+
+    def samples(self, split: str) -> torch.Tensor:
+        """Return the samples of a split as the model gets them."""
+        setup = self.setup
+        x = self.data.train if split == "train" else self.data.val * setup.val_scale
+        padded = round(x.shape[-1] * setup.padding / (1 - setup.padding))
+        return setup.input_scale * functional.pad(x, (0, padded))
 
     def losses(self, model: nn.Module, batch: Any) -> Losses:
         x, y = batch
@@ -156,7 +184,7 @@ class BenchTask:
             task = 3.0 * task + functional.cross_entropy(output["logits"], y)
         return Losses(
             task=task,
-            vq=output["vq_loss"] if self.setup.vq_in_loss else None,
+            vq=output["vq_loss"] if self.setup.vq_in_loss and self.has_loss else None,
             logits=output["logits"] if y is not None else None,
             labels=y,
         )
@@ -203,7 +231,7 @@ class _Training:
         epochs = -(-setup.steps * setup.batch // len(self.task.data.train))
         return {
             "model": state,
-            "optimizer": self.optimizer.state_dict(),
+            **({"optimizer": self.optimizer.state_dict()} if setup.optimizer_saved else {}),
             "config": setup.config(),
             "epoch": epochs,
             "global_step": setup.steps,
@@ -216,7 +244,7 @@ class _Training:
         labels = self.task.labels.get("val")
         if labels is None:
             return {}
-        logits = self.model(self.task.data.val)["logits"]
+        logits = self.model(self.task.samples("val"))["logits"]
         return {"val_acc": float((logits.argmax(1) == labels).float().mean())}
 
     def _endless(self) -> Iterator[Any]:
@@ -225,11 +253,10 @@ class _Training:
             if not self.setup.shuffled:
                 yield from batches
                 continue
-            data = self.task.data
-            order = torch.randperm(len(data.train), generator=self.generator)
-            labels = self.task.labels.get("train")
+            samples, labels = self.task.samples("train"), self.task.labels.get("train")
+            order = torch.randperm(len(samples), generator=self.generator)
             for rows in order.split(self.setup.batch):
-                yield data.train[rows], None if labels is None else labels[rows]
+                yield samples[rows], None if labels is None else labels[rows]
 
     def _step(self, batch: Any) -> None:
         losses = self.task.losses(self.model, batch)
@@ -248,7 +275,7 @@ class _Training:
         norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
             norm.momentum = 0.0
-        z = self.model.encode(self.task.data.train)
+        z = self.model.encode(self.task.samples("train"))
         for norm, momentum in zip(norms, kept, strict=True):
             norm.momentum = momentum
         z = z if self.setup.permuted else _strips(z)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,6 +44,10 @@ class Implementation:
         switches: settings that only some implementations have, which this one has.
         starts_itself: whether it initialises and revives its codes in its own forward pass.
         volatile: keys that an earlier version of the layer did not save, by their ends.
+        kind: what moves its codebook: "ema", "gradient", or "none" where there is no table of codes.
+        lacks: settings that mean nothing to it.
+        has_loss: whether it returns a VQ loss.
+        usual: settings of a healthy training with it, where they are not the common ones.
     """
 
     name: str
@@ -52,6 +57,10 @@ class Implementation:
     switches: frozenset[str]
     starts_itself: bool = False
     volatile: tuple[str, ...] = ()
+    kind: str = "ema"
+    lacks: frozenset[str] = frozenset()
+    has_loss: bool = True
+    usual: Mapping[str, Any] = field(default_factory=dict)
 
 
 def as_map(z: torch.Tensor) -> torch.Tensor:

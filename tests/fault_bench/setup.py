@@ -25,6 +25,7 @@ class Setup:
         vq_weight: weight of the VQ loss.
         straight_through: whether the gradient at z_q is passed to z_e.
         attached: whether what comes after the VQ layer keeps its graph.
+        encoder_graph: whether the encoder runs with a graph, and not under `no_grad`.
         permuted: whether a feature map is permuted before it is cut into vectors.
         codebook_trained: whether anything moves the codebook.
         rule: how an EMA divides its sums: a name in `fault_bench.ema.DIVISORS`.
@@ -38,6 +39,7 @@ class Setup:
         vq_in_loss: whether the VQ loss takes part.
         loss_has_gradient: whether the VQ loss depends on anything that is trained.
         residual_detached: whether a residual level's codes are subtracted without their gradient.
+        residual_subtracted: whether a residual level's codes are subtracted at all.
         data_init: whether the codebook starts where the data is.
         distinct: different vectors that it starts from, at most; 0 is no bound.
         decay: the EMA's.
@@ -60,6 +62,11 @@ class Setup:
         directions: directions that the map before the VQ layer lets through; 0 lets all through.
         position: size of what the position adds to z_e.
         decodes_codes: whether what comes after is given z_q, and not z_e.
+        input_scale: factor on all samples.
+        val_scale: factor on the samples of val alone.
+        padding: share of each sample that is padding, zeros behind its end.
+        beta: weight of the encoder's term within the VQ loss of a codebook that the optimizer moves.
+        optimizer_saved: whether the file holds the optimizer's state.
     """
 
     implementation: str
@@ -76,6 +83,7 @@ class Setup:
     vq_weight: float = 0.25
     straight_through: bool = True
     attached: bool = True
+    encoder_graph: bool = True
     permuted: bool = True
     codebook_trained: bool = True
     rule: str = "sound"
@@ -88,6 +96,7 @@ class Setup:
     vq_in_loss: bool = True
     loss_has_gradient: bool = True
     residual_detached: bool = True
+    residual_subtracted: bool = True
     data_init: bool = True
     distinct: int = 0
     decay: float = 0.95
@@ -110,6 +119,11 @@ class Setup:
     directions: int = 0
     position: float = 0.0
     decodes_codes: bool = True
+    input_scale: float = 1.0
+    val_scale: float = 1.0
+    padding: float = 0.0
+    beta: float = 0.25
+    optimizer_saved: bool = True
 
     def config(self) -> dict[str, Any]:
         """Return what a user's script would record; faults are not written on a file."""

@@ -24,7 +24,8 @@ class ResidualStack(nn.Module):
         left, z_q, losses = z, torch.zeros_like(z), []
         for level in self.levels:
             codes, loss, _ = level(left)
-            left = left - (codes.detach() if self.setup.residual_detached else codes)
+            if self.setup.residual_subtracted:
+                left = left - (codes.detach() if self.setup.residual_detached else codes)
             z_q = z_q + codes
             losses.append(loss)
         return z + (z_q - z).detach(), torch.stack(losses).sum()
@@ -40,5 +41,6 @@ IMPLEMENTATION = Implementation(
     build=ResidualStack,
     quantize=quantize,
     tables=lambda vq: [Table(codes=level.embedding.weight.data) for level in vq.levels],
-    switches=frozenset({"residual_detached", "beta_on_encoder"}),
+    kind="gradient",
+    switches=frozenset({"residual_detached", "residual_subtracted", "beta_on_encoder", "beta"}),
 )

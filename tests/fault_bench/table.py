@@ -21,7 +21,20 @@ from vqdoctor.core.report import Report
 from vqdoctor.core.settings import UserModel
 from vqdoctor.engine import examine, exit_code
 
-_RESULT_ONLY = ("cures.py", "faults.py", "healthy.py", "table.py")
+_RESULT_ONLY = {
+    "__main__.py",
+    "bench.py",
+    "cures.py",
+    "faults.py",
+    "healthy.py",
+    "kinds.py",
+    "sample.py",
+    "summary.py",
+    "table.py",
+    "test_bench.py",
+    "test_treat.py",
+    "treat.py",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

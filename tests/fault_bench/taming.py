@@ -14,9 +14,9 @@ from fault_bench.setup import Setup
 class VectorQuantizer(nn.Module):
     """Quantizes [B, D, H, W]."""
 
-    def __init__(self, setup: Setup, beta: float = 0.25) -> None:
+    def __init__(self, setup: Setup) -> None:
         super().__init__()
-        self.setup, self.beta = setup, beta
+        self.setup, self.beta = setup, setup.beta
         self.embedding = nn.Embedding(setup.codes, setup.dim)
         self.embedding.weight.data.uniform_(-1.0 / setup.codes, 1.0 / setup.codes)
         self.initialised = setup.flag_saved
@@ -55,6 +55,7 @@ IMPLEMENTATION = Implementation(
     build=VectorQuantizer,
     quantize=quantize,
     tables=lambda vq: [Table(codes=vq.embedding.weight.data)],
+    kind="gradient",
     switches=frozenset(
         {
             "straight_through",
@@ -62,6 +63,7 @@ IMPLEMENTATION = Implementation(
             "beta_on_encoder",
             "flag_saved",
             "codebook_decay",
+            "beta",
         }
     ),
 )

@@ -56,6 +56,40 @@ def test_statistics_of_an_embedding_that_its_name_gives_away() -> None:
     assert (view.name, view.keys["counts"], view.keys["sums"]) == ("vq", "vq.n", "vq.m")
 
 
+def idle(module: str, count: float) -> dict[str, torch.Tensor]:
+    """An EMA that is at its start: counts and sums of zero, or counts of one and sums that are the codes."""
+    codes = statistics()[0]
+    return {
+        f"{module}.code": codes,
+        f"{module}.n": torch.full((CODES,), count),
+        f"{module}.m": codes * count,
+        "decoder.0.weight": torch.randn(8, DIM),
+    }
+
+
+@pytest.mark.parametrize(("module", "count"), [("rvq.stages.0", 0.0), ("rvq.stages.0", 1.0), ("dic", 1.0)])
+def test_an_ema_that_never_ran_is_known_by_its_start(module: str, count: float) -> None:
+    (view,) = found(idle(module, count))
+    assert (view.name, view.layout) == (module, BY_RELATION)
+    assert view.keys == {"codebook": f"{module}.code", "counts": f"{module}.n", "sums": f"{module}.m"}
+
+
+def test_tensors_of_zeros_and_ones_prove_no_ema() -> None:
+    assert found(idle("dic", 0.0)) == ()  # a linear map with a bias and an adapter that starts at zero
+    pruned = idle("dic", 1.0) | {"dic.m": torch.ones(CODES, DIM)}
+    assert found(pruned) == ()
+    assert found(pruned | {"dic.code": torch.ones(CODES, DIM)}) == ()
+
+
+def test_counts_that_have_hardly_moved_prove_an_ema_and_even_ones_do_not() -> None:
+    codes, shares = statistics()
+    counts = 0.993 + 0.01 * shares
+    state = {"dic.words": codes, "dic.hits": counts, "dic.total": codes * counts[:, None]}
+    (view,) = found(state)
+    assert view.keys == {"codebook": "dic.words", "counts": "dic.hits", "sums": "dic.total"}
+    assert found(state | {"dic.hits": torch.full((CODES,), 0.993)}) == ()
+
+
 def test_tensors_of_fitting_shapes_alone_prove_nothing() -> None:
     codes, shares = statistics()
     lstm = nn.LSTM(DIM, DIM, 1, bias=True)

@@ -13,6 +13,7 @@ from vqdoctor.core.levels import Confidence
 from vqdoctor.core.settings import Settings
 from vqdoctor.engine.repair import repair_file
 from vqdoctor.layouts import find_quantizers
+from vqdoctor.layouts.stacks import stacks
 
 K, D = 32, 6
 
@@ -147,6 +148,37 @@ def test_the_only_matrix_of_a_quantizer_is_its_table(table, fake):
     (view,) = find_quantizers(fake({**around, table: torch.randn(K, D)})).views
     assert (view.layout, view.confidence, view.num_codes, view.dim) == ("lone-table", Confidence.LOW, K, D)
     assert table.startswith(view.name)
+
+
+@pytest.mark.parametrize(
+    "key", ["rq.books.{}", "books.{}", "pq.codebooks.{}", "vq.tables.{}.weight", "quantizer.embeddings.{}"]
+)
+def test_a_list_of_tables_in_a_quantizer_is_one_codebook_each(key, fake):
+    around = {"encoder.0.weight": torch.randn(D, 9), "decoder.0.weight": torch.randn(9, D)}
+    state = {**around, **{key.format(level): torch.randn(K, D) for level in range(3)}}
+    views = find_quantizers(fake(state)).views
+    assert [view.keys["codebook"] for view in views] == [key.format(level) for level in range(3)]
+    assert {(v.layout, v.confidence, v.num_codes, v.dim) for v in views} == {
+        ("path-guess", Confidence.LOW, K, D)
+    }
+    assert [len(stack) for stack in stacks(views)] == [3]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "prompts.{}",
+        "vq.encoder.pos.{}",
+        "transformer.tables.{}",
+        "books.{}.bias",
+        "embeddings.{}",
+        "vq.heads.{}.weight",
+        "rq.position_embeddings.{}",
+    ],
+)
+def test_what_is_no_list_of_codebooks(key, fake):
+    state = {key.format(level): torch.randn(K, D) for level in range(3)}
+    assert find_quantizers(fake(state)).views == ()
 
 
 @pytest.mark.parametrize(

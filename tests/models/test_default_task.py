@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from vqdoctor.core.errors import UserError
-from vqdoctor.models.default_task import DefaultTask, batches_of, flatten
+from vqdoctor.models.default_task import DefaultTask, batches_of, input_name
+from vqdoctor.models.usual_losses import flatten
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.rand(6, 1, 4, 4, generator=GENERATOR)
@@ -244,3 +245,37 @@ def test_batches_of_a_file_with_and_without_splits() -> None:
 def test_batches_that_do_not_fit(arrays: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
         batches_of(arrays)
+
+
+class Pixels(nn.Module):
+    """Takes its input under a name of its own, as the models of transformers do."""
+
+    def forward(self, pixel_values: torch.Tensor, mask: torch.Tensor | None = None, **more: Any) -> Any:
+        assert mask is not None and not more
+        return {"reconstruction": pixel_values * mask, "vq_loss": VQ}
+
+
+def test_an_input_by_another_name_goes_to_the_model_by_that_name() -> None:
+    arrays = {"mask": np.ones((6, 1, 1, 1), "f"), "pixel_values": X.numpy(), "file": np.array(["a"] * 6)}
+    name = input_name(Pixels(), arrays)
+    assert name == "pixel_values"
+    batches = batches_of(arrays, 4, name)
+    assert [{key: len(value) for key, value in batch.items()} for batch in batches["train"]] == [
+        {"mask": 4, "pixel_values": 4},
+        {"mask": 2, "pixel_values": 2},
+    ]
+    task = DefaultTask(Pixels(), batches, input_name=name)
+    found = task.losses(task.model(), batches["train"][0])
+    assert float(found.task) == 0.0
+    assert task.notes[0].startswith("task loss: mean squared error of reconstruction against pixel_values")
+
+
+def test_x_is_the_input_wherever_it_is() -> None:
+    assert input_name(Pixels(), ["pixel_values", "x"]) == "x"
+
+
+def test_a_batch_without_the_models_input_is_refused_with_the_names_that_it_takes() -> None:
+    with pytest.raises(UserError, match=r"given is images, and its forward\(\) takes pixel_values, mask"):
+        input_name(Pixels(), ["images"])
+    with pytest.raises(UserError, match=r"pixel_values \[6\] and y \[5\]"):
+        batches_of({"pixel_values": np.ones(6), "y": np.ones(5)}, name="pixel_values")

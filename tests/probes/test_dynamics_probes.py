@@ -101,7 +101,7 @@ def _seeded() -> None:
 def test_nothing_is_trained_unless_it_is_asked_for() -> None:
     (gap,) = ask(trace, context(Classifier(VectorQuantize(DIM, 16))))
     assert isinstance(gap, Unavailable)
-    assert gap.hint == "--probe-steps 20"
+    assert gap.hint == "--decide"
 
 
 def test_a_trace_is_what_training_by_hand_gives() -> None:

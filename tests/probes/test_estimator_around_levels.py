@@ -21,14 +21,17 @@ class Level(nn.Module):
 
 
 class Model(nn.Module):
-    def __init__(self, estimator: bool) -> None:
+    def __init__(self, estimator: bool, *, encoder_cut: bool = False, decoder_dead: bool = False) -> None:
         super().__init__()
-        self.estimator = estimator
-        self.encoder, self.decoder = nn.Linear(8, 4), nn.Linear(4, 8)
+        self.estimator, self.encoder_cut = estimator, encoder_cut
+        self.encoder = nn.Linear(8, 4)
+        self.decoder = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 8))
+        if decoder_dead:
+            nn.init.constant_(self.decoder[0].bias, -1e4)
         self.rvq = nn.ModuleDict({"levels": nn.ModuleList(Level() for _ in range(3))})
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        z_e = residual = self.encoder(x)
+        z_e = residual = self.encoder(x).detach() if self.encoder_cut else self.encoder(x)
         total, vq = torch.zeros_like(z_e), torch.zeros(())
         for level in self.rvq["levels"]:
             z_q, _ = level(residual)
@@ -55,3 +58,23 @@ def test_one_estimator_serves_all_levels(estimator: bool) -> None:
     if estimator:
         gaps = [item for item in report.unavailable if item.kind == "gradient-path"]
         assert len(gaps) == 3 and all("outside the layer" in gap.reason for gap in gaps)
+
+
+def roots(**faults: bool) -> dict[str, set[str | None]]:
+    torch.manual_seed(0)
+    report = vqdoctor.examine(Model(**faults), torch.randn(256, 8), losses=losses)
+    errors = [f for f in report.findings if f.severity.label == "error" and f.stage.value <= 2]
+    return {code: {f.layer for f in errors if f.code == code} for code in sorted({f.code for f in errors})}
+
+
+LEVELS = {f"rvq.levels.{level}" for level in range(3)}
+
+
+def test_an_encoder_without_a_graph_is_not_a_missing_estimator() -> None:
+    assert roots(estimator=True, encoder_cut=True) == {"VQ102": LEVELS}
+    assert roots(estimator=False, encoder_cut=True).keys() == {"VQ101"}
+
+
+def test_a_dead_decoder_is_not_a_missing_estimator() -> None:
+    assert roots(estimator=True, decoder_dead=True) == {}
+    assert roots(estimator=False, decoder_dead=True).keys() == {"VQ101"}

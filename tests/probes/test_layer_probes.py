@@ -355,6 +355,23 @@ def test_a_view_without_a_permute_before_the_layer(right: bool, frozen: bool) ->
     assert codes(findings) == (set() if right else {"VQ105"})
 
 
+@pytest.mark.parametrize("right", [False, True])
+def test_a_view_before_a_mask_picks_the_vectors(right: bool) -> None:
+    class Model(Autoencoder):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            z = self.encoder(x)
+            vectors = z.flatten(2).transpose(1, 2) if right else z.reshape(len(z), -1, DIM)
+            keep = torch.arange(SIDE * SIDE).expand(len(z), -1) % 3 > 0
+            whole = torch.zeros_like(vectors)
+            z_q, _, loss = self.vq(vectors[keep][None])
+            whole[keep] = z_q[0]
+            return self.decoder((whole.transpose(1, 2) if right else whole).reshape(z.shape)), loss.sum()
+
+    evidence, findings = examine(*trained(Model(VectorQuantize(**ROWS))))
+    assert evidence["flattening", "vq"].input_runs is not right
+    assert codes(findings) == (set() if right else {"VQ105"})
+
+
 # --- VQ106 residual ----------------------------------------------------------------------------------
 
 

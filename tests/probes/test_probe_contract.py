@@ -56,7 +56,7 @@ def without_codebook() -> nn.Module:
 @cache
 def context(**told: bool) -> model_probes.ModelContext:
     model = levels()
-    return replace(lib.context(model, Noting(model, **told)), probe_steps=2)
+    return replace(lib.context(model, Noting(model, **told)), probe_steps=2, experiment_steps=2)
 
 
 def kinds(items: Iterable[object]) -> set[tuple[type, str | None]]:
@@ -100,7 +100,7 @@ def test_without_a_known_vq_loss_only_those_that_judge_it_tell_another_story(nam
 
 @pytest.mark.parametrize("name", [name for name, probe in PROBES.items() if not probe.needs_codebook])
 def test_a_layer_without_a_codebook_is_no_trouble_for_a_probe_that_asks_for_none(name: str) -> None:
-    ctx = lib.context(without_codebook())
+    ctx = replace(lib.context(without_codebook()), experiment_steps=2)
     others = ctx.others(ctx.discover())
     assert list(others.layers) == ["vq"]
     found = list(PROBES[name].measure(others))

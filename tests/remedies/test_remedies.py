@@ -73,60 +73,53 @@ def test_straight_through_keeps_the_value_and_passes_the_gradient() -> None:
 
 
 def test_reset_ema_makes_the_next_update_a_no_op() -> None:
-    class Layer:
-        embedding = torch.randn(6, 3)
-        ema_cluster_size = torch.tensor([0.0, 1e-6, 0.5, 1.0, 7.0, 40.0])
-        ema_sum = torch.randn(6, 3)
-
-    run("reset-ema", vq=Layer)
-    torch.testing.assert_close(Layer.ema_sum / Layer.ema_cluster_size[:, None], Layer.embedding)
+    codebook, sums = torch.randn(6, 3), torch.randn(6, 3)
+    counts = torch.tensor([0.0, 1e-6, 0.5, 1.0, 7.0, 40.0])
+    run("reset-ema", codebook=codebook, counts=counts, sums=sums)
+    torch.testing.assert_close(sums / counts[:, None], codebook)
 
 
 def test_data_init_writes_sums_that_belong_to_codes_and_counts() -> None:
-    class Layer:
-        embedding = torch.zeros(4, 3)
-        ema_cluster_size = torch.ones(4)
-        ema_sum = torch.zeros(4, 3)
-
-    codes, counts = torch.randn(4, 3), torch.tensor([3.0, 9.0, 1.0, 2.0])
-    run("data-init", vq=Layer, z_e=None, num_codes=4, kmeans=lambda z_e, k: (codes, counts))
-    torch.testing.assert_close(Layer.ema_sum / Layer.ema_cluster_size[:, None], codes)
-    assert torch.equal(Layer.embedding, codes)
+    codebook, sums, counts = torch.zeros(4, 3), torch.zeros(4, 3), torch.ones(4)
+    codes, n = torch.randn(4, 3), torch.tensor([3.0, 9.0, 1.0, 2.0])
+    kmeans = {"z_e": None, "num_codes": 4, "kmeans": lambda z_e, k: (codes, n)}
+    run("data-init", codebook=codebook, counts=counts, sums=sums, **kmeans)
+    torch.testing.assert_close(sums / counts[:, None], codes)
+    assert torch.equal(codebook, codes)
 
 
 def test_revive_moves_dead_codes_only_and_survives_the_next_update() -> None:
     torch.manual_seed(0)
     counts = torch.tensor([50.0, 30.0, 0.0, 1e-9, 20.0, 10.0])
     dead = [2, 3]
-    embedding = torch.randn(6, 3)
-    before = embedding.clone()
-    ema_sum = embedding * counts[:, None]
+    codebook = torch.randn(6, 3)
+    before = codebook.clone()
+    sums = codebook * counts[:, None]
     z_e = torch.randn(40, 3) + 5
-    run("revive-dead-codes", counts=counts, num_codes=6, z_e=z_e, embedding=embedding, ema_sum=ema_sum)
-    assert (embedding != before).any(1).nonzero().flatten().tolist() == dead
-    assert all((z_e == embedding[i]).all(1).any() for i in dead)
-    torch.testing.assert_close(ema_sum / counts[:, None], embedding)
+    run("revive-dead-codes", counts=counts, z_e=z_e, codebook=codebook, sums=sums)
+    assert (codebook != before).any(1).nonzero().flatten().tolist() == dead
+    assert all((z_e == codebook[i]).all(1).any() for i in dead)
+    torch.testing.assert_close(sums / counts[:, None], codebook)
     assert (counts / counts.sum() > 0.1 / 6).all()
 
 
 def test_revive_leaves_an_evenly_used_codebook_alone() -> None:
     """The absolute threshold of 0.01 would replace all of these 512 codes."""
-    counts, embedding = torch.full((512,), 3.0), torch.randn(512, 3)
-    before = embedding.clone()
-    run("revive-dead-codes", counts=counts, num_codes=512, z_e=torch.randn(9, 3), embedding=embedding,
-        ema_sum=embedding * 3)  # fmt: skip
-    assert torch.equal(embedding, before)
+    counts, codebook = torch.full((512,), 3.0), torch.randn(512, 3)
+    before = codebook.clone()
+    run("revive-dead-codes", counts=counts, z_e=torch.randn(9, 3), codebook=codebook, sums=codebook * 3)
+    assert torch.equal(codebook, before)
 
 
 def test_spread_duplicates_leaves_no_copies_and_one_of_each() -> None:
     torch.manual_seed(0)
-    codes = torch.randn(5, 3)[torch.tensor([0, 1, 1, 2, 1, 3, 0])]
-    first = codes[[0, 1, 3, 5]].clone()
-    z_e, counts, sums = torch.randn(50, 3), torch.ones(7), codes.clone()
-    run("spread-duplicates", codes=codes, z_e=z_e, counts=counts, ema_sum=sums)
-    assert len(torch.unique(codes, dim=0)) == 7
-    assert torch.equal(codes[[0, 1, 3, 5]], first)
-    torch.testing.assert_close(sums / counts[:, None], codes)
+    codebook = torch.randn(5, 3)[torch.tensor([0, 1, 1, 2, 1, 3, 0])]
+    first = codebook[[0, 1, 3, 5]].clone()
+    z_e, counts, sums = torch.randn(50, 3), torch.ones(7), codebook.clone()
+    run("spread-duplicates", codebook=codebook, z_e=z_e, counts=counts, sums=sums)
+    assert len(torch.unique(codebook, dim=0)) == 7
+    assert torch.equal(codebook[[0, 1, 3, 5]], first)
+    torch.testing.assert_close(sums / counts[:, None], codebook)
 
 
 def test_lower_vq_weight_and_warm_up_are_the_recipe() -> None:

@@ -51,7 +51,7 @@ def test_it_is_a_tree_of_plain_values(reports: dict[str, Report]) -> None:
 def test_sections_stand_in_the_order_of_reading(reports: dict[str, Report]) -> None:
     doc = of(reports["collapsed"])
     assert [section.title for section in doc.sections] == [
-        "", "VQ layer", "What is wrong, causes first", "Notes", "Plan, in the order to try", "Not examined",
+        "What is wrong, causes first", "Plan, in the order to try", "VQ layer", "", "Notes", "Not examined",
     ]  # fmt: skip
     assert (doc.verdict.word, doc.verdict.tone) == ("COLLAPSED", "bad")
     assert (doc.next_step, doc.command) == ("begin with VQ101", "vqdoctor explain VQ101")

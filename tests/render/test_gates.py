@@ -42,13 +42,18 @@ def test_every_assertion_stands_in_the_report_with_its_reason(reports: dict[str,
     assert re.search(r"^known +ece", text, re.MULTILINE)
 
 
+def before_sections(text: str) -> str:
+    """What a pull request shows of the gate itself."""
+    return re.split(r"^\*\*(?:What is wrong|VQ layer)", text, flags=re.MULTILINE)[0]
+
+
 def test_markdown_has_a_badge_and_a_row_for_every_assertion(reports: dict[str, Report]) -> None:
     for name, word in (("gate_passed", "passed"), ("gate_failed", "failed")):
         text = shown("markdown", reports[name])
         assert text.startswith(f"![gate {word}](https://img.shields.io/badge/vqdoctor_gate-{word}-")
         gate = reports[name].gate
         assert gate is not None
-        html = MarkdownIt("commonmark").enable("table").render(text.split("- file")[0])
+        html = MarkdownIt("commonmark").enable("table").render(before_sections(text))
         assert html.count("<tr>") == 1 + len(gate.judgements)
         assert html.count("<td>") == 5 * len(gate.judgements)
     assert "| known | ece &lt;= 0.05 | the model | 0.2 |" in shown("markdown", reports["gate_passed"])
@@ -56,7 +61,7 @@ def test_markdown_has_a_badge_and_a_row_for_every_assertion(reports: dict[str, R
 
 
 def test_a_hostile_layer_gets_one_row(reports: dict[str, Report]) -> None:
-    head = shown("markdown", reports["gate_hostile"]).split("- file")[0]
+    head = before_sections(shown("markdown", reports["gate_hostile"]))
     html = MarkdownIt("commonmark").enable("table").render(head)
     assert (html.count("<tr>"), html.count("<td>")) == (2, 5)
     assert html.count("<img") == 1, "the badge alone"

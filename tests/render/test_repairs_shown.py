@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from markdown_it import MarkdownIt
 
-from vqdoctor.core.report import DRY_RUN, Change, Repair, Report
+from vqdoctor.core.report import DRY_RUN, NOT_WRITTEN, Change, Repair, Report
 from vqdoctor.render import RenderOptions, all_renderers
 
 FORMATS = ("rich", "markdown")
@@ -54,6 +54,31 @@ def test_a_dry_run_claims_nothing(reports: dict[str, Report], format: str) -> No
     report = replace(reports["healthy"], repairs=(APPLIED,), notes=(DRY_RUN,))
     text = shown(report, format)
     assert "would apply" in text and "to apply" in text and "applied" not in text
+
+
+@pytest.mark.parametrize(
+    ("repairs", "note", "says"),
+    [
+        ((), DRY_RUN, "FIX: there is nothing to repair in this file"),
+        ((), NOT_WRITTEN, "FIX: there is nothing to repair in this file"),
+        ((SKIPPED,), DRY_RUN, "FIX: nothing in this file can be repaired as it is"),
+        (
+            (SKIPPED, replace(SKIPPED, reason="it takes training; --retrain applies it")),
+            NOT_WRITTEN,
+            "FIX: nothing in this file can be repaired as it is; vqdoctor fix --retrain does more",
+        ),
+        (
+            (replace(SKIPPED, reason="it changes trained weights: add --unsafe-fixes, or --retrain"),),
+            DRY_RUN,
+            "FIX: nothing in this file can be repaired as it is; vqdoctor fix --unsafe-fixes does more",
+        ),
+    ],
+)
+def test_a_fix_that_repairs_nothing_says_so_first(
+    reports: dict[str, Report], repairs: tuple[Repair, ...], note: str, says: str
+) -> None:
+    report = replace(reports["collapsed"], repairs=repairs, notes=(note,))
+    assert shown(report, "rich").splitlines()[0] == says
 
 
 @pytest.mark.parametrize("format", FORMATS)

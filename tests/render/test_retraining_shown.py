@@ -128,6 +128,16 @@ def test_an_accuracy_is_shown_with_its_paired_interval(reports: dict[str, Report
     assert "at least 0.965, within the paired interval" in text
 
 
+def test_a_cure_with_a_finding_left_is_one_story(reports: dict[str, Report]) -> None:
+    left = replace(retrained(reports["collapsed"]), verdict="at-risk")
+    lines = shown(left, "rich").splitlines()
+    assert lines[0].startswith("CURED, BUT AT RISK: all 2 goals met")
+    assert lines[1].startswith("AT RISK")
+    last = [line.partition(":")[0] for line in lines if line.startswith(("CURED", "AT RISK"))][2:]
+    assert last == ["CURED, BUT AT RISK", "AT RISK"], "the next step stands last"
+    assert shown(retrained(reports["healthy"]), "rich").startswith("CURED: ")
+
+
 def test_a_missed_goal_is_named(reports: dict[str, Report]) -> None:
     first = shown(retrained(reports["healthy"], met=False), "rich").splitlines()[0]
     assert first == "NOT CURED: 0 epochs in 1 min 19 s; missed: perplexity of vq 3.5, wanted at least 204.8"

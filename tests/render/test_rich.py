@@ -91,7 +91,7 @@ def test_input_and_model_are_named(reports: dict[str, Report]) -> None:
 
 
 def test_symptoms_stand_beneath_their_root_with_values_against_limits(reports: dict[str, Report]) -> None:
-    lines = shown(reports["collapsed"]).splitlines()
+    lines = shown(reports["collapsed"], verbose=True).splitlines()
     root = next(i for i, line in enumerate(lines) if line.startswith("1.  ERROR VQ101"))
     symptom = next(i for i, line in enumerate(lines) if line.startswith("    2.  ERROR VQ501"))
     other = next(
@@ -102,6 +102,58 @@ def test_symptoms_stand_beneath_their_root_with_values_against_limits(reports: d
     assert "      z_q = z_e + (z_q - z_e).detach()" in lines[root:symptom]
     assert "        perplexity  1 code  limit 51.2 codes" in lines[symptom:other]
     assert "    to be certain: --data batch.npz" in lines[other:]
+
+
+def test_the_first_screen_has_verdict_cause_and_remedy(reports: dict[str, Report]) -> None:
+    """The rest stands below: a terminal has 24 lines of 80 columns."""
+    lines = shown(reports["collapsed"], width=80).splitlines()
+    first = "\n".join(lines[:24])
+    assert first.startswith("COLLAPSED: VQ101 ")
+    assert "1.  ERROR VQ101" in first and "      z_q = z_e + (z_q - z_e).detach()" in first
+    assert (
+        first.index("remedy: straight-through")
+        < "\n".join(lines).index("\nPLAN")
+        < ("\n".join(lines).index("\nVQ LAYER"))
+    )
+
+
+def test_numbers_that_a_symptoms_message_tells_are_told_once(reports: dict[str, Report]) -> None:
+    brief, whole = (shown(reports["collapsed"], verbose=verbose) for verbose in (False, True))
+    assert "perplexity  1 code  limit 51.2 codes" in whole
+    assert "perplexity  1 code  limit 51.2 codes" not in brief
+    assert "    gradient ratio  0  limit 0.001" in brief
+
+
+def test_the_code_of_the_plan_is_shown_when_asked_for(reports: dict[str, Report]) -> None:
+    report = reports["collapsed"]
+    step = replace(report.plan[0], step=9, remedy="another", code="another.step()", how="Take another step.")
+    report = replace(report, plan=(*report.plan, step))
+    brief, whole = (shown(report, verbose=verbose) for verbose in (False, True))
+    assert "    another.step()" in whole and "-v shows" not in whole
+    assert "9.  another  for VQ101: Take another step.\n    -v shows the code of every step\n" in brief
+    assert "another.step()" not in brief
+
+
+def test_many_layers_have_two_lines_each(reports: dict[str, Report]) -> None:
+    report = reports["collapsed"]
+    one = report.layers[0]
+    for amount, drawn in ((3, True), (4, False)):
+        layers = tuple(replace(one, name=f"{one.name}.{i}") for i in range(amount))
+        usages = tuple(
+            e.replace(layer=layer.name) for layer in layers for e in report.evidence if isinstance(e, Usage)
+        )
+        text = shown(replace(report, layers=layers, evidence=usages))
+        assert ("least to most used" in text) == drawn
+        assert text.count("1 code used, batch of 28,752 vectors") == amount
+
+
+def test_warnings_can_be_read_on_white_and_on_black(reports: dict[str, Report]) -> None:
+    """Yellow letters have a contrast of 1.1 to 1.7 on white; black ones on yellow have 12 and more."""
+    text = shown(reports["at_risk"], color=True)
+    assert "\x1b[30;43mAT RISK" in text
+    assert not re.search(
+        r"\x1b\[(?:\d+;)*(?:33|93)(?:;\d+)*m", shown(reports["collapsed"], color=True) + text
+    )
 
 
 def test_value_and_limit_never_look_the_same_when_they_differ(reports: dict[str, Report]) -> None:

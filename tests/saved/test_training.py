@@ -47,18 +47,40 @@ def saved(tmp_path: Path) -> Any:
 def test_record_optimizers_and_start_weight(saved: Any) -> None:
     model = Trained()
     config = {"vq": {"decay": 0.9}, "vq_weight": 0.5}
-    training, _ = saved({"model": model.state_dict(), "opt": step(model).state_dict(), "config": config})
+    state = {"model": model.state_dict(), "opt": step(model).state_dict(), "config": config}
+    training, (view,) = saved(state)
     (optimizer,) = training.optimizers
     assert (optimizer.path, optimizer.steps, optimizer.learning_rate) == ("opt", 1, 2e-3)
     assert (training.record.decay, training.record.vq_weight, training.record.updates) == (0.9, 0.5, 1)
-    assert training.start_weight == pytest.approx(0.9)
+    assert training.start_weight(view) == pytest.approx(0.9)
     assert training.estimated_counts == frozenset()
 
 
 def test_without_a_decay_the_start_weight_is_unknown(saved: Any) -> None:
     model = Trained()
-    training, _ = saved({"model": model.state_dict(), "opt": step(model).state_dict()})
-    assert training.start_weight is None
+    training, (view,) = saved({"model": model.state_dict(), "opt": step(model).state_dict()})
+    assert training.start_weight(view) is None
+
+
+def test_the_decay_that_the_counts_prove_is_each_layers_own(saved: Any) -> None:
+    codes, counts = torch.randn(2, 16, 4), torch.ones(2, 16)
+    for _ in range(500):
+        counts[0].mul_(0.9999)
+        counts[1].mul_(0.9)
+    counts += torch.arange(16) / 4
+    state = {
+        f"vq.layers.{level}.{name}": values
+        for level in range(2)
+        for name, values in (
+            ("embedding", codes[level]),
+            ("ema_cluster_size", counts[level]),
+            ("ema_embed_sum", codes[level] * counts[level, :, None]),
+        )
+    }
+    training, (slow, fast) = saved({"model": state, "step": 500})
+    assert (training.decay(slow), training.decay(fast)) == (0.9999, None)
+    assert training.start_weight(slow) == pytest.approx(0.9999**500)
+    assert training.start_weight(fast) is None
 
 
 def test_the_codebooks_slot_is_that_of_the_codebook(saved: Any) -> None:

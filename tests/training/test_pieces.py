@@ -11,8 +11,8 @@ from small_training import CPU, Digits, reference_layer
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from vqdoctor.capture.layer import CapturedLayer, watching
+from vqdoctor.capture.placing import place_codes
 from vqdoctor.training.evaluate import compared
-from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.splits import HELD_BACK, Splits, Stretches
 from vqdoctor.training.start import restart
@@ -122,7 +122,7 @@ def test_placed_codes_lie_in_the_data_with_the_counts_of_a_batch() -> None:
     splits = Splits(task, CPU)
     optimizer = torch.optim.Adam(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    left = place_codes(model, task, splits, (layer,), optimizer, generator, lambda _: None)
+    left = place_codes(model, task, splits.in_order, (layer,), optimizer, generator, lambda _: None)
     assert left == {}
     with torch.no_grad(), watching((layer,)) as watched:
         task.losses(model.eval(), next(iter(splits.in_order())))

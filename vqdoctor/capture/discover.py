@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.vectors import by_position, rows
@@ -20,11 +21,14 @@ from vqdoctor.capture.watch import watch_each
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.view import Array, QuantizerView
+from vqdoctor.models.lookups import Found, lookups_found
 
 IMPLICIT = "implicit"
 """Layout of a layer without a codebook: its codes are combinations of levels."""
 BY_OUTPUT = "found by its output"
 """Layout of a layer whose codebook has a name of no meaning."""
+BY_LOOKUP = "found by its lookups"
+"""Layout of a layer that is no module: the model looks its codes up itself."""
 
 ENOUGH = 4096
 """Vectors of a call that are looked at, where they are not long."""
@@ -34,6 +38,8 @@ FEWEST = 32
 """Vectors under which a call is no evidence."""
 FEW = 4
 """A quantizing module puts out at least this many times fewer different vectors than it is given."""
+MOSTLY = 0.99
+"""Share of the vectors whose code has to be the nearest one; of two equally near, either may be chosen."""
 ROUNDING = 1e-4
 """Share of the largest output under which differences are rounding."""
 MOST_LEVELS = 64
@@ -163,6 +169,39 @@ def quantizing(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Qua
         if is_sure or (stored is not None and (not path or stored[0].startswith(f"{path}."))):
             found.append(quantizer)
     return found[::-1]
+
+
+def looked_up(model: nn.Module, run: Callable[[nn.Module], object]) -> tuple[QuantizerView, ...]:
+    """Return the tables [K, D] whose rows the model itself chooses for vectors, and looks up.
+
+    The choice has to be that of the nearest row, or of the row with the largest product: an embedding is
+    asked for the tokens of its input.
+
+    Args:
+        model: a working copy; it is put in eval mode and run once.
+        run: runs a model on a batch.
+    """
+    tables = {
+        name: tensor
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if tensor.ndim == 2 and tensor.is_floating_point() and len(tensor) > 1
+    }
+    model.eval()
+    with torch.no_grad(), lookups_found(tables) as found:
+        run(model)
+    return tuple(
+        _explicit(name.removesuffix(".weight"), model, name, transposed=False, layout=BY_LOOKUP)
+        for name, lookup in found.items()
+        if _is_nearest(lookup, tables[name])
+    )
+
+
+def _is_nearest(lookup: Found, table: torch.Tensor) -> bool:
+    vectors, chosen = lookup.z_e.flatten(0, -2)[:ENOUGH], lookup.indices.flatten()[:ENOUGH]
+    if len(vectors) < FEWEST:
+        return False
+    scores = (-torch.cdist(vectors, table), vectors @ table.T, vectors @ functional.normalize(table).T)
+    return any(float((score.argmax(1) == chosen).float().mean()) > MOSTLY for score in scores)
 
 
 def _related(path: str, other: str) -> bool:
@@ -321,7 +360,9 @@ def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:
     return None
 
 
-def _explicit(name: str, model: nn.Module, key: str, transposed: bool) -> QuantizerView:
+def _explicit(
+    name: str, model: nn.Module, key: str, transposed: bool, layout: str = BY_OUTPUT
+) -> QuantizerView:
     tensor = model.state_dict()[key]
     shape = tuple(tensor.shape)[::-1] if transposed else tuple(tensor.shape)
 
@@ -331,7 +372,7 @@ def _explicit(name: str, model: nn.Module, key: str, transposed: bool) -> Quanti
 
     return QuantizerView(
         name=name,
-        layout=BY_OUTPUT,
+        layout=layout,
         confidence=Confidence.MEDIUM,
         num_codes=shape[0],
         dim=shape[1],

@@ -16,6 +16,7 @@ from vqdoctor.capture.reader import Reader
 from vqdoctor.capture.vectors import rows
 from vqdoctor.capture.watch import Watch, watch_each
 from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.models.lookups import attach
 from vqdoctor.models.task import Batch, Losses, Task
 from vqdoctor.vq.codebook import Codebook
 from vqdoctor.vq.kmeans import nearest
@@ -44,6 +45,7 @@ class CapturedLayer:
         shared_paths: of the modules of further layers that use the very same codebook.
         gap: why no gradient can be judged there; "" where it can.
         maps: whether z_e and z_q are seen there; else its codes alone.
+        inline: whether that module is a stand-in, for a table whose codes the model looks up itself.
     """
 
     view: QuantizerView
@@ -55,6 +57,7 @@ class CapturedLayer:
     shared_paths: tuple[str, ...] = ()
     gap: str = NO_MODULE
     maps: bool = False
+    inline: bool = False
 
     @property
     def name(self) -> str:
@@ -68,6 +71,8 @@ class CapturedLayer:
 
     def on(self, model: nn.Module) -> CapturedLayer:
         """Return the same layer of a copy of the model."""
+        if self.inline:
+            attach(model, self.tensors["codebook"])
         return replace(self, model=model)
 
     @cached_property
@@ -191,8 +196,8 @@ class CapturedLayer:
         return torch.bincount(chosen[chosen >= 0], minlength=self.num_codes).double().cpu()
 
 
-Change = Callable[[CapturedLayer, Call], torch.Tensor]
-"""Layer and call in; the tensor that the model gets in place of z_q out."""
+Change = Callable[[CapturedLayer, Call], torch.Tensor | None]
+"""Layer and call in; the tensor that the model gets in place of z_q out, or None where that stays."""
 
 
 @contextlib.contextmanager

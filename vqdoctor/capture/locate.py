@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.discover import are_rows
+from vqdoctor.capture.inline import INLINE, inline
 from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.capture.watch import Watch, watch_each
 from vqdoctor.core.errors import UserError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from vqdoctor.capture.run import Capture
 
 INDICES_ONLY = "the layer gives indices alone, and no z_q"
-INLINE = "the model looks its codes up itself, outside a VQ layer: no module shows z_e and z_q"
 METHODS_ONLY = (
     "this implementation quantizes in its encode and decode methods, which pass no gradient: it has no "
     "training path to judge"
@@ -66,7 +66,8 @@ def locate(capture: Capture, layers: Mapping[str, CapturedLayer]) -> dict[str, C
             layer = judge(layers[name], model, at, seen, losses.vq)
             if layer is not None and (layer.maps or number >= len(batches) - 1):
                 found[name] = layer
-    return {name: _with_shared(_by_output(capture, layer)) for name, layer in found.items()}
+    found = {name: _with_shared(_by_output(capture, layer)) for name, layer in found.items()}
+    return {**found, **inline(capture, found)}
 
 
 def _with_shared(layer: CapturedLayer) -> CapturedLayer:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vqdoctor.capture.call import Call
-from vqdoctor.capture.discover import Discovered, discover, quantizing
+from vqdoctor.capture.discover import Discovered, discover, looked_up, quantizing
 from vqdoctor.capture.layer import CapturedLayer, Change, watching
 from vqdoctor.capture.locate import locate, stop_dropping_levels
 from vqdoctor.capture.masks import data_positions
@@ -174,7 +174,10 @@ class Capture:
         return found
 
     def discover(self) -> Discovered:
-        """Return the VQ layers that show by their output only: see `capture.discover`."""
+        """Return the VQ layers that show by their output only: see `capture.discover`.
+
+        Where there is none, and none is known, they are the tables whose codes the model looks up itself.
+        """
         if not self.first_batches:
             return Discovered()
         known = []
@@ -183,7 +186,13 @@ class Capture:
             known += [layer.path] if layer.path is not None else [owner] if owner else []
         seed_all(self.seed)
         batch = self.first_batches[0]
-        found = discover(self.copy(training=False), lambda model: self.task.losses(model, batch), known)
+
+        def run(model: torch.nn.Module) -> object:
+            return self.task.losses(model, batch)
+
+        found = discover(self.copy(training=False), run, known)
+        if not (known or found.views):
+            return Discovered(explicit=looked_up(self.copy(training=False), run))
         taken = {layer.tensors.get("codebook") for layer in self.layers.values()}
         fresh = [view for view in found.explicit if view.keys["codebook"] not in taken]
         return replace(found, explicit=tuple(fresh))
@@ -265,8 +274,8 @@ class Capture:
         if change is not None:
             with torch.no_grad():
                 change(model)
-        own = {name: layer.path for name, layer in self.mapped.items() if layer.path is not None}
-        modules = {name: model.get_submodule(path) for name, path in {**own, **(paths or {})}.items()}
+        own = {name: layer.on(model).module for name, layer in self.mapped.items()}
+        modules = {**own, **{name: model.get_submodule(path) for name, path in (paths or {}).items()}}
         seed_all(self.seed)
         with (
             watch_each(modules.values(), keep_graph=training) as watched,

@@ -57,7 +57,7 @@ def watch(
     layer: nn.Module,
     *,
     keep_graph: bool = False,
-    change: Callable[[Call], torch.Tensor] | None = None,
+    change: Callable[[Call], torch.Tensor | None] | None = None,
 ) -> Iterator[Watch]:
     """Record the calls of `layer`, which must be one of a working copy.
 
@@ -65,7 +65,7 @@ def watch(
         layer: the module to watch.
         keep_graph: keep z_e and z_q in the autograd graph, and make z_e require a gradient where
             the encoder does not; else both are detached.
-        change: given a call, returns the tensor that the model gets in place of z_q.
+        change: given a call, returns the tensor that the model gets in place of z_q; None leaves it.
     """
     watcher = _Watcher(layer, keep_graph, change)
     with ExitStack() as stack:
@@ -79,7 +79,7 @@ def watch(
 @contextmanager
 def watch_each(
     modules: Iterable[nn.Module],
-    changes: Mapping[nn.Module, Callable[[Call], torch.Tensor]] | None = None,
+    changes: Mapping[nn.Module, Callable[[Call], torch.Tensor | None]] | None = None,
     *,
     keep_graph: bool = False,
 ) -> Iterator[dict[nn.Module, Watch]]:
@@ -108,7 +108,7 @@ def replaced(module: nn.Module, name: str, method: Callable[..., Any]) -> Iterat
 
 class _Watcher:
     def __init__(
-        self, layer: nn.Module, keep_graph: bool, change: Callable[[Call], torch.Tensor] | None
+        self, layer: nn.Module, keep_graph: bool, change: Callable[[Call], torch.Tensor | None] | None
     ) -> None:
         self.seen = Watch()
         self._layer = layer
@@ -199,7 +199,8 @@ class _Watcher:
         """Return the output with z_q changed; None where it stays."""
         if call.z_q is None:
             return None
-        result = None if self._change is None else swap(output, call.z_q, self._change(call))
+        new = None if self._change is None else self._change(call)
+        result = None if new is None else swap(output, call.z_q, new)
         call.z_q = self._kept(call.z_q)
         return result
 

@@ -7,7 +7,7 @@ A kind of file is one module in `containers/`.
 from vqdoctor.checkpoint.model import Checkpoint
 from vqdoctor.checkpoint.opening import open_checkpoint
 from vqdoctor.checkpoint.tensor import LazyTensor
-from vqdoctor.checkpoint.tree import Inert, children, walk
+from vqdoctor.checkpoint.tree import Inert, children, containers_in, settings, walk
 from vqdoctor.checkpoint.writing import check_output, write_checkpoint, write_folder
 from vqdoctor.core.errors import CheckpointError
 
@@ -18,7 +18,9 @@ __all__ = [
     "LazyTensor",
     "check_output",
     "children",
+    "containers_in",
     "open_checkpoint",
+    "settings",
     "walk",
     "write_checkpoint",
     "write_folder",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vqdoctor.checkpoint.budget import Budget
 from vqdoctor.core.errors import CheckpointError
 
 CHUNK = 1 << 22
@@ -20,6 +21,7 @@ _SPECIAL = {
 }  # fmt: skip
 """Kinds of files by their letter in `ls -l`."""
 TRUNCATED = "fetch or copy the file again"
+FEWER = "save the weights alone: torch.save(model.state_dict(), path)"
 # What hostile bytes can make a reader raise. NameError and ImportError are bugs, and stay visible.
 _FAULTS = (
     ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, RecursionError,
@@ -71,10 +73,15 @@ class OpenFile:
     Attributes:
         path: the path that it was opened by.
         size: its length in bytes when it was opened.
+        budget: the work that may be spent on it, and on all files of the same checkpoint.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, budget: Budget | None = None) -> None:
         """Open `path`.
+
+        Args:
+            path: the file.
+            budget: that of the checkpoint that the file is a part of; the file earns it nothing.
 
         Raises:
             Damaged: if it is not a regular file, or empty.
@@ -89,6 +96,7 @@ class OpenFile:
         refuse_special(status)
         self.path = path
         self.size = status.st_size
+        self.budget = budget or Budget(self.size)
         if self.size == 0:
             raise Damaged("the file is empty", "its writing or download failed: save or fetch it again")
 
@@ -174,6 +182,7 @@ class SpooledFile(OpenFile):
             fd = os.dup(spool.fileno())
         weakref.finalize(self, os.close, fd)
         self._fd, self.path, self.size = fd, path, os.fstat(fd).st_size
+        self.budget = Budget(self.size)
         if self.size == 0:
             raise Damaged("there is nothing in it", "its writing or download failed: save or fetch it again")
 
@@ -188,7 +197,7 @@ class Piece(OpenFile):
             Damaged: if the file does not reach so far.
         """
         file._within(start, size)
-        self.path, self.size = file.path, size
+        self.path, self.size, self.budget = file.path, size, file.budget
         self._file, self._start = file, start
 
     def pread(self, start: int, size: int) -> bytes:

@@ -67,10 +67,15 @@ def companions(folder: Path) -> list[str]:
 
 
 def newest(folder: Path) -> Path:
-    """Return the newest checkpoint in a run's folder and those below it; the folder where it has none.
+    """Return the newest checkpoint in a run's folder and those below it; the folder where it has none."""
+    return next(reversed(all_in(folder)), folder)
 
-    Where the paths differ in their numbers alone (epochs, steps) the highest wins: a copied or downloaded
-    folder has lost its times. Else the latest time wins.
+
+def all_in(folder: Path) -> list[Path]:
+    """Return the checkpoints in a run's folder and those below it, the newest last.
+
+    Where the paths differ in their numbers alone (epochs, steps) the highest is the newest: a copied or
+    downloaded folder has lost its times. Else the latest time decides.
     """
     candidates: list[Path] = []
     for place, folders, files in os.walk(folder):
@@ -80,11 +85,9 @@ def newest(folder: Path) -> Path:
             names = [DISTRIBUTED]
         weights = (Path(place, file) for file in (names[:1] if names and names[0] in _HUB else names))
         candidates += [path for path in weights if path.exists()]  # a link "last.ckpt" may outlive its file
-    if not candidates:
-        return folder
     if len({_NUMBERS.sub("#", os.fspath(path)) for path in candidates}) == 1:
-        return max(candidates, key=lambda path: natural(os.fspath(path)))
-    return max(candidates, key=lambda path: (path.stat().st_mtime_ns, natural(os.fspath(path))))
+        return sorted(candidates, key=lambda path: natural(os.fspath(path)))
+    return sorted(candidates, key=lambda path: (path.stat().st_mtime_ns, natural(os.fspath(path))))
 
 
 def _weights(files: Collection[str]) -> list[str]:

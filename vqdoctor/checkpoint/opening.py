@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -31,7 +33,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: if there is no checkpoint there, or it is damaged or hostile.
     """
-    with guarded(path):
+    with guarded(path), _without_collector():
         if "\x00" in os.fspath(path):
             raise Damaged("no valid path: it contains a NUL character")
         if not os.fspath(path):  # which would be the working directory
@@ -50,6 +52,18 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             raise explain(error, given) from error
         checkpoint = container_of(file).open(file)
         return replace(checkpoint, notes=(note, *checkpoint.notes)) if in_folder else checkpoint
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keep Python's cyclic collector away: it would look again and again at a tree that is being built."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _standard_input() -> Iterator[bytes]:

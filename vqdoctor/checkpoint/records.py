@@ -9,6 +9,9 @@ from functools import cached_property
 
 from vqdoctor.checkpoint.files import CHUNK, TRUNCATED, Damaged, OpenFile, printable
 
+_HEAD = 1 << 16
+"""Bytes at the start of a compressed record that can be had without the rest."""
+
 
 class Record:
     """Bytes that can be had in part.
@@ -30,7 +33,7 @@ class Record:
         self._within(start, size)
         return self._read(start, size)
 
-    def view(self, start: int, size: int) -> bytes | bytearray:
+    def view(self, start: int, size: int) -> bytes | bytearray | memoryview:
         """Return these bytes, in one piece of memory."""
         return self.pread(start, size)
 
@@ -105,21 +108,46 @@ class DeflatedRecord(Record):
     crc: int = 0
 
     @cached_property
-    def _bytes(self) -> bytes:
+    def _bytes(self) -> bytearray:
+        data, at, crc = bytearray(self.size), 0, 0
+        for piece in self._inflated():
+            end = at + len(piece)
+            if end > self.size:
+                break
+            data[at:end], at, crc = piece, end, zlib.crc32(piece, crc)
+        else:
+            if at == self.size:
+                if self.crc:
+                    expect_crc(self.name, crc, self.crc)
+                return data
+        raise Damaged(f"corrupt: {printable(self.name)} does not inflate to its stated size")
+
+    def _inflated(self) -> Iterator[bytes]:
+        """Yield the contents, some MiB at a time: in one piece, zlib would hold them twice."""
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        data = inflater.decompress(self.file.pread(self.offset, self.stored), self.size + 1)
-        if len(data) != self.size:
-            raise Damaged(f"corrupt: {printable(self.name)} does not inflate to its stated size")
-        if self.crc:
-            expect_crc(self.name, zlib.crc32(data), self.crc)
-        return data
+        for chunk in self.file.chunks(self.offset, self.stored):
+            while chunk and not inflater.eof:
+                yield inflater.decompress(chunk, CHUNK)
+                chunk = inflater.unconsumed_tail
+        while not inflater.eof and (piece := inflater.decompress(b"", CHUNK)):
+            yield piece
+
+    def view(self, start: int, size: int) -> memoryview:
+        """Return these bytes where they are in memory."""
+        self._within(start, size)
+        return memoryview(self._bytes)[start : start + size]
 
     def check(self) -> None:
         """Inflate the record, which checks it."""
         _ = self._bytes
 
     def _read(self, start: int, size: int) -> bytes:
-        return self._bytes[start : start + size]
+        if start + size <= _HEAD and "_bytes" not in self.__dict__:
+            head = zlib.decompressobj(-zlib.MAX_WBITS)
+            begun = head.decompress(self.file.pread(self.offset, min(self.stored, _HEAD)), start + size)
+            if len(begun) == start + size:
+                return begun[start:]
+        return bytes(self._bytes[start : start + size])
 
 
 class JoinedRecord(Record):

@@ -44,6 +44,7 @@ from vqdoctor.core.evidence import (
     GradientPath,
     ImplicitLevels,
     OptimizerMemory,
+    TaskGradient,
 )
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
@@ -76,15 +77,18 @@ def evaluate(
     levels: ImplicitLevels | None,
     relation: EmaRelation | None,
     geometry: CodebookGeometry | None,
+    task: TaskGradient | None,
     limits: Limits,
 ) -> Iterator[Problem]:
-    """Ask the live gradient; only where there is none, the optimizer's memory."""
+    """Ask the live gradient; only where no model was run, the optimizer's memory."""
     if gradient is not None and gradient.estimator != "none" and _levels.are_saturated(levels):
         raise CannotJudge(
             "the channels are saturated: there a tanh passes no gradient, whatever the estimator"
         )
     if gradient is not None:
         yield from _live(gradient, limits)
+    elif task is not None:
+        raise CannotJudge("the estimator is outside of the layer, where the task's gradient shows it (VQ102)")
     elif memory is not None and memory.ratio is not None:
         if _scale.broken(relation):
             raise CannotJudge(

@@ -48,13 +48,17 @@ def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> P
     """Look for the place from which the task's gradient is gone, from the loss backwards."""
     if task.before and task.after and task.before / task.after >= limits.parameter_ratio:
         return  # by whichever way: residual stacks have one estimator around levels that have none
-    layer = "passes gradients, but " if path is not None and path.ratio >= limits.gradient_ratio else ""
     if task.at_output is None and not task.after:
         raise CannotJudge("the task loss has no gradient anywhere behind the VQ layer")
+    if task.at_output is None and task.joined:
+        raise CannotJudge(ZERO.format("the encoder"))
     if task.at_output is None:
+        passes_on = path is not None and path.ratio >= limits.gradient_ratio
+        layer = "The VQ layer passes gradients, but the" if passes_on else "The"
+        where = "the VQ layer and the loss" if path is not None else "the encoder and the loss"
         yield error(
-            f"The VQ layer {layer}the task's gradient at its output is 0, and no path leads there: something "
-            "between the VQ layer and the loss detaches it, so the task cannot train the encoder.",
+            f"{layer} task's gradient at the VQ layer's output is 0, and no path leads there: something "
+            f"between {where} detaches it, so the task cannot train the encoder.",
             measured("gradient_at_output", 0.0),
         )
     elif task.at_output == 0:
@@ -86,6 +90,7 @@ CHECK = Check(
         "decoder z_q itself.",
         code="z_q, indices, vq_loss = vq(encoder(x))   # no no_grad, no detach\n"
         "out = decoder(z_q)                       # z_q, not codebook[indices]",
+        names=("vq", "z_q, indices, vq_loss"),
         in_source=True,
     ),
     meaningless_after=("VQ101",),

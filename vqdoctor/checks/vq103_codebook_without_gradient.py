@@ -67,11 +67,21 @@ def evaluate(
     if path is not None and path.reported and path.alive is False and path.value and path.vq_weight != 0:
         raise CannotJudge("the VQ loss has no gradient at all, so it moves no codebook (VQ206)")
     if gradient is not None:
-        left_out = memory is not None and memory.left_out
+        left_out = memory is not None and (memory.left_out or (memory.unlisted and gradient.trainable))
         yield from _left_out(gradient, limits) if left_out else _live(gradient, limits)
         return
     if ema is not None and not ema.never_written:
         return  # an EMA has moved it
+    if memory is not None and memory.left_out and ema is not None:
+        yield error(
+            f"The optimizer has a state for all {memory.sample_size} parameters around the codebook but does "
+            "not list it, and its EMA counts were never written: neither an optimizer nor an EMA moves its "
+            f"{ema.sample_size} codes, so they stay where they were initialised.",
+            measured("parameters_with_state", memory.sample_size),
+            confidence=Confidence.MEDIUM,
+            decide_with="--data batch.npz",
+        )
+        return
     if memory is not None and memory.left_out:
         yield _warning(
             f"The optimizer has a state for all {memory.sample_size} parameters around the codebook but does "
@@ -140,6 +150,7 @@ CHECK = Check(
         code="z_q = codebook[indices]   # the raw lookup, with its gradient\n"
         "vq = F.mse_loss(z_q, z_e.detach()) + 0.25 * F.mse_loss(z_e, z_q.detach())\n"
         "z_q = z_e + (z_q - z_e).detach()   # only now",
+        names=("codebook",),
         in_source=True,
     ),
     examples=(
@@ -147,6 +158,16 @@ CHECK = Check(
             "the loss reaches a codebook that the optimizer does not list",
             CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.3),
             OptimizerMemory.healthy(codebook_listed=False, left_out=True),
+        ),
+        fires(
+            "the same for a codebook that is a parameter under a name of its own",
+            CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.3),
+            OptimizerMemory.healthy(codebook_listed=False, unlisted=True),
+        ),
+        passes(
+            "a buffer that no optimizer lists, and whose EMA the file does not show",
+            OptimizerMemory.healthy(codebook_listed=False, unlisted=True),
+            EmaState.healthy(),
         ),
         fires(
             "the codebook loss is computed on the straight-through output",
@@ -159,6 +180,11 @@ CHECK = Check(
         fires(
             "a bare file: everything but the codebook is in the optimizer",
             OptimizerMemory.healthy(codebook_listed=False, left_out=True),
+        ),
+        fires(
+            "a bare file: the same, beside EMA counts that were never written",
+            OptimizerMemory.healthy(codebook_listed=False, left_out=True),
+            EmaState.healthy(never_written=True),
         ),
         passes("an EMA owns the codebook", CodebookGradient.healthy()),
         passes(

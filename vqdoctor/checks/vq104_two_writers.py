@@ -94,7 +94,8 @@ CHECK = Check(
     advice=Advice(
         name="one-writer",
         how="Let either the EMA or the optimizer write the codebook, and take it from the other.",
-        code="codebook.requires_grad_(False)   # the EMA writes it, no optimizer",
+        code="parameter.requires_grad_(False)   # the codebook's: the EMA writes it",
+        names=("parameter",),
     ),
     examples=(
         fires("a loss on an EMA's codes", CodebookWriters.healthy(gradient=5.8, kept=0.0, sample_size=16)),

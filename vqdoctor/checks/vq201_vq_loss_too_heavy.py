@@ -11,9 +11,11 @@ collapse it comes back to about 1 (0.9 was measured at weight 100), so the weigh
 Without data: the weight that the file records. A weight that is not recorded is unknown, not 1.
 The weight alone is a warning, since a codebook that was initialised from data can bear it: on 8x8
 digits weight 100 collapsed an N(0,1) codebook to perplexity 1 and left a data-initialised one alive.
-A symptom, such as a collapsed codebook, makes it an error. The loss of a layer without a codebook (LFQ,
-BSQ) rewards variety, and is not judged: on 8x8 digits LFQ used 44 of its 64 codes where it pulled 38 times
-as hard as the task, and 4 at a tenth of that weight.
+A symptom, such as a collapsed codebook, makes it an error, and so does a task that loses a fifth of its
+success with the codes in place of z_e. Noise in front of the layer makes the VQ loss larger in training
+than it is (VQ606). The loss of a layer without a codebook (LFQ, BSQ) rewards variety, and is not judged: on
+8x8 digits LFQ used 44 of its 64 codes where it pulled 38 times as hard as the task, and 4 at a tenth of that
+weight.
 
 ## Remedy
 lower-vq-weight: `loss = task + 0.1 * vq`. warm-up: let the weight grow over the first 10 epochs.
@@ -24,9 +26,10 @@ lower-vq-weight: `loss = task + 0.1 * vq`. warm-up: let the weight grow over the
 - jishengpeng/WavTokenizer#36: commitment weight 1000
 """
 
-from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
+from vqdoctor.checks import _harm
+from vqdoctor.checks._words import Problems, figure, if_known, measured, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
-from vqdoctor.core.evidence import LossBalance, TrainingRecord, Usage
+from vqdoctor.core.evidence import LossBalance, TaskMetrics, TrainingRecord, Usage
 from vqdoctor.core.levels import Confidence
 
 
@@ -46,7 +49,11 @@ class Limits(CheckLimits):
 
 
 def evaluate(
-    balance: LossBalance | None, record: TrainingRecord | None, usage: Usage | None, limits: Limits
+    balance: LossBalance | None,
+    record: TrainingRecord | None,
+    usage: Usage | None,
+    metrics: TaskMetrics | None,
+    limits: Limits,
 ) -> Problems:
     """Compare the gradients where they were measured, else the recorded weight."""
     if balance is None and record is None:
@@ -55,7 +62,8 @@ def evaluate(
         raise CannotJudge("the loss of a layer without a codebook keeps its codes in use")
     if balance is not None and balance.ratio is not None and balance.ratio > limits.gradient_ratio:
         at = "" if balance.vq_weight is None else f" at weight {figure(balance.vq_weight)}"
-        yield warning(
+        yield problem(
+            _harm.severity(metrics),
             f"The VQ loss{at} pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
             measured("gradient_ratio", balance.ratio, limits.gradient_ratio),
             measured("task_loss", balance.task_loss),
@@ -68,11 +76,16 @@ def evaluate(
     name, weight = max(weights.items(), key=lambda item: item[1], default=("", 0.0))
     if weight > limits.weight:
         what = "VQ loss" if name == "vq_weight" else "commitment loss"
-        yield warning(
+        ratio = None if balance is None else balance.ratio
+        by_now = ""
+        if ratio is not None and ratio < 1:  # where z_e lies on the codes, there is little left to pull at
+            by_now = f", even if the gradient that is left of it is {figure(ratio)} of the task's by now"
+        yield problem(
+            _harm.severity(metrics),
             f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
-            "to one code than by doing its task.",
+            f"to one code than by doing its task{by_now}.",
             measured(name, weight, limits.weight),
-            if_known("gradient_ratio", None if balance is None else balance.ratio),
+            if_known("gradient_ratio", ratio),
             confidence=Confidence.MEDIUM if balance is None else Confidence.HIGH,
             decide_with="--data batch.npz" if balance is None else "",
         )
@@ -95,7 +108,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("lower-vq-weight", "warm-up"),
-    explained_by=("VQ204",),
+    explained_by=("VQ901", "VQ404", "VQ204", "VQ606"),
     meaningless_after=("VQ101", "VQ102"),
     examples=(
         fires(

@@ -165,7 +165,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("raise-vq-weight", "normalise-before-vq"),
-    explained_by=("VQ103", "VQ205"),
+    explained_by=("VQ103", "VQ205", "VQ404"),
     meaningless_after=("VQ101", "VQ102"),
     examples=(
         fires(

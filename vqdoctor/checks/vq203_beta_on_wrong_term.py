@@ -98,6 +98,7 @@ CHECK = Check(
         name="swap-loss-terms",
         how="Multiply the term that moves the encoder by beta, not the one that moves the codebook.",
         code="vq = F.mse_loss(z_q, z_e.detach()) + beta * F.mse_loss(z_e, z_q.detach())",
+        setting=("beta on commitment", "True"),
     ),
     explained_by=("VQ103",),
     examples=(

@@ -25,11 +25,11 @@ sum must stay, divide the VQ weight by D.
 - EdoardoBotta/RQ-VAE-Recommender#65: a mean over 768 dimensions beside a summed commitment
 """
 
-from vqdoctor.checks import _reduction, _usage
+from vqdoctor.checks import _harm, _reduction, _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import Problems, figure, measured, note, warning
+from vqdoctor.checks._words import Problems, figure, measured, note, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import LossBalance, LossTerms, Usage
+from vqdoctor.core.evidence import LossBalance, LossTerms, TaskMetrics, Usage
 from vqdoctor.core.levels import Confidence
 
 
@@ -58,7 +58,9 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(terms: LossTerms, balance: LossBalance, usage: Usage | None, limits: Limits) -> Problems:
+def evaluate(
+    terms: LossTerms, balance: LossBalance, usage: Usage | None, metrics: TaskMetrics | None, limits: Limits
+) -> Problems:
     """Infer the reduction from the weight at z_e, then ask whether the VQ loss outweighs the task."""
     if terms.commitment is None:
         raise CannotJudge("the VQ loss is not a squared error between z_e and z_q")
@@ -75,7 +77,8 @@ def evaluate(terms: LossTerms, balance: LossBalance, usage: Usage | None, limits
     )
     is_sum = f"The VQ loss is a sum over {size:,} {what}, so it weighs as much more than a mean"
     if balance.ratio > limits.pull:
-        yield warning(
+        yield problem(
+            _harm.severity(metrics),
             f"{is_sum}, and pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
             *measurements,
             confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,

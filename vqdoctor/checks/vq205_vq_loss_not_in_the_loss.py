@@ -25,9 +25,10 @@ returns none. If your training does add it and only the Task leaves it out, retu
 - van den Oord et al. 2017, arXiv:1711.00937: what each term is for
 """
 
-from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
+from vqdoctor.checks import _harm
+from vqdoctor.checks._words import Problems, figure, if_known, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import CodebookGradient, LossPath, LossUse
+from vqdoctor.core.evidence import CodebookGradient, LossPath, LossUse, TaskMetrics
 from vqdoctor.core.levels import Confidence
 
 
@@ -46,7 +47,13 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(use: LossUse, path: LossPath | None, mover: CodebookGradient | None, limits: Limits) -> Problems:
+def evaluate(
+    use: LossUse,
+    path: LossPath | None,
+    mover: CodebookGradient | None,
+    metrics: TaskMetrics | None,
+    limits: Limits,
+) -> Problems:
     """Ask for a loss, then whether it is connected, then whether it has a weight."""
     lifeless = path is not None and path.reported and not path.alive
     pulls = use.gradient is not None and use.gradient > limits.gradient
@@ -60,14 +67,15 @@ def evaluate(use: LossUse, path: LossPath | None, mover: CodebookGradient | None
             "task depends on it"
         )
         confidence = Confidence.MEDIUM if use.reported is None else Confidence.HIGH
-    elif use.reported and not pulls and not offered and not lifeless:
+    elif use.reported and use.gradient is not None and not (pulls or offered or lifeless):
         fault = f"The VQ loss that the task reports is {figure(use.reported)}, but its gradient at z_e is 0"
         if mover is not None and mover.gradient:
             fault += ", while it moves the codes: its commitment term is missing, or has weight 0"
         confidence = Confidence.MEDIUM
     else:
         return
-    yield warning(
+    yield problem(
+        _harm.severity(metrics),
         f"{fault}, so the encoder is not held near the codes.",
         if_known("reported_gradient", use.gradient, limits.gradient),
         if_known("vq_weight", use.vq_weight, limits.weight),
@@ -103,6 +111,10 @@ CHECK = Check(
             LossPath.healthy(alive=False),
         ),
         passes("the training computes its own VQ loss", LossUse.healthy(used=False, gradient=0.004)),
+        passes(
+            "a loss outside of a layer whose encoder runs under no_grad",
+            LossUse.healthy(offered=0.0, used=None, gradient=None),
+        ),
     ),
     doc=__doc__,
 )

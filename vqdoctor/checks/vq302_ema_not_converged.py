@@ -10,6 +10,9 @@ the data said 3).
 ## How to read it
 The number is d^t. Over 0.05 the statistics are not those of the data yet: a warning. Over 0.5 they
 are mostly start values: an error. Usage from EMA counts is not reported while this holds; give data.
+A file need not record d. The smallest count proves it where it is exactly what d leaves of a start at one
+after the recorded updates, in float32, to the last bit. With a model and data it is the factor by which a
+training pass shrinks the counts of codes that no vector chose.
 
 ## Remedy
 data-init: start the codebook, the sums and the counts from data. faster-ema: decay 0.95 to 0.99.
@@ -21,7 +24,7 @@ data-init: start the codebook, the sums and the counts from data. faster-ema: de
 
 from vqdoctor.checks._words import Problems, if_known, measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import EmaState
+from vqdoctor.core.evidence import EmaState, TrainForward
 from vqdoctor.core.levels import Severity
 
 
@@ -38,23 +41,27 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(ema: EmaState, limits: Limits) -> Problems:
+def evaluate(ema: EmaState, forward: TrainForward | None, limits: Limits) -> Problems:
     """Compare d^t with its limits; counts that were never written allow no further judgement."""
-    if ema.start_weight is None:
+    decay, weight = ema.decay, ema.start_weight
+    if decay is None and forward is not None and forward.decay is not None and ema.updates is not None:
+        decay = forward.decay
+        weight = decay**ema.updates
+    if weight is None:
         raise CannotJudge("the EMA's decay or the number of its updates is not known")
-    if ema.start_weight <= limits.start_weight:
+    if weight <= limits.start_weight:
         if ema.never_written:
             raise CannotJudge("the EMA counts were never written: this model does not use its EMA")
         return
-    mostly = ema.start_weight > limits.mostly_start
-    known = ema.decay is not None and ema.updates is not None
-    when = f"After {ema.updates:,} updates with decay {ema.decay:g}" if known else "As far as recorded"
+    mostly = weight > limits.mostly_start
+    known = decay is not None and ema.updates is not None
+    when = f"After {ema.updates:,} updates with decay {decay:g}" if known else "As far as recorded"
     yield problem(
         Severity.ERROR if mostly else Severity.WARNING,
-        f"{when}, the codebook's EMA statistics are still {percent(ema.start_weight)} start "
+        f"{when}, the codebook's EMA statistics are still {percent(weight)} start "
         "values, so the codebook cannot follow the encoder.",
-        measured("start_weight", ema.start_weight, limits.mostly_start if mostly else limits.start_weight),
-        if_known("decay", ema.decay),
+        measured("start_weight", weight, limits.mostly_start if mostly else limits.start_weight),
+        if_known("decay", decay),
         if_known("updates", ema.updates),
     )
 
@@ -73,6 +80,11 @@ CHECK = Check(
             EmaState.healthy(
                 never_written=True, updates=0, start_weight=1.0, total=256.0, count_min=1.0, count_max=1.0
             ),
+        ),
+        fires(
+            "no record of a decay of 0.99999, which a training pass shows",
+            EmaState.healthy(decay=None, updates=900, start_weight=None),
+            TrainForward.healthy(decay=0.99999),
         ),
         passes("decay 0.99 and 2,640 updates", EmaState.healthy()),
         passes("decay 0.99 and 550 updates", EmaState.healthy(updates=550, start_weight=0.004)),

@@ -65,8 +65,8 @@ CHECK = Check(
     advice=Advice(
         name="guard-by-training",
         how="Update the codebook, its EMA counts and sums, and its flags in train mode only.",
-        code="if vq.training:   # self.training, in the layer's forward\n"
-        "    vq.ema_cluster_size.lerp_(counts, 1 - decay)",
+        code="if vq.training:   # self.training, in the layer's forward\n    counts.lerp_(n, 1 - decay)",
+        names=("vq", "counts"),
     ),
     explained_by=("VQ901", "VQ306"),
     examples=(

@@ -83,9 +83,10 @@ CHECK = Check(
     advice=Advice(
         name="exempt-codebook",
         how="Give the codebook a parameter group of its own with weight decay 0, and use AdamW, not Adam.",
-        code="rest = [p for p in model.parameters() if p is not codebook]\n"
-        'groups = [{"params": rest}, {"params": [codebook], "weight_decay": 0.0}]\n'
+        code="rest = [p for p in model.parameters() if p is not parameter]\n"
+        'groups = [{"params": rest}, {"params": [parameter], "weight_decay": 0.0}]\n'
         "optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01)",
+        names=("parameter",),
     ),
     examples=(
         fires("Adam with L2, usage poor", _ADAM, COLLAPSED_USAGE),

@@ -140,7 +140,10 @@ CHECK = Check(
     advice=Advice(
         name="sound-ema-rule",
         how="Divide the sums by the smoothed counts, whose sum is that of the counts, and train again.",
-        code="n = counts.sum()\ncodes = sums / ((counts + eps) * n / (n + num_codes * eps))[:, None]",
+        code="n = counts.sum()\n"
+        "smoothed = (counts + eps) * n / (n + num_codes * eps)\n"
+        "codebook.copy_(sums / smoothed[:, None])",
+        names=("codebook", "counts", "sums"),
     ),
     explained_by=("VQ901",),
     examples=(

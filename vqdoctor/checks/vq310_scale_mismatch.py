@@ -106,8 +106,9 @@ CHECK = Check(
         how="Normalise codes and vectors before the lookup, or neither, and train again.",
         code=(
             "z_e = F.normalize(z_e, dim=1)   # before lookup, sums and losses\n"
-            "codes = sums / counts[:, None]   # or: neither side is normalised"
+            "codebook.copy_(sums / counts[:, None])   # or: neither is normalised"
         ),
+        names=("codebook", "counts", "sums"),
     ),
     explained_by=("VQ901", "VQ309", "VQ103", "VQ302", "VQ306"),
     examples=(

@@ -10,9 +10,13 @@ The start is recognised by its distribution. A start within ±1/K, as in taming-
 diffusers, is so narrow that a row shows by itself. Wider starts, N(0, 1) of `nn.Embedding` among them,
 are compared with the rows that data, EMA counts or the optimizer's memory show to be unused. Kolmogorov
 and Smirnov's test must not tell the rows from independent draws (one chance in 1,000), and their
-dimensions must not correlate. Other causes leave codes at their start too: an encoder without gradient,
-a loss that is too heavy. So this is the cause only if all of these are absent. Where all rows are at
-the start, nothing was trained: VQ306.
+dimensions must not correlate. Where usage is poor, codes that were never chosen in the whole training tell
+too, whatever they were drawn from: an EMA shrinks their counts and sums by one factor, so the quotient still
+is where they began, and an optimizer that never had a gradient left them there. They are the cause if they
+are half of the dead codes, and began far from all codes in use, or as independent noise where z_e has fewer
+directions than dimensions, as no vector of such data is. Other causes leave codes at their start too: an
+encoder without gradient, a loss that is too heavy. So this is the cause only if all of these are absent.
+Where all rows are at the start, nothing was trained: VQ306.
 
 ## Remedy
 data-init: place the codebook by k-means on encoder outputs before the first step. revive-dead-codes
@@ -27,9 +31,10 @@ brings those back that are lost later.
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._encoder import CONSTANT
-from vqdoctor.checks._words import Problems, if_known, measured, percent, problem
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.checks._words import Problems, figure, if_known, measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import EncoderSpread, StartRows
+from vqdoctor.core.evidence import DataMatch, EncoderSpread, StartRows, UnmovedRows, Usage
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -45,10 +50,37 @@ class Limits(CheckLimits):
         1 - _usage.ACTIVE_ERROR,
         "Share from which it is an error: that of dead codes from which VQ502 is one.",
     )
+    dead_share: float = limit(
+        0.5,
+        "Least share of the codes that are not active, where the usage is poor, that were never chosen at "
+        "all: with less, most of them died of something else.",
+    )
+    offset: float = limit(
+        4.0,
+        "Least distance of the place where these codes began from the codes in use, in spreads of these. It "
+        "is twice the mean offset from which VQ301 fires, since the encoder has moved since; a start at 20 "
+        "beside z_e of size 1 measured 45.",
+    )
+    structure: float = limit(
+        6.0,
+        "Least correlation of their dimensions, in standard deviations, of vectors that are no noise. Random "
+        "starts measured up to 4, trained codebooks 460 and more.",
+    )
+    directions: float = limit(
+        0.5,
+        "Largest effective rank of z_e, over its dimension, at which vectors of the data would correlate.",
+    )
 
 
-def evaluate(start: StartRows, spread: EncoderSpread | None, limits: Limits) -> Problems:
-    """Compare the share of the rows that were left at their start with the limits."""
+def evaluate(
+    start: StartRows,
+    spread: EncoderSpread | None,
+    unmoved: UnmovedRows | None,
+    usage: Usage | None,
+    match: DataMatch | None,
+    limits: Limits,
+) -> Problems:
+    """Compare the share of the rows that were left at their start; then of those that were never chosen."""
     codes = start.sample_size
     if start.frozen:
         raise CannotJudge("the table rightly stays as it was drawn")
@@ -58,6 +90,8 @@ def evaluate(start: StartRows, spread: EncoderSpread | None, limits: Limits) -> 
         raise CannotJudge("z_e hardly varies, so no code but one could be reached (VQ507)")
     share = start.rows / codes
     if share < limits.warn:
+        if unmoved is not None and usage is not None and _usage.poor(usage):
+            yield from _never_chosen(unmoved, usage, match, limits)
         return
     fails = share >= limits.fail
     yield problem(
@@ -71,13 +105,42 @@ def evaluate(start: StartRows, spread: EncoderSpread | None, limits: Limits) -> 
     )
 
 
+def _never_chosen(unmoved: UnmovedRows, usage: Usage, match: DataMatch | None, limits: Limits) -> Problems:
+    """Fire where most dead codes were never chosen, and did not begin in the data."""
+    if unmoved.rows < limits.dead_share * (usage.num_codes - usage.active):
+        return
+    is_far = unmoved.offset is not None and unmoved.offset > limits.offset
+    correlates = match is not None and match.data_effective_rank < limits.directions * match.dim
+    if not is_far and not (correlates and unmoved.structure < limits.structure):
+        return
+    where = "as independent noise"
+    if is_far and unmoved.offset is not None:
+        where = f"{figure(unmoved.offset)} spreads away from the codes in use"
+    yield problem(
+        Severity.WARNING,
+        f"{unmoved.rows:,} of {unmoved.sample_size:,} codes were never chosen in the whole training: they "
+        f"began {where}, and not in the data.",
+        measured("never_chosen", unmoved.rows, limits.dead_share * (usage.num_codes - usage.active)),
+        if_known("offset", unmoved.offset, limits.offset),
+        measured("structure", unmoved.structure, limits.structure),
+        confidence=Confidence.HIGH if is_far else Confidence.MEDIUM,
+    )
+
+
 CHECK = Check(
     code="VQ313",
     name="codes-left-at-start",
     evaluate=evaluate,
     limits=Limits(),
     remedies=("data-init", "revive-dead-codes"),
-    explained_by=("VQ901", "VQ606", "VQ314", *(code for code in COLLAPSE if code < "VQ313")),
+    explained_by=(
+        "VQ901",
+        "VQ606",
+        "VQ314",
+        "VQ315",
+        "VQ404",
+        *(code for code in COLLAPSE if code < "VQ313"),
+    ),
     examples=(
         fires(
             "84 of 128 codes within ±1/128", StartRows.healthy(sample_size=128, rows=84, start="U(±1/128)")
@@ -85,6 +148,26 @@ CHECK = Check(
         fires(
             "230 of 256, and the data choose none of them",
             StartRows.healthy(source="batch", rows=230, start="N(0, 1)", unused=231),
+        ),
+        fires(
+            "an EMA's sums still tell that most codes began far away, and were never chosen",
+            StartRows.healthy(),
+            UnmovedRows.healthy(rows=204, offset=45.0),
+            COLLAPSED_USAGE,
+        ),
+        fires(
+            "codes without a gradient, on noise, in front of data with few directions",
+            StartRows.healthy(),
+            UnmovedRows.healthy(rows=140, told_by="optimizer", structure=0.3, offset=0.4),
+            COLLAPSED_USAGE,
+            DataMatch.healthy(),
+        ),
+        passes(
+            "codes that began in the data, which the encoder has left",
+            StartRows.healthy(),
+            UnmovedRows.healthy(rows=204, structure=80.0, offset=1.1),
+            COLLAPSED_USAGE,
+            DataMatch.healthy(),
         ),
         passes("placed in the data", StartRows.healthy()),
         passes("a few left", StartRows.healthy(rows=40, start="U(±1/256)", unused=44)),

@@ -78,7 +78,7 @@ CHECK = Check(
         how="Bring the input to mean 0 and standard deviation 1 over the training data.",
         code="mean, std = x_train.mean(), x_train.std()\nx = (x - mean) / std   # in training and afterwards",
     ),
-    explained_by=("VQ901", "VQ101", "VQ102", "VQ103", "VQ306"),
+    explained_by=("VQ901", "VQ101", "VQ102", "VQ103", "VQ306", "VQ404"),
     examples=(
         fires("images of 0 to 255", _FAR, _SHORT, _RAW),
         passes("healthy", DataMatch.healthy(), _LONG, FirstInput.healthy()),

@@ -80,15 +80,19 @@ def evaluate(expiry: CodeExpiry, usage: Usage | None, limits: Limits) -> Iterato
         elif expiry.expired is not None:
             effect = f", so {percent(expiry.expired)} of them are due at any time"
         live = expiry.source == "batch"
-        batch = f"a batch has {figure(expiry.vectors)} vectors for {expiry.sample_size:,} codes{effect}"
+        ours = expiry.assumed_batch_size is not None
+        whose = f" of {expiry.assumed_batch_size} samples, which is our guess," if ours else ""
+        batch = (
+            f"a batch{whose} has {figure(expiry.vectors)} vectors for {expiry.sample_size:,} codes{effect}"
+        )
         if expiry.expired == 1 and not live:  # the counts are the threshold's, and say nothing of the batch
             batch = f"each of the {expiry.sample_size:,} codes has just that count: all are due"
         yield problem(
             Severity.WARNING,
             f"{rule}, but {batch}.",
             *broken,
-            confidence=Confidence.HIGH if live else Confidence.MEDIUM,
-            decide_with="" if live else "--data batch.npz",
+            confidence=Confidence.HIGH if live and not ours else Confidence.MEDIUM,
+            decide_with="" if live and not ours else "--task FILE.py:NAME" if live else "--data batch.npz",
         )
 
 
@@ -111,7 +115,8 @@ CHECK = Check(
     advice=Advice(
         name="relative-threshold",
         how="Replace codes whose EMA count is under a tenth of the mean count, not under a fixed number.",
-        code="threshold_ema_dead_code = 0.1 * vectors_per_batch / num_codes",
+        code="threshold = 0.1 * vectors_per_batch / num_codes   # of the EMA counts",
+        setting=("dead codes", "0.1 * vectors_per_batch / num_codes"),
     ),
     examples=(
         fires(

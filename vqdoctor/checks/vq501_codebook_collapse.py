@@ -173,7 +173,8 @@ CHECK = Check(
         name=_usage.FEWER_CODES,
         how="Behind a pure classifier take a codebook of a few codes a class, or FSQ; a decoder with a "
         "reconstruction loss gives more codes something to do.",
-        code="vq = VectorQuantize(dim=64, codebook_size=4 * num_classes)   # or FSQ",
+        code="num_codes = 4 * num_classes   # or FSQ",
+        setting=("codes", "4 * num_classes"),
     ),
     explained_by=(*COLLAPSE, "VQ503"),
     meaningless_after=("VQ306",),

@@ -53,6 +53,7 @@ CHECK = Check(
         how="Pass the mask of the real positions to the VQ layer, and average the losses over these.",
         code="z_q, indices, vq_loss = vq(z_e, mask=mask)   # [B, T], True for data\n"
         "task = (error * mask).sum() / mask.sum()",
+        names=("vq", "z_q, indices, vq_loss"),
     ),
     examples=(
         fires("81 % padding on one code", PADDED_USAGE),

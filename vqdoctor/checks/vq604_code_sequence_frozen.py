@@ -88,6 +88,7 @@ CHECK = Check(
         "before the VQ layer.",
         code="z_q, indices, vq_loss = vq(encoder(x))   # [B, T, D], not its mean\n"
         "h = z_q + positions                      # positions come after it",
+        names=("vq", "z_q, indices, vq_loss"),
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(

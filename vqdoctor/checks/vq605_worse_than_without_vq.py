@@ -20,8 +20,7 @@ combinations. Train the same model once without the VQ layer, to know what there
 - Measured: with healthy codes a digit model reached accuracy 0.957 to 0.967, without VQ 0.965
 """
 
-import math
-
+from vqdoctor.checks import _harm
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
@@ -33,7 +32,7 @@ class Limits(CheckLimits):
     """How much may be lost, and how much there must be to lose."""
 
     lost_share: float = limit(
-        0.2,
+        _harm.LOST,
         "Largest share of the skill with z_e that may be lost with the codes. Healthy digit models lost "
         "at most 0.006, one whose codes had collapsed to a perplexity of 11 0.03; a classifier of sequences "
         "lost 0.15 with 16 codes and 0.44 with 8.",
@@ -42,7 +41,8 @@ class Limits(CheckLimits):
         0.2, "Least accuracy above chance with z_e, over its largest possible value, for anything to be lost."
     )
     errors: float = limit(
-        3.0, "Least size of the gap in standard errors of a difference of two accuracies on this sample."
+        _harm.ERRORS,
+        "Least size of the gap in standard errors of a difference of two accuracies on this sample.",
     )
 
 
@@ -55,8 +55,7 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Problems:
     if skill <= 0 or skill < limits.skill * (1 - chance):
         raise CannotJudge("the model does no better than chance on z_e either, so there is no baseline")
     gap = without - with_codes
-    noise = math.sqrt((with_codes * (1 - with_codes) + without * (1 - without)) / max(metrics.sample_size, 1))
-    if gap > limits.lost_share * skill and gap > limits.errors * noise:
+    if gap > limits.lost_share * skill and _harm.is_gap(metrics, limits.errors):
         yield warning(
             f"Accuracy is {figure(with_codes)} with the codes and {figure(without)} with the "
             "encoder's outputs in their place: quantizing throws away what the task needs.",

@@ -40,8 +40,9 @@ def evaluate(nonfinite: NonFinite, limits: Limits) -> Problems:
         )
         at_least = "at least " if nonfinite.sampled else ""
         hold = "holds" if nonfinite.tensor_count == 1 else "hold"
+        word = "value" if values == 1 else "values"
         yield error(
-            f"{listed(nonfinite.tensors, nonfinite.tensor_count)} {hold} {at_least}{found} values.",
+            f"{listed(nonfinite.tensors, nonfinite.tensor_count)} {hold} {at_least}{found} {word}.",
             measured("non_finite_values", values, limits.values),
             measured("tensors", nonfinite.tensor_count),
         )

@@ -38,7 +38,7 @@ def gate(
 
     files = expand(paths)
     reports = [file for file in files if is_report(file)]
-    given = [name for name in ("layer", "codebook-key", "layout") if name in settings.flags]
+    given = [name for name in ("layer", "codebook-key", "layout", "trace") if name in settings.flags]
     if reports and given:  # the layers of a saved report are chosen already
         what = f"{reports[0]} is a saved report, and --{given[0]} is for checkpoints"
         raise UserError(what, "--require METRIC>=N@LAYER names one layer")

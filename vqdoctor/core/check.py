@@ -56,7 +56,13 @@ class Advice:
     Attributes:
         name: its effect, in a few words with dashes.
         how: the instruction, as one sentence.
-        code: the two or three lines that do it, or the command; "" where words are enough.
+        code: the few lines that do it, in the field's names, or the command; "" where words are enough.
+        names: the names in `code` that stand for something of the examined layer: "vq", "codebook" [K, D],
+            "counts" [K], "sums" [K, D], "parameter" (the codebook as it is stored), or the results of a call,
+            "z_q, indices, vq_loss". A report writes the user's own in their place, as far as the layer's
+            layout tells them, and leaves lines out that begin with counts or sums which the layer lacks.
+        setting: an argument that does the same in a library that has one: a name of `Vocabulary.arguments`
+            and its value; a report then writes that argument in place of `code`.
         in_source: whether the cause is in the source, where no training reaches it: until it is gone,
             training on is a waste.
     """
@@ -64,6 +70,8 @@ class Advice:
     name: str
     how: str
     code: str = ""
+    names: tuple[str, ...] = ()
+    setting: tuple[str, str] | None = None
     in_source: bool = False
 
 

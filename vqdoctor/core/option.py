@@ -20,7 +20,9 @@ from vqdoctor.core.errors import UserError
 
 RUNS = ("inspect", "fix", "gate")
 """The commands that examine a checkpoint."""
-EVERYWHERE = (*RUNS, "examine")
+LOOKS = (*RUNS, "compare")
+"""These, and the one that looks at several."""
+EVERYWHERE = (*LOOKS, "examine")
 """The same commands, and `vqdoctor.examine` of Python."""
 
 MODEL, EXAMINED, CHECKS = "Your model and data", "Examination", "Checks and limits"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.evidence import SOURCES, Evidence, TaskMetrics, Unavailable, Usage
+from vqdoctor.core.evidence import SOURCES, Evidence, GradientPath, TaskMetrics, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Outcome
 from vqdoctor.core.gate import Gate
 from vqdoctor.core.retraining import Retraining
@@ -60,6 +61,7 @@ class LayerSummary:
         num_codes: K.
         dim: D.
         keys: role to raw key in the file ("codebook", "counts", "sums").
+        attributes: the layer ("vq") and its tensors, by role, as Python expressions of the user's `model`.
     """
 
     derived: ClassVar = ("usage", "usage_by_source")
@@ -69,6 +71,7 @@ class LayerSummary:
     num_codes: int
     dim: int
     keys: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,8 @@ class PlanStep:
 
 DRY_RUN = "nothing was written: a dry run"
 """The note of a report whose repairs were only tried in memory."""
+NOT_WRITTEN = "nothing was written: the file can take none of the remedies, or needs none"
+"""The note of a report of a fix that found nothing to apply."""
 RepairStatus = Literal["applied", "no-effect", "reverted", "skipped"]
 
 
@@ -177,15 +182,28 @@ class Report:
     def find(self, kind: type[E], layer: str | None = None) -> E | None:
         """Return the evidence of that kind on that layer, from its best source; None if there is none."""
         for source in SOURCES:
-            for evidence in self.evidence:
-                if isinstance(evidence, kind) and evidence.layer == layer and evidence.source == source:
+            for evidence in self._evidence_on.get(layer, ()):
+                if isinstance(evidence, kind) and evidence.source == source:
                     return evidence
         return None
 
+    @cached_property
+    def _evidence_on(self) -> Mapping[str | None, list[Evidence]]:
+        """All evidence by its layer."""
+        found: dict[str | None, list[Evidence]] = {}
+        for evidence in self.evidence:
+            found.setdefault(evidence.layer, []).append(evidence)
+        return found
+
     def usages(self, layer: str) -> dict[str, Usage]:
         """Return that layer's usage by source, the best source first."""
-        by_source = {e.source: e for e in self.evidence if isinstance(e, Usage) and e.layer == layer}
+        by_source = {e.source: e for e in self._evidence_on.get(layer, ()) if isinstance(e, Usage)}
         return {source: by_source[source] for source in SOURCES if source in by_source}
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether a model was run for it."""
+        return any(isinstance(item, GradientPath) for item in self.evidence)
 
     def roots(self) -> tuple[Finding, ...]:
         """Return the findings that no other finding explains, in rank order."""

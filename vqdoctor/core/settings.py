@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from vqdoctor.core.assertion import GATE_OPTIONS, GateRules, gate_rules
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.experiments import MOST_STEPS, STEPS
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.option import (
     ARGUMENTS,
@@ -23,6 +24,7 @@ from vqdoctor.core.option import (
     GATE,
     GROUPS,
     LIMITS,
+    LOOKS,
     MODEL,
     OUTPUT,
     RETRAINING,
@@ -128,13 +130,13 @@ class Settings:
         (),
         paths("BATCH"),
         "A batch (.npz .npy .pt .safetensors) with x (and y), or z_e and/or indices; gate takes several.",
-        commands=RUNS,
+        commands=LOOKS,
     )
     bare: bool = _examined(
         False,
         SWITCH,
         "Leave out the task, the model and the data that pyproject.toml names.",
-        commands=RUNS,
+        commands=LOOKS,
         in_file=False,
     )
     batches: int | None = _examined(
@@ -143,8 +145,24 @@ class Settings:
         "How many batches of each split to run.",
         shown="4 for gradients; for usage all, or 64 of a task",
     )
+    decide: bool = _examined(
+        False,
+        SWITCH,
+        "Train copies of the model a little, each with one cause taken away: which of them is it?",
+        in_file=False,
+    )
     probe_steps: int = _examined(
-        0, whole(0, "number of steps"), "Training steps to take on a copy, for a look at the dynamics."
+        0,
+        whole(0, "number of steps"),
+        "The same, with N training steps a copy.",
+        shown=f"{STEPS} with --decide, and at most {MOST_STEPS}",
+    )
+    trace: Path | None = _examined(
+        None,
+        path("FILE"),
+        "The trace of its training, which vqdoctor.Monitor writes.",
+        commands=("inspect", "gate", "examine"),
+        in_file=False,
     )
     mask: str | None = _examined(
         None, text("KEY"), "The entry of a batch that is True where there is data, and not padding."
@@ -237,6 +255,11 @@ class Settings:
     from_file: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
+    def training_steps(self) -> int:
+        """The training steps on a copy that the user asks for; 0 is none."""
+        return self.probe_steps or (STEPS if self.decide else 0)
+
+    @property
     def bar(self) -> Severity | None:
         """The severity from which a finding fails the run; None if none does."""
         return None if self.fail_on == "never" else Severity.parse(self.fail_on)
@@ -244,7 +267,7 @@ class Settings:
     @property
     def inputs(self) -> tuple[Path, ...]:
         """The files that a run reads beside its checkpoint."""
-        reports = (self.from_report, self.baseline, self.hide_known)
+        reports = (self.from_report, self.baseline, self.hide_known, self.trace)
         return (*self.data, *(report for report in reports if report))
 
     @property

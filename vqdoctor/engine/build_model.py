@@ -19,7 +19,7 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.engine.batch import Arrays
 from vqdoctor.layouts import QuantizerView, StateDict, state_dicts
 from vqdoctor.models import hf
-from vqdoctor.models.default_task import DefaultTask, batches_of
+from vqdoctor.models.default_task import BATCH_SIZE, NEEDS, DefaultTask, batches_of, input_name
 from vqdoctor.models.examined import ExaminedModel
 from vqdoctor.models.guarded_task import GuardedTask, describe
 from vqdoctor.models.load import Loaded, load_state
@@ -112,24 +112,29 @@ def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None, tupl
         return _users_task(user_model.task), None, ()
     if user_model.model is None:
         return _built_in(record.task, session.checkpoint.tree, arrays), None, ()
-    batches: Mapping[str, Sequence[Batch]]
-    if user_model.losses is not None or (arrays is None and isinstance(data, torch.utils.data.DataLoader)):
-        served = _several(data, most)
-        if user_model.losses is None:
-            served = [_named(item) for item in served]
-        batches = {"train": served, "val": served}  # alike, which usage counts once
-    elif arrays is not None and "x" in arrays:
-        batches = batches_of(arrays, record.batch_size)
-    else:
-        given = "no batch" if data is None else ", ".join(arrays) if arrays else describe(data)
-        raise UserError(f"a model needs a batch with x (and y); given is {given}", "--data BATCH, or --task")
+    is_loader = arrays is None and isinstance(data, torch.utils.data.DataLoader)
+    if user_model.losses is None and not (arrays or is_loader):
+        given = "no batch" if data is None else describe(data)
+        raise UserError(f"{NEEDS}; given is {given}", "--data BATCH, or --task")
     path = None if session.path is None else Path(session.path)
     recorded = session.checkpoint.tree
     model, loaded, told = _model(path, state, user_model.model, user_model.model_args, recorded)
     if user_model.losses is not None:
-        return _ScriptTask(model, batches, user_model.losses), loaded, told
+        served = _several(data, most)
+        return _ScriptTask(model, {"train": served, "val": served}, user_model.losses), loaded, told
+    batches: Mapping[str, Sequence[Batch]]
+    if arrays is None:
+        served = [_named(item) for item in _several(data, most)]
+        name = input_name(model, served[0] if served else {"x"})
+        batches = {"train": served, "val": served}  # alike, which usage counts once
+    else:
+        name = input_name(model, arrays)
+        batches = batches_of(arrays, record.batch_size, name)
     vq_loss = user_model.vq_loss or hf.VQ_LOSS.get(type(model).__name__)
-    return DefaultTask(model, batches, vq_loss=vq_loss, task_loss=user_model.task_loss), loaded, told
+    own = DefaultTask(model, batches, vq_loss=vq_loss, task_loss=user_model.task_loss, input_name=name)
+    if arrays is not None and record.batch_size is None:
+        own.assumed_batch_size = BATCH_SIZE
+    return own, loaded, told
 
 
 def _users_task(named: object) -> Task:
@@ -202,8 +207,8 @@ def _several(batch: Batch, most: int) -> list[Batch]:
 
 
 def _named(item: object) -> dict[str, torch.Tensor]:
-    """Return a loader's batch with the names x and y."""
-    if isinstance(item, Mapping) and "x" in item:
+    """Return a loader's batch with its own names, or else with the names x and y."""
+    if isinstance(item, Mapping):
         return {name: value for name, value in item.items() if isinstance(value, torch.Tensor)}
     parts = [item] if isinstance(item, torch.Tensor) else item
     if isinstance(parts, tuple | list) and parts and all(isinstance(p, torch.Tensor) for p in parts[:2]):

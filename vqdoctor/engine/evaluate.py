@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import merge
+from operator import itemgetter
+from typing import Generic, TypeVar
 
 from vqdoctor.core.check import CannotJudge, Check, NoEvidence
 from vqdoctor.core.errors import UserError, near
-from vqdoctor.core.evidence import SOURCES, Evidence, Unavailable
+from vqdoctor.core.evidence import SOURCES, Evidence, GradientPath, TaskMetrics, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Outcome, Status
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.settings import Settings
+
+T = TypeVar("T", Evidence, Unavailable, Finding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +67,40 @@ def evaluate(
     """Evaluate every check where it applies; `checks` must be in the order of their codes."""
     findings: list[Finding] = []
     outcomes: list[Outcome] = []
+    measured, gaps, before = _ByLayer(evidence), _ByLayer(unavailable), _ByLayer(findings)
     for check in checks:
         for layer in {"layer": (*layers,), "model": (None,), "both": (*layers, None)}[check.scope]:
-            outcome, found = _evaluate_on(check, layer, evidence, unavailable, findings)
+            outcome, found = _evaluate_on(check, layer, measured.on(layer), gaps.on(layer), before.on(layer))
             outcomes.append(outcome)
             findings.extend(found)
+            before.add(found)
         if check.scope == "layer" and not layers:
             none = "no VQ layer was found"
             outcomes.append(Outcome(code=check.code, layer=None, status="skipped", reason=none))
     return Evaluated(findings=tuple(findings), outcomes=tuple(outcomes))
+
+
+class _ByLayer(Generic[T]):
+    """Items by their layer: to look through all of them for each layer would take its square."""
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self._count = 0
+        self._of: defaultdict[str | None, list[tuple[int, T]]] = defaultdict(list)
+        self._joined: dict[str | None, list[T]] = {}
+        self.add(items)
+
+    def add(self, items: Sequence[T]) -> None:
+        for item in items:
+            self._joined.clear() if item.layer is None else self._joined.pop(item.layer, None)
+            self._of[item.layer].append((self._count, item))
+            self._count += 1
+
+    def on(self, layer: str | None) -> list[T]:
+        """Return the items on that layer and on the whole model, in the order in which they came."""
+        if layer not in self._joined:
+            both = (self._of[place] for place in {layer, None})
+            self._joined[layer] = [item for _, item in merge(*both, key=itemgetter(0))]
+        return self._joined[layer]
 
 
 def _evaluate_on(
@@ -107,11 +138,22 @@ def _evaluate_on(
             message=problem.message,
             measurements=problem.measurements,
             remedies=problem.remedies or check.remedy_names,
-            decide_with=problem.decide_with,
+            decide_with=_not_given(problem.decide_with, layer, evidence),
         )
         for problem in problems
     ]
     return outcome("found" if found else "passed"), found
+
+
+def _not_given(flag: str, layer: str | None, evidence: Sequence[Evidence]) -> str:
+    """Return the flag that decides; where it is data, and data was given, the model, or nothing if it ran."""
+    if not flag.startswith("--data"):
+        return flag
+    of_layer = [item for item in evidence if layer is None or item.layer in (layer, None)]
+    if any(isinstance(item, GradientPath | TaskMetrics) for item in of_layer):
+        return ""
+    dumped = any(isinstance(item, Usage) and item.source == "batch" for item in of_layer)
+    return "--task FILE.py:NAME" if dumped else flag
 
 
 def _best(check: Check, layer: str | None, evidence: Sequence[Evidence]) -> dict[type[Evidence], Evidence]:

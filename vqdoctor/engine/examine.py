@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vqdoctor
@@ -15,6 +16,7 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence, Unavailable
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
 from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.engine.decide import with_shown
 from vqdoctor.engine.dumped import dumped_context, usages
 from vqdoctor.engine.evaluate import choose, evaluate
 from vqdoctor.engine.gather import CRASHED_PROBE, Gathered
@@ -23,10 +25,13 @@ from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.verdict import verdict
 from vqdoctor.layouts import state_dicts
+from vqdoctor.layouts.attributes import attributes
 from vqdoctor.layouts.find import lies_in
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
 from vqdoctor.probes import dump, file
+from vqdoctor.probes.trace import courses
+from vqdoctor.saved.trace import read_trace
 
 if TYPE_CHECKING:  # both need torch
     from vqdoctor.capture.discover import Discovered
@@ -93,6 +98,7 @@ def examine_session(session: Session) -> Examination:
     _gather_file(session, gathered)
     _gather_batch(session, gathered)
     views = (*found.views, *gathered.views)
+    _gather_trace(session.settings.trace, [view.name for view in views], gathered)
     summary = None
     if session.path is not None:
         keys = dict.fromkeys(key for view in views for key in view.keys.values())
@@ -117,6 +123,7 @@ def examine_session(session: Session) -> Examination:
                 num_codes=view.num_codes,
                 dim=view.dim,
                 keys=dict(view.keys),
+                attributes=attributes(view),
             )
             for view in views
         ),
@@ -133,18 +140,39 @@ def examine_session(session: Session) -> Examination:
     return Examination(report=concluded(report, checks), vectors=gathered.vectors)
 
 
+def _gather_trace(path: Path | None, layers: Sequence[str], gathered: Gathered) -> None:
+    """Gather the course of each layer over the training, of which a trace was given or not.
+
+    Raises:
+        UserError: if the trace cannot be read, or is of a model with other layers.
+    """
+    trace = None if path is None else read_trace(path)
+    if trace is not None and layers:
+        known = {layer.name for layer in trace.start.layers}
+        if not known & set(layers):
+            what = f"{path}: the trace is of the layers {', '.join(sorted(known)[:4])}"
+            raise UserError(what, f"the checkpoint has {', '.join(layers[:4])}: give its own trace")
+    for item in courses(trace, layers):
+        if isinstance(item, Evidence):
+            gathered.evidence.append(item)
+        else:
+            gathered.unavailable.append(item)
+
+
 def concluded(report: Report, checks: Sequence[Check]) -> Report:
     """Return a report with the findings, the plan and the verdict that its evidence leads to."""
     crashed = (outcome for outcome in report.outcomes if outcome.code.startswith(CRASHED_PROBE))
     names = [layer.name for layer in report.layers]
-    evaluated = evaluate(checks, names, report.evidence, report.unavailable)
+    evaluated = with_shown(
+        evaluate(checks, names, report.evidence, report.unavailable), checks, report.evidence
+    )
     findings = rank(evaluated.findings, checks, report.evidence)
     trained = [layer.name for layer in report.layers if "codebook" in layer.keys]
     return replace(
         report,
         outcomes=(*evaluated.outcomes, *crashed),
         findings=findings,
-        plan=make_plan(findings, trained).steps,
+        plan=make_plan(findings, trained, summaries=report.layers).steps,
         verdict=verdict(findings, report.layers, report.evidence, evaluated.outcomes),
     )
 
@@ -224,7 +252,7 @@ def _unknown(gathered: Gathered, layer: str | None = None) -> list[type[Evidence
         for item in items
         if layer in (None, item.layer) or (item.layer is None and item.kind not in by_layer)
     }
-    return [kind for name, kind in sorted(wanted.items()) if name not in known]
+    return [kind for name, kind in sorted(wanted.items()) if name not in known and kind is not kinds.Course]
 
 
 def _gather_live(session: Session, gathered: Gathered) -> None:

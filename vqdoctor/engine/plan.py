@@ -12,8 +12,10 @@ from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.report import LayerSummary
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.engine.wording import in_their_words
 from vqdoctor.remedies import Remedy, with_advice
 from vqdoctor.training.plan import Plan, PlannedRemedy
 
@@ -48,6 +50,7 @@ def make_plan(
     seed: int = 0,
     trained_vq_weight: float | None = None,
     remedies: Sequence[Remedy] | None = None,
+    summaries: Sequence[LayerSummary] = (),
     unwritable: Collection[str] = (),
 ) -> Plan:
     """Return the plan for ranked findings.
@@ -63,6 +66,7 @@ def make_plan(
         seed: seed of the training.
         trained_vq_weight: the weight of the VQ loss in the training so far; None is unknown.
         remedies: the remedies to choose from; None is all of them.
+        summaries: the layers of the report, whose names the code of the remedies takes on.
         unwritable: layers whose codes are computed from other tensors.
 
     Raises:
@@ -80,9 +84,10 @@ def make_plan(
     for remedy in ordered:
         causes = asked.get(remedy.name, ())
         on = tuple(dict.fromkeys(f.layer for f in causes if f.layer is not None)) or tuple(layers)
+        code = in_their_words(remedy, [summary for summary in summaries if summary.name in on])
         planned.append(
             PlannedRemedy(
-                remedy=remedy,
+                remedy=replace(remedy, code=code),
                 because=tuple(sorted({f.code for f in causes})),
                 layers=on,
                 refused=_refused(remedy, settings, written=not set(on) <= set(unwritable)),

@@ -17,7 +17,7 @@ from vqdoctor.core.evidence import TaskMetrics, Usage
 from vqdoctor.core.files import ALL_SUFFIXES
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity
-from vqdoctor.core.report import DRY_RUN, Repair, Report
+from vqdoctor.core.report import DRY_RUN, NOT_WRITTEN, Repair, Report
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine, examine_session
 from vqdoctor.engine.layers import Pending, arrays_of, in_order, residuals
@@ -122,8 +122,7 @@ def _repair_session(
         f"the optimizer's moments of {name} were not found for certain; they stay" for name in pending.unclear
     ]
     if settings.dry_run or not pending.values:
-        none = "nothing was written: the file can take none of the remedies, or needs none"
-        notes.append(DRY_RUN if settings.dry_run else none)
+        notes.append(DRY_RUN if settings.dry_run else NOT_WRITTEN)
         report = replace(before, notes=(*before.notes, *notes))
         return report, notes, None
     session.say(f"writing {target.name}")

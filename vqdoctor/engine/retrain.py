@@ -252,6 +252,7 @@ def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
         settings,
         seed=settings.seed,
         trained_vq_weight=found.context.vq_weight,
+        summaries=report.layers,
         unwritable=[name for name, layer in found.context.mapped.items() if not layer.view.writable],
     )
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vqdoctor.checkpoint import Checkpoint, open_checkpoint
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.core.experiments import MOST_STEPS
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.batch import Arrays, load_batch, require_values
 from vqdoctor.layouts import Found, QuantizerView, find_quantizers
@@ -90,7 +91,7 @@ class Session:
         """
         user_model, say = user_model or UserModel(), progress or (lambda _: None)
         settings = settings or Settings()
-        arrays = None if training else _read(path, data, user_model, settings.mask)
+        arrays = None if training else _read(path, data, user_model, settings)
         with contextlib.ExitStack() as stack:
             say("reading the checkpoint")
             file = path
@@ -115,7 +116,7 @@ class Session:
         Raises:
             UserError: if the data cannot be read, or does not fit the user's model.
         """
-        arrays = _read(self.path, data, self.user_model, self.settings.mask)
+        arrays = _read(self.path, data, self.user_model, self.settings)
         return replace(self, data=data, arrays=arrays)
 
     def _with_data_to_train_on(self) -> Self:
@@ -248,19 +249,21 @@ class Session:
             seed=settings.seed,
             histogram=settings.histogram,
             train_batches=settings.batches or TRAIN_BATCHES,
-            probe_steps=settings.probe_steps,
+            probe_steps=settings.training_steps,
+            experiment_steps=min(settings.training_steps, MOST_STEPS),
             progress=self.say,
         )
 
 
 def _read(
-    path: str | os.PathLike[str] | None, data: object, user_model: UserModel, mask: str | None
+    path: str | os.PathLike[str] | None, data: object, user_model: UserModel, settings: Settings
 ) -> Arrays | None:
     """Return the arrays of the data by name; None without data, and where it is not made of arrays.
 
     Raises:
         UserError: if the data cannot be read, or an argument would be ignored.
     """
+    mask = settings.mask
     arrays = None if user_model.losses is not None else _arrays(data)
     require_values(arrays or {})
     runs = user_model.runs or (arrays is not None and "x" in arrays and not _is_dump(arrays))
@@ -268,6 +271,10 @@ def _read(
         raise UserError("there is nothing to examine", "give a checkpoint or a model")
     if mask is not None and arrays is not None and mask not in arrays:
         raise UserError(f"--mask {mask}: the batch holds {', '.join(arrays) or 'no arrays'}")
+    alone = path is None and user_model.task is None and data is None
+    if settings.decide and (alone or not runs):
+        hint = "add --task FILE.py:NAME, or --model and --data with x (and y)"
+        raise UserError("--decide trains copies of the model, and no model is run", hint)
     if mask is not None and arrays is None and not runs:
         raise UserError("--mask needs data", "add --data, or --task")
     if path is not None and user_model.optimizer is not None:

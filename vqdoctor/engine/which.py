@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from vqdoctor.checkpoint import CheckpointError, open_checkpoint
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.files import SUFFIXES
+from vqdoctor.core.json_text import parse
 from vqdoctor.core.report import Report
 from vqdoctor.engine.repair import FIXED
 
@@ -55,10 +55,10 @@ def _of_report(file: Path) -> Path:
     """Return the checkpoint of a report, whose path is looked up from here and from the report's folder."""
     hint = "name a report of --save json=FILE"
     try:
-        report = Report.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        report = Report.from_dict(parse(file.read_bytes()))
     except OSError as error:
         raise UserError(f"--from {file}: {error.strerror or error}", hint) from error
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError) as error:
         raise UserError(f"--from {file}: not a JSON report", hint) from error
     if report.checkpoint is None:
         what = f"--from {file}: a report of a live model, which has no checkpoint"

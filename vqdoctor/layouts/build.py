@@ -99,7 +99,8 @@ def build(
     ema = ema or Ema()
     if places is None:
         heads = range(shape[0]) if len(shape) == 3 else [None]
-        places = [Place(head=head, transposed=transposed, rows=rows) for head in heads]
+        padded = rows if rows != (shape[-1] if transposed else shape[-2]) else None
+        places = [Place(head=head, transposed=transposed, rows=padded) for head in heads]
     for number, place in enumerate(places):
         yield QuantizerView(
             name=(name or "vq") + (f"[head {number}]" if len(places) > 1 else ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -38,6 +38,34 @@ class Ema:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """What a library calls the things that advice speaks of.
+
+    Attributes:
+        layer: the class of a VQ layer ("VectorQuantize"); "" where the names of tensors do not tell it.
+        stack: the class of a stack of levels ("ResidualVQ"), which takes the same arguments; "" is `layer`.
+        arguments: term of the field ("decay", see `ARGUMENTS`) to the argument's name, or to "name=value"
+            where the value is always the same.
+        returns: the results of a call of the layer, in the names "z_q", "indices" and "vq_loss".
+        of: the libraries, where further layers have the same tensors: then the arguments are shown beside
+            the code, and not in its place.
+    """
+
+    layer: str = ""
+    stack: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    returns: str = ""
+    of: str = ""
+
+
+ARGUMENTS = (
+    "decay", "k-means", "dead codes", "VQ weight", "beta on commitment", "codes",
+    "rotation", "unit length", "entropy",
+)  # fmt: skip
+"""The terms of `Vocabulary.arguments`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """One layout. One file of `layouts.families` defines one, as `LAYOUT`.
 
@@ -51,6 +79,7 @@ class Layout:
         example: key to shape, as the library writes them; no other layout of its specificity or above may
             claim these tensors as well.
         sees: name, K and D of the one layer that it sees in the example.
+        words: what its library calls the things that advice speaks of.
     """
 
     name: str
@@ -59,6 +88,7 @@ class Layout:
     find: Callable[[StateDict, Orientation | None], Iterable[QuantizerView]]
     example: Mapping[str, tuple[int, ...]]
     sees: tuple[str, int, int]
+    words: Vocabulary = Vocabulary()
 
     def views(self, state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
         """Yield the views of `find`, under this layout's name."""

@@ -6,6 +6,9 @@
 
 A table of counts [..., K] beside two tables [..., K, D] is an EMA where one of the two is the other over the
 counts, up to one factor. Values are read only where the shapes fit so, which few other modules do.
+
+An EMA that never ran leaves its start: counts of one and sums that are the codes, bit by bit; or counts and
+sums of zero, which prove less and are taken only in a module that is named after quantization.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from vqdoctor.layouts.build import build, is_float
 from vqdoctor.layouts.siblings import layer_path
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.layouts.words import is_code_word, near_vq
 
 BY_RELATION = "proven by its relation"
 """Layout of such a layer."""
@@ -30,6 +34,9 @@ SAME = 0.02
 explain 0.01, while unrelated tables differ by their whole length."""
 RARE = 1e-2
 """Counts under this share of their mean, or of one vector, are left out: smoothing changes their rows."""
+BETTER = 0.1
+"""Counts prove the relation where with them the difference is under this share of that without them: counts
+that are all alike say nothing."""
 FEWEST = 8
 """Codes from which one factor for all of them is a proof."""
 
@@ -51,11 +58,15 @@ def proven(state: StateDict, known: Collection[str]) -> Iterator[QuantizerView]:
                 continue
             if any(state.raw[name] in known for name in (counts, *tables)):
                 continue
-            codes = _codes(state, counts, tables)
+            codes = _codes(state, counts, tables) or _never_run(state, owner, counts, tables)
             if codes is not None:
                 sums = next(name for name in tables if name != codes)
-                roles = {"codebook": codes, "counts": counts, "sums": sums}
-                views = build(state, name=layer_path(owner), roles=roles, confidence=Confidence.MEDIUM)
+                views = build(
+                    state,
+                    name=layer_path(owner),
+                    roles={"codebook": codes, "counts": counts, "sums": sums},
+                    confidence=Confidence.MEDIUM,
+                )
                 yield from (replace(view, layout=BY_RELATION) for view in views)
 
 
@@ -66,6 +77,26 @@ def _codes(state: StateDict, counts: str, tables: list[str]) -> str | None:
     if _is_quotient(one, two, weights):
         return tables[0]
     return tables[1] if _is_quotient(two, one, weights) else None
+
+
+def _never_run(state: StateDict, owner: str, counts: str, tables: list[str]) -> str | None:
+    """Return which of two tables is the codebook of an EMA that is at its start; None if neither is."""
+    weights = state.entries[counts].read()
+    one, two = (np.asarray(state.entries[name].read(), dtype=np.float64) for name in tables)
+    if (weights == 1).all():
+        named = [name for name in tables if is_code_word(name.rpartition(".")[2])]
+        return (named or tables)[0] if np.array_equal(one, two) and _differs(one) else None
+    if weights.any() or not near_vq(owner.split(".")):
+        return None
+    if _differs(one) and not two.any():
+        return tables[0]
+    return tables[1] if _differs(two) and not one.any() else None
+
+
+def _differs(table: Floats) -> bool:
+    """Whether the rows of [..., K, D] are finite and all different, as random codes are."""
+    rows = table.reshape(-1, table.shape[-1])
+    return bool(np.isfinite(rows).all()) and len(np.unique(rows, axis=0)) == len(rows)
 
 
 def _by_owner(state: StateDict) -> dict[str, list[str]]:
@@ -81,16 +112,22 @@ def _by_owner(state: StateDict) -> dict[str, list[str]]:
 
 
 def _is_quotient(codes: Floats, sums: Floats, counts: Floats) -> bool:
-    """Whether codes are sums over counts, up to one factor, and counts differ as usage does."""
+    """Whether codes are sums over counts, up to one factor, and are not the sums themselves."""
     # After a collapse one code has nearly all: a count of a hundredth is still far above any smoothing.
     live = counts > RARE * min(counts.mean(), 1.0)
     if not all(np.isfinite(table).all() for table in (codes, sums, counts)) or counts.min() < 0:
         return False
-    rows, means = codes[live], sums[live] / counts[live][:, None]
-    size = np.square(means).sum()
-    if live.sum() < FEWEST or not size or np.ptp(counts[live]) <= SAME * counts[live].mean():
+    if live.sum() < FEWEST:
         return False
-    factor = (rows * means).sum() / size
-    apart = np.linalg.norm(rows - factor * means, axis=1)
-    length = np.linalg.norm(rows, axis=1)
-    return bool(factor > 0 and np.median(apart / np.maximum(length, 1e-12)) < SAME)
+    apart = _apart(codes[live], sums[live] / counts[live][:, None])
+    return apart < SAME and apart < BETTER * _apart(codes[live], sums[live])
+
+
+def _apart(rows: Floats, means: Floats) -> float:
+    """Return the median relative difference of rows [N, D] and a multiple of means; infinite if none fits."""
+    size = np.square(means).sum()
+    factor = (rows * means).sum() / size if size else 0.0
+    if factor <= 0:
+        return np.inf
+    differences = np.linalg.norm(rows - factor * means, axis=1)
+    return float(np.median(differences / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)))

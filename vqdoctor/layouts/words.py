@@ -11,7 +11,9 @@ TABLES = (
     "centroids", "prototypes", "cb", "CB", "w_embedding",
 )  # fmt: skip
 
-_VQ = re.compile(r"vq|quanti[sz]|(?:^|_)quant(?:_|$)|codebook|^bottleneck$|^level_blocks$")
+_VQ = re.compile(
+    r"vq|quanti[sz]|(?:^|_)quant(?:_|$)|codebook|^bottleneck$|^level_blocks$|^(?:rq|pq|opq|rpq|grq)$"
+)
 _CODE = re.compile(r"embed|codebook|^codes?$|centroid|prototype|^code_?vectors$")
 _PROJECTION = re.compile(r"proj|linear|conv|norm|transform|lora|scale|mlp|attn|attention")
 _MAP = re.compile(

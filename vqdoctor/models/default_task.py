@@ -1,90 +1,33 @@
-"""The Task of a model that comes without one: its usual outputs, and a batch of x and perhaps y.
-
-The outputs are a tensor, or any nesting of tuples, dicts and objects of them. The task loss and the VQ loss
-among them are chosen once, on the first training batch, by name or else by shape. The task's `notes` report
-the choice, and the user can choose others.
-"""
+"""The Task of a model that comes without one: its usual outputs, and a batch of its input and perhaps y."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from vqdoctor.core.errors import UserError
-from vqdoctor.models.task import Losses, Split
-from vqdoctor.models.user_code import blamed
+from vqdoctor.models.task import Split
+from vqdoctor.models.usual_losses import Batch, UsualLosses
 
+NEEDS = "a model needs a batch with x (and y)"
 BATCH_SIZE = 64
 """Samples in a batch where the training's batch size is unknown."""
 
-Batch = dict[str, torch.Tensor]
-Tensors = Mapping[str, torch.Tensor]
-"""The tensors of an output by path: "logits", "vq_loss.vq", "1.0"; a lone tensor is "output"."""
 
-_VQ_TOTAL = re.compile(
-    r"(vq|quant|quanti[sz]er|quanti[sz]ation|codebook_commit\w*|latent)_?(loss(es)?|diff)"
-    r"|loss(es)?_?(vq|quant|quanti[sz]er|quanti[sz]ation)|q_?loss|loss_?q|diff|aux_loss"
-)
-_VQ_PART = re.compile(
-    r"(\w+_)?(codebook|commit|commitment|emb|embed|embedding|[eq]_latent)_?loss(es)?"
-    r"|loss(es)?_?(codebook|commit|commitment|emb|embed|embedding|[eq]_latent)|commit(ment)?"
-)
-_TASK = re.compile(
-    r"(task|rec|recon|recons|reconstruction|nll|ce|xent|classification|cls|mse|l1)_?loss"
-    r"|loss_?(task|rec|recon|recons|reconstruction|nll|ce|cls|mse|l1)"
-)
-_LOGITS = re.compile(r"logits?|pred(iction)?s?|scores?|class(es)?")
-_RECON = re.compile(
-    r"(\w+_)?(recon|recons|reconstruction|reconstructed|rec)(_\w+)?|\w_?(hat|rec|tilde)|dec(oded)?"
-    r"|outputs?|out|sample|audio(_values)?|pred(iction)?"
-)
-_LATENT = re.compile(r"z(_\w+)?|quant(i[sz]ed)?(_\w+)?|(\w+_)?(latents?|embed(dings?)?|codes?|features?)")
-_STATISTIC = re.compile(r"perplexity|ppl|usage|entropy|acc(uracy)?")
-_MOST_TERMS = 64
-"""Values that a loss may have, one for each level (and group) of a residual quantizer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Terms:
-    """Which tensors of the output are the losses.
-
-    Attributes:
-        how: "ce", "mse" (of `output`), or "own": the model gives the loss itself, as `output`.
-        output: path of the tensor.
-        target: "x" or "y", the target of an "mse".
-        vq: paths of the tensors whose sum is the VQ loss.
-        by_sample: paths of the losses with one value per sample, which are averaged. Another loss of several
-            values has one value per level, and is summed.
-    """
-
-    how: str
-    output: str
-    target: str = "x"
-    vq: tuple[str, ...] = ()
-    by_sample: tuple[str, ...] = ()
-
-    def reduce(self, outputs: Tensors, path: str) -> torch.Tensor:
-        """Return that loss as a scalar."""
-        return outputs[path].mean() if path in self.by_sample else outputs[path].sum()
-
-
-class DefaultTask:
+class DefaultTask(UsualLosses):
     """A model and its batches, with losses made of its outputs; satisfies `vqdoctor.models.task.Task`.
 
     Attributes:
         vq_weight: weight of the VQ loss in the user's training; None is unknown.
-        terms: which outputs were taken for the losses; None until the first batch.
-        notes: the same in words, one line for the task loss and one for the VQ loss.
+        assumed_batch_size: samples in a batch, where the training's number is unknown; else None.
     """
+
+    assumed_batch_size: int | None = None
 
     def __init__(
         self,
@@ -94,28 +37,22 @@ class DefaultTask:
         vq_loss: str | None = None,
         task_loss: str | None = None,
         vq_weight: float | None = None,
+        input_name: str = "x",
     ) -> None:
         """Take the model and the batches of each split.
 
         Args:
-            model: called as model(x), and with those further entries of a batch that its forward() names.
-            batches: split to its batches; each has x, perhaps y, and more.
-            vq_loss: the output to take for the VQ loss; all below it are summed.
-            task_loss: "ce", "mse", or the output to take for the task loss.
+            model: the model.
+            batches: split to its batches; each has the input, perhaps y, and more.
+            vq_loss: see `UsualLosses`, as for the two further down.
+            task_loss: likewise.
             vq_weight: see the attribute.
+            input_name: likewise.
         """
         self.vq_weight = vq_weight
-        self.terms: Terms | None = None
-        self.notes: tuple[str, ...] = ()
+        self.input_name, self.vq_loss, self.task_loss = input_name, vq_loss, task_loss
         self._model = model
         self._batches = batches
-        self._vq_loss = vq_loss
-        self._task_loss = task_loss
-
-    @property
-    def vq_loss_unknown(self) -> bool:
-        """Whether no output was recognised as the VQ loss; the training may have one all the same."""
-        return self.terms is not None and not self.terms.vq
 
     def model(self) -> torch.nn.Module:
         """Return the model."""
@@ -125,240 +62,64 @@ class DefaultTask:
         """Return the batches of a split."""
         return self._batches.get(split, ())
 
-    def losses(self, model: torch.nn.Module, batch: Batch) -> Losses:
-        """Run the model on a batch and return its losses."""
-        x, y = batch["x"], batch.get("y")
-        outputs = flatten(self._run(model, batch))
-        if self.terms is None:
-            self.terms = self._choose(outputs, x, y)
-        terms = self.terms
-        if terms.output not in outputs:
-            raise UserError(f"the model's output has no {terms.output} on this batch", _shown(outputs))
-        # Many a model gives its VQ loss in training only.
-        vq = [terms.reduce(outputs, path) for path in terms.vq if path in outputs]
-        found = outputs[terms.output]
-        logits = labels = None
-        if terms.how == "ce":
-            assert y is not None
-            if found.shape[:1] + found.shape[2:] != y.shape:
-                found = found.movedim(-1, 1)
-            task = functional.cross_entropy(found.float(), y.long())
-            logits, labels = (found, y) if found.ndim == 2 else (None, None)
-        elif terms.how == "mse":
-            target = y if terms.target == "y" and y is not None else x
-            length = min(found.shape[-1], target.shape[-1])
-            target = target[..., :length].to(found.dtype)
-            task = functional.mse_loss(found[..., :length].reshape(target.shape), target)
-        else:
-            task = terms.reduce(outputs, terms.output)
-        return Losses(task=task, vq=sum(vq[1:], vq[0]) if vq else None, logits=logits, labels=labels)
 
-    def _run(self, model: torch.nn.Module, batch: Batch) -> object:
-        floating = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        x = batch["x"].to(floating) if batch["x"].is_floating_point() else batch["x"]
-        named = inspect.signature(model.forward).parameters
-        more = {name: value for name, value in batch.items() if name in named and name not in ("x", "y")}
-        with blamed(f"the model fails on x {_describe(x)}", "--data must hold x as the model takes it"):
-            return model(x, **more)
+def input_name(model: torch.nn.Module, names: Collection[str]) -> str:
+    """Return the entry of a batch that is the model's input: "x", or the first that its forward() names.
 
-    def _choose(self, outputs: Tensors, x: torch.Tensor, y: torch.Tensor | None) -> Terms:
-        task = self._choose_task(outputs, x, y)
-        vq = self._choose_vq(outputs, task, x)
-        by_sample = tuple(path for path in (task.output, *vq) if outputs[path].shape == (len(x),))
-        made_of = {
-            "ce": f"cross-entropy of {_name(task.output)} against y",
-            "mse": f"mean squared error of {_name(task.output)} against {task.target}",
-            "own": f"the model's own {task.output}",
-        }
-        parts = []
-        for path in vq:
-            how, values = "mean" if path in by_sample else "sum", outputs[path].numel()
-            parts.append(_name(path) + (f" ({how} of its {values} values)" if values > 1 else ""))
-        vq_made_of = " + ".join(parts) or f"none found; {_shown(outputs)}"
-        self.notes = (
-            f"task loss: {made_of[task.how]} (--task-loss chooses another)",
-            f"VQ loss: {vq_made_of} (--vq-loss chooses another)",
+    Raises:
+        UserError: if the batch has no such entry.
+    """
+    if "x" in names:
+        return "x"
+    taken = [name for name in inspect.signature(model.forward).parameters if name != "y"]
+    found = next((name for name in taken if name in names), None)
+    if found is None:
+        what = (
+            f"{NEEDS}; given is {', '.join(names) or 'no array'}, and its forward() takes {', '.join(taken)}"
         )
-        return dataclasses.replace(task, vq=vq, by_sample=by_sample)
-
-    def _choose_task(self, outputs: Tensors, x: torch.Tensor, y: torch.Tensor | None) -> Terms:
-        asked = self._task_loss
-        logits = _logits(outputs, x, y)
-        recon = _reconstruction(outputs, x)
-        if asked not in (None, "ce", "mse"):
-            (path, *others) = _below(outputs, str(asked), "--task-loss")
-            if others:
-                hint = f"name one: {path}, {others[0]}, …"
-                raise UserError(f"--task-loss {asked}: is several outputs", hint)
-            return Terms(how="own", output=path)
-        if asked == "ce" and logits is None:
-            why = "integer labels y" if y is None or y.is_floating_point() else "an output with their classes"
-            raise UserError(f"--task-loss ce: cross-entropy needs {why}", _shown(outputs))
-        if logits is not None and asked != "mse":
-            return Terms(how="ce", output=logits)
-        given = _first(outputs, _TASK, lambda t: t.numel() == 1)
-        if given is not None and asked is None:
-            return Terms(how="own", output=given)
-        if y is not None and y.is_floating_point() and (like_y := _reconstruction(outputs, y)) is not None:
-            return Terms(how="mse", output=like_y, target="y")
-        if recon is not None:
-            return Terms(how="mse", output=recon)
-        if asked is None and "loss" in outputs:
-            return Terms(how="own", output="loss")
-        raise UserError(
-            f"no task loss can be made of the model's output on x {_describe(x)}; {_shown(outputs)}",
-            "name one with --task-loss ce|mse|KEY, or write a Task and give it with --task",
-        )
-
-    def _choose_vq(self, outputs: Tensors, task: Terms, x: torch.Tensor) -> tuple[str, ...]:
-        if self._vq_loss is not None:
-            return tuple(_below(outputs, self._vq_loss, "--vq-loss"))
-        others = (path for path in outputs if path != task.output and not _is(_STATISTIC, path))
-        losses = {}
-        for path in others:
-            t, by_sample = outputs[path], outputs[path].shape[:1] == (len(x),)
-            few = t.ndim <= 2 and t.numel() <= _MOST_TERMS and not by_sample
-            if t.is_floating_point() and (t.numel() == 1 or t.shape == (len(x),) or few):
-                losses[path] = t
-        for pattern in (_VQ_TOTAL, _VQ_PART):
-            named = tuple(path for path in losses if _is(pattern, path))
-            if named:
-                return named
-        # Without names: the first value that was made for learning; a perplexity has no gradient.
-        unnamed = (p for p, t in losses.items() if t.requires_grad and p.rpartition(".")[2].isdigit())
-        return tuple(p for p in (next(unnamed, None),) if p is not None)
+        raise UserError(what, "call the model's input x, or as its forward() does")
+    return found
 
 
-def flatten(output: object) -> dict[str, torch.Tensor]:
-    """Return the tensors in a model's output by path, in its order."""
-    if isinstance(output, torch.Tensor):
-        return {"output": output}
-    return dict(_leaves(output, "", 4))
-
-
-def _leaves(value: object, path: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(value, torch.Tensor):
-        yield path, value
-    elif depth:
-        for name, item in _items(value):
-            yield from _leaves(item, f"{path}.{name}" if path else name, depth - 1)
-
-
-def _items(value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, Mapping):
-        yield from ((str(key), item) for key, item in value.items())
-    elif isinstance(value, tuple) and hasattr(value, "_fields"):
-        yield from zip(value._fields, value, strict=True)
-    elif isinstance(value, tuple | list):
-        yield from ((str(i), item) for i, item in enumerate(value))
-    elif hasattr(value, "__dict__") and not isinstance(value, type | torch.nn.Module):
-        yield from vars(value).items()
-
-
-def batches_of(arrays: Mapping[str, NDArray[Any]], size: int | None = None) -> dict[str, Sequence[Batch]]:
+def batches_of(
+    arrays: Mapping[str, NDArray[Any]], size: int | None = None, name: str = "x"
+) -> dict[str, Sequence[Batch]]:
     """Cut a batch file's arrays into the batches of each split.
 
     Args:
-        arrays: x, and perhaps y, split (names or positions of the splits) and more; an array with as many
-            rows as x is cut too.
+        arrays: the input, and perhaps y, split (names or positions of the splits) and more; an array with as
+            many rows as the input is cut too. Text, which no model takes, is left out.
         size: samples in a batch.
+        name: the name of the input.
 
     Raises:
-        UserError: if y or split has another number of rows than x.
+        UserError: if y or split has another number of rows than the input.
     """
-    rows = len(arrays["x"]) if arrays["x"].ndim else 0
-    for name in ("y", "split"):
-        if name in arrays and arrays[name].shape[:1] != (rows,):
-            shapes = f"x {list(arrays['x'].shape)} and {name} {list(arrays[name].shape)}"
+    given = arrays[name].shape
+    rows = given[0] if given else 0
+    for other in ("y", "split"):
+        if other in arrays and arrays[other].shape[:1] != (rows,):
+            shapes = f"{name} {list(given)} and {other} {list(arrays[other].shape)}"
             raise UserError(f"the batch has {shapes}", "they need the same number of rows")
     if not rows:
-        raise UserError("the batch's x is empty", "save at least one sample")
+        raise UserError(f"the batch's {name} is empty", "save at least one sample")
     split = arrays.get("split")
-    tensors = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items() if name != "split"}
+    tensors = {
+        key: torch.from_numpy(np.array(a))
+        for key, a in arrays.items()
+        if key != "split" and a.dtype.kind in "biufc"
+    }
     found: dict[str, Sequence[Batch]] = {}
-    for i, name in enumerate(get_args(Split)):
+    for i, part_of in enumerate(get_args(Split)):
         # Without splits every split is all the data; the usage counts it once.
         mine = torch.arange(rows)
         if split is not None:
-            mine = torch.from_numpy(np.flatnonzero(split == (name if split.dtype.kind == "U" else i)))
-        elif name == "stop":
+            mine = torch.from_numpy(np.flatnonzero(split == (part_of if split.dtype.kind == "U" else i)))
+        elif part_of == "stop":
             continue
-        found[name] = [
+        found[part_of] = [
             {key: t[part] if t.shape[:1] == (rows,) else t for key, t in tensors.items()}
             for part in torch.split(mine, size or BATCH_SIZE)
             if len(part)
         ]
     return found
-
-
-def _is(pattern: re.Pattern[str], path: str) -> bool:
-    """Whether a name in the path, or all of it, has the pattern: "vq/commit_loss" is a commit_loss too."""
-    names = (*re.split(r"[./]", path), *path.split("."), path)
-    return any(pattern.fullmatch(re.sub(r"\W+", "_", name).lower()) for name in names)
-
-
-def _first(outputs: Tensors, pattern: re.Pattern[str], fits: Callable[[torch.Tensor], bool]) -> str | None:
-    """Return the first path with that name whose tensor fits."""
-    return next((path for path, t in outputs.items() if fits(t) and _is(pattern, path)), None)
-
-
-def _logits(outputs: Tensors, x: torch.Tensor, y: torch.Tensor | None) -> str | None:
-    if y is None or y.is_floating_point() or y.dtype == torch.bool:
-        return None
-    classes = int(y.max()) + 1
-
-    def fits(t: torch.Tensor) -> bool:
-        channels = _channels(t, y)
-        return channels is not None and channels >= max(2, classes)
-
-    named = _first(outputs, _LOGITS, fits)
-    other = (p for p, t in outputs.items() if fits(t) and not _is(_LATENT, p) and t.shape != x.shape)
-    return named if named is not None else next(other, None)
-
-
-def _channels(t: torch.Tensor, y: torch.Tensor) -> int | None:
-    """Return how many classes `t` scores for every label of y; None where it does not."""
-    if not t.is_floating_point() or t.ndim != y.ndim + 1:
-        return None
-    if t.shape[:1] + t.shape[2:] == y.shape:
-        return t.shape[1]
-    return t.shape[-1] if t.shape[:-1] == y.shape else None
-
-
-def _reconstruction(outputs: Tensors, target: torch.Tensor) -> str | None:
-    """Return the output that is compared with the target: by its name, else by its shape."""
-    if not target.is_floating_point():
-        return None
-
-    def near(t: torch.Tensor) -> bool:
-        """Whether the shapes agree, except in axes of length one and a few samples at the end."""
-        if not t.is_floating_point() or t is target or not t.ndim:
-            return False
-        a, b = ([n for n in tensor.shape[:-1] if n != 1] for tensor in (t, target))
-        return a == b and 0.9 < t.shape[-1] / max(1, target.shape[-1]) < 1.1
-
-    if (named := _first(outputs, _RECON, near)) is not None:
-        return named
-    alike = (p for p, t in outputs.items() if t.is_floating_point() and t.shape == target.shape)
-    return next((p for p in alike if outputs[p] is not target and not _is(_LATENT, p)), None)
-
-
-def _name(path: str) -> str:
-    """Return an output's name within a sentence: a number needs a word before it."""
-    return f"output {path}" if path[0].isdigit() else path
-
-
-def _below(outputs: Tensors, key: str, option: str) -> list[str]:
-    found = [p for p in outputs if p == key or p.startswith(f"{key}.")]
-    if not found:
-        raise UserError(f"{option} {key}: the model's output has no such term", _shown(outputs))
-    return found
-
-
-def _shown(outputs: Tensors) -> str:
-    told = ", ".join(f"{path} {list(t.shape)}" for path, t in list(outputs.items())[:12])
-    return f"the output has {told or 'no tensor'}"
-
-
-def _describe(x: torch.Tensor) -> str:
-    return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}"

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.models.lookups import lookups_shown
 from vqdoctor.models.task import Batch, Losses, Split, Task
 from vqdoctor.models.tensors import tensors_of
 from vqdoctor.models.user_code import blamed
@@ -116,6 +117,7 @@ class GuardedTask:
                 handle = module.register_forward_pre_hook(lambda *_: called.append(None))
                 stack.callback(handle.remove)
             stack.enter_context(blamed(f"the task fails on a batch of {describe(batch)}"))
+            stack.enter_context(lookups_shown(model))
             found = self._task.losses(model, batch)
         if not (self._ran or called):
             what = "task.losses(model, batch) does not run the model that it is given"

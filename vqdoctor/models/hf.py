@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.json_text import parse
 from vqdoctor.layouts.view import Tensor
 from vqdoctor.models.load import Loaded, load_state
 from vqdoctor.models.user_code import blamed
@@ -55,11 +55,11 @@ def _config(folder: Path) -> dict[str, object]:
     try:
         if file.stat().st_size > _LARGEST:
             raise ValueError("too large")
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse(file.read_bytes())
     except FileNotFoundError:
         hint = "--model hf takes a folder that save_pretrained wrote, or a file in one"
         raise UserError(f"{folder} has no config.json", hint) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: not readable as JSON ({type(error).__name__})", "fetch it again") from error
     if not isinstance(config, dict):
         raise UserError(f"{file}: holds no settings", "fetch it again")

@@ -154,6 +154,18 @@ def same_randomness(seed: int, *, cuda: bool = True) -> Iterator[None]:
                 torch.mps.set_rng_state(mps)
 
 
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Run a model in eval mode; every module's own mode comes back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def seed_all(seed: int) -> None:
     """Seed torch's, numpy's and Python's global random states: a layer may draw from any of them."""
     torch.manual_seed(seed)

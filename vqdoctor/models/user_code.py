@@ -21,7 +21,7 @@ from vqdoctor.core.errors import UserError, near
 FORM = "PKG.MODULE:NAME or PATH/TO/FILE.py:NAME"
 
 _OURS = Path(__file__).parents[1]
-_CALLERS = tuple(f"models/{name}.py" for name in ("user_code", "guarded_task", "default_task", "hf"))
+_CALLERS = tuple(f"models/{name}.py" for name in ("user_code", "guarded_task", "usual_losses", "hf"))
 """Our files that call the user's code, rather than being called back from it."""
 _LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 
@@ -48,8 +48,9 @@ def load_object(spec: str, option: str) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            names = [n for n in vars(module) if not n.startswith("_")]
-            hint = f"{near(name, names)} it defines {', '.join(names) or 'nothing'}".strip()
+            names = [n for n in (vars(module) if found is module else dir(found)) if not n.startswith("_")]
+            defines = f"it defines {', '.join(names) or 'nothing'}" if found is module else ""
+            hint = f"{near(part, names)} {defines}".strip()
             raise UserError(f"{option} {spec}: {place} has no {name!r}", hint)
         found = getattr(found, part)
     return found
@@ -57,7 +58,9 @@ def load_object(spec: str, option: str) -> Any:
 
 def _from_file(path: Path, option: str) -> ModuleType:
     if not path.is_file():
-        raise UserError(f"{option} {path}: there is no such file", f"{option} takes {FORM}")
+        beside = (file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else ()
+        hint = near(path.name, beside) or f"{option} takes {FORM}"
+        raise UserError(f"{option} {path}: there is no such file", hint)
     _search_first(path.resolve().parent)
     name = path.stem
     loaded = sys.modules.get(name)
@@ -83,7 +86,8 @@ def _from_path(name: str, option: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # found, but something that it imports is not
-        hint = f"{option} takes {FORM}; modules are looked for in {Path.cwd()} and where Python looks"
+        hint = near(name, (file.stem for file in Path.cwd().glob("*.py")))
+        hint = hint or f"{option} takes {FORM}; modules are looked for in {Path.cwd()} and where Python looks"
         raise UserError(f"{option} {name}: there is no module {error.name!r}", hint) from None
 
 

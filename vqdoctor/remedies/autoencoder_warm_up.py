@@ -28,6 +28,7 @@ REMEDY = Remedy(
     stage=Stage.INITIALISATION,
     how="Train for some epochs without the VQ layer, then place its codes by k-means and put it in.",
     code="z_q, vq_loss = (z_e, 0.0) if epoch < 10 else vq(z_e)   # then k-means",
+    names=("vq",),
     doc=__doc__,
     plan=plan,
 )

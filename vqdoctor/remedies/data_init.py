@@ -63,9 +63,12 @@ REMEDY = Remedy(
     stage=Stage.INITIALISATION,
     changes_weights=True,
     how="Initialise the codebook from encoder outputs by k-means, and its EMA counts and sums with it.",
-    code="codes, counts = kmeans(z_e, num_codes)   # z_e [N, D] of many batches\n"
-    "vq.embedding.copy_(codes); vq.ema_cluster_size.copy_(counts)\n"
-    "vq.ema_sum.copy_(codes * counts[:, None])   # or the next update undoes it",
+    code="codes, n = kmeans(z_e, num_codes)   # z_e [N, D] of many batches\n"
+    "codebook.copy_(codes)\n"
+    "counts.copy_(n)\n"
+    "sums.copy_(codes * n[:, None])   # or the next update undoes it",
+    names=("codebook", "counts", "sums"),
+    setting=("k-means", "True"),
     doc=__doc__,
     apply=apply,
     plan=plan,

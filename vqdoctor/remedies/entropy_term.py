@@ -28,10 +28,12 @@ REMEDY = Remedy(
     stage=Stage.USAGE,
     how="Add the entropy of the mean soft assignment to the loss, with a minus sign and a small weight.",
     code=(
-        "chosen = (-torch.cdist(z_e, codes) ** 2 / scale).softmax(1).mean(0)\n"
+        "chosen = (-torch.cdist(z_e, codebook) ** 2 / scale).softmax(1).mean(0)\n"
         "entropy = torch.special.entr(chosen + 1e-9).sum() / math.log(num_codes)\n"
         "loss = loss - 0.1 * entropy"
     ),
+    names=("codebook",),
+    setting=("entropy", "0.1"),
     doc=__doc__,
     plan=plan,
 )

@@ -21,7 +21,8 @@ REMEDY = Remedy(
     name="faster-ema",
     stage=Stage.INITIALISATION,
     how="Lower the EMA decay to 0.95 to 0.99, so that the codebook can follow the encoder.",
-    code="VectorQuantizerEMA2D(..., decay=0.95)   # remembers 20 batches",
+    code="decay = 0.95   # remembers 20 batches; 0.99 remembers 100",
+    setting=("decay", "0.95"),
     doc=__doc__,
     plan=plan,
 )

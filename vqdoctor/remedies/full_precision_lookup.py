@@ -23,6 +23,7 @@ REMEDY = Remedy(
     how="Keep the codebook and its EMA in float32, and search for codes in float32 with autocast off.",
     code="with torch.autocast(z_e.device.type, enabled=False):\n"
     "    indices = torch.cdist(z_e.float(), codebook.float()).argmin(-1)",
+    names=("codebook",),
     doc=__doc__,
     plan=plan,
 )

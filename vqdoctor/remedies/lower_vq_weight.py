@@ -22,6 +22,7 @@ REMEDY = Remedy(
     stage=Stage.LOSS,
     how="Weigh the VQ loss at a tenth of the task loss, with both reduced alike (both means or both sums).",
     code="loss = task + 0.1 * vq",
+    setting=("VQ weight", "0.1"),
     doc=__doc__,
     plan=plan,
 )

@@ -28,8 +28,9 @@ REMEDY = Remedy(
     code=(
         "root = sqrtm(cov_codes)   # of the codes; z_mean, z_cov of many z_e\n"
         "stretch = inv(root) @ sqrtm(root @ z_cov @ root) @ inv(root)\n"
-        "codes.copy_(z_mean + (codes - codes.mean(0)) @ stretch)"
+        "codebook.copy_(z_mean + (codebook - codebook.mean(0)) @ stretch)"
     ),
+    names=("codebook",),
     doc=__doc__,
     plan=plan,
 )

@@ -21,6 +21,7 @@ REMEDY = Remedy(
     stage=Stage.LOSS,
     how="Raise the weight of the VQ loss until z_e stays about as large as the codes; 0.1 to 1 is usual.",
     code="loss = task + 0.25 * vq",
+    setting=("VQ weight", "1.0"),
     doc=__doc__,
     plan=plan,
 )

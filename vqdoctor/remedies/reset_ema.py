@@ -38,8 +38,8 @@ REMEDY = Remedy(
     name="reset-ema",
     stage=Stage.INITIALISATION,
     how="Make the EMA agree with the codebook: sums equal to codes times counts, counts well above zero.",
-    code="vq.ema_cluster_size.clamp_(min=0.05 * vq.ema_cluster_size.mean())\n"
-    "vq.ema_sum.copy_(vq.embedding * vq.ema_cluster_size[:, None])",
+    code="counts.clamp_(min=0.05 * counts.mean())\nsums.copy_(codebook * counts[:, None])",
+    names=("codebook", "counts", "sums"),
     doc=__doc__,
     apply=apply,
 )

@@ -41,6 +41,7 @@ REMEDY = Remedy(
     changes_weights=True,
     how="Go back to the last file without NaN or infinite values, and run the quantizer in float32.",
     code="with torch.autocast(device_type, enabled=False):\n    z_q, indices, vq_loss = vq(z_e.float())",
+    names=("vq", "z_q, indices, vq_loss"),
     doc=__doc__,
     apply=apply,
 )

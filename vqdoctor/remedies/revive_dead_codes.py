@@ -44,10 +44,12 @@ REMEDY = Remedy(
     name="revive-dead-codes",
     stage=Stage.USAGE,
     how="Move codes that get under a tenth of their fair share onto random encoder outputs, during training.",
-    code="dead = counts / counts.sum() < 0.1 / num_codes   # relative to 1/K\n"
-    "new = z_e[torch.randperm(len(z_e))[: int(dead.sum())]]\n"
-    "fair = counts.mean()\n"
-    "embedding[dead] = new; counts[dead] = fair; ema_sum[dead] = new * fair",
+    code="dead = counts < 0.1 * counts.mean()   # counts: choices of each code\n"
+    "codebook[dead] = z_e[torch.randperm(len(z_e))[: int(dead.sum())]]\n"
+    "counts[dead] = counts.mean()\n"
+    "sums[dead] = codebook[dead] * counts[dead, None]",
+    names=("codebook", "counts", "sums"),
+    setting=("dead codes", "0.1 * vectors_per_batch / num_codes"),
     doc=__doc__,
     apply=apply,
     plan=plan,

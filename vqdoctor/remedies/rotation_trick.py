@@ -24,6 +24,7 @@ REMEDY = Remedy(
     stage=Stage.GRADIENT,
     how="Turn the gradient at z_q by the rotation from z_e to z_q, in place of copying it.",
     code="vq = VectorQuantize(..., rotation_trick=True)   # vector-quantize-pytorch",
+    setting=("rotation", "True"),
     doc=__doc__,
     plan=plan,
 )

@@ -29,9 +29,10 @@ REMEDY = Remedy(
     code=(
         "counts.lerp_(n, 1 - decay); sums.lerp_(sum_z, 1 - decay)   # of the batch\n"
         "smoothed = (counts + eps) * counts.sum() / (counts.sum() + K * eps)\n"
-        "codes.copy_(sums / smoothed[:, None])   # normalize only if z_e has it\n"
+        "codebook.copy_(sums / smoothed[:, None])   # normalize only if z_e has it\n"
         "vq_loss = F.mse_loss(z_e, z_q.detach())   # before straight-through"
     ),
+    names=("codebook", "counts", "sums"),
     doc=__doc__,
     plan=plan,
 )

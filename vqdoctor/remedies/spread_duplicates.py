@@ -31,10 +31,11 @@ REMEDY = Remedy(
     stage=Stage.USAGE,
     changes_weights=True,
     how="Keep one of each group of equal codes and move the copies onto other encoder outputs.",
-    code="near = torch.cdist(codes, codes) < 1e-3 * codes.std()\n"
+    code="near = torch.cdist(codebook, codebook) < 1e-3 * codebook.std()\n"
     "copies = near.triu(1).any(0)   # all but the first of each group\n"
-    "codes[copies] = z_e[torch.randperm(len(z_e))[: int(copies.sum())]]\n"
-    "counts[copies] = 1.0; ema_sum[copies] = codes[copies]",
+    "codebook[copies] = z_e[torch.randperm(len(z_e))[: int(copies.sum())]]\n"
+    "counts[copies] = 1.0; sums[copies] = codebook[copies]",
+    names=("codebook", "counts", "sums"),
     doc=__doc__,
     apply=apply,
 )

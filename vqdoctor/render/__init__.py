@@ -6,10 +6,23 @@ import sys
 from functools import cache
 
 from vqdoctor.core.discovery import pieces
+from vqdoctor.render._comparison import COMPARISON_FORMATS
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import printable
+from vqdoctor.render._trace import board, event_line, news_line
 
-__all__ = ["RenderOptions", "Renderer", "all_renderers", "format_names", "printable", "renderer_of"]
+__all__ = [
+    "COMPARISON_FORMATS",
+    "RenderOptions",
+    "Renderer",
+    "all_renderers",
+    "board",
+    "event_line",
+    "format_names",
+    "news_line",
+    "printable",
+    "renderer_of",
+]
 
 
 @cache

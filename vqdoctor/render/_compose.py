@@ -1,6 +1,7 @@
 """From a report to its document: the order of the parts, the first line and the last."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vqdoctor.core.evidence import Usage
 from vqdoctor.core.gate import GateStatus
@@ -8,6 +9,7 @@ from vqdoctor.core.report import LayerSummary, Report, Verdict
 from vqdoctor.core.undecided import undecided_layers
 from vqdoctor.render import _cures as cures
 from vqdoctor.render import _document as nodes
+from vqdoctor.render import _experiments as experiments
 from vqdoctor.render import _findings as findings
 from vqdoctor.render import _gaps as gaps
 from vqdoctor.render import _phrases as phrases
@@ -22,7 +24,7 @@ ASSERTION_TONES: dict[str, nodes.Tone] = {**GATE_TONES, "warn": "warn", "known":
 
 
 def document(report: Report, options: RenderOptions) -> nodes.Document:
-    """Return the report as a document: decisions, facts, VQ layers, causes, plan and gaps."""
+    """Return the report as a document: decisions, causes, plan, VQ layers, facts and gaps."""
     found = findings.blocks(report)
     gate, cure = report.gate, cures.headline(report)
     decisions = [_gate(gate.status, phrases.gate_headline(gate))] if gate else []
@@ -32,11 +34,13 @@ def document(report: Report, options: RenderOptions) -> nodes.Document:
     layers = nodes.Layers(layers=tuple(_layer(report, layer) for layer in report.layers))
     sections = [
         *cures.sections(report),
-        _facts(report),
-        nodes.Section(title=title, nodes=(layers,) if report.layers else ()),
-        nodes.items_section("Nearest candidates", [*near, pick] if near else []),
         *findings.sections(report, found, options.names),
-        *([] if cures.is_left_in_source(report) else [_plan(report, found)]),
+        experiments.section(report),
+        *([] if cures.is_left_in_source(report) else [_plan(report, found, verbose=options.verbose)]),
+        nodes.items_section("Nearest candidates", [*near, pick] if near else []),
+        nodes.Section(title=title, nodes=(layers,) if report.layers else ()),
+        _facts(report),
+        *findings.notes(found),
         gaps.section(report, options.names, verbose=options.verbose),
     ]
     next_step, command = ("", "") if cures.is_left_in_source(report) else _next(found)
@@ -113,6 +117,12 @@ def _undecided(report: Report) -> str:
         return f"the number of codes of {listing(list(layers))} is unknown; --task FILE.py:NAME decides"
     doubt = "is known from too few vectors" if len(known) == len(layers) else "is unknown"
     more = "more vectors in --data" if any("batch" in usage for usage in known) else "--data batch.npz"
+    if report.runs_model:
+        more = (
+            "a larger batch, or --batches N,"
+            if known
+            else "a dump of its indices, given as --data without a model,"
+        )
     return f"the usage of {listing(list(layers))} {doubt}; {more} decides"
 
 
@@ -167,7 +177,7 @@ def _layer(report: Report, layer: LayerSummary) -> nodes.Layer:
     )
 
 
-def _plan(report: Report, found: Sequence[nodes.Block]) -> nodes.Section:
+def _plan(report: Report, found: Sequence[nodes.Block], *, verbose: bool) -> nodes.Section:
     above = {block.remedy for block in found if block.remedy_code}
     steps = [
         nodes.Item(
@@ -179,7 +189,8 @@ def _plan(report: Report, found: Sequence[nodes.Block]) -> nodes.Section:
         )
         for step in report.plan
     ]
-    return nodes.items_section("Plan, in the order to try", steps)
+    plan = nodes.items_section("Plan, in the order to try", steps)
+    return replace(plan, without_code=not verbose)
 
 
 def _next(found: Sequence[nodes.Block]) -> tuple[str, str]:
@@ -189,5 +200,7 @@ def _next(found: Sequence[nodes.Block]) -> tuple[str, str]:
         return "", ""
     open_ = findings.unexplained(found)
     item = findings.deciding(open_[0]) if open_ else None
-    step = f"{item.name} decides" if item and open_[0].decide_with else f"begin with {causes[0].code}"
+    step = f"begin with {causes[0].code}"
+    if item and open_[0].decide_with:
+        step = f"{item.name} {'tells it' if item.name.endswith('--decide') else 'decides'}"
     return step, f"vqdoctor explain {causes[0].code}"

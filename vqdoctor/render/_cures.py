@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from vqdoctor.core.levels import Severity
-from vqdoctor.core.report import DRY_RUN, Repair, Report
+from vqdoctor.core.report import DRY_RUN, NOT_WRITTEN, Repair, Report
 from vqdoctor.core.retraining import Arm, Ended, Figures, Goal, Price, Retraining
 from vqdoctor.render._document import Compared, Comparison, Headline, Item, Section, items_section
 from vqdoctor.render._text import count, number, percent
@@ -41,14 +41,28 @@ def headline(report: Report) -> Headline | None:
     if report.retraining:
         done = report.retraining
         word = "INTERRUPTED" if done.interrupted else "CURED" if done.cured else "NOT CURED"
+        left = done.cured and report.verdict in ("collapsed", "at-risk")
+        word = f"{word}, BUT {report.verdict.upper().replace('-', ' ')}" if left else word
         word = "NOTHING TO CURE" if done.needless else word
-        return Headline(word=word, tone="good" if done.cured else "warn", text=_ended(done))
-    if not report.repairs:
+        return Headline(word=word, tone="good" if done.cured and not left else "warn", text=_ended(done))
+    if not (report.repairs or {DRY_RUN, NOT_WRITTEN} & {*report.notes}):
         return None
+    return Headline(word="FIX", tone="plain", text=_fixed(report))
+
+
+def _fixed(report: Report) -> str:
+    """Return which remedies a fix applied; for none, whether something else would."""
     applied = dict.fromkeys(repair.remedy for repair in report.repairs if repair.status == "applied")
-    verb = "would apply" if DRY_RUN in report.notes else "applied"
-    text = f"{verb} {', '.join(applied)}" if applied else "no remedy was applied"
-    return Headline(word="FIX", tone="plain", text=text)
+    if applied:
+        return f"{'would apply' if DRY_RUN in report.notes else 'applied'} {', '.join(applied)}"
+    if not report.repairs:
+        return "there is nothing to repair in this file"
+    ways = ("--unsafe-fixes", "--retrain")
+    allowed = (way for way in ways if any(way in repair.reason for repair in report.repairs))
+    way = next(allowed, "")
+    return "nothing in this file can be repaired as it is" + (
+        f"; vqdoctor fix {way} does more" if way else ""
+    )
 
 
 def _ended(done: Retraining) -> str:

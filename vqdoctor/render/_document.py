@@ -198,12 +198,14 @@ class Section:
         nodes: all that there is to show.
         short: the nodes that stand for a folded section; empty where it cannot be folded.
         folded: whether it is folded unless a format unfolds it by a click.
+        without_code: whether a terminal leaves the code of its entries out, and says what shows it.
     """
 
     title: str
     nodes: tuple[Node, ...]
     short: tuple[Node, ...] = ()
     folded: bool = False
+    without_code: bool = False
 
 
 def items_section(title: str, items: Iterable[Item]) -> Section:

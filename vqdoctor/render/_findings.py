@@ -56,7 +56,6 @@ def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -
     """Return the findings under headings that promise a cause only if one was found."""
     open_ = unexplained(found)
     known = causes(found)[len(open_) :]
-    notes = tuple(block for block in found if block.severity <= Severity.NOTE)
     told = []
     if open_:
         decide = open_[0].decide_with
@@ -66,15 +65,21 @@ def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -
     if known:
         title = "Also wrong, causes first" if open_ else "What is wrong, causes first"
         told.append(Section(title=title, nodes=known))
-    if notes:
-        told.append(Section(title="Notes", nodes=notes))
     return tuple(told)
+
+
+def notes(found: Iterable[Block]) -> tuple[Section, ...]:
+    """Return the roots that are notes, under a heading of their own; nothing without any."""
+    told = tuple(block for block in found if block.severity <= Severity.NOTE)
+    return (Section(title="Notes", nodes=told),) if told else ()
 
 
 def deciding(root: Block) -> Item:
     """Return the one flag or command that brings the cause of an unexplained root to light."""
     if root.decide_with:
-        return Item(label="to decide", name=root.decide_with, text="added to the same command")
+        trains = ", trains copies of the model, each with one cause taken away"
+        text = f"added to the same command{trains if root.decide_with.endswith('--decide') else ''}"
+        return Item(label="to decide", name=root.decide_with, text=text)
     return Item(label="to decide", name=f"vqdoctor explain {root.code}", text="lists the possible causes")
 
 

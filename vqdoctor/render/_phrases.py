@@ -169,7 +169,8 @@ def _input(summary: InputSummary) -> str:
 
 
 def _model(m: TaskMetrics) -> str:
-    where = f"{count(m.sample_size, 'sample')} of {m.split}"
+    same = "" if m.held_out else ", which is the training data itself"
+    where = f"{count(m.sample_size, 'sample')} of {m.split}{same}"
     if m.accuracy is None:
         without = "" if m.bypass_loss is None else f", {number(m.bypass_loss)} without"
         return f"task loss {number(m.loss)} with VQ{without}, on {where}"

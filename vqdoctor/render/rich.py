@@ -6,6 +6,7 @@ reader needs first, is the first line, and again the last one, next to the promp
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.text import Text
@@ -23,13 +24,15 @@ WIDEST = 100
 
 CELLS = 32
 """Columns of a bar."""
+DRAWN = 3
+"""VQ layers at most that have their bars; of more, one line each is read at a glance."""
 
 STYLES: Mapping[nodes.Tone, str] = {
     "plain": "bold",
     "good": "bold green",
     "note": "cyan",
     "open": "bold cyan",
-    "warn": "bold yellow",
+    "warn": "black on yellow",  # yellow letters cannot be read on white
     "bad": "bold red",
     "faint": "dim",
 }
@@ -47,7 +50,7 @@ class Page:
     """Lines under each other, wrapped and indented; all text on it is made printable here."""
 
     def __init__(self, options: RenderOptions) -> None:
-        self.ascii = options.ascii
+        self.ascii, self.verbose = options.ascii, options.verbose
         self.width = max(40, min(options.width, WIDEST))
         self._file = io.StringIO()
         self._console = Console(
@@ -118,12 +121,14 @@ def render(report: Report, options: RenderOptions) -> str:
         _section(page, section)
     page.heading("")
     page.line((doc.tally, "dim"))
+    for headline in () if doc.gate else doc.decisions:
+        page.headline(headline)
     if doc.next_step:
         word = (doc.verdict.word, STYLES[doc.verdict.tone])
         page.line(word, f": {doc.next_step}; more: ", (doc.command, "bold"))
     else:
         page.headline(doc.verdict)
-    for headline in doc.decisions:
+    for headline in doc.decisions if doc.gate else ():  # what a gate decides is what its user waits for
         page.headline(headline)
     if doc.left:
         _section(page, doc.left)
@@ -152,7 +157,12 @@ def _section(page: Page, section: nodes.Section) -> None:
     for i, node in enumerate(section.short if section.folded else section.nodes):
         if i and isinstance(node, nodes.Block) and node.severity > Severity.NOTE:
             page.heading("")
-        _node(page, node)
+        if section.without_code and isinstance(node, nodes.Items):
+            _items(page, [_brief(item) for item in node.items])
+            if any(item.code for item in node.items):
+                page.line(("-v shows the code of every step", "dim"), indent=4)
+        else:
+            _node(page, node)
 
 
 def _node(page: Page, node: nodes.Node) -> None:
@@ -165,7 +175,7 @@ def _node(page: Page, node: nodes.Node) -> None:
             _block(page, node)
         case _:
             for layer in node.layers:
-                _layer(page, layer)
+                _layer(page, layer, drawn=page.verbose or len(node.layers) <= DRAWN)
 
 
 def _assertions(page: Page, assertions: Sequence[nodes.Assertion], indent: int = 0) -> None:
@@ -193,6 +203,12 @@ def _items(page: Page, items: Sequence[nodes.Item]) -> None:
         page.code(item.code, indent=below + 2)
 
 
+def _brief(item: nodes.Item) -> nodes.Item:
+    """Return an entry as one paragraph, without its code."""
+    told = (item.text, *(more.text for more in item.more))
+    return replace(item, text=": ".join(filter(None, told)), more=(), code="")
+
+
 def _comparison(page: Page, node: nodes.Comparison) -> None:
     columns = [(row.name, row.before, row.after) for row in node.rows] or [("", "", "")]
     name, before, after = (max(map(len, column)) for column in zip(*columns, strict=True))
@@ -209,13 +225,13 @@ def _comparison(page: Page, node: nodes.Comparison) -> None:
     page.line((node.source, "dim"), indent=2)
 
 
-def _layer(page: Page, layer: nodes.Layer) -> None:
+def _layer(page: Page, layer: nodes.Layer, *, drawn: bool) -> None:
     page.line((layer.name, "bold"), "  ", (layer.about, "dim"), hang=2)
     if layer.doubt:
         page.line(layer.doubt, indent=2, hang=2)
-    for i, usage in enumerate(layer.usages):
+    for i, usage in enumerate(layer.usages if drawn else layer.usages[:1]):
         page.line(usage, indent=2, hang=2)
-        if i == 0 and layer.bar:
+        if i == 0 and layer.bar and drawn:
             _bar(page, layer.bar)
     for reason in layer.unknown:
         page.line((reason, "dim"), indent=2, hang=2)
@@ -228,7 +244,7 @@ def _bar(page: Page, bar: nodes.UsageBar) -> None:
     rare = min(CELLS - active, _cells(bar.rare, whole, CELLS))
     page.line(
         ("█" * active, "green"),
-        ("▒" * rare, "yellow"),
+        ("▒" * rare, "magenta"),
         ("░" * (CELLS - active - rare), "dim"),
         f" {number(bar.active)} active, {number(bar.rare)} rare, {number(bar.unused)} unused",
         label=("codes", "dim"),
@@ -261,7 +277,7 @@ def _block(page: Page, block: nodes.Block, root: nodes.Block | None = None) -> N
     )
     indent += 4
     page.line(block.message, indent=indent)
-    rows = block.measurements
+    rows = block.measurements if page.verbose else _decisive(block, root)
     name = max((len(row.name) for row in rows), default=0)
     value = max((len(row.value) for row in rows), default=0)
     for row in rows:
@@ -276,6 +292,13 @@ def _block(page: Page, block: nodes.Block, root: nodes.Block | None = None) -> N
         page.line((nodes.EXPLAINS, "dim"), indent=indent)
     for symptom in block.symptoms:
         _block(page, symptom, block)
+
+
+def _decisive(block: nodes.Block, root: nodes.Block | None) -> list[nodes.Measured]:
+    """Return the measurements that a message leaves out: a cause's limits, and the ranges of the others."""
+    if root is None and block.severity > Severity.NOTE:
+        return [row for row in block.measurements if row.limit] or list(block.measurements[:1])
+    return [row for row in block.measurements if row.limit and row.range]
 
 
 RENDERER = Renderer(name="rich", suffix=".txt", render=render, several=several)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.checkpoint import LazyTensor, children
+from vqdoctor.checkpoint import LazyTensor, containers_in
 from vqdoctor.saved.weight_decay import decays_adaptively
 
 _MAX_DEPTH = 6
@@ -29,6 +29,8 @@ Shape = tuple[int, ...]
 
 _RATES = ("lr", "initial_lr", "max_lr")
 """Learning rates that torch's optimizers and schedules keep in a parameter group."""
+_ADAMS_WORDS = frozenset({"amsgrad", "momentum_decay", "correct_bias"})
+"""Settings of a parameter group that only Adam's kin have: Adam and AdamW; NAdam; transformers' AdamW."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +45,10 @@ class Slot:
         highest_rate: the highest one that the group records, a schedule's start or peak included; likewise.
         adaptive: whether weight decay is part of the gradient that the step divides by its own size, as in
             Adam and not in AdamW or SGD. A file that does not say so gets the benefit of the doubt.
+        beta1: decay of the first moment; None for none.
         beta2: decay of the second moment, for the correction of its start at zero; None for none.
+        adam: whether it is one of Adam's own kin (AdamW, NAdam, RAdam), in which a step is about the learning
+            rate: not Lamb, which scales its steps by the weights, nor Prodigy, which finds its own rate.
         state: the optimizer's state of it; empty where it never had a gradient.
     """
 
@@ -53,7 +58,9 @@ class Slot:
     rate: float | None
     highest_rate: float | None
     adaptive: bool
+    beta1: float | None
     beta2: float | None
+    adam: bool
     state: Mapping[str, Any]
 
     def _kept(self, *names: str) -> LazyTensor | None:
@@ -84,6 +91,12 @@ class Slot:
         if whole is not None:
             return whole.shape
         return next((t.shape for t in self.state.values() if isinstance(t, LazyTensor) and t.shape), None)
+
+    @cached_property
+    def mean_gradient(self) -> LazyTensor | None:
+        """Adam's running mean of the gradients; None where it keeps none in full precision."""
+        found = self._kept("exp_avg")
+        return None if found is None or found.dtype in ("float16", "uint8") else found
 
     @cached_property
     def steps(self) -> float:
@@ -156,22 +169,23 @@ class SavedOptimizer:
 
 def saved_optimizers(tree: Any) -> tuple[SavedOptimizer, ...]:
     """Return every optimizer state dict in `tree`, nearest to the root first."""
-    todo: deque[tuple[str, int, Any]] = deque([("", 0, tree)])
+    todo: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
     found: list[SavedOptimizer] = []
     seen = 0
     while todo and seen < _MAX_NODES:
-        path, depth, node = todo.popleft()
+        path, node = todo.popleft()
         seen += 1
         if is_optimizer(node):
             groups: list[dict[str, Any]] = node["param_groups"]
             slots = (slot for i, group in enumerate(groups) for slot in _slots(i, group, node["state"]))
             rate = number_of(groups[0].get("lr")) if groups else None
             found.append(
-                SavedOptimizer(path=path, slots=tuple(slots), learning_rate=rate, groups=tuple(groups))
+                SavedOptimizer(
+                    path=".".join(path), slots=tuple(slots), learning_rate=rate, groups=tuple(groups)
+                )
             )
-        elif depth < _MAX_DEPTH:
-            inner = ((f"{path}.{key}" if path else key, depth + 1, child) for key, child in children(node))
-            todo.extend(item for item in inner if not isinstance(item[2], LazyTensor | str | int | float))
+        elif len(path) < _MAX_DEPTH:
+            todo.extend(((*path, key), child) for key, child in containers_in(node))
     return tuple(found)
 
 
@@ -188,7 +202,8 @@ def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> 
     names = group.get("param_names")
     named = isinstance(names, list | tuple) and len(names) == len(ids)
     betas = group.get("betas")
-    beta2 = number_of(betas[1]) if isinstance(betas, list | tuple) and len(betas) > 1 else None
+    kept = betas[:2] if isinstance(betas, list | tuple) and len(betas) > 1 else (None, None)
+    beta1, beta2 = (number_of(beta) for beta in kept)
     rates = [rate for name in _RATES if (rate := number_of(group.get(name))) is not None]
     for i, key in enumerate(ids):
         state = states.get(key, states.get(str(key))) if isinstance(key, int | str) else None
@@ -200,7 +215,9 @@ def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> 
             rate=number_of(group.get("lr")),
             highest_rate=max(rates, default=None),
             adaptive=decays_adaptively(group),
+            beta1=beta1,
             beta2=beta2,
+            adam=beta2 is not None and not _ADAMS_WORDS.isdisjoint(group),
             state=state if isinstance(state, dict) else {},
         )
 

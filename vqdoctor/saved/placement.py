@@ -86,19 +86,18 @@ def placed_slots(
     return placed
 
 
-def is_left_out(
+def is_unlisted(
     placed: Sequence[PlacedSlot], saved: SavedTraining, view: QuantizerView, views: Sequence[QuantizerView]
 ) -> bool:
     """Whether the optimizers have a state for every parameter around a layer, and do not list its codebook.
 
-    Only a table that is a weight is taken for a parameter: a buffer may follow an EMA that is not saved.
+    Whether the table is a parameter is another matter: a buffer may follow an EMA that is not saved.
     """
     around = [entry for entry in _entries(saved, view, views) if entry.part in ("before", "after")]
     trained = {p.first.name for p in placed if p.slot.state and p.first is p.last}
     listed = any("codebook" in (p.first.part, p.last.part) for p in placed)
-    is_weight = view.keys.get("codebook", "").endswith(".weight") and not view.frozen
     return (
-        is_weight
+        not view.frozen
         and not listed
         and len({entry.part for entry in around}) == 2
         and all(entry.name in trained for entry in around)

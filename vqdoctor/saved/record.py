@@ -6,14 +6,17 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from vqdoctor.checkpoint import Inert, LazyTensor, children
+from vqdoctor.checkpoint import Inert, LazyTensor, children, settings
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.saved.optimizer import SavedOptimizer, is_optimizer
 
 _MAX_DEPTH = 12
-_MAX_NODES = 300_000
+_MAX_CONTAINERS = 50_000
+_MAX_LISTED = 1000
+"""Containers of a list that are looked at: settings stand in short lists, and logs in long ones."""
 _PROGRESS_DEPTH = 4
 
 _FOREIGN = ("optim", "sched", "callback", "loops", "scaler", "state_dict", "rng", "_metadata", "_parent")
@@ -80,17 +83,18 @@ _SETTINGS: Mapping[str, _Setting] = {
         names=("threshold_ema_dead_code", "revival_threshold", "restart_thres"),
     ),
 }  # fmt: skip
-_NAMES = frozenset(name for setting in _SETTINGS.values() for name in setting.names + setting.weak)
+_TASK = "vqdoctor_task"
+_NAMES = frozenset(name for known in _SETTINGS.values() for name in known.names + known.weak) | {_TASK}
 _CONTAINERS = (dict, list, tuple, Inert)
 _WHOLE = ("epochs", "updates", "batch_size")
+_INDICES = frozenset({"epoch", "current_epoch", "epoch_idx", "ep"})
 RETRAINED = "retrained"
 """Where a retraining notes its own settings and steps, which are not in the file's config."""
-_TASK = "vqdoctor_task"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Value:
-    """A plain value of the tree."""
+    """A plain value of the tree, by the name of a setting."""
 
     path: tuple[str, ...]
     value: bool | int | float | str
@@ -111,10 +115,13 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
     Where a setting is found more than once, the one nearest to the root counts; the optimizer's
     own steps and learning rate are taken where no other is recorded.
     """
-    values = [value for value in _values(tree) if value.name in _NAMES or value.path[-1] == _TASK]
+    by_name: dict[str, list[_Value]] = {}
+    for value in _values(tree):
+        by_name.setdefault(value.name, []).append(value)
     found: dict[str, tuple[float | str, str]] = {}
     for name, setting in _SETTINGS.items():
-        candidates = [v for v in values if _fits(v, setting)]
+        named = (value for known in setting.names + setting.weak for value in by_name.get(known, ()))
+        candidates = [value for value in named if _fits(value, setting)]
         if candidates:
             names = setting.names + setting.weak
             best = min(candidates, key=lambda v: (len(v.path), names.index(v.name)))
@@ -127,8 +134,9 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
             found["updates"] = (steps, f"{optimizer.path}.state.*.step")
         if "learning_rate" not in found and (rate := optimizer.learning_rate) is not None:
             found["learning_rate"] = (rate, f"{optimizer.path}.param_groups.0.lr")
-    for value in values:
-        if value.path[-1] == _TASK and isinstance(value.value, str):
+    _count_as_the_trainer(found, optimizers)
+    for value in by_name.get(_TASK, ()):
+        if isinstance(value.value, str):
             found.setdefault("task", (value.value, ".".join(value.path)))
     plain: dict[str, Any] = {k: int(v) if k in _WHOLE else v for k, (v, _) in found.items()}
     return TrainingRecord(
@@ -137,6 +145,28 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
         found_at=tuple(f"{name}={where}" for name, (_, where) in found.items()),
         **plain,
     )
+
+
+def _count_as_the_trainer(
+    found: dict[str, tuple[float | str, str]], optimizers: Sequence[SavedOptimizer]
+) -> None:
+    """Correct an epoch that is an index, and updates that are those of several optimizers together.
+
+    `epoch` is the index of the last epoch in many a loop and in Lightning, and its number in others: where
+    the updates are whole epochs by the index alone, it is one. Lightning's `global_step` sums over the
+    optimizers.
+    """
+    if "updates" not in found:
+        return
+    updates, where = float(found["updates"][0]), found["updates"][1]
+    steps = [float(steps) for optimizer in optimizers if (steps := optimizer.steps)]
+    if len(steps) > 1 and updates == sum(steps):
+        updates = max(steps)
+        found["updates"] = (updates, f"{where}, summed over {len(steps)} optimizers")
+    last, where = found.get("epochs", (0.0, ""))
+    index = where.rpartition(".")[2].partition(" ")[0].lower() in _INDICES
+    if index and updates and not updates % (float(last) + 1) and (not last or updates % float(last)):
+        found["epochs"] = (float(last) + 1, f"{where}, counted from 0")
 
 
 def as_retrained(record: TrainingRecord, notes: Sequence[Mapping[str, Any]]) -> TrainingRecord:
@@ -178,40 +208,35 @@ def _normal(name: str) -> str:
 
 
 def _values(tree: Any) -> Iterator[_Value]:
-    """Yield the plain values, nearest to the root first; a 0-dimensional tensor counts as one."""
+    """Yield the settings, nearest to the root first; a 0-dimensional tensor counts as a plain value."""
     todo: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
     seen = 0
-    while todo and seen < _MAX_NODES:
+    while todo and seen < _MAX_CONTAINERS:
         path, node = todo.popleft()
-        inside: list[tuple[str, Any]] = []
-        for key, child in _with_names(node):  # OmegaConf's inner `_content` is passed through
+        seen += 1
+        is_list = isinstance(node, list | tuple)
+        inside: list[tuple[str, Any]] = []  # OmegaConf's inner `_content` is passed through
+        for key, child in islice(settings(node), _MAX_LISTED if is_list else None):
             inside += children(child) if key == "_content" else [(key, child)]
-        named = () if isinstance(node, list | tuple) else (_normal(key) for key, _ in inside)
-        beside_vq = any(word in name for name in named for word in _VQ_WORDS)
+        named = "" if is_list else _normal("\n".join(key for key, _ in inside))
+        beside_vq = any(word in named for word in _VQ_WORDS)
         for key, child in inside:
-            seen += 1
-            # "model.vq.decay" as a key is a path too.
-            below = (*path, *key.split("."))
-            child = _unwrapped(_normal(below[-1]), child)
+            last = key.rpartition(".")[2]  # "model.vq.decay" as a key is a path too
+            is_setting = _normal(last) in _NAMES
+            if is_setting or isinstance(child, Inert):
+                child = _unwrapped(child)
             if isinstance(child, bool | int | float | str):
-                yield _Value(path=below, value=child, beside_vq=beside_vq)
-            elif isinstance(child, _CONTAINERS) and len(below) < _MAX_DEPTH and not is_optimizer(child):
-                todo.append((below, child))
+                if is_setting:
+                    yield _Value(path=(*path, *key.split(".")), value=child, beside_vq=beside_vq)
+            elif isinstance(child, _CONTAINERS) and child and not is_optimizer(child):
+                below = (*path, *key.split("."))
+                if len(below) < _MAX_DEPTH:
+                    todo.append((below, child))
 
 
-def _with_names(node: Any) -> Iterator[tuple[str, Any]]:
-    """Return the children of a node; of a list, which may hold a million losses, only containers."""
-    if isinstance(node, list | tuple):
-        return ((str(i), child) for i, child in enumerate(node) if isinstance(child, _CONTAINERS))
-    return children(node)
-
-
-def _unwrapped(name: str, node: Any) -> Any:
-    """A scalar out of a 0-dimensional tensor or out of OmegaConf's node; else the node itself.
-
-    A model has many tensors of no dimension: only those that may be a setting are read.
-    """
-    if isinstance(node, LazyTensor) and node.shape == () and name in _NAMES:
+def _unwrapped(node: Any) -> Any:
+    """A scalar out of a 0-dimensional tensor or out of OmegaConf's node; else the node itself."""
+    if isinstance(node, LazyTensor) and node.shape == ():
         return node.read().item()
     if isinstance(node, Inert) and isinstance(node.state, dict) and "_val" in node.state:
         return node.state["_val"]

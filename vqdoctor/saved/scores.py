@@ -6,23 +6,25 @@ never taken for a cross-entropy because it looks like one.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vqdoctor.checkpoint import Inert, LazyTensor, children
+from vqdoctor.checkpoint import Inert, LazyTensor, settings
+from vqdoctor.core.json_text import parse
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.saved.optimizer import is_optimizer
 
 TRAINER_STATE = "trainer_state.json"
 _LARGEST_STATE = 64 << 20
+_LARGEST_NUMBER = 1e300
+"""Larger integers have no float, and JSON may hold any."""
 _MAX_DEPTH = 8
-_MAX_NODES = 300_000
+_MAX_NODES = 150_000
 _HISTORY = 8
 """Least values of a history whose course is reported."""
 _SPLIT = "(?:best|last|final|max|min|val|valid|validation|test|eval|dev|model|epoch|score|_)*"
@@ -35,6 +37,7 @@ _VQ_LOSS = re.compile(
 )
 _CLASSES = re.compile(r"^(?:num|n)_(?:classes|class|labels|activities)$")
 _CLASS_NAMES = frozenset({"classes", "class_names", "labels", "label_names", "id2label", "activities"})
+_TELLING = (_CLASSES, _ACCURACY, _CROSS_ENTROPY, _VQ_LOSS)
 _HEAD = re.compile(r"(?:^|_)head$|classif|logits|^cls|(?:^|_)class(?:es)?(?:_|$)|label|activity")
 _LOG = re.compile(r"history|log", re.IGNORECASE)
 _FOREIGN = ("optim", "sched", "scaler", "rng", "_metadata")
@@ -145,23 +148,25 @@ def _trainer_state(beside: Path | None) -> Any:
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_STATE:
             return {}
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parse(path.read_bytes())
+    except (OSError, ValueError):
         return {}
 
 
 def _named(tree: Any, before: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield (path, plain name, value) of every node but a model's tensors, nearest to the root first."""
+    """Yield (path, plain name, value) of every node with the name of a score, nearest to the root first."""
     todo: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
     seen = 0
     while todo and seen < _MAX_NODES:
         path, node = todo.popleft()
-        for key, child in children(node):
+        is_list = isinstance(node, list | tuple)
+        for key, child in settings(node):
             seen += 1
-            name, below = _plain(key), (*path, key)
-            if any(word in name for word in _FOREIGN):
+            name, below = "" if is_list else _plain(key), (*path, key)
+            if _is_foreign(name):
                 continue
-            yield before + ".".join(below), _monitored(name, node), child
+            if _is_telling(told := _monitored(name, node)):
+                yield before + ".".join(below), told, child
             is_course = isinstance(child, list | tuple) and child and _number(child[0]) is not None
             is_node = isinstance(child, dict | list | tuple | Inert) and len(below) < _MAX_DEPTH
             if is_node and not (is_course or is_optimizer(child)):
@@ -176,6 +181,17 @@ def _monitored(name: str, node: Any) -> str:
     return name
 
 
+@lru_cache(4096)
+def _is_foreign(name: str) -> bool:
+    return any(word in name for word in _FOREIGN)
+
+
+@lru_cache(4096)
+def _is_telling(name: str) -> bool:
+    return name in _CLASS_NAMES or any(form.match(name) for form in _TELLING)
+
+
+@lru_cache(4096)
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
@@ -185,7 +201,7 @@ def _number(node: Any) -> float | None:
         node = node.read().reshape(()).item()
     if isinstance(node, bool) or not isinstance(node, int | float):
         return None
-    return float(node) if math.isfinite(node) else None
+    return float(node) if abs(node) <= _LARGEST_NUMBER else None
 
 
 def rise(values: Sequence[float]) -> float | None:

@@ -8,6 +8,8 @@ from functools import cached_property
 from vqdoctor.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.layouts.state_dict import StateDict, state_dicts
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.saved.decay import proven_decay
 from vqdoctor.saved.optimizer import SavedOptimizer, Slot, saved_optimizers
 from vqdoctor.saved.record import as_retrained, read_record
 from vqdoctor.saved.scores import Scores, read_scores
@@ -74,11 +76,24 @@ class SavedTraining:
         """The model's success as the file, and a trainer's state beside it, record it."""
         return read_scores(self.checkpoint.tree, self.models, self.checkpoint.path)
 
-    @cached_property
-    def start_weight(self) -> float | None:
-        """d^t, the weight that the EMA's start values still have; None where d or t is not recorded."""
-        decay, updates = self.record.decay, self.record.updates
+    def decay(self, view: QuantizerView) -> float | None:
+        """Return the decay of a layer's EMA: the recorded one, or what its counts prove; None if unknown."""
+        if self.record.decay is not None:
+            return self.record.decay
+        if view.name not in self._proven:
+            counts = view.counts
+            proven = None if counts is None else proven_decay(counts, self.record.updates)
+            self._proven[view.name] = proven
+        return self._proven[view.name]
+
+    def start_weight(self, view: QuantizerView) -> float | None:
+        """Return d^t, the weight that the start of a layer's EMA still has; None where d or t is unknown."""
+        decay, updates = self.decay(view), self.record.updates
         return None if decay is None or updates is None else float(decay**updates)
+
+    @cached_property
+    def _proven(self) -> dict[str, float | None]:
+        return {}
 
     @cached_property
     def estimated_counts(self) -> frozenset[str]:

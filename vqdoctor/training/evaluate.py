@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from vqdoctor.metrics.expectation import expected_active
 from vqdoctor.metrics.geometry import histogram_quantiles
 from vqdoctor.metrics.interval import paired_interval
 from vqdoctor.models.task import Batch, Task
+from vqdoctor.models.untouched import in_eval_mode
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -184,15 +184,3 @@ def _figures(counts: np.ndarray[Any, Any], num_codes: int, error: float | None) 
         quantiles=histogram_quantiles(counts),
         error=error,
     )
-
-
-@contextmanager
-def in_eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Run a model in eval mode; every module's own mode comes back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

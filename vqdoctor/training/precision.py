@@ -10,7 +10,7 @@ import torch
 from vqdoctor.capture.layer import CapturedLayer, Change, watching
 from vqdoctor.core.errors import UserError
 from vqdoctor.models.task import Batch, Task
-from vqdoctor.training.evaluate import in_eval_mode
+from vqdoctor.models.untouched import in_eval_mode
 from vqdoctor.training.treatment import reshaped
 
 MIXED_ON = ("cuda",)

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from vqdoctor.capture.call import Call
+from vqdoctor.capture.decay import own_decay
 from vqdoctor.capture.layer import CapturedLayer, Watched, watching
 from vqdoctor.capture.reader import Codes
 from vqdoctor.models.task import Batch, Task
-from vqdoctor.training.evaluate import in_eval_mode
-from vqdoctor.training.treatment import own_decay
+from vqdoctor.models.untouched import in_eval_mode
 from vqdoctor.vq.ema import divisor
 
 DECAY = 0.99

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from vqdoctor.capture.decay import set_decay
 from vqdoctor.capture.layer import CapturedLayer, Change, Watched, bypass, watching
+from vqdoctor.capture.placing import place_codes
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Epoch, Figures, Goals
@@ -21,7 +23,6 @@ from vqdoctor.models.task import Losses, Task
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
-from vqdoctor.training.initialise import place_codes
 from vqdoctor.training.linear import LinearCodebook
 from vqdoctor.training.moment_matching import MomentMatching
 from vqdoctor.training.optimizer import Optimizers, SavedRecipe, optimizers_of
@@ -33,7 +34,7 @@ from vqdoctor.training.schedule import balanced_weight, warm_up
 from vqdoctor.training.sound_ema import SoundEMA, takes_directions
 from vqdoctor.training.splits import Splits, Stretches
 from vqdoctor.training.start import leading_to
-from vqdoctor.training.treatment import grafts, reshaped, set_decay
+from vqdoctor.training.treatment import grafts, reshaped
 from vqdoctor.training.usage_entropy import mean_entropy
 from vqdoctor.training.vq_loss import completed
 
@@ -185,7 +186,8 @@ class Trainer:
         seed_all(self.plan.seed)
         draws = torch.Generator().manual_seed(self.plan.seed)
         with reshaped(self._directions, "sphere", full_precision=False):
-            return place_codes(self.model, self.task, self.splits, layers, self.optimizer, draws, self.say)
+            in_order = self.splits.in_order
+            return place_codes(self.model, self.task, in_order, layers, self.optimizer, draws, self.say)
 
     def _take_over(self, names: Collection[str], decay: float | None) -> None:
         """Let a sound EMA move the codes of these layers; None is the layer's own decay."""

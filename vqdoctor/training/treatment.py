@@ -1,4 +1,4 @@
-"""The effect of a training plan on the VQ layers: estimators, geometry, precision and decay."""
+"""The effect of a training plan on the VQ layers: estimators, geometry and precision."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from vqdoctor.core.training_plan import Estimator, Geometry, TrainingPlan
 from vqdoctor.models.tensors import tensors_of
 from vqdoctor.vq.estimators import rotation, straight_through
 
-DECAYS = ("decay", "_decay", "ema_decay", "gamma", "discount")
-"""Names under which layers keep their EMA decay."""
 _TINY = 1e-6
 
 
@@ -38,28 +36,6 @@ def grafts(plan: TrainingPlan) -> Change | None:
         return rotation(z_e, z_q, layer.reader.axis(call))
 
     return graft
-
-
-def set_decay(layer: CapturedLayer, decay: float) -> bool:
-    """Set the EMA decay of a layer's modules; return whether any of them keeps one."""
-    kept = list(_decays(layer))
-    for module, name, _ in kept:
-        setattr(module, name, decay)
-    return bool(kept)
-
-
-def own_decay(layer: CapturedLayer) -> float | None:
-    """Return the EMA decay that a layer's modules keep; None is unknown."""
-    return next((decay for _, _, decay in _decays(layer)), None)
-
-
-def _decays(layer: CapturedLayer) -> Iterator[tuple[torch.nn.Module, str, float]]:
-    """Yield every EMA decay of a layer's modules: the module, the attribute's name, its value."""
-    for module in layer.module.modules():
-        for name in DECAYS:
-            value = vars(module).get(name)
-            if isinstance(value, float) and 0.0 < value < 1.0:
-                yield module, name, value
 
 
 @contextlib.contextmanager

@@ -182,5 +182,6 @@ def test_a_file_without_layers_still_has_its_own_evidence(examine):
     assert isinstance(context, FileContext) and context.views == ()
     kinds = [item.kind for probe in all_probes() for item in probe.measure(context)]
     assert sorted(kinds) == [
-        *("foreign-objects", "non-finite", "optimizer-memory", "recorded-scores", "training-record")
+        *("foreign-objects", "non-finite", "optimizer-memory", "recorded-scores", "step-size"),
+        "training-record",
     ]

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -8,6 +9,7 @@ from torch import nn
 
 from vqdoctor.core.evidence import Unavailable
 from vqdoctor.probes.file import optimizer_memory
+from vqdoctor.saved.placement import codebook_slot
 
 
 def by_hand(model, optimizer, part):
@@ -259,7 +261,80 @@ def test_a_codebook_that_is_left_out_of_the_optimizer(memory):
         chosen = [p for part in parts.split() for p in getattr(model, part).parameters()]
         optimizer = torch.optim.Adam(chosen)
         model.step(optimizer, 16)
-        assert memory(model, optimizer).left_out == left_out, parts
+        found = memory(model, optimizer)
+        assert found.left_out == found.unlisted == left_out, parts
+
+
+def test_a_bare_parameter_that_is_left_out_may_be_a_buffer(memory, tiny, trained):
+    model = tiny()  # its codes are a buffer, and its counts show who writes it
+    found = memory(model, trained(model, 3))
+    assert found.unlisted and not found.left_out
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.95)])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_the_two_moments_tell_when_a_code_had_its_last_gradient(memory, examine, kind, betas):
+    """Codes 0 to 7 are chosen to the end, 8 to 11 until 150 updates before it, 12 and 13 until 600."""
+    torch.manual_seed(0)
+    model = GradientCodebook()
+    optimizer = kind(model.parameters(), betas=betas)
+    for update in range(900):
+        model.step(optimizer, 14 if update < 300 else 12 if update < 750 else 8)
+    found = memory(model, optimizer)
+    assert found.codebook_untouched_rows == 2
+    assert (found.recent_codes, found.recent_codes_high) == (8, 12)
+    (view,) = examine({"model": model.state_dict()}).views
+    slot = codebook_slot_of(model, optimizer, examine)
+    ages = optimizer_memory.ages_since_gradient(slot, view)
+    assert (ages[:8] < 100).all() and np.isinf(ages[14:]).all()
+    assert ((ages[8:12] >= 150) & (ages[8:12] < 250)).all() and (ages[12:14] >= 600).all()
+
+
+def codebook_slot_of(model, optimizer, examine):
+    context = examine({"model": model.state_dict(), "opt": optimizer.state_dict()})
+    (view,) = context.views
+    return codebook_slot(context.saved, view, context.views)
+
+
+def test_too_few_updates_or_one_moment_tell_no_age(memory):
+    torch.manual_seed(0)
+    short = {"betas": (0.5, 0.9)}  # a mean gradient of which nothing is left after 400 updates
+    for kind, updates, options in (
+        (torch.optim.Adam, 500, {}),
+        (torch.optim.RMSprop, 900, {}),
+        (torch.optim.Adam, 900, short),
+    ):
+        model = GradientCodebook()
+        optimizer = kind(model.parameters(), **options)
+        for _ in range(updates):
+            model.step(optimizer, 8)
+        found = memory(model, optimizer)
+        assert (found.recent_codes, found.recent_codes_high) == (None, None)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), -1.0])
+def test_a_broken_second_moment_tells_no_age(memory, broken):
+    torch.manual_seed(0)
+    model = GradientCodebook()
+    optimizer = torch.optim.Adam(model.parameters())
+    for _ in range(800):
+        model.step(optimizer, 8)
+    optimizer.state[model.vq.embedding.weight]["exp_avg_sq"][3] = broken
+    assert memory(model, optimizer).recent_codes is None
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_buffer_is_left_out_where_its_ema_never_ran(memory, written):
+    torch.manual_seed(0)
+    model = GradientCodebook()
+    codes = model.vq.embedding.weight.detach().clone()
+    counts = torch.rand(16) + 1 if written else torch.ones(16)
+    for name, values in (("code", codes), ("n", counts), ("m", codes * counts[:, None])):
+        model.vq.register_buffer(name, values)
+    optimizer = torch.optim.Adam([*model.encoder.parameters(), *model.decoder.parameters()])
+    model.step(optimizer, 16)
+    del model.vq.embedding
+    assert memory(model, optimizer).left_out == (not written)
 
 
 class Autoencoder(nn.Module):

@@ -6,18 +6,16 @@ References:
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Hashable
 from math import prod
 from pathlib import Path
 
 from vqdoctor.checkpoint.dtypes import DTYPES
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged, printable
+from vqdoctor.checkpoint.npy import read_header
 from vqdoctor.checkpoint.records import JoinedRecord, Record
 from vqdoctor.checkpoint.tensor import LazyTensor
 
-MAGIC = b"\x93NUMPY"
-MAX_HEADER = 1 << 16
 _CODES = {dtype.stored: dtype for dtype in DTYPES.values() if dtype.widen is None} | {"b1": DTYPES["bool"]}
 
 
@@ -29,36 +27,23 @@ def array_in(record: Record, path: Path, storage_id: Hashable) -> LazyTensor | s
     Raises:
         Damaged: if the header is malformed, or states more than the record holds.
     """
-    head = record.pread(0, min(record.size, 12))
-    if len(head) < 10 or not head.startswith(MAGIC) or head[6] not in (1, 2, 3):
-        raise Damaged(f"corrupt: {printable(record.name)} is not a numpy array", TRUNCATED)
-    width = 2 if head[6] == 1 else 4
-    length = int.from_bytes(head[8 : 8 + width], "little")
-    start = 8 + width + length
-    if length > MAX_HEADER or start > record.size:
-        raise Damaged(f"corrupt: the header of {printable(record.name)} is cut or absurdly long", TRUNCATED)
-    try:
-        stated = ast.literal_eval(record.pread(8 + width, length).decode("utf-8"))
-        code, fortran, shape = (stated[key] for key in ("descr", "fortran_order", "shape"))
-    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError) as error:
-        raise Damaged(f"corrupt: the header of {printable(record.name)} is garbled", TRUNCATED) from error
-    if not isinstance(shape, tuple) or any(type(n) is not int or not 0 <= n < 1 << 63 for n in shape):
-        raise Damaged(f"corrupt: the shape of {printable(record.name)} is not a tuple of sizes", TRUNCATED)
-    element = _CODES.get(code.lstrip("<>|=")) if isinstance(code, str) else None
+    header = read_header(record)
+    shape, start = header.shape, header.start
+    element = _CODES.get(header.code.lstrip("<>|="))
     if element is None:
-        return "objects" if code == "|O" else "other types"
+        return "objects" if header.code == "|O" else "other types"
     if start % element.itemsize:
         record, start = JoinedRecord(record.name, [(record, start, record.size - start)]), 0
-    if len(shape) > 64 or prod(shape) * element.itemsize > record.size - start:
+    if prod(shape) * element.itemsize > record.size - start:
         raise Damaged(f"truncated: {printable(record.name)} states more than it holds", TRUNCATED)
-    steps = [prod(shape[:i] if fortran else shape[i + 1 :]) for i in range(len(shape))]
+    steps = [prod(shape[:i] if header.fortran else shape[i + 1 :]) for i in range(len(shape))]
     return LazyTensor(
         path=path,
         shape=shape,
         strides=tuple(steps),
         offset=start // element.itemsize,
         element=element,
-        big_endian=code.startswith(">"),
+        big_endian=header.code.startswith(">"),
         record=record,
         storage_id=storage_id,
     )

@@ -23,13 +23,16 @@ from vqdoctor.checkpoint.model import Checkpoint, Container
 from vqdoctor.checkpoint.pickles.machine import unpickle
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
 from vqdoctor.checkpoint.records import JoinedRecord, Record
+from vqdoctor.checkpoint.settling import settle
 from vqdoctor.checkpoint.tensor import LazyTensor
-from vqdoctor.checkpoint.tree import Global, Inert, flatten, settle
+from vqdoctor.checkpoint.tree import Global, Inert, flatten
 
 NAME = "torch-distributed"
 MAX_METADATA = 64 << 20
 MAX_FILES = 900
 """Files that are opened at a time: the system allows 1024 as a rule."""
+PIECE_STEPS = 150
+"""The price of opening a piece, besides its pickle."""
 MAX_STEPS = 32
 _OWN = frozenset(
     f"torch.distributed.checkpoint.{name}"
@@ -93,7 +96,8 @@ class _Folder:
                 raise Damaged(f"forged: it names {printable(place.file)[:80]}, which is not a file beside it")
             if len(self.files) >= MAX_FILES:
                 raise Damaged(f"its pieces are in more than {MAX_FILES} files")
-            self.files[place.file] = OpenFile(self.metadata.path.parent / place.file)
+            self.files[place.file] = OpenFile(self.metadata.path.parent / place.file, self.metadata.budget)
+        self.metadata.budget.steps -= PIECE_STEPS
         piece = open_torch_zip(Piece(self.files[place.file], place.offset, place.length))
         self.foreign.append(piece)
         return piece.tree
@@ -114,8 +118,9 @@ def open_distributed(file: OpenFile) -> Checkpoint:
     if file.size > MAX_METADATA:
         raise Damaged(f"its metadata takes {file.size >> 20} MiB")
     raw = file.pread(0, file.size)
+    file.budget.earn(sum(part.stat().st_size for part in file.path.parent.glob("*.distcp")))
     vocabulary = _Vocabulary(path=file.path, find_record=_no_record)
-    tree, cuts = settle(unpickle(raw, vocabulary))
+    tree, cuts = settle(unpickle(raw, vocabulary, file.budget), file.budget)
     listed, places = _state(tree, "state_dict_metadata"), _state(tree, "storage_data")
     if not isinstance(listed, dict) or not isinstance(places, dict):
         raise Damaged("corrupt: its metadata lists no tensors", TRUNCATED)

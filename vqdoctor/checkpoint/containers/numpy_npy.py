@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import BinaryIO
 
-from vqdoctor.checkpoint.containers._numpy import MAGIC, array_in
+from vqdoctor.checkpoint.containers._numpy import array_in
 from vqdoctor.checkpoint.dtypes import AnyArray
 from vqdoctor.checkpoint.files import Damaged, OpenFile
 from vqdoctor.checkpoint.history import Note
 from vqdoctor.checkpoint.model import Checkpoint, Container
+from vqdoctor.checkpoint.npy import MAGIC
 from vqdoctor.checkpoint.records import StoredRecord
 from vqdoctor.checkpoint.tree import flatten
 

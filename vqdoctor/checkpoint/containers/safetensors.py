@@ -18,6 +18,7 @@ from vqdoctor.checkpoint.model import Checkpoint, Container
 from vqdoctor.checkpoint.patching import copy, patch
 from vqdoctor.checkpoint.records import StoredRecord
 from vqdoctor.checkpoint.tensor import MAX_DIMENSIONS, MAX_ELEMENTS, LazyTensor
+from vqdoctor.core.json_text import parse
 
 NAME = "safetensors"
 MAX_HEADER = 8_000_000
@@ -52,7 +53,7 @@ def open_safetensors(file: OpenFile) -> Checkpoint:
     raw, header = _header(file)
     metadata = header.pop(_METADATA, None)
     data = _LENGTH + len(raw)
-    if len(header) > max(MAX_TENSORS, file.size // 5000):
+    if len(header) > _most(file):
         raise Damaged(f"its header names {len(header):,} tensors, more than a file of this size can hold")
     spans = {name: _span(name, entry) for name, entry in header.items()}
     _check_spans(spans, file.size - data)
@@ -131,10 +132,15 @@ def _header(file: OpenFile) -> tuple[bytes, dict[str, Any]]:
     if not raw.startswith(b"{"):
         raise Damaged("corrupt: its safetensors header is not a JSON object", TRUNCATED)
     try:
-        header: dict[str, Any] = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        header: dict[str, Any] = parse(raw, _unique, 16 * _most(file))
+    except ValueError as error:
         raise Damaged("corrupt: its safetensors header is not valid JSON", TRUNCATED) from error
     return raw, header
+
+
+def _most(file: OpenFile) -> int:
+    """Return how many tensors a file of that size may have."""
+    return max(MAX_TENSORS, file.size // 5000)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

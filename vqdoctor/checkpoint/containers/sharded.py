@@ -6,19 +6,20 @@ References:
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vqdoctor.checkpoint.budget import Budget
 from vqdoctor.checkpoint.dtypes import AnyArray
 from vqdoctor.checkpoint.files import TRUNCATED, Damaged, OpenFile, guarded, printable
 from vqdoctor.checkpoint.history import Note
 from vqdoctor.checkpoint.model import Checkpoint, Container
 from vqdoctor.checkpoint.opening import container_of
 from vqdoctor.checkpoint.tensor import LazyTensor
+from vqdoctor.core.json_text import parse
 
 NAME = "sharded"
 MAX_INDEX = 64 << 20
@@ -47,7 +48,7 @@ def open_sharded(file: OpenFile) -> Checkpoint:
     if not there:
         shown = ", ".join(map(printable, names[:_SHOWN])) or "none"
         raise Damaged(f"a sharded checkpoint, of which no shard is here ({shown})", "fetch the shards too")
-    parts = [_part(file.path.parent / name) for name in there]
+    parts = [_part(file.path.parent / name, file.budget) for name in there]
     tree: dict[str, Any] = {}
     tensors: dict[str, LazyTensor] = {}
     for part in parts:
@@ -92,8 +93,8 @@ def write_sharded(checkpoint: Checkpoint, out: BinaryIO, changes: Mapping[str, A
 def _places(raw: bytes) -> dict[str, str]:
     """Return the name of the file that each tensor lies in."""
     try:
-        index = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        index = parse(raw)
+    except ValueError as error:
         raise Damaged("corrupt: the index is not valid JSON", TRUNCATED) from error
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
@@ -107,9 +108,10 @@ def _places(raw: bytes) -> dict[str, str]:
     return places
 
 
-def _part(path: Path) -> Checkpoint:
+def _part(path: Path, budget: Budget) -> Checkpoint:
     with guarded(path):
-        file = OpenFile(path)
+        file = OpenFile(path, budget)
+        budget.earn(file.size)
         container = container_of(file)
         if container.name == NAME:
             raise Damaged("an index, named by another index as one of its files")

@@ -8,7 +8,6 @@ References:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -19,6 +18,7 @@ from vqdoctor.checkpoint.model import Checkpoint, Container
 from vqdoctor.checkpoint.tensor import LazyTensor
 from vqdoctor.checkpoint.tree import flatten
 from vqdoctor.checkpoint.zip_directory import Entry, first_name, locate, read_directory
+from vqdoctor.core.json_text import parse
 
 NAME = "torch-export"
 MAX_CONFIG = 64 << 20
@@ -78,8 +78,8 @@ def _listed(file: OpenFile, entry: Entry) -> dict[str, Any]:
         raise Damaged(f"the list of its weights takes {record.size >> 20} MiB")
     record.check()
     try:
-        config = json.loads(record.pread(0, record.size).decode("utf-8"))["config"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        config = parse(record.pread(0, record.size))["config"]
+    except (ValueError, TypeError, KeyError) as error:
         raise Damaged("corrupt: the list of its weights is garbled", TRUNCATED) from error
     if not isinstance(config, dict):
         raise Damaged("corrupt: the list of its weights is garbled", TRUNCATED)

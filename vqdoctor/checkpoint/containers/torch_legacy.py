@@ -18,10 +18,11 @@ from vqdoctor.checkpoint.files import TRUNCATED, Damaged, OpenFile, printable
 from vqdoctor.checkpoint.history import MAX_BYTES, RECORD, Note, read_history, write_history
 from vqdoctor.checkpoint.model import Checkpoint, Container
 from vqdoctor.checkpoint.patching import copy, patch
-from vqdoctor.checkpoint.pickles.machine import EndsEarly, Vocabulary, unpickle_first
+from vqdoctor.checkpoint.pickles.machine import EndsEarly, unpickle_first
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
-from vqdoctor.checkpoint.records import Record, StoredRecord
-from vqdoctor.checkpoint.tree import Global, Inert, flatten, left_out, settle
+from vqdoctor.checkpoint.records import StoredRecord
+from vqdoctor.checkpoint.settling import settle
+from vqdoctor.checkpoint.tree import Global, Inert, flatten, left_out
 
 NAME = "torch-legacy"
 MAX_PICKLE = 64 << 20
@@ -42,9 +43,11 @@ class _Vocabulary(TorchVocabulary):
 
     Attributes:
         sizes: bytes of each storage's element, and its elements, by key.
+        records: the storages by key, whose places come after the tree.
     """
 
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    records: dict[str, StoredRecord] = field(default_factory=dict)
 
     def persistent(self, pid: object) -> Any:
         match pid:
@@ -54,15 +57,16 @@ class _Vocabulary(TorchVocabulary):
                 found = super().persistent(("storage", kind, key, place, numel))
                 dtype = None if isinstance(found, Inert) else found.dtype
                 self.sizes[key] = dtype.itemsize if dtype else _QUANTIZED.get(kind.name, 1), numel
+                if dtype:
+                    _place(self.records[key], dtype.itemsize * numel)
                 return found if view is None else Inert("torch", "a view of a storage")
         return super().persistent(pid)
 
 
-class _Anywhere(Record):
-    """Stands for a storage while its place is unknown."""
-
-    def __init__(self, size: int) -> None:
-        self.name, self.size = "a storage", size
+def _place(record: StoredRecord, size: int, offset: int = 0) -> None:
+    """Say where a storage lies, which only the end of the file tells."""
+    object.__setattr__(record, "size", size)
+    object.__setattr__(record, "offset", offset)
 
 
 def sniff(head: bytes) -> bool:
@@ -73,40 +77,34 @@ def sniff(head: bytes) -> bool:
 def open_torch_legacy(file: OpenFile) -> Checkpoint:
     """Read the pickles; the storages stay where they are.
 
-    The tree's pickle is followed twice: the places of the storages come after it.
-
     Raises:
         Damaged: if a pickle or a storage is malformed or cut.
     """
-    at, looked = 0, _Vocabulary(path=file.path, find_record=lambda _: _Anywhere(file.size))
+
+    def find(key: str) -> StoredRecord:
+        return vocabulary.records.setdefault(key, StoredRecord(file, key, 0, file.size))
+
+    at, vocabulary = 0, _Vocabulary(path=file.path, find_record=find)
     for name, is_right in (
         ("magic number", lambda value: isinstance(value, int)),
         ("protocol", lambda value: value == _PROTOCOL),
         ("description of the machine", lambda value: isinstance(value, dict)),
     ):
-        value, at = _unpickle(file, at, looked)
+        value, at = _unpickle(file, at, vocabulary)
         if not is_right(value):
             raise Damaged(f"corrupt: its {name} is not what torch writes", TRUNCATED)
-    tree_at = at
-    _, at = _unpickle(file, tree_at, looked)
-    keys, at = _unpickle(file, at, looked)
-    records, end = _records(file, at, keys, looked.sizes)
-
-    def find(key: str) -> StoredRecord:
-        if key not in records:
-            raise Damaged(f"corrupt: the storage {printable(key)} is missing", TRUNCATED)
-        return records[key]
-
-    vocabulary = _Vocabulary(path=file.path, find_record=find)
-    tree, cuts = settle(_unpickle(file, tree_at, vocabulary)[0])
+    built, at = _unpickle(file, at, vocabulary)
+    keys, at = _unpickle(file, at, vocabulary)
+    end = _place_all(file, at, keys, vocabulary)
+    tree, cuts = settle(built, file.budget)
     return Checkpoint(
         path=file.path,
         container=NAME,
         bytes=file.size,
         tree=tree,
         tensors=flatten(tree),
-        harmless=looked.harmless,
-        dangerous=looked.dangerous,
+        harmless=vocabulary.harmless,
+        dangerous=vocabulary.dangerous,
         notes=(*cuts, *(f"{note}: {count}" for note, count in vocabulary.notes.items())),
         history=read_history(_footer(file, end)),
         file=file,
@@ -133,43 +131,46 @@ def write_torch_legacy(
     out.write(text + len(text).to_bytes(_COUNT, "little") + _FOOTER)
 
 
-def _unpickle(file: OpenFile, at: int, vocabulary: Vocabulary) -> tuple[Any, int]:
+def _unpickle(file: OpenFile, at: int, vocabulary: TorchVocabulary) -> tuple[Any, int]:
     """Return the value of the pickle at that position, and the position behind it.
 
     The window over the file grows as long as the pickle goes on: its length is not known before.
     """
-    window = _FIRST_WINDOW
+    window, noted = _FIRST_WINDOW, dict(vocabulary.notes)
     while True:
         size = min(window, MAX_PICKLE, file.size - at)
         try:
-            value, length = unpickle_first(file.pread(at, size), vocabulary, file.size)
+            value, length = unpickle_first(file.pread(at, size), vocabulary, file.budget)
         except EndsEarly:
             if size < window:
                 raise
             window *= _WINDOWS_GROW
+            vocabulary.notes = dict(noted)
         else:
             return value, at + length
 
 
-def _records(
-    file: OpenFile, at: int, keys: object, sizes: Mapping[str, tuple[int, int]]
-) -> tuple[dict[str, StoredRecord], int]:
-    """Return the storages by key, and the position behind the last."""
+def _place_all(file: OpenFile, at: int, keys: object, vocabulary: _Vocabulary) -> int:
+    """Say where each storage lies, and return the position behind the last."""
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise Damaged("corrupt: the list of its storages is garbled", TRUNCATED)
-    records: dict[str, StoredRecord] = {}
+    sizes, placed = vocabulary.sizes, set[str]()
     for key in keys:
-        if key not in sizes or key in records:
+        if key not in sizes or key in placed:
             raise Damaged(f"corrupt: it lists the storage {printable(key)}, which it does not use", TRUNCATED)
         itemsize, numel = sizes[key]
         if int.from_bytes(file.pread(at, _COUNT), "little") != numel:
             raise Damaged(f"corrupt: the storage {printable(key)} contradicts its own size", TRUNCATED)
         at += _COUNT
-        records[key] = StoredRecord(file, key, at, itemsize * numel)
+        placed.add(key)
+        if key in vocabulary.records:
+            _place(vocabulary.records[key], itemsize * numel, at)
         at += itemsize * numel
         if at > file.size:
             raise Damaged("truncated: its storages run past the end of the file", TRUNCATED)
-    return records, at
+    if lost := next((key for key in sizes if key not in placed), None):
+        raise Damaged(f"corrupt: the storage {printable(lost)} is missing", TRUNCATED)
+    return at
 
 
 def _footer(file: OpenFile, end: int) -> bytes:

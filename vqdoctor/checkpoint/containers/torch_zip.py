@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from typing import BinaryIO
 
 from vqdoctor.checkpoint.dtypes import AnyArray
-from vqdoctor.checkpoint.files import TRUNCATED, Damaged, OpenFile, printable
+from vqdoctor.checkpoint.files import FEWER, TRUNCATED, Damaged, OpenFile, printable
 from vqdoctor.checkpoint.history import MAX_BYTES, RECORD, Note, read_history, write_history
 from vqdoctor.checkpoint.model import Checkpoint, Container, FileRecord
 from vqdoctor.checkpoint.patching import patch, record_of
 from vqdoctor.checkpoint.pickles.machine import unpickle
 from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
+from vqdoctor.checkpoint.settling import settle
 from vqdoctor.checkpoint.strangers import AS_ARRAYS
-from vqdoctor.checkpoint.tree import flatten, left_out, settle
+from vqdoctor.checkpoint.tree import flatten, left_out
 from vqdoctor.checkpoint.zip_directory import Entry, locate, read_directory
 from vqdoctor.checkpoint.zip_writing import append_record, copy_records, renew_checksum
 from vqdoctor.core.files import SUFFIXES
@@ -59,7 +60,7 @@ def open_torch_zip(file: OpenFile) -> Checkpoint:
     vocabulary = TorchVocabulary(
         path=file.path, find_record=lambda key: find(f"data/{key}"), big_endian=order == b"big"
     )
-    tree, cuts = settle(unpickle(_pickle(find("data.pkl")), vocabulary, file.size))
+    tree, cuts = settle(unpickle(_pickle(find("data.pkl")), vocabulary, file.budget), file.budget)
     is_program = f"{prefix}constants.pkl" in entries
     program = ["a TorchScript program: its tensors alone are read, and its code is not run"] * is_program
     directory = "\n".join(f"{entry.name} {entry.size} {entry.crc:08x}" for entry in entries.values())
@@ -127,10 +128,7 @@ def _stranger(entries: Mapping[str, Entry], pickles: int) -> Damaged:
 
 def _pickle(record: FileRecord) -> bytes:
     if record.size > MAX_PICKLE:
-        raise Damaged(
-            f"its pickle alone takes {record.size >> 20} MiB",
-            "save the weights alone: torch.save(model.state_dict(), path)",
-        )
+        raise Damaged(f"its pickle alone takes {record.size >> 20} MiB", FEWER)
     record.check()
     return record.pread(0, record.size)
 

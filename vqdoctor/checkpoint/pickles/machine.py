@@ -15,19 +15,18 @@ import struct
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from vqdoctor.checkpoint.files import TRUNCATED, Damaged
+from vqdoctor.checkpoint.budget import Budget
+from vqdoctor.checkpoint.files import FEWER, TRUNCATED, Damaged
 from vqdoctor.checkpoint.pickles.known import FILLED_LATER
 from vqdoctor.checkpoint.tree import Global, Inert
 
 C = TypeVar("C", list[Any], dict[Any, Any])
 
-MAX_STEPS = 1_200_000
-"""Steps for a pickle, of about a microsecond each, with the walks over its tree; a tensor takes some 80."""
-STEPS_PER_BYTE = 0.01
-"""More steps for a larger file: 10 million for a gigabyte."""
 CONTAINER_STEPS = 3
 CALL_STEPS = 12
 """The extra price of a container, and of a name or a call, with the walks over it later."""
+LINE_STEPS = 2
+"""The extra price of an argument that ends with its line, as in protocol 0."""
 MAX_PROTOCOL = 5
 MAX_KEY_LENGTH = 1024
 MAX_KEY_BITS = 64
@@ -67,42 +66,42 @@ def _on(*opcodes: bytes) -> Callable[[Handler], Handler]:
     return register
 
 
-def unpickle(data: bytes, vocabulary: Vocabulary, file_size: int = 0) -> Any:
+def unpickle(data: bytes, vocabulary: Vocabulary, budget: Budget | None = None) -> Any:
     """Return the value that the pickle builds, with inert stand-ins for all foreign objects.
 
     Args:
         data: the pickle.
         vocabulary: the meaning of the names in it.
-        file_size: bytes of the whole file, which earn it more steps.
+        budget: the steps that it may take, and where they are taken from.
 
     Raises:
         Damaged: if it is cut, malformed, or larger than the budget.
     """
-    return Machine(data, vocabulary, max(MAX_STEPS, int(file_size * STEPS_PER_BYTE))).run()
+    return Machine(data, vocabulary, budget or Budget()).run()
 
 
 class EndsEarly(Damaged):
     """A pickle that takes more than there is."""
 
 
-def unpickle_first(data: bytes, vocabulary: Vocabulary, file_size: int = 0) -> tuple[Any, int]:
+def unpickle_first(data: bytes, vocabulary: Vocabulary, budget: Budget) -> tuple[Any, int]:
     """Return the value of the pickle that `data` begins with, and how many bytes it takes; see `unpickle`.
 
     Raises:
         EndsEarly: if the pickle goes on behind `data`, or is malformed in the same way.
         Damaged: if it is malformed otherwise, or larger than the budget.
     """
-    machine = Machine(data, vocabulary, max(MAX_STEPS, int(file_size * STEPS_PER_BYTE)))
+    machine = Machine(data, vocabulary, budget)
     return machine.run(), machine._at
 
 
 class Machine:
     """One run over one pickle."""
 
-    def __init__(self, data: bytes, vocabulary: Vocabulary, steps: int) -> None:
+    def __init__(self, data: bytes, vocabulary: Vocabulary, budget: Budget) -> None:
         self._data = data
         self._at = 0
-        self._steps = self._granted = steps
+        self._budget, self._steps = budget, budget.steps
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []
         # A dict, not an array: LONG_BINPUT 4294967295 would make an array of that length.
@@ -133,6 +132,8 @@ class Machine:
             ) from None
         except KeyError:
             raise Damaged("corrupt: its pickle refers to what it never stored", TRUNCATED) from None
+        finally:
+            self._budget.steps = self._steps
 
     def spend(self, steps: int) -> None:
         """Pay for work that grows with a length.
@@ -142,10 +143,7 @@ class Machine:
         """
         self._steps -= steps
         if self._steps < 0:
-            raise Damaged(
-                f"its pickle takes more than {self._granted:,} steps to read",
-                "save the weights alone: torch.save(model.state_dict(), path)",
-            )
+            raise Damaged(f"its pickle takes more than {self._budget.granted:,} steps to read", FEWER)
 
     def paid(self, made: C) -> C:
         """Return a new container, and pay for it."""
@@ -168,6 +166,7 @@ class Machine:
         return value
 
     def _line(self) -> bytes:
+        self._steps -= LINE_STEPS
         end = self._data.find(b"\n", self._at)
         if end < 0:
             raise IndexError

@@ -2,6 +2,7 @@
 
 from vqdoctor.core.evidence.base import *  # noqa: F403
 from vqdoctor.core.evidence.codebook import *  # noqa: F403
+from vqdoctor.core.evidence.course import *  # noqa: F403
 from vqdoctor.core.evidence.dynamics import *  # noqa: F403
 from vqdoctor.core.evidence.file import *  # noqa: F403
 from vqdoctor.core.evidence.gradient import *  # noqa: F403

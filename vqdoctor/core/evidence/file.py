@@ -128,9 +128,13 @@ class OptimizerMemory(Evidence):
         codebook_listed: whether the codebook is among the optimizer's parameters.
         codebook_has_state: whether the optimizer holds a state for it (E8: none = no gradient ever).
         codebook_untouched_rows: codebook rows whose second moment is exactly zero: never selected.
+        recent_codes: codes that certainly had a gradient in the last 100 updates, by the ratio of Adam's two
+            moments; None where these do not tell.
+        recent_codes_high: codes that may have had one in the last 400 updates; likewise.
         weight_decay: weight decay of the codebook's parameter group; None where not listed.
         left_out: whether all parameters around the layer have a state, and the codebook, an embedding's
-            weight, is not listed.
+            weight or one of an nn.ParameterList, is not listed.
+        unlisted: the same whatever the codebook's name: it may be a buffer, which a running model tells.
         contradicted: whether the model's order and the names of its parts disagree on before and after.
     """
 
@@ -141,8 +145,11 @@ class OptimizerMemory(Evidence):
     codebook_listed: bool | None = None
     codebook_has_state: bool | None = None
     codebook_untouched_rows: int | None = None
+    recent_codes: int | None = None
+    recent_codes_high: int | None = None
     weight_decay: float | None = None
     left_out: bool = False
+    unlisted: bool = False
     contradicted: bool = False
 
 

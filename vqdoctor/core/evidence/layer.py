@@ -68,12 +68,15 @@ class ResidualLevel(Evidence):
             the residual is detached, 0 where the codes that are subtracted carry their own gradient.
         gain: the same from the output of the whole quantizer to its input; None where no module around
             the levels maps a float input to a float output of its shape. Both are medians over the vectors.
+        subtracted: whether a level gets what the levels before it left. False where every level gets the
+            very input of the first, and the model goes on with the sum of their codes.
     """
 
     level: int
     levels: int
     reach: float
     gain: float | None
+    subtracted: bool = True
 
 
 ResidualLevel.HEALTHY = ResidualLevel(

@@ -55,6 +55,36 @@ class StartRows(Evidence):
 StartRows.HEALTHY = StartRows(layer="vq", source="checkpoint", sample_size=256, rows=0, start="", unused=0)
 
 
+class UnmovedRows(Evidence):
+    """Codes that were never chosen since they were set, and where they began. Sample size: the codes, K.
+
+    An EMA multiplies the count and the sum of a code that is not chosen by one factor, so such codes keep
+    equal counts, and their sums over their counts are their start. Under Adam without weight decay a code
+    without a gradient stays where it is.
+
+    Attributes:
+        rows: how many.
+        told_by: "counts" or "optimizer".
+        structure: how far the correlations between the dimensions of their start exceed those of independent
+            noise, in standard deviations: about 0 for a random start, large for vectors of the data.
+        offset: distance of the mean of their start from the mean of the other codes, in root mean square
+            distances of these from their mean, or, beside a single other code, of the start from its mean;
+            None where these do not vary.
+        frozen: whether the layer's table may rightly stay as it was drawn.
+    """
+
+    rows: int
+    told_by: str
+    structure: float
+    offset: float | None
+    frozen: bool = False
+
+
+UnmovedRows.HEALTHY = UnmovedRows(
+    layer="vq", source="checkpoint", sample_size=256, rows=0, told_by="counts", structure=0.0, offset=None
+)
+
+
 class TrainForward(Evidence):
     """The effect of train-mode forward passes alone on a codebook just loaded. Sample size: forward passes.
 
@@ -65,11 +95,13 @@ class TrainForward(Evidence):
         first_moved: the move in the first pass after loading.
         later_moved: the largest move in a later pass.
         writes_counts: whether a pass changes the EMA counts; None without counts.
+        decay: the EMA decay, by the counts of codes that no vector chose; None where they do not tell.
     """
 
     first_moved: float
     later_moved: float
     writes_counts: bool | None = None
+    decay: float | None = None
 
 
 TrainForward.HEALTHY = TrainForward(
@@ -128,6 +160,37 @@ WeightDecay.HEALTHY = WeightDecay(
 )  # fmt: skip
 
 
+class StepSize(Evidence):
+    """One step of Adam beside the weights that it moves. Sample size: the weight matrices looked at.
+
+    A layer with f inputs starts with weights of about 1 / sqrt(f), so that its output has the size of its
+    input. Adam moves every weight by about the learning rate, which changes the output by the learning rate
+    times sqrt(f) of that size even where the signs of the moves are independent.
+
+    Attributes:
+        learning_rate: the learning rate now; of several groups that of the matrix in the middle.
+        highest_rate: the highest one that the file records, a schedule's start or peak included.
+        updates: steps done.
+        step: the median over the matrices of learning rate times sqrt(f).
+        highest_step: the same with the highest rate.
+        growth: the median over the model's matrices outside of its VQ layers of their root mean square times
+            sqrt(f): about 0.6 to 1.4 as they are initialised. None where they are not found.
+    """
+
+    learning_rate: float
+    highest_rate: float
+    updates: int
+    step: float
+    highest_step: float
+    growth: float | None = None
+
+
+StepSize.HEALTHY = StepSize(
+    source="checkpoint", sample_size=7, learning_rate=0.001, highest_rate=0.001, updates=2_640, step=0.011,
+    highest_step=0.011, growth=0.86,
+)  # fmt: skip
+
+
 class CodeExpiry(Evidence):
     """How a batch compares with the codebook, and with the count under which codes are replaced.
 
@@ -139,12 +202,15 @@ class CodeExpiry(Evidence):
         expired: share of the codes whose count is not above the threshold; None where either is unknown.
         replaced: codes that one train-mode forward pass moves far, as a share of the most that it could
             replace, min(K, vectors), after the first pass; None from a checkpoint.
+        assumed_batch_size: the samples of that batch, where the training's are unknown; None where they are
+            the training's.
     """
 
     vectors: float
     threshold: float | None = None
     expired: float | None = None
     replaced: float | None = None
+    assumed_batch_size: int | None = None
 
 
 CodeExpiry.HEALTHY = CodeExpiry(layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0)

@@ -7,7 +7,7 @@ class InputSummary(Evidence):
     """The input: a wrong normalisation looks like collapse. Sample size: samples.
 
     Attributes:
-        name: "x", or "z_e" where a dump was given.
+        name: "x" or the model's own name of its input, or "z_e" where a dump was given.
         shape: shape of the whole batch.
         minimum: smallest element.
         maximum: largest element.
@@ -38,15 +38,17 @@ class FirstInput(Evidence):
         module: path of that layer.
         rms: their root mean square.
         largest: the largest magnitude among them.
+        val_rms: root mean square of the same on validation batches; None where there are none.
     """
 
     module: str
     rms: float
     largest: float
+    val_rms: float | None = None
 
 
 FirstInput.HEALTHY = FirstInput(
-    source="batch", sample_size=115_008, module="encoder.0", rms=0.484, largest=1.0
+    source="batch", sample_size=115_008, module="encoder.0", rms=0.484, largest=1.0, val_rms=0.486
 )
 
 
@@ -58,6 +60,7 @@ class TaskMetrics(Evidence):
 
     Attributes:
         split: which data ("val": never used in training or early stopping).
+        held_out: whether that split has data of its own; False where it is the same data as "train".
         accuracy: with the quantizer.
         bypass_accuracy: with z_e in place of z_q.
         shuffled_accuracy: with the codes shuffled between positions.
@@ -75,6 +78,7 @@ class TaskMetrics(Evidence):
     """
 
     split: str
+    held_out: bool = True
     accuracy: float | None = None
     bypass_accuracy: float | None = None
     shuffled_accuracy: float | None = None

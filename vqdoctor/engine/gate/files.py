@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import CheckpointError, UserError
 from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.core.gate import Gate
+from vqdoctor.core.json_text import parse
 from vqdoctor.core.report import CheckpointSummary, Report
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.evaluate import choose
@@ -26,8 +26,10 @@ from vqdoctor.engine.gate.ranges import require_possible
 from vqdoctor.engine.gate.together import gate_together
 from vqdoctor.engine.session import Progress, Session
 
-LARGEST_REPORT = 1 << 30
-"""Bytes of a saved report that are read; one with the histograms of a thousand layers has under 1 % of it."""
+LARGEST_REPORT = 64 << 20
+"""Bytes of a saved report that are read; a VQ layer takes some 20 KB, and with its histogram 100 KB."""
+MOST_LAYERS = 1000
+"""VQ layers of a saved report that are judged again, of some 2 ms each."""
 WRITES_ONE = "vqdoctor inspect CKPT --save json=report.json writes one"
 
 
@@ -174,12 +176,12 @@ def load_reports(path: Path) -> tuple[Report, ...]:
         if path.stat().st_size > LARGEST_REPORT or not path.is_file():
             raise CheckpointError(shown, "not a saved report", WRITES_ONE)
         with path.open("rb") as file:
-            data = json.loads(file.read().decode("utf-8-sig"))
+            data = parse(file.read())
     except OSError as error:
         raise CheckpointError(shown, error.strerror or str(error), "check the path") from error
     except UnicodeDecodeError as error:
         raise CheckpointError(shown, "not a saved report: it is not text", WRITES_ONE) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(shown, f"no valid JSON ({error})", "write the report again") from error
     if not isinstance(data, dict) or "schema" not in data:
         raise CheckpointError(shown, "JSON, but no vqdoctor report", WRITES_ONE)
@@ -190,6 +192,8 @@ def load_reports(path: Path) -> tuple[Report, ...]:
         reports = tuple(Report.from_dict(part) for part in parts)
         for report in reports:
             require_possible(report)
+        if (layers := sum(len(report.layers) for report in reports)) > MOST_LAYERS:
+            raise UserError(f"reports on {layers:,} VQ layers, and {MOST_LAYERS:,} are judged at the most")
         return reports
     except CheckpointError:
         raise

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.layouts.build import build, is_matrix
-from vqdoctor.layouts.layout import Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity, Vocabulary
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
 
@@ -51,4 +51,8 @@ LAYOUT = Layout(
         "quantizer.quantizers.0.codebook.weight": (1024, 8),
     },
     sees=("quantizer.quantizers.0", 1024, 8),
+    words=Vocabulary(
+        layer="DacConfig", arguments={"VQ weight": "commitment_loss_weight", "codes": "codebook_size"},
+        of="transformers",
+    ),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_matrix
-from vqdoctor.layouts.layout import Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity, Vocabulary
 from vqdoctor.layouts.siblings import is_projected
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
@@ -49,4 +49,7 @@ LAYOUT = Layout(
         "post_quant_conv.weight": (256, 256, 1, 1),
     },
     sees=("quantize", 1024, 256),
+    words=Vocabulary(
+        layer="VectorQuantizer", arguments={"beta on commitment": "legacy=False"}, of="taming, diffusers",
+    ),
 )  # fmt: skip

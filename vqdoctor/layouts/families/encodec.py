@@ -9,7 +9,7 @@ All are buffers. Counts start at zero; smoothing 1e-5; decay 0.99.
 """
 
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Ema, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity, Vocabulary
 
 LAYOUT = Layout(
     name="encodec", title="encodec and audiocraft", specificity=Specificity.LIBRARY,
@@ -24,4 +24,11 @@ LAYOUT = Layout(
         "quantizer.vq.layers.0._codebook.embed_avg": (1024, 128),
     },
     sees=("quantizer.vq.layers.0", 1024, 128),
+    words=Vocabulary(
+        layer="ResidualVectorQuantizer",
+        arguments={
+            "decay": "decay", "k-means": "kmeans_init=True, kmeans_iters=50",
+            "dead codes": "threshold_ema_dead_code", "codes": "bins",
+        },
+    ),
 )  # fmt: skip

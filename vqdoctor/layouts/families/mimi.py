@@ -23,7 +23,7 @@ from itertools import product
 import numpy as np
 
 from vqdoctor.layouts.build import build, fit, is_matrix
-from vqdoctor.layouts.layout import Ema, Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Orientation, Specificity, Vocabulary
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import Array, QuantizerView
 
@@ -83,4 +83,9 @@ LAYOUT = Layout(
         "quantizer.rvq_first.output_proj.weight": (512, 256, 1),
     },
     sees=("quantizer.rvq_first.vq.layers.0", 2048, 256),
+    words=Vocabulary(
+        layer="SplitResidualVectorQuantizer",
+        arguments={"decay": "decay", "dead codes": "threshold_usage_ratio=0.1", "codes": "bins"},
+        of="moshi",
+    ),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_float, is_matrix
-from vqdoctor.layouts.layout import Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity, Vocabulary
 from vqdoctor.layouts.siblings import layer_path
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
@@ -52,4 +52,5 @@ LAYOUT = Layout(
     find=find,
     example={"vq.codebook": (256, 64), "vq.codebook_usage": (256,), "vq.iter_counter": (1,)},
     sees=("vq", 256, 64),
+    words=Vocabulary(layer="NSVQ", stack="ResidualNSVQ", arguments={"codes": "num_embeddings"}),
 )  # fmt: skip

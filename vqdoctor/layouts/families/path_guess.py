@@ -3,6 +3,7 @@
     quantizer._codebook.weight   [K, D]  BigCodec
     vqvae.quantizer.codebook     [K, D]  T2M-GPT
     bottleneck.level_blocks.0.k  [K, D]  jukebox
+    rq.books.0                   [K, D]  home-made: an nn.ParameterList, a table for each level or group
 
 Token and position embeddings, losses, discriminators, maps between spaces and tables behind a projection
 (as SimVQ's) are passed over. Codes are taken for rows, unless the other tensors tell: the layers around a VQ
@@ -24,17 +25,21 @@ from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.layouts.words import TABLES, foreign_word, near_vq
 
 _NAMES = (*TABLES, "vq", "quantize", "quantizer")
+_BOOKS = "books"
+_LISTS = (*_NAMES, _BOOKS, "tables", "dictionaries")
+"""Names of a list of tables; one of books is a list of codebooks, whatever it is part of."""
 
 
 def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each matrix that by its names may be a codebook."""
-    for suffix in (*_NAMES, "weight", "k"):
+    numbers = dict.fromkeys(leaf for name in state.entries if (leaf := name.rpartition(".")[2]).isdigit())
+    for suffix in (*_NAMES, "weight", "k", *numbers):
         for path in state.owners(suffix):
             key = join(path, suffix)
             if is_matrix(state.entries[key]) and _is_named_so(state, key.split(".")):
                 yield from build(
                     state,
-                    name=layer_path(path),
+                    name=key if suffix in numbers else layer_path(path),
                     roles={"codebook": key},
                     confidence=Confidence.LOW,
                     transposed=(orientation or told_by_widths(state, key)) == "dk",
@@ -42,20 +47,22 @@ def find(state: StateDict, orientation: Orientation | None) -> Iterator[Quantize
 
 
 def _is_named_so(state: StateDict, tokens: list[str]) -> bool:
-    if foreign_word(tokens) or not near_vq(tokens):
-        return False
     owner, leaf = tokens[:-1], tokens[-1]
-    if state.get(".".join(owner), SIGNS) is not None:
+    path = ".".join(owner)
+    if foreign_word(tokens) or state.get(path, SIGNS) is not None:
         return False
+    is_near = near_vq(tokens)
     if leaf == "k":
-        return "level_blocks" in owner
-    if leaf == "weight":
+        return is_near and "level_blocks" in owner
+    if leaf == "weight" or leaf.isdigit():
         # A bias beside it: a Linear. An index as its owner ("codebooks.0") stands for its list.
         named = next((t for t in reversed(owner) if not t.isdigit()), "")
-        if named not in _NAMES or state.get(".".join(owner), "bias") is not None:
+        is_listed = leaf.isdigit() or owner[-1:] != [named]
+        if named not in (_LISTS if is_listed else _NAMES) or state.get(path, "bias") is not None:
             return False
-        owner = owner[:-1]
-    return not is_projected(state, ".".join(owner))
+        is_near = is_near or (is_listed and named == _BOOKS)
+        path = ".".join(owner[:-1])
+    return is_near and not is_projected(state, path)
 
 
 LAYOUT = Layout(

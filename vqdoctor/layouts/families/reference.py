@@ -8,7 +8,7 @@ All are buffers. Counts start at one; smoothing 1e-5; decay 0.99.
 """
 
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Ema, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity, Vocabulary
 
 LAYOUT = Layout(
     name="reference", title="vqdoctor's reference model", specificity=Specificity.LIBRARY,
@@ -21,4 +21,7 @@ LAYOUT = Layout(
         "vq.ema_embedding_sum": (256, 64),
     },
     sees=("vq", 256, 64),
+    words=Vocabulary(
+        layer="VectorQuantizerEMA2D", arguments={"decay": "decay", "codes": "num_codes"},
+    ),
 )  # fmt: skip

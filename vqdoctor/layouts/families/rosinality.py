@@ -11,7 +11,7 @@ in this library, and the confidence is medium.
 """
 
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Ema, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity, Vocabulary
 
 LAYOUT = Layout(
     name="rosinality", title="rosinality's VQ-VAE-2", specificity=Specificity.LIBRARY,
@@ -23,4 +23,7 @@ LAYOUT = Layout(
         "quantize_t.embed": (64, 512), "quantize_t.cluster_size": (512,), "quantize_t.embed_avg": (64, 512),
     },
     sees=("quantize_t", 512, 64),
+    words=Vocabulary(
+        layer="Quantize", arguments={"decay": "decay", "codes": "n_embed"}, returns="z_q, vq_loss, indices",
+    ),
 )  # fmt: skip

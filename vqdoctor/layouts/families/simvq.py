@@ -10,11 +10,15 @@ does not record its nonlinearities: it is left to a model.
 """
 
 from vqdoctor.layouts.families._projected import Projected
-from vqdoctor.layouts.layout import Layout, Specificity
+from vqdoctor.layouts.layout import Layout, Specificity, Vocabulary
 
 LAYOUT = Layout(
     name="simvq", title="SimVQ of vector-quantize-pytorch", specificity=Specificity.LIBRARY,
     find=Projected(table="frozen_codebook", projection="code_transform", lookup="euclidean"),
     example={"vq.frozen_codebook": (512, 32), "vq.code_transform.weight": (64, 32)},
     sees=("vq", 512, 64),
+    words=Vocabulary(
+        layer="SimVQ", stack="ResidualSimVQ",
+        arguments={"VQ weight": "commitment_weight", "codes": "codebook_size", "rotation": "rotation_trick"},
+    ),
 )  # fmt: skip

@@ -11,7 +11,7 @@ BEiT-v2 writes the same names, never updates the last two, and keeps its living 
 """
 
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Ema, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity, Vocabulary
 
 LAYOUT = Layout(
     name="taming-ema", title="the EMA quantizer of taming-transformers", specificity=Specificity.LIBRARY,
@@ -24,4 +24,8 @@ LAYOUT = Layout(
         "quantize.embedding.cluster_size": (1024,), "quantize.embedding.embed_avg": (1024, 64),
     },
     sees=("quantize", 1024, 64),
+    words=Vocabulary(
+        layer="EMAVectorQuantizer", arguments={"decay": "decay", "VQ weight": "beta", "codes": "n_embed"},
+        returns="z_q, vq_loss, (_, _, indices)",
+    ),
 )  # fmt: skip

@@ -13,7 +13,7 @@ Counts start at one since 2024-07-10 and at zero before; smoothing 1e-5; default
 """
 
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Ema, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity, Vocabulary
 
 LAYOUT = Layout(
     name="vector-quantize-pytorch", title="lucidrains' vector-quantize-pytorch",
@@ -31,4 +31,13 @@ LAYOUT = Layout(
         "vq._codebook.embed": (1, 512, 64),
     },
     sees=("vq", 512, 64),
+    words=Vocabulary(
+        layer="VectorQuantize", stack="ResidualVQ",
+        arguments={
+            "decay": "decay", "k-means": "kmeans_init=True, kmeans_iters=10",
+            "dead codes": "threshold_ema_dead_code", "VQ weight": "commitment_weight",
+            "codes": "codebook_size", "rotation": "rotation_trick", "unit length": "use_cosine_sim",
+            "entropy": "codebook_diversity_loss_weight",
+        },
+    ),
 )  # fmt: skip

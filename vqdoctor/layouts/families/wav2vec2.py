@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, is_float
-from vqdoctor.layouts.layout import Layout, Orientation, Specificity
+from vqdoctor.layouts.layout import Layout, Orientation, Specificity, Vocabulary
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
@@ -76,4 +76,9 @@ LAYOUT = Layout(
         "quantizer.weight_proj.bias": (640,), "project_q.weight": (256, 256),
     },
     sees=("quantizer", 320, 128),
+    words=Vocabulary(
+        layer="Wav2Vec2Config",
+        arguments={"codes": "num_codevectors_per_group", "entropy": "diversity_loss_weight"},
+        of="transformers",
+    ),
 )  # fmt: skip

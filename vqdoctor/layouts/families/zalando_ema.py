@@ -10,7 +10,7 @@ its own.
 """
 
 from vqdoctor.layouts.families._ema import EmaLayers
-from vqdoctor.layouts.layout import Ema, Layout, Specificity
+from vqdoctor.layouts.layout import Ema, Layout, Specificity, Vocabulary
 
 LAYOUT = Layout(
     name="zalando-ema", title="zalando's VectorQuantizerEMA", specificity=Specificity.LIBRARY,
@@ -23,4 +23,9 @@ LAYOUT = Layout(
         "_vq_vae._ema_cluster_size": (512,), "_vq_vae._embedding.weight": (512, 64),
     },
     sees=("_vq_vae", 512, 64),
+    words=Vocabulary(
+        layer="VectorQuantizerEMA",
+        arguments={"decay": "decay", "VQ weight": "commitment_cost", "codes": "num_embeddings"},
+        returns="vq_loss, z_q, perplexity, _",
+    ),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vqdoctor.core.evidence import CodebookGeometry
-from vqdoctor.layouts.live_rows import is_unit, live_mask
+from vqdoctor.layouts.live_rows import chosen_lately, is_unit, live_mask
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import (
     COPY,
@@ -23,6 +23,9 @@ from vqdoctor.probes.probe import Missing
 
 MOST_CODES = 1 << 20
 """The largest codebooks in use have 2^18 codes (MAGVIT-v2, Open-MAGVIT2)."""
+FADED = 0.1
+"""A code that was not chosen lately and is shorter than this share of the others is on its way to zero: the
+smoothing of the counts takes it there along its own direction, and near zero all of them look alike."""
 MOST_DIMENSIONS = 1 << 16
 """Far above the widest hidden layers, of 2^14."""
 
@@ -35,6 +38,8 @@ def measure(context: FileContext, view: QuantizerView) -> CodebookGeometry:
     norms, median, live = live_mask(view)
     alive = rows if live.all() else rows[live]
     faded = faded_rows(alive)
+    if (chosen := chosen_lately(view.counts)) is not None:
+        faded |= ~chosen[live] & (norms[live] < FADED * median)
     lasting = alive[~faded] if faded.any() else alive  # a copy of a large table is as large
     return CodebookGeometry(
         source="checkpoint",

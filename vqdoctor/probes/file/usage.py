@@ -14,7 +14,9 @@ from vqdoctor.metrics.perplexity import ema_interval
 from vqdoctor.probes._usage import usage_from_indices
 from vqdoctor.probes.file._context import FileContext, each_layer
 from vqdoctor.probes.file._index_window import index_window
+from vqdoctor.probes.file.optimizer_memory import LONG_AGO, RECENT, ages_since_gradient
 from vqdoctor.probes.probe import Missing
+from vqdoctor.saved.placement import codebook_slot
 from vqdoctor.vq.outlier import others
 
 _FORGOTTEN = 0.05
@@ -45,7 +47,7 @@ def votes(context: FileContext, view: QuantizerView) -> Floats:
     """
     if view.keys.get("counts") in context.saved.estimated_counts:
         raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
-    return _votes(view, context.saved.start_weight)
+    return _votes(view, context.saved.start_weight(view))
 
 
 def _votes(view: QuantizerView, start_weight: float | None) -> Floats:
@@ -109,7 +111,21 @@ def measure(context: FileContext, view: QuantizerView) -> Usage:
             histogram=context.histogram,
             seed=context.seed,
         )
+    if view.counts is None:
+        raise _Unknown(f"the layer stores no EMA counts{_by_moments(context, view)}")
     return by_counts(context, view)
+
+
+def _by_moments(context: FileContext, view: QuantizerView) -> str:
+    """Return what the optimizer's moments tell of the codes in use, behind a semicolon; "" for nothing."""
+    slot = codebook_slot(context.saved, view, context.views)
+    ages = None if slot is None else ages_since_gradient(slot, view)
+    if ages is None:
+        return ""
+    least, most = (int(np.sum(ages <= updates)) for updates in (RECENT, LONG_AGO))
+    told = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    codes = f"{told} of its {view.num_codes:,} codes were chosen lately (perplexity 1 to {most:,})"
+    return f"; by the optimizer's moments {codes}"
 
 
 def by_counts(context: FileContext, view: QuantizerView) -> Usage:
@@ -118,7 +134,7 @@ def by_counts(context: FileContext, view: QuantizerView) -> Usage:
     total, codes = float(counts.sum()), len(counts)
     if total < _SHARES:
         counts, total = counts * (codes / total), float(codes)
-    recorded = context.saved.record.decay
+    recorded = context.saved.decay(view)
     decay = view.default_decay if recorded is None else recorded
     window = (1 + decay) / (1 - decay) if decay is not None and decay < 1 else None
     vectors = max(1.0, total * (window or 1.0))

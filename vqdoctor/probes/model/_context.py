@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,9 +18,14 @@ from vqdoctor.capture.observe import SPLITS
 from vqdoctor.capture.reader import Codes, Vectors
 from vqdoctor.capture.run import Capture, Step
 from vqdoctor.core.evidence import TrainingRecord
-from vqdoctor.models.task import Losses
+from vqdoctor.models.task import Losses, Split
 
 T = TypeVar("T")
+SAME = 1e-4
+"""Relative difference up to which two splits' moments are the same: far above float32's rounding, far
+below the 1/sqrt(N) by which samples differ."""
+LEARNING_RATE = 1e-3
+"""Adam's, where neither the task nor the file has one."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -31,12 +37,14 @@ class ModelContext(Capture):
         arrays: the raw arrays of the batch file.
         histogram: whether usage carries every code's count.
         probe_steps: optimizer steps to take on a copy for a look at the dynamics; 0 for none.
+        experiment_steps: optimizer steps of each experiment; 0 for no experiments.
     """
 
     record: TrainingRecord | None = None
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     histogram: bool = False
     probe_steps: int = 0
+    experiment_steps: int = 0
 
     @property
     def vq_weight(self) -> float | None:
@@ -58,6 +66,15 @@ class ModelContext(Capture):
         built = build(model)
         return model, built[0] if isinstance(built, list | tuple) else built
 
+    def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Return the task's own optimizer of a copy; else Adam, with the file's learning rate if known."""
+        own = self.own_optimizer(model)
+        if own is not None:
+            return own[1]
+        recorded = self.record.learning_rate if self.record else None
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, lr=LEARNING_RATE if recorded is None else recorded)
+
     def over_steps(self, look: Callable[[Step], T]) -> dict[str, list[T]]:
         """Return, for each layer, the results of `look` on its steps of the training batches."""
         found: dict[str, list[T]] = defaultdict(list)
@@ -77,6 +94,30 @@ class ModelContext(Capture):
         parts = [codes[name].ravel() for codes in by_split if name in codes]
         codes: Codes = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
         return np.extract(codes != MASKED, codes)
+
+    @cached_property
+    def own_splits(self) -> tuple[Split, ...]:
+        """The splits with data of their own, since data counted twice would feign certainty.
+
+        Many a Task serves the same data for every split, perhaps shuffled: then z_e has the same mean and
+        spread in every dimension, up to rounding.
+        """
+        found: dict[Split, tuple[int, NDArray[np.float64], NDArray[np.float64]]] = {}
+        for split, layers in self.seen.items():
+            z_e = next(iter(layers.values())).z_e
+            vectors = z_e.reshape(-1, z_e.shape[-1])
+            size = len(vectors)
+            mean, spread = vectors.mean(0, dtype=np.float64), vectors.std(0, dtype=np.float64)
+            if not any(
+                size == n and np.allclose(mean, m, atol=SAME * s.max()) and np.allclose(spread, s, rtol=SAME)
+                for n, m, s in found.values()
+            ):
+                found[split] = size, mean, spread
+        bare: dict[bytes, Split] = {}  # of layers of which the codes alone are seen
+        for split in SPLITS if not found else ():
+            if codes := self.codes(split):
+                bare.setdefault(np.sort(next(iter(codes.values())), axis=None).tobytes(), split)
+        return tuple(found) or tuple(bare.values())
 
     def also(self, found: Discovered) -> ModelContext:
         """Return the context of these layers and of the discovered ones that have a codebook."""

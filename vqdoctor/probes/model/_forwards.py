@@ -13,6 +13,12 @@ from vqdoctor.layouts.live_rows import chosen_lately
 from vqdoctor.probes.model._context import ModelContext
 
 PASSES = 4
+SURE = 1e-3
+"""Counts above this are far above any smoothing."""
+ALIKE = 3
+"""So many counts have to shrink alike."""
+SAME_LOSS = 0.02
+"""Relative difference of 1 - d among them: float32 makes 0.01 at a decay of 0.99999."""
 FAR = 0.5
 """A code has moved far when it travels over half the distance of a typical code from their mean."""
 
@@ -26,12 +32,14 @@ class Pass:
         in_use: which rows are codes in use, bool [rows].
         vectors: vectors that were quantized.
         counts_moved: whether the EMA counts changed; None without counts.
+        decay: the EMA decay, as counts shrink of codes that no vector chose; None where they do not tell.
     """
 
     travelled: NDArray[np.float64]
     in_use: NDArray[np.bool_]
     vectors: int
     counts_moved: bool | None
+    decay: float | None = None
 
 
 def passes(context: ModelContext) -> dict[str, list[Pass]]:
@@ -74,4 +82,18 @@ def _compare(before: _State, after: _State, vectors: int) -> Pass:
         in_use=in_use,
         vectors=vectors,
         counts_moved=None if counts is None or after[1] is None else not np.array_equal(counts, after[1]),
+        decay=None if counts is None or after[1] is None else _decay(counts, after[1]),
     )
+
+
+def _decay(before: NDArray[np.float64], after: NDArray[np.float64]) -> float | None:
+    """Return the factor by which the counts [K] of several codes have shrunk; None where none have so.
+
+    A count is c' = d c + (1 - d) n, so that of a code without any vector shrinks by d, and no count by more.
+    """
+    known = np.isfinite(before) & np.isfinite(after) & (before > SURE)
+    ratios = np.sort(after[known] / before[known])
+    if len(ratios) < ALIKE or not 0 < ratios[0] < 1 or ratios[ALIKE - 1] >= 1:
+        return None
+    lost = 1 - ratios[:ALIKE]
+    return float(ratios[0]) if np.ptp(lost) <= SAME_LOSS * lost[0] else None

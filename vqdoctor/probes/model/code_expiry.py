@@ -31,6 +31,7 @@ def _evidence(context: ModelContext, name: str, parts: list[Pass]) -> CodeExpiry
         source="batch",
         sample_size=layer.num_codes,
         vectors=float(np.mean([one.vectors for one in parts])),
+        assumed_batch_size=getattr(context.task, "assumed_batch_size", None),
         threshold=threshold,
         expired=None
         if counts is None or threshold is None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from vqdoctor.core.evidence import FirstInput
+from vqdoctor.models.device import moved
+from vqdoctor.models.task import Batch
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
@@ -20,14 +25,44 @@ _WITH_WEIGHTS = (
 )  # fmt: skip
 
 
+@dataclass(kw_only=True)
+class _Sum:
+    """What the first layer with weights got: its path, and the numbers' squares, count and largest size."""
+
+    module: str = ""
+    squares: float = 0.0
+    count: int = 0
+    largest: float = 0.0
+
+    @property
+    def rms(self) -> float | None:
+        return math.sqrt(self.squares / self.count) if self.count and math.isfinite(self.squares) else None
+
+
 def measure(context: ModelContext) -> FirstInput:
     """Return the size of the first such layer's input over the first batches.
 
     A model may divide its input by 255 itself, so the batch alone does not tell.
     """
     model = context.copy(training=False)
-    squares, count, largest, name = 0.0, 0, 0.0, ""
+    train = _summed(context, model, context.first_batches)
+    if train.rms is None:
+        raise Missing("no layer with weights gets finite numbers first")
+    others = itertools.islice(context.task.batches("val"), context.train_batches)
+    val = _summed(context, model, (moved(batch, context.device) for batch in others))
+    return FirstInput(
+        source="batch",
+        sample_size=train.count,
+        module=train.module,
+        rms=train.rms,
+        largest=train.largest,
+        val_rms=val.rms,
+    )
+
+
+def _summed(context: ModelContext, model: nn.Module, batches: Iterable[Batch]) -> _Sum:
     seen: list[tuple[str, torch.Tensor]] = []
+    found = _Sum()
 
     def note(of: str) -> Any:
         def look(_: nn.Module, args: tuple[Any, ...]) -> None:
@@ -40,19 +75,16 @@ def measure(context: ModelContext) -> FirstInput:
         for path, module in model.named_modules():
             if isinstance(module, _WITH_WEIGHTS):
                 stack.callback(module.register_forward_pre_hook(note(path)).remove)
-        for batch in context.first_batches:
+        for batch in batches:
             seen.clear()
             context.task.losses(model, batch)
             for path, values in seen:
-                name = path
-                squares += float(values.double().square().sum())
-                count += values.numel()
-                largest = max(largest, float(values.abs().max()) if values.numel() else 0.0)
-    if not count or not math.isfinite(squares):
-        raise Missing("no layer with weights gets finite numbers first")
-    return FirstInput(
-        source="batch", sample_size=count, module=name, rms=math.sqrt(squares / count), largest=largest
-    )
+                found.module = path
+                found.squares += float(values.double().square().sum())
+                found.count += values.numel()
+                largest = float(values.abs().max()) if values.numel() else 0.0
+                found.largest = max(found.largest, largest)
+    return found
 
 
 PROBE = of_model(FirstInput, measure, mode="eval")

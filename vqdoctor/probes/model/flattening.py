@@ -147,20 +147,28 @@ def _input_runs(context: ModelContext, layer: CapturedLayer, axis: int) -> bool 
     source = stood[0]
     vectors = z_e[0].movedim(axis, -1).flatten(0, -2)
     channels = source.shape[1]
-    if len(vectors) * channels != source.numel() or channels < 2 or source[0, 0].numel() < 2:
+    if len(vectors) * channels > source.numel() or channels < 2 or source[0, 0].numel() < 2:
         return None
+    whole = len(vectors) * channels == source.numel()
     return all(
-        _is_run(vectors, source, number, channels)
+        _is_run(vectors, source, number, channels, whole=whole)
         for number in torch.linspace(0, len(vectors) - 1, _ASKED).long().tolist()
     )
 
 
-def _is_run(vectors: torch.Tensor, source: torch.Tensor, number: int, length: int) -> bool:
+def _is_run(vectors: torch.Tensor, source: torch.Tensor, number: int, length: int, *, whole: bool) -> bool:
+    """Return whether a vector is a run of the source: that of its number where none is left out.
+
+    Where a mask has picked some of the vectors, it must be a full run, of whatever number.
+    """
     grad = gradient(vectors[number].sum(), source)
     if grad is None:
         return False
     touched = grad.flatten().nonzero().flatten()
-    return len(touched) > 1 and bool((touched // length == number).all())
+    runs = touched // length
+    if not whole:
+        return len(touched) == length and bool((runs == runs[0]).all())
+    return len(touched) > 1 and bool((runs == number).all())
 
 
 ALONE = "the layer cannot be asked by itself"

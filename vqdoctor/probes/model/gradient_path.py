@@ -5,12 +5,16 @@ Not the training loss: its commitment term reaches z_e by another way and hides 
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
+from vqdoctor.capture.call import FAILURES, first_float
 from vqdoctor.capture.run import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import GradientPath
@@ -41,6 +45,7 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
     """Return the gradient path of every layer."""
     products: dict[str, list[_Vjp]] = defaultdict(list)
     elsewhere: dict[str, str] = {}
+    unclear: dict[str, set[str]] = {}
     stacked = {view.name: {v.name for v in stack} for stack in stacks(context.views) for view in stack}
     for number, steps in enumerate(context.steps()):
         for name, step in steps.items():
@@ -51,6 +56,10 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
             if not product.arrived.any():
                 levels = [other for key, other in steps.items() if key in stacked.get(name, ())]
                 elsewhere.setdefault(name, _elsewhere(step, levels))
+                if not elsewhere[name] and any(level.z_e.is_leaf for level in (step, *levels)):
+                    unclear[name] = {level.layer.name for level in (step, *levels)}
+    passed = _passed_by(context) if unclear else set()
+    elsewhere |= {name: OUTSIDE for name, levels in unclear.items() if levels & passed}
     return {
         name: Missing(reason) if (reason := elsewhere.get(name)) else _judge(found)
         for name, found in products.items()
@@ -62,7 +71,8 @@ def _elsewhere(step: Step, levels: Iterable[Step]) -> str:
 
     A model may look codes up in a module and write `z_e + (z_q - z_e).detach()` itself. Then the task's
     gradient passes z_q by, and reaches z_e all the same. Around the sum of several levels it passes all of
-    them by, and reaches the z_e of the first alone: those of the others are residuals.
+    them by, and reaches the z_e of the first alone: those of the others are residuals. A path is enough:
+    behind units that are out of action the gradient along it is zero.
 
     Args:
         step: the layer at work.
@@ -70,14 +80,37 @@ def _elsewhere(step: Step, levels: Iterable[Step]) -> str:
     """
     if not step.call.recorded:
         return NO_GRAD
-    if _reached(step.losses.task, step.entered):
+    if gradient(step.losses.task, step.entered) is not None:
         return ""
-    return OUTSIDE if any(_reached(level.losses.task, level.z_e) for level in (step, *levels)) else ""
+    reached = (gradient(level.losses.task, level.z_e) is not None for level in (step, *levels))
+    return OUTSIDE if any(reached) else ""
 
 
-def _reached(loss: torch.Tensor, tensor: torch.Tensor) -> bool:
-    found = gradient(loss, tensor)
-    return found is not None and bool(found.any())
+def _passed_by(context: ModelContext) -> set[str]:
+    """Return the layers whose z_e has no graph, as behind `no_grad`, and that an estimator passes by.
+
+    Where z_e has none, a step's begins inside the layer and shows nothing of what is around it. Here the
+    model's own tensor begins it, and is put back as it was.
+    """
+    model = context.copy(training=True)
+    alive: dict[str, torch.Tensor] = {}
+
+    def begin(name: str) -> Any:
+        def mark(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            z_e = first_float((args, kwargs))
+            if name not in alive and z_e is not None and z_e.is_leaf and not z_e.requires_grad:
+                alive[name] = z_e.requires_grad_()
+                stack.callback(z_e.requires_grad_, False)
+
+        return mark
+
+    with contextlib.ExitStack() as stack, contextlib.suppress(*FAILURES):
+        for name, layer in context.mapped.items():
+            hook = layer.on(model).module.register_forward_pre_hook(begin(name), with_kwargs=True)
+            stack.callback(hook.remove)
+        task = context.task.losses(model, context.first_batches[0]).task
+        return {name for name, z_e in alive.items() if gradient(task, z_e) is not None}
+    return set()
 
 
 def _vjp(step: Step, seed: int) -> _Vjp:

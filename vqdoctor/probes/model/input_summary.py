@@ -13,14 +13,15 @@ from vqdoctor.probes.probe import Missing, Probe
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield a summary of x, unless the task brings its own data."""
-    x = context.arrays.get("x")
+    """Yield a summary of the model's input, unless the task brings its own data."""
+    name = getattr(context.task, "input_name", "x")
+    x = context.arrays.get(name)
     if x is None:
         return
     if x.dtype.kind == "f" and not np.isfinite(x).all():
-        yield Missing("x has non-finite values").gap(InputSummary, None, "batch")
+        yield Missing(f"{name} has non-finite values").gap(InputSummary, None, "batch")
     else:
-        yield summarise("x", x, x, context.arrays.get("y"))
+        yield summarise(name, x, x, context.arrays.get("y"))
 
 
 PROBE = Probe(kinds=(InputSummary,), measure=measure, needs_codebook=False, of_model=True)

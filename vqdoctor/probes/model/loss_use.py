@@ -21,6 +21,8 @@ def _use(context: ModelContext, name: str, call: Call, losses: Losses) -> LossUs
     own = [t for t in tensors_of(call.output) if t.is_floating_point() and t.ndim <= 1 and t.requires_grad]
     pulls = [(t, g) for t in own if (g := gradient(t.sum(), z_e)) is not None and g.any()]
     pull, both = gradient(losses.vq, z_e), (losses.task, losses.vq)
+    # a z_e that is a leaf was made to require a gradient by the watch: no loss outside the layer sees that
+    unseen = losses.vq is None or (pull is None and z_e.is_leaf)
     return LossUse(
         source="batch",
         sample_size=z_e.numel() // z_e.shape[context.layers[name].reader.axis(call)],
@@ -30,7 +32,7 @@ def _use(context: ModelContext, name: str, call: Call, losses: Losses) -> LossUs
         if pulls
         else None,
         reported=None if losses.vq is None else float(losses.vq.detach().sum()),
-        gradient=None if losses.vq is None else 0.0 if pull is None else float(pull.norm()),
+        gradient=None if unseen else 0.0 if pull is None else float(pull.norm()),
         vq_weight=context.vq_weight,
     )
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from vqdoctor.capture.call import Call
+from vqdoctor.capture.call import Call, first_float
 from vqdoctor.capture.reader import Reader
-from vqdoctor.capture.vectors import channel_axis
+from vqdoctor.capture.vectors import channel_axis, rows
+from vqdoctor.capture.watch import watch_each
 from vqdoctor.core.evidence import ResidualLevel
 from vqdoctor.layouts.stacks import stacks
+from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
 
 _ROUNDING = 1e-3
 """Relative difference up to which a level's input equals the rest that the level before it left."""
+_ASKED = 64
+"""Vectors that are looked for in what follows a stack."""
 
 
 def measure(context: ModelContext) -> dict[str, ResidualLevel]:
@@ -33,14 +39,17 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
     measured: dict[str, ResidualLevel] = {}
     for names in wholes:
         levels = {name: calls[name] for name in names if name in calls}
-        if len(levels) == len(names) and _is_residual(list(levels.values())):
+        if len(levels) < len(names):
+            continue
+        subtracted = _is_residual(list(levels.values()))
+        if subtracted or (_has_one_input(list(levels.values())) and _sums_up(context, names)):
             reader = context.layers[names[0]].reader
             whole, gain = calls.get(f"whole of {names[0]}"), None
             if whole is not None and whole.z_q is not None and whole.z_q.shape == whole.z_e.shape:
                 positions = None if whole.indices is None else whole.indices.shape
                 axis = channel_axis(whole.z_e.shape, reader.view.dim, positions, whole.z_q)
                 gain = _ratio(whole.z_q, whole.z_e, axis)
-            measured.update(_levels(levels, gain, reader))
+            measured.update(_levels(levels, gain, reader, subtracted=subtracted))
     return measured
 
 
@@ -48,7 +57,8 @@ def _whole(model: nn.Module, paths: Sequence[str]) -> str | None:
     """Return the path of the nearest module around all levels, without plain lists of them."""
     steps = zip(*(path.split(".") for path in paths), strict=False)
     common = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, steps)]
-    while common and isinstance(model.get_submodule(".".join(common)), nn.ModuleList | nn.ModuleDict):
+    lists = (nn.ModuleList, nn.ModuleDict, nn.ParameterList)
+    while common and isinstance(model.get_submodule(".".join(common)), lists):
         common.pop()
     return ".".join(common) or None
 
@@ -65,7 +75,62 @@ def _is_residual(levels: Sequence[Call]) -> bool:
     return True
 
 
-def _levels(levels: Mapping[str, Call], gain: float | None, reader: Reader) -> dict[str, ResidualLevel]:
+def _has_one_input(levels: Sequence[Call]) -> bool:
+    """Return whether every level is a module of its own and its input is that of the first."""
+    first = levels[0]
+    return len({call.module for call in levels}) == len(levels) and all(
+        call.z_q is not None
+        and call.z_e.shape == call.z_q.shape == first.z_e.shape
+        and torch.equal(call.z_e, first.z_e)
+        for call in levels
+    )
+
+
+def _sums_up(context: ModelContext, names: Sequence[str]) -> bool:
+    """Return whether any module of the model gets the sum of the codes that all these levels chose.
+
+    Codebooks that quantize one vector each for themselves get one input as well, and their codes are put side
+    by side.
+    """
+    model = context.copy(training=True)
+    found: list[bool] = []
+    levels = [context.layers[name].on(model) for name in names]
+    inside = {module for level in levels for module in level.module.modules()}
+
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        watched = stack.enter_context(watch_each(level.module for level in levels))
+
+        def given(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            calls = [next(iter(watched[level.module].mapped), None) for level in levels]
+            tensor = first_float((args, kwargs))
+            codes = [
+                rows(call.z_q, level.reader.axis(call)).flatten(0, 1).float()
+                for level, call in zip(levels, calls, strict=True)
+                if call is not None and call.z_q is not None
+            ]
+            if tensor is not None and len(codes) == len(levels) and not any(found):
+                found.append(_holds(tensor, torch.stack(codes).sum(0)))
+
+        for module in model.modules():
+            if module not in inside:
+                stack.callback(module.register_forward_pre_hook(given, with_kwargs=True).remove)
+        seed_all(context.seed)
+        context.task.losses(model, context.first_batches[0])
+    return any(found)
+
+
+def _holds(tensor: torch.Tensor, vectors: torch.Tensor) -> bool:
+    """Return whether vectors [N, D] are among those of a tensor, along any of its axes of that length."""
+    asked = vectors[:: max(1, len(vectors) // _ASKED)][:_ASKED]
+    near = _ROUNDING * float(asked.norm(dim=1).mean())
+    axes = [axis for axis, size in enumerate(tensor.shape) if size == vectors.shape[1] and tensor.ndim > 1]
+    places = (tensor.float().movedim(axis, -1).reshape(-1, vectors.shape[1]) for axis in axes)
+    return any(float(torch.cdist(asked, place).amin(1).max()) <= near for place in places if len(place))
+
+
+def _levels(
+    levels: Mapping[str, Call], gain: float | None, reader: Reader, *, subtracted: bool
+) -> dict[str, ResidualLevel]:
     first = next(iter(levels.values())).z_e
     return {
         name: ResidualLevel(
@@ -75,6 +140,7 @@ def _levels(levels: Mapping[str, Call], gain: float | None, reader: Reader) -> d
             levels=len(levels),
             reach=1.0 if call.z_e is first else _ratio(call.z_e, first, reader.axis(call)),
             gain=gain,
+            subtracted=subtracted,
         )
         for number, (name, call) in enumerate(levels.items(), start=1)
     }

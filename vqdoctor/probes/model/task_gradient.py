@@ -57,7 +57,8 @@ def _evidence(looks: list[_Look], cut: bool) -> TaskGradient:
         known = [square for square in squares if square is not None]
         roots.append((sum(known) / len(known)) ** 0.5 if known else None)
     output, input_, before, after = roots
-    output = output or input_ or output  # a gradient that arrives around z_q: the estimator is outside
+    if not output and input_ is not None:  # it arrives around z_q: the estimator is outside
+        output = input_
     joined = {look.joined for look in looks} - {None}
     return TaskGradient(
         source="batch",

@@ -57,6 +57,7 @@ def measure(context: ModelContext) -> TaskMetrics:
         source="batch",
         sample_size=base.samples,
         split=SPLIT,
+        held_out=SPLIT in (context.own_splits or (SPLIT,)),
         accuracy=_accuracy(base),
         bypass_accuracy=_accuracy(bypassed),
         shuffled_accuracy=_accuracy(shuffled),

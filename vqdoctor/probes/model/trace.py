@@ -16,9 +16,6 @@ from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
 from vqdoctor.probes.probe import Probe
 
-LEARNING_RATE = 1e-3
-"""Adam's, where neither the task nor the file has one."""
-
 
 @dataclass(kw_only=True)
 class _Rows:
@@ -31,7 +28,7 @@ class _Rows:
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield the trace of every layer, if steps were asked for."""
     if context.probe_steps < 1:
-        yield from by_layer(context, Trace, {}, "no training steps were asked for", "--probe-steps 20")
+        yield from by_layer(context, Trace, {}, "no training steps were asked for", "--decide")
         return
     optimizer: torch.optim.Optimizer | None = None
     seen: dict[str, _Rows] = defaultdict(_Rows)
@@ -41,7 +38,7 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
         if not steps:
             break
         model = next(iter(steps.values())).model
-        optimizer = optimizer or _optimizer(context, model)
+        optimizer = optimizer or context.optimizer(model)
         losses = next(iter(steps.values())).losses
         weight = 1.0 if context.vq_weight is None else context.vq_weight
         total = losses.task if losses.vq is None else losses.task + weight * losses.vq
@@ -74,15 +71,6 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     if optimizer is not None:
         measured = {name: _trace(context, rows, optimizer, stopped) for name, rows in seen.items()}
     yield from by_layer(context, Trace, measured, stopped or "the task's loss has no gradient")
-
-
-def _optimizer(context: ModelContext, model: torch.nn.Module) -> torch.optim.Optimizer:
-    own = context.own_optimizer(model)
-    if own is not None:
-        return own[1]
-    recorded = context.record.learning_rate if context.record else None
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.Adam(parameters, lr=LEARNING_RATE if recorded is None else recorded)
 
 
 def _before_step(step: Step, pull: torch.Tensor | None) -> dict[str, float]:

@@ -103,12 +103,13 @@ def _perplexity(codes: torch.Tensor) -> float:
 def _drawn(context: ModelContext, batch: Batch) -> set[str]:
     """Return the layers that give other codes for the same z_e and another seed, or cannot be asked."""
     run = _run(context, context.copy(training=True), batch)
+    layers = {layer.name: layer for layer in context.on(context.copy(training=True))}
     drawn = set(context.mapped) - run.calls.keys()
     for name, call in run.calls.items():
         drawn.add(name)
         with contextlib.suppress(*FAILURES):
-            reader = context.layers[name].reader
-            twins = [copy.deepcopy(context.layers[name].module).train() for _ in range(2)]
+            reader = layers[name].reader
+            twins = [copy.deepcopy(layers[name].module).train() for _ in range(2)]
             one, other = (
                 reader.given(call.again(context.seed + n, module=twin)) for n, twin in enumerate(twins)
             )

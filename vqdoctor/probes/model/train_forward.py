@@ -9,6 +9,9 @@ from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._forwards import Pass, passes
 from vqdoctor.probes.model._gaps import each_layer
 
+SAME_DECAY = 0.1
+"""Relative difference of 1 - d among passes up to which it is one decay: a warm-up changes it more."""
+
 
 def measure(context: ModelContext) -> dict[str, TrainForward]:
     """Return how far the codes in use move in the first pass, and in the later ones."""
@@ -17,6 +20,7 @@ def measure(context: ModelContext) -> dict[str, TrainForward]:
 
 def _evidence(parts: list[Pass]) -> TrainForward:
     first, *later = [float(np.median(one.travelled[one.in_use])) for one in parts]
+    decays = [one.decay for one in parts[1:] if one.decay is not None]
     written = [one.counts_moved for one in parts if one.counts_moved is not None]
     return TrainForward(
         source="batch",
@@ -24,6 +28,7 @@ def _evidence(parts: list[Pass]) -> TrainForward:
         first_moved=first,
         later_moved=max(later),
         writes_counts=any(written) if written else None,
+        decay=float(np.median(decays)) if decays and np.ptp(decays) <= SAME_DECAY * (1 - decays[0]) else None,
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
 from vqdoctor.capture.layer import CapturedLayer, passes
-from vqdoctor.models.task import Task
-from vqdoctor.training.evaluate import in_eval_mode
-from vqdoctor.training.splits import Splits
+from vqdoctor.models.task import Batch, Task
+from vqdoctor.models.untouched import in_eval_mode
 from vqdoctor.vq.kmeans import codes_from_data
 
 VECTORS_PER_CODE = 64
@@ -19,7 +18,7 @@ VECTORS_PER_CODE = 64
 def place_codes(
     model: torch.nn.Module,
     task: Task,
-    splits: Splits,
+    batches: Callable[[], Iterable[Batch]],
     layers: tuple[CapturedLayer, ...],
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
@@ -39,7 +38,7 @@ def place_codes(
             left[layer.name] = "its codebook is computed from other tensors"
             continue
         say(f"k-means for {layer.name}")
-        found = _vectors(model, task, splits, layer)
+        found = _vectors(model, task, batches(), layer)
         if found is None:
             left[layer.name] = "its vectors cannot be seen in the codebook's dimension"
             continue
@@ -51,13 +50,13 @@ def place_codes(
 
 
 def _vectors(
-    model: torch.nn.Module, task: Task, splits: Splits, layer: CapturedLayer
+    model: torch.nn.Module, task: Task, batches: Iterable[Batch], layer: CapturedLayer
 ) -> tuple[torch.Tensor, float] | None:
     """Return finite vectors of the train split [N, D] and their number per batch; None if unseen."""
     found: list[torch.Tensor] = []
     enough = VECTORS_PER_CODE * layer.num_codes
     with in_eval_mode(model), torch.no_grad():
-        for _, _, watched in passes(model, task, splits.in_order(), (layer,)):
+        for _, _, watched in passes(model, task, batches, (layer,)):
             vectors = layer.vectors(watched)
             if vectors is None:
                 return None

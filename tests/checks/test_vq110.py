@@ -1,0 +1,113 @@
+"""VQ110 residual-not-subtracted: models that subtract, that do not, and that put codes side by side."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import vector_quantize_pytorch as vqp
+from judged import run_advice, says
+from torch import nn
+from torch.nn import functional
+
+import vqdoctor
+from vqdoctor.core.evidence import ResidualLevel
+
+DIM, CODES = 4, 16
+LEVEL = ResidualLevel.healthy()
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_the_first_level_is_never_accused() -> None:
+    assert says("VQ110", LEVEL.replace(subtracted=False)) == "error"
+    assert says("VQ110", LEVEL.replace(subtracted=False, level=1)) == "passes"
+    assert says("VQ110", LEVEL) == "passes"
+
+
+class Level(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(CODES, DIM)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = torch.cdist(z.detach(), self.embedding.weight.detach()).argmin(-1)
+        codes = self.embedding(chosen)
+        loss = functional.mse_loss(codes, z.detach()) + functional.mse_loss(z, codes.detach())
+        return z + (codes - z).detach(), loss
+
+
+class Model(nn.Module):
+    """Levels in a loop of the model itself, over vectors that a mask has picked.
+
+    Args:
+        form: "sound", "no subtraction", or "side by side" for codebooks that quantize one vector each for
+            themselves.
+    """
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.encoder = nn.Conv1d(3, DIM, 1)
+        self.levels = nn.ModuleList(Level() for _ in range(3))
+        self.decoder = nn.Conv1d(DIM * (3 if form == "side by side" else 1), 3, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = self.encoder(x).transpose(1, 2)
+        keep = x.sum(1) > 0
+        residual, found, losses = z[keep], [], []
+        for level in self.levels:
+            codes, loss = level(residual)
+            found.append(codes)
+            losses.append(loss)
+            residual = residual - codes.detach() if self.form == "sound" else residual
+        picked = torch.cat(found, 1) if self.form == "side by side" else torch.stack(found).sum(0)
+        whole = z.new_zeros(*keep.shape, picked.shape[1])
+        whole[keep] = picked
+        return self.decoder(whole.transpose(1, 2)), torch.stack(losses).sum()
+
+
+class Theirs(nn.Module):
+    """lucidrains' residual quantizer, as it is and with a patch that forgets to subtract."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Conv1d(3, DIM, 1), nn.Conv1d(DIM, 3, 1)
+        self.vq = vqp.ResidualVQ(dim=DIM, codebook_size=CODES, num_quantizers=3)
+        self.form = form
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = self.encoder(x).transpose(1, 2)
+        if self.form == "sound":
+            z_q, _, loss = self.vq(z)
+        else:
+            codes, _, losses = zip(*(level(z) for level in self.vq.layers), strict=True)
+            z_q, loss = torch.stack(codes).sum(0), torch.stack(losses)
+        return self.decoder(z_q.transpose(1, 2)), loss.sum()
+
+
+def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
+    out, vq = model(x)
+    return vqdoctor.Losses(task=functional.mse_loss(out, x), vq=vq)
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        (Model, "sound"),
+        (Model, "no subtraction"),
+        (Model, "side by side"),
+        (Theirs, "sound"),
+        (Theirs, "no subtraction"),
+    ],
+)
+def test_models(kind: type[nn.Module], form: str) -> None:
+    torch.manual_seed(0)
+    report = vqdoctor.examine(kind(form), torch.randn(64, 3, 10), losses=losses)
+    accused = sorted(str(f.layer)[-1] for f in report.findings if f.code == "VQ110")
+    assert accused == (["1", "2"] if form == "no subtraction" else [])
+
+
+def test_the_advice_subtracts() -> None:
+    residual, z_q = torch.ones(2, DIM), torch.full((2, DIM), 0.25, requires_grad=True)
+    left = run_advice("VQ110", residual=residual, z_q=z_q)["residual"]
+    assert isinstance(left, torch.Tensor) and torch.equal(left, torch.full((2, DIM), 0.75))

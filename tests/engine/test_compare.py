@@ -1,0 +1,113 @@
+"""Checkpoints side by side: their order, what moved, and when a finding began."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from vqdoctor.cli.main import app
+from vqdoctor.core.comparison import Comparison
+from vqdoctor.core.errors import UserError
+from vqdoctor.engine import examine
+from vqdoctor.engine.compare import compare
+from vqdoctor.render import COMPARISON_FORMATS, RenderOptions
+
+K, D = 64, 8
+
+
+def save(path: Path, step: int, live: int = K, shift: float = 0.0) -> Path:
+    """Save an EMA layer of which so many codes live, and the first was moved."""
+    rng = np.random.default_rng(0)
+    codes = torch.from_numpy(rng.standard_normal((K, D)).astype(np.float32))
+    codes[0] += shift
+    counts = torch.full((K,), 1e-3)
+    counts[:live] = 20 + torch.from_numpy(rng.random(live).astype(np.float32))
+    state = {"vq._codebook.embed": codes[None], "vq._codebook.cluster_size": counts[None]}
+    state["vq._codebook.embed_avg"] = (codes * counts[:, None])[None]
+    state["vq._codebook.initted"] = torch.tensor([True])
+    torch.save({"model": state, "global_step": step}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is saved out of order, and collapses at its third checkpoint."""
+    folder = tmp_path_factory.mktemp("run")
+    for step, live in ((4000, 2), (1000, K), (3000, 2), (2000, K)):
+        save(folder / f"step{step}.pt", step, live, shift=step / 1000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(run: Path) -> Comparison:
+    return compare([str(run)], reference=run / "step1000.pt")
+
+
+def test_rows_are_in_the_order_of_their_steps(compared: Comparison) -> None:
+    assert [row.step for row in compared.rows] == [1000, 2000, 3000, 4000]
+    assert [row.dead for row in compared.rows] == [0, 0, K - 2, K - 2]
+
+
+def test_a_collapse_began_where_it_was_first_seen(compared: Comparison) -> None:
+    collapse = next(began for began in compared.began if began.code == "VQ501")
+    assert (collapse.step, Path(collapse.last).name) == (3000, "step4000.pt")
+    assert compared.rows[1].finding != "VQ501"
+
+
+def test_the_codes_that_moved_are_counted(compared: Comparison) -> None:
+    assert [row.moved_codes for row in compared.rows] == [None, 1, 1, 1]
+    assert [row.moved_from_reference for row in compared.rows] == [0, 1, 1, 1]
+    way = [row.from_reference for row in compared.rows]
+    assert way[3] == pytest.approx(3 * way[1], rel=1e-5)  # type: ignore[operator]
+
+
+def test_a_saved_report_stands_in_for_its_checkpoint(run: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "report.json"
+    saved.write_text(examine(run / "step3000.pt").to_json())
+    found = compare([str(saved), str(run / "step4000.pt")])
+    assert [row.step for row in found.rows] == [3000, 4000]
+    assert found.rows[0].active == found.rows[1].active == 2 and found.rows[1].moved is None
+
+
+def test_every_format_shows_every_checkpoint(compared: Comparison) -> None:
+    texts = {name: write(compared, RenderOptions()) for name, write in COMPARISON_FORMATS.items()}
+    for text in texts.values():
+        assert all(f"step{step}.pt" in text for step in (1000, 2000, 3000, 4000))
+    rows = list(csv.DictReader(io.StringIO(texts["csv"])))
+    assert [int(row["dead"]) for row in rows] == [0, 0, K - 2, K - 2]
+    assert json.loads(texts["json"])["rows"][2]["finding"] == compared.rows[2].finding
+    assert "VQ501" in texts["rich"] and "from step 3,000 on" in texts["markdown"]
+
+
+def test_a_frozen_codebook_that_moved_is_an_error(tmp_path: Path) -> None:
+    files = []
+    for number in range(2):
+        state = {
+            "vq.frozen_codebook": torch.randn(K, D, generator=torch.Generator().manual_seed(number)),
+            "vq.code_transform.weight": torch.eye(D),
+        }
+        files.append(tmp_path / f"{number}.pt")
+        torch.save(state, files[-1])
+    found = compare([str(files[1])], reference=files[0])
+    assert len(found.errors) == 1 and "64 of 64 rows of the frozen table of vq moved" in found.errors[0]
+    result = CliRunner().invoke(app, ["compare", str(files[1]), "--reference", str(files[0])])
+    assert result.exit_code == 1
+    twins = compare([str(files[1]), str(files[1])])
+    assert twins.errors == ()
+
+
+def test_one_checkpoint_has_nothing_to_be_compared_with(run: Path) -> None:
+    with pytest.raises(UserError, match="nothing to compare"):
+        compare([str(run / "step1000.pt")])
+
+
+def test_the_command_ends_with_0(run: Path) -> None:
+    result = CliRunner().invoke(app, ["compare", str(run), "-f", "csv"])
+    assert result.exit_code == 0 and result.output.startswith("path,step,layer")

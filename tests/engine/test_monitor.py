@@ -1,0 +1,187 @@
+"""The monitor beside a training: it changes nothing, it names causes, and its trace has what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_training import Digits
+from torch import nn
+
+import vqdoctor
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.trace import Event
+from vqdoctor.engine.monitor import CollapseWarning, Monitor
+from vqdoctor.saved.trace import read_trace
+
+
+def train(steps: int, task: Digits, monitor: Any = None) -> Iterator[nn.Module]:
+    """Train the reference model; yield it before the first step and after each."""
+    torch.manual_seed(0)
+    model = task.model().train()
+    adam = torch.optim.Adam(model.parameters(), lr=2e-3)
+    yield model
+    done = 0
+    while done < steps:
+        for batch in task.shuffled(done):
+            losses = task.losses(model, batch)
+            vq = torch.zeros(()) if losses.vq is None else losses.vq
+            adam.zero_grad()
+            (losses.task + (task.vq_weight or 0.0) * vq + 0.0 * torch.rand(())).backward()
+            adam.step()
+            done += 1
+            if done <= steps:
+                yield model
+
+
+def weights(model: nn.Module) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in model.state_dict().values()]
+
+
+def test_the_weights_are_bit_equal_also_across_a_stop_and_a_start(tmp_path: Path) -> None:
+    plain = [*train(200, Digits(images=120, batch_size=12))][-1]
+    run = train(200, Digits(images=120, batch_size=12))
+    model = next(run)
+    monitor = Monitor(model, every=40, out=tmp_path / "t.jsonl", on_collapse=lambda event: None)
+    for number, _ in enumerate(run, start=1):
+        if number == 1:
+            monitor.begin()
+        monitor.step() if number in range(2, 90) or number > 120 else None
+        if number == 90:
+            monitor.end()
+        if number == 120:
+            monitor.begin()
+            monitor.steps = 120
+    monitor.end()
+    same = zip(weights(plain), weights(model), strict=True)
+    assert all(torch.equal(one, other) for one, other in same)
+    trace = read_trace(tmp_path / "t.jsonl")
+    assert [row.step for row in trace.of("vq")] == [40, 80, 160, 200]
+    row = trace.of("vq")[-1]
+    assert row.perplexity and row.counts_perplexity and row.z_e_move and row.code_move is not None
+    assert row.gradient == pytest.approx(1, abs=0.5)  # straight through, and a little commitment
+
+
+def test_a_step_between_looks_is_not_looked_at() -> None:
+    run = train(12, Digits())
+    model = next(run)
+    with Monitor(model, every=100, out=None) as monitor:
+        for number, _ in enumerate(run, start=1):
+            loss: Any = object()  # reading it would fail
+            monitor.step(task_loss=loss)
+            if number > 1:
+                assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_missing_estimator_is_told_in_the_first_step(tmp_path: Path) -> None:
+    run = train(3, Digits(straight_through=False))
+    file = tmp_path / "t.jsonl"
+    with Monitor(next(run), out=file) as monitor, pytest.warns(CollapseWarning, match="step 1: VQ101 in vq"):
+        for _ in run:
+            monitor.step()
+    assert [event.code for event in read_trace(file).events] == ["VQ101"]
+
+
+def test_it_stops_the_training_at_an_error() -> None:
+    run = train(3, Digits(straight_through=False))
+    with (
+        pytest.warns(CollapseWarning, match="VQ101"),
+        Monitor(next(run), out=None, on_collapse="stop") as monitor,
+    ):
+        for _ in run:
+            monitor.step()
+    assert monitor.steps == 1
+
+
+def test_with_the_task_it_names_a_cause_that_the_losses_show() -> None:
+    task = Digits(vq_weight=100.0)
+    run = train(75, task)
+    events: list[Event] = []
+    with Monitor(next(run), task, every=25, out=None, on_collapse=events.append) as monitor:
+        for _ in run:
+            monitor.step()
+    assert [(event.code, event.since) for event in events] == [("VQ201", 25)]
+    assert monitor.report is not None and monitor.report.verdict == "collapsed"
+
+
+class Failing(Digits):
+    """A task whose losses fail on any model but the training's own."""
+
+    own: nn.Module | None = None
+
+    def losses(self, model: nn.Module, batch: Any) -> Any:
+        if self.own is not None and model is not self.own:
+            raise MemoryError("no room for a copy")
+        return super().losses(model, batch)
+
+
+def test_a_failing_examination_does_not_stop_the_training() -> None:
+    task = Failing(vq_weight=100.0)
+    run = train(20, task)
+    task.own = next(run)
+    with (
+        pytest.warns(CollapseWarning, match="could not examine the model: UserError.*no room"),
+        Monitor(task.own, task, every=10, out=None) as monitor,
+        pytest.warns(CollapseWarning, match="VQ501"),
+    ):
+        for _ in run:
+            monitor.step()
+    assert monitor.steps == 20
+
+
+def test_revival_moves_dead_codes(tmp_path: Path) -> None:
+    active = {}
+    for revive in (False, True):
+        run = train(60, Digits(images=100))
+        model, file = next(run), tmp_path / f"{revive}.jsonl"
+        adam = torch.optim.Adam(model.parameters())
+        with Monitor(
+            model, every=10, out=file, on_collapse=lambda e: None, revive=revive, optimizer=adam
+        ) as monitor:
+            for _ in run:
+                monitor.step()
+        active[revive] = read_trace(file).of("vq")[-1].active
+    assert active[True] > active[False] + 8
+
+
+def test_revival_needs_the_optimizer() -> None:
+    with pytest.raises(UserError, match="optimizer"):
+        Monitor(nn.Linear(2, 2), revive=True)
+
+
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"on_collapse": "shout"}, {"model": 3}])
+def test_a_wrong_argument_is_one_clear_line(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        Monitor(**{"model": nn.Linear(2, 2), **wrong})
+
+
+def test_a_model_without_a_layer_is_said_in_the_first_step() -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(UserError, match="no VQ layer"), vqdoctor.Monitor(model, out=None) as monitor:
+        model(torch.randn(4, 2))
+        monitor.step()
+
+
+def test_a_model_that_the_loop_does_not_call_is_said() -> None:
+    with pytest.raises(UserError, match="did not call"), vqdoctor.Monitor(nn.Linear(2, 2)) as monitor:
+        monitor.step()
+
+
+class Parts(nn.Module):
+    """A user's module whose own forward is never called: the loop calls its parts."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.net = inner
+
+
+def test_a_part_that_the_loop_calls_is_enough() -> None:
+    run = train(3, Digits(straight_through=False))
+    events: list[Event] = []
+    with Monitor(Parts(next(run)), out=None, on_collapse=events.append) as monitor:
+        for _ in run:
+            monitor.step()
+    assert [(event.code, event.layer) for event in events] == [("VQ101", "vq")]

@@ -1,0 +1,119 @@
+"""Codes that a model looks up itself: the table, its vectors and its choices are seen, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from vqdoctor.models.lookups import Found, attach, lookups_found, lookups_shown
+
+K, D = 16, 6
+Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def expanded(z: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """VQ-VAE's original formula."""
+    squares = z.square().sum(1, keepdim=True) + table.square().sum(1)
+    indices = torch.addmm(squares, z, table.t(), beta=1, alpha=-2).argmin(1)
+    return functional.embedding(indices, table)
+
+
+def one_hot(z: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    chosen = functional.one_hot(torch.cdist(z, table).min(1).indices, K).float()
+    return chosen @ table
+
+
+def subtracted(z: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    return table.index_select(0, (z[:, None] - table).square().sum(-1).argmin(1))
+
+
+def by_angle(z: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    similarity = functional.normalize(z, dim=1) @ functional.normalize(table, dim=1).T
+    return table[similarity.argmax(dim=1)]
+
+
+def nearest(z: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    return table[torch.cdist(z.detach(), table).topk(1, largest=False).indices.squeeze(1)]
+
+
+CHOICES = [expanded, one_hot, subtracted, by_angle, nearest]
+
+
+@pytest.mark.parametrize("choose", CHOICES, ids=lambda c: c.__name__)
+def test_the_vectors_codes_and_indices_of_a_lookup(choose: Choose) -> None:
+    torch.manual_seed(0)
+    table, z = nn.Parameter(torch.randn(K, D)), torch.randn(40, D)
+    other = nn.Parameter(torch.randn(K, D))
+    with lookups_found({"table": table, "other": other}) as found:
+        z_q = choose(z, table)
+        _ = z @ other.T
+    assert list(found) == ["table"]
+    assert torch.allclose(found["table"].z_q, z_q)
+    assert torch.equal(table[found["table"].indices], z_q.detach())
+    expected = functional.normalize(z, dim=1) if choose is by_angle else z
+    assert torch.equal(found["table"].z_e, expected)
+
+
+def _lookups(run: Callable[[nn.Parameter], object]) -> dict[str, Found]:
+    table = nn.Parameter(torch.randn(K, D))
+    with lookups_found({"table": table}) as found:
+        run(table)
+    return found
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda table: functional.embedding(torch.randint(K, (40,)), table),
+        lambda table: table[torch.arange(8)],
+        lambda table: torch.randn(40, D) @ table.T,
+        lambda table: functional.embedding(torch.randn(40, K).argmax(1), table),
+        lambda table: functional.embedding(torch.cdist(torch.randn(40, D), table[:4]).argmin(1), table),
+    ],
+    ids=["tokens", "positions", "a linear map", "a choice without the table", "a choice among fewer rows"],
+)
+def test_what_is_no_lookup_of_codes(run: Callable[[nn.Parameter], object]) -> None:
+    assert _lookups(run) == {}
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.books = nn.ParameterList([torch.randn(K, D)])
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        book = self.books[0]
+        indices = torch.cdist(z.reshape(-1, D), book).argmin(1).view(z.shape[:-1])
+        z_q = book[indices]
+        return z + (z_q - z).detach() + 0 * book[indices]
+
+
+def test_a_stand_in_shows_and_changes_each_lookup_once() -> None:
+    torch.manual_seed(0)
+    model, z = Model(), torch.randn(4, 5, D)
+    before = model.state_dict().keys()
+    stand_in = model.get_submodule(attach(model, "books.0"))
+    assert attach(model, "books.0") == "books.0_lookup" and len(model.books) == 1
+    assert model.state_dict().keys() == before
+    seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def replace(_: nn.Module, args: tuple[torch.Tensor], output: tuple[torch.Tensor, torch.Tensor]) -> object:
+        seen.append((args[0], *output))
+        return torch.zeros_like(output[0]), output[1]
+
+    handle = stand_in.register_forward_hook(replace)
+    plain = model(z)
+    assert not seen  # nothing is shown where nobody looks
+    with lookups_shown(model):
+        changed = model(z)
+    handle.remove()
+    [(z_e, z_q, indices)] = seen
+    assert torch.equal(z_e, z)
+    assert torch.equal(z_q, plain) or torch.allclose(z_q, plain, atol=1e-6)
+    assert torch.equal(model.books[0][indices], z_q) and not changed.any()
+    again, chosen = stand_in(z)
+    assert torch.equal(chosen, indices) and torch.equal(again, z_q)

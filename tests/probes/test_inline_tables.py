@@ -1,0 +1,134 @@
+"""Codebooks that are no module of their own: the model's forward compares, chooses and looks up by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import vqdoctor
+from vqdoctor.core.evidence import Usage
+from vqdoctor.core.report import Report
+
+K, D = 16, 4
+
+
+def pull(z: torch.Tensor, z_q: torch.Tensor) -> torch.Tensor:
+    return functional.mse_loss(z_q, z.detach()) + 0.25 * functional.mse_loss(z, z_q.detach())
+
+
+class Product(nn.Module):
+    """Two groups of dimensions, each with an embedding whose name says nothing."""
+
+    def __init__(self, estimator: bool = True) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(8, 2 * D), nn.Linear(2 * D, 8)
+        self.a, self.b = nn.Embedding(K, D), nn.Embedding(K, D)
+        self.estimator = estimator
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        parts, loss = [], torch.zeros(())
+        self.chosen = {}
+        for name, z in zip("ab", self.encoder(x).chunk(2, -1), strict=True):
+            book = self.get_submodule(name)
+            self.chosen[name] = torch.cdist(z, book.weight).argmin(1)
+            z_q = book(self.chosen[name])
+            loss = loss + pull(z, z_q)
+            parts.append(z + (z_q - z).detach() if self.estimator else z_q)
+        return self.decoder(torch.cat(parts, -1)), loss
+
+
+class Residual(nn.Module):
+    """Three levels in a list of parameters, with one estimator around their sum, or none."""
+
+    def __init__(self, estimator: bool = True) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(8, D), nn.Linear(D, 8)
+        self.books = nn.ParameterList(torch.randn(K, D) * 0.5**level for level in range(3))
+        self.estimator = estimator
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = rest = self.encoder(x)
+        total, loss = torch.zeros_like(z), torch.zeros(())
+        self.chosen = {}
+        for level, book in enumerate(self.books):
+            self.chosen[f"books.{level}"] = (rest[:, None] - book).square().sum(-1).argmin(1)
+            z_q = book[self.chosen[f"books.{level}"]]
+            loss = loss + pull(rest, z_q)
+            total, rest = total + z_q, rest - z_q.detach()
+        return self.decoder(z + (total - z).detach() if self.estimator else total), loss
+
+
+class Map(nn.Module):
+    """A feature map is flattened for the lookup, and the estimator stands around the map."""
+
+    def __init__(self, estimator: bool = True) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Conv2d(1, D, 2, 2), nn.ConvTranspose2d(D, 1, 2, 2)
+        self.words = nn.Parameter(torch.randn(K, D))
+        self.estimator = estimator
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = self.encoder(x)
+        flat = z.permute(0, 2, 3, 1).reshape(-1, D)
+        self.chosen = {"words": torch.cdist(flat, self.words).argmin(1)}
+        z_q = self.words[self.chosen["words"]].view(len(z), *z.shape[2:], D).permute(0, 3, 1, 2)
+        loss = pull(z, z_q)
+        return self.decoder(z + (z_q - z).detach() if self.estimator else z_q), loss
+
+
+def losses(model: nn.Module, batch: torch.Tensor) -> vqdoctor.Losses:
+    reconstruction, vq = model(batch)
+    return vqdoctor.Losses(task=functional.mse_loss(reconstruction, batch), vq=vq)
+
+
+def examined(kind: Any, estimator: bool) -> tuple[Report, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    model = kind(estimator)
+    x = torch.randn(64, 1, 8, 8) if kind is Map else torch.randn(256, 8)
+    report = vqdoctor.examine(model, x, losses=losses)
+    with torch.no_grad():
+        model.eval()(x)
+    return report, model.chosen
+
+
+@pytest.mark.parametrize("kind", [Product, Residual, Map], ids=lambda kind: kind.__name__)
+def test_each_table_is_found_and_counted_by_the_models_own_choices(kind: Any) -> None:
+    report, chosen = examined(kind, True)
+    usage = {layer.name: report.find(Usage, layer.name) for layer in report.layers}
+    assert usage.keys() == chosen.keys()
+    for name, indices in chosen.items():
+        found = usage[name]
+        assert found is not None and found.used == len(indices.unique())
+        assert found.sample_size == len(indices)
+    assert "VQ101" not in {finding.code for finding in report.findings}
+
+
+@pytest.mark.parametrize("kind", [Product, Residual, Map], ids=lambda kind: kind.__name__)
+def test_a_missing_estimator_is_seen(kind: Any) -> None:
+    report, chosen = examined(kind, False)
+    assert {finding.layer for finding in report.findings if finding.code == "VQ101"} == chosen.keys()
+
+
+class Words(nn.Module):
+    """A language model: tokens and positions are embedded, and no code is chosen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(32, D), nn.ParameterList([torch.randn(8, D)])
+        self.mix = nn.Linear(D, D)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = (x.abs() * 10).long().clamp_max(31)
+        h = self.mix(self.tokens(ids) + self.places[0][torch.arange(8)])
+        logits = h @ self.tokens.weight.T
+        return self.tokens(logits.argmax(-1) * 0 + ids).sum(-1), h.square().mean()
+
+
+def test_tables_of_tokens_and_positions_are_no_codebooks() -> None:
+    torch.manual_seed(0)
+    report = vqdoctor.examine(Words(), torch.randn(64, 8), losses=losses)
+    assert [layer.name for layer in report.layers] == []

@@ -1,0 +1,78 @@
+"""Layers that are no modules: the model itself chooses codes of a table and looks them up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from vqdoctor.capture.call import Call
+from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.capture.watch import watch_each
+from vqdoctor.layouts.place import Place
+from vqdoctor.models.lookups import attach, origins
+
+if TYPE_CHECKING:
+    from vqdoctor.capture.run import Capture
+
+INLINE = "the model looks its codes up itself, outside a VQ layer: no module shows z_e and z_q"
+
+
+def inline(capture: Capture, located: Mapping[str, CapturedLayer]) -> dict[str, CapturedLayer]:
+    """Return the layers whose codes the model looks up itself, each at a stand-in that shows z_e and z_q.
+
+    Looked at are the tables that no module was found for, and several tables of one module, which shows the
+    codes of none of them.
+
+    Args:
+        capture: the model and its task.
+        located: the layers with where they are, as far as a module shows it.
+    """
+    wanted = [layer for layer in located.values() if _is_wanted(layer, located)]
+    if not wanted or not capture.first_batches:
+        return {}
+    model = capture.copy(training=True)
+    paths = {layer.name: attach(model, layer.tensors["codebook"]) for layer in wanted}
+    modules = {name: model.get_submodule(path) for name, path in paths.items()}
+    with watch_each(modules.values(), keep_graph=True) as watched:
+        losses = capture.task.losses(model, capture.first_batches[0])
+    calls = {name: watched[module].mapped for name, module in modules.items()}
+    return {
+        layer.name: replace(
+            layer,
+            path=paths[layer.name],
+            lookup_path=None,
+            gap=INLINE if _is_around(losses.task, calls[layer.name][0]) else "",
+            maps=True,
+            inline=True,
+        )
+        for layer in wanted
+        if calls[layer.name]
+    }
+
+
+def _is_wanted(layer: CapturedLayer, located: Mapping[str, CapturedLayer]) -> bool:
+    """Whether a layer is a plain table [K, D] that no module of its own shows at work."""
+    key = layer.tensors.get("codebook")
+    if key is None or layer.view.derived or replace(layer.view.place, rows=None) != Place():
+        return False
+    in_one = (other.tensors.get("codebook") for other in located.values() if other.path == layer.path)
+    return not layer.path or layer.gap == INLINE or any(other not in (None, key) for other in in_one)
+
+
+def _is_around(loss: torch.Tensor, call: Call) -> bool:
+    """Whether the model's estimator passes over vectors and codes in a form that the lookup does not show.
+
+    It may turn the codes into a feature map first, and write `z + (q - z).detach()` on that.
+    """
+    seen = [call.z_q, call.z_e]
+    before = [t for t in origins(call.z_e)[1:] if t.requires_grad]
+    if not loss.requires_grad or not before:
+        return False
+    asked = [t for t in seen if t is not None and t.requires_grad] + before
+    grads = torch.autograd.grad(loss, asked, retain_graph=True, allow_unused=True)
+    found: tuple[torch.Tensor | None, ...] = grads
+    reached = [grad is not None and bool(grad.any()) for grad in found]
+    return not any(reached[: -len(before)]) and any(reached[-len(before) :])

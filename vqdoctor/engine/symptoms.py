@@ -1,0 +1,154 @@
+"""A running training's symptoms: when they began, when to examine the model, and which causes to report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from vqdoctor.checks import all_checks
+from vqdoctor.core.evidence import EncoderSpread, Evidence, GradientPath, NonFinite, Usage
+from vqdoctor.core.finding import Finding
+from vqdoctor.core.levels import Severity, Stage
+from vqdoctor.core.report import Report
+from vqdoctor.core.settings import Settings
+from vqdoctor.core.trace import Event
+from vqdoctor.core.undecided import CAUSES_IN_USE
+from vqdoctor.engine.evaluate import choose, evaluate
+from vqdoctor.engine.rank import rank
+
+AT_THE_END = ("VQ302", "VQ313", "VQ401", "VQ603", "VQ605", "VQ606", "VQ607", "VQ903")
+"""Checks of a training that is over: at its start every model is at chance, and its EMA is young."""
+OF_LOSSES = ("VQ2", "VQ6")
+"""Checks that need the task's losses, which a replay of the model's calls does not have."""
+SEEN = (Usage, EncoderSpread, NonFinite, GradientPath)
+"""The evidence that a training gives in passing."""
+RISING = 1.1
+"""A perplexity that grew by this factor since the symptom began is on its way up: the symptom waits."""
+SPARE = 2
+"""Examinations of a training beyond the logarithm of its intervals."""
+LASTS = 2
+"""Intervals that a symptom without a cause lasts before it is reported: a single one may be noise."""
+
+
+@dataclass(kw_only=True)
+class Symptom:
+    """A finding that interval after interval shows.
+
+    Attributes:
+        since: the step of the first.
+        perplexity: the layer's, there.
+        intervals: how many have shown it.
+    """
+
+    since: int
+    perplexity: float | None
+    intervals: int = 0
+
+
+@dataclass(kw_only=True, eq=False)
+class Symptoms:
+    """The symptoms of a training.
+
+    Attributes:
+        layers: names of its VQ layers.
+        examine: makes a whole examination of the model as it is now; None where that fails.
+        known: code and layer to the symptom.
+        told: code and layer of the reported findings.
+        examined: code and layer of the symptoms that an examination has seen.
+        report: the newest examination.
+        intervals: how many were judged.
+        examinations: how many were made.
+        next: the interval from which on symptoms that last lead to the next one.
+    """
+
+    layers: Sequence[str]
+    examine: Callable[[], Report | None]
+    known: dict[str, Symptom] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
+    examined: set[str] = field(default_factory=set)
+    report: Report | None = None
+    intervals: int = 0
+    examinations: int = 0
+    next: int = 0
+
+    def __post_init__(self) -> None:
+        """Choose the checks that this evidence is enough for."""
+        self._checks = tuple(
+            check
+            for check in choose(all_checks(), Settings(ignore=AT_THE_END))
+            if any(w.evidence in SEEN for w in check.wants)
+            and all(w.evidence in SEEN for w in check.wants if w.required)
+        )
+
+    def look(self, step: int, evidence: Sequence[Evidence]) -> list[Event]:
+        """Judge the evidence of an interval, and return the findings to report.
+
+        A new symptom has the model examined for its cause, and so have symptoms that last, after ever longer
+        times: the examinations of a training are few, however long it is. A cause is reported at once.
+        Without one a symptom is reported when it lasts and its perplexity is not rising.
+        """
+        found = evaluate(self._checks, self.layers, evidence, ()).findings
+        findings = [f for f in rank(found, self._checks) if f.severity > Severity.NOTE]
+        perplexity = {e.layer: e.perplexity for e in evidence if isinstance(e, Usage)}
+        self.known = {
+            f.fingerprint: self.known.get(f.fingerprint)
+            or Symptom(since=step, perplexity=perplexity.get(f.layer))
+            for f in findings
+        }
+        for symptom in self.known.values():
+            symptom.intervals += 1
+        open_ = [f for f in findings if f.fingerprint not in self.told]
+        causes = self._causes(open_) if self._is_due(open_) and self.report is not None else []
+        lasting = [f for f in open_ if self._lasts(f, perplexity) and f.explained_by is None]
+        events = [self._event(step, finding, findings) for finding in (*causes, *lasting)]
+        return [event for event in events if event is not None]
+
+    def _is_due(self, symptoms: Sequence[Finding]) -> bool:
+        """Examine the model if it is time to, and return whether that was done."""
+        self.intervals += 1
+        names = {f.fingerprint for f in symptoms}
+        few = self.examinations < SPARE + self.intervals.bit_length()
+        if not names or not few or not (names - self.examined or self.intervals >= self.next):
+            return False
+        self.examined |= names
+        self.examinations += 1
+        self.next = 2 * self.intervals
+        self.report = self.examine() or self.report
+        return True
+
+    def _lasts(self, finding: Finding, perplexity: dict[str | None, float]) -> bool:
+        symptom = self.known[finding.fingerprint]
+        now = perplexity.get(finding.layer)
+        rises = now is not None and symptom.perplexity is not None and now > RISING * symptom.perplexity
+        return finding.stage != Stage.USAGE or (symptom.intervals >= LASTS and not rises)
+
+    def _causes(self, due: Iterable[Finding]) -> list[Finding]:
+        """Return the roots of the examination that explain one of the symptoms."""
+        assert self.report is not None
+        names = {f.fingerprint for f in due}
+        return [
+            root
+            for root in self.report.roots()
+            if root.severity > Severity.NOTE
+            and (root.stage < Stage.USAGE or root.code in CAUSES_IN_USE)
+            and (root.fingerprint in names or names & {f.fingerprint for f in self.report.symptoms(root)})
+        ]
+
+    def _event(self, step: int, finding: Finding, symptoms: Iterable[Finding]) -> Event | None:
+        """Return a finding as an event, once; the symptoms that it explains count as reported."""
+        explained = {f.fingerprint for f in (self.report.symptoms(finding) if self.report else ())}
+        own = [self.known[f.fingerprint].since for f in symptoms if f.fingerprint in explained]
+        at = self.known.get(finding.fingerprint)
+        known = finding.fingerprint in self.told
+        self.told |= {finding.fingerprint, *explained}
+        if known:
+            return None
+        return Event(
+            step=step,
+            layer=finding.layer,
+            code=finding.code,
+            severity=finding.severity,
+            message=finding.message,
+            since=min([*own, *([at.since] if at else [])], default=step),
+            remedies=finding.remedies,
+        )

@@ -1,0 +1,132 @@
+"""A copy of the model in training, which an experiment may change before its first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from vqdoctor.capture.layer import CapturedLayer, Change, passes, watching
+from vqdoctor.core.evidence import NOT_FINITE
+from vqdoctor.models.device import moved
+from vqdoctor.models.task import Batch
+from vqdoctor.models.untouched import in_eval_mode, seed_all
+from vqdoctor.probes.model._context import ModelContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A copy's answers on the held batches, in eval mode.
+
+    Attributes:
+        losses: the task loss of each batch.
+        perplexity: layer to exp of the plain entropy of its codes.
+        error: layer to the mean square of z_e - z_q over the variance of z_e.
+    """
+
+    losses: tuple[float, ...]
+    perplexity: dict[str, float]
+    error: dict[str, float]
+
+    @property
+    def loss(self) -> float:
+        """The mean task loss."""
+        return sum(self.losses) / len(self.losses)
+
+
+@dataclass(kw_only=True, eq=False)
+class TrainedCopy:
+    """A copy of the model with its own optimizer.
+
+    Attributes:
+        context: the model, its task and its layers.
+        batches: the training batches, one for each step.
+        model: the copy.
+        layers: its VQ layers.
+        optimizer: the task's own, or Adam.
+        vq_weight: weight of the VQ loss in the loss that is minimised.
+        behind: gives the tensor that the rest of the model gets in place of z_q.
+        frozen: tensors that keep their values, each with these.
+        losses: task loss of each step so far, before it.
+    """
+
+    context: ModelContext
+    batches: Sequence[Batch]
+    model: torch.nn.Module = field(init=False)
+    layers: tuple[CapturedLayer, ...] = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    vq_weight: float = field(init=False)
+    behind: Change | None = None
+    frozen: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
+    losses: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Copy the model."""
+        self.model = self.context.copy(training=True)
+        self.layers = self.context.on(self.model)
+        self.optimizer = self.context.optimizer(self.model)
+        self.vq_weight = 1.0 if self.context.vq_weight is None else self.context.vq_weight
+
+    def step(self, seed: int) -> bool:
+        """Take the next optimizer step; return whether its loss was finite, without which none is taken."""
+        seed_all(seed)
+        batch = moved(self.batches[len(self.losses) % len(self.batches)], self.context.device)
+        with watching(self.layers, self.behind, keep_graph=True):
+            losses = self.context.task.losses(self.model, batch)
+        total = losses.task if losses.vq is None else losses.task + self.vq_weight * losses.vq
+        self.losses.append(float(losses.task.detach()))
+        if not math.isfinite(float(total.detach())):
+            return False
+        self.optimizer.zero_grad()
+        if total.requires_grad:
+            total.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+        with torch.no_grad():
+            for tensor, values in self.frozen:
+                tensor.copy_(values)
+        return True
+
+    def held(self, batches: Sequence[Batch], seed: int) -> Held:
+        """Return the answers on held batches; a loss that is not finite counts as `NOT_FINITE`."""
+        seed_all(seed)
+        losses: list[float] = []
+        counts = {layer.name: torch.zeros(layer.num_codes, dtype=torch.float64) for layer in self.layers}
+        errors: dict[str, list[tuple[float, float]]] = {layer.name: [] for layer in self.layers}
+        served = (moved(batch, self.context.device) for batch in batches)
+        with in_eval_mode(self.model), torch.no_grad():
+            for _, found, watched in passes(self.model, self.context.task, served, self.layers, self.behind):
+                loss = float(found.task)
+                losses.append(min(loss, NOT_FINITE) if math.isfinite(loss) else NOT_FINITE)
+                for layer in self.layers:
+                    chosen = layer.counts(watched)
+                    if chosen is not None:
+                        counts[layer.name] += chosen
+                    errors[layer.name] += [
+                        _error(call.z_e, call.z_q, layer.reader.axis(call))
+                        for call in layer.calls(watched)
+                        if call.z_q is not None and call.z_q.shape == call.z_e.shape
+                    ]
+        return Held(
+            losses=tuple(losses),
+            perplexity={name: _perplexity(used) for name, used in counts.items() if used.sum() > 0},
+            error={name: ratio for name, told in errors.items() if (ratio := _ratio(told)) is not None},
+        )
+
+
+def _error(z_e: torch.Tensor, z_q: torch.Tensor, axis: int) -> tuple[float, float]:
+    """Return the mean square of z_e - z_q, and the mean over the elements of a vector of z_e's variance."""
+    vectors = z_e.float().movedim(axis, -1).flatten(0, -2)
+    return float((z_e - z_q).float().square().mean()), float(vectors.var(dim=0, correction=0).mean())
+
+
+def _ratio(told: Sequence[tuple[float, float]]) -> float | None:
+    error, variance = (sum(part) for part in zip(*told, strict=True)) if told else (0.0, 0.0)
+    ratio = error / variance if variance else math.inf
+    return ratio if math.isfinite(ratio) else None
+
+
+def _perplexity(counts: torch.Tensor) -> float:
+    shares = counts / counts.sum()
+    return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))

@@ -1,0 +1,47 @@
+"""The experiments of `--decide`: what each changed, what it showed, and what it means where none helped."""
+
+from collections.abc import Mapping
+
+from vqdoctor.core.evidence import Experiments
+from vqdoctor.core.experiments import GAIN, effects, unchanged
+from vqdoctor.core.levels import Severity
+from vqdoctor.core.report import Report
+from vqdoctor.render._document import Item, Section, Tone, items_section
+from vqdoctor.render._text import count
+
+TONES: Mapping[str, tuple[str, Tone]] = {
+    "helps": ("helps", "good"), "nothing": ("no clear effect", "faint"), "harms": ("harms", "warn"),
+}  # fmt: skip
+NONE_HELPED = (
+    "none of these helped: the cause is another one, or so few steps do not undo its damage; begin a fresh "
+    "training with one of these changes at a time"
+)
+PLACED = (
+    "codes that are placed where the data is lower the loss at once: the codebook is at fault, and the "
+    "encoder serves as it is"
+)
+USED_AGAIN = (
+    "codes that are placed where the data is are used, and the loss stays: so few steps do not undo the "
+    "damage before or behind the VQ layer"
+)
+
+
+def section(report: Report) -> Section:
+    """Return the experiments, the helpful ones first; without nodes where there were none."""
+    told = next((item for item in report.evidence if isinstance(item, Experiments)), None)
+    if told is None:
+        return items_section("", ())
+    found = sorted(effects([told], told.layer), key=lambda e: (not e.helps, -e.gain if e.helps else 0.0))
+    items = [Item(label="unchanged", tone="faint", text=unchanged(told))]
+    for effect in found:
+        label, tone = TONES[effect.verdict]
+        text = f"{effect.change}: {effect.figures}"
+        items.append(Item(label=label, tone=tone, name=effect.removal.name, text=text))
+    items += [Item(label="not possible", tone="faint", text=line) for line in told.left_out]
+    helping = [effect for effect in found if effect.helps and effect.removal.codes]
+    if any(f.severity > Severity.NOTE for f in report.findings) and all(e.removal.treats for e in helping):
+        lower = any(effect.gain >= GAIN for effect in helping)
+        said = PLACED if lower else USED_AGAIN if helping else NONE_HELPED
+        items.append(Item(label="in short", tone="open", text=said))
+    steps = count(told.sample_size, "training step")
+    return items_section(f"Experiments: {steps} each, on copies of the model", items)
