@@ -57,12 +57,16 @@ class ModelContext(Capture):
     def own_optimizer(
         self, model: torch.nn.Module | None = None
     ) -> tuple[torch.nn.Module, torch.optim.Optimizer] | None:
-        """Return a copy of the model, the given or a new one, and the task's own optimizer of it, if any."""
+        """Return a copy of the model, the given or a new one, and the task's own optimizer of it, if any.
+
+        Of several the first is the model's.
+        """
         build = getattr(self.task, "optimizer", None)
         if not callable(build):
             return None
         model = self.copy(training=True) if model is None else model
-        return model, build(model)
+        built = build(model)
+        return model, built[0] if isinstance(built, list | tuple) else built
 
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         """Return the task's own optimizer of a copy; else Adam, with the file's learning rate if known."""
