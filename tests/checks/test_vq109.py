@@ -1,4 +1,4 @@
-"""VQ316 ranks-disagree: by hand-made evidence, and on files that processes saved."""
+"""VQ109 ranks-disagree: by hand-made evidence, and on files that processes saved."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAME = RankAgreement.healthy()
     [([SAME], "passes"), ([SAME.replace(differing=1, worst=0.5)], "error"), ([], "cannot judge")],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
-    assert says("VQ316", *evidence) == expected
+    assert says("VQ109", *evidence) == expected
 
 
 def state(seed: int) -> dict[str, torch.Tensor]:
@@ -49,6 +49,6 @@ def test_files_of_processes(
     agreement = report.find(RankAgreement, "vq")
     told = None if agreement is None else (agreement.others, agreement.differing)
     assert told == found
-    assert ("VQ316" in {finding.code for finding in report.findings}) == (found is not None and found[1] > 0)
+    assert ("VQ109" in {finding.code for finding in report.findings}) == (found is not None and found[1] > 0)
     if found and found[1]:
         assert agreement is not None and agreement.worst > 0.5

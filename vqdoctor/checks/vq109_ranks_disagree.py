@@ -38,7 +38,7 @@ def evaluate(agreement: RankAgreement, limits: CheckLimits) -> Problems:
 
 
 CHECK = Check(
-    code="VQ316",
+    code="VQ109",
     name="ranks-disagree",
     evaluate=evaluate,
     advice=Advice(
