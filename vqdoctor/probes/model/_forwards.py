@@ -87,7 +87,7 @@ def _compare(before: _State, after: _State, vectors: int) -> Pass:
 
 
 def _decay(before: NDArray[np.float64], after: NDArray[np.float64]) -> float | None:
-    """Return the factor by which the counts [K] of several codes have shrunk alike; else None."""
+    """Return the factor by which the counts [K] of several codes have shrunk alike; else None.
 
     A count is c' = d c + (1 - d) n, so that of a code without any vector shrinks by d, and no count by more.
     """
