@@ -28,7 +28,7 @@ IMPLICIT = "implicit"
 BY_OUTPUT = "found by its output"
 """Layout of a layer whose codebook has a name of no meaning."""
 BY_LOOKUP = "found by its lookups"
-"""Layout of a layer that is no module: the model looks its codes up itself."""
+"""Layout of a layer without a module: the model looks its codes up itself."""
 
 ENOUGH = 4096
 """Vectors of a call that are looked at, where they are not long."""

@@ -1,4 +1,4 @@
-"""Layers that are no modules: the model itself chooses codes of a table and looks them up."""
+"""Layers without a module: the model itself chooses codes of a table and looks them up."""
 
 from __future__ import annotations
 

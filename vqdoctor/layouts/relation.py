@@ -35,8 +35,8 @@ explain 0.01, while unrelated tables differ by their whole length."""
 RARE = 1e-2
 """Counts under this share of their mean, or of one vector, are left out: smoothing changes their rows."""
 BETTER = 0.1
-"""Counts prove the relation where with them the difference is under this share of that without them: counts
-that are all alike say nothing."""
+"""Counts prove the relation where with them the difference is under this share of that without them. Counts
+that are all alike make no difference."""
 FEWEST = 8
 """Codes from which one factor for all of them is a proof."""
 

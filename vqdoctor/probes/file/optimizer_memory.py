@@ -22,7 +22,7 @@ RECENT, LONG_AGO = 100, 400
 """Updates since the last gradient. Codes in use measured 7 to 70, those out of use 550 and more: the bound is
 hardly ever in between."""
 _LEAST_LEFT = 1e-30
-"""What is left of a mean gradient after so long a time; float32 rounds less than 1e-45 to zero."""
+"""Least share of a mean gradient that 400 updates may leave; float32 rounds less than 1e-45 to zero."""
 _SAMPLE = 1 << 14
 _ADDED = 2e-30
 """Adafactor adds 1e-30 to each squared gradient, a row's mean of zeros included."""

@@ -117,7 +117,7 @@ def measure(context: FileContext, view: QuantizerView) -> Usage:
 
 
 def _by_moments(context: FileContext, view: QuantizerView) -> str:
-    """Return what the optimizer's moments tell of the codes in use, behind a semicolon; "" for nothing."""
+    """Return the codes in use by the optimizer's moments, behind a semicolon; "" without such moments."""
     slot = codebook_slot(context.saved, view, context.views)
     ages = None if slot is None else ages_since_gradient(slot, view)
     if ages is None:

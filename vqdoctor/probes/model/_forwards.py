@@ -16,7 +16,7 @@ PASSES = 4
 SURE = 1e-3
 """Counts above this are far above any smoothing."""
 ALIKE = 3
-"""So many counts have to shrink alike."""
+"""Number of counts that have to shrink alike."""
 SAME_LOSS = 0.02
 """Relative difference of 1 - d among them: float32 makes 0.01 at a decay of 0.99999."""
 FAR = 0.5
@@ -87,7 +87,7 @@ def _compare(before: _State, after: _State, vectors: int) -> Pass:
 
 
 def _decay(before: NDArray[np.float64], after: NDArray[np.float64]) -> float | None:
-    """Return the factor by which the counts [K] of several codes have shrunk; None where none have so.
+    """Return the factor by which the counts [K] of several codes have shrunk alike; else None.
 
     A count is c' = d c + (1 - d) n, so that of a code without any vector shrinks by d, and no count by more.
     """
