@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from vqdoctor.core.evidence import (
     EvalForward,
     Evidence,
     TrainForward,
+    TrainingRecord,
     Unavailable,
     WeightDecay,
 )
@@ -211,6 +213,20 @@ def test_the_group_that_holds_the_codebook_says_its_decay(exempt: bool, expected
     assert isinstance(found, WeightDecay)
     assert (found.weight_decay, found.learning_rate, found.adaptive) == (expected, 0.02, False)
     assert found.updates is None and found.lost is None
+
+
+@pytest.mark.parametrize(("kind", "reach"), [(torch.optim.Adam, 2.0), (torch.optim.SGD, None)])
+def test_the_way_of_a_code_is_bounded_under_adam(kind: Any, reach: float | None) -> None:
+    class WithOptimizer(Task):
+        def optimizer(self, model: Any) -> torch.optim.Optimizer:
+            optimizer: torch.optim.Optimizer = kind(model.parameters(), lr=0.002)
+            optimizer.param_groups[0]["initial_lr"] = 0.02  # a schedule has come down from there
+            return optimizer
+
+    known = replace(context(learnable(), WithOptimizer()), record=TrainingRecord.healthy(updates=100))
+    (found,) = ask(weight_decay, known)
+    assert isinstance(found, WeightDecay) and found.learning_rate == pytest.approx(0.002)
+    assert found.reach == reach
 
 
 def test_without_an_optimizer_nothing_is_said_of_weight_decay() -> None:

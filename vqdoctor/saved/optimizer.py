@@ -27,7 +27,7 @@ _LARGEST_QUANTIZED = 1 << 24
 Shape = tuple[int, ...]
 
 
-_RATES = ("lr", "initial_lr", "max_lr")
+RATES = ("lr", "initial_lr", "max_lr")
 """Learning rates that torch's optimizers and schedules keep in a parameter group."""
 _ADAMS_WORDS = frozenset({"amsgrad", "momentum_decay", "correct_bias"})
 """Settings of a parameter group that only Adam's kin have: Adam and AdamW; NAdam; transformers' AdamW."""
@@ -204,7 +204,7 @@ def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> 
     betas = group.get("betas")
     kept = betas[:2] if isinstance(betas, list | tuple) and len(betas) > 1 else (None, None)
     beta1, beta2 = (number_of(beta) for beta in kept)
-    rates = [rate for name in _RATES if (rate := number_of(group.get(name))) is not None]
+    rates = [rate for name in RATES if (rate := number_of(group.get(name))) is not None]
     for i, key in enumerate(ids):
         state = states.get(key, states.get(str(key))) if isinstance(key, int | str) else None
         name = names[i] if named and names else key

@@ -15,6 +15,7 @@ from vqdoctor.metrics.geometry import row_norms
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.probe import Missing
+from vqdoctor.saved.optimizer import RATES
 from vqdoctor.saved.weight_decay import decays_adaptively, lost_length, short_rows
 
 
@@ -43,6 +44,7 @@ def _evidence(
     decay, rate = float(group.get("weight_decay", 0.0)), float(group["lr"])
     adaptive = decays_adaptively(group)
     rms = float(codebook.detach().double().square().mean().sqrt())
+    highest = max(float(group[name]) for name in RATES if group.get(name) is not None)
     return WeightDecay(
         source="batch",
         sample_size=view.num_codes,
@@ -52,6 +54,7 @@ def _evidence(
         adaptive=adaptive,
         lost=None if updates is None else lost_length(decay, rate, updates, rms=rms, adaptive=adaptive),
         short_rows=short_rows(row_norms(view.codebook)),
+        reach=highest * updates if updates and "betas" in group else None,
     )
 
 
