@@ -38,7 +38,7 @@ def test_cured_with_a_picture_and_what_is_left_to_change(shell: Run, small: Path
     before = small.read_bytes()
     done = shell("fix", small, "--retrain", "--epochs", "4", *EASY, "--save", "json=r.json")
     assert done.returncode == 0, done.stderr
-    # The weights are cured, and the source still has the cause.
+    # VQ401 stays beside the cause that is left in the source.
     assert done.stdout.startswith("CURED, BUT AT RISK: all 4 goals met after 4 epochs")
     assert "vq has no straight-through estimator (VQ101): end it with:" in done.stdout
     assert "z_q = z_e + (z_q - z_e).detach()" in done.stdout
