@@ -38,7 +38,8 @@ def test_cured_with_a_picture_and_what_is_left_to_change(shell: Run, small: Path
     before = small.read_bytes()
     done = shell("fix", small, "--retrain", "--epochs", "4", *EASY, "--save", "json=r.json")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("CURED: all 4 goals met after 4 epochs")
+    # VQ401 stays beside the cause that is left in the source.
+    assert done.stdout.startswith("CURED, BUT AT RISK: all 4 goals met after 4 epochs")
     assert "vq has no straight-through estimator (VQ101): end it with:" in done.stdout
     assert "z_q = z_e + (z_q - z_e).detach()" in done.stdout
     assert done.stderr == f"picture: {tmp_path / 'sick.fixed.png'}\n"
