@@ -41,7 +41,8 @@ def headline(report: Report) -> Headline | None:
     if report.retraining:
         done = report.retraining
         word = "INTERRUPTED" if done.interrupted else "CURED" if done.cured else "NOT CURED"
-        left = done.cured and report.verdict in ("collapsed", "at-risk")
+        sick = done.cured and report.verdict in ("collapsed", "at-risk")
+        left = sick and not is_left_in_source(report)
         word = f"{word}, BUT {report.verdict.upper().replace('-', ' ')}" if left else word
         word = "NOTHING TO CURE" if done.needless else word
         return Headline(word=word, tone="good" if done.cured and not left else "warn", text=_ended(done))
