@@ -70,7 +70,8 @@ def measure(context: ModelContext) -> dict[str, EmaAdvances]:
                 stack.callback(module.register_forward_hook(one.settle).remove)
         for parameter in model.parameters():
             if parameter.requires_grad:  # its gradient is freed at once: of a large model all take their room
-                stack.callback(parameter.register_post_accumulate_grad_hook(_free).remove)
+                hook = parameter.register_post_accumulate_grad_hook(_free)  # type: ignore[no-untyped-call]
+                stack.callback(hook.remove)
         try:
             losses = context.task.losses(model, context.first_batches[0])
             total = losses.task if losses.vq is None else losses.task + losses.vq
