@@ -74,7 +74,7 @@ def test_a_layer_that_writes_wrong_codes_is_cured_and_its_source_named(
     assert cause in {finding.code for finding in report.findings}
     assert {"VQ309", "VQ310"}.isdisjoint(f.code for f in examine(tmp_path / "fixed.pt").findings)
     (left,) = (change for change in done.source if cause in change.why)
-    assert "sums" in left.code
+    assert "sum" in left.code  # the layer's own attribute, ema_cluster_sum
     model = Digits(quantizer=quantizer).model()
     model.load_state_dict(states(tmp_path / "fixed.pt"), strict=True)
 
