@@ -19,11 +19,11 @@ def course(perplexity: list[float]) -> Course:
 @pytest.mark.parametrize(
     ("perplexity", "expected"),
     [
-        ([100.0, 141.0] * 8, "warning"),
-        ([100.0, 139.0] * 8, "passes"),
-        ([100.0, 141.0] * 7, "cannot judge"),
+        ([100.0, 121.0] * 8, "warning"),
+        ([100.0, 119.0] * 8, "passes"),
+        ([100.0, 121.0] * 7, "cannot judge"),
         # only the second half counts: a training is restless at its start
-        ([100.0, 141.0] * 4 + [120.0] * 8, "passes"),
+        ([100.0, 121.0] * 4 + [110.0] * 8, "passes"),
         # a steady fall does not turn, however steep
         ([200.0 * 0.7**i for i in range(16)], "passes"),
         # up twice and down twice: it turns every other time

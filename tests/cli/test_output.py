@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,6 +174,23 @@ def test_files_are_named_from_the_root_of_the_repository(
     assert path() == "repo/sub/a b.pt"
     monkeypatch.setenv(variable, "/somewhere/else")
     assert path() == "sub/a b.pt"
+
+
+def test_the_spinner_moves_and_names_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setenv("TERM", "xterm")
+    with _output.progress() as say:
+        assert say is not None
+        say("running the val split: batch 7")
+        time.sleep(0.6)
+    plain = re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+    frames = re.findall(r"(\S) running the val split: batch 7", plain)
+    assert len(set(frames)) > 1
 
 
 def test_a_retraining_in_a_log_file_is_a_line_every_half_minute(

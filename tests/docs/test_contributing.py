@@ -44,7 +44,6 @@ def test_the_rooms_are_the_rooms() -> None:
         room.strip().removeprefix("vqdoctor.")
         for layer in contracts[0]["layers"]
         for room in layer.split("|")
-        if "integrations" not in room
     ]
     table = TEXT.split("## The rooms")[1].split("\n## ")[0]
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.MULTILINE)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from pages import PAGES, ROOT, SAMPLES, command_help, filled, handwritten
 
+import vqdoctor
 from vqdoctor.cli.main import main
+from vqdoctor.core.experiments import REMOVALS
 
-COMMANDS = ("inspect", "fix", "gate", "compare", "init", "explain", "checks")
+COMMANDS = ("inspect", "fix", "gate", "compare", "watch", "init", "explain", "checks")
 FOREIGN_OPTIONS = {"--extra-index-url"}
 """Options in the pages that belong to another program."""
 
@@ -106,6 +110,18 @@ def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.Monkey
         exec(block, names)
     assert "report" in names
     monkeypatch.chdir(tmp_path)
+    (loop,) = blocks("docs/python.md", "py")
+    fresh = copy.deepcopy(model)
+    own = torch.optim.Adam(fresh.parameters())
+    exec(loop, {"vqdoctor": vqdoctor, "model": fresh, "optimizer": own, "loader": x[:320].split(8) * 3})
+    assert len((tmp_path / "run.vqtrace.jsonl").read_text().splitlines()) == 2
     batch, task = blocks("docs/model.md", "python")
     exec(batch, {"x": x.numpy(), "y": x[:, 0, 0, 0].numpy(), "z_e": x.numpy(), "indices": x[:, 0].numpy()})
     exec(task, {})
+
+
+def test_the_experiments_are_listed_with_the_causes_that_they_take_away() -> None:
+    part = (ROOT / "docs/model.md").read_text().partition("## Experiments")[2]
+    rows = [line.split("|")[1:4] for line in part.splitlines() if line.startswith("| `")]
+    told = {name.strip(" `"): tuple(re.findall(r"VQ\d{3}", codes)) for name, _, codes in rows}
+    assert list(told.items()) == [(name, removal.codes) for name, removal in REMOVALS.items()]

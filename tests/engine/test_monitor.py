@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_training import Digits
 from torch import nn
+from vector_quantize_pytorch import FSQ, ResidualVQ, VectorQuantize
 
 import vqdoctor
 from vqdoctor.core.errors import UserError
@@ -178,6 +179,18 @@ class Parts(nn.Module):
         self.net = inner
 
 
+def test_other_ranks_of_a_distributed_training_write_and_report_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    run = train(3, Digits(straight_through=False))
+    with Monitor(next(run), out=tmp_path / "t.jsonl") as monitor:
+        for _ in run:
+            monitor.step()
+    assert monitor.events == [] and not (tmp_path / "t.jsonl").exists()
+
+
 def test_a_part_that_the_loop_calls_is_enough() -> None:
     run = train(3, Digits(straight_through=False))
     events: list[Event] = []
@@ -185,3 +198,46 @@ def test_a_part_that_the_loop_calls_is_enough() -> None:
         for _ in run:
             monitor.step()
     assert [(event.code, event.layer) for event in events] == [("VQ101", "vq")]
+
+
+class Around(nn.Module):
+    """Linear encoder and decoder around any quantizer of [B, N, 8]."""
+
+    def __init__(self, vq: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.vq, self.decoder = nn.Linear(3, 8), vq, nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        z_q, _indices, *loss = self.vq(self.encoder(x))
+        return self.decoder(z_q), loss[0].sum() if loss else torch.zeros(())
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "layers"),
+    [
+        (lambda: ResidualVQ(dim=8, num_quantizers=2, codebook_size=32, kmeans_init=True), 2),
+        (lambda: FSQ(levels=[4, 4, 4], dim=8), 1),
+        (lambda: VectorQuantize(dim=8, codebook_size=32, kmeans_init=True, learnable_codebook=True,
+                                ema_update=False), 1),
+    ],
+)  # fmt: skip
+def test_every_kind_of_layer_has_its_line(
+    quantizer: Callable[[], nn.Module], layers: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = Around(quantizer()).train()
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3)
+    file = tmp_path / "t.jsonl"
+    with Monitor(model, every=10, out=file, on_collapse=lambda event: None) as monitor:
+        for _ in range(20):
+            x = torch.randn(16, 8, 3)
+            out, loss = model(x)
+            adam.zero_grad()
+            ((out - x).square().mean() + loss).backward()
+            adam.step()
+            monitor.step()
+    trace = read_trace(file)
+    assert len(trace.start.layers) == layers and len(trace.intervals) == 2 * layers
+    assert all(row.perplexity and row.z_e_norm and row.error is not None for row in trace.intervals)
+    assert [row.level_correlation is not None for row in trace.intervals] == [False, True][:layers] * 2
+    assert all(row.gradient for row in trace.intervals[::layers])

@@ -13,7 +13,7 @@ from vqdoctor.core.report import LayerSummary, Report
 from vqdoctor.core.settings import Settings
 from vqdoctor.engine.evaluate import choose
 from vqdoctor.engine.examine import concluded
-from vqdoctor.engine.symptoms import SPARE, Symptoms
+from vqdoctor.engine.symptoms import PATIENCE, SPARE, Symptoms
 
 
 def report(*evidence: Evidence) -> Report:
@@ -72,10 +72,19 @@ def test_without_a_cause_a_symptom_is_reported_when_it_lasts() -> None:
 
 def test_a_perplexity_that_rises_waits() -> None:
     examined = Examined((COLLAPSED_USAGE,))
-    for step in range(6):
-        perplexity = 1.1 * 1.2**step
+    for step in range(1, PATIENCE + 1):
+        perplexity = 1.2**step
         usage = COLLAPSED_USAGE.replace(perplexity=perplexity, perplexity_high=perplexity)
-        assert examined.look(step, usage, *SICK[1:]) == []
+        assert examined.look(step, usage, *SICK[1:]) == ([] if step < PATIENCE else ["VQ501"])
+
+
+def test_a_collapse_from_soundness_does_not_wait_for_a_rise() -> None:
+    examined = Examined((COLLAPSED_USAGE,))
+    told = [examined.look(0, *SOUND)]
+    for step in (1, 2):
+        usage = COLLAPSED_USAGE.replace(perplexity=1.5**step, perplexity_high=1.5**step)
+        told.append(examined.look(step, usage, *SICK[1:]))
+    assert told == [[], [], ["VQ501"]]
 
 
 def test_what_is_not_finite_is_reported_at_once() -> None:

@@ -36,8 +36,8 @@ class Limits(CheckLimits):
 
     share: float = limit(
         0.6,
-        "Share of its highest perplexity under which a course has fallen. Courses of healthy trainings "
-        "ended at 0.9 of theirs and more; the published fall ended at 0.36.",
+        "Share of its highest perplexity under which a course has fallen. Healthy digit trainings ended at "
+        "0.99 and more of theirs, and the published fall at 0.36.",
     )
     late_share: float = limit(
         0.9,

@@ -36,14 +36,15 @@ class Limits(CheckLimits):
     share: float = limit(
         0.6,
         "Share of the perplexity during the revivals under which the end of the training has lost their "
-        "effect. A healthy training that stopped its revival kept more than 0.9 of it.",
+        "effect. Healthy digit trainings whose revival found no more dead codes measured 1.07 to 1.22.",
     )
     intervals: float = limit(
         3.0, "Least intervals with a revival, so that a single jump of the codes is not taken for one."
     )
     jumped: float = limit(
         0.01,
-        "Least share of the codes that jump in an interval with a revival: chance moves none that far.",
+        "Least share of the codes that jump in an interval with a revival. Digit trainings without a "
+        "revival measured at most 0.006, those with one 0.03 to 0.27 at first.",
     )
 
 

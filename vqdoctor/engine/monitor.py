@@ -85,7 +85,7 @@ class Monitor:
                 monitor.step(task_loss=loss, vq_loss=vq)
 
     The weights are bit-equal to those of the same training without it. In most steps it does nothing: it
-    looks at the last steps of each interval.
+    looks at the last steps of each interval. Of a distributed training rank zero alone is watched.
 
     Attributes:
         steps: optimizer steps done.
@@ -177,6 +177,9 @@ class Monitor:
 
     def begin(self) -> None:
         """Start watching: the layers are found in the next step, or in the next but one after `end`."""
+        group = torch.distributed
+        if group.is_available() and group.is_initialized() and group.get_rank() > 0:
+            return
         if not self._layers:
             self._found = find_live(self._model)
             self._replay.paths = around(self._model, self._found)
@@ -212,8 +215,12 @@ class Monitor:
         if watch is not None and not self._layers:
             self._find()
         elif watch is not None:
+            needed = 1.0
             for layer in seen:
                 self._memory[layer.layer.name].note(layer)
+                if layer.chosen is not None and layer.chosen.numel():
+                    needed = max(needed, ENOUGH * layer.layer.num_codes / layer.chosen.numel())
+            self._burst = min(MOST_STEPS, self._every, math.ceil(needed))
             self._revive(watch)
             if self.steps % self._every == 0:
                 self._interval(seen, {"task_loss": _number(task_loss), "vq_loss": _number(vq_loss)})
@@ -261,12 +268,6 @@ class Monitor:
             measure(layer, self._memory[name], self.steps, losses, steps.get(self._above.get(name, "")))
             for name, layer in steps.items()
         ]
-        needed = [
-            ENOUGH * layer.layer.num_codes / layer.chosen.numel()
-            for layer in seen
-            if layer.chosen is not None and layer.chosen.numel()
-        ]
-        self._burst = min(MOST_STEPS, self._every, math.ceil(max(needed, default=1)))
         if self._writer is not None:
             self._writer.add(*(one.interval for one in measured))
         if self._log is not None:

@@ -24,6 +24,8 @@ SEEN = (Usage, EncoderSpread, NonFinite, GradientPath)
 """The evidence that a training gives in passing."""
 RISING = 1.1
 """A perplexity that grew by this factor since the symptom began is on its way up: the symptom waits."""
+PATIENCE = 10
+"""Intervals for which it waits at the start of a training; a layer that was sound is not waited for."""
 SPARE = 2
 """Examinations of a training beyond the logarithm of its intervals."""
 LASTS = 2
@@ -55,6 +57,7 @@ class Symptoms:
         known: code and layer to the symptom.
         told: code and layer of the reported findings.
         examined: code and layer of the symptoms that an examination has seen.
+        sound: layers whose usage was without a symptom in some interval.
         report: the newest examination.
         intervals: how many were judged.
         examinations: how many were made.
@@ -66,6 +69,7 @@ class Symptoms:
     known: dict[str, Symptom] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     examined: set[str] = field(default_factory=set)
+    sound: set[str | None] = field(default_factory=set)
     report: Report | None = None
     intervals: int = 0
     examinations: int = 0
@@ -84,8 +88,9 @@ class Symptoms:
         """Judge the evidence of an interval, and return the findings to report.
 
         A new symptom has the model examined for its cause, and so have symptoms that last, after ever longer
-        times: the examinations of a training are few, however long it is. A cause is reported at once.
-        Without one a symptom is reported when it lasts and its perplexity is not rising.
+        times: the examinations of a training are few, however long it is. A cause in the gradients or the
+        losses is reported at once. Any other, and a symptom without a cause, is reported when the symptom
+        lasts and the perplexity is not rising: at its start every training is restless.
         """
         found = evaluate(self._checks, self.layers, evidence, ()).findings
         findings = [f for f in rank(found, self._checks) if f.severity > Severity.NOTE]
@@ -97,14 +102,18 @@ class Symptoms:
         }
         for symptom in self.known.values():
             symptom.intervals += 1
+        self.sound |= perplexity.keys() - {f.layer for f in findings if f.stage == Stage.USAGE}
         open_ = [f for f in findings if f.fingerprint not in self.told]
-        causes = self._causes(open_) if self._is_due(open_) and self.report is not None else []
-        lasting = [f for f in open_ if self._lasts(f, perplexity) and f.explained_by is None]
+        if self._is_due(open_):
+            self.report = self.examine() or self.report
+        lasting = [f for f in open_ if self._lasts(f, perplexity)]
+        causes = self._causes(open_, at_once=True) + self._causes(lasting)
+        lasting = [f for f in lasting if f.explained_by is None]
         events = [self._event(step, finding, findings) for finding in (*causes, *lasting)]
         return [event for event in events if event is not None]
 
     def _is_due(self, symptoms: Sequence[Finding]) -> bool:
-        """Examine the model if it is time to, and return whether that was done."""
+        """Whether it is time to examine the model."""
         self.intervals += 1
         names = {f.fingerprint for f in symptoms}
         few = self.examinations < SPARE + self.intervals.bit_length()
@@ -113,23 +122,30 @@ class Symptoms:
         self.examined |= names
         self.examinations += 1
         self.next = 2 * self.intervals
-        self.report = self.examine() or self.report
         return True
 
     def _lasts(self, finding: Finding, perplexity: dict[str | None, float]) -> bool:
         symptom = self.known[finding.fingerprint]
         now = perplexity.get(finding.layer)
         rises = now is not None and symptom.perplexity is not None and now > RISING * symptom.perplexity
-        return finding.stage != Stage.USAGE or (symptom.intervals >= LASTS and not rises)
+        waits = rises and finding.layer not in self.sound and symptom.intervals < PATIENCE
+        return finding.stage != Stage.USAGE or (symptom.intervals >= LASTS and not waits)
 
-    def _causes(self, due: Iterable[Finding]) -> list[Finding]:
-        """Return the roots of the examination that explain one of the symptoms."""
-        assert self.report is not None
-        names = {f.fingerprint for f in due}
+    def _causes(self, symptoms: Iterable[Finding], *, at_once: bool = False) -> list[Finding]:
+        """Return the roots of the newest examination that explain one of the symptoms.
+
+        Args:
+            symptoms: the symptoms.
+            at_once: whether causes in the gradients and the losses are asked for, else all.
+        """
+        if self.report is None:
+            return []
+        names = {f.fingerprint for f in symptoms}
         return [
             root
             for root in self.report.roots()
             if root.severity > Severity.NOTE
+            and (root.stage <= Stage.LOSS or not at_once)
             and (root.stage < Stage.USAGE or root.code in CAUSES_IN_USE)
             and (root.fingerprint in names or names & {f.fingerprint for f in self.report.symptoms(root)})
         ]

@@ -184,10 +184,9 @@ class Trainer:
     def _by_k_means(self, layers: tuple[CapturedLayer, ...]) -> dict[str, str]:
         """Place codebooks in the data, and return those that were not, each with the reason."""
         seed_all(self.plan.seed)
-        draws = torch.Generator().manual_seed(self.plan.seed)
+        generator, served = torch.Generator().manual_seed(self.plan.seed), self.splits.in_order
         with reshaped(self._directions, "sphere", full_precision=False):
-            in_order = self.splits.in_order
-            return place_codes(self.model, self.task, in_order, layers, self.optimizer, draws, self.say)
+            return place_codes(self.model, self.task, served, layers, self.optimizer, generator, self.say)
 
     def _take_over(self, names: Collection[str], decay: float | None) -> None:
         """Let a sound EMA move the codes of these layers; None is the layer's own decay."""

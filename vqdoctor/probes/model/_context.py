@@ -38,6 +38,7 @@ class ModelContext(Capture):
         histogram: whether usage carries every code's count.
         probe_steps: optimizer steps to take on a copy for a look at the dynamics; 0 for none.
         experiment_steps: optimizer steps of each experiment; 0 for no experiments.
+        last_rate: learning rate with which the training of the file ended; None where unknown.
     """
 
     record: TrainingRecord | None = None
@@ -45,6 +46,7 @@ class ModelContext(Capture):
     histogram: bool = False
     probe_steps: int = 0
     experiment_steps: int = 0
+    last_rate: float | None = None
 
     @property
     def vq_weight(self) -> float | None:

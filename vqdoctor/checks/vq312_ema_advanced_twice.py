@@ -46,7 +46,7 @@ def evaluate(advances: EmaAdvances, limits: Limits) -> Problems:
 
 
 CHECK = Check(
-    code="VQ311",
+    code="VQ312",
     name="ema-advanced-twice",
     evaluate=evaluate,
     limits=Limits(),

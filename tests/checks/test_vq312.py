@@ -1,4 +1,4 @@
-"""VQ311: hand-made evidence, and a small model whose VQ layer runs more than once in a step."""
+"""VQ312: hand-made evidence, and a small model whose VQ layer runs more than once in a step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize(("times", "expected"), [(1, "passes"), (2, "warning"), (5, "warning")])
 def test_only_more_than_one_update_by_the_same_vectors_is_found(times: int, expected: str) -> None:
-    assert says("VQ311", EmaAdvances.healthy(times=times)) == expected
+    assert says("VQ312", EmaAdvances.healthy(times=times)) == expected
 
 
 class Model(nn.Module):
@@ -74,8 +74,8 @@ def test_a_layer_that_runs_again_on_the_same_vectors_is_found(how: str, times: i
     torch.manual_seed(0)
     torch.save({"model": Model(how).state_dict()}, tmp_path / "model.pt")
     user_model: Any = UserModel(task=Task(how))
-    settings = Settings(select=("VQ311",))
+    settings = Settings(select=("VQ312",))
     report = examine(tmp_path / "model.pt", user_model=user_model, settings=settings)
     (found,) = (evidence for evidence in report.evidence if isinstance(evidence, EmaAdvances))
     assert found.times == times
-    assert [finding.code for finding in report.findings] == ["VQ311"] * (times > 1)
+    assert [finding.code for finding in report.findings] == ["VQ312"] * (times > 1)
