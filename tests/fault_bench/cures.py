@@ -147,7 +147,7 @@ def _sick(case: Case, folder: Path) -> Cure:
     data, user, mended = _brought(case, sick)
     chance: Retraining | None = None
     drawn: tuple[str, ...] = ()
-    settings = Settings(seed=case.seed, epochs=EPOCHS, trial=case.trial, overwrite=True)
+    settings = Settings(seed=case.seed, epochs=EPOCHS, trial=case.trial, overwrite=True, keep_worse=True)
     done = _retrained(sick, output, data, user, settings)
     assert done.before is not None and done.after is not None and done.without_vq is not None
     strict = (mended if user.task is None else user).task.model()

@@ -48,6 +48,10 @@ class _Advances:
         return max((sum(torch.equal(one, other) for other in self.z_e) for one in self.z_e), default=0)
 
 
+def _free(parameter: torch.Tensor) -> None:
+    parameter.grad = None
+
+
 def measure(context: ModelContext) -> dict[str, EmaAdvances]:
     """Return, for every layer with EMA counts, how often one step advances them by the same vectors."""
     model = context.copy(training=True)
@@ -64,6 +68,10 @@ def measure(context: ModelContext) -> dict[str, EmaAdvances]:
             for one in advances:
                 stack.callback(module.register_forward_pre_hook(one.begin, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(one.settle).remove)
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # its gradient is freed at once: of a large model all take their room
+                hook = parameter.register_post_accumulate_grad_hook(_free)  # type: ignore[no-untyped-call]
+                stack.callback(hook.remove)
         try:
             losses = context.task.losses(model, context.first_batches[0])
             total = losses.task if losses.vq is None else losses.task + losses.vq
