@@ -1,4 +1,4 @@
-"""A bare inspection of files from 10 MB to 4 GB: time and memory stay flat. What is compressed or piped is linear.
+"""A bare inspection of 10 MB to 4 GB: time and memory stay flat. What is compressed or piped is linear.
 
 The files are sparse: their weights are a gap, and only the VQ layer has values.
 """
@@ -87,7 +87,8 @@ def torch_zip(path: Path, size: int) -> Path:
             ZipPickler(pickled, 2).dump(_tree(size))
         archive.writestr("archive/data/1", CODES.tobytes())
         entry = zipfile.ZipInfo("archive/data/0")
-        entry.header_offset, entry.file_size, entry.compress_size = archive.start_dir, size, size
+        entry.header_offset, entry.CRC = archive.start_dir, 0
+        entry.file_size = entry.compress_size = size
         raw.seek(archive.start_dir)
         raw.write(entry.FileHeader(zip64=True))
         archive.start_dir = raw.seek(size, 1)
@@ -143,7 +144,8 @@ def test_a_gigabyte_costs_what_ten_megabytes_do(tmp_path: Path) -> None:
 @pytest.mark.bench
 @pytest.mark.parametrize("kind", FLAT)
 def test_time_and_memory_are_flat(kind: str, tmp_path: Path) -> None:
-    require_flat(*FLAT[kind][:1], tmp_path, FLAT[kind][1])
+    build, largest = FLAT[kind]
+    require_flat(build, tmp_path, largest)
 
 
 def noisy(path: Path, size: int) -> Path:
@@ -176,10 +178,10 @@ def arrays(path: Path, size: int) -> Path:
     ("build", "piped"), [(gzipped, False), (noisy, True), (arrays, False)], ids=["gz", "stdin", "npz"]
 )
 def test_what_is_compressed_or_piped_is_linear(build: Build, piped: bool, tmp_path: Path) -> None:
-    sizes = 2 * MB, 50 * MB, 200 * MB
+    sizes = 2 * MB, 25 * MB, 100 * MB
     costs = [cost(build(tmp_path / f"a{size}", size), piped=piped) for size in sizes]
     for size, (cpu, peak) in zip(sizes, costs, strict=True):
         print(f"\n{build.__name__}: {size / MB:,.0f} MB in {cpu:.2f} s of CPU, {peak / MB:.0f} MB", end="")
     (none, least), (some, _), (more, most) = costs
-    assert more - none < 1.5 * (200 / 50) * (some - none) + 0.3
+    assert more - none < 1.5 * (100 / 25) * (some - none) + 0.3
     assert most < least + 300 * MB
