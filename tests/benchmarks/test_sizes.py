@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoint.test_memory import LegacyPickler, Storage, Tensor
+from processes import python
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 MB = 1 << 20
@@ -39,9 +39,9 @@ Build = Callable[[Path, int], Path]
 
 def cost(path: Path, *, piped: bool = False) -> tuple[float, int]:
     """Return the seconds of CPU and the peak memory of a bare inspection, with those of Python and numpy."""
-    command = [sys.executable, "-c", INSPECT, "-" if piped else path]
-    with path.open("rb") if piped else open("/dev/null", "rb") as given:  # noqa: PTH123
-        done = subprocess.run(command, stdin=given, capture_output=True, text=True, check=True)
+    with path.open("rb") as given:
+        told = {"stdin": given} if piped else {}
+        done = python("-c", INSPECT, "-" if piped else path, check=True, **told)
     cpu, peak = done.stdout.split()
     return float(cpu), int(peak)
 
