@@ -1,4 +1,4 @@
-"""What one opening may cost: a small file must not ask for much work, of however many pieces it is made."""
+"""The cost of one opening: a small file must not ask for much work, of however many pieces it is made."""
 
 from __future__ import annotations
 

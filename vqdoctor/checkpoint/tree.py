@@ -98,7 +98,7 @@ def settings(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def containers_in(node: Any) -> Iterator[tuple[str, Any]]:
-    """Yield those of the `children` of a node that are containers."""
+    """Yield the containers among the `children` of a node."""
     return _kept(node, _CONTAINERS)
 
 

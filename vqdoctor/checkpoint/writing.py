@@ -127,10 +127,10 @@ def _refuse_changed(before: Sequence[object], after: Sequence[object]) -> None:
 
 
 def _take_name(temporary: Path, target: Path, *, overwrite: bool) -> None:
-    """Give a finished file its name; one that appeared there meanwhile is overwritten only where it may be.
+    """Give a finished file its name; without `overwrite`, a file that appeared there meanwhile stays.
 
     Raises:
-        CheckpointError: if there is one, and it may not.
+        CheckpointError: if a file appeared there, and stays.
     """
     if not overwrite:
         try:

@@ -94,7 +94,7 @@ def read_pyproject(path: Path) -> dict[str, Any]:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """Return what a TOML file says.
+    """Return the table of a TOML file.
 
     Raises:
         ValueError: if it is not TOML, or would take long: a key of n parts takes the square of n.

@@ -27,8 +27,8 @@ _STALE = 86_400.0
 def beside(target: Path) -> Iterator[Path]:
     """Give the name of a temporary file or folder beside `target`, to be written and then renamed to it.
 
-    It does not exist yet. Whatever happens it is gone afterwards; what a killed write of the same target
-    left behind is gone before. What another process still writes stays: its name holds machine and process.
+    It does not exist yet. Whatever happens it is gone afterwards; the rest of a killed write of the same
+    target is gone before. A file that another process still writes stays: its name holds machine and process.
 
     Raises:
         OSError: if the folder cannot be read.
