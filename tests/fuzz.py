@@ -27,15 +27,16 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from forged_pickles import forged_file, named, text
-from hostile_files import Calls, codebook_state, torch_zip
+from bombs import BOMBS, zip_of
+from forged_pickles import forged_file, text
+from hostile_files import Calls, codebook_state
 
 from vqdoctor.checkpoint import open_checkpoint
 from vqdoctor.cli.main import main
@@ -43,6 +44,7 @@ from vqdoctor.core.configure import configure
 from vqdoctor.core.errors import UserError
 from vqdoctor.engine.batch import load_batch, require_values
 from vqdoctor.engine.gate import Policy, Source, judge_all
+from vqdoctor.engine.gate.files import is_report
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.saved.training import SavedTraining
 
@@ -194,39 +196,22 @@ def _a_file(rng: random.Random) -> tuple[str, bytes]:
     return name, mutated(corpus()[name], rng)
 
 
-def _zip_of(pickle: bytes, records: dict[str, bytes] | None = None) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        torch_zip(Path(folder) / "a.pt", pickle, records)
-        return (Path(folder) / "a.pt").read_bytes()
-
-
 def _a_pickle(rng: random.Random) -> tuple[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(corpus()["a.pt"])) as archive:
         pickle, *_ = (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
         records = {n.rpartition("/")[2]: archive.read(n) for n in archive.namelist() if "/data/" in n}
-    return "a.pt", _zip_of(mutated(pickle, rng), records)
+    return "a.pt", zip_of(mutated(pickle, rng), records)
 
 
 def _a_name(rng: random.Random) -> tuple[str, bytes]:
     module, name = rng.choice(_HIDDEN)
     spelt = f"c{module}\n{name}\n".encode() if rng.random() < 0.5 else text(module) + text(name) + b"\x93"
     call = b"(" + text("x") + b"tR" if rng.random() < 0.5 else b""
-    return "a.pt", _zip_of(b"\x80\x04}" + text("vq") + spelt + call + b"s.")
+    return "a.pt", zip_of(b"\x80\x04}" + text("vq") + spelt + call + b"s.")
 
 
 def _a_forgery(rng: random.Random) -> tuple[str, bytes]:
     return "forged.pt", forged_file(rng.randrange(1 << 30), rate=0.04)
-
-
-def _a_bomb(rng: random.Random) -> tuple[str, bytes]:
-    size = rng.choice((10_000, 200_000, 2_000_000))
-    unit = rng.choice((b"]", b"}", b"(", b"K\1", b"]\x94", b"ca\nb\n", b"h\0", named("os.system")))
-    if rng.random() < 0.7:
-        return "a.pt", _zip_of(b"\x80\x04]q\0(" + unit * (size // len(unit)) + b"l.")
-    sizes = [rng.choice(("1", "0", "4611686018427387904"))] * 30_000
-    shape = ",".join([*sizes, "2"])
-    header = f'{{"vq.embedding":{{"dtype":"F32","shape":[{shape}],"data_offsets":[0,8]}}}}'.encode()
-    return "a.safetensors", len(header).to_bytes(8, "little") + header + bytes(8)
 
 
 def _counts(rng: random.Random) -> tuple[str, bytes]:
@@ -262,16 +247,20 @@ def _settings(rng: random.Random) -> tuple[str, bytes]:
 MAKERS: tuple[Callable[[random.Random], tuple[str, bytes]], ...] = (
     _a_file, _a_file, _a_pickle, _a_pickle, _a_name, _a_forgery, _counts, _a_report, _settings,
 )  # fmt: skip
-BOMBS = 100
+RARE = 100
 """One input in so many is a bomb."""
 
 
-def made(seed: int, number: int) -> tuple[str, str, bytes]:
-    """Return the kind, the name and the bytes of an input."""
+def made(seed: int, number: int) -> tuple[str, dict[str, bytes]]:
+    """Return the kind of an input and its files by name: the first is given, the others lie beside it."""
     rng = random.Random(f"{seed}:{number}")
-    maker = _a_bomb if number % BOMBS == BOMBS - 1 else MAKERS[number % len(MAKERS)]
+    if number % RARE == RARE - 1:
+        kinds = list(BOMBS)
+        kind = kinds[number // RARE % len(kinds)]
+        return f"a_bomb: {kind}", BOMBS[kind](rng)
+    maker = MAKERS[number % len(MAKERS)]
     name, raw = maker(rng)
-    return maker.__name__.removeprefix("_"), name, raw
+    return maker.__name__.removeprefix("_"), {name: raw}
 
 
 # Outcomes
@@ -279,10 +268,8 @@ def made(seed: int, number: int) -> tuple[str, str, bytes]:
 
 def consumed(path: Path, *, whole: bool) -> None:
     """Do with an input what the commands do with it."""
-    if path.suffix == ".json":
-        judge_all(Source(paths=(path,)), Policy())
-    elif path.suffix == ".toml":
-        configure(path.parent, {})
+    if _is_no_checkpoint(path):
+        commanded(path)
     elif path.suffix in (".npz", ".npy"):
         require_values(load_batch(path))
     else:
@@ -294,15 +281,30 @@ def consumed(path: Path, *, whole: bool) -> None:
         checkpoint.verify()
         find_quantizers(checkpoint.tensors)
         _ = SavedTraining(checkpoint=checkpoint).record
-    if whole and path.suffix not in (".json", ".toml"):
-        batch = path.suffix in (".npz", ".npy")
-        ours = path.parent / "sound.pt"
-        command = ["inspect", str(ours), "--data", str(path)] if batch else ["inspect", str(path)]
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main([*command, "-f", "json"])
-        if code not in (0, 1, 2, 3) or "has a bug" in err.getvalue() or '"crashed"' in out.getvalue():
-            raise AssertionError(f"exit code {code}: {err.getvalue()[:300]}")
+    if whole and not _is_no_checkpoint(path):
+        commanded(path)
+
+
+def _is_no_checkpoint(path: Path) -> bool:
+    return path.suffix == ".toml" or is_report(path)
+
+
+def commanded(path: Path) -> None:
+    """Give an input to the command that takes it."""
+    if path.suffix == ".toml":
+        configure(path.parent, {})
+        return
+    if is_report(path):
+        judge_all(Source(paths=(path,)), Policy())
+        return
+    batch = path.suffix in (".npz", ".npy")
+    ours = path.parent / "sound.pt"
+    command = ["inspect", str(ours), "--data", str(path)] if batch else ["inspect", str(path)]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([*command, "-f", "json"])
+    if code not in (0, 1, 2, 3) or "has a bug" in err.getvalue() or '"crashed"' in out.getvalue():
+        raise AssertionError(f"exit code {code}: {err.getvalue()[:300]}")
 
 
 def require_told(path: Path) -> None:
@@ -386,26 +388,31 @@ def run(
                 with contextlib.suppress(UserError):
                     consumed(folder / warm, whole=True)
         for number in numbers:
-            kind, file, raw = made(seed, number)
+            kind, files = made(seed, number)
             if kinds and kind not in kinds:
                 continue
-            path = folder / file
-            path.write_bytes(raw)
-            result.kinds[kind] += 1
-            what = _one(path, hook, bounds, result, whole=number % whole == 0) or _compared(kind, path)
+            paths = [folder / name for name in files]
+            for path, raw in zip(paths, files.values(), strict=True):
+                path.write_bytes(raw)
+            size = sum(map(len, files.values()))
+            del files
+            result.kinds[kind.partition(":")[0]] += 1
+            run_it = commanded if kind.startswith("a_bomb") else partial(consumed, whole=number % whole == 0)
+            what = _one(partial(run_it, paths[0]), size, hook, bounds, result) or _compared(kind, paths[0])
             if what:
-                result.failures.append(f"{number} ({kind}, {len(raw):,} bytes): {what}")
-            path.unlink()
+                result.failures.append(f"{number} ({kind}, {size:,} bytes): {what}")
+            for path in paths:
+                path.unlink()
     return result
 
 
-def _one(path: Path, hook: Watch, bounds: Bounds, result: Result, *, whole: bool) -> str:
+def _one(run_it: Callable[[], None], size: int, hook: Watch, bounds: Bounds, result: Result) -> str:
     """Return what went wrong with one input; empty where nothing did."""
-    size, before, what = path.stat().st_size, _peak(reset=True), ""
+    before, what = _peak(reset=True), ""
     hook.seen.clear()
     start, hook.on = time.process_time(), True
     try:
-        consumed(path, whole=whole)
+        run_it()
     except UserError as error:
         what = "" if str(error).isprintable() else f"an error with control characters: {str(error)!r}"
     except BaseException as error:

@@ -1,6 +1,7 @@
 """A folder in, a folder out: the library that wrote the one loads the other."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from diffusers import VQModel
 
-from vqdoctor.checkpoint import CheckpointError, open_checkpoint, write_folder
+from vqdoctor.checkpoint import CheckpointError, open_checkpoint, write_checkpoint, write_folder, writing
 from vqdoctor.core.settings import Settings
 from vqdoctor.engine.repair import repair_file
 
@@ -58,3 +59,33 @@ def test_a_failure_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not fit"):
         write_folder(checkpoint, tmp_path / "out", {KEY: huge}, note={})
     assert [file.name for file in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_shard_that_changes_meanwhile_is_noticed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(folder)
+    files = checkpoint.parts or (checkpoint,)
+    plain = writing._read_back
+
+    def saved_over(*args: object) -> None:
+        plain(*args)  # type: ignore[arg-type]
+        for file in files:
+            os.utime(file.path, (0, 0))
+
+    monkeypatch.setattr(writing, "_read_back", saved_over)
+    with pytest.raises(CheckpointError, match="changed while it was being fixed"):
+        write_folder(checkpoint, tmp_path / "out", {KEY: checkpoint.tensors[KEY].read()}, note={})
+    assert [file.name for file in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(folder)
+    (part,) = (file for file in checkpoint.parts or (checkpoint,) if KEY in file.tensors)
+    target = tmp_path / "out.safetensors"
+    monkeypatch.setattr(writing, "_refuse_changed", lambda *_: target.write_text("another's"))
+    with pytest.raises(CheckpointError, match="exists already"):
+        write_checkpoint(part, target, {KEY: part.tensors[KEY].read()}, note={})
+    assert target.read_text() == "another's" and len(list(tmp_path.iterdir())) == 2

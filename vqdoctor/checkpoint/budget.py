@@ -1,11 +1,11 @@
-"""What one opening may cost: a small file must not ask for much work, of however many pieces it is made."""
+"""The cost of one opening: a small file must not ask for much work, of however many pieces it is made."""
 
 from __future__ import annotations
 
-MAX_STEPS = 1_200_000
-"""Steps of pickle machines, of half a microsecond to one each; a tensor takes some 70."""
-STEPS_PER_BYTE = 0.012
-"""More steps for a larger file: 12 million for a gigabyte, and no more than those for 100 MB."""
+MAX_STEPS = 1_000_000
+"""Steps of pickle machines, of half a microsecond to one each; a tensor takes some 130."""
+STEPS_PER_BYTE = 0.01
+"""More steps for a larger file: 10 million for a gigabyte, and no more than those for 100 MB."""
 MAX_CONTAINERS = 100_000
 """Containers in trees, some 10 microseconds each for all who walk them: an optimizer has one a parameter."""
 CONTAINERS_PER_BYTE = 0.001

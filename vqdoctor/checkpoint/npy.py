@@ -31,7 +31,7 @@ _STRUCTURED = "{'descr': ["
 
 @dataclass(frozen=True)
 class Header:
-    """What a .npy file says of itself.
+    """The header of a .npy file.
 
     Attributes:
         code: numpy's code of the element type ("<f4"); "" for one that is made of several.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +68,8 @@ def write_checkpoint(
             os.fsync(out.fileno())
         _read_back(container.open(OpenFile(temporary)), changes)
         check_output(checkpoint, path, overwrite=overwrite)
-        if checkpoint.file.state() != before:
-            raise Damaged("changed while it was being fixed", "wait for its training, or fix a copy of it")
-        temporary.replace(target)
+        _refuse_changed([before], [checkpoint.file.state()])
+        _take_name(temporary, target, overwrite=overwrite)
         _sync_folder(target.parent)
     return sha256
 
@@ -99,24 +97,52 @@ def write_folder(
         raise CheckpointError(
             printable(path), f"there is no folder {printable(target.parent)}", "make it first"
         )
-    temporary = target.with_name(f".{target.name}-{secrets.token_hex(8)}.tmp")
     files = checkpoint.parts or (checkpoint,)
     own = {file.path.name for file in files}
-    with _writing(target):
+    with guarded(checkpoint.path):
+        before = [file.file.state() for file in files]
+    with guarded(checkpoint.path), _writing(target), beside(target) as temporary:
         temporary.mkdir()
+        for file in files:
+            values = {key: new for key, new in changes.items() if key in file.tensors}
+            if values:
+                write_checkpoint(file, temporary / file.path.name, values, note=note, progress=progress)
+            else:
+                shutil.copyfile(file.path, temporary / file.path.name)
+        for name in companions(checkpoint.path.parent):
+            if name not in own:
+                shutil.copyfile(checkpoint.path.parent / name, temporary / name)
+        _refuse_changed(before, [file.file.state() for file in files])
+        temporary.rename(target)
+
+
+def _refuse_changed(before: Sequence[object], after: Sequence[object]) -> None:
+    """Refuse an input that somebody wrote to meanwhile.
+
+    Raises:
+        Damaged: if its state is another than before.
+    """
+    if before != after:
+        raise Damaged("changed while it was being fixed", "wait for its training, or fix a copy of it")
+
+
+def _take_name(temporary: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a finished file its name; without `overwrite`, a file that appeared there meanwhile stays.
+
+    Raises:
+        CheckpointError: if a file appeared there, and stays.
+    """
+    if not overwrite:
         try:
-            for file in files:
-                values = {key: new for key, new in changes.items() if key in file.tensors}
-                if values:
-                    write_checkpoint(file, temporary / file.path.name, values, note=note, progress=progress)
-                else:
-                    shutil.copyfile(file.path, temporary / file.path.name)
-            for name in companions(checkpoint.path.parent):
-                if name not in own:
-                    shutil.copyfile(checkpoint.path.parent / name, temporary / name)
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            os.link(temporary, target)  # which, unlike a renaming, fails where there is a file
+        except FileExistsError:
+            hint = "name another file, or add --overwrite"
+            raise CheckpointError(printable(target), "exists already", hint) from None
+        except OSError:
+            pass  # a file system without links
+        else:
+            return
+    temporary.replace(target)
 
 
 def check_output(checkpoint: Checkpoint, path: str | os.PathLike[str], *, overwrite: bool) -> Path:

@@ -23,6 +23,8 @@ END = struct.Struct("<4s4H2IH")
 END64 = struct.Struct("<4sQ2H2I4Q")
 LOCATOR64 = struct.Struct("<4sIQI")
 _MAX_COMMENT = 0xFFFF
+_LONGEST_EXTRA = 1024
+"""Bytes of an entry's extra fields that are looked at; the one that counts takes 28."""
 _ENCRYPTED = 0x1
 _STORED, _DEFLATED = 0, 8
 
@@ -31,6 +33,10 @@ MAX_ENTRIES = 20_000
 """Records of a file, or one for each 5,000 bytes of it where that is more: a record is a storage."""
 MAX_INFLATED = 256 << 20
 """Compressed records are inflated into memory, so all of them together must stay under this."""
+FREE_INFLATED = 64 << 20
+"""Bytes that compressed records may have; beyond, no more than `MAX_GROWTH` times what they are stored in."""
+MAX_GROWTH = 5
+"""Arrays of float32 shrink by 1.1 to 2.1, those of 16 different values by 4.8 (zlib, level 6)."""
 MAX_RATIO = 100
 """Deflate reaches 1032:1 on zeros; real weights hardly shrink at all."""
 RATIO_MATTERS_FROM = 1 << 20
@@ -169,7 +175,7 @@ def _widen64(extra: bytes, *values: int) -> list[int]:
     """Return the values, those of 0xFFFFFFFF replaced by the zip64 extra field's."""
     wide = list(values)
     at = 0
-    while at + 4 <= len(extra):
+    while at + 4 <= min(len(extra), _LONGEST_EXTRA):
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1:
             numbers = [n for (n,) in struct.iter_unpack("<Q", extra[at + 4 : at + 4 + length // 8 * 8])]
@@ -205,10 +211,11 @@ def _refuse_bombs(entries: list[Entry]) -> None:
                 f"a zip bomb: {printable(entry.name)} would inflate to {entry.size >> 20} MiB",
                 "torch.save never compresses; do not trust this file",
             )
-    if sum(entry.size for entry in deflated) > MAX_INFLATED:
+    most = max(FREE_INFLATED, MAX_GROWTH * sum(entry.stored for entry in deflated))
+    if sum(entry.size for entry in deflated) > (most := min(most, MAX_INFLATED)):
         raise Damaged(
-            f"its records are compressed, and larger than {MAX_INFLATED >> 20} MiB when inflated",
-            "unzip it and zip it again without compression (zip -0)",
+            f"its records are compressed, and larger than {most >> 20} MiB when inflated",
+            "save it without compression (numpy.savez, zip -0)",
         )
 
 

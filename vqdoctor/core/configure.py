@@ -12,6 +12,10 @@ from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.option import merged
 from vqdoctor.core.settings import MODEL_NAMES, OF_MODEL, OPTIONS, Settings, UserModel, fill, options
 
+_LARGEST = 512 << 10
+"""Bytes of a pyproject.toml; Python's reader takes a second for a megabyte."""
+_MOST_DOTS = 400
+
 
 def configure(start: Path, flags: Mapping[str, object]) -> tuple[Settings, UserModel]:
     """Return the settings for a run in the folder `start`.
@@ -75,7 +79,7 @@ def read_pyproject(path: Path) -> dict[str, Any]:
         UserError: if the file is not TOML, or a setting is unknown or not allowed.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = _parsed(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}", "make it readable") from error
     except RecursionError as error:
@@ -87,6 +91,20 @@ def read_pyproject(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise UserError(f"{path}: tool.vqdoctor is not a table", "write [tool.vqdoctor] on a line of its own")
     return dict(_entries(table, path, ""))
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """Return the table of a TOML file.
+
+    Raises:
+        ValueError: if it is not TOML, or would take long: a key of n parts takes the square of n.
+    """
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"larger than {_LARGEST >> 10} KiB")
+    text = path.read_text(encoding="utf-8")
+    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise ValueError(f"a line with more than {_MOST_DOTS:,} dots")
+    return tomllib.loads(text)
 
 
 def _entries(table: Mapping[str, object], path: Path, prefix: str) -> Iterator[tuple[str, Any]]:

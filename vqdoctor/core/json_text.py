@@ -17,7 +17,7 @@ def parse(
     pairs: Callable[[list[tuple[str, object]]], object] | None = None,
     containers: int = MAX_CONTAINERS,
 ) -> Any:
-    """Return what JSON says.
+    """Return the value of a JSON text.
 
     Args:
         text: the JSON; bytes are UTF-8, with or without a byte order mark.

@@ -13,7 +13,7 @@ sums of zero, which prove less and are taken only in a module that is named afte
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
@@ -37,6 +37,8 @@ RARE = 1e-2
 BETTER = 0.1
 """Counts prove the relation where with them the difference is under this share of that without them. Counts
 that are all alike make no difference."""
+MOST_COUNTS = 16
+"""Tensors of one module that are tried as the counts of two tables, each of which is read for it."""
 FEWEST = 8
 """Codes from which one factor for all of them is a proof."""
 
@@ -51,10 +53,17 @@ def proven(state: StateDict, known: Collection[str]) -> Iterator[QuantizerView]:
         known: raw keys of the tensors of layers whose statistics are known by name.
     """
     for owner, names in _by_owner(state).items():
+        by_rows: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
+        for name in names:
+            by_rows[state.entries[name].shape[:-1]].append(name)
+        tried: Counter[tuple[int, ...]] = Counter()
         for counts in names:
             shape = state.entries[counts].shape
-            tables = [n for n in names if len(s := state.entries[n].shape) > 1 and s[:-1] == shape]
+            tables = by_rows.get(shape, [])
             if len(tables) != 2 or not 1 <= len(shape) <= 2 or shape[-1] < FEWEST:
+                continue
+            tried[shape] += 1
+            if tried[shape] > MOST_COUNTS:
                 continue
             if any(state.raw[name] in known for name in (counts, *tables)):
                 continue

@@ -17,7 +17,7 @@ from vqdoctor.saved.optimizer import SavedOptimizer, is_optimizer
 _MAX_DEPTH = 12
 _MAX_CONTAINERS = 50_000
 _MAX_LISTED = 1000
-"""Containers of a list that are looked at: settings stand in short lists, and logs in long ones."""
+"""Containers of a list that are looked at: settings are in short lists, and logs in long ones."""
 _PROGRESS_DEPTH = 4
 
 _FOREIGN = ("optim", "sched", "callback", "loops", "scaler", "state_dict", "rng", "_metadata", "_parent")

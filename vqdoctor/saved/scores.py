@@ -26,6 +26,8 @@ _MAX_NODES = 150_000
 _HISTORY = 8
 """Least values of a history whose course is reported."""
 _SPLIT = "(?:best|last|final|max|min|val|valid|validation|test|eval|dev|model|epoch|score|_)*"
+_LATEST = 10_000
+"""Values of a history among which the best is looked for."""
 _ACCURACY = re.compile(rf"^{_SPLIT}(?:acc|accuracy|top_?1|acc_?1)(?:_?(?:val|valid|test|eval|epoch))?$")
 _CROSS_ENTROPY = re.compile(
     rf"^{_SPLIT}(?:ce|ce_loss|cross_?entropy(?:_loss)?|cls_loss|class(?:ification)?_loss)$"
@@ -100,7 +102,9 @@ def read_scores(tree: Any, models: Iterable[StateDict], beside: Path | None = No
         if len(scores) >= _HISTORY and _LOG.search(scores[0].where)  # not the losses of residual levels
     ]
     numbers += [
-        (name, Score(value=value, where=where)) for name, values, where in courses for value in values
+        (name, Score(value=value, where=where))
+        for name, values, where in courses
+        for value in values[-_LATEST:]
     ]
     accuracies = [share for name, score in numbers if _ACCURACY.match(name) and (share := _share(score))]
     entropies = [score for name, score in numbers if _CROSS_ENTROPY.match(name) and score.value > 0]
@@ -141,7 +145,7 @@ def _head_classes(models: Iterable[StateDict]) -> Score | None:
 
 def _named(tree: Any, before: str = "") -> Iterator[tuple[str, str, Any]]:
     """Yield (path, plain name, value) of every node with the name of a score, nearest to the root first."""
-    todo: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
+    todo: deque[tuple[tuple[str, ...], Any]] = deque([] if is_optimizer(tree) else [((), tree)])
     seen = 0
     while todo and seen < _MAX_NODES:
         path, node = todo.popleft()
@@ -154,7 +158,7 @@ def _named(tree: Any, before: str = "") -> Iterator[tuple[str, str, Any]]:
             if _is_telling(told := _monitored(name, node)):
                 yield before + ".".join(below), told, child
             is_course = isinstance(child, list | tuple) and child and _number(child[0]) is not None
-            is_node = isinstance(child, dict | list | tuple | Inert) and len(below) < _MAX_DEPTH
+            is_node = isinstance(child, dict | list | tuple | Inert) and child and len(below) < _MAX_DEPTH
             if is_node and not (is_course or is_optimizer(child)):
                 todo.append((below, child))
 

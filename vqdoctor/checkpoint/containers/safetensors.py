@@ -18,13 +18,14 @@ from vqdoctor.checkpoint.model import Checkpoint, Container
 from vqdoctor.checkpoint.patching import copy, patch
 from vqdoctor.checkpoint.records import StoredRecord
 from vqdoctor.checkpoint.tensor import MAX_DIMENSIONS, MAX_ELEMENTS, LazyTensor
+from vqdoctor.checkpoint.tree import refuse_long_names
 from vqdoctor.core.json_text import parse
 
 NAME = "safetensors"
 MAX_HEADER = 8_000_000
 """Bytes of a header, or a tenth of the file where that is more: 20,000 tensors take 2 MB."""
-MAX_TENSORS = 20_000
-"""Tensors in a header, or one for each 5,000 bytes of the file where that is more."""
+MAX_TENSORS = 10_000
+"""Tensors in a header, or one for each 10,000 bytes of the file where that is more."""
 _LENGTH = 8
 _ALIGNMENT = 8
 _METADATA = "__metadata__"
@@ -55,6 +56,7 @@ def open_safetensors(file: OpenFile) -> Checkpoint:
     data = _LENGTH + len(raw)
     if len(header) > _most(file):
         raise Damaged(f"its header names {len(header):,} tensors, more than a file of this size can hold")
+    refuse_long_names(header, file.size)
     spans = {name: _span(name, entry) for name, entry in header.items()}
     _check_spans(spans, file.size - data)
     tensors: dict[str, LazyTensor] = {}
@@ -140,7 +142,7 @@ def _header(file: OpenFile) -> tuple[bytes, dict[str, Any]]:
 
 def _most(file: OpenFile) -> int:
     """Return how many tensors a file of that size may have."""
-    return max(MAX_TENSORS, file.size // 5000)
+    return max(MAX_TENSORS, file.size // 10_000)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

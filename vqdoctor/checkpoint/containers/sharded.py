@@ -19,10 +19,11 @@ from vqdoctor.checkpoint.history import Note
 from vqdoctor.checkpoint.model import Checkpoint, Container
 from vqdoctor.checkpoint.opening import container_of
 from vqdoctor.checkpoint.tensor import LazyTensor
+from vqdoctor.checkpoint.tree import refuse_long_names
 from vqdoctor.core.json_text import parse
 
 NAME = "sharded"
-MAX_INDEX = 64 << 20
+MAX_INDEX = 32 << 20
 MAX_PARTS = 1000
 """Files that are opened at a time: the system allows 1024 as a rule."""
 _SHOWN = 3
@@ -59,6 +60,7 @@ def open_sharded(file: OpenFile) -> Checkpoint:
         own = part.path.name
         tensors |= {key: replace(t, storage_id=(own, t.storage_id)) for key, t in part.tensors.items()}
         tree |= part.tree if isinstance(part.tree, dict) else {}
+    refuse_long_names(tensors, sum(part.bytes for part in parts))
     skipped = {key: f"its shard {place} is not here" for key, place in places.items() if place in missing}
     lacking = [f"{printable(name)} ({n} tensors)" for name, n in missing.items()]
     notes = [f"{len(missing)} of {len(names)} shards are missing: {', '.join(lacking)}"] if missing else []

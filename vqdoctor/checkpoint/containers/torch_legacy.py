@@ -64,7 +64,7 @@ class _Vocabulary(TorchVocabulary):
 
 
 def _place(record: StoredRecord, size: int, offset: int = 0) -> None:
-    """Say where a storage lies, which only the end of the file tells."""
+    """Note the place of a storage, which comes after the tree."""
     object.__setattr__(record, "size", size)
     object.__setattr__(record, "offset", offset)
 

@@ -33,6 +33,8 @@ UNTYPED = DTYPES["uint8"]
 SAVE_AGAIN = (
     "do not trust this file; its author can save the weights alone: torch.save(model.state_dict(), path)"
 )
+TENSOR_STEPS = 60
+"""The extra price of a tensor, which every layout looks at; it takes 66 steps to build."""
 _VALUES = frozenset(
     {"data", "real", "imag", "grad", "_grad", "H", "T", "mH", "mT", "names", "name", "volatile"}
 )
@@ -56,22 +58,22 @@ class Storage:
     record: Record
 
 
-def _tensor_v1(v: TorchVocabulary, _m: Machine, storage: object, *args: object) -> LazyTensor | Inert:
-    return _rebuild(v, storage, args, None)
+def _tensor_v1(v: TorchVocabulary, m: Machine, storage: object, *args: object) -> LazyTensor | Inert:
+    return _rebuild(v, m, storage, args, None)
 
 
-def _tensor_v2(v: TorchVocabulary, _m: Machine, storage: object, *args: object) -> LazyTensor | Inert:
+def _tensor_v2(v: TorchVocabulary, m: Machine, storage: object, *args: object) -> LazyTensor | Inert:
     _refuse_metadata(args[5] if len(args) > 5 else None)
-    return _rebuild(v, storage, args, None)
+    return _rebuild(v, m, storage, args, None)
 
 
-def _tensor_v3(v: TorchVocabulary, _m: Machine, storage: object, *args: object) -> LazyTensor | Inert:
+def _tensor_v3(v: TorchVocabulary, m: Machine, storage: object, *args: object) -> LazyTensor | Inert:
     _refuse_metadata(args[6] if len(args) > 6 else None)
     dtype = args[5] if len(args) > 5 else None
     name = dtype.name if isinstance(dtype, Global) else "untyped"
     if name not in DTYPES:
         return v.skip(printable(name), ())
-    return _rebuild(v, storage, args, DTYPES[name])
+    return _rebuild(v, m, storage, args, DTYPES[name])
 
 
 def _skip(what: str, v: TorchVocabulary, _m: Machine, *args: object) -> Inert:
@@ -79,8 +81,9 @@ def _skip(what: str, v: TorchVocabulary, _m: Machine, *args: object) -> Inert:
 
 
 def _rebuild(
-    v: TorchVocabulary, storage: object, args: tuple[object, ...], dtype: DType | None
+    v: TorchVocabulary, m: Machine, storage: object, args: tuple[object, ...], dtype: DType | None
 ) -> LazyTensor | Inert:
+    m.spend(TENSOR_STEPS)
     offset, size, stride = args[:3]
     if isinstance(storage, Inert):
         return v.skip(storage.name.removesuffix("Storage"), ())
