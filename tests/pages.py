@@ -17,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
+from layout_families import FAMILIES, LIVE, tensors
 from stored import Stored
 
 import vqdoctor
@@ -91,6 +92,23 @@ def layouts() -> str:
         sure = "certain" if view.confidence.label == "high" else f"{view.confidence.label} confidence"
         rows.append((layout.name, layout.title, sure, codes, usage, write))
     head = ("layout", "where it is found", "by its names", "codes are", "usage of a bare file", "fix writes")
+    return table(head, *rows)
+
+
+def families() -> str:
+    """Every family of models that the tests know, as its own file shows it."""
+    rows = []
+    for name in FAMILIES:
+        views = find_quantizers({key: Stored(value) for key, value in tensors(name).items()}).views
+        view = views[0]
+        codes = "columns" if view.place.transposed else "computed" if view.derived else "rows"
+        usage = "EMA counts" if "counts" in view.keys else "needs data"
+        write = "yes" if view.writable and not (view.frozen and not view.derived) else "no"
+        live = "yes" if name in LIVE else "not installed here"
+        rows.append(
+            (name, view.layout, f"{len(views)} of {view.num_codes:,} codes", codes, usage, write, live)
+        )
+    head = ("family", "layout", "layers found", "codes are", "usage of a bare file", "fix writes", "live")
     return table(head, *rows)
 
 
@@ -175,7 +193,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/fix.md": {},
     "docs/formats-and-ci.md": {"formats": formats},
     "docs/gate.md": {"metrics": metrics},
-    "docs/layouts.md": {"layouts": layouts},
+    "docs/layouts.md": {"layouts": layouts, "families": families},
     "docs/model.md": {},
     "docs/python.md": {"examine arguments": examine_arguments},
     "docs/settings.md": {

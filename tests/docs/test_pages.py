@@ -12,6 +12,7 @@ from pages import PAGES, ROOT, SAMPLES, command_help, filled, handwritten
 
 import vqdoctor
 from vqdoctor.cli.main import main
+from vqdoctor.core.experiments import REMOVALS
 
 COMMANDS = ("inspect", "fix", "gate", "compare", "watch", "init", "explain", "checks")
 FOREIGN_OPTIONS = {"--extra-index-url"}
@@ -117,3 +118,10 @@ def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     batch, task = blocks("docs/model.md", "python")
     exec(batch, {"x": x.numpy(), "y": x[:, 0, 0, 0].numpy(), "z_e": x.numpy(), "indices": x[:, 0].numpy()})
     exec(task, {})
+
+
+def test_the_experiments_are_listed_with_the_causes_that_they_take_away() -> None:
+    part = (ROOT / "docs/model.md").read_text().partition("## Experiments")[2]
+    rows = [line.split("|")[1:4] for line in part.splitlines() if line.startswith("| `")]
+    told = {name.strip(" `"): tuple(re.findall(r"VQ\d{3}", codes)) for name, _, codes in rows}
+    assert list(told.items()) == [(name, removal.codes) for name, removal in REMOVALS.items()]

@@ -125,7 +125,8 @@ def shown(found: list[Finding], *evidence: Evidence, code: str = "VQ201") -> Eva
 
 
 def test_a_cause_that_only_an_experiment_shows_is_found() -> None:
-    evaluated = shown([COLLAPSED], experiments(lighter_vq_loss=0.65, heavier_vq_loss=-0.2))
+    decided = experiments(codes_from_data=0.7, lighter_vq_loss=0.65, heavier_vq_loss=-0.2)
+    evaluated = shown([COLLAPSED], decided)
     _, cause = evaluated.findings
     assert (cause.code, cause.severity, cause.confidence) == ("VQ201", WARNING, MEDIUM)
     assert cause.message.startswith(
@@ -133,15 +134,16 @@ def test_a_cause_that_only_an_experiment_shows_is_found() -> None:
     )
     assert cause.remedies[0] == "lower-vq-weight"
     assert [(o.status, o.reason) for o in evaluated.outcomes] == [("found", None)]
-    ranked = rank(evaluated.findings, CHECKS, [experiments(lighter_vq_loss=0.65, heavier_vq_loss=-0.2)])
+    ranked = rank(evaluated.findings, CHECKS, [decided])
     assert ranked[0] == cause.replace(rank=1, severity=ERROR), "the symptom's severity, and nothing else"
 
 
 @pytest.mark.parametrize(
     ("found", "gains"),
     [
-        ([COLLAPSED], {"lighter_vq_loss": 0.2}),  # too little to name what was not measured
-        ([COLLAPSED], {"lighter_vq_loss": 0.5, "codes_from_data": 0.6}),  # treating the symptom helps more
+        ([COLLAPSED], {"lighter_vq_loss": 0.15}),  # too little to name what was not measured
+        ([COLLAPSED], {"lighter_vq_loss": 0.5, "frozen_codebook": 0.6}),  # another change helps more
+        ([COLLAPSED], {"codes_from_data": 0.6}),  # which treats the symptom
         ([COLLAPSED], {"shuffled_samples": 0.5}),  # the order of the samples is measured
         ([finding("VQ501", NOTE)], {"lighter_vq_loss": 0.5}),  # nothing is wrong
         ([], {"lighter_vq_loss": 0.5}),

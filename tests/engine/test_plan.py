@@ -160,12 +160,29 @@ def test_more_updates_are_more_epochs_unless_the_user_says_how_many() -> None:
     assert (asked.epochs, asked.further_epochs) == (PLAIN.epochs, 0)
 
 
+def test_a_budget_in_steps_is_cut_into_epochs_and_never_exceeded() -> None:
+    sick = finding("VQ501", "data-init")
+    for steps, epochs, each in ((10_000, 50, 200), (1_030, 50, 20), (7, 7, 1)):
+        found = planned(sick, steps=steps).training
+        assert (found.epochs, found.steps, found.further_epochs) == (epochs, each, 0)
+        assert found.epochs * found.steps <= steps
+    assert planned(sick, steps=1_000, epochs=10).training.steps == 100
+    assert planned(finding("VQ302", "more-updates"), steps=1_000).training.epochs == 50
+
+
 def test_of_a_symptom_only_the_recipe_is_meant() -> None:
     stalled = finding("VQ302", "faster-ema")
     few = finding("VQ401", "more-updates", "data-init", explained_by="VQ302:one")
     found = planned(stalled, few)
     assert "more-updates" not in names(found) and "faster-ema" in names(found)
     assert {p.remedy.name: p.because for p in found.remedies}["data-init"] == ("VQ401",)
+
+
+@pytest.mark.parametrize(("cause", "kept"), [("VQ303:one", True), ("VQ301:one", False)])
+def test_copies_of_codes_are_still_spread_where_the_ema_sums_are_wrong(cause: str, kept: bool) -> None:
+    copies = finding("VQ503", "spread-duplicates", explained_by=cause)
+    found = planned(finding(cause[:5], "reset-ema"), copies)
+    assert ("spread-duplicates" in [step.remedy for step in found.steps]) is kept
 
 
 def test_notes_ask_for_nothing() -> None:

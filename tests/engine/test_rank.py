@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vqdoctor.checks._usage import EMA_USAGE
-from vqdoctor.core.evidence import Experiments, GradientPath, LossBalance, Trace, Usage
+from vqdoctor.core.evidence import Experiments, GradientPath, LossBalance, Trace, TrainingRecord, Usage
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.engine.rank import rank
@@ -98,8 +98,10 @@ RIVALS = [finding("VQ101"), finding("VQ201", WARNING), finding("VQ501")]
 @pytest.mark.parametrize(
     ("evidence", "experiment"),
     [
-        ((EMA_USAGE,), "--data batch.npz"),
-        ((EMA_USAGE, Usage.healthy()), "--task FILE.py:NAME"),  # data was given, and no model
+        ((EMA_USAGE,), "--task FILE.py:NAME --decide"),
+        ((EMA_USAGE, Usage.healthy()), "--task FILE.py:NAME --decide"),  # data was given, and no model
+        ((EMA_USAGE, TrainingRecord.healthy(task=None)), "--task FILE.py:NAME --decide"),
+        ((EMA_USAGE, TrainingRecord.healthy(task="conv2d-vq/digits")), "--data batch.npz --decide"),
         (LIVE, "--decide"),
         ((*LIVE, LossBalance.healthy(vq_weight=None)), "--trained-vq-weight W --decide"),
         ((*LIVE, Trace.healthy()), ""),
@@ -141,10 +143,16 @@ def test_what_a_check_itself_would_do_to_be_certain_comes_first() -> None:
 
 def test_a_run_of_a_model_is_not_told_to_bring_data() -> None:
     told = [
-        rank([finding("VQ501", decide_with=f"--data batch.npz{more}")], CHECKS, seen)[0].decide_with
-        for more, seen in (("", (EMA_USAGE,)), ("", LIVE), (" --probe-steps 20", LIVE))
+        rank([finding(code, decide_with=f"--data batch.npz{more}")], CHECKS, seen)[0].decide_with
+        for code, more, seen in (
+            ("VQ201", "", (EMA_USAGE,)),
+            ("VQ201", "", LIVE),
+            ("VQ201", " --probe-steps 20", LIVE),
+            ("VQ501", "", LIVE),
+            ("VQ501", "", (EMA_USAGE,)),  # data alone does not name the cause
+        )
     ]
-    assert told == ["--data batch.npz", "--decide", "--probe-steps 20"]
+    assert told == ["--data batch.npz", "", "--probe-steps 20", "--decide", "--task FILE.py:NAME --decide"]
 
 
 def test_a_non_finite_vq_tensor_comes_before_everything() -> None:

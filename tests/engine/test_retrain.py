@@ -19,10 +19,11 @@ from small_training import Digits, sick_checkpoint, trained_by_its_own_rule
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.report import Report
-from vqdoctor.core.retraining import Goals
+from vqdoctor.core.retraining import Epoch, Goals
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine import examine, exit_code
-from vqdoctor.engine.retrain import rehearse, retrain
+from vqdoctor.engine.retrain import in_steps, rehearse, retrain, trainable
+from vqdoctor.engine.session import Session
 from vqdoctor.reference.model import Conv2dVQClassifier
 from vqdoctor.render import RenderOptions, renderer_of
 from vqdoctor.training.resume import load_state, state_path
@@ -122,6 +123,40 @@ def test_a_model_that_does_its_task_worse_is_only_written_when_asked_for(tmp_pat
     assert kept.retraining is not None and kept.retraining.after == done.after
     assert (kept.retraining.worse, kept.retraining.written, exit_code(kept)) == (True, True, 1)
     assert output.exists() and not state_path(output).exists()
+
+
+def test_a_budget_in_minutes_is_one_in_steps_by_a_timed_batch(
+    sick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqdoctor.engine.retrain.step_seconds", lambda found: 0.25)
+    with Session.open(sick, training=True) as session:
+        found = trainable(session)
+        assert in_steps(found, SHORT) is SHORT
+        assert in_steps(found, replace(SHORT, minutes=2.0)).steps == 480
+        assert in_steps(found, replace(SHORT, minutes=2.0, steps=100)).steps == 100
+        half = in_steps(found, replace(SHORT, minutes=2.0, goals=Goals()))
+        assert half.steps == 240, "the training without VQ takes as long"
+
+
+def test_a_run_by_the_clock_is_taken_up_with_the_steps_that_it_began_with(
+    sick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.pt"
+    clock = replace(SHORT, minutes=1.0, epochs=4)
+    monkeypatch.setattr("vqdoctor.engine.retrain.step_seconds", lambda found: 5.0)
+
+    class Stop:
+        def say(self, doing: str) -> None: ...
+
+        def epoch(self, phase: str, row: Epoch, epochs: int) -> None:
+            raise KeyboardInterrupt
+
+    begun = retrain(sick, output, settings=replace(clock, keep_worse=True), watcher=Stop()).retraining
+    assert begun is not None and begun.interrupted and begun.plan.steps == 3 and len(begun.epochs) == 1
+    monkeypatch.setattr("vqdoctor.engine.retrain.step_seconds", lambda found: 1.0)
+    again = replace(clock, resume=True, overwrite=True, keep_worse=True)
+    done = retrain(sick, output, settings=again).retraining
+    assert done is not None and done.plan.steps == 3 and len(done.epochs) == 4
 
 
 class CutOff(Digits):

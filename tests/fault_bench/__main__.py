@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("development", "held-out", "both"), default="both")
     parser.add_argument("--first", type=int, help="only so many of each part")
     parser.add_argument("--only", type=int, nargs="+", metavar="NUMBER", help="only these models")
+    parser.add_argument("--decide", action="store_true", help="examine as `inspect --decide` does")
     parser.add_argument("--cures", type=int, metavar="N", help="retrain so many of the sick ones instead")
     parser.add_argument("--epochs", type=int, default=50, help="the budget of each retraining")
     parser.add_argument("--out", type=Path, required=True, help="the folder of checkpoints, rows and tables")
@@ -47,7 +48,7 @@ def _examine(models: list[Model], options: argparse.Namespace) -> None:
     from fault_bench.summary import markdown, picture
 
     done = []
-    for verdict in verdicts(models, options.out, options.jobs):
+    for verdict in verdicts(models, options.out, options.jobs, decide=options.decide):
         done.append(verdict)
         said = " ".join(code for code, _, _ in verdict.row.live[:3]) or "none"
         print(

@@ -31,7 +31,7 @@ from fault_bench.sample import Model
 from fault_bench.setup import Setup
 from fault_bench.table import key
 from vqdoctor.core.report import Report
-from vqdoctor.core.settings import UserModel
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine import examine, exit_code
 
 POINTS, LOSS_SHARE = 0.05, 0.2
@@ -92,7 +92,7 @@ class Verdict:
     @property
     def told(self) -> bool:
         """Whether the file alone tells any of its faults."""
-        return bool(self._told)
+        return any(kind.told_by_file(self.model.setup.implementation) for kind in self.model.kinds)
 
     @property
     def right_live(self) -> bool:
@@ -105,12 +105,13 @@ class Verdict:
     def right_bare(self) -> bool:
         if not self.model.kinds:
             return not self.row.bare_errors and not self.row.crash
-        return any(_names(kind, self.row.bare[:1], bare=True) for kind in self._told)
+        return self.told and any(_names(kind, self.row.bare[:1], bare=True) for kind in self.model.kinds)
 
     @property
     def both(self) -> bool:
-        """Whether each fault is among as many first causes as there are faults."""
-        first = self.row.live[: len(self.model.kinds)]
+        """Whether each fault is among as many first causes as there are faults; levels share a cause."""
+        causes = list(dict.fromkeys(code for code, _, _ in self.row.live))[: len(self.model.kinds)]
+        first = [root for root in self.row.live if root[0] in causes]
         return all(_names(kind, first, bare=False) for kind in self.model.kinds)
 
     @property
@@ -131,17 +132,13 @@ class Verdict:
             not self.right_live or wrong_bare or not self.both or (self.harmful and not self.row.live_errors)
         )
 
-    @property
-    def _told(self) -> list[Kind]:
-        return [kind for kind in self.model.kinds if kind.told_by_file(self.model.setup.implementation)]
-
 
 def _names(kind: Kind, roots: Iterable[Root], *, bare: bool) -> bool:
-    return any(kind.is_named(code, message, bare=bare) for code, _, message in roots)
+    return any(kind.is_named(code, bare=bare) for code, _, _ in roots)
 
 
 def verdicts(
-    models: Iterable[Model], folder: Path, jobs: int = 1, *, twins: bool = True
+    models: Iterable[Model], folder: Path, jobs: int = 1, *, twins: bool = True, decide: bool = False
 ) -> Iterator[Verdict]:
     """Do what the folder does not hold yet; in the order in which they are done.
 
@@ -150,10 +147,12 @@ def verdicts(
         folder: where everything is kept.
         jobs: how many processes work at once.
         twins: whether the healthy twins are trained; without them nothing is known of the harm.
+        decide: whether the examination with the task also tries the causes, as `inspect --decide` does.
     """
     models = list(models)
     (folder / "models").mkdir(parents=True, exist_ok=True)
-    done = {row.number: row for row in _lines(folder / "rows.jsonl")}
+    kept = folder / ("rows-decide.jsonl" if decide else "rows.jsonl")
+    done = {row.number: row for row in _lines(kept)}
     left = []
     for model in models:
         row = done.get(model.number)
@@ -161,8 +160,8 @@ def verdicts(
             yield Verdict(model=model, row=row)
         else:
             left.append(model)
-    for model, row in spread(examined, left, jobs, folder, twins):
-        with (folder / "rows.jsonl").open("a") as file:
+    for model, row in spread(examined, left, jobs, folder, twins, decide):
+        with kept.open("a") as file:
             file.write(json.dumps(asdict(row)) + "\n")
         yield Verdict(model=model, row=row)
 
@@ -198,7 +197,7 @@ def trained(model: Model, folder: Path) -> Path:
     return path
 
 
-def examined(model: Model, folder: Path, twins: bool = True) -> Row:
+def examined(model: Model, folder: Path, twins: bool, decide: bool) -> Row:
     """Train a model unless it lies there, examine it bare and live, and compare it with its twin."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
@@ -206,12 +205,12 @@ def examined(model: Model, folder: Path, twins: bool = True) -> Row:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _examined(model, folder, row, twins)
+            return _examined(model, folder, row, twins, Settings(decide=decide))
     except Exception:
         return Row(**asdict(row) | {"crash": traceback.format_exc(limit=-6)})
 
 
-def _examined(model: Model, folder: Path, row: Row, twins: bool) -> Row:
+def _examined(model: Model, folder: Path, row: Row, twins: bool, settings: Settings) -> Row:
     clock = [time.process_time()]
     path = trained(model, folder)
     saved = torch.load(path, weights_only=True)
@@ -221,7 +220,7 @@ def _examined(model: Model, folder: Path, row: Row, twins: bool) -> Row:
     clock.append(time.process_time())
     bare = examine(path)
     clock.append(time.process_time())
-    live = examine(path, user_model=UserModel(task=BenchTask(model.setup)))
+    live = examine(path, user_model=UserModel(task=BenchTask(model.setup)), settings=settings)
     clock.append(time.process_time())
     layers = live.to_dict()["layers"]
     return Row(

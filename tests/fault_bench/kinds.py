@@ -6,7 +6,6 @@ expert would call the same thing by it, and would do the same about it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +44,6 @@ class Kind:
         accepts: codes that are right as well.
         accepts_bare: codes that are right as well where there is a file alone.
         told: implementations whose file alone tells it; None is what the fault says.
-        said: what the first finding must say where no code names it.
         data: data sets on which it is a fault; empty is all.
     """
 
@@ -55,7 +53,6 @@ class Kind:
     accepts: Names = frozenset()
     accepts_bare: Names = frozenset()
     told: Names | None = None
-    said: str = ""
     data: tuple[str, ...] = ()
 
     @property
@@ -65,7 +62,7 @@ class Kind:
     @property
     def codes(self) -> Names:
         """Codes that name it where a model runs."""
-        return self.accepts | ({self.fault.code} - {""})
+        return self.accepts | {self.fault.code}
 
     def implementations(self) -> Names:
         changed = set(self.fault.switch) | set(self.fault.base)
@@ -79,10 +76,9 @@ class Kind:
     def told_by_file(self, implementation: str) -> bool:
         return self.fault.told_by_file(implementation) if self.told is None else implementation in self.told
 
-    def is_named(self, code: str, text: str, *, bare: bool) -> bool:
-        """Return whether a finding with this code and message names the fault."""
-        codes = self.codes | self.accepts_bare if bare else self.codes
-        return code in codes or bool(self.said and re.search(self.said, text, re.IGNORECASE))
+    def is_named(self, code: str, *, bare: bool) -> bool:
+        """Return whether a finding with this code names the fault."""
+        return code in self.codes or (bare and code in self.accepts_bare)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +112,8 @@ _SPANS: Mapping[str, _Span] = {
         accepts_bare=("VQ306",),
     ),
     "cut along the wrong axis": _Span(fits=ALL),
-    "detached after the layer": _Span(fits=ALL),
+    # a file shows that the encoder got no gradient, and not where it is cut
+    "detached after the layer": _Span(fits=ALL, accepts_bare=("VQ101",)),
     "gradients that are not finite": _Span(fits=ALL),
     "lookup in bfloat16": _Span(
         fits=("VectorQuantize", "ResidualVQ", "taming", "rosinality", "zalando", "Chameleon")
@@ -152,6 +149,8 @@ _SPANS: Mapping[str, _Span] = {
     "divided by the batch's counts + 1": _Span(fits=_DIVIDES, accepts_bare=("VQ303",)),
     "divided by the counts + 1": _Span(fits=_DIVIDES),
     "normaliser lost": _Span(fits=_DIVIDES),
+    # the same wherever the file shows what divides
+    "normaliser lost in the counts": _Span(fits=_DIVIDES | {"bshall style"}, told=_DIVIDES),
     "normaliser applied twice": _Span(fits=_DIVIDES),
     "sums never divided": _Span(fits=_DIVIDES),
     "sums multiplied by the counts": _Span(fits=_DIVIDES),
@@ -210,7 +209,8 @@ _FIELD = (
             code="VQ102",
             switch={"encoder_graph": False},
             why="a file shows that the encoder is cut off, and not where",
-        )
+        ),
+        accepts_bare=frozenset({"VQ101"}),
     ),
     Kind(
         fault=Fault(
@@ -239,12 +239,12 @@ _FIELD = (
     Kind(
         fault=Fault(
             name="val on another scale",
-            code="",
+            code="VQ315",
             switch={"val_scale": 10.0},
             why="the scale of data takes data",
         ),
+        fits=ALL,
         severities=_times("val_scale", 10.0, 255.0),
-        said=r"\b(val|evaluation)\b.*\bscale|\bscale.*\bval\b",
     ),
     Kind(
         fault=Fault(

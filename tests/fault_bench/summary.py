@@ -92,7 +92,7 @@ def _misses(verdicts: list[Verdict], folder: Path) -> list[str]:
     for v in sorted(missed, key=lambda v: (-often[v.model.name], v.model.name, v.model.number)):
         model, row, path = v.model, v.row, file(v.model, folder)
         setup = model.setup
-        wanted = " and ".join("/".join(sorted(kind.codes)) or f"“{kind.said}”" for kind in model.kinds)
+        wanted = " and ".join("/".join(sorted(kind.codes)) for kind in model.kinds)
         text += [
             f"- **{model.number} {model.name}** → {wanted or 'no error'}; {setup.implementation}, "
             f"{setup.data}, K {setup.codes}; {_figures(v)}",
@@ -133,7 +133,7 @@ def picture(verdicts: Iterable[Verdict], path: Path) -> None:
             (kind,) = v.model.kinds or (None,)
             # a finding that names the fault by another accepted code stands on the diagonal
             first = v.row.live[0][0] if v.row.live else NOTHING
-            wanted = NOTHING if kind is None else kind.fault.code or "no code"
+            wanted = NOTHING if kind is None else kind.fault.code
             cells[wanted, wanted if kind is not None and v.right_live else first] += 1
     rows = sorted({row for row, _ in cells})
     columns = sorted({column for _, column in cells} | set(rows))

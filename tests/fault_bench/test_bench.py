@@ -15,7 +15,8 @@ from fault_bench.sample import DEVELOPMENT, HELD, HELD_OUT, HELD_OUT_DATA, Model
 from fault_bench.summary import markdown, picture
 from vqdoctor.checks import all_checks
 
-SLICE = tuple(range(10))
+SLICE = (2, 9, 10, 29, 32, 39, 46, 48, 53, 59)
+"""Ten of the development part: three healthy ones, and seven kinds of fault on as many implementations."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,6 @@ def test_every_answer_is_a_code_that_the_tool_knows() -> None:
     known = {check.code for check in all_checks()}
     for kind in KINDS.values():
         assert kind.codes | kind.accepts_bare <= known
-        assert kind.codes or kind.said
 
 
 def test_the_faults_of_a_pair_do_not_undo_each_other() -> None:

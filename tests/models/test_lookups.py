@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from vqdoctor.core.errors import UserError
 from vqdoctor.models.lookups import Found, attach, lookups_found, lookups_shown
+from vqdoctor.models.user_code import blamed
 
 K, D = 16, 6
 Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -78,6 +80,16 @@ def _lookups(run: Callable[[nn.Parameter], object]) -> dict[str, Found]:
 )
 def test_what_is_no_lookup_of_codes(run: Callable[[nn.Parameter], object]) -> None:
     assert _lookups(run) == {}
+
+
+def test_an_error_of_the_model_stays_the_models() -> None:
+    table = nn.Parameter(torch.randn(K, D))
+    with (
+        pytest.raises(UserError, match=r"test_lookups\.py"),
+        blamed("the task fails"),
+        lookups_found({"table": table}),
+    ):
+        table @ torch.randn(3, 3)
 
 
 class Model(nn.Module):

@@ -160,6 +160,15 @@ def test_a_loss_that_runs_away_is_a_number_all_the_same() -> None:
     assert got.loss_unchanged == NOT_FINITE
 
 
+@pytest.mark.parametrize(("last", "rate"), [(0.02, 0.02), (0.0, 0.005), (0.5, 0.05), (None, 0.05)])
+def test_a_rate_that_a_schedule_has_lowered_is_not_raised_again(last: float | None, rate: float) -> None:
+    seen = model()
+    context = replace(lib.context(seen, Task(seen)), experiment_steps=1, last_rate=last)
+    (got,) = experiments.PROBE.measure(context)
+    assert isinstance(got, Experiments)
+    assert got.learning_rate == pytest.approx(rate)
+
+
 def test_too_few_batches_show_no_spread() -> None:
     class Few(Task):
         def batches(self, split: str) -> Iterator[Any]:

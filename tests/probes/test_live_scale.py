@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from live_models import live, on_digits, trained
 from small_training import Digits
@@ -70,3 +71,10 @@ def test_layers_of_a_library_are_sound(how: dict[str, object]) -> None:
     evidence, findings = live(trained(task, 2), task, PROBES, "VQ309", "VQ310")
     assert "ema-relation" in evidence
     assert findings == {}
+
+
+def test_padding_counts_no_more_than_any_other_code() -> None:
+    chosen = np.array([0] * 810 + [code for code in range(1, 20) for _ in range(10)])
+    kept = chosen[lookup_scale._fair(chosen)]
+    counts = np.bincount(kept)
+    assert counts[0] == len(chosen) // 20 and (counts[1:] == 10).all()

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 from markdown_it import MarkdownIt
 
-from vqdoctor.core.report import Repair, Report
+from vqdoctor.core.finding import Finding
+from vqdoctor.core.levels import Confidence, Severity, Stage
+from vqdoctor.core.report import PlanStep, Repair, Report
 from vqdoctor.core.retraining import Arm, Figures, Goal, LayerFigures, Paired, Price, Retraining, SourceChange
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.render import RenderOptions, renderer_of
@@ -68,6 +70,50 @@ def test_figures_trial_remedies_and_what_is_left(reports: dict[str, Report], for
     price = "against the plan after 3 epochs: perplexity +12.0, accuracy -0.4 points, task loss +0.0125"
     assert price in " ".join(text.split()).replace("\\", "")
     assert "codes active" not in text, "the figures of a remedy are those of the whole retraining"
+
+
+CAUSE = Finding(
+    code="VQ101",
+    name="straight-through-missing",
+    stage=Stage.GRADIENT,
+    severity=Severity.ERROR,
+    confidence=Confidence.HIGH,
+    layer="vq",
+    message="The estimator is missing.",
+    remedies=("straight-through",),
+)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_cured_model_whose_source_is_as_it_was_is_told_as_one_story(
+    reports: dict[str, Report], format: str
+) -> None:
+    step = PlanStep(step=1, remedy="straight-through", codes=("VQ101",), how="Let the gradient pass.")
+    report = replace(retrained(reports["healthy"]), findings=(CAUSE,), plan=(step,), verdict="at-risk")
+    assert report.retraining is not None
+    change = replace(report.retraining.source[0], codes=("VQ101",))
+    one = replace(report, retraining=replace(report.retraining, source=(change,)))
+    told, without = shown(one, format), shown(report, format)
+    assert (
+        "AT RISK" not in told and "LEFT IN YOUR SOURCE" in told and "in the order to try" not in told.lower()
+    )
+    assert "AT RISK" in without and "in the order to try" in without.lower()
+    other = replace(CAUSE, code="VQ502", name="dead-codes", remedies=())
+    assert "AT RISK" in shown(replace(one, findings=(CAUSE, other)), format)
+
+
+def test_a_model_that_does_its_task_worse_is_told_with_the_way_to_keep_it(reports: dict[str, Report]) -> None:
+    report = retrained(reports["healthy"])
+    assert report.retraining is not None
+    lost = replace(report.retraining, before=figures("vq", 9.0, 0.981), worse=True, written=False, source=())
+    first = " ".join(shown(replace(report, retraining=lost), "markdown").split()).replace("\\", "")
+    assert (
+        "NOT CURED: 0 epochs in 1 min 19 s; it does its task worse than before (accuracy 0.981 → 0.970) and"
+        in first
+    )
+    assert "was not written: --resume --keep-worse writes it" in first
+    kept = shown(replace(report, retraining=replace(lost, written=True)), "rich")
+    assert "but was written, as asked" in " ".join(kept.split())
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from vqdoctor.checks import all_checks
-from vqdoctor.core.evidence import Usage
+from vqdoctor.core.evidence import Unavailable, Usage
 from vqdoctor.core.report import Report
 from vqdoctor.remedies import with_advice
 from vqdoctor.render import RenderOptions, all_renderers
@@ -134,6 +134,13 @@ def test_the_code_of_the_plan_is_shown_when_asked_for(reports: dict[str, Report]
     assert "another.step()" not in brief
 
 
+def test_a_flag_that_decides_is_told_once_under_a_root(reports: dict[str, Report]) -> None:
+    report = reports["collapsed"]
+    findings = tuple(f.replace(decide_with="--task T" if f.explained_by else "") for f in report.findings)
+    assert len([f for f in findings if f.decide_with]) == 2
+    assert shown(replace(report, findings=findings)).count("to be certain: --task T") == 1
+
+
 def test_many_layers_have_two_lines_each(reports: dict[str, Report]) -> None:
     report = reports["collapsed"]
     one = report.layers[0]
@@ -221,6 +228,14 @@ def test_a_guess_says_so(reports: dict[str, Report]) -> None:
     text = shown(reports["at_risk"])
     assert "(low confidence)" in text
     assert "usage unknown from checkpoint: the EMA has not converged" in text
+
+
+def test_a_usage_that_one_source_shows_is_not_called_unknown(reports: dict[str, Report]) -> None:
+    report = reports["collapsed"]
+    gap = Unavailable(kind="usage", layer="vq", source="checkpoint", reason="EMA not converged", hint="")
+    of_batch = tuple(e for e in report.evidence if not isinstance(e, Usage) or e.source == "batch")
+    text = shown(replace(report, evidence=of_batch, unavailable=(*report.unavailable, gap)))
+    assert "1 code used, batch of" in text and "usage unknown" not in text
 
 
 def test_without_colour_there_is_no_escape_and_with_colour_there_is(reports: dict[str, Report]) -> None:

@@ -1,7 +1,12 @@
 """The optimizer that transformers' Trainer and accelerate leave beside the weights."""
 
+import json
+import pickle
+from pathlib import Path
+
 import pytest
 import torch
+from hostile_files import Calls, canary
 from safetensors.torch import save_file
 from torch import nn
 
@@ -58,3 +63,47 @@ def test_a_damaged_one_is_passed_over(tmp_path):
     (tmp_path / "optimizer.pt").write_bytes(b"PK\x03\x04")
     checkpoint = open_checkpoint(tmp_path)
     assert FileContext(checkpoint=checkpoint, views=()).saved.optimizers == ()
+
+
+class TrainingArguments:
+    """As transformers pickles it, which needs accelerate to be made."""
+
+    def __init__(self):
+        self.learning_rate, self.per_device_train_batch_size, self.num_train_epochs = 3e-4, 24, 100
+
+
+CONFIG = {"codebook_size": 16, "commitment_cost": 0.3, "decay": 0.95, "model_type": "vq", "epochs": 99}
+STATE = {"epoch": 3.0, "global_step": 420, "log_history": [{"epoch": 1.0, "step": 140, "loss": 2.0}]}
+
+
+def record_of(folder: Path, weights: str = "model.safetensors"):
+    save_file(Model().state_dict(), folder / weights)
+    checkpoint = open_checkpoint(folder / weights)
+    return FileContext(checkpoint=checkpoint, views=()).saved.record
+
+
+def test_config_and_trainer_state_are_the_record(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "trainer_state.json").write_text(json.dumps(STATE))
+    record = record_of(tmp_path)
+    assert (record.epochs, record.updates, record.commitment_weight, record.decay) == (3, 420, 0.3, 0.95)
+    assert "epochs=trainer_state.json: epoch" in record.found_at
+    assert record_of(tmp_path, "mine.safetensors").sample_size == 0  # not a trainer's folder
+
+
+def test_training_arguments_are_read_and_not_run(tmp_path):
+    torch.save(TrainingArguments(), tmp_path / "training_args.bin")
+    record = record_of(tmp_path)
+    assert (record.learning_rate, record.batch_size, record.epochs) == (3e-4, 24, None)
+    assert "learning_rate=training_args.bin (TrainingArguments): learning_rate" in record.found_at
+    (tmp_path / "training_args.bin").write_bytes(pickle.dumps(Calls(print, f"touch {canary(tmp_path)}")))
+    assert record_of(tmp_path).sample_size == 0 and not canary(tmp_path).exists()
+
+
+def test_what_the_file_itself_records_comes_first(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "trainer_state.json").write_text("{broken")
+    torch.save({"model": Model().state_dict(), "vq_decay": 0.5}, tmp_path / "pytorch_model.bin")
+    checkpoint = open_checkpoint(tmp_path / "pytorch_model.bin")
+    record = FileContext(checkpoint=checkpoint, views=()).saved.record
+    assert (record.decay, record.commitment_weight, record.epochs) == (0.5, 0.3, None)  # 99 is a plan

@@ -14,7 +14,7 @@ from vqdoctor.checkpoint import open_checkpoint
 from vqdoctor.core.errors import UserError
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.saved.training import SavedTraining
-from vqdoctor.training.optimizer import SavedRecipe, optimizer_of
+from vqdoctor.training.optimizer import Optimizers, SavedRecipe, optimizers_of
 
 Make = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -47,6 +47,13 @@ def saved_by(make: Make, folder: Path, **more: Any) -> SavedRecipe | None:
     return SavedRecipe.of(SavedTraining(checkpoint=opened), find_quantizers(opened.tensors).views)
 
 
+def chosen(task: Any, model: nn.Module, recipe: SavedRecipe | None) -> tuple[torch.optim.Optimizer, str]:
+    """Return the one optimizer of a training, and the line that says which it is."""
+    found = optimizers_of(task, model, recipe)
+    assert found.further == ()
+    return found.main, found.told
+
+
 def settings(optimizer: torch.optim.Optimizer) -> list[tuple[list[tuple[int, ...]], dict[str, Any]]]:
     """Return each group's shapes and settings."""
     left = ("params", "foreach", "fused", "capturable", "differentiable", "maximize", "initial_lr")
@@ -73,7 +80,7 @@ KINDS: dict[str, Make] = {
 def test_it_is_as_the_file_says(kind: str, tmp_path: Path) -> None:
     recipe = saved_by(KINDS[kind], tmp_path)
     model = Model()
-    optimizer, told = optimizer_of(object(), model, recipe)  # type: ignore[arg-type]
+    optimizer, told = chosen(object(), model, recipe)
     own = KINDS[kind](model)
     assert type(optimizer) is type(own)
     assert settings(optimizer) == settings(own)
@@ -105,7 +112,7 @@ def test_a_schedule_that_has_ended_starts_again_at_its_highest_rate(tmp_path: Pa
 
 def test_a_rate_that_did_the_damage_is_not_taken(tmp_path: Path) -> None:
     recipe = saved_by(lambda m: torch.optim.Adam(m.parameters(), lr=0.3), tmp_path)
-    optimizer, told = optimizer_of(object(), Model(), recipe)  # type: ignore[arg-type]
+    optimizer, told = chosen(object(), Model(), recipe)
     assert optimizer.param_groups[0]["lr"] == 1e-3
     assert "0.001 in place of its learning rate 0.3, which is above 0.01" in told
 
@@ -122,7 +129,7 @@ def test_a_kind_of_others_or_no_optimizer_is_adam(tmp_path: Path) -> None:
         return optimizer
 
     assert saved_by(lion, tmp_path) is None
-    optimizer, told = optimizer_of(object(), Model(), None)  # type: ignore[arg-type]
+    optimizer, told = chosen(object(), Model(), None)
     assert type(optimizer) is torch.optim.Adam and optimizer.param_groups[0]["lr"] == 1e-3
     assert (
         told
@@ -136,10 +143,66 @@ def test_the_tasks_own_comes_first(tmp_path: Path) -> None:
             return torch.optim.SGD(model.parameters(), lr=0.5)
 
     recipe = saved_by(KINDS["Adam"], tmp_path)
-    optimizer, told = optimizer_of(Own(), Model(), recipe)  # type: ignore[arg-type]
+    optimizer, told = chosen(Own(), Model(), recipe)
     assert type(optimizer) is torch.optim.SGD and told.endswith("the task's own")
 
 
 def test_a_model_that_is_frozen_is_refused() -> None:
     with pytest.raises(UserError, match="unfreeze"):
-        optimizer_of(object(), Model().requires_grad_(False))  # type: ignore[arg-type]
+        chosen(object(), Model().requires_grad_(False), None)
+
+
+class Rivals(nn.Module):
+    """A model, and a discriminator of its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.judge = nn.Linear(3, 1)
+
+
+class Gan:
+    """A task with two optimizers."""
+
+    def optimizer(self, rivals: Rivals) -> list[torch.optim.Optimizer]:
+        return [torch.optim.SGD(part.parameters(), lr=0.1) for part in (rivals.model, rivals.judge)]
+
+
+def test_each_optimizer_takes_its_step_on_its_own_loss() -> None:
+    torch.manual_seed(0)
+    rivals, x = Rivals(), torch.randn(8, 5)
+    optimizers = optimizers_of(Gan(), rivals)  # type: ignore[arg-type]
+    assert optimizers.told.endswith("the task's own, and 1 for further losses")
+    out = rivals.model(x)
+    ours, theirs = -rivals.judge(out).mean(), rivals.judge(out.detach()).mean()
+    wanted = [
+        torch.autograd.grad(ours, rivals.model.decoder.weight, retain_graph=True)[0],
+        torch.autograd.grad(theirs, rivals.judge.weight, retain_graph=True)[0],
+    ]
+    weights = (rivals.model.decoder.weight, rivals.judge.weight)
+    before = [weight.detach().clone() for weight in weights]
+    optimizers.step(ours, (theirs,), ())
+    for weight, old, gradient in zip(weights, before, wanted, strict=True):
+        torch.testing.assert_close(weight.detach(), old - 0.1 * gradient)
+    optimizers.set_rates(0.5)
+    assert [one.param_groups[0]["lr"] for one in optimizers.all] == [0.05, 0.05]
+
+
+def test_losses_that_do_not_fit_the_optimizers_are_one_clear_line() -> None:
+    rivals = Rivals()
+    optimizers = optimizers_of(Gan(), rivals)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"2 optimizers, and Losses\.further holds 0 losses"):
+        optimizers.step(rivals.judge.weight.sum(), (), ())
+    out = rivals.judge(rivals.model(torch.randn(8, 5))).mean()
+    with pytest.raises(UserError, match="shares its graph"):
+        optimizers.step(out, (out,), ())
+    with pytest.raises(UserError, match="returns a str"):
+        optimizers_of(type("Odd", (), {"optimizer": lambda self, model: ["Adam"]})(), rivals)
+
+
+def test_the_state_of_all_comes_back() -> None:
+    one, other = (optimizers_of(Gan(), Rivals()) for _ in range(2))  # type: ignore[arg-type]
+    one.set_rates(0.25)
+    other.load_state_dict(one.state_dict())
+    assert [o.param_groups[0]["lr"] for o in other.all] == [0.025, 0.025]
+    assert isinstance(other, Optimizers)

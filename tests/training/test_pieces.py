@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from vqdoctor.capture.layer import CapturedLayer, watching
 from vqdoctor.capture.placing import place_codes
 from vqdoctor.training.evaluate import compared
 from vqdoctor.training.revival import Revival
-from vqdoctor.training.splits import HELD_BACK, Splits
+from vqdoctor.training.splits import HELD_BACK, Splits, Stretches
 from vqdoctor.training.start import restart
 from vqdoctor.vq.estimators import rotation, straight_through
 
@@ -169,6 +170,28 @@ def test_a_tenth_is_held_back_where_there_is_no_stop_split(size: int) -> None:
 def test_a_stop_split_of_the_task_is_used_and_nothing_held_back() -> None:
     splits = Splits(Numbers(20, stop=3), CPU)
     assert (len(list(splits.train(0))), list(splits.stop()), list(splits.val())) == (20, [0, 1, 2], [0, 1])
+    assert list(splits.stop(2)) == [0, 1]
+
+
+def test_a_stretch_goes_on_where_the_one_before_it_ended() -> None:
+    splits = Splits(Numbers(7), CPU)
+    one, other = Stretches(splits, seed=3), Stretches(splits, seed=3)
+    drawn = [list(one.of(number, 3)) for number in range(7)]
+    assert [len(stretch) for stretch in drawn] == [3] * 7
+    flat = [batch for stretch in drawn for batch in stretch]
+    assert [sorted(flat[at : at + 7]) for at in (0, 7, 14)] == [list(range(7))] * 3, "pass after pass"
+    assert list(other.of(4, 3)) == drawn[4], "taken up where it was"
+    next(one.of(7, 3))  # broken off
+    assert list(one.of(2, 3)) == drawn[2] and list(one.of(3, 3)) == drawn[3]
+    assert sorted(one.of(0, 0)) == list(range(7)), "a whole pass"
+
+
+def test_holding_back_looks_at_no_more_batches_than_it_must() -> None:
+    class Endless(Numbers):
+        def batches(self, split: str) -> Any:
+            return itertools.count() if split == "train" else range(self.sizes[split])
+
+    assert Splits(Endless(0), CPU).holds_back
 
 
 def test_two_models_are_compared_on_the_same_samples_alone() -> None:

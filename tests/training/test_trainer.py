@@ -14,6 +14,7 @@ from vqdoctor.capture.layer import bypass, watching
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Goals
 from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.models.guarded_task import GuardedTask
 from vqdoctor.models.task import Losses
 from vqdoctor.training.ending import COOL_DOWN, PATIENCE, PLATEAU
 from vqdoctor.training.resume import load_state, save_state
@@ -46,6 +47,7 @@ def same(one: Trainer, other: Trainer) -> bool:
         replace(ALL, bypass_epochs=3),
         replace(ALL, moment_matching=True),
         replace(ALL, frozen_epochs=3, entropy_weight=0.1),
+        replace(ALL, steps=5),
     ],
     ids=str,
 )
@@ -365,3 +367,33 @@ def test_what_bfloat16_breaks_is_trained_in_float32(start: Start, task: type[Dig
     (note,) = trainer.notes
     assert note.startswith("trained in float32: in bfloat16")
     assert why in note
+
+
+class Rivals(Digits):
+    """A task with a discriminator of the logits, in the model and with an optimizer of its own."""
+
+    def model(self) -> Any:
+        model = super().model()
+        model.judge = torch.nn.Linear(10, 1)
+        return model
+
+    def optimizer(self, model: Any) -> Any:
+        own = [p for name, p in model.named_parameters() if not name.startswith("judge")]
+        return torch.optim.Adam(own, lr=2e-3), torch.optim.SGD(model.judge.parameters(), lr=0.1)
+
+    def losses(self, model: Any, batch: Any) -> Losses:
+        found = super().losses(model, batch)
+        assert found.logits is not None
+        return replace(found, further=(model.judge(found.logits.detach()).square().mean(),))
+
+
+def test_a_discriminator_is_trained_by_its_own_optimizer_and_taken_up_again(start: Start) -> None:
+    task = GuardedTask(Rivals(), None, None)
+    whole, first, second = (start(task, plan=TrainingPlan(epochs=3)) for _ in range(3))  # type: ignore[arg-type]
+    before = whole.model.judge.weight.detach().clone()  # type: ignore[union-attr, operator]
+    whole.train_to(2)
+    assert not torch.equal(whole.model.judge.weight, before)  # type: ignore[arg-type]
+    first.train_to(1)
+    second.load_state_dict(first.state_dict())
+    second.train_to(2)
+    assert same(whole, second)

@@ -92,7 +92,9 @@ def observe(capture: Capture, split: Split, change: Change | None = None) -> Obs
     seed_all(capture.seed)  # a Gumbel layer may draw in eval mode too
     batches = (moved(batch, capture.device) for batch in _batches(capture.task, split))
     with torch.no_grad():
-        for batch, losses, watched in passes(model, capture.task, batches, layers, change):
+        ran = passes(model, capture.task, batches, layers, change)
+        for number, (batch, losses, watched) in enumerate(ran, start=1):
+            capture.progress(f"running the {split} split{'' if change is None else ' again'}: batch {number}")
             scores.append(Scored.of(losses, batch))
             samples = scores[-1].samples if scores[-1].labels is not None else None
             for layer in layers if change is None else ():

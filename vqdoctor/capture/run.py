@@ -316,7 +316,6 @@ class Capture:
     def observed(self, split: Split) -> Observed:
         """Return the observations of a split in eval mode; it is run once."""
         if split not in self._observed:
-            self.progress(f"running the {split} split")
             self._observed[split] = observe(self, split)
         return self._observed[split]
 

@@ -63,7 +63,7 @@ class Limits(CheckLimits):
     )
     structure: float = limit(
         6.0,
-        "Least correlation of their dimensions, in standard deviations, of vectors that are no noise. Random "
+        "Least correlation of their dimensions, in standard deviations, of vectors of the data. Random "
         "starts measured up to 4, trained codebooks 460 and more.",
     )
     directions: float = limit(
@@ -80,7 +80,7 @@ def evaluate(
     match: DataMatch | None,
     limits: Limits,
 ) -> Problems:
-    """Compare the share of the rows that were left at their start; then of those that were never chosen."""
+    """Compare the share of the rows at their start; then look for codes that were never chosen."""
     codes = start.sample_size
     if start.frozen:
         raise CannotJudge("the table rightly stays as it was drawn")

@@ -2,7 +2,7 @@
 
 ## Why it matters
 A model that was trained on inputs of one scale gives nonsense on those of another. All figures that are taken
-on the validation data (usage, accuracy, the task loss) then speak of this and not of the codebook.
+on the validation data (usage, accuracy, the task loss) then show this and not the codebook.
 
 ## How to read it
 The size (root mean square) of the numbers that the first layer with weights gets, on the first batches of
@@ -12,7 +12,7 @@ both splits. A normalisation that one split lacks is a factor of 255, or of the 
 same-preprocessing: one function prepares the samples of both splits.
 
 ## References
-- Measured: the splits of healthy models of digits, sequences, waves and tables differ by at most 3 %
+- Measured: the splits of healthy models of digits, sequences, waves and tables differ by at most 4 %
 """
 
 from vqdoctor.checks._words import Problems, error, figure, measured

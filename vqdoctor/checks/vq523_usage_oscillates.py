@@ -77,7 +77,8 @@ CHECK = Check(
     advice=Advice(
         name="smaller-steps",
         how="Lower the learning rate or raise the EMA decay, and revive fewer codes at a time.",
-        code="vq = VectorQuantize(dim=64, codebook_size=256, decay=0.99)",
+        code="decay = 0.99   # of the EMA",
+        setting=("decay", "0.99"),
     ),
     explained_by=(*COLLAPSE, "VQ503", "VQ501", "VQ502"),
     examples=(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,10 @@ from vqdoctor.render import printable
 
 if TYPE_CHECKING:  # needs torch
     from vqdoctor.engine.retrain import Watcher
+
+
+SECONDS_A_LINE = 30.0
+"""Between two lines of progress in a log file."""
 
 
 def retrained(path: Path, output: Path, settings: Settings, user_model: UserModel) -> Report:
@@ -46,11 +51,11 @@ def retrained(path: Path, output: Path, settings: Settings, user_model: UserMode
 
 
 @contextlib.contextmanager
-def following() -> Iterator[Watcher | None]:
+def following() -> Iterator[Watcher]:
     """Give an object that shows a retraining as it goes on; the user's prints go to standard error."""
     with stdout_elsewhere():
         if not is_terminal(sys.stderr):
-            yield None
+            yield _Lines()
             return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -65,6 +70,21 @@ def following() -> Iterator[Watcher | None]:
             transient=True,
         ) as bars:
             yield _Bars(bars)
+
+
+class _Lines:
+    """Progress for a log file: a line at most every half minute, the first after half a minute."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def say(self, doing: str) -> None:
+        """Leave the steps before and after the training out."""
+
+    def epoch(self, phase: str, row: Epoch, epochs: int) -> None:
+        if time.monotonic() - self._last >= SECONDS_A_LINE:
+            self._last = time.monotonic()
+            complain(f"{phase}: epoch {row.epoch} of {epochs}, {_figures(row)}")
 
 
 class _Bars:

@@ -16,7 +16,7 @@ from vqdoctor.core.option import ARGUMENTS, MODEL, OUTPUT
 def init(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="What builds your model: FILE.py:NAME or PKG.MODULE:NAME."),
+        typer.Argument(metavar="MODEL", help="Its class, or a function: FILE.py:NAME or PKG.MODULE:NAME."),
     ],
     output: Annotated[
         Path,

@@ -293,10 +293,12 @@ class SourceChange:
     Attributes:
         why: the gap of the source and its position, as one sentence.
         code: the lines to write.
+        codes: the findings that stay until they are written.
     """
 
     why: str
     code: str
+    codes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -207,6 +207,15 @@ class Settings:
     epochs: int | None = _retraining(
         None, whole(1, "number of epochs"), "Epochs at most.", shown="50, or the number that a remedy needs"
     )
+    steps: int | None = _retraining(
+        None,
+        whole(1, "number of steps"),
+        "Optimizer steps at most, where an epoch is too long a measure.",
+        in_file=False,
+    )
+    minutes: float | None = _retraining(
+        None, number("M"), "Minutes at most, by one timed batch; likewise.", in_file=False
+    )
     vq_weight: float | None = _retraining(
         None, WEIGHT, "The weight of the VQ loss, or auto: balanced by its gradients.", shown="0.1"
     )

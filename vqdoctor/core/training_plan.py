@@ -21,6 +21,7 @@ class TrainingPlan:
         start: what it starts from.
         epochs: at most this many passes over the train split.
         further_epochs: the most epochs after these, as long as the task loss still falls.
+        steps: optimizer steps of an epoch, which goes on where the one before it ended; 0 is a whole pass.
         seed: seed of everything that is drawn.
         vq_weight: weight of the VQ loss after the warm-up.
         balanced: whether that weight follows the gradients at z_e instead (see `training.trainer`).
@@ -46,6 +47,7 @@ class TrainingPlan:
     start: Start = "checkpoint"
     epochs: int = 50
     further_epochs: int = 0
+    steps: int = 0
     seed: int = 0
     vq_weight: float = 1.0
     balanced: bool = False

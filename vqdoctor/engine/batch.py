@@ -40,14 +40,15 @@ def load_batch(path: Path) -> Arrays:
                 return {name.rpartition("/")[2]: tensor.read() for name, tensor in tensors.items()}
 
 
-def require_values(arrays: Arrays) -> None:
-    """Make sure that the input of a model is made of numbers, and of at least one sample.
+def require_values(arrays: Arrays, name: str = "x") -> None:
+    """Make sure that the input of a model, under that name, is made of numbers, and of at least one sample.
 
     Raises:
         UserError: if it is text, or empty.
     """
-    x = arrays.get("x")
+    x = arrays.get(name)
     if x is not None and x.dtype.kind not in "biufc":
-        raise UserError(f"x of the batch is text ({x.dtype.name}), not numbers", "save it as float32")
+        raise UserError(f"{name} of the batch is text ({x.dtype.name}), not numbers", "save it as float32")
     if x is not None and not x.size:
-        raise UserError(f"x of the batch has no sample: its shape is {list(x.shape)}", "save at least one")
+        what = f"{name} of the batch has no sample: its shape is {list(x.shape)}"
+        raise UserError(what, "save at least one")

@@ -16,7 +16,7 @@ import torch
 
 from vqdoctor.checkpoint import Checkpoint
 from vqdoctor.core.errors import UserError
-from vqdoctor.engine.batch import Arrays
+from vqdoctor.engine.batch import Arrays, require_values
 from vqdoctor.layouts import QuantizerView, StateDict, state_dicts
 from vqdoctor.models import hf
 from vqdoctor.models.default_task import BATCH_SIZE, NEEDS, DefaultTask, batches_of, input_name
@@ -129,6 +129,7 @@ def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None, tupl
         batches = {"train": served, "val": served}  # alike, which usage counts once
     else:
         name = input_name(model, arrays)
+        require_values(arrays, name)
         batches = batches_of(arrays, record.batch_size, name)
     vq_loss = user_model.vq_loss or hf.VQ_LOSS.get(type(model).__name__)
     own = DefaultTask(model, batches, vq_loss=vq_loss, task_loss=user_model.task_loss, input_name=name)

@@ -1,4 +1,4 @@
-"""What the experiments decide: the weight of the causes that were found, and a cause that only they show."""
+"""The decision of the experiments: the weight of each cause found, and a cause that they alone show."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def with_shown(evaluated: Evaluated, checks: Sequence[Check], evidence: Sequence
     by_code = {check.code: check for check in checks}
     poor = [f for f in findings if f.stage is Stage.USAGE and f.severity > Severity.NOTE and f.layer]
     for layer in dict.fromkeys(f.layer for f in poor):
-        helping = [e for e in effects(evidence, layer) if e.helps and e.removal.codes]
+        # where placed codes help, the others are what helps beyond that
+        tried = (e for e in effects(evidence, layer) if e.removal.codes and not e.removal.treats)
+        helping = [e for e in tried if e.helps]
         best = max(helping, key=lambda e: e.strength, default=None)
         known = [f for f in findings if f.layer in (layer, None) and f.severity > Severity.NOTE]
         if best is None or best.gain < SHOWN or best.removal.shows not in by_code:

@@ -55,6 +55,8 @@ def unknown_check(text: str, checks: Sequence[Check]) -> UserError:
     typed = text.lower()
     if typed.startswith("vq"):
         typed = "VQ" + typed[2:].translate(_DIGITS)
+    # A code with a digit too many is that code, whatever others look like it.
+    words = [check.code for check in checks if typed.startswith(check.code)] or words
     return UserError(f"there is no check {text}", near(typed, words, most=4) or "`vqdoctor checks` lists all")
 
 
@@ -68,10 +70,12 @@ def evaluate(
     findings: list[Finding] = []
     outcomes: list[Outcome] = []
     measured, gaps, before = _ByLayer(evidence), _ByLayer(unavailable), _ByLayer(findings)
+    given = _Given(evidence)
     for check in checks:
         for layer in {"layer": (*layers,), "model": (None,), "both": (*layers, None)}[check.scope]:
             outcome, found = _evaluate_on(check, layer, measured.on(layer), gaps.on(layer), before.on(layer))
             outcomes.append(outcome)
+            found = [given.still_asked(finding) for finding in found]
             findings.extend(found)
             before.add(found)
         if check.scope == "layer" and not layers:
@@ -138,22 +142,28 @@ def _evaluate_on(
             message=problem.message,
             measurements=problem.measurements,
             remedies=problem.remedies or check.remedy_names,
-            decide_with=_not_given(problem.decide_with, layer, evidence),
+            decide_with=problem.decide_with,
         )
         for problem in problems
     ]
     return outcome("found" if found else "passed"), found
 
 
-def _not_given(flag: str, layer: str | None, evidence: Sequence[Evidence]) -> str:
-    """Return the flag that decides; where it is data, and data was given, the model, or nothing if it ran."""
-    if not flag.startswith("--data"):
-        return flag
-    of_layer = [item for item in evidence if layer is None or item.layer in (layer, None)]
-    if any(isinstance(item, GradientPath | TaskMetrics) for item in of_layer):
-        return ""
-    dumped = any(isinstance(item, Usage) and item.source == "batch" for item in of_layer)
-    return "--task FILE.py:NAME" if dumped else flag
+class _Given:
+    """The layers for which a model was run, and for which data was given; None is the whole model."""
+
+    def __init__(self, evidence: Sequence[Evidence]) -> None:
+        self._ran = {item.layer for item in evidence if isinstance(item, GradientPath | TaskMetrics)}
+        self._data = {item.layer for item in evidence if isinstance(item, Usage) and item.source == "batch"}
+
+    def still_asked(self, finding: Finding) -> Finding:
+        """Return a finding that, where it asks for data that was given, asks for the model, or no more."""
+        if not finding.decide_with.startswith("--data"):
+            return finding
+        places = {finding.layer, None} if finding.layer else self._ran | self._data
+        if places & self._ran:
+            return finding.replace(decide_with="")
+        return finding.replace(decide_with="--task FILE.py:NAME") if places & self._data else finding
 
 
 def _best(check: Check, layer: str | None, evidence: Sequence[Evidence]) -> dict[type[Evidence], Evidence]:

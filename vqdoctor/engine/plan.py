@@ -24,6 +24,7 @@ EPOCHS = 50
 MOST_EPOCHS = 200
 """Epochs at most, where the user does not say how many and the task loss still falls at the end of them."""
 LOWER_WEIGHT, RAISE_WEIGHT, COMMITMENT = "lower-vq-weight", "raise-vq-weight", "commitment-term"
+SPREAD = "spread-duplicates"
 RECIPE = (LOWER_WEIGHT, "data-init", "warm-up", "revive-dead-codes")
 """The remedies of every retraining; a straight-through estimator joins them where one is missing. A codebook
 that a cause has emptied stays empty once the cause is gone, so the cause's own remedy is not enough."""
@@ -77,6 +78,8 @@ def make_plan(
     asked = _asked(findings)
     names = settings.only or (*asked, *_recipe(asked, layers, settings, known))
     ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
+    bounded = settings.epochs is not None or settings.steps is not None
+    epochs = min(EPOCHS if settings.epochs is None else settings.epochs, settings.steps or 2**63)
     planned = []
     for remedy in ordered:
         causes = asked.get(remedy.name, ())
@@ -92,7 +95,8 @@ def make_plan(
         )
     return Plan(
         untreated=TrainingPlan(
-            epochs=EPOCHS if settings.epochs is None else settings.epochs,
+            epochs=epochs,
+            steps=0 if settings.steps is None else settings.steps // epochs,
             seed=seed,
             vq_weight=1.0 if trained_vq_weight is None else trained_vq_weight,
         ),
@@ -101,8 +105,8 @@ def make_plan(
             vq_weight=0.1 if settings.vq_weight is None else settings.vq_weight,
             balanced=settings.balanced,
             warm_up_epochs=settings.warm_up_epochs,
-            epochs=settings.epochs,
-            most_epochs=MOST_EPOCHS if settings.epochs is None else settings.epochs,
+            epochs=epochs if bounded else None,
+            most_epochs=epochs if bounded else MOST_EPOCHS,
         ),
         remedies=_blocking(planned, findings, settings),
     )
@@ -143,13 +147,14 @@ def _asked(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
     """Return the findings above a note that ask for each remedy, by its name.
 
     Of a symptom's own remedies only those of the recipe count. A stalled EMA's few updates, for one, need a
-    faster EMA and not 200 epochs.
+    faster EMA and not 200 epochs. Copies of codes under broken EMA sums stay copies once the sums are right.
     """
     asked: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.severity > Severity.NOTE:
             root = finding.explained_by is None
-            names = [name for name in finding.remedies if root or name in RECIPE]
+            kept = (*RECIPE, SPREAD) if finding.explained_by == f"VQ303:{finding.layer}" else RECIPE
+            names = [name for name in finding.remedies if root or name in kept]
             if root and finding.severity is Severity.ERROR:
                 names += [FRESH_ENCODER] * (finding.code in STARVING)
                 names += [FRESH_START] * (finding.code in RUNAWAY) + [AUTOENCODER] * (finding.code in UNSOUND)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from vqdoctor.core.check import Check
-from vqdoctor.core.evidence import Evidence, Experiments, GradientPath, LossBalance, Trace, Usage
+from vqdoctor.core.evidence import Evidence, Experiments, GradientPath, LossBalance, Trace, TrainingRecord
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Severity, Stage
 from vqdoctor.core.undecided import CAUSES_IN_USE
@@ -20,7 +20,7 @@ NON_FINITE = "VQ901"
 _ANY = "\x00"
 """Stands for all layers together, and is the name of none."""
 DATA = "--data batch.npz"
-"""What a check asks for where it had no data; a run of a model has some."""
+"""The flag of a check that had no data; a run of a model has some."""
 
 
 def rank(
@@ -69,7 +69,9 @@ def rank(
         unexplained = measures and root.severity > Severity.NOTE
         rivals = (cause for symptom in symptoms for cause in causes[id(symptom)] if not causes[id(cause)])
         undecided = unexplained or any(rival.code != root.code for rival in rivals)
-        own = root.decide_with.removeprefix(DATA).strip() if runs_model else root.decide_with
+        own = root.decide_with
+        if unexplained or runs_model:  # data was there already, or tells no cause by itself
+            own = own.removeprefix(DATA).strip()
         hint = own or (next_step if undecided else "")
         worst = max(f.severity for f in (root, *symptoms))
         roots.append((root.replace(severity=worst, decide_with=hint), symptoms))
@@ -110,8 +112,9 @@ def _weight(finding: Finding, order: tuple[int, float] = OPEN) -> tuple[object, 
 def experiment(evidence: Iterable[Evidence]) -> str:
     """Return the flags for the evidence that is still missing to decide between rival causes.
 
-    A bare file lacks data, dumped vectors lack the model, and a model that was run lacks the experiments,
-    which train as the user does where the weight of the VQ loss is known. After them the answer is "".
+    The experiments decide. A bare file and dumped vectors lack the model for them, or, where the file names a
+    built-in task, its data. They train as the user does where the weight of the VQ loss is known. After them
+    the answer is "".
     """
     items = tuple(evidence)
     kinds = {type(item) for item in items}
@@ -121,5 +124,5 @@ def experiment(evidence: Iterable[Evidence]) -> str:
         return weight
     if GradientPath in kinds:
         return f"{weight} --decide".strip()
-    has_data = any(isinstance(item, Usage) and item.source == "batch" for item in items)
-    return "--task FILE.py:NAME" if has_data else DATA
+    built_in = any(isinstance(item, TrainingRecord) and item.task for item in items)
+    return f"{DATA if built_in else '--task FILE.py:NAME'} --decide"

@@ -30,7 +30,7 @@ from vqdoctor.training.moments import new_moments
 from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
-from vqdoctor.training.rehearsal import epoch_seconds
+from vqdoctor.training.rehearsal import epoch_seconds, step_seconds
 from vqdoctor.training.resume import state_path
 from vqdoctor.training.run import Run, Watcher
 from vqdoctor.training.trainable import Trainable
@@ -38,6 +38,7 @@ from vqdoctor.training.trainable import Trainable
 __all__ = ["Watcher", "plan_for", "rehearse", "retrain", "retrain_session", "trainable"]
 
 UNTREATED = "no finding asks for a remedy, so the model was trained on as it was"
+NEGATIVE = "the VQ loss is below 0 where it rewards the entropy of the usage, as that of LFQ does: no fault"
 NO_OPTIMIZER = (
     "the output has no optimizer state, as the input has none: a training from it starts with a new one"
 )
@@ -88,7 +89,8 @@ def retrain(
     source = outcome.left_in_source({finding.code for finding in after.findings})
     seconds = time.monotonic() - started
     more = [] if outcome.plan.remedies else [UNTREATED]
-    more += [outcome.trainer.trained_with, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
+    more += [NEGATIVE] * any((row.vq_loss or 0.0) < 0 for row in done.epochs)
+    more += [outcome.trainer.optimizers.told, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
     return replace(
         after,
         retraining=replace(done, source=tuple(source) if done.written else (), seconds=seconds),
@@ -120,17 +122,19 @@ def rehearse(
         report = examine_session(session).report
         with same_randomness(session.settings.seed):
             found = trainable(session)
-            plan = plan_for(report, found, session.settings)
-            if (needless := untrained(plan, found, session.settings)) is not None:
+            settings = in_steps(found, session.settings)
+            plan = plan_for(report, found, settings)
+            if (needless := untrained(plan, found, settings)) is not None:
                 return replace(report, retraining=needless, notes=(*report.notes, DRY_RUN))
             session.say("timing a batch")
             batches, seconds = epoch_seconds(found)
             twice = session.settings.goals.min_accuracy is None and found.runs_without_vq
     training = plan.training
-    minutes = training.epochs * seconds * (1 + twice) / 60
+    steps = training.steps or batches
+    minutes = training.epochs * steps * seconds / max(batches, 1) * (1 + twice) / 60
     also = "; as many epochs without VQ come first, and are counted" if twice else ""
     duration = (
-        f"--retrain would train at most {training.epochs} epochs of {batches:,} batches, about "
+        f"--retrain would train at most {training.epochs} epochs of {steps:,} batches, about "
         f"{max(minutes, 0.1):,.1f} minutes on {found.context.device.type}{also}"
     )
     return replace(report, plan=plan.steps, notes=(*report.notes, duration, DRY_RUN))
@@ -152,6 +156,7 @@ def retrain_session(
     before = examine_session(session).report
     with same_randomness(settings.seed), _sigterm_as_interrupt():
         found = trainable(session)
+        settings = in_steps(found, settings)
         plan = plan_for(before, found, settings)
         if (needless := untrained(plan, found, settings)) is not None:
             return before, needless
@@ -164,6 +169,7 @@ def retrain_session(
             trial=settings.trial,
             resume=settings.resume,
             keep_worse=settings.keep_worse,
+            timed=settings.minutes is not None,
         )
         if watcher is not None:
             run.heard = watcher.epoch
@@ -173,7 +179,7 @@ def retrain_session(
     session.say(f"writing {output}")
     saved, retraining = session.saved, outcome.retraining
     changes = outcome.tensors(session.model.raw_keys, session.checkpoint.tensors)
-    changes.update(new_moments(saved.optimizers, outcome.trainer.optimizer))
+    changes.update(new_moments(saved.optimizers, outcome.trainer.optimizers.all))
     note = {
         "vqdoctor": vqdoctor.__version__,
         "command": "fix --retrain",
@@ -184,6 +190,18 @@ def retrain_session(
     }
     write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=settings.overwrite)
     return before, outcome
+
+
+def in_steps(found: Trainable, settings: Settings) -> Settings:
+    """Return the settings with a budget in minutes as one in steps, by a timed batch.
+
+    The training without VQ, where there is one, takes its half.
+    """
+    if settings.minutes is None:
+        return settings
+    seconds = step_seconds(found) * (1 + (settings.goals.min_accuracy is None and found.runs_without_vq))
+    within = max(1, int(60 * settings.minutes / seconds))
+    return replace(settings, steps=within if settings.steps is None else min(within, settings.steps))
 
 
 def untrained(plan: Plan, found: Trainable, settings: Settings) -> Retraining | None:
@@ -206,6 +224,7 @@ def untrained(plan: Plan, found: Trainable, settings: Settings) -> Retraining | 
                 why=f"{', '.join(one.because)} on {', '.join(one.layers)}, which no retraining reaches "
                 f"(--skip {one.remedy.name} trains all the same): {one.remedy.how}",
                 code=one.remedy.code,
+                codes=one.because,
             )
             for one in blocking
         ),

@@ -238,6 +238,8 @@ class Session:
         from vqdoctor.probes.model import ModelContext
 
         model, settings = self.model, self.settings
+        saved = self.saved.optimizers if self.path is not None else ()
+        rates = (optimizer.learning_rate for optimizer in saved if optimizer.learning_rate is not None)
         return ModelContext(
             model=model.model,
             task=model.task.whole() if training and not settings.batches else model.task,
@@ -251,6 +253,7 @@ class Session:
             train_batches=settings.batches or TRAIN_BATCHES,
             probe_steps=settings.training_steps,
             experiment_steps=min(settings.training_steps, MOST_STEPS),
+            last_rate=next(iter(rates), None),
             progress=self.say,
         )
 

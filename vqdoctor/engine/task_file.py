@@ -43,7 +43,7 @@ class Task(vqdoctor.UsualLosses):
         """Yield the batches of "train" or "val", in the same order every time.
 
         FILL IN: your own loaders in the place of {batch}, if you like. Without an array `split` in the file
-        both are all of it, and val is no held-out data.
+        both splits are all of it, and val is the training data too.
         """
         arrays = dict(numpy.load(BATCH))
         rows = numpy.arange(len(arrays[self.input_name]))
@@ -83,7 +83,7 @@ _NEXT = """{file} is written, for {spec}.
    An array `split` of "train" and "val" keeps held-out samples apart.
    16 vectors per code or more make the usage certain.
 
-2. Fill in what {file} asks for:
+2. In {file}, fill in:
    {fill_in}.
 
 3. vqdoctor inspect CKPT --task {file}:task
@@ -92,7 +92,7 @@ _NEXT = """{file} is written, for {spec}.
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """What a model is built by, and takes.
+    """The call that builds a model, and the names of its input.
 
     Attributes:
         build: the call that builds it, as a line of code.
@@ -175,7 +175,7 @@ def _look_at(spec: str, named: Any, arguments: Mapping[str, Any]) -> _Found:
 
 
 def _taking(forward: Callable[..., object] | None, build: str, lacking: tuple[str, ...]) -> _Found:
-    """Return what is known of a model by its forward(): its first argument, and others without a default."""
+    """Return the names that the forward() of a model takes: the first, and those without a default."""
     from vqdoctor.models.usual_losses import LABELS
 
     parameters = list(inspect.signature(forward).parameters.values()) if forward else []

@@ -18,7 +18,7 @@ _RETURNS = "z_q, indices, vq_loss"
 def in_their_words(advice: Advice, layers: Sequence[LayerSummary]) -> str:
     """Return the code of an advice for these layers: of several the first one's, and how many more there are.
 
-    A library's own argument stands in place of the code where the advice has a setting. Otherwise the names
+    A library's own argument replaces the code where the advice has a setting. Otherwise the names
     of the layer become the attributes of the user's model, in their places or, where a line would grow too
     long, in lines before. Without layers, and where their layout does not tell, the code stays in the field's
     names.

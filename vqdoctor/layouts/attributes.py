@@ -13,8 +13,8 @@ def attributes(view: QuantizerView) -> dict[str, str]:
     """Return expressions of `model` for the layer ("vq") and its tensors.
 
     "codebook" and "sums" are [K, D] and "counts" [K], whatever the library stores; "parameter" is the tensor
-    of the codebook as it is stored. What has no expression is left out: a codebook that is computed from
-    other tensors, and a name that no attribute can have.
+    of the codebook as it is stored. Two are left out: a codebook that is computed from other tensors, and a
+    name that no attribute can have.
     """
     path = view.name.partition("[")[0]
     found = {"vq": _expression(path)}

@@ -20,6 +20,9 @@ from vqdoctor.layouts.view import QuantizerView, Tensor
 from vqdoctor.layouts.words import foreign_word, is_code_word, near_vq
 
 NAMED = "named by the user"
+PARTITIONED = (
+    "it is empty here, as DeepSpeed's ZeRO-3 leaves it: join the parts with the zero_to_fp32.py beside them"
+)
 
 Views = tuple[QuantizerView, ...]
 States = tuple[StateDict, ...]
@@ -81,8 +84,17 @@ def find_quantizers(
         candidates=() if views else candidates(states),
         notes=(*notes, *unseen),
         unseen=unseen,
-        unread=tuple(f"{key}: {why}" for key, why in (skipped or {}).items() if _is_codebooks(key)),
+        unread=tuple(
+            f"{key}: {why}"
+            for key, why in {**dict.fromkeys(_empty(tensors), PARTITIONED), **(skipped or {})}.items()
+            if _is_codebooks(key)
+        ),
     )
+
+
+def _empty(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield the tensors without elements, as ZeRO-3 leaves parameters whose elements lie in other files."""
+    return (key for key, tensor in tensors.items() if tensor.shape == (0,))
 
 
 def _is_codebooks(key: str) -> bool:

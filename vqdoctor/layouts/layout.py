@@ -39,7 +39,7 @@ class Ema:
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """What a library calls the things that advice speaks of.
+    """A library's own names, for the code of advice.
 
     Attributes:
         layer: the class of a VQ layer ("VectorQuantize"); "" where the names of tensors do not tell it.
@@ -79,7 +79,7 @@ class Layout:
         example: key to shape, as the library writes them; no other layout of its specificity or above may
             claim these tensors as well.
         sees: name, K and D of the one layer that it sees in the example.
-        words: what its library calls the things that advice speaks of.
+        words: the library's own names, for the code of advice.
     """
 
     name: str

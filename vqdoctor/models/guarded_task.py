@@ -138,6 +138,7 @@ class GuardedTask:
             logits=_tensor("logits", getattr(found, "logits", None)),
             labels=_tensor("labels", getattr(found, "labels", None)),
             mask=self._mask_of(found, batch),
+            further=tuple(_further(getattr(found, "further", ()))),
         )
 
     def _mask_of(self, found: object, batch: Batch) -> torch.Tensor | None:
@@ -171,6 +172,13 @@ def _scalar(name: str, value: object) -> torch.Tensor | None:
     if value.numel() != 1:
         raise UserError(f"{what} has the shape {list(value.shape)}", "return one number, as you train with")
     return value.reshape(())
+
+
+def _further(value: object) -> Iterator[torch.Tensor]:
+    for loss in value if isinstance(value, list | tuple) else (value,):
+        found = _scalar("further", loss)
+        if found is not None:
+            yield found
 
 
 def describe(batch: Batch) -> str:

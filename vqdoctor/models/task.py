@@ -27,6 +27,7 @@ class Losses:
         labels: class labels [batch], or None.
         mask: which positions of the VQ layers are data, [batch, …], True or 1; the others, such as padding,
             are left out of the measurements. None where all are data.
+        further: losses of the task's further optimizers, as of a discriminator on the detached output.
     """
 
     task: torch.Tensor
@@ -34,13 +35,15 @@ class Losses:
     logits: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    further: tuple[torch.Tensor, ...] = ()
 
 
 @runtime_checkable
 class Task(Protocol):
     """A plain class or module-level object that satisfies this needs no base class.
 
-    Optional: `optimizer(model) -> torch.optim.Optimizer`, and `shuffled(seed) -> Iterable[Batch]`, the
+    Optional: `optimizer(model) -> torch.optim.Optimizer`, or several of them, of which each after the first
+    takes its step on its own loss in `Losses.further`; and `shuffled(seed) -> Iterable[Batch]`, the
     train batches of one epoch in a random order of that seed. A Task that serves no "stop" split has a
     tenth of "train" held back for early stopping; "val" is never used for it.
 

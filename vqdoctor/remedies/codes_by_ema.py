@@ -24,8 +24,9 @@ REMEDY = Remedy(
     how="Move each code to the running mean of the vectors that chose it, after every step.",
     code=(
         "counts.lerp_(n, 1 - decay); sums.lerp_(sum_z, 1 - decay)   # of the batch\n"
-        "codes.copy_(sums / counts.clamp_min(1e-5)[:, None])"
+        "codebook.copy_(sums / counts.clamp_min(1e-5)[:, None])"
     ),
+    names=("codebook",),
     doc=__doc__,
     plan=plan,
     writes_codes=True,

@@ -36,14 +36,14 @@ def document(report: Report, options: RenderOptions) -> nodes.Document:
         *cures.sections(report),
         *findings.sections(report, found, options.names),
         experiments.section(report),
-        _plan(report, found, verbose=options.verbose),
+        *([] if cures.is_left_in_source(report) else [_plan(report, found, verbose=options.verbose)]),
         nodes.items_section("Nearest candidates", [*near, pick] if near else []),
         nodes.Section(title=title, nodes=(layers,) if report.layers else ()),
         _facts(report),
         *findings.notes(found),
         gaps.section(report, options.names, verbose=options.verbose),
     ]
-    next_step, command = _next(found)
+    next_step, command = ("", "") if cures.is_left_in_source(report) else _next(found)
     return nodes.Document(
         subject=report.checkpoint.path if report.checkpoint else "model",
         verdict=_verdict(report, found),
@@ -82,6 +82,9 @@ def _verdict(report: Report, found: Sequence[nodes.Block]) -> nodes.Headline:
     crashed = len(phrases.crashed(report))
     word = f"{report.verdict.upper().replace('-', ' ')}{', BUT INCOMPLETE' if crashed else ''}"
     causes = findings.causes(found)
+    if cures.is_left_in_source(report):
+        causes_left = ", ".join(dict.fromkeys(phrases.on(f"{c.code} {c.name}", c.layers) for c in causes))
+        return nodes.Headline(word="LEFT IN YOUR SOURCE", tone="note", text=causes_left)
     if causes:
         open_ = findings.unexplained(found)
         word = f"{word}, cause not found" if open_ else word

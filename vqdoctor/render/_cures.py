@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import DRY_RUN, NOT_WRITTEN, Repair, Report
 from vqdoctor.core.retraining import Arm, Ended, Figures, Goal, Price, Retraining
 from vqdoctor.render._document import Compared, Comparison, Headline, Item, Section, items_section
@@ -71,7 +72,8 @@ def _ended(done: Retraining) -> str:
         return f"nothing was trained, since {ENDED[done.ended]}, where no training reaches it"
     minutes, seconds = divmod(round(done.seconds), 60)
     duration = f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-    spent = f"{count(len(done.epochs), 'epoch')} in {duration}"
+    steps = f" of {count(done.plan.steps, 'step')}" if done.plan.steps else ""
+    spent = f"{count(len(done.epochs), 'epoch')}{steps} in {duration}"
     missed = []
     for goal in done.goals:
         if not goal.met:
@@ -111,6 +113,16 @@ def sections(report: Report) -> Iterator[Section]:
     if done and done.trial:
         yield items_section("Trial, best first", map(_arm, done.trial))
     yield items_section("Remedies", (_repair(report, repair) for repair in report.repairs))
+
+
+def is_left_in_source(report: Report) -> bool:
+    """Whether a cured model's report has only those findings left that its source brings about."""
+    done = report.retraining
+    if done is None or not done.cured:
+        return False
+    codes = {code for change in done.source for code in change.codes}
+    causes = {f.code for f in report.roots() if f.severity > Severity.NOTE}
+    return bool(causes) and causes <= codes
 
 
 def left(report: Report) -> Section | None:

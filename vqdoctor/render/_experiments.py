@@ -1,9 +1,9 @@
-"""The experiments of `--decide`: what each changed, what it showed, and what it means where none helped."""
+"""The experiments of `--decide`: the change, the figures and the verdict of each, and a conclusion."""
 
 from collections.abc import Mapping
 
 from vqdoctor.core.evidence import Experiments
-from vqdoctor.core.experiments import GAIN, effects, unchanged
+from vqdoctor.core.experiments import GAIN, MORE_BATCHES, effects, unchanged
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.render._document import Item, Section, Tone, items_section
@@ -13,7 +13,7 @@ TONES: Mapping[str, tuple[str, Tone]] = {
     "helps": ("helps", "good"), "nothing": ("no clear effect", "faint"), "harms": ("harms", "warn"),
 }  # fmt: skip
 NONE_HELPED = (
-    "none of these helped: the cause is another one, or so few steps do not undo its damage; begin a fresh "
+    "none of these helped: the cause is another one, or its damage outlasts so few steps; begin a fresh "
     "training with one of these changes at a time"
 )
 PLACED = (
@@ -21,8 +21,8 @@ PLACED = (
     "encoder serves as it is"
 )
 USED_AGAIN = (
-    "codes that are placed where the data is are used, and the loss stays: so few steps do not undo the "
-    "damage before or behind the VQ layer"
+    "codes that are placed where the data is are used, and the loss stays: the damage before or behind the "
+    "VQ layer outlasts so few steps"
 )
 
 
@@ -30,7 +30,10 @@ def section(report: Report) -> Section:
     """Return the experiments, the helpful ones first; without nodes where there were none."""
     told = next((item for item in report.evidence if isinstance(item, Experiments)), None)
     if told is None:
-        return items_section("", ())
+        gaps = (u for u in report.unavailable if u.kind == Experiments.kind and u.hint == MORE_BATCHES)
+        gap = next(gaps, None)
+        items = [Item(label="not possible", tone="open", text=f"{gap.reason}; {gap.hint}")] if gap else []
+        return items_section("Experiments", items)
     found = sorted(effects([told], told.layer), key=lambda e: (not e.helps, -e.gain if e.helps else 0.0))
     items = [Item(label="unchanged", tone="faint", text=unchanged(told))]
     for effect in found:

@@ -28,11 +28,11 @@ def blocks(report: Report) -> tuple[Block, ...]:
             remedy = members[0].remedies[0]
             shown = code.pop(remedy, "") if root.severity > Severity.NOTE else ""
             root = replace(root, remedy=remedy, remedy_code=shown)
-        symptoms = []
+        symptoms, told = [], {root.decide_with}
         for group in _groups(finding for member in members for finding in report.symptoms(member)):
             symptom = _block(group, next(numbers))
-            known = symptom.decide_with == root.decide_with
-            symptoms.append(replace(symptom, decide_with="") if known else symptom)
+            symptoms.append(replace(symptom, decide_with="") if symptom.decide_with in told else symptom)
+            told.add(symptom.decide_with)
         found.append(replace(root, symptoms=tuple(symptoms)))
     return tuple(found)
 
@@ -69,7 +69,7 @@ def sections(report: Report, found: Sequence[Block], names: Mapping[str, str]) -
 
 
 def notes(found: Iterable[Block]) -> tuple[Section, ...]:
-    """Return the roots that are notes, under a heading of their own; nothing without any."""
+    """Return the roots that are notes, under a heading of their own, if there are any."""
     told = tuple(block for block in found if block.severity <= Severity.NOTE)
     return (Section(title="Notes", nodes=told),) if told else ()
 

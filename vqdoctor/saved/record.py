@@ -11,6 +11,7 @@ from typing import Any
 
 from vqdoctor.checkpoint import Inert, LazyTensor, children, settings
 from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.saved.beside import TRAINER_STATE
 from vqdoctor.saved.optimizer import SavedOptimizer, is_optimizer
 
 _MAX_DEPTH = 12
@@ -77,7 +78,9 @@ _SETTINGS: Mapping[str, _Setting] = {
         ),
         progress=True,
     ),
-    "batch_size": _Setting(names=("batch_size", "train_batch_size", "batchsize", "bs"), low=1.0),
+    "batch_size": _Setting(
+        names=("batch_size", "train_batch_size", "per_device_train_batch_size", "batchsize", "bs"), low=1.0
+    ),
     "learning_rate": _Setting(names=("learning_rate", "lr", "base_lr", "base_learning_rate")),
     "revival_threshold": _Setting(
         names=("threshold_ema_dead_code", "revival_threshold", "restart_thres"),
@@ -109,26 +112,27 @@ class _Value:
         return tuple(_normal(part) for part in self.path[:-1])
 
 
-def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRecord:
-    """Return the record of the training in the plain values of `tree` and in its optimizers.
+def read_record(
+    tree: Any, optimizers: tuple[SavedOptimizer, ...], beside: Sequence[tuple[str, Any]] = ()
+) -> TrainingRecord:
+    """Return the record of the training in the plain values of `tree`, beside it, and in its optimizers.
 
     Where a setting is found more than once, the one nearest to the root counts; the optimizer's
     own steps and learning rate are taken where no other is recorded.
+
+    Args:
+        tree: the checkpoint's tree.
+        optimizers: its optimizers.
+        beside: name and content of each file of settings beside it, which are asked in that order for what
+            the checkpoint itself leaves open.
     """
-    by_name: dict[str, list[_Value]] = {}
-    for value in _values(tree):
-        by_name.setdefault(value.name, []).append(value)
-    found: dict[str, tuple[float | str, str]] = {}
-    for name, setting in _SETTINGS.items():
-        named = (value for known in setting.names + setting.weak for value in by_name.get(known, ()))
-        candidates = [value for value in named if _fits(value, setting)]
-        if candidates:
-            names = setting.names + setting.weak
-            best = min(candidates, key=lambda v: (len(v.path), names.index(v.name)))
-            number = float(best.value)
-            others = {float(v.value) for v in candidates} - {number}
-            note = f" ({len(others)} other value{'s' * (len(others) > 1)} further in)" if others else ""
-            found[name] = (number, ".".join(best.path) + note)
+    by_name = _by_name(tree)
+    found = _settings(by_name)
+    for file, content in beside:
+        there = _settings(_by_name(content))
+        if file != TRAINER_STATE:  # a config plans; it does not know what was done
+            there = {name: told for name, told in there.items() if not _SETTINGS[name].progress}
+        found = {**{name: (value, f"{file}: {where}") for name, (value, where) in there.items()}, **found}
     for optimizer in optimizers:
         if "updates" not in found and (steps := optimizer.steps):
             found["updates"] = (steps, f"{optimizer.path}.state.*.step")
@@ -145,6 +149,29 @@ def read_record(tree: Any, optimizers: tuple[SavedOptimizer, ...]) -> TrainingRe
         found_at=tuple(f"{name}={where}" for name, (_, where) in found.items()),
         **plain,
     )
+
+
+def _by_name(tree: Any) -> dict[str, list[_Value]]:
+    found: dict[str, list[_Value]] = {}
+    for value in _values(tree):
+        found.setdefault(value.name, []).append(value)
+    return found
+
+
+def _settings(by_name: Mapping[str, Sequence[_Value]]) -> dict[str, tuple[float | str, str]]:
+    """Return each setting that the values of a tree hold, and where."""
+    found: dict[str, tuple[float | str, str]] = {}
+    for name, setting in _SETTINGS.items():
+        named = (value for known in setting.names + setting.weak for value in by_name.get(known, ()))
+        candidates = [value for value in named if _fits(value, setting)]
+        if candidates:
+            names = setting.names + setting.weak
+            best = min(candidates, key=lambda v: (len(v.path), names.index(v.name)))
+            number = float(best.value)
+            others = {float(v.value) for v in candidates} - {number}
+            note = f" ({len(others)} other value{'s' * (len(others) > 1)} further in)" if others else ""
+            found[name] = (number, ".".join(best.path) + note)
+    return found
 
 
 def _count_as_the_trainer(

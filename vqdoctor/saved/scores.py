@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from vqdoctor.checkpoint import Inert, LazyTensor, settings
-from vqdoctor.core.json_text import parse
 from vqdoctor.layouts.state_dict import StateDict
+from vqdoctor.saved.beside import TRAINER_STATE, read_json
 from vqdoctor.saved.optimizer import is_optimizer
 
-TRAINER_STATE = "trainer_state.json"
-_LARGEST_STATE = 64 << 20
 _LARGEST_NUMBER = 1e300
 """Larger integers have no float, and JSON may hold any."""
 _MAX_DEPTH = 8
@@ -81,7 +79,8 @@ def read_scores(tree: Any, models: Iterable[StateDict], beside: Path | None = No
     numbers: list[tuple[str, Score]] = []
     courses: list[tuple[str, tuple[float, ...], str]] = []
     classes: list[Score] = []
-    for where, name, node in [*_named(tree), *_named(_trainer_state(beside), f"{TRAINER_STATE}: ")]:
+    state = {} if beside is None else read_json(beside.parent / TRAINER_STATE)
+    for where, name, node in [*_named(tree), *_named(state, f"{TRAINER_STATE}: ")]:
         if _CLASSES.match(name) and isinstance(node, int) and not isinstance(node, bool):
             classes.append(Score(value=float(node), where=where))
         elif name in _CLASS_NAMES and isinstance(node, list | tuple | dict):
@@ -138,19 +137,6 @@ def _head_classes(models: Iterable[StateDict]) -> Score | None:
         if len({score.value for score in heads.values()}) == 1:
             return next(iter(heads.values()))
     return None
-
-
-def _trainer_state(beside: Path | None) -> Any:
-    """Return the state that transformers' Trainer leaves beside its checkpoints; {} where there is none."""
-    if beside is None:
-        return {}
-    path = beside.parent / TRAINER_STATE
-    try:
-        if not path.is_file() or path.stat().st_size > _LARGEST_STATE:
-            return {}
-        return parse(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
 
 
 def _named(tree: Any, before: str = "") -> Iterator[tuple[str, str, Any]]:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from vqdoctor.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from vqdoctor.checkpoint import Checkpoint
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.layouts.state_dict import StateDict, state_dicts
 from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.saved.beside import OPTIMIZERS, is_trainers, opened, settings_beside
 from vqdoctor.saved.decay import proven_decay
 from vqdoctor.saved.optimizer import SavedOptimizer, Slot, saved_optimizers
 from vqdoctor.saved.record import as_retrained, read_record
 from vqdoctor.saved.scores import Scores, read_scores
 
-_WEIGHTS = ("model.", "model-", "pytorch_model", "diffusion_pytorch_model")
-_OPTIMIZERS = ("optimizer.pt", "optimizer.bin")
-"""Names of transformers and of accelerate."""
 ESTIMATED_COUNTS = "estimated_counts"
 """Where a fix notes the keys of the EMA counts that it wrote without a training to count them."""
 
@@ -39,16 +37,10 @@ class SavedTraining:
     @cached_property
     def _beside(self) -> tuple[SavedOptimizer, ...]:
         """The optimizer that transformers' Trainer or accelerate saved beside the weights."""
-        if not self.checkpoint.path.name.startswith(_WEIGHTS):
-            return ()
-        for name in _OPTIMIZERS:
-            path = self.checkpoint.path.parent / name
-            try:
-                if path.is_file():
-                    return saved_optimizers(open_checkpoint(path).tree)
-            except (CheckpointError, OSError):
-                continue
-        return ()
+        folder = self.checkpoint.path.parent
+        names = OPTIMIZERS if is_trainers(self.checkpoint) else ()
+        trees = (tree for name in names if (tree := opened(folder / name)) is not None)
+        return next((saved_optimizers(tree) for tree in trees), ())
 
     @property
     def in_order(self) -> bool:
@@ -68,8 +60,10 @@ class SavedTraining:
 
     @cached_property
     def record(self) -> TrainingRecord:
-        """The record of the last training."""
-        return as_retrained(read_record(self.checkpoint.tree, self.optimizers), self.checkpoint.history)
+        """The record of the last training, in the file and in what a trainer left beside it."""
+        beside = tuple(settings_beside(self.checkpoint))
+        record = read_record(self.checkpoint.tree, self.optimizers, beside)
+        return as_retrained(record, self.checkpoint.history)
 
     @cached_property
     def scores(self) -> Scores:

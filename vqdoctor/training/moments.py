@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,22 +14,18 @@ from vqdoctor.saved.optimizer import SavedOptimizer
 
 
 def new_moments(
-    saved: Sequence[SavedOptimizer], optimizer: torch.optim.Optimizer
+    saved: Sequence[SavedOptimizer], optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, NDArray[np.generic]]:
     """Return the file's optimizer tensors by key, with the values that belong to the retrained model.
 
     Where a saved optimizer lists the same parameters in the same order, they are the retraining's own.
     Else nothing that was remembered is true any more, and all is zero, as at the start.
     """
-    own = [p for group in optimizer.param_groups for p in group["params"]]
     found: dict[str, NDArray[np.generic]] = {}
     for one in saved:
-        shapes = [slot.shape for slot in one.slots]
-        same = len(shapes) == len(own) and all(
-            shape is None or shape == tuple(p.shape) for shape, p in zip(shapes, own, strict=True)
-        )
+        own = next((own for own in map(_listed, optimizers) if _fits(one, [p for p, _ in own])), ())
         for number, slot in enumerate(one.slots):
-            state = optimizer.state.get(own[number], {}) if same else {}
+            state = own[number][1] if own else {}
             for role, tensor in slot.state.items():
                 if isinstance(tensor, LazyTensor):
                     value = state.get(role)
@@ -37,3 +34,15 @@ def new_moments(
                     value = value.detach().cpu()
                     found[tensor.key] = (value.float() if value.is_floating_point() else value).numpy()
     return found
+
+
+def _listed(optimizer: torch.optim.Optimizer) -> list[tuple[torch.Tensor, Mapping[str, Any]]]:
+    """Return the parameters of an optimizer in its order, each with its state."""
+    return [(p, optimizer.state.get(p, {})) for group in optimizer.param_groups for p in group["params"]]
+
+
+def _fits(saved: SavedOptimizer, own: Sequence[torch.Tensor]) -> bool:
+    """Whether a saved optimizer lists parameters of these shapes, as far as it shows them."""
+    return len(saved.slots) == len(own) and all(
+        slot.shape in (None, tuple(p.shape)) for slot, p in zip(saved.slots, own, strict=True)
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -85,30 +85,109 @@ class SavedRecipe:
         return self.kind(groups)  # type: ignore[call-arg]
 
 
-def optimizer_of(
-    task: Task, model: torch.nn.Module, recipe: SavedRecipe | None = None
-) -> tuple[torch.optim.Optimizer, str]:
-    """Return the optimizer of the model, and a line that says which it is.
+@dataclass(kw_only=True, eq=False)
+class Optimizers:
+    """The optimizers of one training.
+
+    Attributes:
+        main: the model's.
+        further: those of further losses, as of a discriminator.
+        told: what they are, in words.
+        rates: the learning rates of each one's groups, which a schedule multiplies.
+    """
+
+    main: torch.optim.Optimizer
+    further: tuple[torch.optim.Optimizer, ...] = ()
+    told: str = ""
+    rates: list[list[float]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note the learning rates."""
+        self.rates = [[float(group["lr"]) for group in one.param_groups] for one in self.all]
+
+    @property
+    def all(self) -> tuple[torch.optim.Optimizer, ...]:
+        """Every one of them."""
+        return (self.main, *self.further)
+
+    def set_rates(self, share: float) -> None:
+        """Set the learning rates to a share of their full value."""
+        for one, rates in zip(self.all, self.rates, strict=True):
+            for group, rate in zip(one.param_groups, rates, strict=True):
+                group["lr"] = rate * share
+
+    def step(
+        self, loss: torch.Tensor, further: Sequence[torch.Tensor], held: Iterable[torch.nn.Parameter]
+    ) -> None:
+        """Take one step of each: the main one on the loss, the others on theirs.
+
+        Args:
+            loss: the whole loss of the model.
+            further: the losses of the further optimizers.
+            held: parameters that are not trained in this step.
+
+        Raises:
+            UserError: if there are not as many losses as optimizers, or they share a graph with the first.
+        """
+        if len(further) != len(self.further):
+            raise UserError(
+                f"task.optimizer(model) returns {len(self.all)} optimizers, and Losses.further holds "
+                f"{len(further)} losses",
+                "one for each optimizer after the first: vqdoctor.Losses(task=…, vq=…, further=(d_loss,))",
+            )
+        self.main.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for parameter in held:
+            parameter.grad = None
+        self.main.step()
+        for one, own in zip(self.further, further, strict=True):
+            one.zero_grad()
+            try:
+                own.backward()  # type: ignore[no-untyped-call]
+            except RuntimeError as error:
+                what = "a loss of Losses.further shares its graph with the task loss"
+                raise UserError(what, "compute it on the detached output of the model") from error
+            one.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Return the state of each."""
+        return [one.state_dict() for one in self.all]
+
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
+        """Take up what `state_dict` returned."""
+        for one, state in zip(self.all, states, strict=True):
+            one.load_state_dict(state)
+
+
+def optimizers_of(task: Task, model: torch.nn.Module, recipe: SavedRecipe | None = None) -> Optimizers:
+    """Return the optimizers of the model, and a line that says which they are.
 
     Raises:
-        UserError: if nothing of the model can be trained.
+        UserError: if nothing of the model can be trained, or the task brings something else.
     """
     own = getattr(task, "optimizer", None)
     if callable(own):
-        optimizer = own(model)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise UserError(
-                f"task.optimizer(model) returns a {type(optimizer).__name__}", "return a torch optimizer"
-            )
-        return optimizer, f"{_told(optimizer)}, the task's own"
+        given = own(model)
+        several = tuple(given) if isinstance(given, list | tuple) else (given,)
+        for optimizer in several or (given,):
+            if not isinstance(optimizer, torch.optim.Optimizer):
+                raise UserError(
+                    f"task.optimizer(model) returns a {type(optimizer).__name__}", "return a torch optimizer"
+                )
+        more = f", and {len(several) - 1} for further losses" if several[1:] else ""
+        return Optimizers(
+            main=several[0], further=several[1:], told=f"{_told(several[0])}, the task's own{more}"
+        )
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise UserError("the model has no parameter that requires a gradient", "unfreeze some of it")
     if recipe is not None:
         optimizer = recipe.build(model)
-        return optimizer, "; ".join((f"{_told(optimizer)}, as saved in the file", *recipe.notes))
+        told = "; ".join((f"{_told(optimizer)}, as saved in the file", *recipe.notes))
+        return Optimizers(main=optimizer, told=told)
     optimizer = torch.optim.Adam(trained, lr=LEARNING_RATE)
-    return optimizer, f"{_told(optimizer)}, since neither the task nor the file names an optimizer"
+    told = f"{_told(optimizer)}, since neither the task nor the file names an optimizer"
+    return Optimizers(main=optimizer, told=told)
 
 
 def _told(optimizer: torch.optim.Optimizer) -> str:

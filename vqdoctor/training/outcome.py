@@ -116,7 +116,7 @@ class Outcome:
             if remedy.name == "straight-through" and set(still_found) & set(planned.because):
                 layers = ", ".join(planned.layers)
                 why = f"{layers} has no straight-through estimator ({because}): end it with"
-                yield SourceChange(why=why, code=remedy.code)
+                yield SourceChange(why=why, code=remedy.code, codes=planned.because)
             elif remedy.name in IN_ITS_PLACE:
                 yield from self._own_lines(planned)
             elif remedy.changes_model:
@@ -137,7 +137,7 @@ class Outcome:
             because = f" ({', '.join(planned.because)})" if planned.because else ""
             effect = IN_ITS_PLACE[taken.remedy.name]
             why = f"a training from the source {effect}{because}: {planned.remedy.how}"
-            yield SourceChange(why=why, code=planned.remedy.code)
+            yield SourceChange(why=why, code=planned.remedy.code, codes=planned.because)
 
 
 def _quoted(figures: Figures | None) -> dict[str, float]:

@@ -7,7 +7,7 @@ from itertools import islice
 
 import torch
 
-from vqdoctor.training.optimizer import optimizer_of
+from vqdoctor.training.optimizer import optimizers_of
 from vqdoctor.training.trainable import Trainable
 
 TIMED = 3
@@ -15,26 +15,27 @@ TIMED = 3
 
 
 def epoch_seconds(trainable: Trainable) -> tuple[int, float]:
-    """Return the batches of an epoch, and the seconds that an epoch takes, without its evaluation.
+    """Return the batches of an epoch, and the seconds that an epoch takes, without its evaluation."""
+    batches = sum(1 for _ in trainable.splits.train(seed=0))
+    return batches, batches * step_seconds(trainable)
 
-    The steps are the user's own: losses, backward, optimizer.
+
+def step_seconds(trainable: Trainable) -> float:
+    """Return the seconds of one step: the user's own losses, backward and optimizer.
 
     Raises:
         UserError: if the task serves no batch, or nothing of the model can be trained.
     """
     model, task = trainable.context.copy(training=True), trainable.context.task
     model.train()
-    optimizer, _ = optimizer_of(task, model, trainable.recipe)
+    optimizers = optimizers_of(task, model, trainable.recipe)
     fastest = float("inf")
     for batch in islice(trainable.splits.in_order(), TIMED):
         started = time.perf_counter()
         losses = task.losses(model, batch)
-        optimizer.zero_grad()
         total = losses.task if losses.vq is None else losses.task + losses.vq
-        total.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        optimizers.step(total, losses.further, ())
         if trainable.context.device.type == "cuda":
             torch.cuda.synchronize()
         fastest = min(fastest, time.perf_counter() - started)
-    batches = sum(1 for _ in trainable.splits.train(seed=0))
-    return batches, batches * fastest
+    return fastest

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,9 @@ from vqdoctor.training.resume import KIND, RESTART, load_state, save_state, stat
 from vqdoctor.training.trainable import Trainable
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried, hold_trial
+
+UNTIMED: Mapping[str, Any] = {"epochs": 0, "steps": 0}
+"""The measures of a training plan that a timed batch decides, as a run's identity leaves them out."""
 
 
 class Watcher(Protocol):
@@ -46,6 +49,7 @@ class Run:
         goals: the goals of a cure; without `min_accuracy` it is measured by training without VQ.
         trial: whether the remedies are tried against each other first.
         resume: whether to go on with an unfinished run.
+        timed: whether the plan's steps come from a timed batch, and may be others when the run is taken up.
         keep_worse: whether a model that does its task worse than the checkpoint is written too.
         heard: called after every epoch with the phase, the epoch, and the number of epochs.
         state: the state that is kept beside the output.
@@ -58,6 +62,7 @@ class Run:
     goals: Goals
     trial: bool = False
     resume: bool = False
+    timed: bool = False
     keep_worse: bool = False
     heard: Callable[[str, Epoch, int], None] = lambda *_: None
     state: dict[str, Any] = field(default_factory=dict)
@@ -111,11 +116,12 @@ class Run:
         path = state_path(self.output)
         identity = {
             "input": self.fingerprint,
-            "plan": encode(self.plan.training),
+            "plan": encode(replace(self.plan.training, **UNTIMED) if self.timed else self.plan.training),
             "goals": encode(self.goals),
             "trial": self.trial,
         }
-        self.state = {"kind": KIND, "identity": identity}
+        measures = {name: getattr(self.plan.untreated, name) for name in UNTIMED}
+        self.state = {"kind": KIND, "identity": identity, "measures": measures}
         if not path.exists():
             return
         if not self.resume:
@@ -127,6 +133,9 @@ class Run:
                 "give the same options, or delete it",
             )
         self.state = found
+        if self.timed:  # the budget in steps is that of the batch that was timed then
+            measures = {name: found["measures"][name] for name in UNTIMED}
+            self.plan = replace(self.plan, untreated=replace(self.plan.untreated, **measures))
 
     def _without_vq(self) -> tuple[Figures | None, Figures | None, NDArray[np.bool_] | None]:
         """Return the figures of the same model without VQ, trained as long, on the val and the stop split.
@@ -138,7 +147,7 @@ class Run:
             stop: Figures | None = None
             if self.goals.min_accuracy is None and self.trainable.runs_without_vq:
                 training = self.plan.training
-                plain = TrainingPlan(epochs=training.epochs, seed=training.seed)
+                plain = TrainingPlan(epochs=training.epochs, steps=training.steps, seed=training.seed)
                 trainer = self.trainable.trainer(plain, without_vq=True)
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import chain, count, islice
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch, Task
 
+_STRIDE = 1_000_003
 HELD_BACK = 10
 """One train batch in ten is held back for early stopping where the task serves no "stop" split."""
 
@@ -34,7 +36,8 @@ class Splits:
     @cached_property
     def holds_back(self) -> bool:
         """Whether a part of the train split is held back."""
-        return not self._serves_stop and sum(1 for _ in self._given("train")) >= HELD_BACK
+        tenth = islice(self._given("train"), HELD_BACK - 1, None)  # a pass may take hours
+        return not self._serves_stop and next(tenth, None) is not None
 
     @property
     def has_stop(self) -> bool:
@@ -59,13 +62,14 @@ class Splits:
         """Yield the train batches in their own order, none held back."""
         return map(self._moved, self._given("train"))
 
-    def stop(self) -> Iterator[Batch]:
-        """Yield the batches by which training is stopped early."""
+    def stop(self, most: int | None = None) -> Iterator[Batch]:
+        """Yield the batches by which training is stopped early, the first `most` of them."""
+        given: Iterable[Batch] = ()
         if self._serves_stop:
-            yield from map(self._moved, self._given("stop"))
+            given = self._given("stop")
         elif self.holds_back:
-            given = enumerate(self._given("train"))
-            yield from (self._moved(batch) for number, batch in given if _is_held(number))
+            given = (batch for number, batch in enumerate(self._given("train")) if _is_held(number))
+        yield from map(self._moved, islice(given, most))
 
     def val(self) -> Iterator[Batch]:
         """Yield the batches that every quoted figure comes from; the train split where there is no other."""
@@ -81,6 +85,37 @@ class Splits:
 
     def _moved(self, batch: Batch) -> Batch:
         return moved(batch, self._device)
+
+
+class Stretches:
+    """The train batches of one training, epoch by epoch: whole passes, or stretches of a number of steps."""
+
+    def __init__(self, splits: Splits, seed: int) -> None:
+        self._splits = splits
+        self._seed = seed
+        self._at = -1
+        self._batches: Iterator[Batch] = iter(())
+
+    def seed(self, number: int) -> int:
+        """Return the seed of an epoch, or of a pass."""
+        return (self._seed * _STRIDE + number) % 2**63
+
+    def of(self, number: int, steps: int) -> Iterator[Batch]:
+        """Return the batches of an epoch; of a stretch, those that follow on the stretch before it.
+
+        A training that is taken up, or goes back, leaves the batches before it out.
+
+        Args:
+            number: the epoch, from 0.
+            steps: batches of a stretch; 0 is a whole pass.
+        """
+        if not steps:
+            return self._splits.train(self.seed(number))
+        if self._at != number * steps:
+            passes = (self._splits.train(self.seed(at)) for at in count())
+            self._batches = islice(chain.from_iterable(passes), number * steps, None)
+        self._at = (number + 1) * steps
+        return islice(self._batches, steps)
 
 
 def _is_held(number: int) -> bool:

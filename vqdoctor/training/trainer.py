@@ -25,14 +25,14 @@ from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
 from vqdoctor.training.linear import LinearCodebook
 from vqdoctor.training.moment_matching import MomentMatching
-from vqdoctor.training.optimizer import SavedRecipe, optimizer_of
+from vqdoctor.training.optimizer import Optimizers, SavedRecipe, optimizers_of
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
 from vqdoctor.training.pursuit import PACE, Pursuit
 from vqdoctor.training.resume import RESTART
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.schedule import balanced_weight, warm_up
 from vqdoctor.training.sound_ema import SoundEMA, takes_directions
-from vqdoctor.training.splits import Splits
+from vqdoctor.training.splits import Splits, Stretches
 from vqdoctor.training.start import leading_to
 from vqdoctor.training.treatment import grafts, reshaped
 from vqdoctor.training.usage_entropy import mean_entropy
@@ -40,7 +40,6 @@ from vqdoctor.training.vq_loss import completed
 
 RETRIES = 3
 """How often a non-finite loss sends a training back to its last finished epoch, at half the learning rate."""
-_STRIDE = 1_000_003
 
 
 class NotFinite(Exception):
@@ -63,7 +62,6 @@ class Trainer:
         goals: what ends the training early; None trains for all epochs.
         without_vq: whether the layers are bypassed: the same model without VQ.
         recipe: the optimizer that the file describes, for a task without one.
-        trained_with: the optimizer, in words.
         say: told what is being done.
         rows: the epochs so far.
         notes: what could not be done, one line each.
@@ -80,14 +78,14 @@ class Trainer:
     goals: Goals | None = None
     without_vq: bool = False
     recipe: SavedRecipe | None = None
-    trained_with: str = field(init=False)
     say: Callable[[str], None] = lambda _: None
     rows: list[Epoch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     steps: int = 0
     mixed: bool = False
-    optimizer: torch.optim.Optimizer = field(init=False)
+    optimizers: Optimizers = field(init=False)
     ending: Ending = field(init=False)
+    _stretches: Stretches = field(init=False)
     _retries: int = 0
     _revivals: list[Revival] = field(init=False, default_factory=list)
     _linear: list[LinearCodebook] = field(init=False, default_factory=list)
@@ -95,15 +93,14 @@ class Trainer:
     _matching: list[MomentMatching] = field(init=False, default_factory=list)
     _held: list[torch.nn.Parameter] = field(init=False, default_factory=list)
     _directions: tuple[CapturedLayer, ...] = field(init=False, default=())
-    _rates: list[float] = field(init=False, default_factory=list)
     _pursuit: Pursuit = field(init=False, default_factory=Pursuit)
     _started: bool = False
 
     def __post_init__(self) -> None:
         """Set the optimizer up, and what goes along with its steps."""
-        self.optimizer, self.trained_with = optimizer_of(self.task, self.model, self.recipe)
+        self.optimizers = optimizers_of(self.task, self.model, self.recipe)
+        self._stretches = Stretches(self.splits, self.plan.seed)
         self.ending = Ending(plan=self.plan, goals=self.goals)
-        self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         treated = () if self.without_vq else self.layers
         if self.plan.revive_under > 0:
             self._revivals = [Revival(layer=layer, threshold=self.plan.revive_under) for layer in treated]
@@ -114,6 +111,11 @@ class Trainer:
             self._matching = [MomentMatching(layer) for layer in treated if layer.view.writable]
         if self.plan.sound_ema:
             self._take_over([layer.name for layer in treated], self.plan.decay)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The model's own optimizer."""
+        return self.optimizers.main
 
     @property
     def bypassing(self) -> bool:
@@ -150,7 +152,7 @@ class Trainer:
                         f"the loss is not finite in epoch {len(self.rows) + 1}: {error}",
                         "lower the learning rate of the task's optimizer, or look for NaN in the data",
                     ) from None
-                self._rates = [rate / 2 for rate in self._rates]
+                self.optimizers.rates = [[r / 2 for r in rates] for rates in self.optimizers.rates]
                 self.notes.append(f"epoch {len(self.rows) + 1}: {error}; again at half the learning rate")
                 good = self.state_dict()
                 continue
@@ -182,11 +184,9 @@ class Trainer:
     def _by_k_means(self, layers: tuple[CapturedLayer, ...]) -> dict[str, str]:
         """Place codebooks in the data, and return those that were not, each with the reason."""
         seed_all(self.plan.seed)
-        generator = torch.Generator().manual_seed(self.plan.seed)
+        generator, served = torch.Generator().manual_seed(self.plan.seed), self.splits.in_order
         with reshaped(self._directions, "sphere", full_precision=False):
-            return place_codes(
-                self.model, self.task, self.splits.in_order, layers, self.optimizer, generator, self.say
-            )
+            return place_codes(self.model, self.task, served, layers, self.optimizer, generator, self.say)
 
     def _take_over(self, names: Collection[str], decay: float | None) -> None:
         """Let a sound EMA move the codes of these layers; None is the layer's own decay."""
@@ -221,18 +221,17 @@ class Trainer:
             self._place_codes()
         later = number - self.plan.bypass_epochs
         self._held = self._leading() if 0 <= later < self.plan.frozen_epochs and not self.without_vq else []
-        seed = (self.plan.seed * _STRIDE + number) % 2**63
+        seed = self._stretches.seed(number)
         seed_all(seed)
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
-        factor = 0.0 if later < 0 else warm_up(later, self.plan.warm_up_epochs)
-        factor *= self._pursuit.tightening
+        factor = self._pursuit.tightening * (later >= 0) * warm_up(later, self.plan.warm_up_epochs)
         weight = self.plan.vq_weight * factor
-        self._set_rates()
+        self.optimizers.set_rates(self.ending.rate)
         losses: list[tuple[float, float | None]] = []
         change = self._bypassed or grafts(self.plan)
         with self._reshaped():
-            for at, batch in enumerate(self.splits.train(seed)):
+            for at, batch in enumerate(self._stretches.of(number, self.plan.steps)):
                 for sound in self._sound:
                     sound.before_step()
                 with watching(self.layers, change, keep_graph=True) as watched:
@@ -243,7 +242,8 @@ class Trainer:
                     z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
                     weight = factor * (balanced_weight(found.task, found.vq, z_e) or self.plan.vq_weight)
                 losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
-            stop = evaluate(self.model, self.task, self.splits.stop(), self.layers, self._bypassed)
+            fixed = self.splits.stop(self.plan.steps or None)
+            stop = evaluate(self.model, self.task, fixed, self.layers, self._bypassed)
         known = [vq for _, vq in losses if vq is not None]
         return Epoch(
             epoch=number + 1,
@@ -253,10 +253,6 @@ class Trainer:
             revived=sum(revival.take() for revival in self._revivals),
             stop=stop,
         )
-
-    def _set_rates(self) -> None:
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * self.ending.rate
 
     def _leading(self) -> list[torch.nn.Parameter]:
         """Return the parameters that z_e depends on, which are held in the first epochs."""
@@ -314,11 +310,7 @@ class Trainer:
         value = float(total.detach())
         if not math.isfinite(value):
             raise NotFinite(f"{value:g} at {where}")
-        self.optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
-        for parameter in self._held:
-            parameter.grad = None
-        self.optimizer.step()
+        self.optimizers.step(total, found.further, self._held)
         self.steps += 1
         if not self.bypassing:
             self._after_step(watched, generator)
@@ -350,7 +342,7 @@ class Trainer:
             "rows": [encode(row) for row in self.rows],
             "notes": list(self.notes),
             "mixed": self.mixed,
-            "rates": list(self._rates),
+            "rates": [list(rates) for rates in self.optimizers.rates],
             "retries": self._retries,
             "ending": self.ending.state_dict(),
             "left": left,
@@ -361,7 +353,7 @@ class Trainer:
         return copy.deepcopy(
             {
                 "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": self.optimizers.state_dict(),
                 "steps": self.steps,
                 "pursuit": self._pursuit.state_dict(),
                 "revivals": [revival.state_dict() for revival in self._revivals],
@@ -375,7 +367,8 @@ class Trainer:
         """Take a training up where `state_dict` left it."""
         self._started, self.mixed = state["started"], state["mixed"]
         self.rows = [decode(Epoch, row, "state", RESTART) for row in state["rows"]]
-        self.notes, self._retries, self._rates = list(state["notes"]), state["retries"], list(state["rates"])
+        self.notes, self._retries = list(state["notes"]), state["retries"]
+        self.optimizers.rates = [list(rates) for rates in state["rates"]]
         self.ending.load_state_dict(state["ending"])
         self._take_up(state["left"])
 
@@ -385,7 +378,7 @@ class Trainer:
         tensors = OrderedDict(state["model"])
         tensors._metadata = self.model.state_dict()._metadata  # type: ignore[attr-defined]
         self.model.load_state_dict(tensors)
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.optimizers.load_state_dict(copy.deepcopy(state["optimizers"]))
         self.steps = state["steps"]
         self._pursuit.load_state_dict(state["pursuit"])
         for revival, kept in zip(self._revivals, state["revivals"], strict=True):

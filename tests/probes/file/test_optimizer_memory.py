@@ -152,6 +152,9 @@ def test_gaps_say_why(tiny, trained, memory):
     broken = trained(model, 5)
     broken.state[model.encoder[0].weight]["exp_avg_sq"][0, 0] = float("inf")
     assert "non-finite" in memory(model, broken).reason
+    negative = trained(model, 5)
+    negative.state[model.encoder[0].weight]["exp_avg_sq"].fill_(-1e-3)
+    assert "negative squares" in memory(model, negative).reason
 
 
 def momentum(parameters, lr):

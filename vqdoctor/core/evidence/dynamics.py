@@ -170,3 +170,18 @@ class Revival(Evidence):
 
 
 Revival.HEALTHY = Revival(layer="vq", source="batch", sample_size=4, num_codes=256, undone=0, returned=0)
+
+
+class EmaAdvances(Evidence):
+    """How often one training step, forward and backward, advances a layer's EMA by the same vectors.
+
+    Sample size: calls of the layer in that step that changed its EMA counts.
+
+    Attributes:
+        times: calls that changed the counts and got the very same z_e, the most of any z_e.
+    """
+
+    times: int
+
+
+EmaAdvances.HEALTHY = EmaAdvances(layer="vq", source="batch", sample_size=1, times=1)

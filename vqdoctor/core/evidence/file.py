@@ -157,3 +157,22 @@ OptimizerMemory.HEALTHY = OptimizerMemory(
     layer="vq", source="checkpoint", sample_size=14, parameters=14, before_gradient=0.026,
     after_gradient=0.0051, ratio=5.1, codebook_listed=False,
 )  # fmt: skip
+
+
+class RankAgreement(Evidence):
+    """A codebook beside those that the training's other processes saved. Sample size: its codes, K.
+
+    Attributes:
+        others: files of other processes that hold it.
+        differing: those whose typical code is another one.
+        worst: the largest median distance of a code to the other file's, over the spread of the codes.
+    """
+
+    others: int
+    differing: int
+    worst: float
+
+
+RankAgreement.HEALTHY = RankAgreement(
+    layer="vq", source="checkpoint", sample_size=256, others=3, differing=0, worst=0.0
+)

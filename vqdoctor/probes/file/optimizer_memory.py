@@ -93,6 +93,8 @@ def _gradient(placed: Sequence[PlacedSlot], part: str) -> float | None:
         mean = p.slot.mean_square(_SAMPLE) if p.slot.state else 0.0
         if mean is None:
             return None  # SGD and Lion keep the mean gradient, in which noise cancels
+        if mean < 0:
+            raise Unplaced("the optimizer state has negative squares")
         squares += size * mean
     if not math.isfinite(squares):
         raise Unplaced("the optimizer state has non-finite values")

@@ -38,6 +38,7 @@ class ModelContext(Capture):
         histogram: whether usage carries every code's count.
         probe_steps: optimizer steps to take on a copy for a look at the dynamics; 0 for none.
         experiment_steps: optimizer steps of each experiment; 0 for no experiments.
+        last_rate: learning rate with which the training of the file ended; None where unknown.
     """
 
     record: TrainingRecord | None = None
@@ -45,6 +46,7 @@ class ModelContext(Capture):
     histogram: bool = False
     probe_steps: int = 0
     experiment_steps: int = 0
+    last_rate: float | None = None
 
     @property
     def vq_weight(self) -> float | None:
@@ -55,12 +57,16 @@ class ModelContext(Capture):
     def own_optimizer(
         self, model: torch.nn.Module | None = None
     ) -> tuple[torch.nn.Module, torch.optim.Optimizer] | None:
-        """Return a copy of the model, the given or a new one, and the task's own optimizer of it, if any."""
+        """Return a copy of the model, the given or a new one, and the task's own optimizer of it, if any.
+
+        Of several the first is the model's.
+        """
         build = getattr(self.task, "optimizer", None)
         if not callable(build):
             return None
         model = self.copy(training=True) if model is None else model
-        return model, build(model)
+        built = build(model)
+        return model, built[0] if isinstance(built, list | tuple) else built
 
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         """Return the task's own optimizer of a copy; else Adam, with the file's learning rate if known."""

@@ -15,6 +15,10 @@ from vqdoctor.models.task import Batch
 from vqdoctor.models.untouched import in_eval_mode, seed_all
 from vqdoctor.probes.model._context import ModelContext
 
+LEAST_RATE = 0.1
+"""Least share of the optimizer's learning rate that a copy is trained with, where a schedule has lowered it:
+at its last rate, which may be zero, no change would show."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
@@ -68,9 +72,13 @@ class TrainedCopy:
         self.layers = self.context.on(self.model)
         self.optimizer = self.context.optimizer(self.model)
         self.vq_weight = 1.0 if self.context.vq_weight is None else self.context.vq_weight
+        rate, last = float(self.optimizer.param_groups[0]["lr"]), self.context.last_rate
+        if last is not None and last < rate:
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["lr"] * max(last / rate, LEAST_RATE)
 
     def step(self, seed: int) -> bool:
-        """Take the next optimizer step; return whether its loss was finite, without which none is taken."""
+        """Take the next optimizer step, if its loss is finite; return whether it is."""
         seed_all(seed)
         batch = moved(self.batches[len(self.losses) % len(self.batches)], self.context.device)
         with watching(self.layers, self.behind, keep_graph=True):

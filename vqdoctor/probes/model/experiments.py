@@ -1,7 +1,7 @@
 """The experiments of `--decide`: the same training steps on copies, each with one cause taken away.
 
-Batches and seeds are the same for every copy, so that two copies differ by the change alone. What chance
-gives shows where the same is trained twice, with the batches in another order.
+Batches and seeds are the same for every copy, so that two copies differ by the change alone. Chance shows
+where the same is trained twice, with the batches in another order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from vqdoctor.core.evidence import Evidence, Experiments, Unavailable
-from vqdoctor.core.experiments import GAIN, REMOVALS, USED, WITHOUT
+from vqdoctor.core.experiments import GAIN, MORE_BATCHES, REMOVALS, USED, WITHOUT
 from vqdoctor.models.task import Batch
 from vqdoctor.probes.model._changes import CHANGES, PLACING, placed
 from vqdoctor.probes.model._context import ModelContext
@@ -35,7 +35,7 @@ _STRIDE = 1_000_003
 
 @dataclass(kw_only=True, eq=False)
 class _Bench:
-    """What all experiments share.
+    """The model and the batches of all experiments.
 
     Attributes:
         context: the model, its task and its layers.
@@ -62,6 +62,8 @@ class _Bench:
                 own[key].copy_(value)
         change = CHANGES[name](copy) if name else ""
         for number in range(context.experiment_steps):
+            told = f"step {number + 1} of {context.experiment_steps}"
+            context.progress(f"experiment {name or 'without a change'}, {told}, on a copy")
             if number == _SOON and name == ESTIMATOR and self._same(copy.losses, run):
                 raise Missing("the layer has one already")
             if not copy.step(context.seed + run * _STRIDE + number):
@@ -73,7 +75,7 @@ class _Bench:
         return all(math.isclose(a, b, rel_tol=SAME) for a, b in pairs)
 
     def run(self, name: str) -> _Arm:
-        """Run an experiment; a second time where it seems to help, and is no mere comparison."""
+        """Run an experiment, and a second time where it takes a cause away and seems to help."""
         arm = _Arm(bench=self, name=name, runs=(self.train(0, name),))
         if not (arm.may_help and REMOVALS[name].codes):
             return arm
@@ -154,8 +156,7 @@ def _experiments(context: ModelContext) -> dict[str, Evidence | Missing]:
         held = batches[:HELD]
     if len(held) < LEAST_HELD or not context.mapped:
         least = f"an effect takes {LEAST_HELD} batches to be told from chance; the task serves {len(held)}"
-        raise Missing(least if context.mapped else "no VQ layer is seen at work", "smaller batches")
-    context.progress("experiment 1: the steps without a change")
+        raise Missing(least if context.mapped else "no VQ layer is seen at work", MORE_BATCHES)
     copy = TrainedCopy(context=context, batches=batches)
     before = copy.held(held, context.seed)
     bench = _Bench(context=context, batches=batches, held=held)
@@ -163,8 +164,7 @@ def _experiments(context: ModelContext) -> dict[str, Evidence | Missing]:
     on_placed: _Bench | None = None
     done: dict[str, _Arm] = {}
     left_out = []
-    for number, name in enumerate(CHANGES, start=2):
-        context.progress(f"experiment {number} of {len(CHANGES) + 1}: {name}")
+    for name in CHANGES:
         own = bench if on_placed is None or name == WITHOUT else on_placed
         try:
             done[name] = own.run(name)

@@ -27,7 +27,7 @@ _WITH_WEIGHTS = (
 
 @dataclass(kw_only=True)
 class _Sum:
-    """What the first layer with weights got: its path, and the numbers' squares, count and largest size."""
+    """The input of the first layer with weights: its path; the numbers' squares, count and largest size."""
 
     module: str = ""
     squares: float = 0.0

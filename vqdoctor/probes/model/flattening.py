@@ -157,7 +157,7 @@ def _input_runs(context: ModelContext, layer: CapturedLayer, axis: int) -> bool 
 
 
 def _is_run(vectors: torch.Tensor, source: torch.Tensor, number: int, length: int, *, whole: bool) -> bool:
-    """Return whether a vector is a run of the source: that of its number where none is left out.
+    """Return whether a vector is a run of the source: that of its number where all vectors are there.
 
     Where a mask has picked some of the vectors, it must be a full run, of whatever number.
     """

@@ -89,7 +89,7 @@ def _elsewhere(step: Step, levels: Iterable[Step]) -> str:
 def _passed_by(context: ModelContext) -> set[str]:
     """Return the layers whose z_e has no graph, as behind `no_grad`, and that an estimator passes by.
 
-    Where z_e has none, a step's begins inside the layer and shows nothing of what is around it. Here the
+    Where z_e has no graph, a step's graph begins inside the layer, and shows the layer alone. Here the
     model's own tensor begins it, and is put back as it was.
     """
     model = context.copy(training=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.reader import Codes, Reader, Vectors
@@ -78,7 +79,7 @@ def _codes(seen: Seen) -> Codes:
 
 def _scale(name: str, vectors: Vectors, chosen: Codes, reader: Reader) -> LookupScale | None:
     codes = reader.view.codebook[chosen].astype(np.float64)
-    size, lengths = float(np.square(codes).sum()), row_norms(vectors)
+    size, lengths = float(np.square(codes).sum()), row_norms(vectors[_fair(chosen)])
     if size == 0:
         return None
     return LookupScale(
@@ -90,6 +91,14 @@ def _scale(name: str, vectors: Vectors, chosen: Codes, reader: Reader) -> Lookup
         vector_spread=relative_range(lengths) if np.median(lengths) > 0 else 0.0,
         factor=float((codes * vectors).sum()) / size,
     )
+
+
+def _fair(chosen: Codes) -> NDArray[np.intp]:
+    """Return which vectors count where no code does for more than its fair share: padding is one vector."""
+    order = np.argsort(chosen, kind="stable")
+    ordered = chosen[order]
+    number = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
+    return order[number < max(1, len(ordered) // len(np.unique(ordered)))]
 
 
 PROBE = Probe(kinds=(LookupScale,), measure=measure, mode="eval")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from vqdoctor.capture.call import Call
@@ -35,6 +36,9 @@ def measure(context: ModelContext) -> TaskMetrics:
     seen = context.seen.get(SPLIT)
     if base is None or not seen:
         raise Missing("no VQ layer's z_q is seen" if base else "the task serves no val split")
+    if base.logits is not None and np.isnan(base.logits).any():
+        wrong = int(np.isnan(base.logits).any(axis=-1).sum())
+        raise Missing(f"the class scores of {wrong:,} of {base.samples:,} samples are NaN")
     context.progress("tampering with the codes")
     fits = all(layer.z_e.shape[-1] == len(layer.z_q_mean) for layer in seen.values())
     bypassed = context.score(SPLIT, bypass) if fits else None

@@ -1,0 +1,81 @@
+"""VQ312: hand-made evidence, and a small model whose VQ layer runs more than once in a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from judged import says
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from vqdoctor.core.evidence import EmaAdvances
+from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.engine import examine
+from vqdoctor.models.task import Losses
+from vqdoctor.reference.quantizer import VectorQuantizerEMA2D
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1, "passes"), (2, "warning"), (5, "warning")])
+def test_only_more_than_one_update_by_the_same_vectors_is_found(times: int, expected: str) -> None:
+    assert says("VQ312", EmaAdvances.healthy(times=times)) == expected
+
+
+class Model(nn.Module):
+    """A tokenizer of [B, 1, 8, 8] whose layer runs in one of several ways."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.encoder = nn.Conv2d(1, 8, 2, 2)
+        self.vq = VectorQuantizerEMA2D(16, 8, decay=0.9)
+        self.decoder = nn.ConvTranspose2d(8, 1, 2, 2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_e = self.encoder(x)
+        if self.how == "a second pass":
+            self.vq(z_e)
+        if self.how == "another scale":
+            self.vq(z_e[:, :, ::2, ::2])
+        if self.how == "checkpointing":
+            z_q, _, loss, _ = checkpoint(self.vq, z_e, use_reentrant=False)
+        else:
+            z_q, _, loss, _ = self.vq(z_e)
+        return self.decoder(z_q), loss
+
+
+class Task:
+    vq_weight = 0.25
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def model(self) -> Model:
+        return Model(self.how)
+
+    def batches(self, split: str) -> list[torch.Tensor]:
+        return list(torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)).split(32))
+
+    def losses(self, model: nn.Module, x: torch.Tensor) -> Losses:
+        out, loss = model(x)
+        return Losses(task=functional.mse_loss(out, x), vq=loss)
+
+
+@pytest.mark.parametrize(
+    ("how", "times"),
+    [("once", 1), ("another scale", 1), ("a second pass", 2), ("checkpointing", 2)],
+)
+def test_a_layer_that_runs_again_on_the_same_vectors_is_found(how: str, times: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save({"model": Model(how).state_dict()}, tmp_path / "model.pt")
+    user_model: Any = UserModel(task=Task(how))
+    settings = Settings(select=("VQ312",))
+    report = examine(tmp_path / "model.pt", user_model=user_model, settings=settings)
+    (found,) = (evidence for evidence in report.evidence if isinstance(evidence, EmaAdvances))
+    assert found.times == times
+    assert [finding.code for finding in report.findings] == ["VQ312"] * (times > 1)

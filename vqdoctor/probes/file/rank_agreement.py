@@ -1,0 +1,70 @@
+"""The codebooks of a training's other processes, where each has saved a file of its own beside this one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from vqdoctor.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from vqdoctor.core.evidence import Evidence, RankAgreement, Unavailable
+from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.metrics.geometry import spread
+from vqdoctor.probes.file._context import FileContext
+from vqdoctor.probes.probe import Missing, Probe
+
+_RANK = re.compile(r"(?<![a-z])(?<!mp_)rank[-_]?(\d+)", re.IGNORECASE)
+"""The number of a process in a file's name. Processes of model parallelism (mp_rank) hold different parts."""
+_MOST = 8
+"""Other files that are opened."""
+SAME = 1e-3
+"""Share of the codes' spread by which a typical code of two processes may differ: rounding makes 1e-6."""
+
+
+def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
+    """Yield, for each layer, how its codebook agrees with those of the other processes."""
+    others = list(_others(context.checkpoint.path))
+    for view in context.views:
+        found = [apart for other in others if (apart := _apart(view, other)) is not None]
+        if not found or view.name not in context.finite:
+            missing = Missing("no other process has saved such a codebook beside this file")
+            yield missing.gap(RankAgreement, view.name, "checkpoint")
+            continue
+        yield RankAgreement(
+            layer=view.name,
+            source="checkpoint",
+            sample_size=view.num_codes,
+            others=len(found),
+            differing=sum(apart > SAME for apart in found),
+            worst=max(found),
+        )
+
+
+def _others(path: Path) -> Iterator[Checkpoint]:
+    """Yield the files whose names differ from this one's in the number of the process alone."""
+    if not _RANK.search(path.name) or not path.parent.is_dir():
+        return
+    pattern = _RANK.sub("rank#", path.name)
+    names = sorted(other.name for other in path.parent.iterdir() if other.name != path.name)
+    for name in [name for name in names if _RANK.sub("rank#", name) == pattern][:_MOST]:
+        try:
+            yield open_checkpoint(path.parent / name)
+        except (CheckpointError, OSError):
+            continue
+
+
+def _apart(view: QuantizerView, other: Checkpoint) -> float | None:
+    """Return the median distance of a code to the other file's, over the codes' spread; None without one."""
+    stored = other.tensors.get(view.keys["codebook"])
+    if stored is None or view.derived:
+        return None
+    theirs = np.asarray(view.place.codes(stored.read()), dtype=np.float32)
+    if theirs.shape != view.codebook.shape or not np.isfinite(theirs).all():
+        return None
+    distance = float(np.median(np.linalg.norm(view.codebook - theirs, axis=1)))
+    return distance / (spread(view.codebook) or 1.0)
+
+
+PROBE = Probe(kinds=(RankAgreement,), measure=measure)

@@ -1,0 +1,83 @@
+"""One training step of the task, its backward pass included: how often does it advance the EMA of a layer?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+from vqdoctor.capture.call import FAILURES, first_float
+from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.core.evidence import EmaAdvances
+from vqdoctor.models.untouched import seed_all
+from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.probe import Missing
+
+
+class _Advances:
+    """Follows the calls of one layer: the z_e of each that changed the EMA counts.
+
+    A call under checkpointing ends without its last hook, as soon as the backward pass has what it needs.
+    """
+
+    def __init__(self, layer: CapturedLayer) -> None:
+        self._layer = layer
+        self._begun: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.z_e: list[torch.Tensor] = []
+
+    def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self.settle()
+        given, counts = first_float((args, kwargs)), self._layer.stored("counts")
+        if given is not None and counts is not None:
+            self._begun = given.detach().clone(), counts.detach().clone()
+
+    def settle(self, *_: Any) -> None:
+        """Take the last call into account, which has ended or was broken off."""
+        counts = self._layer.stored("counts")
+        if self._begun is not None and counts is not None and not torch.equal(self._begun[1], counts):
+            self.z_e.append(self._begun[0])
+        self._begun = None
+
+    @property
+    def times(self) -> int:
+        """The most calls that got the same z_e."""
+        return max((sum(torch.equal(one, other) for other in self.z_e) for one in self.z_e), default=0)
+
+
+def measure(context: ModelContext) -> dict[str, EmaAdvances]:
+    """Return, for every layer with EMA counts, how often one step advances them by the same vectors."""
+    model = context.copy(training=True)
+    layers = {name: layer.on(model) for name, layer in context.mapped.items() if "counts" in layer.tensors}
+    if not layers:
+        raise Missing("no layer stores EMA counts")
+    seen: dict[str, _Advances] = {name: _Advances(layer) for name, layer in layers.items()}
+    by_module: dict[nn.Module, list[_Advances]] = defaultdict(list)
+    for name, layer in layers.items():
+        by_module[layer.module].append(seen[name])
+    seed_all(context.seed)
+    with ExitStack() as stack:
+        for module, advances in by_module.items():
+            for one in advances:
+                stack.callback(module.register_forward_pre_hook(one.begin, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(one.settle).remove)
+        try:
+            losses = context.task.losses(model, context.first_batches[0])
+            total = losses.task if losses.vq is None else losses.task + losses.vq
+            if total.requires_grad:
+                total.backward()  # type: ignore[no-untyped-call]
+        except FAILURES as error:
+            raise Missing(f"a training step fails ({type(error).__name__})") from error
+    for one in seen.values():
+        one.settle()
+    return {
+        name: EmaAdvances(source="batch", sample_size=len(one.z_e), times=one.times)
+        for name, one in seen.items()
+        if one.z_e
+    }
+
+
+PROBE = each_layer(EmaAdvances, measure, "a training step does not change its EMA counts", mode="train")
