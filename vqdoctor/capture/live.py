@@ -165,8 +165,8 @@ def locate_live(replay: Replay, found: Found, kind: type[C], seed: int = 0) -> C
         model=replay.own, task=replay, views=found.views, device=device, seed=seed, train_batches=1
     )
     with same_randomness(seed):
-        more = capture.discover()
-        if more.views:
+        hidden = not found.views or found.unseen  # layers that a state dict does not show
+        if hidden and (more := capture.discover()).views:
             capture = replace(capture, views=(*found.views, *more.views), discovered=more)
         if not capture.mapped:
             hint = "`vqdoctor inspect` on a checkpoint shows what is found in it"

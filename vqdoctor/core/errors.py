@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from itertools import takewhile
 
 
 class UserError(Exception):
@@ -49,10 +50,15 @@ class MissingPackageError(UserError):
 
 def near(word: str, known: Iterable[str], *, most: int = 1) -> str:
     """Return "did you mean …?" with the known words that look like it; empty if all differ too much."""
-    from difflib import get_close_matches  # 8 ms that only a mistake should cost
+    from difflib import SequenceMatcher, get_close_matches  # 8 ms that only a mistake should cost
 
-    found = get_close_matches(word, sorted(known), n=most, cutoff=0.6 if most == 1 else 0.5)
-    return f"did you mean {' or '.join(found)}?" if found else ""
+    def rank(other: str) -> tuple[float, int]:
+        """Of words that are equally similar, the one that begins alike for longer comes first."""
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(word, other, strict=False))
+        return -SequenceMatcher(None, other, word).ratio(), -len(list(alike))
+
+    found = get_close_matches(word, sorted(known), n=4 * most, cutoff=0.6 if most == 1 else 0.5)
+    return f"did you mean {' or '.join(sorted(found, key=rank)[:most])}?" if found else ""
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

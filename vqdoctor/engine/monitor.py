@@ -38,7 +38,7 @@ from vqdoctor.training.revival import Revival
 if TYPE_CHECKING:
     from vqdoctor.models.task import Task
 
-ENOUGH = 4
+ENOUGH = 3
 """Vectors per code that the usage of an interval shall rest on: of several steps, where one has fewer."""
 MOST_STEPS = 16
 """Steps of an interval that are looked at, at most."""
