@@ -101,6 +101,8 @@ class Watch:
             return
         if event == "open":
             mode, flags = arguments[1] or "r", arguments[2] or 0
+            if isinstance(arguments[0], str) and arguments[0] == tempfile.gettempdir():
+                return  # the file without a name that a compressed checkpoint is inflated into
             if (isinstance(mode, str) and set(mode) & set("wax+")) or flags & self._WRITES:
                 self.seen.append(f"open {arguments[0]} {mode}")
         elif event == "ctypes.dlopen" and arguments[0] is None:

@@ -60,6 +60,10 @@ class PlacedSlot:
         return self.first.part if self.first.part == self.last.part else None
 
 
+_MOST_PAIRS = 100_000
+"""VQ layers times tensors, of some 10 microseconds each: 16 layers in a model of 2000 tensors have 32,000."""
+
+
 class Unplaced(Exception):
     """The optimizer's slots fit no parameters of the model; the message is the reason."""
 
@@ -77,6 +81,10 @@ def placed_slots(
     Raises:
         Unplaced: if nothing fits.
     """
+    if not saved.optimizers:
+        raise Unplaced("the file holds no optimizer state")
+    if len(views) * sum(len(model.entries) for model in saved.models) > _MOST_PAIRS:
+        raise Unplaced("the file has too many VQ layers and tensors to place the optimizer's parameters")
     entries, judges = _entries(saved, view, views), _judges(saved)
     own = (optimizer for optimizer in saved.optimizers if not _is_judges(optimizer, entries, judges))
     place = _place if saved.in_order else _by_lone_shape
