@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -205,19 +206,21 @@ def _slots(number: int, group: Mapping[str, Any], states: Mapping[Any, Any]) -> 
     kept = betas[:2] if isinstance(betas, list | tuple) and len(betas) > 1 else (None, None)
     beta1, beta2 = (number_of(beta) for beta in kept)
     rates = [rate for name in RATES if (rate := number_of(group.get(name))) is not None]
+    weight_decay, rate = number_of(group.get("weight_decay")), number_of(group.get("lr"))
+    adaptive, adam = decays_adaptively(group), beta2 is not None and not _ADAMS_WORDS.isdisjoint(group)
     for i, key in enumerate(ids):
         state = states.get(key, states.get(str(key))) if isinstance(key, int | str) else None
         name = names[i] if named and names else key
         yield Slot(
             name=name if isinstance(name, str) else None,
             group=number,
-            weight_decay=number_of(group.get("weight_decay")),
-            rate=number_of(group.get("lr")),
+            weight_decay=weight_decay,
+            rate=rate,
             highest_rate=max(rates, default=None),
-            adaptive=decays_adaptively(group),
+            adaptive=adaptive,
             beta1=beta1,
             beta2=beta2,
-            adam=beta2 is not None and not _ADAMS_WORDS.isdisjoint(group),
+            adam=adam,
             state=state if isinstance(state, dict) else {},
         )
 
@@ -228,7 +231,7 @@ def number_of(value: Any) -> float | None:
         value = value.read().reshape(()).item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if np.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None
 
 
 def align(slots: Sequence[Shape | None], entries: Sequence[Shape]) -> tuple[list[int], list[int]] | None:

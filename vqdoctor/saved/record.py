@@ -236,7 +236,7 @@ def _normal(name: str) -> str:
 
 def _values(tree: Any) -> Iterator[_Value]:
     """Yield the settings, nearest to the root first; a 0-dimensional tensor counts as a plain value."""
-    todo: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
+    todo: deque[tuple[tuple[str, ...], Any]] = deque([] if is_optimizer(tree) else [((), tree)])
     seen = 0
     while todo and seen < _MAX_CONTAINERS:
         path, node = todo.popleft()
