@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from judged import says
 
 from vqdoctor.checks import _harm
-from vqdoctor.core.evidence import TaskMetrics
+from vqdoctor.core.evidence import LossBalance, LossPath, LossTerms, LossUse, TaskMetrics
 
 METRICS = TaskMetrics.healthy()
 LOSSES = METRICS.replace(accuracy=None, bypass_accuracy=None, chance_accuracy=None, mean_code_loss=1.0)
@@ -33,3 +34,62 @@ LOSSES = METRICS.replace(accuracy=None, bypass_accuracy=None, chance_accuracy=No
 )
 def test_severity(metrics: TaskMetrics | None, expected: str) -> None:
     assert _harm.severity(metrics).label == expected
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        (None, "warning"),
+        (METRICS.replace(accuracy=0.94), "error"),
+        (METRICS.replace(accuracy=0.96), "warning"),
+        (LOSSES, "error"),
+    ],
+)
+def test_a_cause_that_acts_is_an_error_where_the_task_has_something_to_lose(
+    metrics: TaskMetrics | None, expected: str
+) -> None:
+    assert _harm.severity(metrics, acts=True).label == expected
+
+
+@pytest.mark.parametrize(
+    ("balance", "expected"),
+    [
+        (LossBalance.healthy(ratio=1.01), True),
+        (LossBalance.healthy(ratio=0.99), False),
+        (LossBalance.healthy(ratio=None), False),
+        (None, False),
+    ],
+)
+def test_an_encoder_is_outpulled_from_equal_gradients_on(balance: LossBalance | None, expected: bool) -> None:
+    assert _harm.outpulled(balance) is expected
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        (METRICS.replace(loss=0.2, bypass_loss=0.25), True),
+        (METRICS.replace(loss=0.2, bypass_loss=0.23), False),
+        (METRICS.replace(loss=0.2, bypass_loss=0.1), False),
+        (METRICS.replace(bypass_loss=None), False),
+        (None, False),
+    ],
+)
+def test_an_encoder_is_apart_from_its_codes_where_the_task_is_worse_with_it(
+    metrics: TaskMetrics | None, expected: bool
+) -> None:
+    assert _harm.apart(metrics) is expected
+
+
+BESIDE = {
+    "VQ201": [LossBalance.healthy(vq_weight=100.0, ratio=1.3)],
+    "VQ204": [LossTerms.healthy(commitment=16.0), LossBalance.healthy(vq_weight=1.0, ratio=1.3)],
+    "VQ205": [LossUse.healthy(used=False, reported=None, gradient=None)],
+    "VQ206": [LossPath.healthy(alive=False)],
+}
+
+
+@pytest.mark.parametrize("code", BESIDE)
+def test_a_loss_that_harms_the_encoder_is_an_error(code: str) -> None:
+    harmed = METRICS.replace(accuracy=0.8, bypass_accuracy=0.8, loss=0.6, bypass_loss=0.8)
+    assert says(code, *BESIDE[code], harmed) == "error"
+    assert says(code, *BESIDE[code], METRICS) == "warning"

@@ -12,7 +12,9 @@ Without data: the weight that the file records. A weight that is not recorded is
 The weight alone is a warning, since a codebook that was initialised from data can bear it: on 8x8
 digits weight 100 collapsed an N(0,1) codebook to perplexity 1 and left a data-initialised one alive.
 A symptom, such as a collapsed codebook, makes it an error, and so does a task that loses a fifth of its
-success with the codes in place of z_e. Noise in front of the layer makes the VQ loss larger in training
+success with the codes in place of z_e. Bypassing the codes shows no harm that the encoder took: where the VQ
+loss still pulls harder than the task (above 1), it is an error too, unless the model is right in 95 % of all
+cases. Noise in front of the layer makes the VQ loss larger in training
 than it is (VQ606). The loss of a layer without a codebook (LFQ, BSQ) rewards variety, and is not judged: on
 8x8 digits LFQ used 44 of its 64 codes where it pulled 38 times as hard as the task, and 4 at a tenth of that
 weight.
@@ -63,7 +65,7 @@ def evaluate(
     if balance is not None and balance.ratio is not None and balance.ratio > limits.gradient_ratio:
         at = "" if balance.vq_weight is None else f" at weight {figure(balance.vq_weight)}"
         yield problem(
-            _harm.severity(metrics),
+            _harm.severity(metrics, acts=_harm.outpulled(balance)),
             f"The VQ loss{at} pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
             measured("gradient_ratio", balance.ratio, limits.gradient_ratio),
             measured("task_loss", balance.task_loss),
@@ -81,7 +83,7 @@ def evaluate(
         if ratio is not None and ratio < 1:  # where z_e lies on the codes, there is little left to pull at
             by_now = f", even if the gradient that is left of it is {figure(ratio)} of the task's by now"
         yield problem(
-            _harm.severity(metrics),
+            _harm.severity(metrics, acts=_harm.outpulled(balance)),
             f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
             f"to one code than by doing its task{by_now}.",
             measured(name, weight, limits.weight),

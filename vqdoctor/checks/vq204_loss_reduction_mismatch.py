@@ -78,7 +78,7 @@ def evaluate(
     is_sum = f"The VQ loss is a sum over {size:,} {what}, so it weighs as much more than a mean"
     if balance.ratio > limits.pull:
         yield problem(
-            _harm.severity(metrics),
+            _harm.severity(metrics, acts=_harm.outpulled(balance)),
             f"{is_sum}, and pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
             *measurements,
             confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,

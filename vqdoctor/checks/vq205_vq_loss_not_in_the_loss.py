@@ -11,7 +11,8 @@ The layer's own loss is the float output with at most one axis that has a gradie
 task's losses must depend on it, or the task must report another VQ loss that reaches z_e; and the VQ
 loss's weight must not be 0. A layer that returns no loss (FSQ, NSVQ, a commitment weight of 0) is not held
 to have one. vqdoctor sees the Task, not your training loop: if that adds the loss, return it from the Task.
-A loss that is added and has no gradient at all is VQ206.
+A loss that is added and has no gradient at all is VQ206. It is an error where the codes lose a fifth of the
+task, or where the task does a fifth worse with z_e in place of the codes: then z_e has left them.
 
 ## Remedy
 The VQ loss holds the encoder near the codes and, where no EMA does, moves the codes. Take the tensor
@@ -75,7 +76,7 @@ def evaluate(
     else:
         return
     yield problem(
-        _harm.severity(metrics),
+        _harm.severity(metrics, acts=_harm.apart(metrics)),
         f"{fault}, so the encoder is not held near the codes.",
         if_known("reported_gradient", use.gradient, limits.gradient),
         if_known("vq_weight", use.vq_weight, limits.weight),
