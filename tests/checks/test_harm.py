@@ -6,7 +6,7 @@ import pytest
 from judged import says
 
 from vqdoctor.checks import _harm
-from vqdoctor.core.evidence import LossBalance, LossPath, LossTerms, LossUse, TaskMetrics
+from vqdoctor.core.evidence import CodebookGradient, LossBalance, LossPath, LossTerms, LossUse, TaskMetrics
 
 METRICS = TaskMetrics.healthy()
 LOSSES = METRICS.replace(accuracy=None, bypass_accuracy=None, chance_accuracy=None, mean_code_loss=1.0)
@@ -93,3 +93,17 @@ def test_a_loss_that_harms_the_encoder_is_an_error(code: str) -> None:
     harmed = METRICS.replace(accuracy=0.8, bypass_accuracy=0.8, loss=0.6, bypass_loss=0.8)
     assert says(code, *BESIDE[code], harmed) == "error"
     assert says(code, *BESIDE[code], METRICS) == "warning"
+
+
+@pytest.mark.parametrize(
+    ("mover", "expected"),
+    [
+        (CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=None), "error"),
+        (CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.1), "warning"),
+        (CodebookGradient.healthy(trainable=False, ema_owned=True, gradient=None), "warning"),
+    ],
+)
+def test_a_loss_that_alone_could_train_the_codes_is_missed_by_them(
+    mover: CodebookGradient, expected: str
+) -> None:
+    assert says("VQ205", *BESIDE["VQ205"], mover) == expected

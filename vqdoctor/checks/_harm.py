@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from vqdoctor.core.evidence import LossBalance, TaskMetrics
+from vqdoctor.core.evidence import CodebookGradient, LossBalance, TaskMetrics
 from vqdoctor.core.levels import Severity
 
 LOST = 0.2
@@ -22,7 +22,8 @@ ERRORS = 3.0
 
 OUTPULLED = 1.0
 """Least ratio of the VQ loss's gradient and the task's at z_e at which the encoder serves the VQ loss first.
-Healthy models measured at most 0.65, over-weighted ones that lost accuracy at least 1.05."""
+Healthy models with a codebook measured at most 0.65, over-weighted ones that lost accuracy at least 1.05.
+A healthy Gumbel layer, whose loss rewards variety and is not judged, measured 1.002."""
 APART = 0.2
 """Least growth of the task loss, as a share, by z_e in place of the codes that shows an encoder apart from
 them. It counts only beside a proven cause, since a decoder that never saw z_e may be so in health too: sound
@@ -47,6 +48,11 @@ def severity(metrics: TaskMetrics | None, *, acts: bool = False) -> Severity:
 def outpulled(balance: LossBalance | None) -> bool:
     """Whether the VQ loss pulls harder at the encoder than the task does."""
     return balance is not None and balance.ratio is not None and balance.ratio > OUTPULLED
+
+
+def waits(codebook: CodebookGradient | None) -> bool:
+    """Whether the codes are trained by the VQ loss or by nothing: parameters that no EMA writes."""
+    return codebook is not None and codebook.trainable and not codebook.ema_owned
 
 
 def apart(metrics: TaskMetrics | None) -> bool:

@@ -57,7 +57,7 @@ def evaluate(
     if path.alive or path.value <= limits.value or path.vq_weight == 0:
         return
     of = "that the task reports" if path.reported else "that the layer returns"
-    waits = path.reported and codebook is not None and codebook.trainable and not codebook.ema_owned
+    waits = path.reported and _harm.waits(codebook)
     yield problem(
         Severity.ERROR if waits else _harm.severity(metrics, acts=_harm.apart(metrics)),
         f"The VQ loss {of} is {figure(path.value)}, but nothing that it depends on requires a gradient, so "
