@@ -6,7 +6,15 @@ import pytest
 from judged import says
 
 from vqdoctor.checks import _harm
-from vqdoctor.core.evidence import CodebookGradient, LossBalance, LossPath, LossTerms, LossUse, TaskMetrics
+from vqdoctor.core.evidence import (
+    CodebookGradient,
+    EmaRelation,
+    LossBalance,
+    LossPath,
+    LossTerms,
+    LossUse,
+    TaskMetrics,
+)
 
 METRICS = TaskMetrics.healthy()
 LOSSES = METRICS.replace(accuracy=None, bypass_accuracy=None, chance_accuracy=None, mean_code_loss=1.0)
@@ -77,7 +85,8 @@ def test_an_encoder_is_outpulled_from_equal_gradients_on(balance: LossBalance | 
 def test_an_encoder_is_apart_from_its_codes_where_the_task_is_worse_with_it(
     metrics: TaskMetrics | None, expected: bool
 ) -> None:
-    assert _harm.apart(metrics) is expected
+    assert _harm.apart(metrics, EmaRelation.healthy()) is expected
+    assert not _harm.apart(metrics, EmaRelation.healthy(scale=400.0))
 
 
 BESIDE = {
@@ -93,6 +102,13 @@ def test_a_loss_that_harms_the_encoder_is_an_error(code: str) -> None:
     harmed = METRICS.replace(accuracy=0.8, bypass_accuracy=0.8, loss=0.6, bypass_loss=0.8)
     assert says(code, *BESIDE[code], harmed) == "error"
     assert says(code, *BESIDE[code], METRICS) == "warning"
+
+
+def test_codes_of_a_wrong_length_explode_the_vq_loss_of_any_weight() -> None:
+    pulls, broken = LossBalance.healthy(ratio=294.0), EmaRelation.healthy(scale=400.0)
+    assert says("VQ201", pulls, EmaRelation.healthy()) == "warning"
+    assert says("VQ201", pulls, broken) == "cannot judge"
+    assert says("VQ201", pulls.replace(vq_weight=100.0), broken) == "warning"
 
 
 @pytest.mark.parametrize(

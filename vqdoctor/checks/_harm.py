@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 
-from vqdoctor.core.evidence import CodebookGradient, LossBalance, TaskMetrics
+from vqdoctor.checks import _scale
+from vqdoctor.core.evidence import CodebookGradient, EmaRelation, LossBalance, TaskMetrics
 from vqdoctor.core.levels import Severity
 
 LOST = 0.2
@@ -51,14 +52,14 @@ def outpulled(balance: LossBalance | None) -> bool:
 
 
 def waits(codebook: CodebookGradient | None) -> bool:
-    """Whether the codes are trained by the VQ loss or by nothing: parameters that no EMA writes."""
+    """Whether the VQ loss alone can train the codes: they are parameters, and no EMA writes them."""
     return codebook is not None and codebook.trainable and not codebook.ema_owned
 
 
-def apart(metrics: TaskMetrics | None) -> bool:
+def apart(metrics: TaskMetrics | None, relation: EmaRelation | None) -> bool:
     """Whether z_e lies so far from its codes that the decoder, which learned from them, does worse."""
-    if metrics is None or metrics.bypass_loss is None:
-        return False
+    if metrics is None or metrics.bypass_loss is None or _scale.broken(relation):
+        return False  # codes of another scale are apart from z_e whatever holds it
     return metrics.bypass_loss > (1 + APART) * metrics.loss
 
 

@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from vqdoctor.checks import _harm
 from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import CodebookGradient, LossPath, TaskMetrics
+from vqdoctor.core.evidence import CodebookGradient, EmaRelation, LossPath, TaskMetrics
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -47,7 +47,11 @@ class Limits(CheckLimits):
 
 
 def evaluate(
-    path: LossPath, codebook: CodebookGradient | None, metrics: TaskMetrics | None, limits: Limits
+    path: LossPath,
+    codebook: CodebookGradient | None,
+    metrics: TaskMetrics | None,
+    relation: EmaRelation | None,
+    limits: Limits,
 ) -> Iterator[Problem]:
     """Fire on a VQ loss with a value and without a gradient: an error where codes wait, or by harm."""
     if path.value is None:
@@ -59,7 +63,7 @@ def evaluate(
     of = "that the task reports" if path.reported else "that the layer returns"
     waits = path.reported and _harm.waits(codebook)
     yield problem(
-        Severity.ERROR if waits else _harm.severity(metrics, acts=_harm.apart(metrics)),
+        Severity.ERROR if waits else _harm.severity(metrics, acts=_harm.apart(metrics, relation)),
         f"The VQ loss {of} is {figure(path.value)}, but nothing that it depends on requires a gradient, so "
         "it trains neither the encoder nor the codes.",
         measured("vq_loss", path.value, limits.value),
