@@ -180,3 +180,8 @@ def test_few_levels_without_codes_count_only_where_nothing_else_quantizes() -> N
 
 def test_what_is_known_is_not_found_again() -> None:
     assert not found_in(Prototypes(), known=("1",)).explicit
+
+
+def test_a_layer_that_says_its_levels_is_found_behind_a_dead_encoder() -> None:
+    (view,) = found_in(nn.Sequential(Does(torch.ones_like), FSQ(levels=[8, 5, 5], dim=DIM))).implicit
+    assert (view.name, view.num_codes) == ("1.1", 200)

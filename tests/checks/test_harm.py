@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from judged import says
 
 from vqdoctor.checks import _harm
-from vqdoctor.core.evidence import TaskMetrics
+from vqdoctor.core.evidence import (
+    CodebookGradient,
+    EmaRelation,
+    LossBalance,
+    LossPath,
+    LossTerms,
+    LossUse,
+    TaskMetrics,
+)
 
 METRICS = TaskMetrics.healthy()
 LOSSES = METRICS.replace(accuracy=None, bypass_accuracy=None, chance_accuracy=None, mean_code_loss=1.0)
@@ -33,3 +42,84 @@ LOSSES = METRICS.replace(accuracy=None, bypass_accuracy=None, chance_accuracy=No
 )
 def test_severity(metrics: TaskMetrics | None, expected: str) -> None:
     assert _harm.severity(metrics).label == expected
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        (None, "warning"),
+        (METRICS.replace(accuracy=0.94), "error"),
+        (METRICS.replace(accuracy=0.96), "warning"),
+        (LOSSES, "error"),
+    ],
+)
+def test_a_cause_that_acts_is_an_error_where_the_task_has_something_to_lose(
+    metrics: TaskMetrics | None, expected: str
+) -> None:
+    assert _harm.severity(metrics, acts=True).label == expected
+
+
+@pytest.mark.parametrize(
+    ("balance", "expected"),
+    [
+        (LossBalance.healthy(ratio=1.01), True),
+        (LossBalance.healthy(ratio=0.99), False),
+        (LossBalance.healthy(ratio=None), False),
+        (None, False),
+    ],
+)
+def test_an_encoder_is_outpulled_from_equal_gradients_on(balance: LossBalance | None, expected: bool) -> None:
+    assert _harm.outpulled(balance) is expected
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        (METRICS.replace(loss=0.2, bypass_loss=0.25), True),
+        (METRICS.replace(loss=0.2, bypass_loss=0.23), False),
+        (METRICS.replace(loss=0.2, bypass_loss=0.1), False),
+        (METRICS.replace(bypass_loss=None), False),
+        (None, False),
+    ],
+)
+def test_an_encoder_is_apart_from_its_codes_where_the_task_is_worse_with_it(
+    metrics: TaskMetrics | None, expected: bool
+) -> None:
+    assert _harm.apart(metrics, EmaRelation.healthy()) is expected
+    assert not _harm.apart(metrics, EmaRelation.healthy(scale=400.0))
+
+
+BESIDE = {
+    "VQ201": [LossBalance.healthy(vq_weight=100.0, ratio=1.3)],
+    "VQ204": [LossTerms.healthy(commitment=16.0), LossBalance.healthy(vq_weight=1.0, ratio=1.3)],
+    "VQ205": [LossUse.healthy(used=False, reported=None, gradient=None)],
+    "VQ206": [LossPath.healthy(alive=False)],
+}
+
+
+@pytest.mark.parametrize("code", BESIDE)
+def test_a_loss_that_harms_the_encoder_is_an_error(code: str) -> None:
+    harmed = METRICS.replace(accuracy=0.8, bypass_accuracy=0.8, loss=0.6, bypass_loss=0.8)
+    assert says(code, *BESIDE[code], harmed) == "error"
+    assert says(code, *BESIDE[code], METRICS) == "warning"
+
+
+def test_codes_of_a_wrong_length_explode_the_vq_loss_of_any_weight() -> None:
+    pulls, broken = LossBalance.healthy(ratio=294.0), EmaRelation.healthy(scale=400.0)
+    assert says("VQ201", pulls, EmaRelation.healthy()) == "warning"
+    assert says("VQ201", pulls, broken) == "cannot judge"
+    assert says("VQ201", pulls.replace(vq_weight=100.0), broken) == "warning"
+
+
+@pytest.mark.parametrize(
+    ("mover", "expected"),
+    [
+        (CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=None), "error"),
+        (CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.1), "warning"),
+        (CodebookGradient.healthy(trainable=False, ema_owned=True, gradient=None), "warning"),
+    ],
+)
+def test_a_loss_that_alone_could_train_the_codes_is_missed_by_them(
+    mover: CodebookGradient, expected: str
+) -> None:
+    assert says("VQ205", *BESIDE["VQ205"], mover) == expected

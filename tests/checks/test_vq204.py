@@ -32,6 +32,11 @@ NO_BETA = {"beta": None, "beta_from": ""}
         ([TERMS.replace(commitment=16.0 * 400), BALANCE.replace(ratio=9.0)], "warning"),
         ([TERMS.replace(commitment=1.0, dim=4), BALANCE.replace(ratio=9.0)], "passes"),
         ([TERMS.replace(commitment=None), BALANCE.replace(ratio=9.0)], "cannot judge"),
+        # the gradient at the first of several levels has another form, and the codebook's tells the sum
+        ([TERMS.replace(commitment=None, codebook=64.0), BALANCE.replace(ratio=0.81)], "warning"),
+        ([TERMS.replace(commitment=None, codebook=16.0), BALANCE.replace(ratio=0.81)], "warning"),
+        ([TERMS.replace(commitment=None, codebook=7.9), BALANCE.replace(ratio=0.81)], "cannot judge"),
+        ([TERMS.replace(commitment=None, codebook=None), BALANCE.replace(ratio=9.0)], "cannot judge"),
         ([TERMS.replace(commitment=16.0, **NO_BETA), BALANCE.replace(ratio=9.0)], "warning"),
     ],
 )

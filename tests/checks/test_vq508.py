@@ -25,6 +25,8 @@ COUNTS = CountsUsage.healthy(perplexity=60.0, low=50.0, high=70.0)
     [
         ([usage(256, 4_096, 24.9, 60), COUNTS], "warning"),
         ([usage(256, 4_096, 25.1, 60), COUNTS], "passes"),
+        # 110 of 256 codes are no collapse that counts could hide
+        ([usage(256, 4_096, 110.0, 188), COUNTS.replace(perplexity=240.0, low=235.0, high=245.0)], "note"),
         ([usage(256, 4_095, 24.9, 60), COUNTS], "cannot judge"),
         ([usage(256, 4_096, 24.9, 60, source="checkpoint"), COUNTS], "cannot judge"),
         ([usage(256, 4_096, 24.9, 60)], "cannot judge"),

@@ -40,16 +40,22 @@ def test_a_measured_accuracy_outranks_the_record():
 @pytest.mark.parametrize(
     ("measured", "expected"),
     [
-        ((0.1, 0.144), "warning"),
-        ((0.144, 0.1), "warning"),
-        ((0.146, 0.1), "passes"),
-        ((0.1, 0.146), "passes"),
-        ((0.1, None), "cannot judge"),
+        ((0.1, 0.144, 150), "warning"),
+        ((0.144, 0.1, 150), "warning"),
+        ((0.146, 0.1, 150), "passes"),
+        ((0.1, 0.146, 150), "passes"),
+        ((0.1, None, 150), "cannot judge"),
+        # the interval of 397 samples rules out a tenth of the way to perfect, that of 40 does not
+        ((0.1, 0.144, 397), "error"),
+        ((0.1, 0.1, 40), "warning"),
+        ((0.1, 0.1, 50), "error"),
     ],
 )
 def test_a_measured_accuracy_is_judged_with_and_without_the_layer(measured, expected):
-    accuracy, bypass = measured
-    metrics = TaskMetrics.healthy(accuracy=accuracy, bypass_accuracy=bypass, chance_accuracy=0.1)
+    accuracy, bypass, samples = measured
+    metrics = TaskMetrics.healthy(
+        accuracy=accuracy, bypass_accuracy=bypass, chance_accuracy=0.1, sample_size=samples
+    )
     assert says("VQ607", metrics) == expected
 
 

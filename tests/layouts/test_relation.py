@@ -102,3 +102,14 @@ def test_tensors_of_fitting_shapes_alone_prove_nothing() -> None:
     )
     for state in states:
         assert found(state) == ()
+
+
+def test_a_collapse_hides_no_statistics_whose_smoothing_is_small() -> None:
+    """One code has all vectors, and the update normalised the counts without their sum."""
+    codes, shares = statistics()
+    counts = 1e-3 * shares
+    counts[0] = 1562.0
+    smoothed = (counts + 1e-10) / (counts.sum() + CODES * 1e-10)
+    state = {"vq.codebook": codes, "vq.usage_ema": counts, "vq.codes_ema": codes * smoothed[:, None]}
+    (view,) = found(state)
+    assert view.keys == {"codebook": "vq.codebook", "counts": "vq.usage_ema", "sums": "vq.codes_ema"}

@@ -233,8 +233,11 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
     given, put_out = _different(z_e), _different(z_q)
     codes = _codes(call, positions, len(z_q))
     levels = _levels(z_e, z_q)
+    radix = _radix(module)
     if codes is not None:
-        is_one = given > len(torch.unique(codes, dim=0)) and _follows(z_q, codes)
+        # behind a dead encoder all vectors are alike: then the module's own word tells that it quantizes
+        is_fewer = given > len(torch.unique(codes, dim=0)) or (given == 1 and radix is not None)
+        is_one = is_fewer and _follows(z_q, codes)
     else:
         few = bool(levels) or (z_q.shape[1] > 1 and put_out <= given / FEW and bool(z_q.any()))
         is_one = few and (put_out == 1 or _varies(rows(call.z_q, axis)))
@@ -242,7 +245,6 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
         return None
     outputs = torch.unique(z_q, dim=0)
     highest = int(codes.max()) if codes is not None else len(outputs) - 1
-    radix = _radix(module)
     size = _size(module, highest, radix[1] if radix else levels)
     return Quantizing(
         path=path,

@@ -11,19 +11,27 @@ BETA_HIGH = 2.0
 """Largest beta that is assumed where beta is unknown: published trainings use 0.1 to 2, most 0.25 or 1."""
 
 
+def weight_told(terms: LossTerms) -> float | None:
+    """Return the weight that tells a sum: that at z_e, or where that has another form, at the codebook."""
+    return terms.codebook if terms.commitment is None else terms.commitment
+
+
 def summed(
     terms: LossTerms, factor: float = FACTOR, beta_low: float = BETA_LOW, beta_high: float = BETA_HIGH
 ) -> tuple[str, int] | None:
     """Return the axes that a VQ loss is summed over and how many values these are; None for a mean."""
     sizes = (("dimensions", terms.dim), ("vectors and dimensions", terms.dim * terms.sample_size))
-    if terms.commitment is None:
+    weight = weight_told(terms)
+    if weight is None:
         return None
-    if terms.beta:
+    if terms.commitment is None:  # the codebook's term has weight 1, or beta where the terms are swapped
+        low, high, most = min(terms.beta or 1.0, 1.0) / factor, factor, factor
+    elif terms.beta:
         low, high = terms.beta / factor, terms.beta * factor
         most = max(high, factor)  # swapped terms have weight 1 at z_e where beta is meant
     else:
         low, high, most = beta_low, beta_high, beta_high
     for what, size in sizes:
-        if low * size <= terms.commitment <= high * size and terms.commitment > most:
+        if low * size <= weight <= high * size and weight > most:
             return what, size
     return None

@@ -12,10 +12,12 @@ Without data: the weight that the file records. A weight that is not recorded is
 The weight alone is a warning, since a codebook that was initialised from data can bear it: on 8x8
 digits weight 100 collapsed an N(0,1) codebook to perplexity 1 and left a data-initialised one alive.
 A symptom, such as a collapsed codebook, makes it an error, and so does a task that loses a fifth of its
-success with the codes in place of z_e. Noise in front of the layer makes the VQ loss larger in training
-than it is (VQ606). The loss of a layer without a codebook (LFQ, BSQ) rewards variety, and is not judged: on
-8x8 digits LFQ used 44 of its 64 codes where it pulled 38 times as hard as the task, and 4 at a tenth of that
-weight.
+success with the codes in place of z_e. Bypassing the codes shows no harm that the encoder took: where the VQ
+loss still pulls harder than the task (above 1), it is an error too, unless the model is right in 95 % of all
+cases. Noise in front of the layer makes the VQ loss larger in training than it is (VQ606). Codes of a wrong
+length make it explode (VQ309, VQ310), so its pull is not judged there. The loss of a layer without a codebook
+(LFQ, BSQ) rewards variety, and is not judged: on 8x8 digits LFQ used 44 of its 64 codes where it pulled 38
+times as hard as the task, and 4 at a tenth of that weight.
 
 ## Remedy
 lower-vq-weight: `loss = task + 0.1 * vq`. warm-up: let the weight grow over the first 10 epochs.
@@ -26,10 +28,10 @@ lower-vq-weight: `loss = task + 0.1 * vq`. warm-up: let the weight grow over the
 - jishengpeng/WavTokenizer#36: commitment weight 1000
 """
 
-from vqdoctor.checks import _harm
+from vqdoctor.checks import _harm, _scale
 from vqdoctor.checks._words import Problems, figure, if_known, measured, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
-from vqdoctor.core.evidence import LossBalance, TaskMetrics, TrainingRecord, Usage
+from vqdoctor.core.evidence import EmaRelation, LossBalance, TaskMetrics, TrainingRecord, Usage
 from vqdoctor.core.levels import Confidence
 
 
@@ -53,6 +55,7 @@ def evaluate(
     record: TrainingRecord | None,
     usage: Usage | None,
     metrics: TaskMetrics | None,
+    relation: EmaRelation | None,
     limits: Limits,
 ) -> Problems:
     """Compare the gradients where they were measured, else the recorded weight."""
@@ -60,20 +63,22 @@ def evaluate(
         raise NoEvidence("neither the gradients nor the recorded weight are known")
     if usage is not None and usage.implicit:
         raise CannotJudge("the loss of a layer without a codebook keeps its codes in use")
+    weights = _weights(balance, record)
+    name, weight = max(weights.items(), key=lambda item: item[1], default=("", 0.0))
     if balance is not None and balance.ratio is not None and balance.ratio > limits.gradient_ratio:
+        if weight <= limits.weight and _scale.broken(relation):
+            raise CannotJudge("codes on another scale than z_e make the VQ loss explode, whatever its weight")
         at = "" if balance.vq_weight is None else f" at weight {figure(balance.vq_weight)}"
         yield problem(
-            _harm.severity(metrics),
+            _harm.severity(metrics, acts=_harm.outpulled(balance)),
             f"The VQ loss{at} pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
             measured("gradient_ratio", balance.ratio, limits.gradient_ratio),
             measured("task_loss", balance.task_loss),
             measured("vq_loss", balance.vq_loss),
         )
         return
-    weights = _weights(balance, record)
     if not weights and (balance is None or balance.ratio is None):
         raise CannotJudge("the weight of the VQ loss is recorded nowhere")
-    name, weight = max(weights.items(), key=lambda item: item[1], default=("", 0.0))
     if weight > limits.weight:
         what = "VQ loss" if name == "vq_weight" else "commitment loss"
         ratio = None if balance is None else balance.ratio
@@ -81,7 +86,7 @@ def evaluate(
         if ratio is not None and ratio < 1:  # where z_e lies on the codes, there is little left to pull at
             by_now = f", even if the gradient that is left of it is {figure(ratio)} of the task's by now"
         yield problem(
-            _harm.severity(metrics),
+            _harm.severity(metrics, acts=_harm.outpulled(balance)),
             f"The {what} has weight {figure(weight)}: at this weight the encoder can gain more by going "
             f"to one code than by doing its task{by_now}.",
             measured(name, weight, limits.weight),

@@ -8,6 +8,7 @@ found late: in the case below the cure was one word, and usage had been near 0.
 ## How to read it
 The gradient of the VQ loss at z_e is compared with that of the mean of squares: the factor is beta for a
 mean, beta times D for a sum over dimensions, beta times D times the number of vectors for a sum over all.
+Where the gradient at z_e has another form, as before the first of several levels, the codebook's tells it.
 A sum is right where the task loss is a sum as well; therefore the weighted pull of the VQ loss at z_e
 must also reach the task's. Where both were reduced alike, trained autoencoders of digits measured a pull
 of 0.13 to 0.64 of the task's; with a summed VQ loss and a mean task loss 0.96 to 2.5, up to 87 at the
@@ -62,23 +63,23 @@ def evaluate(
     terms: LossTerms, balance: LossBalance, usage: Usage | None, metrics: TaskMetrics | None, limits: Limits
 ) -> Problems:
     """Infer the reduction from the weight at z_e, then ask whether the VQ loss outweighs the task."""
-    if terms.commitment is None:
-        raise CannotJudge("the VQ loss is not a squared error between z_e and z_q")
     sum_over = _reduction.summed(terms, limits.factor, limits.beta_low, limits.beta_high)
     if sum_over is None:
+        if terms.commitment is None:
+            raise CannotJudge("the VQ loss is not a squared error between z_e and z_q")
         return
     what, size = sum_over
     if balance.ratio is None:
         raise CannotJudge(f"the VQ loss is summed over its {what}, but its weight in the training is unknown")
     measurements = (
         measured("pull", balance.ratio, limits.pull),
-        measured("weight_as_a_mean", terms.commitment),
+        measured("weight_as_a_mean", _reduction.weight_told(terms) or 0.0),
         measured("dimensions", terms.dim),
     )
     is_sum = f"The VQ loss is a sum over {size:,} {what}, so it weighs as much more than a mean"
     if balance.ratio > limits.pull:
         yield problem(
-            _harm.severity(metrics),
+            _harm.severity(metrics, acts=_harm.outpulled(balance)),
             f"{is_sum}, and pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
             *measurements,
             confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,

@@ -11,7 +11,9 @@ The layer's own loss is the float output with at most one axis that has a gradie
 task's losses must depend on it, or the task must report another VQ loss that reaches z_e; and the VQ
 loss's weight must not be 0. A layer that returns no loss (FSQ, NSVQ, a commitment weight of 0) is not held
 to have one. vqdoctor sees the Task, not your training loop: if that adds the loss, return it from the Task.
-A loss that is added and has no gradient at all is VQ206.
+A loss that is added and has no gradient at all is VQ206. It is an error where the codes have no other teacher
+(as in VQ103), where they lose a fifth of the task, or where the task does a fifth worse with z_e in place of
+the codes: then z_e has left them.
 
 ## Remedy
 The VQ loss holds the encoder near the codes and, where no EMA does, moves the codes. Take the tensor
@@ -28,8 +30,8 @@ returns none. If your training does add it and only the Task leaves it out, retu
 from vqdoctor.checks import _harm
 from vqdoctor.checks._words import Problems, figure, if_known, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import CodebookGradient, LossPath, LossUse, TaskMetrics
-from vqdoctor.core.levels import Confidence
+from vqdoctor.core.evidence import CodebookGradient, EmaRelation, LossPath, LossUse, TaskMetrics
+from vqdoctor.core.levels import Confidence, Severity
 
 
 class Limits(CheckLimits):
@@ -52,6 +54,7 @@ def evaluate(
     path: LossPath | None,
     mover: CodebookGradient | None,
     metrics: TaskMetrics | None,
+    relation: EmaRelation | None,
     limits: Limits,
 ) -> Problems:
     """Ask for a loss, then whether it is connected, then whether it has a weight."""
@@ -74,8 +77,9 @@ def evaluate(
         confidence = Confidence.MEDIUM
     else:
         return
+    waits = _harm.waits(mover) and mover is not None and not mover.gradient
     yield problem(
-        _harm.severity(metrics),
+        Severity.ERROR if waits else _harm.severity(metrics, acts=_harm.apart(metrics, relation)),
         f"{fault}, so the encoder is not held near the codes.",
         if_known("reported_gradient", use.gradient, limits.gradient),
         if_known("vq_weight", use.vq_weight, limits.weight),

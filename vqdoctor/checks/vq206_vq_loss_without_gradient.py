@@ -11,7 +11,8 @@ usual forms: the wrong operand is detached, both operands are (a codebook in a b
 layer works under `torch.no_grad()`, or it returns `loss.item()`. A layer's loss that has a gradient and loses
 it in the training is VQ205, and so is a VQ loss with weight 0. If the task reports no VQ loss, vqdoctor looks
 for an output of the layer that stays proportional to |z_e - z_q|^2 from batch to batch; whether the training
-adds it is then not known, so the confidence is medium.
+adds it is then not known, so the confidence is medium. It is an error where the codes wait for that loss,
+where they lose a fifth of the task, or where the task does a fifth worse with z_e in place of them.
 
 ## Remedy
 Detach the code and not the encoder's output. With an EMA codebook this commitment term is the whole VQ loss.
@@ -27,9 +28,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vqdoctor.checks import _harm
 from vqdoctor.checks._words import figure, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import CodebookGradient, LossPath
+from vqdoctor.core.evidence import CodebookGradient, EmaRelation, LossPath, TaskMetrics
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -44,8 +46,14 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(path: LossPath, codebook: CodebookGradient | None, limits: Limits) -> Iterator[Problem]:
-    """Fire on a VQ loss with a value and without a gradient: an error if the codes wait for it."""
+def evaluate(
+    path: LossPath,
+    codebook: CodebookGradient | None,
+    metrics: TaskMetrics | None,
+    relation: EmaRelation | None,
+    limits: Limits,
+) -> Iterator[Problem]:
+    """Fire on a VQ loss with a value and without a gradient: an error where codes wait, or by harm."""
     if path.value is None:
         raise CannotJudge("neither the task nor the layer gives a VQ loss")
     if path.alive is None:
@@ -53,9 +61,9 @@ def evaluate(path: LossPath, codebook: CodebookGradient | None, limits: Limits) 
     if path.alive or path.value <= limits.value or path.vq_weight == 0:
         return
     of = "that the task reports" if path.reported else "that the layer returns"
-    waits = path.reported and codebook is not None and codebook.trainable and not codebook.ema_owned
+    waits = path.reported and _harm.waits(codebook)
     yield problem(
-        Severity.ERROR if waits else Severity.WARNING,
+        Severity.ERROR if waits else _harm.severity(metrics, acts=_harm.apart(metrics, relation)),
         f"The VQ loss {of} is {figure(path.value)}, but nothing that it depends on requires a gradient, so "
         "it trains neither the encoder nor the codes.",
         measured("vq_loss", path.value, limits.value),

@@ -113,20 +113,21 @@ def _divisor(relation: EmaRelation) -> str:
 
 def _factor(relation: EmaRelation, exact: float) -> str:
     codes = f"{relation.sample_size:,} codes in use" if relation.sample_size > 1 else "The code in use"
-    subject = f"All {codes} are" if relation.sample_size > 1 else f"{codes} is"
+    several = relation.sample_size > 1
+    subject, whose = (f"All {codes} are", "their") if several else (f"{codes} is", "its")
     if _scale.lost_total(relation, exact):
         return (
-            f"{subject} {figure(relation.scale)} times as long as the mean of their vectors, which is the "
+            f"{subject} {figure(relation.scale)} times as long as the mean of {whose} vectors, which is the "
             f"sum of "
             "the EMA counts: the update normalises the counts and does not multiply by their sum again."
         )
     if _scale.total_twice(relation, exact):
         return (
-            f"{subject} {figure(1 / relation.scale)} times shorter than the mean of their vectors, which is "
-            f"the sum of the EMA counts: the update multiplies by it twice."
+            f"{subject} {figure(1 / relation.scale)} times shorter than the mean of {whose} vectors, which "
+            f"is the sum of the EMA counts: the update multiplies by it twice."
         )
     return (
-        f"{subject} {figure(relation.scale)} times as long as the mean of their vectors: the update has a "
+        f"{subject} {figure(relation.scale)} times as long as the mean of {whose} vectors: the update has a "
         f"factor too many or too few."
     )
 

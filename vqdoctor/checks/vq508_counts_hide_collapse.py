@@ -8,7 +8,8 @@ perplexity of the counts then shows a healthy codebook for a model that has lost
 ## How to read it
 The perplexity of the counts against that of the data, both with their 95 % intervals: the lower end of the
 one against the upper end of the other. The data must have 16 vectors per code, which make its perplexity
-known; the perplexity of a single batch is always lower. Counts that have not forgotten their start are not
+known; the perplexity of a single batch is always lower. Where the data's usage is that of a working layer,
+there is no collapse to hide, and it is a note. Counts that have not forgotten their start are not
 compared. Data of another kind than the training's has the same effect, so give the training's own.
 
 ## Remedy
@@ -60,7 +61,7 @@ def evaluate(usage: Usage, counts: CountsUsage, limits: Limits) -> Iterator[Prob
     ratio = counts.low / usage.perplexity_high
     if ratio > limits.ratio:
         yield problem(
-            Severity.WARNING,
+            Severity.WARNING if _usage.poor(usage) else Severity.NOTE,
             f"The EMA counts claim a perplexity of {figure(counts.perplexity)}, and the data has "
             f"{figure(usage.perplexity)} over {usage.sample_size:,} vectors: a monitor that reads "
             "the counts hides the collapse.",
@@ -86,7 +87,7 @@ CHECK = Check(
             "perplexity = torch.exp(-torch.special.xlogy(p, p).sum())"
         ),
     ),
-    explained_by=(*COLLAPSE, "VQ503", "VQ501", "VQ502"),
+    explained_by=(*COLLAPSE, "VQ511", "VQ503", "VQ501", "VQ502"),
     examples=(
         fires(
             "counts of other batches",

@@ -14,7 +14,7 @@ was read, and where. It is the file's word and was not measured, hence the mediu
 
 Accuracy that was measured on data outranks the record. It counts where the model is at chance both with the
 VQ layer and with z_e in place of z_q; where it is better without, VQ605 tells it. Chance is then the share of
-the most frequent label.
+the most frequent label. It is an error where the sample is large enough to rule out any skill worth the name.
 
 ## Remedy
 begin-with-the-task: train the same model without the VQ layer. If it does no better, the task, the labels or
@@ -49,6 +49,11 @@ class Limits(CheckLimits):
         0.05,
         "Least accuracy above chance, over its largest possible value: for two classes 1.5 times chance "
         "would be 0.75. The most frequent class alone often gives more than 1/C.",
+    )
+    known: float = limit(
+        0.1,
+        "Least skill at the upper end of the measured accuracy's 95 % interval that leaves open whether the "
+        "model has learned something. Healthy small models measured a skill of 0.3 and more.",
     )
     entropy_gap: float = limit(
         0.02,
@@ -90,14 +95,17 @@ def _measured(metrics: TaskMetrics, limits: Limits) -> Iterator[Problem]:
     found, bypass, chance = metrics.accuracy, metrics.bypass_accuracy, metrics.chance_accuracy
     if found is None or bypass is None or chance is None or chance >= 1:
         raise CannotJudge("the accuracy without the VQ layer was not measured")
-    skill = (max(found, bypass) - chance) / (1 - chance)
+    best = max(found, bypass)
+    skill = (best - chance) / (1 - chance)
     if skill < limits.skill:
+        at_most = skill + 1.96 * math.sqrt(chance / (1 - chance) / max(metrics.sample_size, 1))
         yield problem(
-            Severity.WARNING,
+            Severity.ERROR if at_most < limits.known else Severity.WARNING,
             f"On {metrics.sample_size:,} samples of the split {metrics.split} the accuracy is "
             f"{figure(found)}, without the VQ layer {figure(bypass)}, and the most frequent label alone "
             f"gives {figure(chance)}: the model has learned nothing of its task.",
             measured("skill", skill, limits.skill),
+            measured("skill_high", at_most, limits.known),
             confidence=Confidence.HIGH,
         )
 

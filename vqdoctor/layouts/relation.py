@@ -123,9 +123,11 @@ def _by_owner(state: StateDict) -> dict[str, list[str]]:
 def _is_quotient(codes: Floats, sums: Floats, counts: Floats) -> bool:
     """Whether codes are sums over counts, up to one factor, and are not the sums themselves."""
     # After a collapse one code has nearly all: a count of a hundredth is still far above any smoothing.
-    live = counts > RARE * min(counts.mean(), 1.0)
     if not all(np.isfinite(table).all() for table in (codes, sums, counts)) or counts.min() < 0:
         return False
+    live = counts > RARE * min(counts.mean(), 1.0)
+    if live.sum() < FEWEST:  # where the smoothing is far smaller, the codes that lost it fit as well
+        live = counts > 0
     if live.sum() < FEWEST:
         return False
     apart = _apart(codes[live], sums[live] / counts[live][:, None])
