@@ -12,6 +12,10 @@ MAX_VALUES = 5_000_000
 """Commas, of some 40 bytes for the value before each."""
 
 
+class TooMuch(ValueError):
+    """A JSON text holds more than it may; whether it is valid is not known."""
+
+
 def parse(
     text: bytes | str,
     pairs: Callable[[list[tuple[str, object]]], object] | None = None,
@@ -25,11 +29,12 @@ def parse(
         containers: lists and objects that it may hold.
 
     Raises:
-        ValueError: if it is not JSON, holds too much, or is nested too deep.
+        TooMuch: if it holds too much.
+        ValueError: if it is not JSON, or is nested too deep.
     """
     text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
     if text.count("{") + text.count("[") > containers or text.count(",") > MAX_VALUES:
-        raise ValueError(f"more than {containers:,} lists and objects, or {MAX_VALUES:,} values")
+        raise TooMuch(f"more than {containers:,} lists and objects, or {MAX_VALUES:,} values")
     try:
         return json.loads(text, object_pairs_hook=pairs)
     except RecursionError as error:

@@ -148,7 +148,7 @@ class Settings:
     decide: bool = _examined(
         False,
         SWITCH,
-        "Train copies of the model a little, each with one cause taken away: which of them is it?",
+        "Train copies of the model a little, each with one cause taken away, to tell which of them it is.",
         in_file=False,
     )
     probe_steps: int = _examined(

@@ -19,7 +19,7 @@ from vqdoctor.checkpoint.patching import copy, patch
 from vqdoctor.checkpoint.records import StoredRecord
 from vqdoctor.checkpoint.tensor import MAX_DIMENSIONS, MAX_ELEMENTS, LazyTensor
 from vqdoctor.checkpoint.tree import refuse_long_names
-from vqdoctor.core.json_text import parse
+from vqdoctor.core.json_text import TooMuch, parse
 
 NAME = "safetensors"
 MAX_HEADER = 8_000_000
@@ -39,6 +39,8 @@ _TYPES = {
     "BOOL": "bool", "C64": "complex64",
 }  # fmt: skip
 
+_CROWDED = "its header names more tensors than a file of this size can hold"
+
 
 def sniff(head: bytes) -> bool:
     """Return whether this starts with a length under 2^56 and a JSON object."""
@@ -55,7 +57,7 @@ def open_safetensors(file: OpenFile) -> Checkpoint:
     metadata = header.pop(_METADATA, None)
     data = _LENGTH + len(raw)
     if len(header) > _most(file):
-        raise Damaged(f"its header names {len(header):,} tensors, more than a file of this size can hold")
+        raise Damaged(_CROWDED)
     refuse_long_names(header, file.size)
     spans = {name: _span(name, entry) for name, entry in header.items()}
     _check_spans(spans, file.size - data)
@@ -135,6 +137,8 @@ def _header(file: OpenFile) -> tuple[bytes, dict[str, Any]]:
         raise Damaged("corrupt: its safetensors header is not a JSON object", TRUNCATED)
     try:
         header: dict[str, Any] = parse(raw, _unique, 16 * _most(file))
+    except TooMuch as error:
+        raise Damaged(_CROWDED) from error
     except ValueError as error:
         raise Damaged("corrupt: its safetensors header is not valid JSON", TRUNCATED) from error
     return raw, header
