@@ -104,22 +104,30 @@ class ModelContext(Capture):
         Many a Task serves the same data for every split, perhaps shuffled: then z_e has the same mean and
         spread in every dimension, up to rounding.
         """
-        found: dict[Split, tuple[int, NDArray[np.float64], NDArray[np.float64]]] = {}
-        for split, layers in self.seen.items():
-            z_e = next(iter(layers.values())).z_e
-            vectors = z_e.reshape(-1, z_e.shape[-1])
-            size = len(vectors)
-            mean, spread = vectors.mean(0, dtype=np.float64), vectors.std(0, dtype=np.float64)
-            if not any(
-                size == n and np.allclose(mean, m, atol=SAME * s.max()) and np.allclose(spread, s, rtol=SAME)
-                for n, m, s in found.values()
-            ):
-                found[split] = size, mean, spread
+        found: list[Split] = []
+        for split in self.seen:
+            if not any(self.is_same_data(split, other) for other in found):
+                found.append(split)
         bare: dict[bytes, Split] = {}  # of layers of which the codes alone are seen
         for split in SPLITS if not found else ():
             if codes := self.codes(split):
                 bare.setdefault(np.sort(next(iter(codes.values())), axis=None).tobytes(), split)
         return tuple(found) or tuple(bare.values())
+
+    def is_same_data(self, split: Split, other: Split) -> bool:
+        """Whether two splits that were seen hold the same data, by the moments of z_e."""
+        (n, mean, spread), (m, other_mean, other_spread) = self._moments(split), self._moments(other)
+        return (
+            n == m
+            and np.allclose(mean, other_mean, atol=SAME * other_spread.max())
+            and np.allclose(spread, other_spread, rtol=SAME)
+        )
+
+    def _moments(self, split: Split) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+        """Return the number, the mean [D] and the spread [D] of z_e of the first layer on a split."""
+        z_e = next(iter(self.seen[split].values())).z_e
+        vectors = z_e.reshape(-1, z_e.shape[-1])
+        return len(vectors), vectors.mean(0, dtype=np.float64), vectors.std(0, dtype=np.float64)
 
     def also(self, found: Discovered) -> ModelContext:
         """Return the context of these layers and of the discovered ones that have a codebook."""

@@ -61,7 +61,7 @@ def measure(context: ModelContext) -> TaskMetrics:
         source="batch",
         sample_size=base.samples,
         split=SPLIT,
-        held_out=SPLIT in (context.own_splits or (SPLIT,)),
+        held_out=not {"train", SPLIT} <= {*context.seen} or not context.is_same_data(SPLIT, "train"),
         accuracy=_accuracy(base),
         bypass_accuracy=_accuracy(bypassed),
         shuffled_accuracy=_accuracy(shuffled),
