@@ -111,3 +111,10 @@ def test_one_checkpoint_has_nothing_to_be_compared_with(run: Path) -> None:
 def test_the_command_ends_with_0(run: Path) -> None:
     result = CliRunner().invoke(app, ["compare", str(run), "-f", "csv"])
     assert result.exit_code == 0 and result.output.startswith("path,step,layer")
+
+
+def test_an_unknown_usage_is_not_called_sound(tmp_path: Path) -> None:
+    for step in (1, 2):
+        torch.save({"vq.embedding.weight": torch.randn(K, D), "global_step": step}, tmp_path / f"{step}.pt")
+    told = COMPARISON_FORMATS["rich"](compare([str(tmp_path)]), RenderOptions())
+    assert "usage is unknown in 2 of 2 rows" in told

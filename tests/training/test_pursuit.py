@@ -11,10 +11,10 @@ import torch
 from cured import FIGURES, LAYER
 from small_training import Digits
 
+from vqdoctor.capture.error import QuantizationError
 from vqdoctor.capture.layer import watching
 from vqdoctor.core.retraining import Figures
 from vqdoctor.core.training_plan import TrainingPlan
-from vqdoctor.training.evaluate import QuantizationError
 from vqdoctor.training.pursuit import MOST, RUNS_AWAY, TIGHTER, Pursuit
 from vqdoctor.training.trainer import Trainer
 

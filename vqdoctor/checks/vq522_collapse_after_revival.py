@@ -67,7 +67,7 @@ def evaluate(course: Course, limits: Limits) -> Iterator[Problem]:
             f"the trace: codes died again after the last revival at step {course.steps[last]:,}.",
             measured("share_of_revival", now / during, limits.share),
             measured("perplexity", now, unit="codes"),
-            confidence=Confidence.MEDIUM,
+            confidence=Confidence.LOW,
             decide_with="--task FILE.py:NAME",
         )
 

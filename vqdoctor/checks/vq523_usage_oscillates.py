@@ -59,7 +59,7 @@ def evaluate(course: Course, limits: Limits) -> Iterator[Problem]:
             f"{course.steps[len(course.steps) // 2]:,}, by a factor of {figure(factor)} each time.",
             measured("factor", factor, limits.factor),
             measured("turns", turns, limits.turns),
-            confidence=Confidence.MEDIUM,
+            confidence=Confidence.LOW,
             decide_with="--task FILE.py:NAME",
         )
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 Split = Literal["train", "stop", "val"]
 Batch = Any
 """A batch is opaque to vqdoctor: only the Task's own `losses` looks inside."""
+LEARNING_RATE = 1e-3
+"""Adam's, where neither the task nor the file has one."""
 
 
 @dataclass(frozen=True, kw_only=True)

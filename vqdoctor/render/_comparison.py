@@ -46,8 +46,14 @@ def _head(comparison: Comparison) -> tuple[str, ...]:
 
 def _told(comparison: Comparison) -> Iterator[str]:
     """Yield the lines under the table: which finding began where, and which came first."""
+    unknown = sum(row.perplexity is None for row in comparison.rows)
+    if unknown:
+        yield (
+            f"The usage is unknown in {unknown} of {len(comparison.rows)} rows: without --data or --task a "
+            "collapse does not show there."
+        )
     if not comparison.began:
-        yield "No checkpoint has a warning or an error."
+        yield "No checkpoint has a warning or an error" + (" that its file shows." if unknown else ".")
     for place, began in enumerate(comparison.began):
         where = "" if began.layer is None else f" in {began.layer}"
         end = f"to {_at(began.last, began.last_step)}" if began.last != comparison.rows[-1].path else "on"

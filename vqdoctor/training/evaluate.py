@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vqdoctor.capture.layer import CapturedLayer, Change, Watched, passes
+from vqdoctor.capture.error import QuantizationError
+from vqdoctor.capture.layer import CapturedLayer, Change, passes
 from vqdoctor.capture.observe import Scored
-from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
 from vqdoctor.core.retraining import Figures, LayerFigures, Paired
 from vqdoctor.metrics.calibration import expected_calibration_error, softmax
@@ -129,46 +129,6 @@ def is_worse(after: Measured, before: Measured) -> bool:
         return pairs.behind
     loss = after.figures.loss
     return not math.isfinite(loss) or loss > before.figures.loss
-
-
-@dataclass(kw_only=True)
-class QuantizationError:
-    """The squared distances of z_e to its codes, beside the variance of z_e.
-
-    Attributes:
-        vectors: how many vectors were seen.
-        total: their sum [D].
-        squares: sum of their squared lengths.
-        errors: sum of their squared distances to the codes.
-    """
-
-    vectors: int = 0
-    total: torch.Tensor | None = None
-    squares: float = 0.0
-    errors: float = 0.0
-
-    @torch.no_grad()
-    def add(self, layer: CapturedLayer, watched: Watched) -> None:
-        """Take a pass into account."""
-        for call in layer.calls(watched):
-            if call.z_q is None or call.z_q.shape != call.z_e.shape:
-                continue
-            axis = layer.reader.axis(call)
-            z_e, z_q = (rows(t.detach(), axis).flatten(0, 1).float() for t in (call.z_e, call.z_q))
-            total = z_e.sum(dim=0).double()
-            self.total = total if self.total is None else self.total + total
-            self.vectors += len(z_e)
-            self.squares += float(z_e.square().sum())
-            self.errors += float((z_e - z_q).square().sum())
-
-    @property
-    def share(self) -> float | None:
-        """Their errors as a share of their variance; None where no vector was seen, or all are alike."""
-        if self.total is None or not self.vectors:
-            return None
-        spread = self.squares - float(self.total.square().sum()) / self.vectors
-        found = self.errors / spread if spread > 0 else math.inf
-        return found if math.isfinite(found) else None
 
 
 def _figures(counts: np.ndarray[Any, Any], num_codes: int, error: float | None) -> LayerFigures:

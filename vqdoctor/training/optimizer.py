@@ -10,13 +10,11 @@ import torch
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.layouts import QuantizerView
-from vqdoctor.models.task import Task
+from vqdoctor.models.task import LEARNING_RATE, Task
 from vqdoctor.saved.optimizer import SavedOptimizer, number_of
 from vqdoctor.saved.placement import Unplaced, placed_slots
 from vqdoctor.saved.training import SavedTraining
 
-LEARNING_RATE = 1e-3
-"""Adam's, where neither the task nor the file says one."""
 HIGHEST_RATES = {"SGD": 1.0, "RMSprop": 0.1, "Adagrad": 0.1}
 HIGHEST_RATE = 0.01
 """Of another kind, as Adam. Each is ten times what is usual: torch's default, and for SGD the 0.1 of

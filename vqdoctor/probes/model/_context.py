@@ -18,14 +18,12 @@ from vqdoctor.capture.observe import SPLITS
 from vqdoctor.capture.reader import Codes, Vectors
 from vqdoctor.capture.run import Capture, Step
 from vqdoctor.core.evidence import TrainingRecord
-from vqdoctor.models.task import Losses, Split
+from vqdoctor.models.task import LEARNING_RATE, Losses, Split
 
 T = TypeVar("T")
 SAME = 1e-4
 """Relative difference up to which two splits' moments are the same: far above float32's rounding, far
 below the 1/sqrt(N) by which samples differ."""
-LEARNING_RATE = 1e-3
-"""Adam's, where neither the task nor the file has one."""
 
 
 @dataclass(kw_only=True, eq=False)

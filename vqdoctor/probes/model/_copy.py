@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from vqdoctor.capture.error import QuantizationError
 from vqdoctor.capture.layer import CapturedLayer, Change, passes, watching
 from vqdoctor.core.evidence import NOT_FINITE
+from vqdoctor.metrics.entropy import plug_in_entropy
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch
 from vqdoctor.models.untouched import in_eval_mode, seed_all
@@ -27,7 +29,7 @@ class Held:
     Attributes:
         losses: the task loss of each batch.
         perplexity: layer to exp of the plain entropy of its codes.
-        error: layer to the mean square of z_e - z_q over the variance of z_e.
+        error: layer to the squared error of its codes, as a share of the variance of z_e.
     """
 
     losses: tuple[float, ...]
@@ -101,7 +103,7 @@ class TrainedCopy:
         seed_all(seed)
         losses: list[float] = []
         counts = {layer.name: torch.zeros(layer.num_codes, dtype=torch.float64) for layer in self.layers}
-        errors: dict[str, list[tuple[float, float]]] = {layer.name: [] for layer in self.layers}
+        errors = {layer.name: QuantizationError() for layer in self.layers}
         served = (moved(batch, self.context.device) for batch in batches)
         with in_eval_mode(self.model), torch.no_grad():
             for _, found, watched in passes(self.model, self.context.task, served, self.layers, self.behind):
@@ -111,30 +113,13 @@ class TrainedCopy:
                     chosen = layer.counts(watched)
                     if chosen is not None:
                         counts[layer.name] += chosen
-                    errors[layer.name] += [
-                        _error(call.z_e, call.z_q, layer.reader.axis(call))
-                        for call in layer.calls(watched)
-                        if call.z_q is not None and call.z_q.shape == call.z_e.shape
-                    ]
+                    errors[layer.name].add(layer, watched)
         return Held(
             losses=tuple(losses),
-            perplexity={name: _perplexity(used) for name, used in counts.items() if used.sum() > 0},
-            error={name: ratio for name, told in errors.items() if (ratio := _ratio(told)) is not None},
+            perplexity={
+                name: math.exp(plug_in_entropy(used.numpy()))
+                for name, used in counts.items()
+                if used.sum() > 0
+            },
+            error={name: found.share for name, found in errors.items() if found.share is not None},
         )
-
-
-def _error(z_e: torch.Tensor, z_q: torch.Tensor, axis: int) -> tuple[float, float]:
-    """Return the mean square of z_e - z_q, and the mean over the elements of a vector of z_e's variance."""
-    vectors = z_e.float().movedim(axis, -1).flatten(0, -2)
-    return float((z_e - z_q).float().square().mean()), float(vectors.var(dim=0, correction=0).mean())
-
-
-def _ratio(told: Sequence[tuple[float, float]]) -> float | None:
-    error, variance = (sum(part) for part in zip(*told, strict=True)) if told else (0.0, 0.0)
-    ratio = error / variance if variance else math.inf
-    return ratio if math.isfinite(ratio) else None
-
-
-def _perplexity(counts: torch.Tensor) -> float:
-    shares = counts / counts.sum()
-    return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))
