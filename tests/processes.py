@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,13 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
 
 
 def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
-    """Start this Python with these arguments. Whoever waits for it waits for `PATIENCE` seconds at most."""
-    pipes = {"stdout": subprocess.PIPE, "encoding": "utf-8"}
+    """Start this Python with these arguments. Whoever waits for it waits for `PATIENCE` seconds at most.
+
+    Ctrl-C reaches it, even where the tests run in the background of a shell, which has it ignored.
+    """
+    pipes = {"stdout": subprocess.PIPE, "encoding": "utf-8", "preexec_fn": _heeds_ctrl_c}
     return subprocess.Popen([sys.executable, *map(str, arguments)], **{**pipes, **options})
+
+
+def _heeds_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
