@@ -35,9 +35,10 @@ lint: $(READY)  ## style, types and import contracts
 	$(BIN)/mypy --strict vqdoctor
 	$(BIN)/lint-imports
 
+# Two workers of one thread each: more threads than cores wait for each other, which took two minutes more.
 # ONLY is a folder or a file below tests/, or several: make test ONLY=checks, make test ONLY="docs ci".
 test: lint  ## lint, then all tests except the acceptance tables and the benchmarks; ONLY=checks: one folder
-	$(BIN)/python -m pytest -q -n 2 -m 'not accept and not bench' $(addprefix tests/,$(ONLY))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not accept and not bench' $(addprefix tests/,$(ONLY))
 
 accept: $(READY)  ## the long acceptance tables
 	$(BIN)/python -m pytest -s -m accept
