@@ -9,6 +9,7 @@ import functools
 import gzip
 import io
 import json
+import math
 import random
 import struct
 import tempfile
@@ -174,6 +175,18 @@ def _header(rng: random.Random) -> Files:
             )
         ).encode()
     )
+
+
+@_bomb
+def _tables(rng: random.Random) -> Files:
+    shape = rng.choice(
+        ((4000, 4000), (8_000_000, 2), (2, 8_000_000), (300_000, 4, 8), (300, 50_000), (300_000, 16))
+    )
+    name = rng.choice(("vq.embedding.weight", "vq._codebook.embed", "vq.codebook"))
+    table = random.Random(0).randbytes(3 << 10) + bytes(1 << 10)
+    size = 4 * math.prod(shape)
+    about = {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
+    return _safetensors(json.dumps(about).encode(), (table * (size // len(table) + 1))[:size])
 
 
 @_bomb

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import copy
 import dataclasses
 import inspect
 import io
@@ -235,7 +236,7 @@ def _a_report(rng: random.Random) -> tuple[str, bytes]:
                 if rng.random() < 0.2:
                     del node[key]
                 else:
-                    node[key] = rng.choice(_VALUES)
+                    node[key] = copy.deepcopy(rng.choice(_VALUES))  # which may be changed next
                 break
             node = node[key]
     raw = json.dumps(report).encode()

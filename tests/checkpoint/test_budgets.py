@@ -162,7 +162,23 @@ def _wide(path: Path) -> None:
     torch.save({"vq.embedding": torch.randn(4, 2_000_000)}, path)
 
 
-@pytest.mark.parametrize("build", [_counts, _layers, _wide], ids=["counts", "layers", "wide"])
+def _square(path: Path) -> None:
+    torch.save({"vq.embedding": torch.randn(4000, 3000)}, path)
+
+
+def _long(path: Path) -> None:
+    torch.save({"vq.embedding": torch.randn(500_000, 2)}, path)
+
+
+def _heads(path: Path) -> None:
+    torch.save({"vq._codebook.embed": torch.zeros(200_000, 4, 2)}, path)
+
+
+def _deep(path: Path) -> None:
+    torch.save({f"vq.layers.{i}._codebook.embed": torch.randn(1, 16, 8) for i in range(400)}, path)
+
+
+@pytest.mark.parametrize("build", [_counts, _layers, _wide, _square, _long, _heads, _deep])
 def test_an_inspection_as_a_whole_stays_small(build: object, tmp_path: Path) -> None:
     build(tmp_path / "odd.pt")  # type: ignore[operator]
     returned, cpu, memory, line = _measured(tmp_path / "odd.pt")

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist, squareform
 
 from vqdoctor.metrics.geometry import (
+    copies,
     duplicate_rows,
     effective_rank,
     faded_rows,
@@ -37,6 +38,18 @@ def test_duplicates_are_those_of_all_pairs(seed, close, equal):
     codes[55 : 55 + equal] = codes[3]
     tolerance = 1e-3 * spread(codes)
     assert duplicate_rows(codes, tolerance) == naive_duplicates(codes, tolerance) == close + equal
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_every_copy_on_a_crowded_plane_is_found(dim):
+    from scipy.spatial import cKDTree
+
+    codes = np.random.default_rng(dim).standard_normal((4000, dim)).astype(np.float32)
+    tolerance = {1: 1e-5, 2: 6e-3, 3: 0.03}[dim]
+    pairs = cKDTree(codes.astype(np.float64)).query_pairs(tolerance, output_type="ndarray")
+    found = copies(codes, tolerance)
+    assert 20 < found.sum() <= len(np.unique(pairs))
+    assert found[pairs].any(axis=1).all()  # of each pair one is a copy
 
 
 def test_all_rows_equal_or_nearly_so():

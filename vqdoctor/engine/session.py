@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # these need torch
 
 Progress = Callable[[str], None]
 
-MOST_LAYERS = 1024
+MOST_LAYERS = 256
 """VQ layers of one file: the deepest residual quantizers have 64."""
 TRAIN_BATCHES = 4
 """Training batches that the gradients are measured on, where the user does not say."""

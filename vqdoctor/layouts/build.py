@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from vqdoctor.core.errors import UserError
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.layout import Ema, Orientation
 from vqdoctor.layouts.place import Place
@@ -16,6 +17,8 @@ from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import Array, Lookup, QuantizerView, Tensor
 
 AnyArray = NDArray[np.generic]
+MOST_HEADS = 4096
+"""Codebooks of one tensor: each is a view, and all are counted again before they are judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,9 @@ def build(
     if places is None:
         heads = range(shape[0]) if len(shape) == 3 else [None]
         padded = rows if rows != (shape[-1] if transposed else shape[-2]) else None
+        if len(heads) > MOST_HEADS:
+            what = f"{roles['codebook']}: {len(heads):,} codebooks in one tensor, more than any model has"
+            raise UserError(what, "name the key of the codebook: --codebook-key KEY")
         places = [Place(head=head, transposed=transposed, rows=padded) for head in heads]
     for number, place in enumerate(places):
         yield QuantizerView(

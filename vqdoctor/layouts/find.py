@@ -129,8 +129,10 @@ def _everywhere(states: States, orientation: Orientation | None) -> tuple[Views,
 def _merged(views: Views, tensors: Mapping[str, Tensor]) -> Views:
     """Return one view for the layers that share one codebook: the first, which names the others."""
     by_tensors: dict[Hashable, list[QuantizerView]] = {}
+    keys = {key for view in views for key in view.keys.values()}  # the heads of a layer share them
+    known = {key: _identity(key, tensors[key]) for key in keys}
     for view in views:
-        identities = tuple((role, _identity(key, tensors[key])) for role, key in view.keys.items())
+        identities = tuple((role, known[key]) for role, key in view.keys.items())
         by_tensors.setdefault((identities, _head(view.name)), []).append(view)
     return tuple(
         replace(

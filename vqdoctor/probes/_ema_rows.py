@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,8 +43,10 @@ def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
     if counts is None or sums is None or not (np.isfinite(sums).all() and np.isfinite(view.codebook).all()):
         return None
 
+    is_stale = _staleness(view)
+
     def disagreement(rows: NDArray[np.float64]) -> tuple[int, float]:
-        return int(stale(view, rows).sum()), middle(np.linalg.norm(rows - view.codebook, axis=1))
+        return int(is_stale(rows).sum()), middle(np.linalg.norm(rows - view.codebook, axis=1))
 
     return min(means_by_rule(view, counts, sums), key=disagreement)
 
@@ -88,14 +92,24 @@ def stale(view: QuantizerView, means: NDArray[np.float64]) -> Mask:
     The smoothing decides how long a rarely chosen code is. So such a code must have another direction, and it
     is not judged at all if the layout's smoothing is unknown.
     """
+    return _staleness(view)(means)
+
+
+def _staleness(view: QuantizerView) -> Callable[[NDArray[np.float64]], Mask]:
+    """Return `stale` for means that several rules give: what the view alone tells is computed once."""
     live = live_mask(view)[2]
     bar = AWAY * (spread(view.codebook[live]) if live.any() else 0.0)
-    away = np.linalg.norm(means - view.codebook, axis=1) > bar
-    if view.counts is None:
-        return np.asarray(away)
-    far = far_above_smoothing(view.counts)
-    if view.smoothing is None:
-        return np.asarray(away & far)
-    lengths = np.linalg.norm(means, axis=1) * np.linalg.norm(view.codebook, axis=1)
-    aligned = np.einsum("kd,kd->k", means, view.codebook.astype(np.float64)) > (1 - AWAY**2) * lengths
-    return np.asarray(away & (far | ~aligned))
+    far = None if view.counts is None else far_above_smoothing(view.counts)
+    norms = row_norms(view.codebook)
+
+    def stale_by(means: NDArray[np.float64]) -> Mask:
+        away = np.linalg.norm(means - view.codebook, axis=1) > bar
+        if far is None:
+            return np.asarray(away)
+        if view.smoothing is None:
+            return np.asarray(away & far)
+        along = np.einsum("kd,kd->k", means, view.codebook, dtype=np.float64)
+        aligned = along > (1 - AWAY**2) * np.linalg.norm(means, axis=1) * norms
+        return np.asarray(away & (far | ~aligned))
+
+    return stale_by

@@ -52,6 +52,13 @@ class _Layers(Protocol):
     def views(self) -> Sequence[QuantizerView]: ...
 
 
+MOST_CODES = 1 << 19
+"""The largest codebooks in use have 2^18 codes (MAGVIT-v2, Open-MAGVIT2, IBQ)."""
+MOST_DIMENSIONS = 1 << 16
+"""Far above the widest hidden layers, of 2^14."""
+MOST_OF_BOTH = 1536
+"""Of codes and dimensions the fewer. The largest in use is 1,280 (GLM-4-Voice, 16,384 codes); their
+directions cost its cube, 0.5 s here."""
 L = TypeVar("L", bound=_Layers)
 
 
@@ -70,8 +77,20 @@ def each_layer(
     def measure_each(context: L) -> Iterator[Evidence | Unavailable]:
         for view in context.views:
             try:
+                _refuse_huge(view)
                 yield measure(context, view).replace(layer=view.name)
             except Missing as missing:
                 yield missing.gap(kind, view.name, source)
 
     return Probe(kinds=(kind,), measure=measure_each)
+
+
+def _refuse_huge(view: QuantizerView) -> None:
+    """Refuse a table that is larger than any codebook: what the probes compute grows faster than it.
+
+    Raises:
+        Missing: if it is.
+    """
+    codes, dim = view.num_codes, view.dim
+    if codes > MOST_CODES or dim > MOST_DIMENSIONS or min(codes, dim) > MOST_OF_BOTH:
+        raise Missing(f"its table of {codes:,} × {dim:,} is larger than any codebook")

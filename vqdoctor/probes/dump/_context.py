@@ -20,6 +20,10 @@ from vqdoctor.probes.probe import Missing
 AnyArray = NDArray[Any]
 Z_E = "z_e"
 INDICES = "indices"
+MOST_PRODUCTS = 1 << 36
+"""Products of vectors with codes, number by number, for one layer: 1 to 4 s of CPU were measured."""
+_PASSES = 64
+"""What a pair of vector and code costs beside its products, in products."""
 MASKED = -1
 """The code that libraries give a masked vector."""
 
@@ -160,12 +164,28 @@ class DumpContext:
         norms, _, live = live_mask(view)
         if is_unit(norms, live):
             rows = unit(rows)
+        kept = self._drawn(len(rows), view)
+        rows, groups = rows[kept], None if groups is None else groups[kept]
         return Vectors(rows=rows, groups=groups, found=nearest(rows, view.codebook))
 
+    def _drawn(self, size: int, view: QuantizerView) -> NDArray[np.int64] | slice:
+        """Return which of a layer's vectors are compared with its codes: all, or as many as cost seconds."""
+        most = MOST_PRODUCTS // (view.num_codes * (view.dim + _PASSES))
+        if size <= most:
+            return slice(None)
+        return np.sort(np.random.default_rng(self.seed).choice(size, most, replace=False))
+
     def notes(self) -> list[str]:
-        """Return which dumped indices were left out, one line for each number of them."""
+        """Return which dumped vectors and indices were left out, one line for each number of them."""
         left: list[str] = []
         for view in self.views:
+            with contextlib.suppress(Missing):
+                drawn = self._drawn(size := len(self.raw_rows(view)[0]), view)
+                if not isinstance(drawn, slice):
+                    left.append(
+                        f"{len(drawn):,} of the {size:,} dumped vectors were drawn to be compared with "
+                        f"the {view.num_codes:,} codes of {view.name}"
+                    )
             with contextlib.suppress(Missing):
                 codes = self._codes(view)[1]
                 if codes is not None and (masked := int((codes == MASKED).sum())):

@@ -19,22 +19,15 @@ from vqdoctor.metrics.geometry import (
     spread,
 )
 from vqdoctor.probes.file._context import FileContext, each_layer
-from vqdoctor.probes.probe import Missing
 
-MOST_CODES = 1 << 20
-"""The largest codebooks in use have 2^18 codes (MAGVIT-v2, Open-MAGVIT2)."""
 FADED = 0.1
 """A code that was not chosen lately and is shorter than this share of the others is on its way to zero: the
 smoothing of the counts takes it there along its own direction, and near zero all of them look alike."""
-MOST_DIMENSIONS = 1 << 16
-"""Far above the widest hidden layers, of 2^14."""
 
 
 def measure(context: FileContext, view: QuantizerView) -> CodebookGeometry:
     """Return a layer's geometry; duplicates, spread and rank are those of the live rows."""
     rows = view.codebook
-    if len(rows) > MOST_CODES or rows.shape[1] > MOST_DIMENSIONS:
-        raise Missing(f"its table of {len(rows):,} × {rows.shape[1]:,} is larger than any codebook")
     norms, median, live = live_mask(view)
     alive = rows if live.all() else rows[live]
     faded = faded_rows(alive)
