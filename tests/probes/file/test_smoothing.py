@@ -54,6 +54,30 @@ def test_a_trained_and_collapsed_layer_is_not_said_to_be_moved(examine, ask, nam
     assert not VQ303.judge({EmaState: ask(ema_state, context)})
 
 
+MORE_NAMES = {
+    "encodec": ("_codebook.embed", "_codebook.cluster_size", "_codebook.embed_avg"),
+    "taming": ("embedding.weight", "embedding.cluster_size", "embedding.embed_avg"),
+    "rosinality": ("embed", "cluster_size", "embed_avg"),
+    "pythae": ("embeddings", "cluster_size", "ema_embed"),
+    "lucidrains": ("_codebook.embed", "_codebook.cluster_size", "_codebook.embed_avg"),
+    "home made": ("codebook", "ema_counts", "ema_embed_sum"),
+}
+
+
+@pytest.mark.parametrize("names", MORE_NAMES)
+@pytest.mark.parametrize("steps", [150, 450])
+def test_nor_is_one_of_another_layout(examine, ask, names, steps):
+    state = layer(MORE_NAMES[names], "laplace 1e-5", steps=steps)
+    if names == "rosinality":
+        state = {key: t.T.contiguous() if t.ndim == 2 else t for key, t in state.items()}
+    if names == "lucidrains":
+        state = {key: tensor[None] for key, tensor in state.items()}
+    context = examine(state)
+    assert context.views[0].num_codes == 64 and context.views[0].sums is not None
+    assert not VQ505.judge({Revival: ask(revival, context)})
+    assert not VQ303.judge({EmaState: ask(ema_state, context)})
+
+
 @pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("rule", ["laplace 1e-5", "laplace 1e-7"])
 def test_a_smoothing_written_back_into_the_counts_is_no_move_either(examine, ask, names, rule):
