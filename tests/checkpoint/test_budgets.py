@@ -170,6 +170,10 @@ def _long(path: Path) -> None:
     torch.save({"vq.embedding": torch.randn(500_000, 2)}, path)
 
 
+def _half(path: Path) -> None:
+    torch.save({"vq.embedding": torch.randn(100_000, 4).bfloat16()}, path)
+
+
 def _heads(path: Path) -> None:
     torch.save({"vq._codebook.embed": torch.zeros(200_000, 4, 2)}, path)
 
@@ -178,7 +182,7 @@ def _deep(path: Path) -> None:
     torch.save({f"vq.layers.{i}._codebook.embed": torch.randn(1, 16, 8) for i in range(400)}, path)
 
 
-@pytest.mark.parametrize("build", [_counts, _layers, _wide, _square, _long, _heads, _deep])
+@pytest.mark.parametrize("build", [_counts, _layers, _wide, _square, _long, _half, _heads, _deep])
 def test_an_inspection_as_a_whole_stays_small(build: object, tmp_path: Path) -> None:
     build(tmp_path / "odd.pt")  # type: ignore[operator]
     returned, cpu, memory, line = _measured(tmp_path / "odd.pt")

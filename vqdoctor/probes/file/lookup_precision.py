@@ -13,6 +13,10 @@ ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Largest relative rounding error of a value: 11 and 8 bits of mantissa."""
 _ROWS = 1024
 """Rows whose neighbours are looked for; the count is scaled up to all rows."""
+_PAIRS = 1 << 24
+"""Pairs of rows that are compared at the most: fewer rows are asked of a table of more than 16,384."""
+_AT_A_TIME = 1 << 20
+"""Distances in memory: 8 MiB."""
 
 
 def measure(context: FileContext, view: QuantizerView) -> LookupPrecision:
@@ -36,15 +40,19 @@ def _blurred(view: QuantizerView, rounding: float, seed: int) -> int:
     rows = np.unique(live, axis=0, return_counts=True)[0]  # without the counts it loads numpy.ma
     if len(rows) < 2:
         return 0
-    asked = np.random.default_rng(seed).permutation(len(rows))[:_ROWS]
+    most = max(1, min(_ROWS, _PAIRS // len(rows)))
+    asked = np.random.default_rng(seed).permutation(len(rows))[:most]
     squares = np.square(rows).sum(axis=1)
     # around the mean, so that float64 has digits to spare
     centred = rows - rows.mean(axis=0)
     own = np.square(centred).sum(axis=1)
-    apart = own[asked, None] + own[None, :] - 2 * centred[asked] @ centred.T
-    apart[np.arange(len(asked)), asked] = np.inf
-    share = float(np.mean(apart.min(axis=1) < rounding * squares[asked]))
-    return round(share * len(rows))
+    blurred, step = 0, max(1, _AT_A_TIME // len(rows))
+    for at in range(0, len(asked), step):
+        some = asked[at : at + step]
+        apart = own[some, None] + own[None, :] - 2 * centred[some] @ centred.T
+        apart[np.arange(len(some)), some] = np.inf
+        blurred += int(np.sum(apart.min(axis=1) < rounding * squares[some]))
+    return round(blurred / len(asked) * len(rows))
 
 
 PROBE = each_layer(LookupPrecision, measure)
