@@ -23,7 +23,7 @@ INDICES = "indices"
 MOST_PRODUCTS = 1 << 36
 """Products of vectors with codes, number by number, for one layer: 1 to 4 s of CPU were measured."""
 _PASSES = 64
-"""What a pair of vector and code costs beside its products, in products."""
+"""The cost of a pair of vector and code beside its products, in products."""
 MASKED = -1
 """The code that libraries give a masked vector."""
 
