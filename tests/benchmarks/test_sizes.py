@@ -5,6 +5,7 @@ The files are sparse: their weights are a gap, and only the VQ layer has values.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import pickle
@@ -39,7 +40,7 @@ Build = Callable[[Path, int], Path]
 
 def cost(path: Path, *, piped: bool = False) -> tuple[float, int]:
     """Return the seconds of CPU and the peak memory of a bare inspection, with those of Python and numpy."""
-    with path.open("rb") as given:
+    with path.open("rb") if piped else contextlib.nullcontext() as given:
         told = {"stdin": given} if piped else {}
         done = python("-c", INSPECT, "-" if piped else path, check=True, **told)
     cpu, peak = done.stdout.split()
