@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
-from processes import python
+from processes import python, run
 from source.trained import copied, train
 
 from vqdoctor.core.errors import UserError
@@ -30,19 +30,19 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def patched(patient: Path) -> tuple[str, subprocess.CompletedProcess[str], Report]:
+def patched(patient: Path) -> tuple[str, CompletedProcess[str], Report]:
     """The source before, the run of `fix --source --write` on it in a git repository, and its report."""
     source, report = patient / f"{NAME}.py", patient / "report.json"
     before = source.read_text()
     for command in (["init", "-q"], ["add", source.name], ["commit", "-qm", "as it was"]):
         author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-        subprocess.run(["git", *author, *command], cwd=patient, check=True, timeout=60)
+        run(*["git", *author, *command], cwd=patient, check=True)
     done = _fix(patient, "--write", "--only", "straight-through", "--save", f"json={report}")
     return before, done, Report.from_dict(json.loads(report.read_text()))
 
 
 def test_the_proven_line_is_all_that_changes(
-    patient: Path, patched: tuple[str, subprocess.CompletedProcess[str], Report]
+    patient: Path, patched: tuple[str, CompletedProcess[str], Report]
 ) -> None:
     """One line comes in, behind the loss; every other byte stays."""
     before, done, report = patched
@@ -60,7 +60,7 @@ def test_the_proven_line_is_all_that_changes(
 
 
 def test_a_changed_file_is_not_written_over(
-    patient: Path, patched: tuple[str, subprocess.CompletedProcess[str], Report]
+    patient: Path, patched: tuple[str, CompletedProcess[str], Report]
 ) -> None:
     """The file holds the patch, which no commit has: it is refused before anything is examined."""
     done = _fix(patient, "--write")
@@ -78,11 +78,11 @@ def test_a_repository_runs_no_code(tmp_path: Path) -> None:
     (tmp_path / ".gitattributes").write_text("*.py filter=evil\n")
     author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
-        subprocess.run(["git", *author, *command], cwd=tmp_path, check=True, timeout=60)
+        run(*["git", *author, *command], cwd=tmp_path, check=True)
     mark = tmp_path / "ran"
     evil = f"touch {mark}"
     for name in ("core.fsmonitor", "filter.evil.clean", "filter.evil.smudge", "diff.external"):
-        subprocess.run(["git", "config", name, evil], cwd=tmp_path, check=True, timeout=60)
+        run(*["git", "config", name, evil], cwd=tmp_path, check=True)
     _require_committed(source)
     source.write_text("x = 2\n")
     with pytest.raises(UserError, match="not committed"):
@@ -140,7 +140,7 @@ def test_a_patch_round_trips_in_json() -> None:
     assert Report.from_dict(json.loads(report.to_json())).source == patch
 
 
-def _fix(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def _fix(folder: Path, *options: str) -> CompletedProcess[str]:
     source = f"{NAME}.py"
     task = ("--task", f"{source}:task", "--source", source)
     return python("-m", "vqdoctor", "fix", "model.pt", *task, *options, cwd=folder)

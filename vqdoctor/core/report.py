@@ -162,7 +162,7 @@ class Report:
         verdict: collapsed, at-risk, inconclusive or healthy.
         gate: the decision of a gate; None without a gate.
         retraining: what a retraining did; None where there was none.
-        source: the patch of the user's source; None where none was asked for.
+        source: the patch of the user's source; None without --source.
     """
 
     version: str

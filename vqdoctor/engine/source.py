@@ -52,7 +52,7 @@ def patch_source(
     """Write the plan's changes of the code into a copy of the user's file, prove each, and return the report.
 
     A step is proven where the patched file, examined in a process of its own with the same checkpoint and
-    data, no longer has the finding; or, where the finding stands in the checkpoint's tensors, where a model
+    data, no longer has the finding; or, where the checkpoint's tensors hold the finding, where a model
     that the patched file trains from scratch does not have it, and one of the unpatched file does. Only
     proven changes are in the patch.
 
@@ -109,7 +109,7 @@ def _asked(plan: Sequence[PlanStep], settings: Settings) -> list[PlanStep]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Layers:
-    """The model and its VQ layers, for the places that they have in a file."""
+    """The model, and the VQ layers that have a place in a file."""
 
     model: torch.nn.Module
     views: Sequence[QuantizerView]
@@ -122,7 +122,7 @@ class _Layers:
         return cls(model=model.model, views=model.views, names=ours)
 
     def place(self, module: cst.Module, layer: str | None, report: Report, remedy: str) -> Place:
-        """Return the place of a layer, or of the first where none is named, in a parsed file."""
+        """Return the place of a layer, without a name that of the first, in a parsed file."""
         from vqdoctor.source import place_in
 
         view = next((v for v in self.views if layer in (None, v.name)), None)
@@ -161,7 +161,7 @@ class _Work:
     prover: Prover
 
     def done(self, module: cst.Module) -> tuple[SourceStep | None, cst.Module, Report]:
-        """Return what became of the step, the file after it, and the report of that file.
+        """Return the told step, the file after it, and the report of that file.
 
         The step is None where no cause asks for it, or an earlier one has removed them.
         """

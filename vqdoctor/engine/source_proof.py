@@ -27,7 +27,7 @@ GONE_AFRESH = "after {} steps from scratch the unpatched file shows {}, and the 
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What an examination of a patched file showed.
+    """The result of an examination of a patched file.
 
     Attributes:
         report: its report, without the findings that a training from scratch no longer has; None where it

@@ -70,7 +70,7 @@ def below(node: cst.CSTNode | None) -> Iterator[cst.CSTNode]:
 
 
 def every(node: cst.CSTNode | None, kind: type[N]) -> Iterator[N]:
-    """Yield those of a node and all below it that are of a kind."""
+    """Yield a node and all below it, as far as they are of a kind."""
     return (found for found in below(node) if isinstance(found, kind))
 
 
@@ -123,7 +123,7 @@ class _Edit(cst.CSTTransformer):
 
 
 def functional(module: cst.Module) -> str:
-    """Return what `torch.nn.functional` is called in a file; "" where it does not import it.
+    """Return the name of `torch.nn.functional` in a file; "" where it does not import it.
 
     >>> functional(cst.parse_module("from torch import nn"))
     'nn.functional'

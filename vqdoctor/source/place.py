@@ -1,4 +1,4 @@
-"""Where the examined VQ layer stands in a source file, and what its names mean there."""
+"""The place of the examined VQ layer in a source file, and the meaning of its names there."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Line:
         target: the name that it assigns; "" where it assigns none.
         value: the expression; None where there is none.
         meaning: what the target holds.
-        nested: whether it stands under an `if` or in a loop.
+        nested: whether it is part of an `if` or of a loop.
     """
 
     statement: cst.SimpleStatementLine

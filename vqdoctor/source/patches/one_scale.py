@@ -1,6 +1,6 @@
 """One scale for codes and z_e: both of unit length, or z_e normalised before the layer.
 
-What is done to one side only is done to the other: at the beginning of `forward`, so that lookup, losses and
+The normalisation of one side is done to the other: at the beginning of `forward`, so that lookup, losses and
 sums all see it. The code dimension may be the last or the second: both are proposed.
 """
 

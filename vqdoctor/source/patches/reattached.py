@@ -1,6 +1,6 @@
 """A detach or a no_grad between encoder, VQ layer and decoder, taken away.
 
-Those of the estimator and of the losses belong there and stay. Each of the others is proposed in turn.
+A detach of the estimator or of a loss belongs there and stays. Each of the others is proposed in turn.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The weight of the VQ loss in the loss that is minimised: 0.1 to lower it, 0.25 to raise it; its warm-up.
 
-A constant with the name of a weight is changed where it is defined; else the factor stands before the loss.
+A constant with the name of a weight is changed where it is defined; else the loss gets a factor.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _is_vq_loss(node: cst.BaseExpression) -> bool:
 
 
 def _split(node: cst.BaseExpression) -> tuple[str, str]:
-    """Return the factor of a product and the rest; the factor is "" where the node is no product."""
+    """Return the factor of a product and the rest; the factor is "" where the node is not a product."""
     if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Multiply):
         left, right = code(node.left), code(node.right)
         return (

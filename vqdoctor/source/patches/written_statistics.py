@@ -31,7 +31,7 @@ def _propose(place: Place, remedy: str) -> Iterator[Proposal]:
 
 
 def _rows(statement: cst.SimpleStatementLine, codebook: str) -> str | None:
-    """Return the subscript of the codes that a statement writes; "" is all of them, None is no such write."""
+    """Return the subscript of the codes that a statement writes; "" is all, None is another statement."""
     first = statement.body[0]
     if isinstance(first, cst.Assign):
         target = first.targets[0].target
