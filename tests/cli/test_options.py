@@ -85,7 +85,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def needs(option: Option) -> list[str]:
-    """Return the flags without which an option of the user's model is refused."""
+    """Return the flags without which an option is refused."""
+    if option.name in ("diff", "write"):
+        return ["--source", "model.py"]
     return ["--model", "m.py:build"] if option.name in ("model-args", "vq-loss", "task-loss") else []
 
 

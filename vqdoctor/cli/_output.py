@@ -84,8 +84,8 @@ class Output:
             complain(settings.named_in_file)
         return cls(settings=settings, renderer=renderer, targets=targets)
 
-    def publish(self, reports: Sequence[Report]) -> None:
-        """Write the reports of one run everywhere.
+    def publish(self, reports: Sequence[Report], instead: str | None = None) -> None:
+        """Write the reports of one run everywhere; `instead` is a text that standard output gets for them.
 
         Raises:
             UserError: if something cannot be written.
@@ -104,7 +104,8 @@ class Output:
         )
         here = terminal_options()
         shown = replace(saved, width=here.width, color=here.color, ascii=here.ascii)
-        write(without_commands(self.renderer.render_all(reports, shown), self.renderer.name))
+        text = self.renderer.render_all(reports, shown) if instead is None else instead
+        write(without_commands(text, self.renderer.name))
         for target, saver in self.targets.items():
             save(saver.render_all(reports, saved), target)
         variable, format = self.renderer.summary or ("", "")

@@ -10,6 +10,7 @@ import typer
 from vqdoctor.cli._options import Ended, with_options
 from vqdoctor.cli._output import Output, complain, progress, refuse_input
 from vqdoctor.cli._retrain import draw, retrained
+from vqdoctor.cli._source import patched
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.settings import Settings, UserModel
 
@@ -23,7 +24,7 @@ def fix(
     settings: Settings,
     user_model: UserModel,
 ) -> None:
-    """Repair a checkpoint into another file: without training, or with --retrain the whole plan.
+    """Repair a checkpoint into another file: without training, with --retrain the whole plan, or --source.
 
     Without CKPT: the one of --from, else tool.vqdoctor.checkpoint, else the only one in this folder.
 
@@ -45,13 +46,15 @@ def fix(
     target, data = settings.output or default_output(checkpoint), settings.batch
     output = Output.of(settings, checkpoint, target)
     refuse_input("-o", target, settings.inputs)
-    if settings.retrain:
+    if settings.source:
+        report = patched(checkpoint, settings.source, settings, user_model)
+    elif settings.retrain:
         report = retrained(checkpoint, target, settings, user_model)
     else:
         with progress() as say:
             report = repair_file(
                 checkpoint, target, data=data, user_model=user_model, settings=settings, progress=say
             )
-    output.publish([report])
+    output.publish([report], report.source.diff if report.source and settings.diff else None)
     draw(report, target)
     raise Ended(exit_code(report, settings.bar))

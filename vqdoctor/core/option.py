@@ -27,8 +27,9 @@ EVERYWHERE = (*LOOKS, "examine")
 
 MODEL, EXAMINED, CHECKS = "Your model and data", "Examination", "Checks and limits"
 FIX, RETRAINING, GOALS = "The fix", "Retraining", "Goals of a retraining"
+SOURCE = "Your source"
 GATE, OUTPUT = "Gate", "Output"
-GROUPS = (MODEL, EXAMINED, CHECKS, FIX, RETRAINING, GOALS, GATE, OUTPUT)
+GROUPS = (MODEL, EXAMINED, CHECKS, FIX, RETRAINING, GOALS, SOURCE, GATE, OUTPUT)
 """The headings of the help, in their order."""
 
 Limits = Mapping[str, Mapping[str, float]]

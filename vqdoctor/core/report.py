@@ -14,6 +14,7 @@ from vqdoctor.core.evidence import SOURCES, Evidence, GradientPath, TaskMetrics,
 from vqdoctor.core.finding import Finding, Outcome
 from vqdoctor.core.gate import Gate
 from vqdoctor.core.retraining import Retraining
+from vqdoctor.core.source import SourcePatch
 
 SCHEMA = 1
 Verdict = Literal["collapsed", "at-risk", "inconclusive", "healthy"]
@@ -161,6 +162,7 @@ class Report:
         verdict: collapsed, at-risk, inconclusive or healthy.
         gate: the decision of a gate; None without a gate.
         retraining: what a retraining did; None where there was none.
+        source: the patch of the user's source; None without --source.
     """
 
     version: str
@@ -178,6 +180,7 @@ class Report:
     verdict: Verdict
     gate: Gate | None = None
     retraining: Retraining | None = None
+    source: SourcePatch | None = None
 
     def find(self, kind: type[E], layer: str | None = None) -> E | None:
         """Return the evidence of that kind on that layer, from its best source; None if there is none."""

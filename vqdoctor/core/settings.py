@@ -29,6 +29,7 @@ from vqdoctor.core.option import (
     OUTPUT,
     RETRAINING,
     RUNS,
+    SOURCE,
     SWITCH,
     WEIGHT,
     Limits,
@@ -50,6 +51,7 @@ _model, _examined, _checks = (partial(option, group=group) for group in (MODEL, 
 _output = partial(option, group=OUTPUT, commands=RUNS)
 _retraining = partial(option, group=RETRAINING, commands=("fix",))
 _fix = partial(option, group=FIX, commands=("fix",), in_file=False)
+_source = partial(option, group=SOURCE, commands=("fix",), in_file=False)
 _gate = partial(option, group=GATE, commands=("gate",), in_file=False)
 
 
@@ -201,6 +203,13 @@ class Settings:
     only: tuple[str, ...] = _fix((), texts("REMEDY"), "Apply only this remedy; may be given several times.")
     skip: tuple[str, ...] = _fix((), texts("REMEDY"), "Leave out this remedy, likewise.")
     overwrite: bool = _fix(False, SWITCH, "Write the output even if it exists; never the input.")
+    source: Path | None = _source(
+        None, path("FILE.py"), "Your source: write the plan's changes of the code as a patch, and prove each."
+    )
+    diff: bool = _source(False, SWITCH, "Print the patch alone, for git apply.")
+    write_source: bool = _source(
+        False, SWITCH, "Write the proven changes into the file, which git must hold as it is.", name="write"
+    )
     retrain: bool = _retraining(
         False, SWITCH, "Train on, with the remedies of the plan, until the model is cured.", in_file=False
     )
@@ -253,6 +262,20 @@ class Settings:
     flags: frozenset[str] = field(default=frozenset(), compare=False)
     pyproject: Path | None = field(default=None, compare=False)
     from_file: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse options of a patch that contradict each other.
+
+        Raises:
+            UserError: if they do.
+        """
+        if self.source is None and (self.diff or self.write_source):
+            raise UserError(f"{'--diff' if self.diff else '--write'} needs --source FILE.py")
+        if self.source is not None and (self.retrain or self.output):
+            other = "--retrain" if self.retrain else "-o"
+            raise UserError(f"--source and {other}: one run patches the source, or writes a checkpoint")
+        if self.diff and self.write_source:
+            raise UserError("--diff and --write: the patch is either shown or written")
 
     @property
     def training_steps(self) -> int:

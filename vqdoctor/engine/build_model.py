@@ -109,7 +109,7 @@ def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None, tupl
     user_model, data, arrays, record = session.user_model, session.data, session.arrays, session.record
     most = session.settings.batches or BATCHES
     if user_model.task is not None:
-        return _users_task(user_model.task), None, ()
+        return users_task(user_model.task), None, ()
     if user_model.model is None:
         return _built_in(record.task, session.checkpoint.tree, arrays), None, ()
     is_loader = arrays is None and isinstance(data, torch.utils.data.DataLoader)
@@ -138,7 +138,7 @@ def _task(session: Session, state: StateDict) -> tuple[Task, Loaded | None, tupl
     return own, loaded, told
 
 
-def _users_task(named: object) -> Task:
+def users_task(named: object) -> Task:
     """Import a task that is named; call a class or a function that makes one."""
     task = load_object(named, "--task") if isinstance(named, str) else named
     what = f"--task {named}" if isinstance(named, str) else "the task"

@@ -39,7 +39,8 @@ def exit_code(report: Report, fail_on: Severity | None = Severity.ERROR) -> Exit
     """Return the exit code of a report; `fail_on` None means that no finding fails.
 
     A crashed check comes before findings, and these come before too little evidence. A retraining is
-    judged by its goals alone; where there was nothing to cure, the findings are what is left.
+    judged by its goals alone; where there was nothing to cure, the findings are what is left. A patch of the
+    source is judged by the causes that it leaves.
     """
     done = report.retraining
     if done is not None and not done.needless:
@@ -47,6 +48,11 @@ def exit_code(report: Report, fail_on: Severity | None = Severity.ERROR) -> Exit
         return ExitCode.OK if done.cured else missed
     if any(outcome.status == "crashed" for outcome in report.outcomes):
         return ExitCode.INCOMPLETE
+    if report.source is not None:
+        proven = {code for step in report.source.steps if step.status == "proven" for code in step.codes}
+        open_ = [root for root in report.roots() if root.code not in proven]
+        failed = fail_on is not None and any(root.severity >= fail_on for root in open_)
+        return ExitCode.FINDINGS if failed else ExitCode.OK
     if fail_on is not None and any(f.severity >= fail_on for f in report.findings):
         return ExitCode.FINDINGS
     return ExitCode.OK if report.layers and not undecided_layers(report) else ExitCode.INCOMPLETE

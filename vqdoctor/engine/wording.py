@@ -39,6 +39,19 @@ def in_their_words(advice: Advice, layers: Sequence[LayerSummary]) -> str:
     return f"{code}\n# {words.of}: {argument}" if argument else code
 
 
+def setting_of(advice: Advice, layer: LayerSummary) -> tuple[str, str, str] | None:
+    """Return the class that a library has for a layer, and the argument and the value that an advice sets.
+
+    None where the library is unknown or has no such argument, and where the value depends on the training.
+    """
+    words = next((known.words for known in all_layouts() if known.name == layer.layout), Vocabulary())
+    told = _argument(advice, words, layer)
+    found = re.fullmatch(r"(\w+)\(\.\.\., (\w+)=([\w.]+)(?:, .*)?\)", told)
+    if found is None or not (found[3] in ("True", "False") or found[3][0].isdecimal()):
+        return None
+    return found[1], found[2], found[3]
+
+
 def _is_level(layer: LayerSummary) -> bool:
     return layer.name.rpartition(".")[2].isdecimal()
 

@@ -6,7 +6,8 @@ from typing import Literal
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import DRY_RUN, NOT_WRITTEN, Repair, Report
 from vqdoctor.core.retraining import Arm, Ended, Figures, Goal, Price, Retraining
-from vqdoctor.render._document import Compared, Comparison, Headline, Item, Section, items_section
+from vqdoctor.core.source import SourcePatch, SourceStep
+from vqdoctor.render._document import Compared, Comparison, Headline, Item, Section, Tone, items_section
 from vqdoctor.render._text import count, number, percent
 
 NAMES = {
@@ -46,9 +47,20 @@ def headline(report: Report) -> Headline | None:
         word = f"{word}, BUT {report.verdict.upper().replace('-', ' ')}" if left else word
         word = "NOTHING TO CURE" if done.needless else word
         return Headline(word=word, tone="good" if done.cured and not left else "warn", text=_ended(done))
+    if report.source is not None:
+        return _patched(report.source)
     if not (report.repairs or {DRY_RUN, NOT_WRITTEN} & {*report.notes}):
         return None
     return Headline(word="FIX", tone="plain", text=_fixed(report))
+
+
+def _patched(patch: SourcePatch) -> Headline:
+    """Return how many steps of the plan are in a patch of the source, and where it is."""
+    proven = sum(step.status == "proven" for step in patch.steps)
+    if not proven:
+        return Headline(word="SOURCE", tone="warn", text=f"no change of {patch.path} could be proven")
+    where = f"written to {patch.path}" if patch.written else "nothing is written; --write does it"
+    return Headline(word="SOURCE", tone="good", text=f"{count(proven, 'proven change')}, {where}")
 
 
 def _fixed(report: Report) -> str:
@@ -113,7 +125,18 @@ def sections(report: Report) -> Iterator[Section]:
         yield Section(title="Before and after", nodes=(comparison,))
     if done and done.trial:
         yield items_section("Trial, best first", map(_arm, done.trial))
+    if report.source is not None:
+        whole = Item(label="patch", text=report.source.path, code=report.source.diff)
+        steps = map(_source_step, report.source.steps)
+        yield items_section("Your source", [*steps, *([whole] if report.source.diff else [])])
     yield items_section("Remedies", (_repair(report, repair) for repair in report.repairs))
+
+
+def _source_step(step: SourceStep) -> Item:
+    tone: Tone = "good" if step.status == "proven" else "open" if step.status == "unproven" else "faint"
+    tried = f" ({count(step.tried, 'way')} tried)" if step.status == "unproven" else ""
+    told = f"{step.what}: {step.reason}{tried}" if step.what else step.reason
+    return Item(label=step.status.replace("-", " "), tone=tone, name=step.remedy, text=told, code=step.diff)
 
 
 def is_left_in_source(report: Report) -> bool:

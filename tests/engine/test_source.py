@@ -1,0 +1,152 @@
+"""`fix --source`: a patch is proven by an examination, and written only where git holds the old file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from processes import python, run
+from source.trained import copied, train
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.report import Report
+from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.core.source import SourcePatch, SourceStep
+from vqdoctor.engine import exit_code
+from vqdoctor.engine.source import patch_source
+
+NAME = "zalando_without_estimator"
+ESTIMATOR = "        quantized = inputs + (quantized - inputs).detach()\n"
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source of a layer without its estimator, and a checkpoint of it."""
+    folder = tmp_path_factory.mktemp("patient")
+    train(copied(NAME, folder), folder / "model.pt", 40)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def patched(patient: Path) -> tuple[str, CompletedProcess[str], Report]:
+    """The source before, the run of `fix --source --write` on it in a git repository, and its report."""
+    source, report = patient / f"{NAME}.py", patient / "report.json"
+    before = source.read_text()
+    for command in (["init", "-q"], ["add", source.name], ["commit", "-qm", "as it was"]):
+        author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        run(*["git", *author, *command], cwd=patient, check=True)
+    done = _fix(patient, "--write", "--only", "straight-through", "--save", f"json={report}")
+    return before, done, Report.from_dict(json.loads(report.read_text()))
+
+
+def test_the_proven_line_is_all_that_changes(
+    patient: Path, patched: tuple[str, CompletedProcess[str], Report]
+) -> None:
+    """One line comes in, behind the loss; every other byte stays."""
+    before, done, report = patched
+    after = (patient / f"{NAME}.py").read_text()
+    assert after.replace(ESTIMATOR, "") == before
+    assert after.count(ESTIMATOR) == 1
+    assert report.source is not None
+    assert report.source.written
+    (step,) = report.source.steps
+    assert (step.remedy, step.status) == ("straight-through", "proven")
+    assert "VQ101" in step.reason
+    assert f"+{ESTIMATOR}" in report.source.diff
+    assert done.returncode == exit_code(report) == 0
+    assert "1 proven change, written to" in done.stdout
+
+
+def test_a_changed_file_is_not_written_over(
+    patient: Path, patched: tuple[str, CompletedProcess[str], Report]
+) -> None:
+    """The file holds the patch, which no commit has: it is refused before anything is examined."""
+    done = _fix(patient, "--write")
+    assert done.returncode == 2
+    assert "has changes that are not committed" in done.stderr
+    assert "--diff > fix.patch" in done.stderr
+
+
+def test_a_repository_runs_no_code(tmp_path: Path) -> None:
+    """Hooks, monitors and filters of a stranger's repository stay as they are: git reads one hash."""
+    from vqdoctor.engine.source import _require_committed
+
+    source = tmp_path / "model.py"
+    source.write_text("x = 1\n")
+    (tmp_path / ".gitattributes").write_text("*.py filter=evil\n")
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        run(*["git", *author, *command], cwd=tmp_path, check=True)
+    mark = tmp_path / "ran"
+    evil = f"touch {mark}"
+    for name in ("core.fsmonitor", "filter.evil.clean", "filter.evil.smudge", "diff.external"):
+        run(*["git", "config", name, evil], cwd=tmp_path, check=True)
+    _require_committed(source)
+    source.write_text("x = 2\n")
+    with pytest.raises(UserError, match="not committed"):
+        _require_committed(source)
+    with pytest.raises(UserError, match="no commit"):
+        _require_committed(Path(__file__).parents[4] / "nowhere.py")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--diff"], "--diff needs --source"),
+        (["--write"], "--write needs --source"),
+        (["--source", "none.py", "--retrain"], "--source and --retrain"),
+        (["--source", "none.py", "--diff", "--write"], "--diff and --write"),
+        (["--source", "none.py"], "none.py: No such file"),
+        (["--source", __file__], "--source needs the model"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: list[str], told: str) -> None:
+    """Each in one line, before anything is read."""
+    file = tmp_path / "model.pt"
+    file.write_bytes(b"")
+    done = python("-m", "vqdoctor", "fix", file, *options)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_source_without_the_place_is_left_as_it_is(patient: Path) -> None:
+    """The file is read, the finding stays, and the exit code says so."""
+    other = patient / "other.py"
+    other.write_text("x = 1\n")
+    user_model = UserModel(task=f"{patient / NAME}.py:task")
+    settings = Settings(source=other, only=("straight-through",), select=("VQ101", "VQ50"))
+    original = train(copied(NAME, _below(patient)), patient / "sick.pt", 1)
+    user_model = UserModel(task=f"{_below(patient) / NAME}.py:task")
+    report = patch_source(original, other, user_model=user_model, settings=settings)
+    assert report.source is not None
+    assert report.source.diff == ""
+    assert {step.status for step in report.source.steps} == {"not-placed"}
+    assert other.read_text() == "x = 1\n"
+    assert exit_code(report) == 1
+
+
+def test_a_patch_round_trips_in_json() -> None:
+    """A saved report holds it whole."""
+    step = SourceStep(remedy="shuffle", codes=("VQ403",), status="unproven", tried=2, diff="-a\n+b\n")
+    patch = SourcePatch(path="train.py", diff="", written=False, steps=(step,))
+    report = Report(
+        version="1", checkpoint=None, layers=(), findings=(), plan=(), evidence=(), unavailable=(),
+        outcomes=(), verdict="inconclusive", source=patch,
+    )  # fmt: skip
+    assert Report.from_dict(json.loads(report.to_json())).source == patch
+
+
+def _fix(folder: Path, *options: str) -> CompletedProcess[str]:
+    source = f"{NAME}.py"
+    task = ("--task", f"{source}:task", "--source", source)
+    return python("-m", "vqdoctor", "fix", "model.pt", *task, *options, cwd=folder)
+
+
+def _below(folder: Path) -> Path:
+    below = folder / "original"
+    below.mkdir(exist_ok=True)
+    return below

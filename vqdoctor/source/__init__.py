@@ -1,0 +1,36 @@
+"""Patches of the user's source: one file each in `patches`, found by scanning it. Source is text here.
+
+A patch proposes; whether a proposal is right, the engine proves by examining the patched source.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+
+from vqdoctor.core.discovery import pieces
+from vqdoctor.source import patches
+from vqdoctor.source.edit import diff, parse
+from vqdoctor.source.patch import Patch, Proposal
+from vqdoctor.source.place import Place, place_in
+
+__all__ = ["Patch", "Place", "Proposal", "diff", "has_patch", "parse", "place_in", "proposals"]
+
+
+@cache
+def _all_patches() -> tuple[Patch, ...]:
+    return pieces(patches, "PATCH", Patch)
+
+
+def has_patch(remedy: str) -> bool:
+    """Return whether there is a patch for a remedy, or an advice, of that name."""
+    return any(remedy in patch.remedies for patch in _all_patches())
+
+
+def proposals(place: Place, remedy: str) -> Iterator[tuple[Patch, Proposal]]:
+    """Yield the ways to carry out a remedy at a place, the likeliest first, each file once."""
+    seen = {place.module.code}
+    for patch in _all_patches():
+        for proposal in patch.propose(place, remedy) if remedy in patch.remedies else ():
+            text = proposal.module.code
+            if text not in seen:
+                seen.add(text)
+                yield patch, proposal

@@ -1,0 +1,1 @@
+"""The patches, one file each."""
