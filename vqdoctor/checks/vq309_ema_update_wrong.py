@@ -10,7 +10,7 @@ straight-through estimator, nor a small VQ weight, a warm-up or a revival makes 
 Over all codes that are in use, E is compared with S/c. Where every code is its mean times one factor, the
 rule has lost or doubled that factor; a factor equal to the sum of the counts (the vectors of a batch) is the
 normaliser of the Laplace smoothing: n in (c + eps) n / (n + K eps). Where E is S itself, nothing divides by
-the counts. Sums over a count plus one, over whole numbers (the counts of one batch instead of the EMA's), or
+the counts. Sums over the mean of the counts, over a count plus one, over whole numbers (the counts of one batch instead of the EMA's), or
 times their counts are told in the same way. All are exact, so a file alone proves them. Where a model runs, a
 copy shows the same right after the layer's own updates in training. Counts that are stored as shares agree
 with the codes whatever the rule; there the codes are compared with the vectors that choose them. Codes that
@@ -102,6 +102,7 @@ def evaluate(relation: EmaRelation, lookup: LookupScale | None, limits: Limits) 
 
 def _divisor(relation: EmaRelation) -> str:
     return {
+        "mean": "the update divides all of them by the mean of the counts, so a code grows with its use",
         "constant": f"they are the sums times {figure(relation.sum_scale)}, so a code grows with its use",
         "inverse": "they are the sums times the counts, where the update should divide by them",
         "added": f"the update divides by the count plus {figure(relation.added)}, so a code shrinks the less "
@@ -170,6 +171,10 @@ CHECK = Check(
         fires(
             "nothing divides by the counts",
             EmaRelation.healthy(scale=1.6, scale_spread=1.1, count_power=1.0, sum_scale=1.0, code_norm=33.0),
+        ),
+        fires(
+            "all divided by the mean of the counts",
+            EmaRelation.healthy(scale=0.9, scale_spread=0.9, count_power=1.0, divisor="mean"),
         ),
         fires(
             "divided by the last batch's counts plus one",

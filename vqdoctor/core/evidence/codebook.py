@@ -210,8 +210,8 @@ class EmaRelation(Evidence):
         count_power: slope of log(|E| / |S/c|) over log c: 0 where counts are divided by, 1 where E = S.
         sum_scale: median of |E| / |S|.
         divisor: what the sums are divided by, up to one factor: "counts", "constant" (the same for all),
-            "inverse" (one over the counts), "added" (counts + `added`), "whole" (whole numbers, as the
-            counts of one batch), or "" for none of these.
+            "mean" (the mean of the counts), "inverse" (one over the counts), "added" (counts + `added`),
+            "whole" (whole numbers, as the counts of one batch), or "" for none of these.
         added: what is added to the counts; 0 unless the divisor is "added".
         code_norm: median |E|.
         code_norm_spread: interquartile range of |E|, over its median.
