@@ -7,8 +7,8 @@
 A table of counts [..., K] beside two tables [..., K, D] is an EMA where one of the two is the other over the
 counts, up to one factor. Values are read only where the shapes fit so, which few other modules do.
 
-A wrong update leaves another relation, which proves the same: codes that are the sums times one number, or over
-the counts plus a number, or over whole numbers, or at one length. Such tables are parallel row by row.
+A wrong update leaves another relation, which proves the same: codes that are the sums times one number, or
+over the counts plus a number, or over whole numbers, or at one length. Such tables are parallel row by row.
 
 An EMA that never ran leaves its start: counts of one and sums that are the codes, bit by bit; or counts and
 sums of zero, which prove less and are taken only in a module that is named after quantization.
@@ -48,8 +48,8 @@ MOST_COUNTS = 16
 FEWEST = 8
 """Codes from which one factor for all of them is a proof."""
 PARALLEL = 1e-4
-"""Largest median relative difference of a row and a multiple of the row beside it that no chance explains, for
-tables of float32, where a division leaves 1e-7. An average of weights beside the weights leaves 1e-3."""
+"""Largest median relative difference of a row and a multiple of the row beside it that no chance explains. A
+division leaves 1e-7 in float32, and an average of weights beside the weights 1e-3."""
 ONE_LENGTH = 1e-3
 """Largest spread of the lengths of rows that were put on a sphere; float32 leaves 5e-8."""
 _SUMS = re.compile(r"sum|avg|average|mean|mass|total|acc|ema|run")
@@ -104,15 +104,16 @@ def _codes(state: StateDict, counts: str, tables: list[str]) -> str | None:
     """
     weights = np.asarray(state.entries[counts].read(), dtype=np.float64)
     one, two = (np.asarray(state.entries[name].read(), dtype=np.float64) for name in tables)
-    for codes, sums, quotient, others in ((*tables, one, two), (*tables[::-1], two, one)):
+    for (codes, quotient), (sums, others) in (
+        ((tables[0], one), (tables[1], two)),
+        ((tables[1], two), (tables[0], one)),
+    ):
         if not _is_quotient(quotient, others, weights):
             continue
-        sizes = [float(np.linalg.norm(table)) for table in (quotient * weights[..., None], others)]
-        leaves = [name.rpartition(".")[2] for name in (codes, sums)]
-        swapped = _SUMS.search(leaves[0].lower()) and not _SUMS.search(leaves[1].lower())
-        if abs(sizes[0] / sizes[1] - 1) > SAME and swapped and is_code_word(leaves[1]):
-            return sums
-        return codes
+        factor = np.linalg.norm(quotient * weights[..., None]) / np.linalg.norm(others)
+        leaf, other = (name.rpartition(".")[2] for name in (codes, sums))
+        swapped = _SUMS.search(leaf.lower()) and not _SUMS.search(other.lower()) and is_code_word(other)
+        return sums if swapped and abs(factor - 1) > SAME else codes
     return None
 
 
@@ -131,7 +132,7 @@ def _never_run(state: StateDict, owner: str, counts: str, tables: list[str]) -> 
 
 
 def _by_wrong_rule(state: StateDict, owner: str, counts: str, tables: list[str]) -> str | None:
-    """Return which of two tables is the codebook of an EMA that divides by something else; None if neither is.
+    """Return which of two tables is the codebook of an EMA with another divisor; None if neither is.
 
     Only a quantizer's module is believed to hold two tables that are equal: elsewhere they may be tied.
     """

@@ -35,8 +35,8 @@ IN_USE = 1e-3
 
 
 Divisor = Literal["counts", "constant", "mean", "inverse", "added", "whole", ""]
-"""The counts; the same number for all codes; their mean; one over the counts; the counts and the same number; whole
-numbers, as one batch has them; or none of these."""
+"""The counts; the same number for all codes; their mean; one over the counts; the counts and the same number;
+whole numbers, as one batch has them; or none of these."""
 
 
 @dataclass(frozen=True, kw_only=True)

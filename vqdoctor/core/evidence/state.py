@@ -96,12 +96,15 @@ class TrainForward(Evidence):
         later_moved: the largest move in a later pass.
         writes_counts: whether a pass changes the EMA counts; None without counts.
         decay: the EMA decay, by the counts of codes that no vector chose; None where they do not tell.
+        batch_means: the share of the codes chosen in a later pass that are the means of that pass's vectors
+            after it, the least of the passes; None where the layer gives no codes.
     """
 
     first_moved: float
     later_moved: float
     writes_counts: bool | None = None
     decay: float | None = None
+    batch_means: float | None = None
 
 
 TrainForward.HEALTHY = TrainForward(
