@@ -171,6 +171,8 @@ class EmaState(Evidence):
         sums_disagreement: median over the live codes of |E - S/c| / |E|; None without sums.
         worst_disagreement: the largest of these; None without sums.
         compared_rows: live codes that were compared; 0 without sums.
+        from_zero: codes that have grown far beyond the others, and whose count is too small for one that
+            started at one: a count that nothing adds to is d^t. 0 where d or t is unknown.
         blurred: whether the codes in use lie near their own S/c and hardly any on it, as averages of weights
             and numbers of 8 bits do.
     """
@@ -187,6 +189,7 @@ class EmaState(Evidence):
     worst_disagreement: float | None = None
     compared_rows: int = 0
     blurred: bool = False
+    from_zero: int = 0
 
 
 EmaState.HEALTHY = EmaState(
