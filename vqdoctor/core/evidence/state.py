@@ -207,6 +207,7 @@ class CodeExpiry(Evidence):
             replace, min(K, vectors), after the first pass; None from a checkpoint.
         assumed_batch_size: the samples of that batch, where the training's are unknown; None where they are
             the training's.
+        epoch_vectors: vectors in the whole training data; None where that is unknown.
     """
 
     vectors: float
@@ -214,9 +215,12 @@ class CodeExpiry(Evidence):
     expired: float | None = None
     replaced: float | None = None
     assumed_batch_size: int | None = None
+    epoch_vectors: float | None = None
 
 
-CodeExpiry.HEALTHY = CodeExpiry(layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0)
+CodeExpiry.HEALTHY = CodeExpiry(
+    layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0, epoch_vectors=28_752.0
+)
 
 
 class BatchMixing(Evidence):

@@ -21,13 +21,16 @@ def measure(context: FileContext, view: QuantizerView) -> CodeExpiry:
     counts = written_counts(view)
     if counts is None:
         raise Missing("the layer has no EMA counts that were ever written")
-    threshold = reset_to(counts) or context.saved.record.revival_threshold or _reset_value(view, counts)
+    record = context.saved.record
+    per_epoch = record.updates / record.epochs if record.updates and record.epochs else None
+    threshold = reset_to(counts) or record.revival_threshold or _reset_value(view, counts)
     return CodeExpiry(
         source="checkpoint",
         sample_size=len(counts),
         vectors=float(counts.sum()),
         threshold=threshold,
         expired=None if threshold is None else float((counts <= threshold * (1 + 1e-6)).mean()),
+        epoch_vectors=None if per_epoch is None else per_epoch * float(counts.sum()),
     )
 
 
