@@ -201,7 +201,7 @@ Change = Callable[[CapturedLayer, Call], torch.Tensor | None]
 
 
 _MOVED = ("codebook", "counts", "sums")
-"""What an EMA writes."""
+"""The tensors that an EMA writes."""
 
 
 @contextlib.contextmanager

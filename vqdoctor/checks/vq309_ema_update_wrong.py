@@ -13,10 +13,9 @@ normaliser of the Laplace smoothing: n in (c + eps) n / (n + K eps). Where E is 
 the counts. Sums over the mean of the counts, over a count plus one, over whole numbers (the counts of one
 batch instead of the EMA's), or times their counts are told in the same way. All are exact, so a file alone
 proves them. Where a model runs, a copy shows the same right after the layer's own updates in training, and
-whether each code then is the mean of that one batch, which is no average over batches. Counts that are
-stored as shares agree with the codes whatever the rule; there the codes are compared with the vectors that
-choose them. Codes that somebody moved differ one by one (VQ303, VQ505), and codes on a sphere have one length
-(VQ310). Smoothing matters only for codes with counts near zero, which are not compared.
+whether each code then is the mean of that one batch alone. Counts that are stored as shares agree with the
+codes whatever the rule; there the codes are compared with the vectors that choose them. Codes that somebody
+moved differ one by one (VQ303, VQ505), and codes on a sphere have one length (VQ310). Smoothing matters only for codes with counts near zero, which are not compared.
 
 ## Remedy
 sound-ema-rule: the two lines of the published update. Retrain afterwards: the encoder was trained to
@@ -67,7 +66,7 @@ class Limits(CheckLimits):
 def evaluate(
     relation: EmaRelation | None, lookup: LookupScale | None, forward: TrainForward | None, limits: Limits
 ) -> Iterator[Problem]:
-    """Ask whether the codes remember older batches at all; then what stands between them and their means."""
+    """Ask whether the codes remember older batches at all; then whether they are their means."""
     means = None if forward is None else forward.batch_means
     if means is not None and means >= limits.batch_means:
         yield problem(

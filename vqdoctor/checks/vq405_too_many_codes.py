@@ -2,8 +2,8 @@
 
 ## Why it matters
 A code has to be chosen to be trained. With fewer vectors than codes some codes are never chosen, however long
-the training is, and those that are chosen stand for one vector each: the codebook learns the samples by
-heart. Revival only changes which codes are left over.
+the training is, and each of the others is one vector: the codebook learns the samples by heart. Revival only
+changes which codes are left over.
 
 ## How to read it
 The vectors of the whole train split over the codes. From a file it is the sum of the EMA counts, which is the
@@ -25,7 +25,7 @@ from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
-    """How many vectors a code needs at least."""
+    """The least vectors per code."""
 
     per_code: float = limit(
         1.0,

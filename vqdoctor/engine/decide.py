@@ -87,7 +87,7 @@ def separating(evaluated: Evaluated, checks: Sequence[Check]) -> tuple[str, ...]
     """Return the names of the experiments that separate the suspects which an examination left.
 
     Suspects are the findings above a note, and what else may be behind a symptom unless its cause is proven:
-    causes whose check could not judge, and those that an experiment may show although their check passed. A
+    causes whose check could not judge, and causes that an experiment may show although their check passed. A
     comparison without VQ belongs to a symptom whose cause is open.
     """
     explained_by = {check.code: check.explained_by for check in checks}

@@ -53,7 +53,7 @@ division leaves 1e-7 in float32, and an average of weights beside the weights 1e
 ONE_LENGTH = 1e-3
 """Largest spread of the lengths of rows that were put on a sphere; float32 leaves 5e-8."""
 _SUMS = re.compile(r"sum|avg|average|mean|mass|total|acc|ema|run")
-"""What a table of sums is called, and one of codes hardly ever."""
+"""Names of a table of sums; a table of codes hardly ever has one."""
 
 Floats = NDArray[np.float64]
 

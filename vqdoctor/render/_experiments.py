@@ -56,7 +56,7 @@ def section(report: Report) -> Section:
 
 
 def _shown(effect: Effect, report: Report) -> str:
-    """Return which findings an experiment speaks for or against; "" where it speaks of none."""
+    """Return which findings an experiment speaks for or against; "" for none."""
     removal = effect.removal
     found = {f.code for f in report.findings if f.severity > Severity.NOTE}
     causes = [code for code in removal.codes if code in found]

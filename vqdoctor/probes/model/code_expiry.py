@@ -46,7 +46,7 @@ def _evidence(context: ModelContext, name: str, parts: list[Pass]) -> CodeExpiry
 
 
 def _whole_split(context: ModelContext, name: str) -> float | None:
-    """Return the vectors of the train split; None where it was not run whole, or is no training's."""
+    """Return the vectors of the train split; None where only a part of the data is at hand."""
     task = context.task
     if not isinstance(task, GuardedTask) or getattr(task, "serves_a_sample", False) or context.arrays:
         return None
