@@ -15,7 +15,8 @@ batch instead of the EMA's), or times their counts are told in the same way. All
 proves them. Where a model runs, a copy shows the same right after the layer's own updates in training, and
 whether each code then is the mean of that one batch alone. Counts that are stored as shares agree with the
 codes whatever the rule; there the codes are compared with the vectors that choose them. Codes that somebody
-moved differ one by one (VQ303, VQ505), and codes on a sphere have one length (VQ310). Smoothing matters only for codes with counts near zero, which are not compared.
+moved differ one by one (VQ303, VQ505), and codes on a sphere have one length (VQ310). Smoothing matters only
+for codes with counts near zero, which are not compared.
 
 ## Remedy
 sound-ema-rule: the two lines of the published update. Retrain afterwards: the encoder was trained to
