@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import vqdoctor
-from vqdoctor.core.evidence import EmaState
+from vqdoctor.core.evidence import CodeExpiry, EmaState
 
 CODES, DIM, IN_USE, UPDATES, DECAY, EPSILON = 64, 8, 9, 320, 0.99, 1e-5
 
 
-def saved(path: Path, start: float) -> Path:
+def saved(path: Path, start: float, *, shares: bool = False) -> Path:
     """Save the EMA of a layer of which a few codes get all vectors, after some hundred updates."""
     generator = torch.Generator().manual_seed(0)
     codes = torch.randn(CODES, DIM, generator=generator)
@@ -24,6 +24,8 @@ def saved(path: Path, start: float) -> Path:
         total = counts.sum()
         counts = (counts + EPSILON) / (total + CODES * EPSILON) * total
         sums = DECAY * sums + (1 - DECAY) * hits[:, None] * codes
+    if shares:
+        counts = counts / counts.sum()
     state = {
         "vq._embedding.weight": sums / counts[:, None], "vq._ema_cluster_size": counts, "vq._ema_w": sums,
         "decoder.weight": torch.randn(3, DIM, generator=generator),
@@ -41,3 +43,11 @@ def test_counts_below_what_one_shrinks_to_started_at_zero(tmp_path: Path, start:
     assert state.from_zero == grown
     causes = [f.code for f in report.findings if f.explained_by is None and f.severity.label != "note"]
     assert (causes[0] == "VQ304") is (start == 0.0)
+
+
+def test_shares_of_the_usage_tell_neither_a_start_nor_vectors(tmp_path: Path) -> None:
+    report = vqdoctor.examine(saved(tmp_path, 0.0, shares=True))
+    state, expiry = report.find(EmaState, "vq"), report.find(CodeExpiry, "vq")
+    assert state is not None and state.from_zero == 0
+    assert expiry is not None and expiry.epoch_vectors is None
+    assert "VQ405" not in {f.code for f in report.findings}

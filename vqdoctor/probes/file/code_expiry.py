@@ -12,6 +12,8 @@ from vqdoctor.probes._ema_rows import written_counts
 from vqdoctor.probes.file._context import FileContext, each_layer
 from vqdoctor.probes.probe import Missing
 
+FEWEST = 2.0
+"""Least sum of counts that are vectors; shares add up to one."""
 _ROUND = 2
 """Decimals of a threshold that somebody typed. An EMA hardly ever lands on such a number."""
 
@@ -22,7 +24,8 @@ def measure(context: FileContext, view: QuantizerView) -> CodeExpiry:
     if counts is None:
         raise Missing("the layer has no EMA counts that were ever written")
     record = context.saved.record
-    per_epoch = record.updates / record.epochs if record.updates and record.epochs else None
+    counted = float(counts.sum()) >= FEWEST  # shares of the usage add up to one, whatever the batch is
+    per_epoch = record.updates / record.epochs if counted and record.updates and record.epochs else None
     threshold = reset_to(counts) or record.revival_threshold or _reset_value(view, counts)
     return CodeExpiry(
         source="checkpoint",

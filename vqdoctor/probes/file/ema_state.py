@@ -12,6 +12,7 @@ from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.geometry import middle, row_norms
 from vqdoctor.probes._ema_rows import blurred, means_by_rule
 from vqdoctor.probes.file._context import FileContext, each_layer
+from vqdoctor.probes.file.code_expiry import FEWEST
 from vqdoctor.probes.probe import Missing
 
 KNOWN = 1e-6
@@ -53,6 +54,8 @@ def measure(context: FileContext, view: QuantizerView) -> EmaState:
 def _from_zero(view: QuantizerView, start_weight: float | None) -> int:
     """Return how many codes have grown since their count started at zero and their sum did not."""
     if view.counts is None or view.sums is None or start_weight is None or start_weight < KNOWN:
+        return 0
+    if view.counts.sum(dtype=np.float64) < FEWEST:  # shares of the usage
         return 0
     norms, median, _ = live_mask(view)
     low = view.counts.astype(np.float64) < BELOW * start_weight
