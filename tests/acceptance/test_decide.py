@@ -1,7 +1,8 @@
 """`--decide` on really trained models: what takes the fault away helps, and on sound models nothing does.
 
-`make accept` prints the table. The first five rows were looked at while the rules were made, the others were
-not.
+`make accept` prints the table. VideoGPT style's counts start at zero, so that its codes blow up: that is
+VQ304, and VQ301 where the counts start at one. The first five rows were looked at while the rules were made,
+the others were not.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ CASES = (
          settings={"straight_through": False}),
     Case(implementation="zalando", code="VQ403", experiment="shuffled-samples", data=LABELLED,
          settings={"shuffled": False}),
-    Case(implementation="VideoGPT style", code="VQ301", experiment="codes-from-data", data=SEQUENCES,
+    Case(implementation="VideoGPT style", code="VQ304", experiment="codes-from-data", data=SEQUENCES,
+         settings=FAR),
+    Case(implementation="own style", code="VQ301", experiment="codes-from-data", data=SEQUENCES,
          settings=FAR),
     Case(implementation="zalando", code="VQ404", experiment="lower-rate",
          settings={**LEFT_ALONE, "learning_rate": 0.05}),
@@ -76,7 +79,7 @@ def decided(setup: Setup, folder: Path) -> tuple[Report, Report, tuple[Effect, .
     told = UserModel(task=BenchTask(setup))
     bare = examine(path, user_model=told)
     report = examine(path, user_model=told, settings=Settings(decide=True))
-    layer = next(item.layer for item in report.evidence if isinstance(item, Experiments))
+    layer = next((item.layer for item in report.evidence if isinstance(item, Experiments)), None)
     return bare, report, effects(report.evidence, layer)
 
 
@@ -97,12 +100,11 @@ def test_the_change_that_takes_the_fault_away_helps(
 
 
 @pytest.mark.parametrize("implementation", SOUND)
-def test_a_sound_model_gets_no_finding_by_an_experiment(implementation: str, tmp_path: Path) -> None:
+def test_on_a_sound_model_no_experiment_is_needed(implementation: str, tmp_path: Path) -> None:
     setup = Setup(implementation=implementation, data=SEQUENCES, seed=40)
     bare, report, found = decided(setup, tmp_path)
     assert [f.code for f in report.findings if f.severity > Severity.NOTE] == []
     assert [f.replace(rank=0) for f in report.findings if f.code != "VQ401"] == [
         f.replace(rank=0) for f in bare.findings if f.code != "VQ401"
     ]
-    helping = {e.removal.name for e in found if e.helps}
-    assert helping <= {"without-vq", "codes-from-data"}, "any codebook can be placed a little better"
+    assert found == ()

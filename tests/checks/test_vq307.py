@@ -10,7 +10,7 @@ import torch
 from judged import run_advice, says
 from state_models import OURS, EmaVQ, Task, found, live, saved
 
-from vqdoctor.core.evidence import EvalForward, Evidence
+from vqdoctor.core.evidence import DataMatch, EvalForward, Evidence, TaskMetrics, Usage
 from vqdoctor.core.levels import Severity
 
 EVAL = EvalForward.healthy()
@@ -45,3 +45,15 @@ def test_the_guard_lets_the_ema_run_in_training_only(training: bool) -> None:
     vq = SimpleNamespace(training=training)
     run_advice("VQ307", vq=vq, counts=counts, n=torch.tensor([4.0, 0.0, 0.0]), decay=0.9)
     assert torch.equal(counts, torch.ones(3)) is not training
+
+
+def test_a_layer_that_trains_in_evaluation_is_measured_as_the_file_has_it(tmp_path: Path) -> None:
+    """The many batches of an eval-mode pass meet the codes of the file, and not those that the pass wrote."""
+    guarded = Task(EmaVQ)
+    path = saved(tmp_path, guarded, 20)
+    sound, moving = (live(path, task) for task in (guarded, Task(lambda: EmaVQ(eval_writes="all"))))
+    assert found(moving, "VQ307") and not found(sound, "VQ307")
+    for kind in (Usage, DataMatch, TaskMetrics):
+        layer = None if kind is TaskMetrics else "vq"
+        assert moving.find(kind, layer) == sound.find(kind, layer)
+        assert sound.find(kind, layer) is not None

@@ -11,7 +11,7 @@ from vqdoctor.core.evidence import Evidence, Experiments
 from vqdoctor.core.experiments import REMOVALS
 from vqdoctor.core.finding import Finding, Outcome
 from vqdoctor.core.levels import Confidence, Severity, Stage
-from vqdoctor.engine.decide import with_shown
+from vqdoctor.engine.decide import separating, with_shown
 from vqdoctor.engine.evaluate import Evaluated
 from vqdoctor.engine.rank import rank
 
@@ -153,3 +153,24 @@ def test_a_cause_that_only_an_experiment_shows_is_found() -> None:
 )
 def test_an_experiment_makes_no_finding_otherwise(found: list[Finding], gains: dict[str, float]) -> None:
     assert shown(found, experiments(**gains)).findings == tuple(found)
+
+
+def left(*found: Finding, passed: tuple[str, ...] = ()) -> set[str]:
+    """Return the experiments that these findings leave to run, where these checks passed."""
+    outcomes = tuple(Outcome(code=code, layer="vq", status="passed") for code in passed)
+    return set(separating(Evaluated(findings=found, outcomes=outcomes), CHECKS))
+
+
+def test_only_the_experiments_that_separate_the_suspects_are_run() -> None:
+    assert left() == left(finding("VQ401", NOTE)) == set(), "a model without a finding is left alone"
+    assert left(HEAVY, finding("VQ302", WARNING)) == {"codes-from-data", "lighter-vq-loss", "faster-ema"}
+    assert left(COLLAPSED) == set(REMOVALS), "no check has judged a cause"
+    every = tuple(code for removal in REMOVALS.values() for code in removal.codes)
+    shown = {name for name, removal in REMOVALS.items() if removal.shows}
+    assert left(COLLAPSED, passed=every) == {*shown, "codes-from-data", "without-vq"}
+
+
+@pytest.mark.parametrize("code", ["VQ309", "VQ101"])
+def test_beside_a_proven_cause_no_other_is_looked_for(code: str) -> None:
+    cause = {name for name, removal in REMOVALS.items() if code in removal.codes}
+    assert left(finding(code), COLLAPSED) == {*cause, "codes-from-data"}

@@ -113,3 +113,51 @@ def test_a_collapse_hides_no_statistics_whose_smoothing_is_small() -> None:
     state = {"vq.codebook": codes, "vq.usage_ema": counts, "vq.codes_ema": codes * smoothed[:, None]}
     (view,) = found(state)
     assert view.keys == {"codebook": "vq.codebook", "counts": "vq.usage_ema", "sums": "vq.codes_ema"}
+
+
+WRONG = {
+    "divided by the mean of the counts": lambda s, c: s / c.mean(),
+    "never divided": lambda s, c: s.clone(),
+    "divided by the counts + 1": lambda s, c: s / (c + 1)[:, None],
+    "put on a sphere": lambda s, c: torch.nn.functional.normalize(s / c[:, None], dim=1),
+    "divided by one batch's counts + 1": lambda s, c: s / ((7 * c).round() + 1)[:, None],
+}
+"""What an update makes of sums [K, D] and counts [K], in the forms in which people get it wrong."""
+
+
+@pytest.mark.parametrize("rule", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("order", [("table", "hits", "mass"), ("mass", "hits", "table")])
+def test_a_wrong_rule_proves_an_ema_under_any_names(rule: Any, order: tuple[str, ...]) -> None:
+    codes, shares = statistics()
+    counts = 40 * shares
+    sums = codes * counts[:, None]
+    stored = {"table": rule(sums, counts), "hits": counts, "mass": sums}
+    (view,) = found({f"bottleneck.{name}": stored[name] for name in order})
+    assert view.layout == BY_RELATION
+    assert view.keys == {
+        "codebook": "bottleneck.table", "counts": "bottleneck.hits", "sums": "bottleneck.mass"
+    }  # fmt: skip
+
+
+def test_parallel_tables_that_are_no_ema() -> None:
+    codes, shares = statistics()
+    near = codes * 0.5 + 1e-3 * torch.randn(CODES, DIM, generator=torch.Generator().manual_seed(1))
+    states = (
+        {"head.tied": codes, "head.weight": codes, "head.bias": shares},
+        {"vq.x": codes, "vq.x_shadow": near, "vq.bias": shares},
+        {"vq.x": codes, "vq.x_half": codes * 0.5, "vq.bias": shares - 0.1},
+        {"vq.x": codes, "vq.x_half": codes * 0.5, "vq.scale": torch.ones(CODES)},
+        {"vq.x": codes, "vq.x_scaled": codes * torch.rand(CODES, 1) ** 3, "vq.n": shares},
+    )
+    for state in states:
+        assert found(state) == ()
+
+
+def test_sums_times_the_counts_are_codes_where_the_names_say_so() -> None:
+    codes, shares = statistics()
+    counts = 500 * shares
+    times = codes * (counts / counts.sum())[:, None]
+    (view,) = found({"vq.codebook": times, "vq.usage_ema": counts, "vq.codes_ema": codes})
+    assert view.keys == {"codebook": "vq.codebook", "counts": "vq.usage_ema", "sums": "vq.codes_ema"}
+    (sound,) = found({"vq.codes_ema": codes, "vq.n": counts, "vq.codebook": codes * counts[:, None]})
+    assert sound.keys["codebook"] == "vq.codes_ema"

@@ -134,9 +134,9 @@ def test_where_placed_codes_help_the_others_begin_with_them(measured: Experiment
     assert got.names[first] == "codes-from-data" and got.perplexity_factor[first] > 2
     assert (got.runs[first], got.placed[first]) == (2, False)
     for i in others:
-        bypassed = got.names[i] == "without-vq"
-        assert got.placed[i] is not bypassed
-        assert got.loss_without[i] == (got.loss_unchanged if bypassed else got.loss[first])
+        as_it_was = got.names[i] in experiments.FROM_THE_FILE
+        assert got.placed[i] is not as_it_was
+        assert got.loss_without[i] == (got.loss_unchanged if as_it_was else got.loss[first])
 
 
 def test_the_codebook_is_held_still(measured: Experiments) -> None:
@@ -204,3 +204,24 @@ def test_only_an_experiment_that_seems_to_help_is_run_twice() -> None:
     twice = {name for name, runs in zip(got.names, got.runs, strict=True) if runs == 2}
     assert twice and twice < set(got.names)
     assert "without-vq" not in twice
+
+
+def test_z_e_is_brought_to_the_scale_of_the_codes() -> None:
+    seen = model()
+    with torch.no_grad():
+        seen.encoder.weight.mul_(300)
+        seen.encoder.bias.mul_(300)
+    context = replace(lib.context(seen, Task(seen)), experiment_steps=2, experiments=("scaled-z-e",))
+    (got,) = experiments.PROBE.measure(context)
+    assert isinstance(got, Experiments)
+    assert got.names == ("scaled-z-e",), got.left_out
+    assert got.changes[0].startswith("z_e divided by ")
+    assert got.perplexity_factor[0] > 2, "the scaled vectors choose more codes"
+
+
+def test_no_experiment_is_run_where_none_is_needed() -> None:
+    seen = model()
+    context = replace(lib.context(seen, Task(seen)), experiment_steps=2, experiments=())
+    (got,) = experiments.PROBE.measure(context)
+    assert isinstance(got, Unavailable)
+    assert got.reason == experiments.NOTHING_OPEN

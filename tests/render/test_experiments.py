@@ -31,8 +31,9 @@ def test_the_helpful_ones_come_first_each_with_its_figures(reports: dict[str, Re
     assert [(item.label, item.name) for item in items(shown)] == [
         ("unchanged", ""), ("helps", "without-vq"), ("helps", "lower-rate"),
         ("no clear effect", "codes-from-data"), ("harms", "lighter-vq-loss"), ("harms", "heavier-vq-loss"),
-        ("not possible", ""),
+        ("not possible", ""), ("not needed", ""),
     ]  # fmt: skip
+    assert items(shown)[-1].text.startswith("straight-through, higher-rate, faster-ema, ")
     assert items(shown)[0].text == "task loss 0.0135 before and 0.0121 after, perplexity 114 and 113"
     assert items(shown)[2].text == "a tenth of the learning rate: task loss 0.0061, perplexity 115"
 

@@ -200,6 +200,10 @@ Change = Callable[[CapturedLayer, Call], torch.Tensor | None]
 """Layer and call in; the tensor that the model gets in place of z_q out, or None where that stays."""
 
 
+_MOVED = ("codebook", "counts", "sums")
+"""The tensors that an EMA writes."""
+
+
 @contextlib.contextmanager
 def watching(
     layers: Iterable[CapturedLayer], change: Change | None = None, *, keep_graph: bool = False
@@ -228,11 +232,27 @@ def passes(
     layers: tuple[CapturedLayer, ...],
     change: Change | None = None,
 ) -> Iterator[tuple[Batch, Losses, Watched]]:
-    """Run a model and its task over batches; yield each batch, its losses, and what the layers did."""
+    """Run a model and its task over batches; yield each batch, its losses, and what the layers did.
+
+    In eval mode every batch meets the same codes: a layer that updates them all the same is put back.
+    """
+    judged = () if model.training else layers
+    kept = {(layer, role): _copied(layer, role) for layer in judged for role in _MOVED}
     for batch in batches:
         with watching(layers, change) as watched:
             losses = task.losses(model, batch)
+        for (layer, role), before in kept.items():
+            now = layer.stored(role)
+            if before is not None and now is not None and not torch.equal(now, before):
+                now.detach().copy_(before)
         yield batch, losses, watched
+
+
+def _copied(layer: CapturedLayer, role: str) -> torch.Tensor | None:
+    """Return a copy of a stored tensor; None where there is none, or the layer is still to be initialised."""
+    stored, flag = layer.stored(role), layer.stored("initted")
+    ready = flag is None or bool(flag.all())
+    return stored.detach().clone() if stored is not None and ready else None
 
 
 def bypass(layer: CapturedLayer, call: Call) -> torch.Tensor:

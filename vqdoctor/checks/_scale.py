@@ -57,7 +57,7 @@ def other_divisor(relation: EmaRelation) -> bool:
     """Whether the sums are divided by something else than the counts, whose form is known."""
     if relation.sample_size < 2 or relation.cosine < ALIGNED or relation.code_norm_spread <= ONE_LENGTH:
         return False
-    return relation.divisor in ("constant", "inverse", "whole") or relation.added > ADDED
+    return relation.divisor in ("constant", "mean", "inverse", "whole") or relation.added > ADDED
 
 
 def one_factor(relation: EmaRelation, exact: float = EXACT, off: float = OFF) -> bool:

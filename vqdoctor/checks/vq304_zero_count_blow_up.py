@@ -8,7 +8,8 @@ data will ever be near it. All codes that the first batches miss are lost in one
 ## How to read it
 Codes whose norm is over 100 times the median of the codes in use, beside counts under a thousandth
 of the mean. Measured norms: 1e5 after the first step, 1e4 after 200, under the limit after about
-1,000, when these codes fade to zero instead; then they are counted as dead codes only.
+1,000, when these codes fade to zero instead; then they are counted as dead codes only. Where decay and
+updates are known, the counts prove it below that limit too: one that started at one is d^t at least.
 
 ## Remedy
 reset-ema: start the counts at one (or from data), with sums = codes x counts. revive-dead-codes:
@@ -19,7 +20,7 @@ bring the codes that have blown up back to the data.
 - lucidrains/vector-quantize-pytorch, commit 4c514db: counts start at one
 """
 
-from vqdoctor.checks._words import Problems, figure, measured, warning
+from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, EmaState
 
@@ -35,8 +36,17 @@ class Limits(CheckLimits):
 
 
 def evaluate(geometry: CodebookGeometry, ema: EmaState, limits: Limits) -> Problems:
-    """Fire on oversized rows where there are zero counts to explain them."""
-    if geometry.oversized_rows > limits.oversized_rows and ema.zero_counts:
+    """Fire on oversized rows where there are zero counts to explain them, or on counts that prove it."""
+    if ema.from_zero > limits.oversized_rows >= geometry.oversized_rows:
+        yield warning(
+            f"{ema.from_zero} of {geometry.sample_size} codes have grown to norms of up to "
+            f"{figure(geometry.norm_max)} against {figure(geometry.norm_median)}: their EMA counts are under "
+            "what one would have shrunk to, so they started at zero, and the update divides by them.",
+            measured("from_zero", ema.from_zero, limits.oversized_rows, unit="codes"),
+            measured("norm_max", geometry.norm_max),
+            if_known("start_weight", ema.start_weight),
+        )
+    elif geometry.oversized_rows > limits.oversized_rows and ema.zero_counts:
         yield warning(
             f"{geometry.oversized_rows} of {geometry.sample_size} codes have blown up, to norms "
             f"of up to {figure(geometry.norm_max)} against {figure(geometry.norm_median)}: their EMA "
@@ -59,6 +69,11 @@ CHECK = Check(
             "counts started at zero, one step done",
             CodebookGeometry.healthy(oversized_rows=224, norm_max=3.8e5, norm_min=3.1),
             EmaState.healthy(zero_counts=224, count_min=0.0),
+        ),
+        fires(
+            "counts started at zero, some hundred steps ago, and are stored as they were smoothed",
+            CodebookGeometry.healthy(norm_max=160.0),
+            EmaState.healthy(zero_counts=120, count_min=9.6e-4, start_weight=0.04, from_zero=120),
         ),
         passes("healthy", CodebookGeometry.healthy(), EmaState.healthy()),
         passes("a dead code that stayed small", CodebookGeometry.healthy(), EmaState.healthy(zero_counts=12)),

@@ -10,12 +10,13 @@ straight-through estimator, nor a small VQ weight, a warm-up or a revival makes 
 Over all codes that are in use, E is compared with S/c. Where every code is its mean times one factor, the
 rule has lost or doubled that factor; a factor equal to the sum of the counts (the vectors of a batch) is the
 normaliser of the Laplace smoothing: n in (c + eps) n / (n + K eps). Where E is S itself, nothing divides by
-the counts. Sums over a count plus one, over whole numbers (the counts of one batch instead of the EMA's), or
-times their counts are told in the same way. All are exact, so a file alone proves them. Where a model runs, a
-copy shows the same right after the layer's own updates in training. Counts that are stored as shares agree
-with the codes whatever the rule; there the codes are compared with the vectors that choose them. Codes that
-somebody moved differ one by one (VQ303, VQ505), and codes on a sphere have one length (VQ310). Smoothing
-matters only for codes with counts near zero, which are not compared.
+the counts. Sums over the mean of the counts, over a count plus one, over whole numbers (the counts of one
+batch instead of the EMA's), or times their counts are told in the same way. All are exact, so a file alone
+proves them. Where a model runs, a copy shows the same right after the layer's own updates in training, and
+whether each code then is the mean of that one batch alone. Counts that are stored as shares agree with the
+codes whatever the rule; there the codes are compared with the vectors that choose them. Codes that somebody
+moved differ one by one (VQ303, VQ505), and codes on a sphere have one length (VQ310). Smoothing matters only
+for codes with counts near zero, which are not compared.
 
 ## Remedy
 sound-ema-rule: the two lines of the published update. Retrain afterwards: the encoder was trained to
@@ -31,9 +32,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.checks import _scale
-from vqdoctor.checks._words import figure, measured, problem
-from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import EmaRelation, LookupScale
+from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.evidence import EmaRelation, LookupScale, TrainForward
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
@@ -56,9 +57,32 @@ class Limits(CheckLimits):
         "Least factor by which codes are longer than the vectors that choose them, where the counts add up "
         "to one. Sound layers measured 0.9 to 1.1; storing counts without their sum gave 443.",
     )
+    batch_means: float = limit(
+        0.9,
+        "Least share of the chosen codes that are the mean of one batch. An EMA with decay d keeps d of each "
+        "code, so sound layers measured 0; codes overwritten by batch means measured 1.",
+    )
 
 
-def evaluate(relation: EmaRelation, lookup: LookupScale | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(
+    relation: EmaRelation | None, lookup: LookupScale | None, forward: TrainForward | None, limits: Limits
+) -> Iterator[Problem]:
+    """Ask whether the codes remember older batches at all; then whether they are their means."""
+    means = None if forward is None else forward.batch_means
+    if means is not None and means >= limits.batch_means:
+        yield problem(
+            Severity.WARNING,
+            f"After a training pass {percent(means)} of the codes that it chose are the means of that batch "
+            "alone: the update overwrites the codes, and averages over no earlier batch.",
+            measured("batch_means", means, limits.batch_means),
+        )
+    elif relation is not None:
+        yield from _related(relation, lookup, limits)
+    elif forward is None:
+        raise CannotJudge("the layer stores no EMA sums that were ever written, and no model was run")
+
+
+def _related(relation: EmaRelation, lookup: LookupScale | None, limits: Limits) -> Iterator[Problem]:
     """Ask whether nothing was divided; then what was divided by; then whether one factor is left over."""
     times = measured("scale", relation.scale, 1 + limits.scale)
     beside = (
@@ -102,6 +126,7 @@ def evaluate(relation: EmaRelation, lookup: LookupScale | None, limits: Limits) 
 
 def _divisor(relation: EmaRelation) -> str:
     return {
+        "mean": "the update divides all of them by the mean of the counts, so a code grows with its use",
         "constant": f"they are the sums times {figure(relation.sum_scale)}, so a code grows with its use",
         "inverse": "they are the sums times the counts, where the update should divide by them",
         "added": f"the update divides by the count plus {figure(relation.added)}, so a code shrinks the less "
@@ -172,6 +197,10 @@ CHECK = Check(
             EmaRelation.healthy(scale=1.6, scale_spread=1.1, count_power=1.0, sum_scale=1.0, code_norm=33.0),
         ),
         fires(
+            "all divided by the mean of the counts",
+            EmaRelation.healthy(scale=0.9, scale_spread=0.9, count_power=1.0, divisor="mean"),
+        ),
+        fires(
             "divided by the last batch's counts plus one",
             EmaRelation.healthy(scale=0.8, scale_spread=0.6, divisor="whole"),
         ),
@@ -193,7 +222,9 @@ CHECK = Check(
             EmaRelation.healthy(total=1.0),
             LookupScale.healthy(),
         ),
+        fires("codes overwritten by the means of each batch", TrainForward.healthy(batch_means=1.0)),
         passes("a sound EMA", EmaRelation.healthy()),
+        passes("a sound EMA at work", EmaRelation.healthy(), TrainForward.healthy(batch_means=0.0)),
         passes(
             "a large smoothing that hardly moves a code",
             EmaRelation.healthy(scale=0.95, scale_spread=0.03, divisor="added", added=0.1),

@@ -58,7 +58,7 @@ REMOVALS = {
     for removal in (
         Removal(
             name="codes-from-data",
-            codes=("VQ301", "VQ302", "VQ306", "VQ313"),
+            codes=("VQ301", "VQ302", "VQ304", "VQ306", "VQ313"),
             treats=("VQ501", "VQ502", "VQ503"),
             by_usage=True,
         ),
@@ -70,10 +70,15 @@ REMOVALS = {
         Removal(name="faster-ema", codes=("VQ302",), by_usage=True),
         Removal(name="frozen-codebook", codes=("VQ104", "VQ303", "VQ308", "VQ309", "VQ505")),
         Removal(name="shuffled-samples", codes=("VQ403",)),
+        Removal(name="scaled-input", codes=("VQ314",)),
+        Removal(name="scaled-z-e", codes=("VQ310", "VQ314"), shows="VQ310", by_usage=True),
         Removal(name=WITHOUT),
     )
 }
 """The experiments by name, in the order in which they are run."""
+MOST_IN_ALL = (2 * len(REMOVALS) + 1) * STEPS
+"""Training steps of all of them at most: each is run twice, and so are the steps without a change; the
+comparison without VQ is run once."""
 
 
 @dataclass(frozen=True, kw_only=True)

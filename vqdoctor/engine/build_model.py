@@ -225,6 +225,7 @@ class _ScriptTask:
     served: Mapping[str, Sequence[Batch]]
     losses: Callable[[torch.nn.Module, Batch], Losses]
     vq_weight: float | None = None
+    serves_a_sample: bool = True
 
     def model(self) -> torch.nn.Module:
         return self.own

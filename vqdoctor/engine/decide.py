@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 
 from vqdoctor.core.check import Check
 from vqdoctor.core.evidence import Evidence
-from vqdoctor.core.experiments import GAIN, SHOWN, USED, Effect, effects
+from vqdoctor.core.experiments import GAIN, REMOVALS, SHOWN, USED, WITHOUT, Effect, effects
 from vqdoctor.core.finding import Finding, Measurement
 from vqdoctor.core.levels import Confidence, Severity, Stage
+from vqdoctor.core.undecided import CAUSES_IN_USE
 from vqdoctor.engine.evaluate import Evaluated
 
 PROVEN = frozenset({"VQ101", "VQ102"})
 """Gradients that are cut show exactly: whatever the experiments say, they keep their place."""
+SETTLED = PROVEN | {"VQ103", "VQ105", "VQ110", "VQ309", "VQ405", "VQ901"}
+"""Causes that a measurement proves exactly: beside one of them no further cause is looked for."""
 OPEN = (1, 0.0)
 """The order of a finding that no experiment says anything of."""
 GAINED = "experiment_gain"
@@ -78,6 +81,33 @@ def _weighed(finding: Finding, rivals: set[str], found: Sequence[Effect]) -> Wei
     said = _with(finding, own[0], "Another cause is likelier, since this one's removal does not help")
     lower = Confidence(max(finding.confidence - 1, Confidence.LOW))
     return Weighed(finding=said.replace(confidence=lower), order=(2, 0.0))
+
+
+def separating(evaluated: Evaluated, checks: Sequence[Check]) -> tuple[str, ...]:
+    """Return the names of the experiments that separate the suspects which an examination left.
+
+    Suspects are the findings above a note, and what else may be behind a symptom unless its cause is proven:
+    causes whose check could not judge, and causes that an experiment may show although their check passed. A
+    comparison without VQ belongs to a symptom whose cause is open.
+    """
+    explained_by = {check.code: check.explained_by for check in checks}
+    serious = [f for f in evaluated.findings if f.severity > Severity.NOTE]
+    passed = {o.code for o in evaluated.outcomes if o.status == "passed"}
+    passed -= {o.code for o in evaluated.outcomes if o.status != "passed"}
+    unsure = {code for r in REMOVALS.values() for code in (*r.codes, *r.treats)} - passed
+    unsure |= {removal.shows for removal in REMOVALS.values()}
+    suspects = {f.code for f in serious}
+    is_open = False
+    for symptom in serious:
+        measures = symptom.stage >= Stage.USAGE and symptom.code not in CAUSES_IN_USE
+        if measures and not any(f.code in SETTLED and f.layer in (symptom.layer, None) for f in serious):
+            suspects |= unsure.intersection(explained_by.get(symptom.code, ()))
+            is_open = True
+    return tuple(
+        name
+        for name, removal in REMOVALS.items()
+        if (is_open if name == WITHOUT else suspects.intersection((*removal.codes, *removal.treats)))
+    )
 
 
 def with_shown(evaluated: Evaluated, checks: Sequence[Check], evidence: Sequence[Evidence]) -> Evaluated:

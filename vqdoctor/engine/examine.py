@@ -16,7 +16,7 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence, Unavailable
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
 from vqdoctor.core.settings import Settings, UserModel
-from vqdoctor.engine.decide import with_shown
+from vqdoctor.engine.decide import separating, with_shown
 from vqdoctor.engine.dumped import dumped_context, usages
 from vqdoctor.engine.evaluate import choose, evaluate
 from vqdoctor.engine.gather import CRASHED_PROBE, Gathered
@@ -260,6 +260,7 @@ def _gather_live(session: Session, gathered: Gathered) -> None:
     from vqdoctor.engine.in_part import refuse_in_part
     from vqdoctor.models.untouched import untouched
     from vqdoctor.probes import model as model_probes
+    from vqdoctor.probes.model import experiments
 
     model, context = session.model, session.model_context()
     with untouched(model.model, session.settings.seed, session.device):
@@ -270,17 +271,24 @@ def _gather_live(session: Session, gathered: Gathered) -> None:
         if explicit:
             context = context.also(found)
             _gather_file_of(session, explicit, gathered)
-        probes = model_probes.all_probes()
+        probes = tuple(probe for probe in model_probes.all_probes() if probe is not experiments.PROBE)
         if model.vq_loss_unknown:  # no model is accused of doing without a loss that was not recognised
             why, hint = "no VQ loss was recognised in the model's output", "--vq-loss KEY, or --task"
-            blind = [kind for probe in probes if probe.needs_vq_loss for kind in probe.kinds]
+            every = model_probes.all_probes()
+            blind = [kind for probe in every if probe.needs_vq_loss for kind in probe.kinds]
             gathered.miss(blind, "batch", why, hint)
             probes = tuple(probe for probe in probes if not probe.needs_vq_loss)
+        others = context.others(found)
         if found.implicit:
             own = [p for p in model_probes.without_codebook(alone=not context.views) if p in probes]
-            gathered.run(own, context.others(found), "batch", session.say)
+            gathered.run(own, others, "batch", session.say)
             probes = probes if context.views else tuple(p for p in probes if p not in own)
         gathered.run(probes, context, "batch", session.say)
+        gathered.views += (*explicit, *found.implicit)
+        if context.views or not found.implicit:
+            _experiment(session, context, gathered)
+        if found.implicit:
+            _experiment(session, others, gathered)
         gathered.vectors.update(model_probes.asked_vectors(context))
     for view in found.implicit:
         gathered.miss(_unknown(gathered, view.name), "batch", NO_CODEBOOK, "", view.name)
@@ -292,7 +300,20 @@ def _gather_live(session: Session, gathered: Gathered) -> None:
         gathered.notes.append(UNKNOWN_WEIGHT)
     if not (session.found.views or found.views):
         gathered.notes.append(NONE_SHOWN)
-    gathered.views += (*explicit, *found.implicit)
+
+
+def _experiment(session: Session, context: ModelContext, gathered: Gathered) -> None:
+    """Run the experiments, if they were asked for, that separate what the other evidence leaves open."""
+    from vqdoctor.probes.model import experiments
+
+    if session.model.vq_loss_unknown:
+        return
+    names = [view.name for view in (*session.found.views, *gathered.views)]
+    if context.experiment_steps:
+        checks = choose(all_checks(), session.settings)
+        evaluated = evaluate(checks, names, gathered.evidence, gathered.unavailable)
+        context.experiments = separating(evaluated, checks)
+    gathered.run((experiments.PROBE,), context, "batch", session.say)
 
 
 def _discover(session: Session, context: ModelContext, gathered: Gathered) -> Discovered:

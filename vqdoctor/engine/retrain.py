@@ -235,10 +235,14 @@ def untrained(plan: Plan, found: Trainable, settings: Settings) -> Retraining | 
 
 
 def trainable(session: Session) -> Trainable:
-    """Return a session's model, of which fresh copies can be trained."""
+    """Return a session's model, of which fresh copies can be trained.
+
+    Layers that no key of the file shows are looked for in the model at work, as the examination does.
+    """
+    context = session.model_context(training=True)
     return Trainable(
         examined=session.model,
-        context=session.model_context(training=True),
+        context=context if context.views else context.also(context.discover()),
         recipe=SavedRecipe.of(session.saved, session.found.views),
         say=session.say,
     )

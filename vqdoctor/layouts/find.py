@@ -184,6 +184,7 @@ def _recognised(state: StateDict, orientation: Orientation | None) -> list[Quant
     known = {key for view in with_counts for key in view.keys.values()}
     for view in proven(state, known):  # it takes the place of one that was found without its statistics
         owner, views = claims.get(view.keys["codebook"], ("", []))
+        claims.pop(view.keys["sums"], None)  # its name may be that of a codebook
         claims[view.keys["codebook"]] = (BY_RELATION, [*(views if owner == BY_RELATION else []), view])
     order = {raw: i for i, raw in enumerate(state.raw.values())}
     return [view for key in sorted(claims, key=order.__getitem__) for view in claims[key][1]]

@@ -7,12 +7,16 @@
 A table of counts [..., K] beside two tables [..., K, D] is an EMA where one of the two is the other over the
 counts, up to one factor. Values are read only where the shapes fit so, which few other modules do.
 
+A wrong update leaves another relation, which proves the same: codes that are the sums times one number, or
+over the counts plus a number, or over whole numbers, or at one length. Such tables are parallel row by row.
+
 An EMA that never ran leaves its start: counts of one and sums that are the codes, bit by bit; or counts and
 sums of zero, which prove less and are taken only in a module that is named after quantization.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -25,7 +29,9 @@ from vqdoctor.layouts.build import build, is_float
 from vqdoctor.layouts.siblings import layer_path
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.layouts.words import is_code_word, near_vq
+from vqdoctor.layouts.words import is_code_word, is_map, is_projection, near_vq
+from vqdoctor.metrics.ema_relation import divisor_of
+from vqdoctor.metrics.geometry import relative_range
 
 BY_RELATION = "proven by its relation"
 """Layout of such a layer."""
@@ -41,6 +47,13 @@ MOST_COUNTS = 16
 """Tensors of one module that are tried as the counts of two tables, each of which is read for it."""
 FEWEST = 8
 """Codes from which one factor for all of them is a proof."""
+PARALLEL = 1e-4
+"""Largest median relative difference of a row and a multiple of the row beside it that no chance explains. A
+division leaves 1e-7 in float32, and an average of weights beside the weights 1e-3."""
+ONE_LENGTH = 1e-3
+"""Largest spread of the lengths of rows that were put on a sphere; float32 leaves 5e-8."""
+_SUMS = re.compile(r"sum|avg|average|mean|mass|total|acc|ema|run")
+"""Names of a table of sums; a table of codes hardly ever has one."""
 
 Floats = NDArray[np.float64]
 
@@ -67,7 +80,11 @@ def proven(state: StateDict, known: Collection[str]) -> Iterator[QuantizerView]:
                 continue
             if any(state.raw[name] in known for name in (counts, *tables)):
                 continue
-            codes = _codes(state, counts, tables) or _never_run(state, owner, counts, tables)
+            codes = (
+                _codes(state, counts, tables)
+                or _never_run(state, owner, counts, tables)
+                or _by_wrong_rule(state, owner, counts, tables)
+            )
             if codes is not None:
                 sums = next(name for name in tables if name != codes)
                 views = build(
@@ -80,12 +97,24 @@ def proven(state: StateDict, known: Collection[str]) -> Iterator[QuantizerView]:
 
 
 def _codes(state: StateDict, counts: str, tables: list[str]) -> str | None:
-    """Return which of two tables is the other over the counts; None if neither is."""
+    """Return which of two tables is the other over the counts; None if neither is.
+
+    Codes that are the sums times the counts look like sums. Where a factor is left over, as that rule leaves
+    one, the names say which is which.
+    """
     weights = np.asarray(state.entries[counts].read(), dtype=np.float64)
     one, two = (np.asarray(state.entries[name].read(), dtype=np.float64) for name in tables)
-    if _is_quotient(one, two, weights):
-        return tables[0]
-    return tables[1] if _is_quotient(two, one, weights) else None
+    for (codes, quotient), (sums, others) in (
+        ((tables[0], one), (tables[1], two)),
+        ((tables[1], two), (tables[0], one)),
+    ):
+        if not _is_quotient(quotient, others, weights):
+            continue
+        factor = np.linalg.norm(quotient * weights[..., None]) / np.linalg.norm(others)
+        leaf, other = (name.rpartition(".")[2] for name in (codes, sums))
+        swapped = _SUMS.search(leaf.lower()) and not _SUMS.search(other.lower()) and is_code_word(other)
+        return sums if swapped and abs(factor - 1) > SAME else codes
+    return None
 
 
 def _never_run(state: StateDict, owner: str, counts: str, tables: list[str]) -> str | None:
@@ -100,6 +129,37 @@ def _never_run(state: StateDict, owner: str, counts: str, tables: list[str]) -> 
     if _differs(one) and not two.any():
         return tables[0]
     return tables[1] if _differs(two) and not one.any() else None
+
+
+def _by_wrong_rule(state: StateDict, owner: str, counts: str, tables: list[str]) -> str | None:
+    """Return which of two tables is the codebook of an EMA with another divisor; None if neither is.
+
+    Only a quantizer's module is believed to hold two tables that are equal: elsewhere they may be tied.
+    """
+    tokens = [token for name in (counts, *tables) for token in name.removeprefix(f"{owner}.").split(".")]
+    if any(is_projection(token) or is_map(token) for token in tokens):
+        return None
+    weights = np.asarray(state.entries[counts].read(), dtype=np.float64)
+    one, two = (np.asarray(state.entries[name].read(), dtype=np.float64) for name in tables)
+    if not all(np.isfinite(table).all() for table in (one, two, weights)) or weights.min() < 0:
+        return None
+    live = (weights > RARE * weights.mean()) & one.any(axis=-1) & two.any(axis=-1)
+    lengths, others = np.linalg.norm(one[live], axis=-1), np.linalg.norm(two[live], axis=-1)
+    if live.sum() < FEWEST or relative_range(weights[live]) < SAME or one.shape[-1] < 2:
+        return None
+    turned = one[live] / lengths[:, None] - two[live] / others[:, None]
+    if np.median(np.linalg.norm(turned, axis=-1)) > PARALLEL:
+        return None
+    named = [name for name in tables if _SUMS.search(name.rpartition(".")[2].lower()) is None]
+    ways = ((tables[0], others / lengths, lengths), (tables[1], lengths / others, others))
+    for codes, divisors, own in sorted(ways, key=lambda way: way[0] not in named):
+        rule, _ = divisor_of(divisors, weights[live])
+        is_same = rule == "constant" and abs(np.median(divisors) - 1) < SAME
+        if is_same and not near_vq(owner.split(".")) and not is_code_word(codes.rpartition(".")[2]):
+            return None
+        if rule in ("constant", "added", "whole") or relative_range(own) <= ONE_LENGTH:
+            return codes
+    return None
 
 
 def _differs(table: Floats) -> bool:

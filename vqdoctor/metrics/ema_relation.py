@@ -9,6 +9,7 @@ put on the unit sphere afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,9 +34,9 @@ IN_USE = 1e-3
 """A code is compared where its count is over this share of the mean count."""
 
 
-Divisor = Literal["counts", "constant", "inverse", "added", "whole", ""]
-"""The counts; the same number for all codes; one over the counts; the counts and the same number; whole
-numbers, as one batch has them; or none of these."""
+Divisor = Literal["counts", "constant", "mean", "inverse", "added", "whole", ""]
+"""The counts; the same number for all codes; their mean; one over the counts; the counts and the same number;
+whole numbers, as one batch has them; or none of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +71,13 @@ class Relation:
     mean_norm: float
 
 
-def ema_relation(codes: Rows, counts: NDArray[np.float32], sums: Rows) -> Relation | None:
+def ema_relation(
+    codes: Rows, counts: NDArray[np.float32], sums: Rows, chosen: Collection[int] = ()
+) -> Relation | None:
     """Return how codes [K, D] stand to sums [K, D] over counts [K]; None where no code can be compared.
 
     Codes that are hardly ever chosen are left out: there the smoothing of the counts, which a file does not
-    record, decides. So the result does not depend on it.
+    record, decides. So the result does not depend on it. With `chosen`, only these codes are compared.
     """
     c = counts.astype(np.float64)
     finite = np.isfinite(c) & np.isfinite(sums).all(axis=1) & np.isfinite(codes).all(axis=1)
@@ -84,6 +87,8 @@ def ema_relation(codes: Rows, counts: NDArray[np.float32], sums: Rows) -> Relati
     s_norm = np.linalg.norm(sums.astype(np.float64), axis=1)
     compared = finite & (c > IN_USE * c[finite].mean()) & far_above_smoothing(counts)
     compared &= (e_norm > 0) & (s_norm > 0)
+    if chosen:
+        compared &= np.isin(np.arange(len(c)), list(chosen))
     if not compared.any():
         return None
     e, s, n = e_norm[compared], s_norm[compared], c[compared]
@@ -91,7 +96,9 @@ def ema_relation(codes: Rows, counts: NDArray[np.float32], sums: Rows) -> Relati
     scale = e * n / s
     logs = np.log(n) - np.log(n).mean()
     power = float(logs @ np.log(scale) / (logs @ logs)) if logs.std() > 0.1 else 0.0
-    divisor, added = _divisor(s / e, n)
+    divisor, added = divisor_of(s / e, n)
+    if divisor == "constant" and abs(float(np.median(s / e)) / c[finite].mean() - 1) <= FITS:
+        divisor = "mean"
     return Relation(
         compared=np.asarray(compared),
         scale=float(np.median(scale)),
@@ -107,7 +114,7 @@ def ema_relation(codes: Rows, counts: NDArray[np.float32], sums: Rows) -> Relati
     )
 
 
-def _divisor(divisors: NDArray[np.float64], counts: NDArray[np.float64]) -> tuple[Divisor, float]:
+def divisor_of(divisors: NDArray[np.float64], counts: NDArray[np.float64]) -> tuple[Divisor, float]:
     """Return which rule gives the divisors [N] from the counts [N], the sound one first, and what it adds."""
     if relative_range(divisors / counts) <= FITS:
         return "counts", 0.0

@@ -25,9 +25,11 @@ class DefaultTask(UsualLosses):
     Attributes:
         vq_weight: weight of the VQ loss in the user's training; None is unknown.
         assumed_batch_size: samples in a batch, where the training's number is unknown; else None.
+        serves_a_sample: that its batches need not be the whole training data.
     """
 
     assumed_batch_size: int | None = None
+    serves_a_sample = True
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 import torch
@@ -41,7 +41,7 @@ class GuardedTask:
         self._most = most
         self._mask = mask
         self._served: dict[str, object] = {}
-        self._cut: dict[str, None] = {}
+        self._cut: dict[Split, None] = {}
         self._ran = False
         self._said: list[str] = []
         if own is not None and told_weight is not None and own != told_weight:
@@ -54,6 +54,11 @@ class GuardedTask:
     def __getattr__(self, name: str) -> Any:
         """Pass on the other attributes of the task, such as `optimizer`."""
         return getattr(self._task, name)
+
+    @property
+    def cut(self) -> Collection[Split]:
+        """The splits of which only the first batches were served so far."""
+        return self._cut
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from vqdoctor.core.evidence import Experiments
-from vqdoctor.core.experiments import GAIN, MORE_BATCHES, effects, unchanged
+from vqdoctor.core.experiments import GAIN, MORE_BATCHES, REMOVALS, Effect, effects, unchanged
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.render._document import Item, Section, Tone, items_section
@@ -38,9 +38,14 @@ def section(report: Report) -> Section:
     items = [Item(label="unchanged", tone="faint", text=unchanged(told))]
     for effect in found:
         label, tone = TONES[effect.verdict]
-        text = f"{effect.change}: {effect.figures}"
+        shown = _shown(effect, report)
+        text = f"{effect.change}: {effect.figures}{f'; {shown}' if shown else ''}"
         items.append(Item(label=label, tone=tone, name=effect.removal.name, text=text))
     items += [Item(label="not possible", tone="faint", text=line) for line in told.left_out]
+    run = {*told.names, *(line.partition(":")[0] for line in told.left_out)}
+    if unasked := [name for name in REMOVALS if name not in run]:
+        why = "the examination left no suspect that they would take away"
+        items.append(Item(label="not needed", tone="faint", text=f"{', '.join(unasked)}: {why}"))
     helping = [effect for effect in found if effect.helps and effect.removal.codes]
     if any(f.severity > Severity.NOTE for f in report.findings) and all(e.removal.treats for e in helping):
         lower = any(effect.gain >= GAIN for effect in helping)
@@ -48,3 +53,15 @@ def section(report: Report) -> Section:
         items.append(Item(label="in short", tone="open", text=said))
     steps = count(told.sample_size, "training step")
     return items_section(f"Experiments: {steps} each, on copies of the model", items)
+
+
+def _shown(effect: Effect, report: Report) -> str:
+    """Return which findings an experiment speaks for or against; "" for none."""
+    removal = effect.removal
+    found = {f.code for f in report.findings if f.severity > Severity.NOTE}
+    causes = [code for code in removal.codes if code in found]
+    if causes:
+        return f"speaks {'for' if effect.helps else 'against'} {', '.join(causes)}"
+    if removal.shows and not effect.helps:
+        return f"no sign of {removal.shows}"
+    return ""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from vqdoctor.core.experiments import MOST_IN_ALL
 from vqdoctor.core.finding import Finding, Measurement
 from vqdoctor.core.levels import Severity, Stage
 from vqdoctor.core.report import Report
@@ -77,7 +78,10 @@ def notes(found: Iterable[Block]) -> tuple[Section, ...]:
 def deciding(root: Block) -> Item:
     """Return the one flag or command that brings the cause of an unexplained root to light."""
     if root.decide_with:
-        trains = ", trains copies of the model, each with one cause taken away"
+        trains = (
+            ", trains copies of the model, each with one cause taken away: only what separates the suspects "
+            f"that are left, and at most {MOST_IN_ALL} training steps in all"
+        )
         text = f"added to the same command{trains if root.decide_with.endswith('--decide') else ''}"
         return Item(label="to decide", name=root.decide_with, text=text)
     return Item(label="to decide", name=f"vqdoctor explain {root.code}", text="lists the possible causes")

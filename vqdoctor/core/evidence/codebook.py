@@ -171,6 +171,8 @@ class EmaState(Evidence):
         sums_disagreement: median over the live codes of |E - S/c| / |E|; None without sums.
         worst_disagreement: the largest of these; None without sums.
         compared_rows: live codes that were compared; 0 without sums.
+        from_zero: codes that have grown far beyond the others, and whose count is too small for one that
+            started at one: a count that nothing adds to is d^t. 0 where d or t is unknown.
         blurred: whether the codes in use lie near their own S/c and hardly any on it, as averages of weights
             and numbers of 8 bits do.
     """
@@ -187,6 +189,7 @@ class EmaState(Evidence):
     worst_disagreement: float | None = None
     compared_rows: int = 0
     blurred: bool = False
+    from_zero: int = 0
 
 
 EmaState.HEALTHY = EmaState(
@@ -210,8 +213,8 @@ class EmaRelation(Evidence):
         count_power: slope of log(|E| / |S/c|) over log c: 0 where counts are divided by, 1 where E = S.
         sum_scale: median of |E| / |S|.
         divisor: what the sums are divided by, up to one factor: "counts", "constant" (the same for all),
-            "inverse" (one over the counts), "added" (counts + `added`), "whole" (whole numbers, as the
-            counts of one batch), or "" for none of these.
+            "mean" (the mean of the counts), "inverse" (one over the counts), "added" (counts + `added`),
+            "whole" (whole numbers, as the counts of one batch), or "" for none of these.
         added: what is added to the counts; 0 unless the divisor is "added".
         code_norm: median |E|.
         code_norm_spread: interquartile range of |E|, over its median.

@@ -96,12 +96,15 @@ class TrainForward(Evidence):
         later_moved: the largest move in a later pass.
         writes_counts: whether a pass changes the EMA counts; None without counts.
         decay: the EMA decay, by the counts of codes that no vector chose; None where they do not tell.
+        batch_means: the share of the codes chosen in a later pass that are the means of that pass's vectors
+            after it, the least of the passes; None where the layer gives no codes.
     """
 
     first_moved: float
     later_moved: float
     writes_counts: bool | None = None
     decay: float | None = None
+    batch_means: float | None = None
 
 
 TrainForward.HEALTHY = TrainForward(
@@ -204,6 +207,7 @@ class CodeExpiry(Evidence):
             replace, min(K, vectors), after the first pass; None from a checkpoint.
         assumed_batch_size: the samples of that batch, where the training's are unknown; None where they are
             the training's.
+        epoch_vectors: vectors in the whole training data; None where that is unknown.
     """
 
     vectors: float
@@ -211,9 +215,12 @@ class CodeExpiry(Evidence):
     expired: float | None = None
     replaced: float | None = None
     assumed_batch_size: int | None = None
+    epoch_vectors: float | None = None
 
 
-CodeExpiry.HEALTHY = CodeExpiry(layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0)
+CodeExpiry.HEALTHY = CodeExpiry(
+    layer="vq", source="batch", sample_size=256, vectors=400.0, replaced=0.0, epoch_vectors=28_752.0
+)
 
 
 class BatchMixing(Evidence):

@@ -12,6 +12,8 @@ from vqdoctor.probes._ema_rows import written_counts
 from vqdoctor.probes.file._context import FileContext, each_layer
 from vqdoctor.probes.probe import Missing
 
+FEWEST = 2.0
+"""Least sum of counts that are vectors; shares add up to one."""
 _ROUND = 2
 """Decimals of a threshold that somebody typed. An EMA hardly ever lands on such a number."""
 
@@ -21,13 +23,17 @@ def measure(context: FileContext, view: QuantizerView) -> CodeExpiry:
     counts = written_counts(view)
     if counts is None:
         raise Missing("the layer has no EMA counts that were ever written")
-    threshold = reset_to(counts) or context.saved.record.revival_threshold or _reset_value(view, counts)
+    record = context.saved.record
+    counted = float(counts.sum()) >= FEWEST  # shares of the usage add up to one, whatever the batch is
+    per_epoch = record.updates / record.epochs if counted and record.updates and record.epochs else None
+    threshold = reset_to(counts) or record.revival_threshold or _reset_value(view, counts)
     return CodeExpiry(
         source="checkpoint",
         sample_size=len(counts),
         vectors=float(counts.sum()),
         threshold=threshold,
         expired=None if threshold is None else float((counts <= threshold * (1 + 1e-6)).mean()),
+        epoch_vectors=None if per_epoch is None else per_epoch * float(counts.sum()),
     )
 
 

@@ -9,12 +9,14 @@ import torch
 
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.decay import own_decay, set_decay
-from vqdoctor.capture.layer import CapturedLayer, bypass, bypassable
+from vqdoctor.capture.layer import CapturedLayer, bypass, bypassable, passes
 from vqdoctor.capture.placing import place_codes
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch
 from vqdoctor.models.tensors import tensors_of
+from vqdoctor.models.untouched import in_eval_mode
 from vqdoctor.probes.model._copy import TrainedCopy
+from vqdoctor.probes.model.first_input import first_input
 from vqdoctor.probes.probe import Missing
 from vqdoctor.vq.estimators import straight_through
 
@@ -23,6 +25,8 @@ TENTH = 0.1
 NO_CODEBOOK = "no layer stores a codebook"
 MOST_BYTES = 2**28
 """Size of the batches whose samples are shuffled, which are held twice."""
+APART = 3.0
+"""Least factor between the scales of z_e and codes, or of an input and one, at which it is taken away."""
 DECAY = 0.9
 """The faster EMA: its window of 10 updates fits three times into the steps of an experiment."""
 
@@ -138,6 +142,52 @@ def _mapped(batches: Sequence[Batch], of: Callable[[Sequence[torch.Tensor]], tor
     return first
 
 
+def _scaled_input(copy: TrainedCopy) -> str:
+    found = first_input(copy.context, copy.model, copy.batches[:1])
+    if found.rms is None or 1 / APART < found.rms < APART:
+        raise Missing("the input has an ordinary scale")
+    divide = found.rms
+    copy.model.get_submodule(found.module).register_forward_pre_hook(
+        lambda _, args: (args[0] / divide, *args[1:])
+    )
+    return f"the input of {found.module} divided by {divide:.3g}"
+
+
+def _scaled_z_e(copy: TrainedCopy) -> str:
+    """Divide z_e before the VQ layer: the decoder has learnt to read codes, and gets them as before."""
+    ratios: list[float] = []
+    for layer in copy.layers:
+        vectors, codes = _asked(copy, layer), layer.codes() if layer.stored() is not None else None
+        if vectors is None or codes is None:
+            raise Missing("its vectors cannot be seen in the codebook's dimension")
+        z_e, size = _spread(vectors), _spread(codes, blown_up=True)
+        if not z_e or not size or 1 / APART < z_e / size < APART:
+            continue
+        ratios.append(z_e / size)
+        by = ratios[-1]
+        layer.module.register_forward_pre_hook(lambda _, args, by=by: (args[0] / by, *args[1:]))
+        after = _asked(copy, layer)
+        if after is None or not 0.5 < _spread(after) / size < 2:
+            raise Missing("the vectors do not enter the layer as its first argument")
+    if not ratios:
+        raise Missing("z_e and codes have the same scale")
+    return f"z_e divided by {', '.join(f'{ratio:.3g}' for ratio in ratios)} before the VQ layer"
+
+
+def _asked(copy: TrainedCopy, layer: CapturedLayer) -> torch.Tensor | None:
+    """Return the vectors that a layer is asked for on the first batch, in eval mode."""
+    batch = moved(copy.batches[0], copy.context.device)
+    with in_eval_mode(copy.model), torch.no_grad():
+        _, _, watched = next(passes(copy.model, copy.context.task, (batch,), (layer,)))
+    return layer.vectors(watched)
+
+
+def _spread(rows: torch.Tensor, *, blown_up: bool = False) -> float:
+    """Return the root mean square distance of rows [N, D] to their middle; the median if some may blow up."""
+    apart = (rows.float() - rows.float().median(dim=0).values).norm(dim=1)
+    return float(apart.median() if blown_up else apart.square().mean().sqrt())
+
+
 def _without_vq(copy: TrainedCopy) -> str:
     context = copy.context
     other, first = context.copy(training=False), moved(copy.batches[0], context.device)
@@ -157,6 +207,8 @@ CHANGES: Mapping[str, Callable[[TrainedCopy], str]] = {
     "faster-ema": _forgetting,
     "frozen-codebook": _frozen,
     "shuffled-samples": _shuffled,
+    "scaled-input": _scaled_input,
+    "scaled-z-e": _scaled_z_e,
     "without-vq": _without_vq,
 }
 """Name of an experiment in `core.experiments` to its change of a copy.

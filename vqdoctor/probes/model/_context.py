@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ class ModelContext(Capture):
         histogram: whether usage carries every code's count.
         probe_steps: optimizer steps to take on a copy for a look at the dynamics; 0 for none.
         experiment_steps: optimizer steps of each experiment; 0 for no experiments.
+        experiments: names of the experiments to run; None is all.
         last_rate: learning rate with which the training of the file ended; None where unknown.
     """
 
@@ -44,6 +45,7 @@ class ModelContext(Capture):
     histogram: bool = False
     probe_steps: int = 0
     experiment_steps: int = 0
+    experiments: Collection[str] | None = None
     last_rate: float | None = None
 
     @property

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.capture.run import Step
+from vqdoctor.capture.vectors import rows
 from vqdoctor.layouts.live_rows import chosen_lately
 from vqdoctor.probes.model._context import ModelContext
 
@@ -19,6 +21,8 @@ ALIKE = 3
 """Number of counts that have to shrink alike."""
 SAME_LOSS = 0.02
 """Relative difference of 1 - d among them: float32 makes 0.01 at a decay of 0.99999."""
+SAME_MEAN = 1e-3
+"""Relative distance within which a code is a mean: float32 and the smoothing of a count leave 1e-5."""
 FAR = 0.5
 """A code has moved far when it travels over half the distance of a typical code from their mean."""
 
@@ -33,6 +37,7 @@ class Pass:
         vectors: vectors that were quantized.
         counts_moved: whether the EMA counts changed; None without counts.
         decay: the EMA decay, as counts shrink of codes that no vector chose; None where they do not tell.
+        batch_means: share of the chosen codes that are the means of this pass's vectors; None if unseen.
     """
 
     travelled: NDArray[np.float64]
@@ -40,6 +45,7 @@ class Pass:
     vectors: int
     counts_moved: bool | None
     decay: float | None = None
+    batch_means: float | None = None
 
 
 def passes(context: ModelContext) -> dict[str, list[Pass]]:
@@ -49,7 +55,7 @@ def passes(context: ModelContext) -> dict[str, list[Pass]]:
     for steps in context.steps(PASSES):
         for name, step in steps.items():
             after = _state(step.layer)
-            found[name].append(_compare(before[name], after, step.vectors))
+            found[name].append(_compare(before[name], after, step))
             before[name] = after
     return found
 
@@ -69,21 +75,40 @@ def _state(layer: CapturedLayer) -> _State:
     return codes.reshape(-1, codes.shape[-1]), None if counts is None else counts.reshape(-1)
 
 
-def _compare(before: _State, after: _State, vectors: int) -> Pass:
-    rows, counts = before
+def _compare(before: _State, after: _State, step: Step) -> Pass:
+    codes, counts = before
     lately = None if counts is None else chosen_lately(counts.astype(np.float32))
-    fits = lately is not None and len(lately) == len(rows) and lately.any()
-    in_use = lately if fits and lately is not None else np.ones(len(rows), dtype=bool)
-    live = rows[in_use]
+    fits = lately is not None and len(lately) == len(codes) and lately.any()
+    in_use = lately if fits and lately is not None else np.ones(len(codes), dtype=bool)
+    live = codes[in_use]
     scale = float(np.median(np.linalg.norm(live - live.mean(axis=0), axis=1)))
-    scale = scale or float(np.sqrt(np.mean(rows**2) * rows.shape[1])) or 1.0
+    scale = scale or float(np.sqrt(np.mean(codes**2) * codes.shape[1])) or 1.0
     return Pass(
-        travelled=np.linalg.norm(after[0] - rows, axis=1) / scale,
+        travelled=np.linalg.norm(after[0] - codes, axis=1) / scale,
         in_use=in_use,
-        vectors=vectors,
+        vectors=step.vectors,
         counts_moved=None if counts is None or after[1] is None else not np.array_equal(counts, after[1]),
         decay=None if counts is None or after[1] is None else _decay(counts, after[1]),
+        batch_means=None if np.array_equal(after[0], codes) else _batch_means(step, after[0]),
     )
+
+
+def _batch_means(step: Step, codes: NDArray[np.float64]) -> float | None:
+    """Return the share of the codes [K, D] chosen in a step that are the means of its vectors."""
+    reader, call = step.layer.reader, step.call
+    given = reader.given(call)
+    z_e = rows(call.z_e.detach(), reader.axis(call)).flatten(0, 1).double().cpu().numpy()
+    if given is None or reader.head is not None or z_e.shape != (given.numel(), codes.shape[1]):
+        return None
+    chosen = given.flatten().cpu().numpy()
+    used, which, sizes = np.unique(chosen, return_inverse=True, return_counts=True)
+    if used[0] < 0 or len(codes) <= used[-1] or len(used) < ALIKE:
+        return None
+    sums = np.zeros((len(used), codes.shape[1]))
+    np.add.at(sums, which, z_e)
+    means = sums / sizes[:, None]
+    apart = np.linalg.norm(codes[used] - means, axis=1)
+    return float(np.mean(apart <= SAME_MEAN * np.linalg.norm(means, axis=1)))
 
 
 def _decay(before: NDArray[np.float64], after: NDArray[np.float64]) -> float | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from vqdoctor.capture.masks import MASKED
 from vqdoctor.core.evidence import CodeExpiry
+from vqdoctor.models.guarded_task import GuardedTask
 from vqdoctor.probes._ema_rows import written_counts
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._forwards import FAR, Pass, passes
@@ -39,7 +41,17 @@ def _evidence(context: ModelContext, name: str, parts: list[Pass]) -> CodeExpiry
         replaced=float(
             np.median([np.sum(p.travelled > FAR) / min(len(p.travelled), p.vectors) for p in parts])
         ),
+        epoch_vectors=_whole_split(context, name),
     )
+
+
+def _whole_split(context: ModelContext, name: str) -> float | None:
+    """Return the vectors of the train split; None where only a part of the data is at hand."""
+    task = context.task
+    if not isinstance(task, GuardedTask) or getattr(task, "serves_a_sample", False) or context.arrays:
+        return None
+    codes = context.codes("train").get(name)
+    return None if codes is None or "train" in task.cut else float((codes != MASKED).sum())
 
 
 PROBE = each_layer(CodeExpiry, measure, mode="train")

@@ -59,8 +59,7 @@ def _arrays(layer: CapturedLayer) -> _Arrays | None:
 def _measured(view: QuantizerView, arrays: _Arrays, chosen: set[int]) -> EmaRelation | None:
     """Return the relation of the codes that were chosen: the others may still have their start values."""
     codes, counts, sums = arrays
-    rows = sorted(code for code in chosen if code >= 0) or list(range(len(codes)))
-    found = ema_relation(codes[rows], counts[rows], sums[rows])
+    found = ema_relation(codes, counts, sums, {code for code in chosen if code >= 0})
     if found is None:
         return None
     numbers = {f.name: getattr(found, f.name) for f in fields(found) if f.name != "compared"}

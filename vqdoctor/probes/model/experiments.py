@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +29,10 @@ LEAST_HELD = 3
 """Held batches from which an effect has a spread."""
 SAME = 1e-6
 """Relative difference of losses under which an estimator is what the layer has."""
+NOTHING_OPEN = "the examination left no suspect that an experiment could tell from another"
+FROM_THE_FILE = (WITHOUT, "scaled-z-e")
+"""Experiments that always begin with the file's codes: without VQ there are none, and placed ones have the
+scale of z_e already."""
 _SOON = 3
 ESTIMATOR = "straight-through"
 _STRIDE = 1_000_003
@@ -42,6 +47,7 @@ class _Bench:
         batches: training batches, one for each step at most.
         held: the held batches.
         base: the two runs that an experiment is compared with.
+        seconds: what one of them took; 0 before.
         placed: the state in which these, and what is compared with them, begin where codes are placed.
     """
 
@@ -49,6 +55,7 @@ class _Bench:
     batches: Sequence[Batch]
     held: Sequence[Batch]
     base: tuple[_Run, ...] = ()
+    seconds: float = 0.0
     placed: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def train(self, run: int, name: str = "") -> _Run:
@@ -63,7 +70,8 @@ class _Bench:
         change = CHANGES[name](copy) if name else ""
         for number in range(context.experiment_steps):
             told = f"step {number + 1} of {context.experiment_steps}"
-            context.progress(f"experiment {name or 'without a change'}, {told}, on a copy")
+            cost = f" (about {max(self.seconds, 1):.0f} s)" if self.seconds else ""
+            context.progress(f"experiment {name or 'without a change'}{cost}, {told}, on a copy")
             if number == _SOON and name == ESTIMATOR and self._same(copy.losses, run):
                 raise Missing("the layer has one already")
             if not copy.step(context.seed + run * _STRIDE + number):
@@ -140,6 +148,9 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     if context.experiment_steps < 1:
         yield from by_layer(context, Experiments, {}, "no experiments were asked for", "--decide")
         return
+    if context.experiments is not None and not context.experiments:
+        yield from by_layer(context, Experiments, {}, NOTHING_OPEN)
+        return
     try:
         measured = _experiments(context)
     except Missing as missing:
@@ -160,12 +171,17 @@ def _experiments(context: ModelContext) -> dict[str, Evidence | Missing]:
     copy = TrainedCopy(context=context, batches=batches)
     before = copy.held(held, context.seed)
     bench = _Bench(context=context, batches=batches, held=held)
+    names = [name for name in CHANGES if context.experiments is None or name in context.experiments]
+    began = time.perf_counter()
     bench = replace(bench, base=tuple(bench.train(run) for run in range(2)))
+    bench.seconds = (time.perf_counter() - began) / 2
+    most = sum(1 if name == WITHOUT else 2 for name in names) * bench.seconds
+    context.progress(f"experiments of {bench.seconds:.1f} s a run, at most {most:.0f} s: {', '.join(names)}")
     on_placed: _Bench | None = None
     done: dict[str, _Arm] = {}
     left_out = []
-    for name in CHANGES:
-        own = bench if on_placed is None or name == WITHOUT else on_placed
+    for name in names:
+        own = bench if on_placed is None or name in FROM_THE_FILE else on_placed
         try:
             done[name] = own.run(name)
         except Missing as missing:

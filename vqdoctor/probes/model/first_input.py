@@ -26,7 +26,7 @@ _WITH_WEIGHTS = (
 
 
 @dataclass(kw_only=True)
-class _Sum:
+class Sum:
     """The input of the first layer with weights: its path; the numbers' squares, count and largest size."""
 
     module: str = ""
@@ -36,6 +36,7 @@ class _Sum:
 
     @property
     def rms(self) -> float | None:
+        """The root mean square of the numbers; None where there are none, or one is not finite."""
         return math.sqrt(self.squares / self.count) if self.count and math.isfinite(self.squares) else None
 
 
@@ -45,11 +46,11 @@ def measure(context: ModelContext) -> FirstInput:
     A model may divide its input by 255 itself, so the batch alone does not tell.
     """
     model = context.copy(training=False)
-    train = _summed(context, model, context.first_batches)
+    train = first_input(context, model, context.first_batches)
     if train.rms is None:
         raise Missing("no layer with weights gets finite numbers first")
     others = itertools.islice(context.task.batches("val"), context.train_batches)
-    val = _summed(context, model, (moved(batch, context.device) for batch in others))
+    val = first_input(context, model, (moved(batch, context.device) for batch in others))
     return FirstInput(
         source="batch",
         sample_size=train.count,
@@ -60,9 +61,10 @@ def measure(context: ModelContext) -> FirstInput:
     )
 
 
-def _summed(context: ModelContext, model: nn.Module, batches: Iterable[Batch]) -> _Sum:
+def first_input(context: ModelContext, model: nn.Module, batches: Iterable[Batch]) -> Sum:
+    """Return the input of a model's first layer with weights over batches, in the mode that it is in."""
     seen: list[tuple[str, torch.Tensor]] = []
-    found = _Sum()
+    found = Sum()
 
     def note(of: str) -> Any:
         def look(_: nn.Module, args: tuple[Any, ...]) -> None:

@@ -21,6 +21,7 @@ def measure(context: ModelContext) -> dict[str, TrainForward]:
 def _evidence(parts: list[Pass]) -> TrainForward:
     first, *later = [float(np.median(one.travelled[one.in_use])) for one in parts]
     decays = [one.decay for one in parts[1:] if one.decay is not None]
+    means = [one.batch_means for one in parts[1:] if one.batch_means is not None]
     written = [one.counts_moved for one in parts if one.counts_moved is not None]
     return TrainForward(
         source="batch",
@@ -29,6 +30,7 @@ def _evidence(parts: list[Pass]) -> TrainForward:
         later_moved=max(later),
         writes_counts=any(written) if written else None,
         decay=float(np.median(decays)) if decays and np.ptp(decays) <= SAME_DECAY * (1 - decays[0]) else None,
+        batch_means=min(means) if means else None,
     )
 
 
