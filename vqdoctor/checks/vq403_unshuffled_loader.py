@@ -26,9 +26,10 @@ files themselves in random order, or it only mixes neighbours.
 - LatentActionPretraining/LAPA#17: the shuffle of the DataLoader was commented out
 """
 
+from vqdoctor.checks import _harm
 from vqdoctor.checks._words import Problems, figure, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import BatchMixing
+from vqdoctor.core.evidence import BatchMixing, TaskMetrics
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -45,6 +46,11 @@ class Limits(CheckLimits):
         "Largest correlation that is not worth a note, however certain it is: with 5,000 samples five "
         "standard deviations are a correlation of 0.01.",
     )
+    harm: float = limit(
+        0.25,
+        "Correlation above which it acts on the training: 0.25 cost four to fourteen points. It is then an "
+        "error where the task is badly done. The encoder forgot likewise, and z_e in its codes' place hides that.",
+    )
     z: float = limit(
         5.0,
         "Least distance from random orders, in their standard deviations. Five are beyond what chance gives "
@@ -52,7 +58,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(mixing: BatchMixing, limits: Limits) -> Problems:
+def evaluate(mixing: BatchMixing, metrics: TaskMetrics | None, limits: Limits) -> Problems:
     """Compare the drift of labels and of codes with the limits; the larger one makes the sentence."""
     drifts = [
         (drift, z, what)
@@ -64,8 +70,9 @@ def evaluate(mixing: BatchMixing, limits: Limits) -> Problems:
     ]
     if drifts:
         drift, z, what = max(drifts)
+        acts = drift > limits.harm and (_harm.undone(metrics) or 0.0) > _harm.UNDONE
         yield problem(
-            Severity.WARNING if drift > limits.drift else Severity.NOTE,
+            _harm.severity(metrics, acts=acts) if drift > limits.drift else Severity.NOTE,
             f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a random "
             f"order gives 0 ({mixing.batches} batches of {mixing.batch_size}): the loader does not shuffle.",
             measured(f"{what}_drift", drift, limits.drift),
