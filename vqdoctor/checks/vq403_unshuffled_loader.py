@@ -49,7 +49,7 @@ class Limits(CheckLimits):
     harm: float = limit(
         0.25,
         "Correlation above which it acts on the training: 0.25 cost four to fourteen points. It is then an "
-        "error where the task is badly done. The encoder forgot likewise, and z_e in its codes' place hides that.",
+        "error where the task is badly done. The encoder forgot likewise, which z_e as such hides.",
     )
     z: float = limit(
         5.0,
@@ -97,6 +97,11 @@ CHECK = Check(
         fires(
             "consecutive chunks of one recording, no labels",
             BatchMixing.healthy(label_drift=None, label_z=None, code_drift=0.41, code_z=90.0),
+        ),
+        fires(
+            "sorted, and the task badly done: an error",
+            BatchMixing.healthy(label_drift=0.97, label_z=210.0),
+            TaskMetrics.healthy(accuracy=0.31, bypass_accuracy=0.33),
         ),
         fires("a small drift for certain: a note", BatchMixing.healthy(label_drift=0.09, label_z=41.0)),
         passes("a random order", BatchMixing.healthy()),
