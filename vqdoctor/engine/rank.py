@@ -98,7 +98,7 @@ def _harmful(roots: Sequence[Finding], evidence: Iterable[Evidence]) -> Finding 
     """Return the warning that the measured harm makes an error: the first, where no root is an error yet.
 
     The loss that the codes cost against z_e has a cause, and the first one is the likeliest. A finding on the
-    task itself only measures that loss, and a finding of low confidence may be wrong: neither becomes an error.
+    task itself only measures that loss, and one of low confidence may be wrong: neither becomes an error.
     """
     cost = any(isinstance(item, TaskMetrics) and _harm.costs(item) for item in evidence)
     if not cost or any(root.severity is Severity.ERROR for root in roots):
