@@ -6,8 +6,12 @@ import pytest
 from judged import says
 
 from vqdoctor.checks import _harm
+from vqdoctor.checks.vq509_dimensional_collapse import NARROW
 from vqdoctor.core.evidence import (
+    BatchMixing,
     CodebookGradient,
+    DataMatch,
+    Directions,
     EmaRelation,
     LossBalance,
     LossPath,
@@ -42,6 +46,44 @@ LOSSES = METRICS.replace(accuracy=None, bypass_accuracy=None, chance_accuracy=No
 )
 def test_severity(metrics: TaskMetrics | None, expected: str) -> None:
     assert _harm.severity(metrics).label == expected
+
+
+RUINED = METRICS.replace(accuracy=0.5, bypass_accuracy=0.5)
+
+
+@pytest.mark.parametrize(
+    ("directions", "metrics", "expected"),
+    [
+        (NARROW, RUINED, True),
+        (NARROW, METRICS, False),
+        (NARROW, None, False),
+        (None, RUINED, False),
+        (NARROW.replace(vector_directions=6), RUINED, False),
+        (NARROW.replace(dim=8), RUINED, False),
+        (NARROW.replace(input_directions=7), RUINED, False),
+    ],
+)
+def test_an_encoder_is_ruined_where_it_lost_directions_and_the_task_shows_it(
+    directions: Directions | None, metrics: TaskMetrics | None, expected: bool
+) -> None:
+    assert _harm.narrowed(directions, metrics) is expected
+
+
+@pytest.mark.parametrize("loss", [0.31, 0.29])
+def test_a_summed_loss_and_a_light_one_are_told_at_any_pull_where_the_encoder_is_ruined(loss: float) -> None:
+    losses = LOSSES.replace(loss=loss)
+    summed = LossTerms.healthy(commitment=16.0, codebook=64.0)
+    told = says("VQ204", summed, LossBalance.healthy(vq_weight=1.0, ratio=0.55), NARROW, losses)
+    assert told == ("error" if loss > _harm.UNDONE else "passes")
+    light = says("VQ202", DataMatch.healthy(), LossBalance.healthy(ratio=3.6e-5), NARROW, losses)
+    assert light == ("warning" if loss > _harm.UNDONE else "passes")
+
+
+@pytest.mark.parametrize("accuracy", [0.68, 0.8])
+def test_batches_in_order_are_an_error_where_the_task_is_badly_done(accuracy: float) -> None:
+    mixing = BatchMixing.healthy(label_drift=0.5, label_z=40.0)
+    metrics = METRICS.replace(accuracy=accuracy, bypass_accuracy=accuracy)
+    assert says("VQ403", mixing, metrics) == ("error" if accuracy < 0.7 else "warning")
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ from state_models import OURS, GradientVQ, Task, found, live, saved
 from torch import nn
 
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.core.evidence import Evidence, Usage, WeightDecay
+from vqdoctor.core.evidence import CodebookGeometry, Evidence, TaskMetrics, Usage, WeightDecay
 from vqdoctor.core.levels import Confidence
 from vqdoctor.engine import examine
 
 DECAY = WeightDecay.healthy()
+CRUSHED = DECAY.replace(lost=1.0, learning_rate=2e-3)
+UNDONE = TaskMetrics.healthy(accuracy=0.11, bypass_accuracy=0.11)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,6 +32,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([DECAY.replace(lost=None, weight_decay=0.0), COLLAPSED_USAGE], "passes"),
         ([DECAY.replace(lost=0.9, short_rows=129)], "warning"),
         ([DECAY.replace(lost=0.9, short_rows=128)], "note"),
+        # a usage that is good, beside a task that the codes cost
+        ([DECAY.replace(lost=0.51), Usage.healthy(), TaskMetrics.healthy(accuracy=0.86)], "warning"),
+        ([DECAY.replace(lost=0.51), Usage.healthy(), TaskMetrics.healthy(accuracy=0.94)], "note"),
+        # every code is shorter than one step of the optimizer, 2e-3
+        ([CRUSHED, Usage.healthy(), CodebookGeometry.healthy(norm_max=1.9e-3), UNDONE], "error"),
+        ([CRUSHED, Usage.healthy(), CodebookGeometry.healthy(norm_max=1.9e-3)], "warning"),
+        ([CRUSHED, Usage.healthy(), CodebookGeometry.healthy(norm_max=2.1e-3), UNDONE], "note"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

@@ -26,6 +26,7 @@ from vqdoctor.engine import examine
 from vqdoctor.models.task import Losses
 
 IN_USE = Usage.healthy()
+LOSSES = TaskMetrics.healthy(accuracy=None, bypass_accuracy=None, chance_accuracy=None, mean_code_loss=1.0)
 CODE_FIELDS = {"code_directions": 4, "code_rank": 2.4}
 
 
@@ -44,6 +45,11 @@ CODE_FIELDS = {"code_directions": 4, "code_rank": 2.4}
         ([NARROW, IN_USE, TaskMetrics.healthy(classes=5)], "passes"),
         ([NARROW, IN_USE, TaskMetrics.healthy(classes=6)], "note"),
         ([NARROW, IN_USE, TaskMetrics.healthy(classes=None)], "note"),
+        # the task shows that the encoder is ruined: errors over those of one mean code, or losses
+        ([NARROW, IN_USE, TaskMetrics.healthy(accuracy=0.72)], "warning"),
+        ([NARROW, IN_USE, TaskMetrics.healthy(accuracy=0.74)], "note"),
+        ([NARROW, IN_USE, LOSSES.replace(loss=0.31)], "warning"),
+        ([NARROW, IN_USE, LOSSES.replace(loss=0.29)], "note"),
         ([NARROW.replace(vectors=6), IN_USE], "cannot judge"),
         ([NARROW.replace(vectors=7), IN_USE], "note"),
         ([BARE.replace(**CODE_FIELDS)], "note"),

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from vqdoctor.checks._usage import EMA_USAGE
-from vqdoctor.core.evidence import Experiments, GradientPath, LossBalance, Trace, TrainingRecord, Usage
+from vqdoctor.core.evidence import (
+    Experiments,
+    GradientPath,
+    LossBalance,
+    TaskMetrics,
+    Trace,
+    TrainingRecord,
+    Usage,
+)
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.engine.rank import rank
@@ -165,3 +173,30 @@ def test_the_input_order_does_not_matter() -> None:
     found = [finding("VQ502"), finding("VQ501"), finding("VQ201", WARNING), finding("VQ603", WARNING, None)]
     orders = {tuple(f.code for f in rank(list(p), CHECKS)) for p in itertools.permutations(found)}
     assert orders == {("VQ201", "VQ501", "VQ502", "VQ603")}
+
+
+COSTLY = TaskMetrics.healthy(accuracy=0.86)
+
+
+@pytest.mark.parametrize(
+    ("found", "metrics", "expected"),
+    [
+        ([("VQ201", WARNING)], COSTLY, [ERROR]),
+        ([("VQ201", WARNING)], TaskMetrics.healthy(accuracy=0.94), [WARNING]),
+        ([("VQ201", NOTE)], COSTLY, [NOTE]),
+        ([("VQ603", WARNING)], COSTLY, [WARNING]),
+        # the first alone, and none where something is an error already
+        ([("VQ201", WARNING), ("VQ301", WARNING)], COSTLY, [ERROR, WARNING]),
+        ([("VQ301", ERROR), ("VQ201", WARNING)], COSTLY, [ERROR, WARNING]),
+    ],
+)
+def test_the_first_cause_is_an_error_where_the_codes_cost_the_task(
+    found: list[tuple[str, Severity]], metrics: TaskMetrics, expected: list[Severity]
+) -> None:
+    ranked = rank([finding(code, severity) for code, severity in found], CHECKS, [metrics])
+    assert [f.severity for f in ranked] == expected
+
+
+def test_a_guess_is_not_blamed_for_what_the_codes_cost() -> None:
+    (guess,) = rank([finding("VQ201", WARNING, confidence=Confidence.LOW)], CHECKS, [COSTLY])
+    assert guess.severity is WARNING

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from vqdoctor.checks import _scale
-from vqdoctor.core.evidence import CodebookGradient, EmaRelation, LossBalance, TaskMetrics
+from vqdoctor.core.evidence import CodebookGradient, Directions, EmaRelation, LossBalance, TaskMetrics
 from vqdoctor.core.levels import Severity
 
 LOST = 0.2
@@ -31,6 +31,16 @@ them. It counts only beside a proven cause, since a decoder that never saw z_e m
 models measured -0.6 to 5.4, two whose VQ loss trained no encoder 0.3 and 0.9."""
 DONE = 0.95
 """Accuracy from which on a model has next to nothing left that it could have lost."""
+COST = 0.05
+"""Largest share of the skill with z_e that the codes may cost beside a cause that is already found: 5 points
+of an accuracy of 1. Healthy models cost at most 0.034 (an EMA codec of pulses), one with codes rewritten
+without their sums 0.12."""
+DIRECTIONS, NARROW_DIM = 5.0, 8.0
+"""Most directions of a collapsed z_e; largest dimension of codes that are narrow by design (VQ509)."""
+UNDONE = 0.3
+"""Largest share of what one mean code gets wrong that a sound model gets wrong with its own codes, where z_e
+has lost its directions. A healthy image autoencoder measured 0.18, the same with a commitment weight of 1e-6
+0.36, and with a summed VQ loss 0.58: z_e was then as bad as its codes."""
 
 
 def severity(metrics: TaskMetrics | None, *, acts: bool = False) -> Severity:
@@ -44,6 +54,33 @@ def severity(metrics: TaskMetrics | None, *, acts: bool = False) -> Severity:
         return Severity.WARNING
     undone = metrics.accuracy is None or metrics.accuracy < DONE
     return Severity.ERROR if _is_lost(metrics) or (acts and undone) else Severity.WARNING
+
+
+def costs(metrics: TaskMetrics) -> bool:
+    """Whether the codes cost more of the task than any healthy model lost: a cause beside it did harm."""
+    return _is_lost(metrics, COST)
+
+
+def undone(metrics: TaskMetrics | None) -> float | None:
+    """Return the share of the task that is still to do: 0 for perfect, 1 for no better than one mean code.
+
+    For a classifier, errors over those of the most frequent label; else the loss over that with the mean
+    code. None where no model was run, or nothing can be lost.
+    """
+    if metrics is None:
+        return None
+    if metrics.accuracy is not None and metrics.chance_accuracy is not None:
+        return (1 - metrics.accuracy) / (1 - metrics.chance_accuracy) if metrics.chance_accuracy < 1 else None
+    return metrics.loss / metrics.mean_code_loss if metrics.mean_code_loss > 0 else None
+
+
+def narrowed(directions: Directions | None, metrics: TaskMetrics | None) -> bool:
+    """Whether z_e has lost its directions and the task shows it: the encoder itself is ruined."""
+    left = undone(metrics)
+    if directions is None or directions.vector_directions is None or left is None or left <= UNDONE:
+        return False
+    few = 0 < directions.vector_directions <= DIRECTIONS < NARROW_DIM < directions.dim
+    return few and (directions.input_directions or DIRECTIONS * 2) >= 2 * directions.vector_directions
 
 
 def outpulled(balance: LossBalance | None) -> bool:
@@ -72,12 +109,12 @@ def is_gap(metrics: TaskMetrics, errors: float = ERRORS) -> bool:
     return without - with_codes > errors * noise
 
 
-def _is_lost(metrics: TaskMetrics) -> bool:
+def _is_lost(metrics: TaskMetrics, share: float = LOST) -> bool:
     """Compare accuracies above chance where there are any, else the losses below that of one mean code."""
     if metrics.accuracy is not None and metrics.bypass_accuracy is not None and metrics.chance_accuracy:
         skill = metrics.bypass_accuracy - metrics.chance_accuracy
-        return skill > 0 and is_gap(metrics) and metrics.bypass_accuracy - metrics.accuracy > LOST * skill
+        return skill > 0 and is_gap(metrics) and metrics.bypass_accuracy - metrics.accuracy > share * skill
     if not metrics.bypass_loss:  # a loss of exactly 0 shows that what was bypassed is the model itself
         return False
     gained = metrics.mean_code_loss - metrics.bypass_loss
-    return gained > 0 and metrics.loss - metrics.bypass_loss > LOST * gained
+    return gained > 0 and metrics.loss - metrics.bypass_loss > share * gained

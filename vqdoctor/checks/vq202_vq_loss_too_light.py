@@ -15,8 +15,9 @@ A few training steps (`--probe-steps 20`) show the runaway itself, and earlier: 
 quarter of the steps to the last, the codes that are chosen lag behind, and the VQ loss hardly pulls. That
 z_e grows while the codes follow late is normal in the first epochs of any training (z_e x 2.7, codes x 2.1
 on a run that ended well), so there, too, the gradient decides; where the weight of the VQ loss is unknown
-it is a guess. Dead codes do not mislead this way, since only chosen codes count. A layer that normalises
-vectors before the lookup is not judged.
+it is a guess. Codes that follow z_e all the way never lag: there the same limit of the gradient counts where
+z_e has lost its directions and the task is badly done. Dead codes do not mislead this way, since only chosen
+codes count. A layer that normalises vectors before the lookup is not judged.
 On 8x8 digits weight 0.001 gave a gradient ratio of 0.0008 and perplexity 9 of 256; weight 0.1 gave
 0.004 and stayed healthy.
 
@@ -30,11 +31,20 @@ raise-vq-weight: up to 0.1 to 1. normalise-before-vq: a norm layer, or cosine co
 
 from dataclasses import dataclass
 
-from vqdoctor.checks import _scale
+from vqdoctor.checks import _harm, _scale
 from vqdoctor.checks._reach import is_raw
 from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
-from vqdoctor.core.evidence import DataMatch, FirstInput, LookupScale, LossBalance, Trace, WeightDecay
+from vqdoctor.core.evidence import (
+    DataMatch,
+    Directions,
+    FirstInput,
+    LookupScale,
+    LossBalance,
+    TaskMetrics,
+    Trace,
+    WeightDecay,
+)
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence
 
@@ -76,6 +86,8 @@ def evaluate(
     decay: WeightDecay | None,
     first: FirstInput | None,
     scale: LookupScale | None,
+    directions: Directions | None,
+    metrics: TaskMetrics | None,
     limits: Limits,
 ) -> Problems:
     """Fire where z_e is far larger than the codes, or runs from them, and the VQ loss hardly pulls."""
@@ -90,7 +102,15 @@ def evaluate(
         if trace is None:
             raise NoEvidence("no evidence of kind data-match or trace")
         return
+    ruined = _harm.narrowed(directions, metrics)
     if match.scale_ratio <= limits.scale_ratio:
+        if ruined and held is not None and held < limits.gradient_ratio:
+            yield warning(
+                f"The VQ loss that should hold the encoder has only {percent(held)} of the task's pull, and "
+                "z_e is left with a handful of directions: the codes followed it away from the start.",
+                measured("gradient_ratio", held, limits.gradient_ratio),
+                confidence=Confidence.MEDIUM,
+            )
         return
     if is_raw(match, decay, first):
         raise CannotJudge("z_e has the scale of a raw input, whatever the VQ loss does (VQ314)")

@@ -14,8 +14,9 @@ must also reach the task's. Where both were reduced alike, trained autoencoders 
 of 0.13 to 0.64 of the task's; with a summed VQ loss and a mean task loss 0.96 to 2.5, up to 87 at the
 start, and each collapsed to one code. A residual model of three levels with that mismatch pulled at 0.38 to
 0.57 when it was trained, and its third level used a third of its codes: where usage is poor, a sum is told as
-a note. The reverse, a summed task loss beside a mean VQ loss, leaves the encoder without a hold and is judged
-by its signs (VQ202).
+a note. At rest the two pulls come close to each other whatever the weight was: where z_e has lost its
+directions and the task is badly done, the sum is an error at any pull. The reverse, a summed task loss beside
+a mean VQ loss, leaves the encoder without a hold and is judged by its signs (VQ202).
 
 ## Remedy
 A sum over D dimensions counts D times as much as a mean. Either make the VQ loss a mean, or make the
@@ -28,9 +29,9 @@ sum must stay, divide the VQ weight by D.
 
 from vqdoctor.checks import _harm, _reduction, _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import Problems, figure, measured, note, problem
+from vqdoctor.checks._words import Problems, error, figure, measured, note, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import LossBalance, LossTerms, TaskMetrics, Usage
+from vqdoctor.core.evidence import Directions, LossBalance, LossTerms, TaskMetrics, Usage
 from vqdoctor.core.levels import Confidence
 
 
@@ -60,7 +61,12 @@ class Limits(CheckLimits):
 
 
 def evaluate(
-    terms: LossTerms, balance: LossBalance, usage: Usage | None, metrics: TaskMetrics | None, limits: Limits
+    terms: LossTerms,
+    balance: LossBalance,
+    usage: Usage | None,
+    metrics: TaskMetrics | None,
+    directions: Directions | None,
+    limits: Limits,
 ) -> Problems:
     """Infer the reduction from the weight at z_e, then ask whether the VQ loss outweighs the task."""
     sum_over = _reduction.summed(terms, limits.factor, limits.beta_low, limits.beta_high)
@@ -81,6 +87,13 @@ def evaluate(
         yield problem(
             _harm.severity(metrics, acts=_harm.outpulled(balance)),
             f"{is_sum}, and pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
+            *measurements,
+            confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
+        )
+    elif _harm.narrowed(directions, metrics):
+        yield error(
+            f"{is_sum}. By now it pulls {figure(balance.ratio)} times as hard at the encoder as the task "
+            "does, and z_e is left with a handful of directions.",
             *measurements,
             confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
         )

@@ -12,8 +12,10 @@ SGD and AdamW; for Adam t · lr against t · lr plus the size of an element now.
 (K = 256, digits, 1,000 steps) AdamW with 0.01 lost 2 % and left the perplexity as it was (23 without
 decay, 22 with it), 0.1 lost 18 % (20), 1 lost 87 % (11). Adam with L2 lost everything, and had perplexity
 16 with 1e-5, 15 with 1e-4 and 5 with 1e-2. So a loss of half is the limit. It is a note where the usage
-is good in spite of it, or where the usage is unknown and the codes have kept their length. An EMA
-codebook is not affected.
+is good in spite of it, or where the usage is unknown and the codes have kept their length, unless the task
+lost by the codes. Where every code is shorter than the learning rate, which is one step of the optimizer, the
+decay has won over the training, and it is an error if the task is badly done: the encoder went the same way,
+so z_e in place of the codes is no better. An EMA codebook is not affected.
 
 ## Remedy
 Weight decay is meant for weights that multiply activations. A code is a point in the data: pulled to
@@ -26,11 +28,11 @@ need a revival as well.
 - Karpathy, minGPT: weight decay on the weights of matrix products only, not on embeddings
 """
 
-from vqdoctor.checks import _usage
+from vqdoctor.checks import _harm, _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
 from vqdoctor.checks._words import Problems, figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import Usage, WeightDecay
+from vqdoctor.core.evidence import CodebookGeometry, TaskMetrics, Usage, WeightDecay
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -49,8 +51,14 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(decay: WeightDecay, usage: Usage | None, limits: Limits) -> Problems:
-    """Compare the lost length with its limit; the usage, or else the codes' length, shows the harm."""
+def evaluate(
+    decay: WeightDecay,
+    usage: Usage | None,
+    geometry: CodebookGeometry | None,
+    metrics: TaskMetrics | None,
+    limits: Limits,
+) -> Problems:
+    """Compare the lost length with its limit; the usage, the task or the codes' length shows the harm."""
     if decay.weight_decay == 0:
         return
     if decay.lost is None:
@@ -61,10 +69,16 @@ def evaluate(decay: WeightDecay, usage: Usage | None, limits: Limits) -> Problem
         harmed = _usage.poor(usage)
     else:
         harmed = decay.short_rows > limits.short_rows * decay.sample_size
+    crushed = geometry is not None and geometry.norm_max < (decay.learning_rate or 0.0)
+    undone = _harm.undone(metrics) or 0.0
+    ruined = crushed and undone > _harm.UNDONE
+    harmed = harmed or crushed or (metrics is not None and _harm.costs(metrics))
+    longest = figure(geometry.norm_max) if geometry is not None and crushed else ""
     yield problem(
-        Severity.WARNING if harmed else Severity.NOTE,
+        Severity.ERROR if ruined else Severity.WARNING if harmed else Severity.NOTE,
         f"Weight decay {figure(decay.weight_decay)} on the codebook has taken {percent(decay.lost)} "
-        f"of the length of every code that is not chosen ({decay.updates or 0:,} updates).",
+        f"of the length of every code that is not chosen ({decay.updates or 0:,} updates)"
+        + (f": the longest one measures {longest}, less than one step of the optimizer." if crushed else "."),
         measured("lost", decay.lost, limits.lost),
         measured("weight_decay", decay.weight_decay),
         measured("short_rows", decay.short_rows, unit="codes"),
@@ -92,6 +106,12 @@ CHECK = Check(
         fires("Adam with L2, usage poor", _ADAM, COLLAPSED_USAGE),
         fires("Adam with L2, a bare file", _ADAM),
         fires("AdamW for long, good usage", WeightDecay.healthy(updates=200_000, lost=0.86), Usage.healthy()),
+        fires(
+            "AdamW with 30 on everything: codes and encoder near zero",
+            WeightDecay.healthy(learning_rate=2e-3, weight_decay=30.0, lost=1.0),
+            Usage.healthy(),
+            CodebookGeometry.healthy(norm_max=1.8e-5),
+        ),
         passes("AdamW's default", WeightDecay.healthy(), COLLAPSED_USAGE),
         passes("a group without decay", WeightDecay.healthy(weight_decay=0.0, lost=0.0)),
     ),

@@ -26,9 +26,10 @@ files themselves in random order, or it only mixes neighbours.
 - LatentActionPretraining/LAPA#17: the shuffle of the DataLoader was commented out
 """
 
+from vqdoctor.checks import _harm
 from vqdoctor.checks._words import Problems, figure, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import BatchMixing
+from vqdoctor.core.evidence import BatchMixing, TaskMetrics
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -45,6 +46,11 @@ class Limits(CheckLimits):
         "Largest correlation that is not worth a note, however certain it is: with 5,000 samples five "
         "standard deviations are a correlation of 0.01.",
     )
+    harm: float = limit(
+        0.25,
+        "Correlation above which it acts on the training: 0.25 cost four to fourteen points. It is then an "
+        "error where the task is badly done. The encoder forgot likewise, which z_e as such hides.",
+    )
     z: float = limit(
         5.0,
         "Least distance from random orders, in their standard deviations. Five are beyond what chance gives "
@@ -52,7 +58,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(mixing: BatchMixing, limits: Limits) -> Problems:
+def evaluate(mixing: BatchMixing, metrics: TaskMetrics | None, limits: Limits) -> Problems:
     """Compare the drift of labels and of codes with the limits; the larger one makes the sentence."""
     drifts = [
         (drift, z, what)
@@ -64,8 +70,9 @@ def evaluate(mixing: BatchMixing, limits: Limits) -> Problems:
     ]
     if drifts:
         drift, z, what = max(drifts)
+        acts = drift > limits.harm and (_harm.undone(metrics) or 0.0) > _harm.UNDONE
         yield problem(
-            Severity.WARNING if drift > limits.drift else Severity.NOTE,
+            _harm.severity(metrics, acts=acts) if drift > limits.drift else Severity.NOTE,
             f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a random "
             f"order gives 0 ({mixing.batches} batches of {mixing.batch_size}): the loader does not shuffle.",
             measured(f"{what}_drift", drift, limits.drift),
@@ -90,6 +97,11 @@ CHECK = Check(
         fires(
             "consecutive chunks of one recording, no labels",
             BatchMixing.healthy(label_drift=None, label_z=None, code_drift=0.41, code_z=90.0),
+        ),
+        fires(
+            "sorted, and the task badly done: an error",
+            BatchMixing.healthy(label_drift=0.97, label_z=210.0),
+            TaskMetrics.healthy(accuracy=0.31, bypass_accuracy=0.33),
         ),
         fires("a small drift for certain: a note", BatchMixing.healthy(label_drift=0.09, label_z=41.0)),
         passes("a random order", BatchMixing.healthy()),

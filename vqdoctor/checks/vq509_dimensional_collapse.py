@@ -13,8 +13,10 @@ directions for 99 % of the variance, by which the published figures go.
 These two cannot tell health from collapse: healthy models measured an effective rank of 2.1 to 12 and
 4 to 23 directions for 99 %, and the same models trained without VQ as few. So it fires only where the
 rest is empty, and it is a note. A low dimension need not cost anything either: with 128 codes, models with a
-bottleneck of four directions reconstructed as well as those without. An experiment decides: retrain with
-autoencoder-warm-up, and see whether the directions and the reconstruction grow.
+bottleneck of four directions reconstructed as well as those without. It is a warning where the model also
+does its task badly beside one mean code: the encoder itself is then ruined, which z_e in place of the codes
+hides. An experiment decides: retrain with autoencoder-warm-up, and see whether the directions and the
+reconstruction grow.
 
 It is silent on codes of 8 dimensions or fewer, which are narrow by design; where the part of the input that
 one vector sees has hardly more directions; and behind a pure classifier, which asks for one direction
@@ -31,25 +33,32 @@ before the codebook, that layer is the limit.
 - Papyan et al. 2020, Prevalence of neural collapse during the terminal phase of training, arXiv:2008.08186
 """
 
-from vqdoctor.checks import _usage
+from vqdoctor.checks import _harm, _usage
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import Problems, figure, if_known, measured, note
+from vqdoctor.checks._words import Problems, figure, if_known, measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Directions, TaskMetrics, Usage
-from vqdoctor.core.levels import Confidence
+from vqdoctor.core.levels import Confidence, Severity
 
 
 class Limits(CheckLimits):
     """How few directions are few, and where that is by design or in the data."""
 
     directions: float = limit(
-        5.0,
+        _harm.DIRECTIONS,
         "Most directions of a collapse: the published ones kept 3 to 5. Healthy models of 16 to 64 "
         "dimensions measured 12 to 31 for z_e and 10 to 24 for codes by their counts, those held out 11 to "
         "28 and 9 to 24; models with a bottleneck of four 4.",
     )
     dim: float = limit(
-        8.0, "Largest dimension of codes that are narrow by design, as in improved VQGAN and DAC."
+        _harm.NARROW_DIM,
+        "Largest dimension of codes that are narrow by design, as in improved VQGAN and DAC.",
+    )
+    undone: float = limit(
+        _harm.UNDONE,
+        "Share of what one mean code gets wrong that the model still gets wrong with its own codes, above "
+        "which the few directions do harm: a healthy image autoencoder measured 0.18, encoders ruined by a "
+        "summed VQ loss 0.58 and by a commitment weight of 1e-6 0.36.",
     )
     input_ratio: float = limit(
         2.0,
@@ -81,16 +90,21 @@ def evaluate(
         if seen is None
         else f"{directions.sample_size} codes are in use, and z_e varies"
     )
-    yield note(
+    left = None if seen is None else _harm.undone(task)
+    ruined = left is not None and left > limits.undone
+    told = f", and {percent(left)} of the task is still undone" if ruined and left is not None else ""
+    yield problem(
+        Severity.WARNING if ruined else Severity.NOTE,
         f"{whose} in {found} of {directions.dim} directions, with an effective rank of "
         f"{figure(directions.code_rank if directions.vector_rank is None else directions.vector_rank)}: "
-        "more codes only cut these finer.",
+        f"more codes only cut these finer{told}.",
         measured("directions", found, limits.directions),
         measured("code_rank", directions.code_rank),
         measured("code_directions_99", directions.code_directions_99),
         if_known("vector_rank", directions.vector_rank),
         if_known("vector_directions_99", directions.vector_directions_99),
         if_known("input_directions", by_data, limits.input_ratio * found),
+        if_known("undone", left, limits.undone),
         confidence=Confidence.LOW if by_data is None else Confidence.MEDIUM,
         decide_with="--data batch.npz" if seen is None else "",
     )
@@ -104,6 +118,10 @@ BARE = Directions.healthy(
     source="checkpoint", vectors=0, vector_directions=None, vector_directions_99=None, vector_rank=None,
     input_directions=None,
 )  # fmt: skip
+RUINED = TaskMetrics.healthy(
+    accuracy=None, bypass_accuracy=None, shuffled_accuracy=None, mean_code_accuracy=None,
+    chance_accuracy=None, ece=None, loss=0.0706, bypass_loss=0.0705, mean_code_loss=0.1214,
+)  # fmt: skip
 
 CHECK = Check(
     code="VQ509",
@@ -115,6 +133,7 @@ CHECK = Check(
     examples=(
         fires("z_e in four of 64 directions, all codes in use", NARROW, Usage.healthy()),
         fires("a file whose codes lie in four directions", BARE.replace(code_directions=4, code_rank=2.4)),
+        fires("the same, and the reconstruction half undone", NARROW, Usage.healthy(), RUINED),
         passes("a healthy model of effective rank 2.5", Directions.healthy(), Usage.healthy()),
         passes("a healthy file", BARE),
         passes("codes of eight dimensions", NARROW.replace(dim=8)),

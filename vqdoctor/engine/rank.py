@@ -9,10 +9,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from vqdoctor.checks import _harm
 from vqdoctor.core.check import Check
-from vqdoctor.core.evidence import Evidence, Experiments, GradientPath, LossBalance, Trace, TrainingRecord
+from vqdoctor.core.evidence import (
+    Evidence,
+    Experiments,
+    GradientPath,
+    LossBalance,
+    TaskMetrics,
+    Trace,
+    TrainingRecord,
+)
 from vqdoctor.core.finding import Finding
-from vqdoctor.core.levels import Severity, Stage
+from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.core.undecided import CAUSES_IN_USE
 from vqdoctor.engine.decide import OPEN, weighed
 
@@ -28,7 +37,8 @@ def rank(
 ) -> tuple[Finding, ...]:
     """Order the findings: roots by weight, each followed by its symptoms, numbered from 1.
 
-    A root takes the worst severity of itself and its symptoms. Roots, and likewise the symptoms of one root,
+    A root takes the worst severity of itself and its symptoms. Where the codes cost the task and no root is
+    an error, the first cause is one. Roots, and likewise the symptoms of one root,
     sort by what the experiments say of them (see `Weighed`), severity (worst first), stage, confidence
     (surest first), code and layer; a non-finite VQ tensor comes before everything.
 
@@ -62,7 +72,7 @@ def rank(
         if root_of[id(finding)] is not finding:
             symptoms_of[id(root_of[id(finding)])].append(finding)
     ordered: list[Finding] = []
-    roots = []
+    roots: list[tuple[Finding, list[Finding]]] = []
     for root in (f for f in findings if root_of[id(f)] is f):
         symptoms = symptoms_of[id(root)]
         measures = root.stage is Stage.USAGE and root.code not in CAUSES_IN_USE
@@ -75,11 +85,26 @@ def rank(
         hint = own or (next_step if undecided else "")
         worst = max(f.severity for f in (root, *symptoms))
         roots.append((root.replace(severity=worst, decide_with=hint), symptoms))
-    for root, symptoms in sorted(roots, key=lambda pair: _weight(pair[0], order[pair[0].fingerprint])):
-        ordered.append(root)
+    roots.sort(key=lambda pair: _weight(pair[0], order[pair[0].fingerprint]))
+    harmful = _harmful([root for root, _ in roots], items)
+    for root, symptoms in roots:
+        ordered.append(root.replace(severity=Severity.ERROR) if root is harmful else root)
         told = (as_it_was[id(f)] for f in symptoms)  # the experiments are told of the cause
         ordered.extend(f.replace(explained_by=root.fingerprint) for f in sorted(told, key=_weight))
     return tuple(f.replace(rank=i) for i, f in enumerate(ordered, start=1))
+
+
+def _harmful(roots: Sequence[Finding], evidence: Iterable[Evidence]) -> Finding | None:
+    """Return the warning that the measured harm makes an error: the first, where no root is an error yet.
+
+    The loss that the codes cost against z_e has a cause, and the first one is the likeliest. A finding on the
+    task itself only measures that loss, and one of low confidence may be wrong: neither becomes an error.
+    """
+    cost = any(isinstance(item, TaskMetrics) and _harm.costs(item) for item in evidence)
+    if not cost or any(root.severity is Severity.ERROR for root in roots):
+        return None
+    blamed = (f for f in roots if f.severity is Severity.WARNING and f.confidence > Confidence.LOW)
+    return next((root for root in blamed if root.stage < Stage.DOWNSTREAM), None)
 
 
 def _causes(
