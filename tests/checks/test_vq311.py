@@ -1,4 +1,4 @@
-"""VQ311: hand-made evidence around its limits, and EMA files of four libraries whose codes were overwritten."""
+"""VQ311: hand-made evidence around its limits, and EMA files of five families with overwritten codes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_limits(evidence: list[Evidence], expected: str) -> None:
 
 
 def _state(family: str) -> dict[str, torch.Tensor]:
-    """A file of the family after an EMA: counts above zero, sums of random codes, codes that are their quotient."""
+    """A file of the family as after an EMA: counts above zero, random sums, and whatever codes."""
     generator = torch.Generator().manual_seed(0)
     state = {name: torch.rand(shape, generator=generator) for name, shape in STORED[family].items()}
     for name in state:
@@ -68,7 +68,7 @@ def test_an_overwritten_codebook_is_named_and_restored(family: str, tmp_path: Pa
     codes_found = {finding.code for finding in report.findings}
     assert report.findings[0].code == "VQ311"
     assert not codes_found & {"VQ306", "VQ501", "VQ502"}
-    assert [step.remedy for step in report.plan][0] == "codes-from-sums"
+    assert report.plan[0].remedy == "codes-from-sums"
     repair_file(sick, tmp_path / "fixed.pt")
     fixed = torch.load(tmp_path / "fixed.pt", weights_only=True)
     for key, codes in kept.items():

@@ -1,19 +1,19 @@
 """Something has overwritten the codes: they are all one and the same, beside live EMA counts and sums.
 
 ## Why it matters
-Every vector gets the same index, so the layer passes nothing on. The training is not lost: each code is its EMA sum
-over its count, and both are still there.
+Every vector gets the same index, so the layer passes nothing on. The training is not lost: each code is its
+EMA sum over its count, and both are still there.
 
 ## How to read it
-All rows of the codebook are equal or zero, while the counts were written and the sums over counts of the codes
-in use differ from code to code. An EMA writes codes from these, so another writer came after it. A
-mixed-precision optimizer does that: it keeps a master copy of each tensor from before the training, and copies it
-back over the buffer or the parameter that the EMA has written. A partitioned save (ZeRO stage 3) leaves an empty table
-in the same way. Without EMA statistics equal rows are VQ306.
+All rows of the codebook are equal or zero, while the counts were written and the sums over counts of the
+codes in use differ from code to code. An EMA writes codes from these, so another writer came after it. A
+mixed-precision optimizer does that: it keeps a float32 master copy of each parameter, and copies it back over
+the parameter that the EMA has written. A save that gathers only a part of the tensors leaves zeros in the
+same way. Without EMA statistics equal rows are VQ306.
 
 ## Remedy
-codes-from-sums writes each code as its sum over its smoothed count. In training code, keep the codebook out of the
-optimizer and out of the cast to half precision, as a buffer in float32.
+codes-from-sums writes each code as its sum over its smoothed count. In training code, keep the codebook out
+of the optimizer and out of the cast to half precision, as a buffer in float32.
 
 ## References
 - microsoft/DeepSpeed: the BF16 and FP16 optimizers copy their float32 master weights back after each step
@@ -46,8 +46,8 @@ def evaluate(start: Initialisation, ema: EmaState, limits: Limits) -> Problems:
     if rows > 1 and start.identical_rows >= limits.identical * rows and has_live_means(ema):
         what = "zero" if start.zero_rows == rows else "one and the same"
         yield error(
-            f"All {rows:,} codes are {what}, while their EMA counts and sums were trained: something, such as the "
-            "master copy of a mixed-precision optimizer, has overwritten the codebook.",
+            f"All {rows:,} codes are {what}, while their EMA counts and sums were trained: something, such as "
+            "the master copy of a mixed-precision optimizer, has overwritten the codebook.",
             measured("identical", start.identical_rows / rows, limits.identical),
             measured("means_spread", ema.means_spread),
         )
