@@ -68,7 +68,7 @@ def test_an_overwritten_codebook_is_named_and_restored(family: str, tmp_path: Pa
     codes_found = {finding.code for finding in report.findings}
     assert report.findings[0].code == "VQ311"
     assert not codes_found & {"VQ306", "VQ501", "VQ502"}
-    assert report.plan[0].remedy == "codes-from-sums"
+    assert "codes-from-sums" in {step.remedy for step in report.plan}
     repair_file(sick, tmp_path / "fixed.pt")
     fixed = torch.load(tmp_path / "fixed.pt", weights_only=True)
     for key, codes in kept.items():

@@ -46,8 +46,8 @@ def evaluate(start: Initialisation, ema: EmaState, limits: Limits) -> Problems:
     if rows > 1 and start.identical_rows >= limits.identical * rows and has_live_means(ema):
         what = "zero" if start.zero_rows == rows else "one and the same"
         yield error(
-            f"All {rows:,} codes are {what}, while their EMA counts and sums were trained: something, such as "
-            "the master copy of a mixed-precision optimizer, has overwritten the codebook.",
+            f"All {rows:,} codes are {what}, while their EMA counts and sums were trained: something, such "
+            "as the master copy of a mixed-precision optimizer, has overwritten the codebook.",
             measured("identical", start.identical_rows / rows, limits.identical),
             measured("means_spread", ema.means_spread),
         )
