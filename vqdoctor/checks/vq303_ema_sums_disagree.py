@@ -71,7 +71,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("reset-ema",),
-    explained_by=("VQ901", "VQ309", "VQ310", "VQ103", "VQ104", "VQ306", "VQ302"),
+    explained_by=("VQ901", "VQ309", "VQ310", "VQ103", "VQ104", "VQ306", "VQ311", "VQ302"),
     examples=(
         fires(
             "k-means without the counts", EmaState.healthy(sums_disagreement=0.992, worst_disagreement=0.998)

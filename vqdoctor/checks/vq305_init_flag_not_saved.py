@@ -74,7 +74,7 @@ CHECK = Check(
         code='vq.register_buffer("initted", torch.tensor(False))   # in __init__\n'
         "vq.initted.fill_(True)   # where the codebook has been initialised",
     ),
-    explained_by=("VQ901", "VQ309", "VQ310", "VQ103", "VQ302", "VQ306"),
+    explained_by=("VQ901", "VQ309", "VQ310", "VQ103", "VQ302", "VQ306", "VQ311"),
     meaningless_after=("VQ303",),
     examples=(
         fires("k-means runs again", TrainForward.healthy(first_moved=1.31), Initialisation.healthy()),

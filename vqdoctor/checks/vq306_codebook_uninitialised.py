@@ -27,9 +27,10 @@ mode before it is saved.
 - lucidrains/vector-quantize-pytorch#102: a codebook of zeros in eval mode and after loading
 """
 
+from vqdoctor.checks._overwritten import has_live_means
 from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import Initialisation, LevelUse, StartRows, TrainForward
+from vqdoctor.core.evidence import EmaState, Initialisation, LevelUse, StartRows, TrainForward
 from vqdoctor.core.levels import Confidence
 
 
@@ -53,6 +54,7 @@ def evaluate(
     forward: TrainForward | None,
     level: LevelUse | None,
     drawn: StartRows | None,
+    ema: EmaState | None,
     limits: Limits,
 ) -> Problems:
     """Look at the rows, then at the flag, then for signs that no step was ever taken."""
@@ -60,6 +62,8 @@ def evaluate(
         raise CannotJudge("other levels were trained, so the training leaves this one out (VQ506)")
     rows = start.sample_size
     if rows > 1 and start.identical_rows >= limits.identical * rows:
+        if ema is not None and has_live_means(ema):
+            return  # it was trained, and then overwritten: VQ311
         what = "zero" if start.zero_rows == rows else "one and the same"
         yield error(
             f"All {rows:,} codes are {what}: the codebook was never initialised, and every vector "
@@ -125,6 +129,11 @@ CHECK = Check(
             "every code as the constructor draws it",
             _FRESH.replace(counts_written=None),
             StartRows.healthy(rows=256, start="U(±1/256)", unused=None),
+        ),
+        passes(
+            "trained and overwritten, which is VQ311",
+            _FRESH.replace(identical_rows=256, zero_rows=256, structure=0.0),
+            EmaState.healthy(),
         ),
         passes("trained", Initialisation.healthy()),
         passes(

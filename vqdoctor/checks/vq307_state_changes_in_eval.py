@@ -68,7 +68,7 @@ CHECK = Check(
         code="if vq.training:   # self.training, in the layer's forward\n    counts.lerp_(n, 1 - decay)",
         names=("vq", "counts"),
     ),
-    explained_by=("VQ901", "VQ306"),
+    explained_by=("VQ901", "VQ306", "VQ311"),
     examples=(
         fires(
             "the EMA runs in eval mode",

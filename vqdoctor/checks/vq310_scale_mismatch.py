@@ -110,7 +110,7 @@ CHECK = Check(
         ),
         names=("codebook", "counts", "sums"),
     ),
-    explained_by=("VQ901", "VQ309", "VQ103", "VQ302", "VQ306"),
+    explained_by=("VQ901", "VQ309", "VQ103", "VQ302", "VQ306", "VQ311"),
     examples=(
         fires(
             "codes on the unit sphere, vectors five times as long",

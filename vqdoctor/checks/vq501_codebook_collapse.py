@@ -177,7 +177,10 @@ CHECK = Check(
         setting=("codes", "4 * num_classes"),
     ),
     explained_by=(*COLLAPSE, "VQ503"),
-    meaningless_after=("VQ306",),
+    meaningless_after=(
+        "VQ306",
+        "VQ311",
+    ),
     examples=(
         fires("every vector on one code", COLLAPSED_USAGE),
         fires(

@@ -106,7 +106,10 @@ CHECK = Check(
     limits=Limits(),
     remedies=("revive-dead-codes",),
     explained_by=(*COLLAPSE, "VQ503", "VQ501"),
-    meaningless_after=("VQ306",),
+    meaningless_after=(
+        "VQ306",
+        "VQ311",
+    ),
     examples=(
         fires("a good start without revival, K = 1,024", _NO_REVIVAL),
         fires("every vector on one code", COLLAPSED_USAGE),

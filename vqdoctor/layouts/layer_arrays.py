@@ -104,6 +104,24 @@ class LayerArrays:
         self.codebook[rows] = unit(codes) if self.unit_rows else codes
         self.moved[rows] = True
 
+    def restore_from_sums(self) -> str:
+        """Write every code as its sum over its smoothed count, where all codes are equal.
+
+        Returns:
+            "", or the reason why no code was written.
+        """
+        if self.counts is None or self.sums is None:
+            return "the layer stores no EMA sums and counts"
+        if (self.codebook != self.codebook[0]).any():
+            return "the codes differ from each other, so they were not overwritten as a whole"
+        by = divisor(self.counts.astype(np.float64), self.smoothing)
+        rows = np.flatnonzero((by > 0) & np.isfinite(self.sums).all(axis=1))
+        means = (self.sums[rows] / by[rows, None]).astype(np.float32)
+        if not len(rows) or (means == means[0]).all():
+            return "the EMA sums over counts are all one and the same"
+        self.write(rows, means)
+        return ""
+
     def settle(self, counts: Counts, *, estimated: bool, also: Mask | None = None) -> None:
         """Write new counts [K], and sums that agree with the codes.
 

@@ -173,6 +173,8 @@ class EmaState(Evidence):
         compared_rows: live codes that were compared; 0 without sums.
         from_zero: codes that have grown far beyond the others, and whose count is too small for one that
             started at one: a count that nothing adds to is d^t. 0 where d or t is unknown.
+        means_spread: root mean square distance of S/c of the codes in use from their middle, as a share of
+            their length; None without sums of codes in use.
         blurred: whether the codes in use lie near their own S/c and hardly any on it, as averages of weights
             and numbers of 8 bits do.
     """
@@ -188,6 +190,7 @@ class EmaState(Evidence):
     sums_disagreement: float | None = None
     worst_disagreement: float | None = None
     compared_rows: int = 0
+    means_spread: float | None = None
     blurred: bool = False
     from_zero: int = 0
 
@@ -195,7 +198,7 @@ class EmaState(Evidence):
 EmaState.HEALTHY = EmaState(
     layer="vq", source="checkpoint", sample_size=256, total=1_024.0, count_min=0.4, count_max=31.0,
     never_written=False, zero_counts=0, decay=0.99, updates=2_640, start_weight=3e-12,
-    sums_disagreement=2e-7, worst_disagreement=9e-7, compared_rows=256,
+    sums_disagreement=2e-7, worst_disagreement=9e-7, compared_rows=256, means_spread=0.93,
 )  # fmt: skip
 
 

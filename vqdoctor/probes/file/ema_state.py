@@ -46,6 +46,7 @@ def measure(context: FileContext, view: QuantizerView) -> EmaState:
         sums_disagreement=middle(gaps) if gaps.size else None,
         worst_disagreement=float(gaps.max()) if gaps.size else None,
         compared_rows=len(gaps),
+        means_spread=_means_spread(view, counts),
         blurred=blurred(view),
         from_zero=_from_zero(view, context.saved.start_weight(view)),
     )
@@ -80,6 +81,17 @@ def _disagreement(view: QuantizerView, counts: Floats) -> Floats:
         for means in means_by_rule(view, counts, view.sums)
     )
     return min(by_rule, key=middle) if len(codes) else np.zeros(0)
+
+
+def _means_spread(view: QuantizerView, counts: Floats) -> float | None:
+    """Return how far the means of the codes in use lie apart, whatever the codebook holds."""
+    used = chosen_lately(view.counts)
+    if view.sums is None or used is None or not np.isfinite(view.sums).all():
+        return None
+    chosen = used & (counts > RARE * counts.mean())
+    means = view.sums[chosen].astype(np.float64) / counts[chosen, None]
+    length = float(np.sqrt(np.mean(means**2))) if means.size else 0.0
+    return float(np.sqrt(np.mean((means - means.mean(0)) ** 2))) / length if length > 0 else None
 
 
 PROBE = each_layer(EmaState, measure)
