@@ -37,6 +37,10 @@ class CheckpointError(UserError):
         self.kind = kind
         super().__init__(f"{self.path}: {kind}", hint)
 
+    def __reduce__(self) -> tuple[type[CheckpointError], tuple[str, str, str]]:
+        """Let another process raise it."""
+        return CheckpointError, (self.path, self.kind, self.hint)
+
 
 class MissingPackageError(UserError):
     """A package that this command needs is not installed; the same line says how to install it."""

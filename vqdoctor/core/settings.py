@@ -242,6 +242,7 @@ class Settings:
     baseline: Path | None = _gate(
         None, path("REPORT.json"), "Compare perplexity, usage and accuracy with this report's."
     )
+    jobs: int = _gate(1, whole(1, "number of processes"), "Checkpoints to read at a time.")
     hide_known: Path | None = _gate(
         None, path("REPORT.json"), "Silence findings and failures that this report has too."
     )

@@ -203,3 +203,15 @@ def test_data_beside_a_saved_report_is_the_users_error() -> None:
     path = save("r.json", a_report(a_usage(180)))
     with pytest.raises(UserError, match="is a saved report"):
         judge_all(Source(paths=(path,), data=(Path("batch.npz"),)), ABOVE)
+
+
+def test_several_processes_read_the_same_as_one() -> None:
+    """Reports, their order and the errors of unreadable files are those of one process."""
+    samples = Path(__file__).parents[3] / "sample_checkpoints"
+    broken = Path("broken.pt")
+    broken.write_bytes(b"PK\x03\x04 and no more")
+    paths = (samples / "no-ste.pt", broken, samples / "healthy-256.pt")
+    one, two = (judge_all(Source(paths=paths, settings=Settings(jobs=jobs)), Policy()) for jobs in (1, 2))
+    assert two.reports == one.reports
+    assert [str(error) for error in two.errors] == [str(error) for error in one.errors] != []
+    assert two.exit_code == one.exit_code == ExitCode.USER_ERROR

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import vqdoctor
 from vqdoctor.checkpoint.files import printable
@@ -26,10 +29,15 @@ from vqdoctor.engine.gate.ranges import require_possible
 from vqdoctor.engine.gate.together import gate_together
 from vqdoctor.engine.session import Progress, Session
 
+if TYPE_CHECKING:  # 5 ms
+    from concurrent.futures import Future
+
 LARGEST_REPORT = 64 << 20
 """Bytes of a saved report that are read; a VQ layer takes some 20 KB, and with its histogram 100 KB."""
 MOST_LAYERS = 1000
 """VQ layers of a saved report that are judged again, of some 2 ms each."""
+AHEAD = 4
+"""Files that wait for each process, so that none is idle and few reports are in flight."""
 WRITES_ONE = "vqdoctor inspect CKPT --save json=report.json writes one"
 
 
@@ -77,9 +85,9 @@ def judge_all(source: Source, policy: Policy, progress: Progress | None = None) 
     reports: list[Report] = []
     unreadable: list[Report] = []
     errors: list[CheckpointError] = []
-    for path in source.paths:
+    for path, read in zip(source.paths, _all(source, progress or (lambda _: None)), strict=True):
         try:
-            reports += _reports(path, source, progress)
+            reports += read()
         except CheckpointError as error:
             batches = {name for data in source.data for name in (os.fspath(data), printable(data))}
             if len(source.paths) == 1 or error.path in batches:
@@ -99,6 +107,29 @@ def judge_all(source: Source, policy: Policy, progress: Progress | None = None) 
         raise
     gated = [replace(report, gate=gate) for report, gate in zip(reports, gates, strict=True)]
     return Judged(reports=(*gated, *unreadable), errors=tuple(errors))
+
+
+def _all(source: Source, progress: Progress) -> Iterator[Callable[[], list[Report]]]:
+    """Yield for each file, in order, a function that returns its reports or raises its error.
+
+    Several processes read the files where the settings allow that. A user's model is run in this one.
+    """
+    jobs = min(source.settings.jobs if source.settings else 1, len(source.paths))
+    if jobs < 2 or (source.user_model is not None and source.user_model.runs):
+        for path in source.paths:
+            yield partial(_reports, path, source, progress)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        ready: deque[Future[list[Report]]] = deque()
+        for number, path in enumerate(source.paths):
+            ready.append(pool.submit(_reports, path, source, None))
+            if len(ready) == jobs * AHEAD:
+                progress(f"file {number + 2 - len(ready):,} of {len(source.paths):,}")
+                yield ready.popleft().result
+        yield from (future.result for future in ready)
 
 
 def expand(names: Sequence[str]) -> tuple[Path, ...]:
