@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqdoctor.cli._output import complain, is_terminal, progress, stdout_elsewhere
-from vqdoctor.core.errors import MissingPackageError
+from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.report import Report
 from vqdoctor.core.retraining import Epoch
 from vqdoctor.core.settings import Settings, UserModel
@@ -36,6 +37,9 @@ def retrained(path: Path, output: Path, settings: Settings, user_model: UserMode
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingPackageError("torch", "retraining", "torch")
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        what = f"torchrun started {os.environ['WORLD_SIZE']} processes, and a retraining runs in one"
+        raise UserError(what, "run it without torchrun; two of them would write the same output")
     from vqdoctor.engine.retrain import rehearse, retrain
 
     data = settings.batch
