@@ -54,6 +54,7 @@ _STYLE: dict[Any, object] = {
 }
 
 
+_POINTS = re.compile(r'<g (clip-path="[^"]*")>((?:\s*<use [^<>]*/>)+)\s*</g>')
 _LONG = re.compile(r"(\d\.\d\d)\d+")
 """A number with more decimals than two of a point, which no screen shows."""
 
@@ -149,6 +150,15 @@ def panels(drawings: Sequence[Drawing], title: str) -> bytes:
         return _png(figure)
 
 
+def _in_one_style(points: re.Match[str]) -> str:
+    """Return a group of points whose style stands in the group alone: it is most of what they are."""
+    styles = set(re.findall(r' style="[^"]*"', points[2]))
+    if len(styles) != 1:
+        return points[0]
+    (style,) = styles
+    return f"<g {points[1]}{style}>{points[2].replace(style, '')}</g>"
+
+
 def plain_log(panel: Axes, which: Literal["x", "y"]) -> None:
     """Make an axis logarithmic, with few ticks that are plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -191,4 +201,5 @@ def _svg(figure: Figure) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = _POINTS.sub(_in_one_style, text)
     return re.sub(r"<[^<>]+>", lambda tag: _LONG.sub(r"\1", tag[0]), text)  # the text between tags stays

@@ -40,8 +40,8 @@ def drawings(report: Report, layer: str | None) -> Iterator[Drawing]:
         title="Gradients along the network",
         caption="Root mean square gradient of each module's parameters on one training batch, in the order "
         "in which the modules run. A task loss that stops at the VQ layer does not train the encoder.",
-        head=("module", "", "task loss", name),
-        rows=tuple((module, "VQ layer" if is_vq else "", *grads) for module, is_vq, *grads in rows),
+        head=("module", "kind", "task loss", name),
+        rows=tuple((module, "VQ layer" if is_vq else "module", *grads) for module, is_vq, *grads in rows),
         draw=lambda panel: _draw(panel, rows, name),
     )
 

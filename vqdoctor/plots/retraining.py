@@ -182,6 +182,7 @@ def _in_zone(panel: Axes, drawing: Drawing) -> None:
     drawing.draw(panel)
     panel.axhline(1.0, color=WITHOUT, linestyle=(0, (4, 3)), linewidth=1.0)
     panel.set_yscale("symlog", linthresh=1.0)
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panel.set_ylim(bottom=0)
 
 

@@ -39,7 +39,7 @@ def several(reports: Sequence[Report], options: RenderOptions) -> str:
     parts = [
         "<header>",
         f"<h1>{_tag(decision)}: {safe(decision.text)}</h1>" if decision else "<h1>vqdoctor</h1>",
-        '<div class="scroll" tabindex="0" role="region" aria-label="All reports"><table>',
+        '<div class="scroll" tabindex="0" role="group" aria-label="All reports"><table>',
         f"<thead><tr>{''.join(map(_HEAD.format, ('checkpoint', 'decision', 'verdict')))}</tr></thead><tbody>",
         *rows,
         "</tbody></table></div></header>",
@@ -136,7 +136,9 @@ def _sections(doc: nodes.Document, gallery: _Gallery, report: Report, place: int
         yield f'<section id="s{place}-{i}">'
         yield f"<h2>{safe(section.title)}</h2>" if section.title else ""
         inside = [
-            part for node in section.nodes for part in _node(node, gallery, place, folded=bool(section.title))
+            part
+            for node in section.nodes
+            for part in _node(node, gallery, place, folded=section.without_code)
         ]
         yield from (_folded(inside, len(section.nodes)) if section.folded else inside)
         yield "</section>"
@@ -172,7 +174,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], label: str) -> s
     )
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{safe(label)}, table"><table><thead><tr>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{safe(label)}, table"><table><thead><tr>'
         f"{first}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
     )
 
