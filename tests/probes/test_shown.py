@@ -75,8 +75,9 @@ def test_a_huge_layer_is_bounded_and_drawn_by_the_seed() -> None:
     )  # the least and the most used
     wide = position_use(RNG.integers(0, 4_000, (50, 1_000)))
     assert len(wide.perplexity) == 63 <= MOST_BINS and len(wide.shares) == 63 * MOST_CODES
-    layer = [json.dumps(encode(item), indent=2) for item in (one, one, wide)]  # a file's plane as well
-    assert sum(map(len, layer)) < 100_000
+    of_file = one.replace(source="checkpoint", vector_x=(), vector_y=())
+    layer = {"evidence": [encode(item) for item in (one, of_file, wide)]}
+    assert len(json.dumps(layer, indent=2)) < 60_000
 
 
 def test_a_file_has_its_codes_and_their_use_where_its_counts_tell(tiny, examine, ask) -> None:

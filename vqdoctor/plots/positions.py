@@ -30,11 +30,12 @@ def drawings(report: Report, layer: str | None) -> Iterator[Drawing]:
     ends = ((i * step, min(found.positions, (i + 1) * step) - 1) for i in range(bins))
     names = [str(first) if first == last else f"{first}–{last}" for first, last in ends]
     grid = f", {found.grid[0]} × {found.grid[1]} row by row" if len(found.grid) == 2 else ""
+    listed = f"{codes} most used codes" if codes > 1 else "only code in use"
     yield Drawing(
         title="Codes over positions",
-        caption=f"The {codes} most used codes at the {found.positions:,} positions of a sample{grid}. The "
-        "colour is its share of the choices there; above is the perplexity at each position. A code that "
-        "fills a column is chosen there for any input.",
+        caption=f"The {listed} at the {found.positions:,} positions of a sample{grid}. The "
+        "colour is a code's share of the choices there; above is the perplexity of each position. A code "
+        "that fills a column is chosen there for any input.",
         head=("position", "perplexity [codes]", *(f"code {code}" for code in found.codes)),
         rows=tuple((name, found.perplexity[i], *(row[i] for row in table)) for i, name in enumerate(names)),
         draw=lambda panel: _draw(panel, found, table),

@@ -60,7 +60,9 @@ table { border-collapse: collapse; font-size: .88rem; } th, td { text-align: lef
 details { margin: .3rem 0; } summary { cursor: pointer; color: var(--link); }
 footer { margin-top: 2rem; padding-bottom: 2rem; color: var(--soft); font-size: .88rem; }
 @media print { nav, .skip { display: none; } .scroll { max-height: none; overflow: visible; }
-  .block, figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } body { font-size: 11pt; } }
+  .grid { grid-template-columns: 1fr 1fr; }
+  .block .block, figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } body { font-size:
+  11pt; } }
 @media print { :root { --ink: #000; --soft: #444; --line: #bbb; --card: #fff; --paper: #fff; --link: #000;
   --bad: #a40e26; --warn: #7d4e00; --good: #116329; --open: #0550ae; --grid: #8a9199; } }
 """
