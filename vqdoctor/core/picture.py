@@ -10,7 +10,7 @@ Cell = str | int | float | None
 INK, FAINT, PAPER = "#1f2328", "#8a9199", "#fefefe"
 """The colours of text and axes, of lines behind the data, and of the ground.
 
-They stand for nothing else in a picture, so that a page in dark mode can put its own colours in their place.
+They have no other use in a picture, so that a page in dark mode can replace them by its own colours.
 """
 
 

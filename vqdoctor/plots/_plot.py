@@ -61,7 +61,7 @@ _LONG = re.compile(r"(\d\.\d\d)\d+")
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """What a picture shows, before it is drawn.
+    """The content of a picture, before it is drawn.
 
     Attributes:
         title: its content.
@@ -151,7 +151,7 @@ def panels(drawings: Sequence[Drawing], title: str) -> bytes:
 
 
 def _in_one_style(points: re.Match[str]) -> str:
-    """Return a group of points whose style stands in the group alone: it is most of what they are."""
+    """Return a group of points with one style for all of them: the styles are most of its length."""
     styles = set(re.findall(r' style="[^"]*"', points[2]))
     if len(styles) != 1:
         return points[0]
@@ -194,7 +194,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def _svg(figure: Figure) -> str:
-    """Return the figure as an element that can stand in a page: without date, header and long numbers."""
+    """Return the figure as an element of a page: without date, header and long numbers."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = file.getvalue()

@@ -22,7 +22,7 @@ class RenderOptions:
         docs: the page of each check by its code, in Markdown; its first line is the title.
         names: the name of each check by its code.
         verbose: whether the formats for readers show what they fold otherwise.
-        pictures: draws a report's pictures, for a format that shows them.
+        pictures: draws a report's pictures; a format without pictures does not call it.
     """
 
     width: int = 80

@@ -1,4 +1,4 @@
-"""One page for a browser, a mail or a printer, with pictures; a table stands behind each picture."""
+"""One page for a browser, a mail or a printer, with pictures and a table for each."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -116,7 +116,7 @@ def _main(doc: nodes.Document, gallery: _Gallery, report: Report, place: int) ->
 
 
 def _sections(doc: nodes.Document, gallery: _Gallery, report: Report, place: int) -> Iterator[str]:
-    """Yield the alarms, the gate and the sections; the model's pictures stand before those of the layers."""
+    """Yield the alarms, the gate and the sections; the model's pictures come before those of the layers."""
     for alarm in doc.alarms:
         yield f'<p><span class="tag bad">{safe(alarm.label)}</span> {safe(alarm.text)}</p>'
     if doc.alarms:

@@ -1,4 +1,4 @@
-"""What pictures show and no check judges: a few hundred points, however large the model is."""
+"""Evidence for pictures, which no check judges: a few hundred points, however large the model is."""
 
 from vqdoctor.core.evidence.base import Evidence
 
@@ -13,8 +13,8 @@ MOST_BINS, MOST_CODES = 64, 16
 class PrincipalPlane(Evidence):
     """The codes and z_e in two principal components of both, which weigh the same. Sample size: the codes, K.
 
-    Of many codes every so many-th in the order of their use is listed, the most used one first; of many z_e
-    vectors a sample that the seed draws.
+    Of many codes, evenly spaced ones in the order of their use are listed, the most used first. Of many z_e
+    vectors, a random subset is listed, by the seed.
 
     Attributes:
         vectors: z_e vectors that were seen; 0 from a file alone.

@@ -1,4 +1,4 @@
-"""The codes of a file in two principal components, with their use where its counts tell it."""
+"""The codes of a file in two principal components, with their use where its counts show it."""
 
 from __future__ import annotations
 
