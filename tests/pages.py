@@ -29,6 +29,7 @@ from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.engine import examine
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.layouts.families import all_layouts
+from vqdoctor.plots import all_plots
 from vqdoctor.remedies import all_remedies
 from vqdoctor.render import RenderOptions, all_renderers
 
@@ -66,6 +67,14 @@ def formats() -> str:
     return table(
         ("format", "content"), *((f"`{name}`", doc.partition("\n")[0]) for name, doc in docs.items())
     )
+
+
+def pictures() -> str:
+    """What each picture shows, as its module says."""
+    docs = {p.name: sys.modules[p.drawings.__module__].__doc__ or "" for p in all_plots()}
+    places = {p.name: "the model" if p.of_model else "each VQ layer" for p in all_plots()}
+    rows = ((f"`{name}`", places[name], doc.partition("\n")[0]) for name, doc in docs.items())
+    return table(("picture", "of", "content"), *rows)
 
 
 def metrics() -> str:
@@ -191,7 +200,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/checks.md": {"checks table": checks_table, "checks": checks},
     "docs/figures.md": {"samples": samples},
     "docs/fix.md": {},
-    "docs/formats-and-ci.md": {"formats": formats},
+    "docs/formats-and-ci.md": {"formats": formats, "pictures": pictures},
     "docs/gate.md": {"metrics": metrics},
     "docs/layouts.md": {"layouts": layouts, "families": families},
     "docs/model.md": {},

@@ -66,3 +66,9 @@ def test_equal_findings_of_several_levels_are_one_block(reports: dict[str, Repor
     text = shown(reports["levels"])
     assert "**1. ERROR VQ302 ema-not-converged** on `rvq.layers.0–3`" in text
     assert "- start weight 0.9 (limit 0.05, 0.1–0.9 on 4 layers)" in text
+
+
+def test_it_loads_nothing_from_the_network(reports: dict[str, Report]) -> None:
+    for report in reports.values():
+        html = MarkdownIt("commonmark", {"html": True}).enable("table").render(shown(report))
+        assert "<img" not in html and "<a " not in html and "src=" not in html

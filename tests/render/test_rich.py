@@ -26,7 +26,7 @@ def shown(report: Report, **options: object) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("width", [50, 80, 100])
+@pytest.mark.parametrize("width", [50, 80, 120])
 @pytest.mark.parametrize("ascii", [False, True])
 def test_no_line_is_wider_than_the_terminal(
     reports: dict[str, Report], name: str, width: int, ascii: bool
@@ -181,7 +181,7 @@ def test_gaps_are_told_once_with_their_flag(reports: dict[str, Report]) -> None:
 
 
 def test_gaps_fold_to_two_lines(reports: dict[str, Report]) -> None:
-    gaps = shown(reports["healthy"]).split("NOT EXAMINED\n")[1].split("\n\n")[0]
+    gaps = re.split(r"NOT EXAMINED ─+\n", shown(reports["healthy"]))[1].split("\n\n")[0]
     assert gaps.splitlines() == [
         "  1 of 2 checks could not judge: no data was given",
         "  --data BATCH  lets up to 1 of them judge; vqdoctor inspect -v lists all",
@@ -255,3 +255,11 @@ def test_ascii_is_ascii(reports: dict[str, Report], name: str) -> None:
 )
 def test_bar_shows_what_is_there_and_is_full_only_when_all_is(part: int, whole: int, cells: int) -> None:
     assert _cells(part, whole, 32) == cells
+
+
+def test_a_wide_terminal_is_used_up_to_120_columns(reports: dict[str, Report]) -> None:
+    for width, used in ((60, 60), (120, 120), (200, 120)):
+        lines = shown(reports["collapsed"], width=width).splitlines()
+        headings = [line for line in lines if line.endswith("───")]
+        assert len(headings) >= 3 and {cell_len(line) for line in headings} == {used}
+        assert all(lines[lines.index(line) - 1] == "" for line in headings), "a blank line before each"

@@ -32,6 +32,7 @@ class Seen:
         looked_up: the vectors as the codebook is asked for them, float32 [any, D of the codebook]; None
             where they are z_e or cannot be seen.
         as_stored: whether the output for a code is the stored row of it; None where that is not seen.
+        grid: lengths of the axes that the positions come from, (4, 4) of an image; () where calls differ.
     """
 
     z_e: Vectors
@@ -41,6 +42,7 @@ class Seen:
     data: NDArray[np.bool_] | None = None
     looked_up: Vectors | None = None
     as_stored: bool | None = None
+    grid: tuple[int, ...] = ()
 
     def without_masked(self, codes: Codes) -> Codes:
         """Return codes [rows, positions · heads] with -1 at the positions that are masked."""
@@ -100,6 +102,7 @@ def read(
         samples=parts[0].samples,
         looked_up=np.concatenate(asked) if asked else None,
         as_stored=stored[0] if stored else None,
+        grid=parts[0].grid if len(parts) == 1 else (),
     )
 
 
@@ -121,6 +124,7 @@ def _one(reader: Reader, call: Call, samples: int | None, mask: torch.Tensor | N
         z_q_mean=rows(call.z_q, axis).float().mean((0, 1)),
         indices=codes,
         samples=np.arange(len(z_e)),
+        grid=tuple(n for i, n in enumerate(call.z_e.shape) if i not in (0, axis % call.z_e.ndim)),
     )
 
 
@@ -142,6 +146,7 @@ def join(parts: Sequence[Seen]) -> Seen:
         samples=np.concatenate(samples),
         looked_up=np.concatenate(asked) if asked else None,
         as_stored=parts[0].as_stored,
+        grid=parts[0].grid if all(part.grid == parts[0].grid for part in parts) else (),
     )
 
 

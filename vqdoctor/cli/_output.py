@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from vqdoctor.checks import all_checks
+from vqdoctor.cli._plots import check_folder, draw_into
 from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.files import beside
+from vqdoctor.core.picture import Picture
 from vqdoctor.core.report import Report
 from vqdoctor.core.settings import Settings
 from vqdoctor.render import Renderer, RenderOptions, format_names, printable, renderer_of
@@ -67,7 +69,7 @@ class Output:
             inputs: files that must not be written over, beside the inputs that the settings name.
 
         Raises:
-            UserError: if a format is unknown, or a file cannot be written.
+            UserError: if a format is unknown, a file cannot be written, or there is nothing to draw with.
         """
         targets: dict[Path, Renderer] = {}
         renderer = _renderer(settings.format)
@@ -80,6 +82,8 @@ class Output:
             if any(target.resolve() == other.resolve() for other in targets):
                 raise UserError(f"--save {text}: two reports for one file", "save under two names")
             targets[target] = saver
+        if settings.plots:
+            check_folder(settings.plots)
         if settings.named_in_file:
             complain(settings.named_in_file)
         return cls(settings=settings, renderer=renderer, targets=targets)
@@ -101,6 +105,7 @@ class Output:
             docs={check.code: check.doc for check in all_checks()},
             names={check.code: check.name for check in all_checks()},
             verbose=self.settings.verbose,
+            pictures=_pictures,
         )
         here = terminal_options()
         shown = replace(saved, width=here.width, color=here.color, ascii=here.ascii)
@@ -108,9 +113,17 @@ class Output:
         write(without_commands(text, self.renderer.name))
         for target, saver in self.targets.items():
             save(saver.render_all(reports, saved), target)
+        if self.settings.plots:
+            draw_into(self.settings.plots, reports)
         variable, format = self.renderer.summary or ("", "")
         if variable and (file := os.environ.get(variable)):
             append(_renderer(format).render_all(reports, saved), Path(file), SUMMARY_LIMIT)
+
+
+def _pictures(report: Report) -> Sequence[Picture]:
+    from vqdoctor.plots import pictures  # a format without pictures needs none of them
+
+    return pictures(report)
 
 
 def _renderer(name: str) -> Renderer:

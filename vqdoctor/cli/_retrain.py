@@ -129,7 +129,7 @@ def draw(report: Report, output: Path) -> None:
 
     target = output.with_suffix(".png")
     try:
-        picture(report.retraining, target)
+        target.write_bytes(picture(report.retraining))
     except MissingPackageError as error:
         complain(f"no picture: {error}")
     except OSError as error:

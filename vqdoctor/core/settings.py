@@ -252,6 +252,9 @@ class Settings:
     save: tuple[str, ...] = _output(
         (), texts("FORMAT=FILE"), "Also save the report; may be given several times.", in_file=False
     )
+    plots: Path | None = _output(
+        None, path("DIR"), "Also write the report's pictures into this folder, as SVG and PNG.", in_file=False
+    )
     verbose: bool = _output(
         False,
         SWITCH,

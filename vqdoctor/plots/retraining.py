@@ -1,47 +1,48 @@
-"""A retraining as a picture: usage, accuracy and losses by epoch, and the codes' usage before and after."""
+"""A retraining: usage, accuracy and losses by epoch, and the codes' usage before and after."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from vqdoctor.core.errors import MissingPackageError
-from vqdoctor.core.retraining import Retraining
+from vqdoctor.core.report import Report
+from vqdoctor.core.retraining import Figures, Retraining
+from vqdoctor.plots._curves import Line, curves
+from vqdoctor.plots._plot import BLUE, GREEN, PURPLE, VERMILLION, Drawing, Plot, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BEFORE, AFTER, WITHOUT = "#c44e52", "#2a7f5f", "#555555"
+BEFORE, AFTER, WITHOUT = VERMILLION, BLUE, GREEN
+COLORS = (BLUE, PURPLE, VERMILLION, GREEN)
 _MANY = 4
 """Layers that get a line of their own; of more, the worst and the best are shown."""
+Points = list[tuple[float, float]]
 
 
-def draw(retraining: Retraining, path: Path) -> None:
-    """Draw the retraining and save it; the format is that of the path's suffix.
+def draw(retraining: Retraining) -> bytes:
+    """Return the retraining as one PNG of all its drawings.
 
     Raises:
         MissingPackageError: if matplotlib is not installed.
-        OSError: if the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise MissingPackageError("matplotlib", "drawing", "plots") from error
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    axes = figure.subplots(2, 2)
-    for panel, fill in zip(axes.flat, (_perplexity, _accuracy, _losses, _usage), strict=True):
-        fill(panel, retraining)
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(fontsize=8, frameon=False)
-        if fill is not _usage:  # the other panels have epochs below
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
     epochs = len(retraining.epochs)
     ending = "interrupted" if retraining.interrupted else "goals met" if retraining.cured else "goals missed"
-    figure.suptitle(f"Retrained for {epochs} epoch{'' if epochs == 1 else 's'}: {ending}")
-    figure.savefig(path, dpi=130)
+    title = f"Retrained for {epochs} epoch{'' if epochs == 1 else 's'}: {ending}"
+    return panels(list(_drawings(retraining)), title)
+
+
+def drawings(report: Report, layer: str | None) -> Iterator[Drawing]:
+    """Yield the drawings of the report's retraining."""
+    if layer is None and report.retraining is not None:
+        yield from _drawings(report.retraining)
+
+
+def _drawings(retraining: Retraining) -> Iterator[Drawing]:
+    found = (_usage(retraining), _perplexity(retraining), _accuracy(retraining), _losses(retraining))
+    yield from (drawing for drawing in found if drawing.rows)
 
 
 def _shown(retraining: Retraining) -> tuple[str, ...]:
@@ -54,87 +55,135 @@ def _shown(retraining: Retraining) -> tuple[str, ...]:
     return (by_share[0], by_share[-1])
 
 
-def _perplexity(panel: Axes, retraining: Retraining) -> None:
-    panel.set(title="perplexity", xlabel="epoch", ylabel="codes")
-    codes = 0
+def _stops(retraining: Retraining) -> list[tuple[float, Figures]]:
+    """Return the epochs that have figures of the split that stops the training."""
+    return [(row.epoch, row.stop) for row in retraining.epochs if row.stop is not None]
+
+
+def _level(value: float, retraining: Retraining) -> Points:
+    return [(0, value), (max(1, len(retraining.epochs)), value)]
+
+
+def _perplexity(retraining: Retraining) -> Drawing:
+    lines, codes = [], 0
     start = {} if retraining.before is None else retraining.before.layers
-    for name in _shown(retraining):
-        points = [(0, start[name].perplexity)] if name in start else []
-        stops = [(row.epoch, row.stop.layers) for row in retraining.epochs if row.stop is not None]
-        seen = [(epoch, layers[name]) for epoch, layers in stops if name in layers]
+    for name, color in zip(_shown(retraining), COLORS, strict=False):
+        seen = [(epoch, stop.layers[name]) for epoch, stop in _stops(retraining) if name in stop.layers]
+        points: Points = [(0, start[name].perplexity)] if name in start else []
         points += [(epoch, layer.perplexity) for epoch, layer in seen]
+        active: Points = [(epoch, layer.active) for epoch, layer in seen]
         codes = max([codes, *(layer.num_codes for _, layer in seen)])
-        if points:
-            (line,) = panel.plot(*zip(*points, strict=True), marker=".", label=f"{name}: perplexity")
-            if seen:
-                active, color = [(epoch, layer.active) for epoch, layer in seen], line.get_color()
-                label = f"{name}: active codes"
-                panel.plot(*zip(*active, strict=True), linestyle=":", color=color, label=label)
-    for goal in retraining.goals:
-        if goal.name == "perplexity" and goal.layer in _shown(retraining)[:1]:
-            panel.axhline(goal.limit, color=WITHOUT, linestyle="--", linewidth=1, label="goal")
-    if codes:
-        panel.set_ylim(0, codes * 1.05)
-
-
-def _accuracy(panel: Axes, retraining: Retraining) -> None:
-    points = [
-        (row.epoch, row.stop.accuracy, row.stop.ece)
-        for row in retraining.epochs
-        if row.stop is not None and row.stop.accuracy is not None
+        lines += [
+            Line(label=f"{name}: perplexity", points=points, color=color, style=".-"),
+            Line(label=f"{name}: active codes", points=active, color=color, style=":"),
+        ]
+    first = _shown(retraining)[:1]
+    goals = [goal.limit for goal in retraining.goals if goal.name == "perplexity" and goal.layer in first]
+    lines += [
+        Line(label="goal", points=_level(limit, retraining), color=WITHOUT, style="--") for limit in goals
     ]
-    if not points:
-        panel.set(title="task loss on the split that stops the training", xlabel="epoch")
-        losses = [(row.epoch, row.stop.loss) for row in retraining.epochs if row.stop is not None]
-        if losses:
-            panel.plot(*zip(*losses, strict=True), color=AFTER, marker=".", label="task loss")
-        return
-    panel.set(title="accuracy and calibration error", xlabel="epoch", ylim=(0, 1.02))
-    epochs = [epoch for epoch, _, _ in points]
-    panel.plot(epochs, [a for _, a, _ in points], color=AFTER, marker=".", label="accuracy")
-    errors = [(epoch, ece) for epoch, _, ece in points if ece is not None]
-    if errors:
-        panel.plot(*zip(*errors, strict=True), color=BEFORE, linestyle=":", label="calibration error (ECE)")
-    if retraining.without_vq is not None and retraining.without_vq.accuracy is not None:
-        panel.axhline(
-            retraining.without_vq.accuracy, color=WITHOUT, linestyle="--", linewidth=1, label="without VQ"
-        )
-    if retraining.before is not None and retraining.before.accuracy is not None:
-        panel.plot([0], [retraining.before.accuracy], "o", color=BEFORE, label="before")
-
-
-def _losses(panel: Axes, retraining: Retraining) -> None:
-    panel.set(title="training losses", xlabel="epoch")
-    epochs = [row.epoch for row in retraining.epochs]
-    task = [row.task_loss for row in retraining.epochs]
-    vq = [(row.epoch, row.vq_loss) for row in retraining.epochs if row.vq_loss is not None]
-    if epochs:
-        panel.plot(epochs, task, color=AFTER, label="task loss")
-    if vq:
-        panel.plot(*zip(*vq, strict=True), color=BEFORE, label="VQ loss, unweighted")
-        weights = [(row.epoch, row.vq_weight) for row in retraining.epochs]
-        panel.plot(*zip(*weights, strict=True), color=WITHOUT, linestyle=":", label="its weight")
-    if epochs and min([*task, *(loss for _, loss in vq)]) > 0:
-        panel.set_yscale("log")
-
-
-def _usage(panel: Axes, retraining: Retraining) -> None:
-    panel.set(
-        title=f"how often each code is chosen ({retraining.split} split)",
-        xlabel="codes, least to most used [%]",
-        ylabel="times its fair share",
+    return curves(
+        lines,
+        part="perplexity",
+        title="Usage by epoch",
+        caption="Perplexity on the split that stops the training; epoch 0 is the checkpoint as it was.",
+        x="epoch",
+        y="codes",
+        top=codes * 1.05 or None,
     )
-    name = next(iter(_shown(retraining)), None)
-    for label, figures, color in (("before", retraining.before, BEFORE), ("after", retraining.after, AFTER)):
-        layer = figures.layers.get(name) if figures is not None and name is not None else None
-        if layer is None or not layer.quantiles or not layer.vectors:
-            continue
-        fair = layer.vectors / layer.num_codes
-        steps = len(layer.quantiles) - 1
-        at = [100 * i / steps for i in range(steps + 1)] if steps else [50.0]
-        shares = [quantile / fair for quantile in layer.quantiles]
-        panel.fill_between(at, shares, color=color, alpha=0.25, step="mid")
-        panel.plot(at, shares, color=color, drawstyle="steps-mid", label=f"{name} {label}")
-    panel.axhline(1.0, color=WITHOUT, linestyle="--", linewidth=1, label="even usage")
+
+
+def _accuracy(retraining: Retraining) -> Drawing:
+    stops = _stops(retraining)
+    accuracy = [(epoch, stop.accuracy) for epoch, stop in stops if stop.accuracy is not None]
+    if not accuracy:
+        return curves(
+            [
+                Line(
+                    label="task loss",
+                    points=[(epoch, stop.loss) for epoch, stop in stops],
+                    color=AFTER,
+                    style=".-",
+                )
+            ],
+            part="task-loss",
+            title="Task loss by epoch",
+            caption="On the split that stops the training.",
+            x="epoch",
+            y="task loss",
+        )
+    ece = [(epoch, stop.ece) for epoch, stop in stops if stop.ece is not None]
+    before, without = (
+        None if of is None else of.accuracy for of in (retraining.before, retraining.without_vq)
+    )
+    known = [] if without is None else _level(without, retraining)
+    return curves(
+        [
+            Line(label="accuracy", points=accuracy, color=AFTER, style=".-"),
+            Line(label="calibration error", points=ece, color=BEFORE, style=":"),
+            Line(label="without VQ", points=known, color=WITHOUT, style="--"),
+            Line(label="before", points=[] if before is None else [(0, before)], color=BEFORE, style="o"),
+        ],
+        part="accuracy",
+        title="Accuracy and calibration by epoch",
+        caption="On the split that stops the training; without VQ is the same model trained without it.",
+        x="epoch",
+        y="share",
+        top=1.02,
+    )
+
+
+def _losses(retraining: Retraining) -> Drawing:
+    rows = retraining.epochs
+    task = [(row.epoch, row.task_loss) for row in rows]
+    vq = [(row.epoch, row.vq_loss) for row in rows if row.vq_loss is not None]
+    weights = [(row.epoch, row.vq_weight) for row in rows] if vq else []
+    return curves(
+        [
+            Line(label="task loss", points=task, color=AFTER),
+            Line(label="VQ loss, unweighted", points=vq, color=BEFORE, style="--"),
+            Line(label="its weight", points=weights, color=WITHOUT, style=":"),
+        ],
+        part="losses",
+        title="Training losses by epoch",
+        caption="Means over the training batches.",
+        x="epoch",
+        y="loss",
+        log=bool(rows) and min([*(loss for _, loss in task), *(loss for _, loss in vq)]) > 0,
+    )
+
+
+def _usage(retraining: Retraining) -> Drawing:
+    name = next(iter(_shown(retraining)), "")
+    lines = []
+    for label, of, color, style in (
+        ("before", retraining.before, BEFORE, "--"), ("after", retraining.after, AFTER, "-"),
+    ):  # fmt: skip
+        layer = of.layers.get(name) if of is not None else None
+        if layer is not None and layer.quantiles and layer.vectors:
+            last, fair = max(1, len(layer.quantiles) - 1), layer.vectors / layer.num_codes
+            shares = [quantile / fair for quantile in reversed(layer.quantiles)]
+            points = [(100 * i / last, share) for i, share in enumerate(shares)]
+            lines.append(Line(label=label, points=points, color=color, style=style))
+    caption = f"Codes of {name}, most used first, on the {retraining.split} split; 1 is uniform usage."
+    drawing = curves(
+        lines,
+        part="usage",
+        title="Usage of the codes before and after",
+        caption=caption,
+        x="codes, most used first [%]",
+        y="times the uniform share",
+    )
+    return replace(drawing, draw=partial(_in_zone, drawing=drawing))
+
+
+def _in_zone(panel: Axes, drawing: Drawing) -> None:
+    """Draw a usage with the uniform line, and an axis that shows both dead codes and the largest ones."""
+    drawing.draw(panel)
+    panel.axhline(1.0, color=WITHOUT, linestyle=(0, (4, 3)), linewidth=1.0)
     panel.set_yscale("symlog", linthresh=1.0)
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panel.set_ylim(bottom=0)
+
+
+PLOT = Plot(name="retraining", place=1, of_model=True, drawings=drawings)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vqdoctor.core.levels import Severity
+from vqdoctor.core.picture import Picture
 from vqdoctor.core.report import Report
 
 
@@ -21,6 +22,7 @@ class RenderOptions:
         docs: the page of each check by its code, in Markdown; its first line is the title.
         names: the name of each check by its code.
         verbose: whether the formats for readers show what they fold otherwise.
+        pictures: draws a report's pictures; a format without pictures does not call it.
     """
 
     width: int = 80
@@ -32,6 +34,7 @@ class RenderOptions:
     docs: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     verbose: bool = False
+    pictures: Callable[[Report], Sequence[Picture]] = lambda _: ()
 
 
 @dataclass(frozen=True, kw_only=True)

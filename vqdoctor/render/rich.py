@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -19,7 +20,7 @@ from vqdoctor.render._phrases import CRASH
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import number, printable
 
-WIDEST = 100
+WIDEST = 120
 """Longer lines are hard to read, however wide the terminal is."""
 
 CELLS = 32
@@ -83,10 +84,11 @@ class Page:
             self._print(Text(" " * indent) + self._text([(line, "bold")]))
 
     def heading(self, title: str) -> None:
-        """Write a heading, with a blank line before it; without a title the blank line alone."""
+        """Write a blank line, a heading and a rule after it; without a title the blank line alone."""
         self._print(Text())
         if title:
-            self.line((title.upper(), "bold"))
+            rest = self.width - cell_len(title) - 1
+            self.line((title.upper(), "bold"), *([(f" {'─' * rest}", "dim")] if rest > 0 else []))
 
     def headline(self, headline: nodes.Headline, indent: int = 0) -> None:
         """Write a decision and its reason."""

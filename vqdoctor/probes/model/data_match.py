@@ -7,7 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from vqdoctor.capture.masks import MASKED
-from vqdoctor.capture.reader import Codes, Reader, Vectors
+from vqdoctor.capture.reader import Reader, Vectors
 from vqdoctor.capture.seen import Seen
 from vqdoctor.core.evidence import DataMatch
 from vqdoctor.metrics.match import Assignment, match, nearest
@@ -30,10 +30,9 @@ def measure(context: ModelContext) -> dict[str, DataMatch]:
         vectors = None if layer.view.lookup == "logits" else asked(layer.reader, seen)
         if vectors is None:
             continue
-        compared, codebook, found = _compared(layer.reader, vectors)
-        numbers = (
-            None if _transformed(layer.reader, seen, found.indices) else match(compared, codebook, found)
-        )
+        if transformed(layer.reader, seen, vectors):
+            continue
+        numbers = match(*_compared(layer.reader, vectors))
         if numbers is not None:
             measured[name] = DataMatch(source="batch", sample_size=len(vectors), **asdict(numbers))
     return measured
@@ -50,9 +49,7 @@ def asked_vectors(context: ModelContext) -> dict[str, Vectors]:
         by_split = {split: layers[name] for split, layers in context.seen.items() if name in layers}
         seen = [by_split["train"]] if "train" in by_split else list(by_split.values())
         vectors = asked(layer.reader, seen)
-        if vectors is not None and not _transformed(
-            layer.reader, seen, _compared(layer.reader, vectors)[2].indices
-        ):
+        if vectors is not None and not transformed(layer.reader, seen, vectors):
             found[name] = vectors
     return found
 
@@ -74,8 +71,8 @@ def asked(reader: Reader, seen: list[Seen]) -> Vectors | None:
     return vectors if len(vectors) and np.isfinite(vectors).all() else None
 
 
-def _transformed(reader: Reader, seen: list[Seen], nearest_codes: Codes) -> bool:
-    """Whether the layer chooses among other codes than the stored ones.
+def transformed(reader: Reader, seen: list[Seen], vectors: Vectors) -> bool:
+    """Whether the layer chooses among other codes than the stored ones for `vectors` [N, D].
 
     An affine or neural map between the codebook and the lookup is part of the layer, and distances to what
     is stored then mean nothing: another code is chosen than the nearest, and another put out than the stored.
@@ -84,7 +81,7 @@ def _transformed(reader: Reader, seen: list[Seen], nearest_codes: Codes) -> bool
     own = [s.indices[s.indices != MASKED] for s in seen if s.indices is not None]
     if len(own) < len(seen) or (reader.heads == 1 and all(s.as_stored is not False for s in seen)):
         return False
-    chosen = np.concatenate(own)
+    chosen, nearest_codes = np.concatenate(own), _compared(reader, vectors)[2].indices
     return len(chosen) == len(nearest_codes) and bool((chosen == nearest_codes).mean() < AGREES)
 
 

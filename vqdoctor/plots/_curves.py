@@ -1,0 +1,80 @@
+"""Curves over the steps or epochs of a training, and the table behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vqdoctor.core.printable import printable
+from vqdoctor.plots._plot import Drawing, plain_log
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line.
+
+    Attributes:
+        label: its name.
+        points: step or epoch, and value.
+        color: its colour.
+        style: its form, as matplotlib writes it: "-", "--", "^".
+    """
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    color: str
+    style: str = "-"
+
+
+def curves(
+    lines: Sequence[Line],
+    *,
+    title: str,
+    caption: str,
+    x: str,
+    y: str,
+    top: float | None = None,
+    log: bool = False,
+    part: str = "",
+) -> Drawing:
+    """Return lines over a training as a drawing; those without a point are left out.
+
+    Args:
+        lines: the lines.
+        title: the content of the drawing.
+        caption: how to read it.
+        x: the horizontal axis.
+        y: the vertical axis, with its unit.
+        top: the upper end of the vertical axis, which then begins at 0.
+        log: whether the vertical axis is logarithmic.
+        part: the drawing's name among those of its kind.
+    """
+    shown = [line for line in lines if line.points]
+    columns = [dict(line.points) for line in shown]
+    places = sorted({place for column in columns for place in column})
+
+    def draw(panel: Axes) -> None:
+        for line in shown:
+            at, values = zip(*line.points, strict=True)
+            panel.plot(at, values, line.style, color=line.color, markersize=4, label=printable(line.label))
+        if log:
+            plain_log(panel, "y")
+        elif top is not None:
+            panel.set_ylim(0, top)
+        panel.set(xlabel=x, ylabel=y)
+        panel.locator_params(axis="x", integer=True)
+        columns = min(len(shown), 4 if sum(len(line.label) for line in shown) < 36 else 2)
+        panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, columnspacing=1.0)
+
+    return Drawing(
+        title=title,
+        caption=caption,
+        head=(x, *(f"{line.label} [{y}]" if y else line.label for line in shown)),
+        rows=tuple((place, *(column.get(place) for column in columns)) for place in places),
+        draw=draw,
+        part=part,
+    )
