@@ -114,7 +114,7 @@ class Failing(Digits):
 
 def test_a_failing_examination_does_not_stop_the_training() -> None:
     task = Failing(vq_weight=100.0)
-    run = train(20, task)
+    run = train(40, task)
     task.own = next(run)
     with (
         pytest.warns(CollapseWarning, match="could not examine the model: UserError.*no room"),
@@ -123,7 +123,7 @@ def test_a_failing_examination_does_not_stop_the_training() -> None:
     ):
         for _ in run:
             monitor.step()
-    assert monitor.steps == 20
+    assert monitor.steps == 40
 
 
 def test_revival_moves_dead_codes(tmp_path: Path) -> None:
