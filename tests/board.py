@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from processes import PATIENCE
+from processes import PATIENCE, start
 
 TESTS = Path(__file__).parent
 
@@ -31,13 +31,11 @@ def read_board(folder: Path) -> tuple[dict[str, list[int]], dict[str, Any]]:
     return scalars, histograms
 
 
-def killed(script: str, *args: object, when: Path, lines: int) -> None:
+def killed(script: str, *args: str | Path, when: Path, lines: int) -> None:
     """Run a script beside the tests, and kill it with -9 once a file has so many lines."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS), *sys.path])}
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", script, *map(str, args)],
-        env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = start("-W", "ignore", "-c", script, *args, env=env, **quiet)
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and process.poll() is None:
         if when.exists() and when.read_bytes().count(b"\n") >= lines:

@@ -27,7 +27,7 @@ from vqdoctor.layouts.view import Array
 STILL = 1e-6
 """A code is where it was up to this share of the codes' distance from their mean: float32's rounding."""
 FARTHEST = 8
-"""Codes that are named, of those that moved since the reference."""
+"""Codes that are named: the farthest from the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ Histogram = Callable[[str, Sequence[float], int], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Writer:
-    """What a logger does with the figures of an interval.
+    """How the figures of an interval reach a logger.
 
     Attributes:
         scalars: writes the figures.
