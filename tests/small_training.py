@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,25 @@ class Digits(ReferenceTask):
         if model.training and self.spoil(self.calls):
             return replace(found, task=found.task * float("nan"))
         return found
+
+
+def train(steps: int, task: Digits) -> Iterator[torch.nn.Module]:
+    """Train the reference model; yield it before the first step and after each."""
+    torch.manual_seed(0)
+    model = task.model().train()
+    adam = torch.optim.Adam(model.parameters(), lr=2e-3)
+    yield model
+    done = 0
+    while done < steps:
+        for batch in task.shuffled(done):
+            losses = task.losses(model, batch)
+            vq = torch.zeros(()) if losses.vq is None else losses.vq
+            adam.zero_grad()
+            (losses.task + (task.vq_weight or 0.0) * vq + 0.0 * torch.rand(())).backward()
+            adam.step()
+            done += 1
+            if done <= steps:
+                yield model
 
 
 def sick_checkpoint(folder: Path) -> Path:

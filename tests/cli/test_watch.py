@@ -16,7 +16,7 @@ from processes import PATIENCE, start
 from vqdoctor.cli.main import main
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.settings import Settings, UserModel
-from vqdoctor.core.trace import SCHEMA, Event, Interval, Start, TracedLayer
+from vqdoctor.core.trace import SCHEMA, End, Event, Interval, Start, TracedLayer
 from vqdoctor.engine.watch import Followed
 from vqdoctor.render import board
 from vqdoctor.saved.trace import TraceWriter, read_trace
@@ -76,6 +76,17 @@ def test_elsewhere_each_interval_is_a_line(writer: TraceWriter, capsys: pytest.C
 def test_the_board_has_the_newest_figures_and_the_events(writer: TraceWriter) -> None:
     text = board(read_trace(writer.path))
     assert "step 200  vq" in text and "step 100  vq" not in text and "VQ501" in text and "▅█" in text
+
+
+def test_it_ends_with_the_training_and_not_before(
+    writer: TraceWriter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer.add(End(step=200))
+    assert main(["watch", str(writer.path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    TraceWriter(writer.path, begun(200))
+    run = Followed(path=writer.path, user_model=UserModel(), settings=Settings())
+    assert list(run.news()) and not run.ended
 
 
 def test_nothing_to_watch_is_said(tmp_path: Path) -> None:

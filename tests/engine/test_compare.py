@@ -68,6 +68,13 @@ def test_the_codes_that_moved_are_counted(compared: Comparison) -> None:
     assert way[3] == pytest.approx(3 * way[1], rel=1e-5)  # type: ignore[operator]
 
 
+def test_the_codes_that_moved_farthest_are_named(compared: Comparison) -> None:
+    assert [[moved.code for moved in row.farthest] for row in compared.rows] == [[], [0], [0], [0]]
+    assert compared.rows[3].farthest[0].way > 0.5
+    told = COMPARISON_FORMATS["rich"](compared, RenderOptions())
+    assert "1 of 64 codes of vq moved in step4000.pt; farthest: 0 by" in told
+
+
 def test_a_saved_report_stands_in_for_its_checkpoint(run: Path, tmp_path: Path) -> None:
     saved = tmp_path / "report.json"
     saved.write_text(examine(run / "step3000.pt").to_json())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_training import Digits
+from small_training import Digits, train
 from torch import nn
 from vector_quantize_pytorch import FSQ, ResidualVQ, VectorQuantize
 
@@ -17,25 +17,6 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.trace import Event
 from vqdoctor.engine.monitor import CollapseWarning, Monitor
 from vqdoctor.saved.trace import read_trace
-
-
-def train(steps: int, task: Digits, monitor: Any = None) -> Iterator[nn.Module]:
-    """Train the reference model; yield it before the first step and after each."""
-    torch.manual_seed(0)
-    model = task.model().train()
-    adam = torch.optim.Adam(model.parameters(), lr=2e-3)
-    yield model
-    done = 0
-    while done < steps:
-        for batch in task.shuffled(done):
-            losses = task.losses(model, batch)
-            vq = torch.zeros(()) if losses.vq is None else losses.vq
-            adam.zero_grad()
-            (losses.task + (task.vq_weight or 0.0) * vq + 0.0 * torch.rand(())).backward()
-            adam.step()
-            done += 1
-            if done <= steps:
-                yield model
 
 
 def weights(model: nn.Module) -> list[torch.Tensor]:
@@ -86,6 +67,18 @@ def test_a_missing_estimator_is_told_in_the_first_step(tmp_path: Path) -> None:
     assert [event.code for event in read_trace(file).events] == ["VQ101"]
 
 
+def test_a_resumed_training_is_not_told_what_its_trace_tells(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    told: list[Event] = []
+    for start in (0, 3):
+        run = train(3, Digits(straight_through=False))
+        with Monitor(next(run), out=file, start=start, on_collapse=told.append) as monitor:
+            for _ in run:
+                monitor.step()
+    assert [event.step for event in told] == [1]
+    assert [event.step for event in read_trace(file).events] == [1] and read_trace(file).ended
+
+
 def test_it_stops_the_training_at_an_error() -> None:
     run = train(3, Digits(straight_through=False))
     with (
@@ -121,7 +114,7 @@ class Failing(Digits):
 
 def test_a_failing_examination_does_not_stop_the_training() -> None:
     task = Failing(vq_weight=100.0)
-    run = train(20, task)
+    run = train(40, task)
     task.own = next(run)
     with (
         pytest.warns(CollapseWarning, match="could not examine the model: UserError.*no room"),
@@ -130,7 +123,7 @@ def test_a_failing_examination_does_not_stop_the_training() -> None:
     ):
         for _ in run:
             monitor.step()
-    assert monitor.steps == 20
+    assert monitor.steps == 40
 
 
 def test_revival_moves_dead_codes(tmp_path: Path) -> None:

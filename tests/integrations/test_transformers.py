@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from board import killed, read_board
 from small_vqvae import VQVAE, WEIGHT, digits
 from torch.nn import functional
 
@@ -45,12 +46,13 @@ def fit(
     steps: int,
     monitor: VQMonitor | None,
     *others: TrainerCallback,
+    board: bool = False,
     **more: Any,
 ) -> Trainer:
     torch.manual_seed(0)
     arguments = TrainingArguments(
-        str(folder), max_steps=steps, logging_steps=10, save_steps=20, report_to=[], use_cpu=True,
-        per_device_train_batch_size=32, disable_tqdm=True, seed=0,
+        str(folder), max_steps=steps, logging_steps=10, save_steps=20, use_cpu=True,
+        report_to=["tensorboard"] if board else [], per_device_train_batch_size=32, disable_tqdm=True, seed=0,
     )  # fmt: skip
     data = [{"x": image} for image in digits()[0][:320]]
     trainer = Trainer(model, arguments, train_dataset=data, callbacks=[*others])  # type: ignore[arg-type]
@@ -76,6 +78,38 @@ def test_it_changes_nothing_logs_its_figures_and_resumes(tmp_path: Path) -> None
     again = VQMonitor(every=10, out=trace, on_collapse=lambda event: None)
     fit(tmp_path / "a", Reconstructs(), 40, again, resume_from_checkpoint=str(tmp_path / "a/checkpoint-20"))
     assert [row.step for row in read_trace(trace).of("vq")] == [10, 20, 30, 40]
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from test_transformers import Reconstructs, VQMonitor, fit
+folder = Path(sys.argv[1])
+monitor = VQMonitor(every=10, out=folder / "run.vqtrace.jsonl", on_collapse=print)
+fit(folder, Reconstructs(), 100_000, monitor, board=True)
+"""
+
+
+def test_a_killed_training_resumes_its_trace_and_its_board(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard", reason="the files are read by the package tensorboard")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    trace = tmp_path / "run.vqtrace.jsonl"
+    killed(KILLED, tmp_path, Path(__file__).parent, when=trace, lines=8)
+    before = [row.step for row in read_trace(trace).of("vq")]
+    whole = [file.parent for file in tmp_path.glob("checkpoint-*/trainer_state.json")]
+    saved = max(whole, key=lambda folder: int(folder.name.rsplit("-")[-1]))
+    start = int(saved.name.rsplit("-")[-1])
+    assert len(before) >= 5 and start <= before[-1] + 10
+    monitor = VQMonitor(every=10, out=trace, on_collapse=lambda event: None)
+    fit(tmp_path, Reconstructs(), start + 40, monitor, board=True, resume_from_checkpoint=str(saved))
+    assert [row.step for row in read_trace(trace).of("vq")] == list(range(10, start + 41, 10))
+    scalars, histograms = read_board(tmp_path / "board")
+    tag = next(tag for tag in scalars if tag.endswith("vq/vq/perplexity"))
+    assert set(scalars[tag]) >= {*range(start + 10, start + 41, 10)}
+    assert sum(histograms["vq/vq/usage"].bucket) == pytest.approx(1)
 
 
 def test_a_stop_is_the_trainers(tmp_path: Path) -> None:

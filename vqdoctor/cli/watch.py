@@ -37,7 +37,8 @@ def watch(
 ) -> None:
     """Follow a training: its newest figures and findings, and a folder's checkpoints as they come.
 
-    In a terminal the figures are drawn in place, and q ends; elsewhere each interval is a line.
+    In a terminal the figures are drawn in place, and q ends; elsewhere each interval is a line. It ends by
+    itself when the monitor of the training has stopped; a training that was killed does not say so.
 
     Exit codes: 0 at the end, 2 your input.
     """
@@ -55,5 +56,5 @@ def watch(
                 draw("\n".join(printable(line, ascii=ascii) for line in [*lines, *latest, "q ends"]))
             else:
                 write("".join(f"{line}\n" for line in fresh))
-            if once or quits(PAUSE):
+            if once or run.ended or quits(PAUSE):
                 raise Ended(ExitCode.OK)

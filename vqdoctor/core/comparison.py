@@ -11,6 +11,19 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class MovedCode:
+    """A code that moved since the reference.
+
+    Attributes:
+        code: its number.
+        way: how far, over the distance of the reference's codes from their mean.
+    """
+
+    code: int
+    way: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparedLayer:
     """One VQ layer of one checkpoint. None is unknown.
 
@@ -32,6 +45,7 @@ class ComparedLayer:
         moved_codes: codes that moved at all.
         from_reference: the same way since the reference.
         moved_from_reference: codes that moved at all since the reference.
+        farthest: the codes that moved farthest since the reference, the farthest first.
         finding: code of the first finding on the layer or on the whole model.
     """
 
@@ -51,6 +65,7 @@ class ComparedLayer:
     moved_codes: int | None = None
     from_reference: float | None = None
     moved_from_reference: int | None = None
+    farthest: tuple[MovedCode, ...] = ()
     finding: str | None = None
 
 

@@ -129,6 +129,16 @@ class Event(TraceLine):
     since: int
     remedies: tuple[str, ...] = ()
 
+    @property
+    def fingerprint(self) -> str:
+        """The finding's identity, as `Finding.fingerprint`."""
+        return f"{self.code}:{self.layer or ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class End(TraceLine):
+    """The monitor stopped: the training is over, or was stopped by an error that Python saw."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunTrace:
@@ -138,11 +148,13 @@ class RunTrace:
         start: the newest start.
         intervals: a line for each layer and interval.
         events: findings and notes.
+        ended: whether the monitor has stopped, and no other has gone on since.
     """
 
     start: Start
     intervals: tuple[Interval, ...] = field(default=())
     events: tuple[Event, ...] = field(default=())
+    ended: bool = False
 
     def of(self, layer: str) -> list[Interval]:
         """Return the intervals of one layer."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import vqdoctor
 from vqdoctor.checkpoint.folders import all_in
-from vqdoctor.core.comparison import Began, ComparedLayer, Comparison
+from vqdoctor.core.comparison import Began, ComparedLayer, Comparison, MovedCode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.levels import Severity
@@ -26,6 +26,8 @@ from vqdoctor.layouts.view import Array
 
 STILL = 1e-6
 """A code is where it was up to this share of the codes' distance from their mean: float32's rounding."""
+FARTHEST = 8
+"""Codes that are named: the farthest from the reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,20 +156,35 @@ def _rows(
                 dead=usage.num_codes - usage.active,
                 max_share=usage.max_share,
             )
-        moved, count = _way(before, looked, layer.name)
-        far, many = _way(base, looked, layer.name)
-        yield replace(row, moved=moved, moved_codes=count, from_reference=far, moved_from_reference=many)
+        ways, far = _ways(before, looked, layer.name), _ways(base, looked, layer.name)
+        if ways is not None:
+            row = replace(row, moved=_typical(ways), moved_codes=int((ways > STILL).sum()))
+        if far is not None:
+            first = [int(code) for code in np.argsort(-far, kind="stable")[:FARTHEST] if far[code] > STILL]
+            row = replace(
+                row,
+                from_reference=_typical(far),
+                moved_from_reference=int((far > STILL).sum()),
+                farthest=tuple(MovedCode(code=code, way=float(far[code])) for code in first),
+            )
+        yield row
 
 
-def _way(then: _Looked | None, now: _Looked, layer: str) -> tuple[float | None, int | None]:
-    """Return how far codes [K, D] moved, over their distance from their mean, and how many moved at all."""
+def _typical(ways: NDArray[np.float64]) -> float:
+    """Return the root mean square of ways."""
+    return float(np.sqrt(np.square(ways).mean()))
+
+
+def _ways(then: _Looked | None, now: _Looked, layer: str) -> NDArray[np.float64] | None:
+    """Return how far each code moved [K], over the codes' distance from their mean; None where unknown."""
     old, new = None if then is None else then.codes.get(layer), now.codes.get(layer)
     if old is None or new is None or old.shape != new.shape:
-        return None, None
+        return None
     spread = float(np.sqrt(np.square(old - old.mean(axis=0), dtype=np.float64).sum(axis=1).mean()))
     way = np.sqrt(np.square(new - old, dtype=np.float64).sum(axis=1))
     scale = spread or float(np.sqrt(np.square(old, dtype=np.float64).sum(axis=1).mean())) or 1.0
-    return float(np.sqrt(np.square(way).mean())) / scale, int((way > STILL * scale).sum())
+    found: NDArray[np.float64] = way / scale
+    return found
 
 
 def _note(began: dict[str, Began], path: Path, report: Report) -> None:

@@ -22,10 +22,11 @@ from vqdoctor.core.evidence import Evidence
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.core.settings import Settings, UserModel
-from vqdoctor.core.trace import SCHEMA, Event, Start, TracedLayer
+from vqdoctor.core.trace import SCHEMA, End, Event, Start, TracedLayer
 from vqdoctor.engine.examine import examine
 from vqdoctor.engine.gather import Gathered
-from vqdoctor.engine.symptoms import AT_THE_END, OF_LOSSES, Symptoms
+from vqdoctor.engine.symptoms import AT_THE_END, MEANWHILE, OF_LOSSES, Symptoms
+from vqdoctor.engine.writers import Scalars, Writer, bins_of, writer_of
 from vqdoctor.layouts import Found
 from vqdoctor.layouts.stacks import stacks
 from vqdoctor.models.untouched import untouched, unwrapped
@@ -45,8 +46,6 @@ MOST_STEPS = 16
 THRESHOLD = 0.1
 """Codes under this multiple of 1/K of the usage are revived, where that is asked for."""
 Reaction = Literal["warn", "stop"] | Callable[[Event], object]
-Log = Callable[[dict[str, float], int], object]
-"""Takes figures by their names, and the step."""
 
 
 class MonitorOptions(TypedDict, total=False):
@@ -104,7 +103,8 @@ class Monitor:
         optimizer: torch.optim.Optimizer | None = None,
         start: int = 0,
         seed: int = 0,
-        log: Log | None = None,
+        log: Scalars | None = None,
+        writer: object = None,
     ) -> None:
         """Prepare to watch a model; the layers are looked for in the first step.
 
@@ -116,11 +116,13 @@ class Monitor:
             out: the file of the trace; None writes none.
             on_collapse: "warn", "stop" (at an error), or a function that gets each `Event`.
             revive: whether dead codes are moved to recent z_e; this changes the training.
-            optimizer: the model's, for its memory of gradients; `revive` needs it.
+            optimizer: the model's, for its memory of gradients and its number of steps; `revive` needs it.
             start: steps done before, of a training that is resumed: later lines of the trace become void.
             seed: of all that the monitor draws; the training's own random states stay as they are.
             log: gets the figures of an interval by name, and the step, as `wandb.log` and
                 `mlflow.log_metrics` do.
+            writer: a SummaryWriter of TensorBoard, an accelerate.Accelerator with trackers, or the module or
+                the run of wandb, mlflow or trackio: it gets them too, and TensorBoard the usage of the codes.
 
         Raises:
             UserError: if an argument is wrong.
@@ -137,7 +139,8 @@ class Monitor:
         self.events: list[Event] = []
         self._model, self._task, self._optimizer = unwrapped(model), task, optimizer
         self._every, self._seed, self._react, self._revives = every, seed, on_collapse, revive
-        self._log = log
+        self._writers = [Writer(scalars=log)] if log is not None else []
+        self._writers += [writer_of(writer)] if writer is not None else []
         self._out = None if out is None else Path(out)
         self._replay = Replay(own=self._model)
         self._writer: TraceWriter | None = None
@@ -186,10 +189,12 @@ class Monitor:
         self._watch = self._watch or StepWatch(self._replay, (), full=False)
 
     def end(self) -> None:
-        """Stop watching, and leave the model without hooks."""
+        """Stop watching, leave the model without hooks, and let those who follow the trace know."""
         if self._watch is not None:
             self._watch.end()
             self._watch = None
+        if self._writer is not None:
+            self._writer.add(End(step=self.steps))
 
     def step(
         self,
@@ -256,6 +261,7 @@ class Monitor:
                 layers=traced,
             )
             self._writer = TraceWriter(self._out, start)
+            self._symptoms.told |= {event.fingerprint for event in self._writer.told}
         gathered = Gathered()
         with untouched(self._model, self._seed):
             gathered.run((gradient_path.PROBE,), context, "batch")
@@ -270,8 +276,12 @@ class Monitor:
         ]
         if self._writer is not None:
             self._writer.add(*(one.interval for one in measured))
-        if self._log is not None:
-            self._log({k: v for one in measured for k, v in one.interval.scalars().items()}, self.steps)
+        for writer in self._writers:
+            writer.scalars({k: v for x in measured for k, v in x.interval.scalars().items()}, self.steps)
+            for one in measured:
+                if writer.histogram is not None and one.histogram:
+                    name = f"vq/{one.interval.layer}/usage"
+                    writer.histogram(name, bins_of(one.histogram), self.steps)
         evidence: list[Evidence] = [item for one in measured for item in one.evidence]
         self._tell(self._symptoms.look(self.steps, evidence))
 
@@ -292,7 +302,8 @@ class Monitor:
         """Examine the model as it is now, on a copy; a failure is a warning, and the training goes on."""
         known = self._task is not None
         device = next((str(t.device) for t in self._model.state_dict().values()), "cpu")
-        settings = Settings(ignore=AT_THE_END if known else (*AT_THE_END, *OF_LOSSES), device=device)
+        ignored = AT_THE_END if known else (*AT_THE_END, *OF_LOSSES)
+        settings = Settings(ignore=ignored, limits=MEANWHILE, device=device)
         task = self._task if known else self._replay
         user_model = UserModel(task=task, model=self._model, optimizer=self._optimizer)
         try:

@@ -38,6 +38,11 @@ class Followed:
     _events: int = 0
     _seen: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the monitor that wrote the trace has stopped."""
+        return self.trace is not None and self.trace.ended
+
     def news(self) -> Iterator[News]:
         """Yield the lines and checkpoints since the last call.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vqdoctor.engine.monitor import Monitor, MonitorOptions, Stopped
+from vqdoctor.engine.writers import Writer, writer_of
 from vqdoctor.models.task import Task
 
 
@@ -33,7 +34,10 @@ class VQMonitor(Callback):
             self._task,
             optimizer=trainer.optimizers[0] if trainer.optimizers else None,
             start=trainer.global_step,
-            log=lambda figures, step: pl_module.log_dict(figures, on_step=True, rank_zero_only=True),
+            writer=Writer(
+                scalars=lambda figures, step: pl_module.log_dict(figures, on_step=True, rank_zero_only=True),
+                histogram=lambda name, bins, step: _to_loggers(trainer, name, bins, step),
+            ),
             **self._options,
         )
         self._monitor.load_state_dict(self._state)
@@ -65,3 +69,12 @@ class VQMonitor(Callback):
     def load_state_dict(self, state_dict: dict[str, list[str]]) -> None:
         """Take it up again."""
         self._state = state_dict
+
+
+def _to_loggers(trainer: Trainer, name: str, bins: Sequence[float], step: int) -> None:
+    """Write a histogram to those loggers of a trainer that have one, as TensorBoard's."""
+    for logger in trainer.loggers:
+        if hasattr(logger.experiment, "add_histogram_raw"):
+            writer = writer_of(logger.experiment)
+            assert writer.histogram is not None
+            writer.histogram(name, bins, step)

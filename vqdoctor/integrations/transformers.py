@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vqdoctor.engine.monitor import Monitor, MonitorOptions, Stopped
+from vqdoctor.engine.writers import Writer, writer_of
 from vqdoctor.models.task import Task
 
 
@@ -21,10 +23,12 @@ class VQMonitor(TrainerCallback):
         self._task, self._options = task, options
         self._monitor: Monitor | None = None
         self._figures: dict[str, float] = {}
+        self._others: list[TrainerCallback] = []
 
     def join(self, trainer: Trainer) -> VQMonitor:
         """Become the first callback of a trainer, before those that write what is logged."""
-        trainer.callback_handler.callbacks.insert(0, self)
+        self._others = trainer.callback_handler.callbacks
+        self._others.insert(0, self)
         return self
 
     def on_train_begin(
@@ -42,10 +46,19 @@ class VQMonitor(TrainerCallback):
                 self._task,
                 optimizer=getattr(optimizer, "optimizer", optimizer),  # accelerate wraps it
                 start=state.global_step,
-                log=lambda figures, step: self._figures.update(figures),
+                writer=Writer(
+                    scalars=lambda figures, step: self._figures.update(figures), histogram=self._histogram
+                ),
                 **self._options,
             )
             self._monitor.begin()
+
+    def _histogram(self, name: str, bins: Sequence[float], step: int) -> None:
+        """Write a histogram to the trainer's TensorBoard, where it has one."""
+        boards = [getattr(other, "tb_writer", None) for other in self._others]
+        for writer in [writer_of(board) for board in boards if board is not None]:
+            assert writer.histogram is not None
+            writer.histogram(name, bins, step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -122,14 +122,10 @@ def _missing_entropy(counts: GroupedCounts, whole: float, effect: float, rng: np
 def _entropy_of_parts(counts: GroupedCounts, rng: np.random.Generator) -> tuple[float, float | None]:
     """Mean entropy of random halves and, from four groups up, quarters of the groups."""
     parts = 4 if counts.num_groups >= 4 else 2
-    halves, quarters = [], []
-    for _ in range(_PARTITIONS):
-        merged = _split(counts, parts, rng)
-        if parts == 4:
-            quarters.append(grassberger_entropy(merged).mean())
-            merged = merged.reshape(2, 2, -1).sum(axis=1)
-        halves.append(grassberger_entropy(merged).mean())
-    return float(np.mean(halves)), float(np.mean(quarters)) if quarters else None
+    merged = np.stack([_split(counts, parts, rng) for _ in range(_PARTITIONS)])
+    halves = merged.reshape(_PARTITIONS, 2, parts // 2, -1).sum(axis=2)
+    half = float(grassberger_entropy(halves).mean())
+    return half, float(grassberger_entropy(merged).mean()) if parts == 4 else None
 
 
 def _split(counts: GroupedCounts, parts: int, rng: np.random.Generator) -> Ints:

@@ -59,16 +59,21 @@ class LayerMemory:
             return None
         view = seen.layer.view
         return usage_from_indices(
-            np.concatenate(codes), view.num_codes, layer=view.name, groups=np.concatenate(groups)
+            np.concatenate(codes),
+            view.num_codes,
+            layer=view.name,
+            groups=np.concatenate(groups),
+            histogram=True,
         ).replace(implicit=not view.keys)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A layer at the end of an interval: the trace's line, and the evidence for the checks."""
+    """A layer at the end of an interval: the trace's line, the evidence, and the usage [K]."""
 
     interval: Interval
     evidence: tuple[Evidence, ...]
+    histogram: tuple[float, ...] = ()
 
 
 @torch.no_grad()
@@ -102,7 +107,7 @@ def measure(
     known = {name: value for name, value in figures.items() if math.isfinite(value)}
     known |= {name: value for name, value in losses.items() if value is not None}
     interval = _with_counts(_line(seen.layer.name, step, len(z_e), known, usage), seen.layer.codebook.counts)
-    return Measured(interval=interval, evidence=evidence)
+    return Measured(interval=interval, evidence=evidence, histogram=usage.histogram if usage else ())
 
 
 def _line(name: str, step: int, vectors: int, known: Mapping[str, float], usage: Usage | None) -> Interval:

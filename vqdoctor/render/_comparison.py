@@ -60,6 +60,13 @@ def _told(comparison: Comparison) -> Iterator[str]:
         symptom = "" if began.root else ", a symptom"
         told = f"{began.severity.label} {began.code} {began.name}{where}{symptom}"
         yield f"{'Then: ' if place else 'First:'} {told}, from {_at(began.path, began.step)} {end}"
+    last = {row.layer: row for row in comparison.rows if row.farthest}
+    for row in last.values():
+        codes = ", ".join(f"{moved.code} by {percent(moved.way)}" for moved in row.farthest)
+        yield (
+            f"Since the reference {row.moved_from_reference:,} of {row.num_codes:,} codes of {row.layer} "
+            f"moved in {PurePath(row.path).name}; farthest: {codes}"
+        )
     yield from (f"Error: {error}" for error in comparison.errors)
 
 
@@ -110,6 +117,8 @@ def _csv(comparison: Comparison, _: RenderOptions) -> str:
 
 def _safe(value: object) -> object:
     """Return a cell that no spreadsheet takes for a formula."""
+    if isinstance(value, tuple):  # the codes that moved farthest
+        value = " ".join(f"{moved.code}:{moved.way:.6g}" for moved in value)
     text = printable(value) if isinstance(value, str) else value
     return f"'{text}" if isinstance(text, str) and text[:1] in ("=", "+", "-", "@") else text
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.files import beside
-from vqdoctor.core.trace import SCHEMA, Event, Interval, RunTrace, Start, TraceLine
+from vqdoctor.core.trace import SCHEMA, End, Event, Interval, RunTrace, Start, TraceLine
 
 MOST = 8192
 """Lines of intervals in a file, about 500 bytes each. Beyond, every second old interval is left out."""
@@ -32,7 +32,9 @@ def read_trace(path: Path) -> RunTrace:
     start: Start | None = None
     intervals: list[Interval] = []
     events: list[Event] = []
+    ended = False
     for line in _lines(path, text):
+        ended = isinstance(line, End)
         if isinstance(line, Start):
             start = line
             intervals = [row for row in intervals if row.step <= line.step]
@@ -43,7 +45,7 @@ def read_trace(path: Path) -> RunTrace:
             events.append(line)
     if start is None:
         raise UserError(f"{path}: is not a trace", "vqdoctor.Monitor(model, out=…) writes one")
-    return RunTrace(start=start, intervals=tuple(intervals), events=tuple(events))
+    return RunTrace(start=start, intervals=tuple(intervals), events=tuple(events), ended=ended)
 
 
 def _lines(path: Path, text: str) -> Iterator[TraceLine]:
@@ -65,6 +67,7 @@ class TraceWriter:
 
     Attributes:
         path: the file.
+        told: the events of the training before, of which this one is the next part.
     """
 
     def __init__(self, path: Path, start: Start) -> None:
@@ -77,8 +80,8 @@ class TraceWriter:
         try:
             had = read_trace(path) if path.exists() and path.stat().st_size else None
             kept = [] if had is None else [row for row in had.intervals if row.step <= start.step]
-            told = [] if had is None else [event for event in had.events if event.step <= start.step]
-            self._rewrite(start, kept, told)
+            self.told = [] if had is None else [event for event in had.events if event.step <= start.step]
+            self._rewrite(start, kept, self.told)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}", "write the trace elsewhere") from error
 
