@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 from cured import FIGURES, LAYER
 
 from vqdoctor.core.codec import decode, encode
-from vqdoctor.core.retraining import TOLERANCE, Arm, Epoch, Figures, Goals, Paired, Retraining
+from vqdoctor.core.retraining import TOLERANCE, Arm, Epoch, Figures, Goals, Paired, Retraining, reachable_loss
 from vqdoctor.core.training_plan import TrainingPlan
 
 GOALS = Goals(min_accuracy=0.95)
@@ -50,6 +51,16 @@ def test_a_task_without_labels_must_not_lose_by_the_cure() -> None:
     assert goals.attained(replace(before, loss=102.4)) < 1.0
     assert Goals().no_worse_than(FIGURES) == Goals(), "with labels the accuracy is compared"
     assert Goals(max_loss=3.0).no_worse_than(before).max_loss == 3.0
+
+
+def test_a_sick_loss_is_no_goal_where_the_model_without_vq_shows_a_better_one() -> None:
+    """The worst of the healthy keep four fifths of what z_e is worth to the task."""
+    before = replace(FIGURES, accuracy=None, ece=None, loss=0.161)
+    assert reachable_loss(0.10, 0.30) == pytest.approx(0.14)
+    assert Goals().no_worse_than(before, 0.14).max_loss == 0.14
+    assert Goals().no_worse_than(before, 0.20).max_loss == 0.161, "nor may the task lose"
+    assert Goals().no_worse_than(replace(before, loss=math.nan), 0.14).max_loss == 0.14
+    assert reachable_loss(0.30, 0.10) == 0.30, "a model that uses no z_e leaves nothing to lose"
 
 
 def test_no_figure_is_no_cure() -> None:

@@ -11,11 +11,13 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from processes import PATIENCE, start
 from small_training import Digits, sick_checkpoint, trained_by_its_own_rule
+from small_vqvae import DigitsTask
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.report import Report
@@ -26,6 +28,7 @@ from vqdoctor.engine.retrain import in_steps, rehearse, retrain, trainable
 from vqdoctor.engine.session import Session
 from vqdoctor.reference.model import Conv2dVQClassifier
 from vqdoctor.render import RenderOptions, renderer_of
+from vqdoctor.training.rehearsal import step_seconds
 from vqdoctor.training.resume import load_state, state_path
 
 SAMPLES = Path(__file__).parents[2] / "sample_checkpoints"
@@ -138,12 +141,28 @@ def test_a_budget_in_minutes_is_one_in_steps_by_a_timed_batch(
         assert half.steps == 240, "the training without VQ takes as long"
 
 
+def test_the_clock_ends_a_run_whose_steps_were_thought_faster(
+    sick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The minutes hold for the examinations and the model without VQ, too."""
+    monkeypatch.setattr("vqdoctor.engine.retrain.step_seconds", lambda found: step_seconds(found) / 4)
+    started = time.monotonic()
+    examine(sick)
+    examined = time.monotonic() - started
+    timed = replace(SHORT, epochs=20, goals=replace(EASY, min_accuracy=None), keep_worse=True)
+    done = retrain(
+        sick, tmp_path / "out.pt", settings=replace(timed, minutes=(3 * examined + 4) / 60)
+    ).retraining
+    assert done is not None and done.without_vq is not None
+    assert done.ended == "time" and 1 <= len(done.epochs) < 20
+
+
 def test_a_run_by_the_clock_is_taken_up_with_the_steps_that_it_began_with(
     sick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "out.pt"
-    clock = replace(SHORT, minutes=1.0, epochs=4)
-    monkeypatch.setattr("vqdoctor.engine.retrain.step_seconds", lambda found: 5.0)
+    clock = replace(SHORT, minutes=10.0, epochs=4)  # of which the examinations take up to 2
+    monkeypatch.setattr("vqdoctor.engine.retrain.step_seconds", lambda found: 40.0)
 
     class Stop:
         def say(self, doing: str) -> None: ...
@@ -212,6 +231,30 @@ def test_the_accuracy_to_reach_is_that_of_the_same_model_without_vq(sick: Path, 
     (paired,) = (goal.paired for goal in done.goals if goal.name == "accuracy")
     assert paired is not None and paired.samples == done.after.samples
     assert paired.difference == pytest.approx(done.after.accuracy - done.without_vq.accuracy)
+
+
+class Rebuilt(DigitsTask):
+    """The reconstruction of images, on few of them."""
+
+    def batches(self, split: str) -> Any:
+        return list(super().batches(split)[:4]) if split in ("train", "val") else ()
+
+
+def test_a_reconstruction_is_compared_with_the_same_model_without_vq(tmp_path: Path) -> None:
+    """A collapsed model's own loss is no goal: it would be called cured at the loss of a single code."""
+    torch.manual_seed(0)
+    task = Rebuilt()
+    torch.save({"model": task.model().state_dict()}, tmp_path / "sick.pt")
+    settings = replace(SHORT, only=("fresh-start",), goals=Goals(min_perplexity=1.0, min_usage=0.0))
+    report = retrain(
+        tmp_path / "sick.pt", tmp_path / "out.pt", user_model=UserModel(task=task), settings=settings
+    )
+    done = report.retraining
+    assert done is not None and done.before is not None and done.without_vq is not None
+    (goal,) = (goal for goal in done.goals if goal.name == "loss")
+    assert done.without_vq.loss < goal.limit < done.before.loss
+    assert done.cured == (goal.value <= goal.limit)
+    assert "without VQ, trained as long: task loss" in renderer_of("markdown").render(report, RenderOptions())
 
 
 def test_a_trial_ranks_by_what_was_measured_and_has_a_random_choice_beside_it(

@@ -3,10 +3,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
 from cured import FIGURES, LAYER
 
 from vqdoctor.core.retraining import Epoch, Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.training.clock import Clock
 from vqdoctor.training.ending import COOL_DOWN, PATIENCE, PLATEAU, Ending
 
 PLAN = TrainingPlan(epochs=50, warm_up_epochs=3)
@@ -48,6 +50,19 @@ def test_a_loss_that_keeps_falling_is_given_more_epochs_up_to_a_bound() -> None:
     ending = Ending(plan=replace(PLAN, further_epochs=20), goals=GOALS)
     assert after(ending, (figures(0.9**epoch) for epoch in range(90))) == []
     assert (ending.reason, ending.done) == ("budget", PLAN.epochs + 20)
+
+
+def test_the_clock_leaves_the_cool_down_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("vqdoctor.training.clock.time.monotonic", lambda: now)
+    ending = Ending(plan=PLAN, goals=GOALS, clock=Clock(ends=300.0, _begun=0.0))
+
+    while not ending.finished:
+        now += 10.0  # an epoch
+        stop = figures(1 / now)
+        row = Epoch(epoch=ending.done + 1, task_loss=1.0, vq_loss=None, vq_weight=0.1, revived=0, stop=stop)
+        assert ending.after_epoch(row, {}) is None
+    assert (ending.reason, ending.done, ending.cooled) == ("time", 30, COOL_DOWN)
 
 
 def test_no_more_epochs_are_given_than_the_loss_needs() -> None:

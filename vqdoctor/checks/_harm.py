@@ -12,11 +12,8 @@ import math
 from vqdoctor.checks import _scale
 from vqdoctor.core.evidence import CodebookGradient, Directions, EmaRelation, LossBalance, TaskMetrics
 from vqdoctor.core.levels import Severity
+from vqdoctor.core.retraining import LOST
 
-LOST = 0.2
-"""Largest share of the skill with z_e that may be lost with the codes. Healthy digit models lost at most
-0.006 of their accuracy and 0.014 of their reconstruction, codecs of waves 0.003; a classifier of sequences
-lost 0.15 with 16 codes and 0.44 with 8, models whose codes had collapsed all of it."""
 ERRORS = 3.0
 """Least size of a gap in accuracy, in standard errors of a difference of two accuracies."""
 

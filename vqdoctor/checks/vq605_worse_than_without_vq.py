@@ -26,13 +26,14 @@ from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
 from vqdoctor.core.levels import Confidence
+from vqdoctor.core.retraining import LOST
 
 
 class Limits(CheckLimits):
     """How much may be lost, and how much there must be to lose."""
 
     lost_share: float = limit(
-        _harm.LOST,
+        LOST,
         "Largest share of the skill with z_e that may be lost with the codes. Healthy digit models lost "
         "at most 0.006, one whose codes had collapsed to a perplexity of 11 0.03; a classifier of sequences "
         "lost 0.15 with 16 codes and 0.44 with 8.",

@@ -223,7 +223,10 @@ class Settings:
         in_file=False,
     )
     minutes: float | None = _retraining(
-        None, number("M"), "Minutes at most, by one timed batch; likewise.", in_file=False
+        None,
+        number("M"),
+        "Minutes at most, with the examinations and the model without VQ; likewise.",
+        in_file=False,
     )
     vq_weight: float | None = _retraining(
         None, WEIGHT, "The weight of the VQ loss, or auto: balanced by its gradients.", shown="0.1"

@@ -26,6 +26,7 @@ from vqdoctor.engine.plan import make_plan
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.models.untouched import same_randomness
 from vqdoctor.saved.record import RETRAINED
+from vqdoctor.training.clock import Clock
 from vqdoctor.training.moments import new_moments
 from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.outcome import Outcome
@@ -77,7 +78,7 @@ def retrain(
     with Session.open(
         path, data=data, user_model=user_model, settings=settings, progress=say, training=True
     ) as session:
-        before, outcome = retrain_session(session, Path(output), watcher)
+        before, outcome = retrain_session(session, Path(output), watcher, started)
         data, notes = session.data, session.notes
     if isinstance(outcome, Retraining):
         return replace(before, retraining=outcome, notes=(*before.notes, *notes))
@@ -128,7 +129,7 @@ def rehearse(
                 return replace(report, retraining=needless, notes=(*report.notes, DRY_RUN))
             session.say("timing a batch")
             batches, seconds = epoch_seconds(found)
-            twice = session.settings.goals.min_accuracy is None and found.runs_without_vq
+            twice = found.needs_without_vq(session.settings.goals)
     training = plan.training
     steps = training.steps or batches
     minutes = training.epochs * steps * seconds / max(batches, 1) * (1 + twice) / 60
@@ -141,9 +142,18 @@ def rehearse(
 
 
 def retrain_session(
-    session: Session, output: Path, watcher: Watcher | None = None
+    session: Session, output: Path, watcher: Watcher | None = None, begun: float | None = None
 ) -> tuple[Report, Outcome | Retraining]:
     """Examine an opened checkpoint, train the plan to its goals, and write the output.
+
+    A budget in minutes holds for all of it, with the examination of the output: that one is taken to last
+    as long as the first.
+
+    Args:
+        session: the checkpoint, its data and its model.
+        output: the file to write.
+        watcher: gets each step and each epoch.
+        begun: when the run began, as `time.monotonic` tells it; None is now.
 
     Returns:
         The report of the checkpoint, and the result; a bare `Retraining` if no training began.
@@ -152,11 +162,14 @@ def retrain_session(
         UserError: as for `retrain`.
     """
     settings = session.settings
+    begun = time.monotonic() if begun is None else begun
     check_output(session.checkpoint, output, overwrite=settings.overwrite)
     before = examine_session(session).report
+    examined = time.monotonic() - begun
+    clock = Clock.within(settings.minutes, begun, examined)
     with same_randomness(settings.seed), _sigterm_as_interrupt():
         found = trainable(session)
-        settings = in_steps(found, settings)
+        settings = in_steps(found, settings, 2 * examined)
         plan = plan_for(before, found, settings)
         if (needless := untrained(plan, found, settings)) is not None:
             return before, needless
@@ -170,6 +183,7 @@ def retrain_session(
             resume=settings.resume,
             keep_worse=settings.keep_worse,
             timed=settings.minutes is not None,
+            clock=clock,
         )
         if watcher is not None:
             run.heard = watcher.epoch
@@ -192,15 +206,20 @@ def retrain_session(
     return before, outcome
 
 
-def in_steps(found: Trainable, settings: Settings) -> Settings:
+def in_steps(found: Trainable, settings: Settings, examined: float = 0.0) -> Settings:
     """Return the settings with a budget in minutes as one in steps, by a timed batch.
 
     The training without VQ, where there is one, takes its half.
+
+    Args:
+        found: the model.
+        settings: the user's settings.
+        examined: seconds of the minutes that are spent on examinations.
     """
     if settings.minutes is None:
         return settings
-    seconds = step_seconds(found) * (1 + (settings.goals.min_accuracy is None and found.runs_without_vq))
-    within = max(1, int(60 * settings.minutes / seconds))
+    seconds = step_seconds(found) * (1 + found.needs_without_vq(settings.goals))
+    within = max(1, int((60 * settings.minutes - examined) / seconds))
     return replace(settings, steps=within if settings.steps is None else min(within, settings.steps))
 
 

@@ -27,6 +27,7 @@ Share = Literal["accuracy", "ece", "loss"]
 ENDED: Mapping[Ended, str] = {
     "goals": "the goals held on the stop split",
     "plateau": "the task loss on the stop split fell no further",
+    "time": "the minutes were over (more of them: --minutes M)",
     "epochs": "all epochs were done",
     "budget": "all epochs were done, while the task loss still fell (more of them: --epochs N)",
     "source": "the cause is in your source",
@@ -213,13 +214,14 @@ def _row(name: str, before: str, after: str, goal: Goal | None) -> Compared:
 
 
 def _source(done: Retraining) -> str:
-    """Return the sample of the figures, and the accuracy of the same model without VQ beside it."""
+    """Return the sample of the figures, and what the same model does without VQ beside it."""
     source = done.after or done.before
     samples = f"{source.samples:,} samples of the {done.split} split" if source else "no data"
-    without = _share(done.without_vq, "accuracy")
+    word = "accuracy" if _share(done.without_vq, "accuracy") else "task loss"
+    without = _share(done.without_vq, SHARES[word])
     epochs = done.plan.epochs
     long = f"for {count(epochs, 'epoch')}" if len(done.epochs) > epochs else "as long"
-    more = f"; the same model without VQ, trained {long}: accuracy {without}" if without else ""
+    more = f"; the same model without VQ, trained {long}: {word} {without}" if without else ""
     paired = next((goal.paired for goal in done.goals if goal.paired), None)
     if paired:
         more += (

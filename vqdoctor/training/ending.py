@@ -9,6 +9,7 @@ from typing import Any
 
 from vqdoctor.core.retraining import Ended, Epoch, Goals
 from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.training.clock import Clock
 
 PATIENCE = 10
 """Epochs in a row on which the goals must hold before the training begins to end. On a few hundred samples
@@ -32,6 +33,7 @@ class Ending:
     Attributes:
         plan: the training plan.
         goals: what ends the training early; None trains for all epochs.
+        clock: the time that is left.
         done: epochs that are done.
         streak: epochs in a row on which the goals held.
         waited: epochs since the lowest task loss.
@@ -44,6 +46,7 @@ class Ending:
 
     plan: TrainingPlan
     goals: Goals | None
+    clock: Clock = field(default_factory=Clock)
     done: int = 0
     streak: int = 0
     waited: int = 0
@@ -55,9 +58,10 @@ class Ending:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or the cool-down is."""
+        """Whether all epochs are done, or the cool-down is, or the time is."""
         most = self.plan.epochs + self.plan.further_epochs
-        return self.done >= most or 0 < self._cool_down <= self.cooled
+        late = self.done > 0 and not self.clock.allows(1)
+        return late or self.done >= most or 0 < self._cool_down <= self.cooled
 
     @property
     def cooling(self) -> bool:
@@ -83,6 +87,7 @@ class Ending:
             state: all that it left behind.
         """
         self.done += 1
+        self.clock.tick()
         if self.cooling:
             self.cooled += 1
             return None
@@ -92,13 +97,15 @@ class Ending:
             self.reason = "goals"
         elif self.waited >= PLATEAU:
             self.reason = "plateau"
+        elif not self.clock.allows(self._cool_down + 1):
+            self.reason = "time"
         elif self.done >= self.plan.epochs - self._cool_down:
             most = self.plan.epochs + self.plan.further_epochs
             if not self._falls:
                 self.reason = "epochs"
             elif self.done >= most - self._cool_down:
                 self.reason = "budget"
-        return self.best if self.waited and self.reason in ("plateau", "epochs", "budget") else None
+        return self.best if self.waited and self.reason in ("plateau", "time", "epochs", "budget") else None
 
     @property
     def _falls(self) -> bool:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vqdoctor.capture.call import Call
 from vqdoctor.capture.error import QuantizationError
 from vqdoctor.capture.layer import CapturedLayer, Change, passes
 from vqdoctor.capture.observe import Scored
+from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
 from vqdoctor.core.retraining import Figures, LayerFigures, Paired
 from vqdoctor.metrics.calibration import expected_calibration_error, softmax
@@ -129,6 +131,13 @@ def is_worse(after: Measured, before: Measured) -> bool:
         return pairs.behind
     loss = after.figures.loss
     return not math.isfinite(loss) or loss > before.figures.loss
+
+
+def one_vector(layer: CapturedLayer, call: Call) -> torch.Tensor:
+    """Let the model have the mean of a batch's z_e in place of each: the same model without any code."""
+    vectors = rows(call.z_e, layer.reader.axis(call))
+    mean = vectors.mean(dim=(0, 1), keepdim=True).expand_as(vectors).contiguous()
+    return unrows(mean, call.z_e.shape, layer.reader.axis(call))
 
 
 def _figures(counts: np.ndarray[Any, Any], num_codes: int, error: float | None) -> LayerFigures:

@@ -21,7 +21,9 @@ def epoch_seconds(trainable: Trainable) -> tuple[int, float]:
 
 
 def step_seconds(trainable: Trainable) -> float:
-    """Return the seconds of one step: the user's own losses, backward and optimizer.
+    """Return the seconds of one step, and of a look at a batch, as a stretch has as many of both.
+
+    A step is the user's own losses, backward and optimizer.
 
     Raises:
         UserError: if the task serves no batch, or nothing of the model can be trained.
@@ -35,6 +37,8 @@ def step_seconds(trainable: Trainable) -> float:
         losses = task.losses(model, batch)
         total = losses.task if losses.vq is None else losses.task + losses.vq
         optimizers.step(total, losses.further, ())
+        with torch.no_grad():
+            task.losses(model, batch)
         if trainable.context.device.type == "cuda":
             torch.cuda.synchronize()
         fastest = min(fastest, time.perf_counter() - started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.retraining import TOLERANCE, Epoch, Figures, Goals, Retraining
+from vqdoctor.core.retraining import TOLERANCE, Epoch, Figures, Goals, Retraining, reachable_loss
 from vqdoctor.core.training_plan import TrainingPlan
-from vqdoctor.training.evaluate import Measured, compared, is_worse
+from vqdoctor.training.clock import Clock
+from vqdoctor.training.evaluate import Measured, compared, is_worse, one_vector
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.resume import KIND, RESTART, load_state, save_state, state_path
@@ -50,6 +52,7 @@ class Run:
         trial: whether the remedies are tried against each other first.
         resume: whether to go on with an unfinished run.
         timed: whether the plan's steps come from a timed batch, and may be others when the run is taken up.
+        clock: the time that is left.
         keep_worse: whether a model that does its task worse than the checkpoint is written too.
         heard: called after every epoch with the phase, the epoch, and the number of epochs.
         state: the state that is kept beside the output.
@@ -63,6 +66,7 @@ class Run:
     trial: bool = False
     resume: bool = False
     timed: bool = False
+    clock: Clock = field(default_factory=Clock)
     keep_worse: bool = False
     heard: Callable[[str, Epoch, int], None] = lambda *_: None
     state: dict[str, Any] = field(default_factory=dict)
@@ -76,14 +80,14 @@ class Run:
             KeyboardInterrupt: if the run is interrupted before the first epoch of the retraining is done.
         """
         self._take_up()
-        baseline, stop, right_without_vq = self._without_vq()
+        baseline, stop, right_without_vq, reachable = self._without_vq()
         # What ends the training is stricter than what is quoted.
         by_stop = self.goals.beside(stop, TOLERANCE / 2)
-        by_val = self.goals.beside(baseline, TOLERANCE).no_worse_than(self.trainable.before)
+        by_val = self.goals.beside(baseline, TOLERANCE).no_worse_than(self.trainable.before, reachable)
         tried = self._tried(by_stop)
         plan = self.plan.training if tried is None else tried.plan
         early = by_stop if self.trainable.splits.has_stop else None
-        trainer = self.trainable.trainer(plan, goals=early)
+        trainer = self.trainable.trainer(plan, goals=early, clock=self.clock.share(1.0))
         interrupted = self._train(trainer, "retraining")
         measured = trainer.measure()
         paired, worse, at_start = None, False, self.trainable.measured_before
@@ -137,21 +141,26 @@ class Run:
             measures = {name: found["measures"][name] for name in UNTIMED}
             self.plan = replace(self.plan, untreated=replace(self.plan.untreated, **measures))
 
-    def _without_vq(self) -> tuple[Figures | None, Figures | None, NDArray[np.bool_] | None]:
+    def _without_vq(self) -> tuple[Figures | None, Figures | None, NDArray[np.bool_] | None, float]:
         """Return the figures of the same model without VQ, trained as long, on the val and the stop split.
 
-        The third value is whether it has each sample of the val split right.
+        The third value is whether it has each sample of the val split right; the fourth the task loss that it
+        shows to be possible with codes.
         """
         if "baseline" not in self.state:
             measured: Measured | None = None
             stop: Figures | None = None
-            if self.goals.min_accuracy is None and self.trainable.runs_without_vq:
+            reachable = math.inf
+            if self.trainable.needs_without_vq(self.goals):
                 training = self.plan.training
                 plain = TrainingPlan(epochs=training.epochs, steps=training.steps, seed=training.seed)
-                trainer = self.trainable.trainer(plain, without_vq=True)
+                trainer = self.trainable.trainer(plain, without_vq=True, clock=self.clock.share(0.5))
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt
                 measured, stop = trainer.measure(), trainer.rows[-1].stop if trainer.rows else None
+                one = trainer.measure(one_vector)
+                if measured is not None and one is not None:
+                    reachable = reachable_loss(measured.figures.loss, one.figures.loss)
             right = None if measured is None else measured.right
             self.state["baseline"] = {
                 "figures": [
@@ -159,11 +168,13 @@ class Run:
                     for found in (None if measured is None else measured.figures, stop)
                 ],
                 "right": None if right is None else torch.from_numpy(right),
+                "reachable": reachable,
             }
             self.state.pop("training", None)
         kept = self.state["baseline"]
         val, stop = (None if f is None else decode(Figures, f, "state", RESTART) for f in kept["figures"])
-        return val, stop, None if kept["right"] is None else kept["right"].numpy()
+        told = None if kept["right"] is None else kept["right"].numpy()
+        return val, stop, told, kept.get("reachable", math.inf)
 
     def _tried(self, goals: Goals) -> Tried | None:
         """Return the result of the trial; None if the run has no trial."""

@@ -11,6 +11,7 @@ from vqdoctor.core.retraining import Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.examined import ExaminedModel
 from vqdoctor.probes.model import ModelContext
+from vqdoctor.training.clock import Clock
 from vqdoctor.training.evaluate import Measured, measure
 from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.splits import Splits
@@ -39,7 +40,14 @@ class Trainable:
         """The batches of the task, on the device."""
         return Splits(self.context.task, self.context.device)
 
-    def trainer(self, plan: TrainingPlan, *, goals: Goals | None = None, without_vq: bool = False) -> Trainer:
+    def trainer(
+        self,
+        plan: TrainingPlan,
+        *,
+        goals: Goals | None = None,
+        without_vq: bool = False,
+        clock: Clock | None = None,
+    ) -> Trainer:
         """Return the training of a fresh copy of the model.
 
         Raises:
@@ -58,6 +66,7 @@ class Trainable:
             goals=goals,
             without_vq=without_vq,
             recipe=self.recipe,
+            clock=clock or Clock(),
             say=self.say,
         )
 
@@ -72,11 +81,15 @@ class Trainable:
         """Its figures."""
         return None if self.measured_before is None else self.measured_before.figures
 
-    @cached_property
-    def runs_without_vq(self) -> bool:
-        """Whether the task tells an accuracy, and the model runs without its VQ layers."""
-        if self.before is None or self.before.accuracy is None:
+    def needs_without_vq(self, goals: Goals) -> bool:
+        """Whether a goal of the task comes from the same model without VQ, and the model runs so."""
+        if self.before is None:
             return False
+        given = goals.max_loss if self.before.accuracy is None else goals.min_accuracy
+        return given is None and self._runs_without_vq
+
+    @cached_property
+    def _runs_without_vq(self) -> bool:
         model = self.context.copy(training=False)
         batch = next(iter(self.splits.in_order()))
         return bypassable(model, self.context.task, batch, self.context.on(model))

@@ -21,6 +21,7 @@ from vqdoctor.core.retraining import Epoch, Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.task import Losses, Task
 from vqdoctor.models.untouched import seed_all
+from vqdoctor.training.clock import Clock
 from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
 from vqdoctor.training.linear import LinearCodebook
@@ -62,6 +63,7 @@ class Trainer:
         goals: what ends the training early; None trains for all epochs.
         without_vq: whether the layers are bypassed: the same model without VQ.
         recipe: the optimizer that the file describes, for a task without one.
+        clock: the time that is left.
         say: told what is being done.
         rows: the epochs so far.
         notes: what could not be done, one line each.
@@ -78,6 +80,7 @@ class Trainer:
     goals: Goals | None = None
     without_vq: bool = False
     recipe: SavedRecipe | None = None
+    clock: Clock = field(default_factory=Clock)
     say: Callable[[str], None] = lambda _: None
     rows: list[Epoch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -100,7 +103,7 @@ class Trainer:
         """Set the optimizer up, and what goes along with its steps."""
         self.optimizers = optimizers_of(self.task, self.model, self.recipe)
         self._stretches = Stretches(self.splits, self.plan.seed)
-        self.ending = Ending(plan=self.plan, goals=self.goals)
+        self.ending = Ending(plan=self.plan, goals=self.goals, clock=self.clock)
         treated = () if self.without_vq else self.layers
         if self.plan.revive_under > 0:
             self._revivals = [Revival(layer=layer, threshold=self.plan.revive_under) for layer in treated]
@@ -263,10 +266,10 @@ class Trainer:
     def _bypassed(self) -> Change | None:
         return bypass if self.bypassing else None
 
-    def measure(self) -> Measured | None:
-        """Return the figures on the val split, from which every quoted figure comes, and each answer."""
+    def measure(self, change: Change | None = None) -> Measured | None:
+        """Return the figures on the val split, which are the quoted ones, and each answer; see `measure`."""
         with self._reshaped():
-            return measure(self.model, self.task, self.splits.val(), self.layers, self._bypassed)
+            return measure(self.model, self.task, self.splits.val(), self.layers, change or self._bypassed)
 
     def figures(self) -> Figures | None:
         """Return the figures on the val split."""
