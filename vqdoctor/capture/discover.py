@@ -18,6 +18,7 @@ from torch.nn import functional
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.vectors import by_position, rows
 from vqdoctor.capture.watch import watch_each
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.view import Array, QuantizerView
@@ -73,7 +74,7 @@ class Quantizing:
     radix: Radix | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Discovered:
     """The layers that were found.
 

@@ -23,6 +23,7 @@ from vqdoctor.capture.call import Args, Call, Kwargs
 from vqdoctor.capture.layer import CapturedLayer, watching
 from vqdoctor.capture.run import Capture
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts import Found, find_quantizers
 from vqdoctor.models.task import Batch, Losses, Split
 from vqdoctor.models.tensors import tensors_of
@@ -97,7 +98,7 @@ class Replay:
         return None if first is None else len(first)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class LiveTensor:
     """A tensor of a running model, with the values that it has when it is read."""
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vqdoctor.capture.layer import Change, passes
 from vqdoctor.capture.reader import Codes
 from vqdoctor.capture.seen import Seen, fetched, join, read
+from vqdoctor.core.frozen import frozen
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch, Losses, Split, Task
 from vqdoctor.models.tensors import tensors_of
@@ -67,7 +68,7 @@ class Scored:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Observed:
     """The observations of a split.
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vqdoctor.core.frozen import frozen
+
 AnyArray = NDArray[np.generic]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class DType:
     """One element type.
 

@@ -14,6 +14,7 @@ from vqdoctor.checkpoint.files import OpenFile, guarded
 from vqdoctor.checkpoint.history import Note
 from vqdoctor.checkpoint.records import DeflatedRecord, StoredRecord, expect_crc
 from vqdoctor.checkpoint.tensor import LazyTensor
+from vqdoctor.core.frozen import frozen
 
 FINGERPRINT_BLOCKS = 64
 FINGERPRINT_BLOCK = 4096
@@ -137,7 +138,7 @@ class Checkpoint:
         yield at, self.file.size - at, None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Container:
     """One kind of file. One file in `containers/` defines one, as `CONTAINER`.
 

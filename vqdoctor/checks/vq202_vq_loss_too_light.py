@@ -29,8 +29,6 @@ raise-vq-weight: up to 0.1 to 1. normalise-before-vq: a norm layer, or cosine co
 - Łańcucki et al. 2020, Robust Training of Vector Quantized Bottleneck Models, arXiv:2005.08520
 """
 
-from dataclasses import dataclass
-
 from vqdoctor.checks import _harm, _scale
 from vqdoctor.checks._reach import is_raw
 from vqdoctor.checks._words import Problems, figure, measured, percent, warning
@@ -46,6 +44,7 @@ from vqdoctor.core.evidence import (
     WeightDecay,
 )
 from vqdoctor.core.finding import Problem
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Confidence
 
 
@@ -133,7 +132,7 @@ def evaluate(
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Drift:
     """How z_e and the chosen codes moved over a trace: growth of z_e, of the codes, and their last ratio."""
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, TextIO
 
@@ -17,6 +17,7 @@ from vqdoctor.checks import all_checks
 from vqdoctor.cli._plots import check_folder, draw_into
 from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.files import beside
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.picture import Picture
 from vqdoctor.core.report import Report
 from vqdoctor.core.settings import Settings
@@ -46,7 +47,7 @@ def terminal_options() -> RenderOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Output:
     """Where the reports of a run go: one format to standard output, others to files.
 

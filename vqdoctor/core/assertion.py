@@ -5,11 +5,12 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 from vqdoctor.core.errors import UserError, suggestion
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.option import GATE, Kind, Option, choice, declared, is_finite, one_of, option
 
 Relation = Literal[">=", "<="]
@@ -28,7 +29,7 @@ _NUMBER = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Metric:
     """One figure that a gate can compare.
 
@@ -89,7 +90,7 @@ METRICS: Mapping[str, Metric] = {
 OPTIONS: Mapping[str, Metric] = {metric.option: metric for metric in METRICS.values()}
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Threshold:
     """A number to compare with: as it is, or as a multiple of the layer's number of codes, K."""
 
@@ -101,7 +102,7 @@ class Threshold:
         return self.value * num_codes if self.of_codes else self.value
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Assertion:
     """One thing that must hold.
 
@@ -130,7 +131,7 @@ class Assertion:
 _option = partial(option, group=GATE, commands=("gate",))
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class GateRules:
     """The rules of a gate, from flags, pyproject.toml and keywords.
 

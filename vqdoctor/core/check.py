@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from types import NoneType, UnionType
 from typing import Literal, dataclass_transform
@@ -22,6 +22,7 @@ from typing import Literal, dataclass_transform
 from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.evidence import Evidence
 from vqdoctor.core.finding import Problem
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Stage
 
 
@@ -39,17 +40,17 @@ def limit(default: float, doc: str) -> float:
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class CheckLimits:
     """The limits of one check: a subclass is a frozen dataclass of floats that are made with `limit`."""
 
     def __init_subclass__(cls) -> None:
         """Make the subclass a dataclass."""
         super().__init_subclass__()
-        dataclass(frozen=True, kw_only=True)(cls)
+        frozen(cls)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Advice:
     """A way for the user to remove a cause, in words and in lines of code.
 
@@ -75,7 +76,7 @@ class Advice:
     in_source: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Example:
     """Evidence on which the check must fire, or must not.
 
@@ -100,7 +101,7 @@ def passes(title: str, *evidence: Evidence) -> Example:
     return Example(title=title, evidence=evidence, fires=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Wanted:
     """A parameter of `evaluate`: which evidence, and whether it can do without."""
 
@@ -109,7 +110,7 @@ class Wanted:
     required: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Check:
     """One check. One file in `checks/` defines one, as `CHECK`.
 

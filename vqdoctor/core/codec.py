@@ -9,13 +9,14 @@ of several kinds, and `kind` says which.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import IntEnum
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Level
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class _Misfit(Exception):
         return _Misfit(self.says, step + self.path)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Shape:
     """The fields of a class by their names in JSON."""
 

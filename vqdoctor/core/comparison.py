@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Verdict
 
 SCHEMA = 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class MovedCode:
     """A code that moved since the reference.
 
@@ -23,7 +22,7 @@ class MovedCode:
     way: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class ComparedLayer:
     """One VQ layer of one checkpoint. None is unknown.
 
@@ -69,7 +68,7 @@ class ComparedLayer:
     finding: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Began:
     """A finding over the checkpoints.
 
@@ -96,7 +95,7 @@ class Began:
     root: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Comparison:
     """Checkpoints side by side.
 

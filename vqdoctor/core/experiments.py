@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 from vqdoctor.core.evidence import NOT_FINITE, Evidence, Experiments
+from vqdoctor.core.frozen import frozen
 
 STEPS = 32
 """Training steps of each experiment. On small models 32 steps of Adam removed 13 to 50 % of the loss where a
@@ -33,7 +33,7 @@ WITHOUT = "without-vq"
 """The experiment that has no codes: a comparison, which takes no cause away."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Removal:
     """A change to a copy of the model, or to its training, that takes a cause away.
 
@@ -81,7 +81,7 @@ MOST_IN_ALL = (2 * len(REMOVALS) + 1) * STEPS
 comparison without VQ is run once."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Effect:
     """The effect of an experiment on one layer.
 

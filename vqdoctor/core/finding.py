@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Confidence, Severity, Stage
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Measurement:
     """One number behind a problem, against the limit that it broke.
 
@@ -25,7 +26,7 @@ class Measurement:
     unit: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Problem:
     """A problem, as a check yields it: a sentence, how bad, how sure, and the numbers behind it.
 
@@ -46,7 +47,7 @@ class Problem:
     remedies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Finding:
     """A problem on a layer (or the whole model), with its check's identity and its rank.
 
@@ -91,7 +92,7 @@ class Finding:
 Status = Literal["found", "passed", "skipped", "crashed"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Outcome:
     """The outcome of one check on one layer: there is one for every pair, so that each is accounted for.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, Self
+
+from vqdoctor.core.frozen import frozen
 
 GateStatus = Literal["pass", "fail", "inconclusive"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Judgement:
     """One assertion, judged on one layer or on the whole model.
 
@@ -50,7 +51,7 @@ class Judgement:
         return f"gate/{of}{self.metric}{drop}:{self.layer or ''}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Gate:
     """The decision of a gate on one report.
 

@@ -11,12 +11,13 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.frozen import frozen
 
 RUNS = ("inspect", "fix", "gate")
 """The commands that examine a checkpoint."""
@@ -35,7 +36,7 @@ GROUPS = (MODEL, EXAMINED, CHECKS, FIX, RETRAINING, GOALS, SOURCE, GATE, OUTPUT)
 Limits = Mapping[str, Mapping[str, float]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Kind:
     """A kind of values of options.
 
@@ -57,7 +58,7 @@ class Kind:
     below: Callable[[str, Path, Any], Any] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Option:
     """One option.
 

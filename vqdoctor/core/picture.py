@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from vqdoctor.core.frozen import frozen
 
 Cell = str | int | float | None
 """One cell of a table; None is unknown."""
@@ -14,7 +14,7 @@ They have no other use in a picture, so that a page in dark mode can replace the
 """
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Picture:
     """One picture, and the table behind it.
 

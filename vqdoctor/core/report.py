@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -12,6 +12,7 @@ from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import SOURCES, Evidence, GradientPath, TaskMetrics, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Outcome
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.gate import Gate
 from vqdoctor.core.retraining import Retraining
 from vqdoctor.core.source import SourcePatch
@@ -32,7 +33,7 @@ _MODEL = {
 """The figures of the model: names in JSON, and fields of its task metrics."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class CheckpointSummary:
     """Which file was examined.
 
@@ -51,7 +52,7 @@ class CheckpointSummary:
     bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class LayerSummary:
     """One VQ layer of the report.
 
@@ -75,7 +76,7 @@ class LayerSummary:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Candidate:
     """A tensor that looks a little like a codebook, for a file without a recognised VQ layer."""
 
@@ -84,7 +85,7 @@ class Candidate:
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class PlanStep:
     """One step of the plan: a remedy, the roots that ask for it, and how to do it."""
 
@@ -102,7 +103,7 @@ NOT_WRITTEN = "nothing was written: the file can take none of the remedies, or n
 RepairStatus = Literal["applied", "no-effect", "reverted", "skipped"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Change:
     """The change of one tensor of the file by a repair.
 
@@ -119,7 +120,7 @@ class Change:
     after: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Repair:
     """The outcome of one remedy: its status and the figures before and after.
 
@@ -142,7 +143,7 @@ class Repair:
     changes: tuple[Change, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Report:
     """All that an examination says, as plain values; `to_dict` and `from_dict` round-trip.
 

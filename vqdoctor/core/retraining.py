@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import ClassVar, Literal
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.option import GOALS, number, option
 from vqdoctor.core.training_plan import TrainingPlan
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class LayerFigures:
     """The usage of one layer.
 
@@ -42,7 +43,7 @@ class LayerFigures:
         return min(1.0, self.active / self.expected_active) if self.expected_active else 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Figures:
     """The figures of a model on one split.
 
@@ -61,7 +62,7 @@ class Figures:
     layers: Mapping[str, LayerFigures]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Epoch:
     """One epoch.
 
@@ -99,7 +100,7 @@ MAX_ECE = 0.05
 """Expected calibration error that is good enough, whatever it is without VQ."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Paired:
     """The accuracy of two models on the same samples: the retrained one, and the one without VQ.
 
@@ -134,7 +135,7 @@ class Paired:
         return self.high < 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Goal:
     """One goal, compared with what was measured.
 
@@ -160,7 +161,7 @@ _goal = partial(option, group=GOALS, commands=("fix",))
 _SHARE = number("F", most=1.0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Goals:
     """The goals of a retraining.
 
@@ -275,7 +276,7 @@ def _at_least(name: str, layer: str | None, value: float, limit: float) -> Goal:
     return Goal(name=name, layer=layer, value=value, limit=limit, met=value >= limit)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Price:
     """How one more remedy changed the plan's figures, after as many epochs and on the same split.
 
@@ -292,7 +293,7 @@ class Price:
     perplexity: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Arm:
     """One way of retraining that was tried for a few epochs.
 
@@ -313,7 +314,7 @@ class Arm:
     price: Price | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class SourceChange:
     """A change by a retraining that the user's source lacks, and still needs.
 
@@ -328,7 +329,7 @@ class SourceChange:
     codes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Retraining:
     """A whole retraining.
 

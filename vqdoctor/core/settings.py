@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from vqdoctor.core.assertion import GATE_OPTIONS, GateRules, gate_rules
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.experiments import MOST_STEPS, STEPS
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.option import (
     ARGUMENTS,
@@ -55,7 +56,7 @@ _source = partial(option, group=SOURCE, commands=("fix",), in_file=False)
 _gate = partial(option, group=GATE, commands=("gate",), in_file=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class UserModel:
     """The user's own code for a live examination; a checkpoint never names any.
 
@@ -119,7 +120,7 @@ class UserModel:
                 raise UserError(f"{name} needs --model", "a Task states its own losses")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Settings:
     """All that the user may set; the help of each field says what it does.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from vqdoctor.core.frozen import frozen
 
 SourceStatus = Literal["proven", "unproven", "not-placed"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class SourceStep:
     """One step of the plan, in the source.
 
@@ -31,7 +32,7 @@ class SourceStep:
     diff: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class SourcePatch:
     """The patch of one file.
 

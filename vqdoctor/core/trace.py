@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Severity
 
 SCHEMA = 1
 """Version of the lines of a trace."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class TraceLine:
     """One line of a trace; `kind` says which.
 
@@ -29,7 +30,7 @@ class TraceLine:
         TraceLine.registry[cls.kind] = cls
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class TracedLayer:
     """A VQ layer of the trace: its path in the model, its number of codes K and their dimension D."""
 
@@ -38,7 +39,7 @@ class TracedLayer:
     dim: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Start(TraceLine):
     """The start of a training, or of its next part: earlier lines of later steps are void.
 
@@ -55,7 +56,7 @@ class Start(TraceLine):
     layers: tuple[TracedLayer, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Interval(TraceLine):
     """One VQ layer at the end of one interval. None is unknown.
 
@@ -109,7 +110,7 @@ class Interval(TraceLine):
         return {f"vq/{self.layer}/{name}": value for name, value in figures.items() if value is not None}
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Event(TraceLine):
     """A finding that the monitor told, or a note.
 
@@ -135,12 +136,12 @@ class Event(TraceLine):
         return f"{self.code}:{self.layer or ''}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class End(TraceLine):
     """The monitor stopped: the training is over, or was stopped by an error that Python saw."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class RunTrace:
     """A whole trace, in the order of its steps.
 

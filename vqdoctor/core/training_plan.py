@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from vqdoctor.core.frozen import frozen
 
 Start = Literal["checkpoint", "fresh-encoder", "scratch"]
 """The start of a retraining: the checkpoint, the checkpoint with what leads to z_e built anew, or a
@@ -13,7 +15,7 @@ Estimator = Literal["own", "straight-through", "rotation"]
 Geometry = Literal["own", "unit-variance", "sphere"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class TrainingPlan:
     """How a model is retrained; without a remedy, the training goes on as the user's own would.
 
@@ -67,7 +69,7 @@ class TrainingPlan:
     entropy_weight: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class PlanOptions:
     """The options by which a remedy sets its part of a training plan.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from vqdoctor.checkpoint.folders import all_in
 from vqdoctor.core.comparison import Began, ComparedLayer, Comparison, MovedCode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.core.settings import Settings, UserModel
@@ -30,7 +31,7 @@ FARTHEST = 8
 """Codes that are named: the farthest from the reference."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Looked:
     """One checkpoint: its report, its finite codes by layer, and its frozen tables as they are stored."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from vqdoctor.core.check import Check
 from vqdoctor.core.evidence import Evidence
 from vqdoctor.core.experiments import GAIN, REMOVALS, SHOWN, USED, WITHOUT, Effect, effects
 from vqdoctor.core.finding import Finding, Measurement
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.core.undecided import CAUSES_IN_USE
 from vqdoctor.engine.evaluate import Evaluated
@@ -24,7 +25,7 @@ GAINED = "experiment_gain"
 """The measurement of a finding that says what an experiment showed of it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Weighed:
     """A finding with what the experiments say of it.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from heapq import merge
 from operator import itemgetter
 from typing import Generic, TypeVar
@@ -13,13 +12,14 @@ from vqdoctor.core.check import CannotJudge, Check, NoEvidence
 from vqdoctor.core.errors import UserError, near
 from vqdoctor.core.evidence import SOURCES, Evidence, GradientPath, TaskMetrics, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Outcome, Status
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.settings import Settings
 
 T = TypeVar("T", Evidence, Unavailable, Finding)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Evaluated:
     """The findings of all checks, not ranked yet, and an outcome for every check and layer."""
 

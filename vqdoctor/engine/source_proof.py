@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.report import Report
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine
@@ -25,7 +26,7 @@ GONE = "the examination of the patched file no longer finds {}"
 GONE_AFRESH = "after {} steps from scratch the unpatched file shows {}, and the patched one does not"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Proof:
     """The result of an examination of a patched file.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vqdoctor.core.errors import MissingPackageError, UserError
+from vqdoctor.core.frozen import frozen
 from vqdoctor.models.user_code import blamed, load_object
 
 BATCH = "batch.npz"
@@ -90,7 +90,7 @@ _NEXT = """{file} is written, for {spec}.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Found:
     """The call that builds a model, and the names of its input.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.frozen import frozen
 
 MOST_BINS = 512
 """Bins of a histogram: the codes in their order, neighbours in one bin where there are more."""
@@ -19,7 +19,7 @@ Histogram = Callable[[str, Sequence[float], int], object]
 """Takes the name, the share of each bin of codes, and the step."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Writer:
     """How the figures of an interval reach a logger.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.layout import Ema, Orientation
 from vqdoctor.layouts.place import Place
@@ -21,7 +21,7 @@ MOST_HEADS = 4096
 """Codebooks of one tensor: each is a view, and all are counted again before they are judged."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Fit:
     """How a codebook's shape and its counts' shape fit together.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.report import Candidate
 from vqdoctor.layouts.build import build, is_float
 from vqdoctor.layouts.candidates import candidates
@@ -28,7 +29,7 @@ Views = tuple[QuantizerView, ...]
 States = tuple[StateDict, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Found:
     """The recognised layers of a file.
 

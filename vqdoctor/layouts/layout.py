@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import IntEnum
 from typing import Literal
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import QuantizerView
 
@@ -28,7 +29,7 @@ class Specificity(IntEnum):
     """The same, and beside it what tells a module that uses the library's own layer in another way."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Ema:
     """A library's EMA constants; None where unknown. See `QuantizerView` for their meaning."""
 
@@ -37,7 +38,7 @@ class Ema:
     default_decay: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Vocabulary:
     """A library's own names, for the code of advice.
 
@@ -65,7 +66,7 @@ ARGUMENTS = (
 """The terms of `Vocabulary.arguments`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Layout:
     """One layout. One file of `layouts.families` defines one, as `LAYOUT`.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from vqdoctor.core.frozen import frozen
 
-@dataclass(frozen=True, kw_only=True)
+
+@frozen
 class Place:
     """The rows of one codebook in a tensor that may hold several heads, padding, or codes as columns.
 

@@ -10,12 +10,12 @@ put on the unit sphere afterwards.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.metrics.geometry import Mask, Rows, relative_range
 
 SMOOTHINGS = (1e-5, 1e-6, 1e-7, 1e-10)
@@ -39,7 +39,7 @@ Divisor = Literal["counts", "constant", "mean", "inverse", "added", "whole", ""]
 whole numbers, as one batch has them; or none of these."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Relation:
     """The relation of codes E to their means S/c, over the codes that are compared.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.metrics.entropy import Floats, Ints
 from vqdoctor.metrics.geometry import Rows, effective_rank, row_norms, spread
 
@@ -27,7 +28,7 @@ class Assignment:
     code_distance: Floats
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Match:
     """How z_e and the codebook lie together; the fields are those of the evidence `DataMatch`."""
 

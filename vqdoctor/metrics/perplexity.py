@@ -9,10 +9,9 @@ Trains"), and its width comes from how much samples differ, never from how much 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.metrics.counts import GroupedCounts
 from vqdoctor.metrics.entropy import Floats, Ints, grassberger_entropy, grassberger_g, plug_in_entropy
 from vqdoctor.metrics.interval import Z, student
@@ -21,7 +20,7 @@ _PARTITIONS = 8
 _MOST_DRAWN = 10**9  # numpy's multivariate hypergeometric takes fewer
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Perplexity:
     """An estimate in codes, each between 1 and K.
 

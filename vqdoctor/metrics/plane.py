@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.geometry import Rows
 
@@ -14,7 +13,7 @@ ROUNDING = 1e-9
 """A component shorter than this share of the other one is rounding, and no direction."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Plane:
     """The clouds in the plane.
 

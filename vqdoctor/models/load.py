@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.view import Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Loaded:
     """The result of a load: keys of the model that the file lacks, and the other way round."""
 

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.models.tensors import tensors_of
 
 _SUFFIX = "_lookup"
@@ -88,7 +89,7 @@ def lookups_found(tables: Mapping[str, torch.Tensor]) -> Iterator[dict[str, Foun
         yield found
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Found:
     """One lookup: the vectors [..., D], their codes [..., D] and the indices [...]."""
 

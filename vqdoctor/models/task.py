@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from vqdoctor.core.frozen import frozen
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +17,7 @@ LEARNING_RATE = 1e-3
 """Adam's, where neither the task nor the file has one."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Losses:
     """The losses of one batch, each a scalar tensor with its graph.
 

@@ -11,12 +11,12 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.frozen import frozen
 from vqdoctor.models.task import Losses
 from vqdoctor.models.user_code import blamed
 
@@ -49,7 +49,7 @@ _MOST_TERMS = 64
 """Values that a loss may have, one for each level (and group) of a residual quantizer."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Terms:
     """Which tensors of the output are the losses.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.printable import printable
 from vqdoctor.plots._plot import Drawing, plain_log
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Line:
     """One line.
 

@@ -7,10 +7,10 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from vqdoctor.core.errors import MissingPackageError
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.picture import FAINT, INK, PAPER, Cell, Picture
 from vqdoctor.core.report import Report
 
@@ -59,7 +59,7 @@ _LONG = re.compile(r"(\d\.\d\d)\d+")
 """A number with more decimals than two of a point, which no screen shows."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Drawing:
     """The content of a picture, before it is drawn.
 
@@ -82,7 +82,7 @@ class Drawing:
     part: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Plot:
     """One kind of picture. One file in `plots/` defines one, as `PLOT`.
 

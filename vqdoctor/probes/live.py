@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vqdoctor.capture.live import LayerStep
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import ACTIVE_SHARE, EncoderSpread, Evidence, NonFinite, Usage
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.trace import Interval
 from vqdoctor.metrics.entropy import plug_in_entropy
 from vqdoctor.probes._usage import usage_from_indices
@@ -67,7 +68,7 @@ class LayerMemory:
         ).replace(implicit=not view.keys)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Measured:
     """A layer at the end of an interval: the trace's line, the evidence, and the usage [K]."""
 

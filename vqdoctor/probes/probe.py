@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import wraps
 from typing import Generic, Literal, Protocol, TypeVar
 
 from vqdoctor.core.evidence import Evidence, Source, Unavailable
+from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.view import QuantizerView
 
 C = TypeVar("C")
@@ -26,7 +26,7 @@ class Missing(Exception):
         return Unavailable(kind=kind.kind, layer=layer, source=source, reason=self.reason, hint=self.hint)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Probe(Generic[C]):
     """One probe. One file defines one, as `PROBE`.
 

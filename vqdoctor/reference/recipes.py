@@ -6,11 +6,13 @@ Nothing is damaged afterwards: a sick checkpoint is what the switched training r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
 
+from vqdoctor.core.frozen import frozen
 
-@dataclass(frozen=True, kw_only=True)
+
+@frozen
 class Recipe:
     """All switches of the reference model and of its training; the defaults are the healthy ones.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import get_args
 
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.models.task import Losses, Split
 from vqdoctor.reference.model import Conv2dVQClassifier
 from vqdoctor.reference.recipes import HEALTHY
@@ -24,7 +24,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 Array = NDArray[np.generic]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class DataSet:
     """A data set that a built-in task is about.
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.reference.model import Conv2dVQClassifier, Quantizer
 from vqdoctor.reference.recipes import Recipe
 from vqdoctor.reference.task import DIGITS, DataSet, ReferenceTask
@@ -20,7 +21,7 @@ from vqdoctor.vq.revival import revive
 Progress = Callable[[Mapping[str, float]], None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class TrainedModel:
     """The result of a training.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vqdoctor.core.check import Advice
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Stage
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # a remedy is shown without numpy
     from vqdoctor.layouts.layer_arrays import LayerArrays
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Remedy(Advice):
     """One remedy. One file in `remedies/` defines one, as `REMEDY`; the checks name their remedies.
 

@@ -5,10 +5,10 @@ Sentences may hold strings from the examined file as they are; the format that w
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import PurePath
 
 from vqdoctor.core.finding import Finding
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.gate import Judgement
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
@@ -19,7 +19,7 @@ INCOMPLETE = "incomplete"
 """The rule of an incomplete inspection: a crashed check, no VQ layer, a layer whose usage is unknown."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Alert:
     """One thing to show.
 

@@ -7,9 +7,9 @@ from the examined file as they are: the format that writes a string makes it saf
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.gate import GateStatus
 from vqdoctor.core.levels import Severity, Stage
 
@@ -20,7 +20,7 @@ CERTAIN, EXPLAINS, REMEDY = "to be certain", "It explains:", "remedy"
 """The words before a finding's deciding flag, before its symptoms, and before its remedy."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Headline:
     """A decision in capitals and the sentence that explains it: "COLLAPSED", "VQ101 … on vq"."""
 
@@ -29,7 +29,7 @@ class Headline:
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Item:
     """One entry of a list.
 
@@ -52,14 +52,14 @@ class Item:
     code: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Items:
     """A list of entries."""
 
     items: tuple[Item, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Assertion:
     """One assertion of a gate, as it was judged.
 
@@ -82,7 +82,7 @@ class Assertion:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Compared:
     """One figure before and after a retraining, beside its goal.
 
@@ -101,7 +101,7 @@ class Compared:
     met: bool | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Comparison:
     """The figures before and after, and where they are from."""
 
@@ -109,7 +109,7 @@ class Comparison:
     source: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class UsageBar:
     """A codebook's codes: how many are active, used too rarely to be active, and never used.
 
@@ -122,7 +122,7 @@ class UsageBar:
     counts: tuple[float, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Layer:
     """One VQ layer: its name, a line about it, a doubt, its usage by source, the best one as a bar."""
 
@@ -134,14 +134,14 @@ class Layer:
     unknown: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Layers:
     """The VQ layers."""
 
     layers: tuple[Layer, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Measured:
     """One number of a finding: name, value, limit and the range over several layers; "" if there is none."""
 
@@ -151,7 +151,7 @@ class Measured:
     range: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Block:
     """One problem on one layer, or the same problem on several.
 
@@ -189,7 +189,7 @@ class Block:
 Node = Items | Comparison | Layers | Block
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Section:
     """A title and its nodes.
 
@@ -214,7 +214,7 @@ def items_section(title: str, items: Iterable[Item]) -> Section:
     return Section(title=title, nodes=(Items(items=entries),) if entries else ())
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Document:
     """A report, ready to be styled.
 

@@ -1,14 +1,15 @@
 """The type of a renderer: a function from a report to text, and for some formats one from several reports."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.picture import Picture
 from vqdoctor.core.report import Report
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class RenderOptions:
     """The abilities of the terminal or page that shows the text, and the facts beside the report.
 
@@ -37,7 +38,7 @@ class RenderOptions:
     pictures: Callable[[Report], Sequence[Picture]] = lambda _: ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Renderer:
     """One format. One file in `render/` defines one, as `RENDERER`.
 

@@ -6,9 +6,10 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile, zip_longest
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.state_dict import strip_prefixes
 from vqdoctor.layouts.view import QuantizerView, Tensor
 from vqdoctor.layouts.words import is_judges
@@ -27,7 +28,7 @@ _EMA_ROLES = ("counts", "sums", "initted")
 """Roles whose tensors are buffers; a projection is a parameter like any other."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Entry:
     """A tensor of the model that may be a parameter.
 
@@ -46,7 +47,7 @@ class Entry:
     contradicted: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class PlacedSlot:
     """An optimizer's slot, and the first and last entry that it can stand for."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from vqdoctor.checkpoint import Inert, LazyTensor, children, settings
 from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.core.frozen import frozen
 from vqdoctor.saved.beside import TRAINER_STATE
 from vqdoctor.saved.optimizer import SavedOptimizer, is_optimizer
 
@@ -29,7 +29,7 @@ _CONFIG = frozenset(
 _VQ_WORDS = ("vq", "quant", "codebook", "codes", "n_embed", "num_embeddings", "commit", "bottleneck")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Setting:
     """How a setting is called, most telling name first, and which values make sense.
 
@@ -95,7 +95,7 @@ RETRAINED = "retrained"
 """Where a retraining notes its own settings and steps, which are not in the file's config."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Value:
     """A plain value of the tree, by the name of a setting."""
 

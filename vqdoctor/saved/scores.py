@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from vqdoctor.checkpoint import Inert, LazyTensor, settings
+from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.saved.beside import TRAINER_STATE, read_json
 from vqdoctor.saved.optimizer import is_optimizer
@@ -43,7 +43,7 @@ _LOG = re.compile(r"history|log", re.IGNORECASE)
 _FOREIGN = ("optim", "sched", "scaler", "rng", "_metadata")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Score:
     """A recorded number and where it stands."""
 
@@ -51,7 +51,7 @@ class Score:
     where: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Scores:
     """The recorded success of the model; None stands for an unrecorded number.
 

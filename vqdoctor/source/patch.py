@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.source.place import Place
 
 
@@ -23,7 +24,7 @@ class Proposal:
     what: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Patch:
     """One patch. One file in `patches/` defines one, as `PATCH`.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.report import PlanStep
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.remedies import Remedy
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class PlannedRemedy:
     """One remedy of a plan.
 
@@ -29,7 +30,7 @@ class PlannedRemedy:
     blocks: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Plan:
     """The remedies in the priority order: the report prints `steps`, a retraining follows `training`.
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, Price
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.remedies import all_remedies
@@ -24,7 +25,7 @@ Train = Callable[[TrainingPlan], Trainer]
 Heard = Callable[[str, Epoch, int], None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Tried:
     """The result of a trial.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+
+from vqdoctor.core.frozen import frozen
 
 CHUNK_BYTES = 4 * 2**20
 """Size of the table of distances that is held at once, and written over by each chunk: what stays in the
@@ -17,7 +17,7 @@ JITTER = 0.01
 vectors, and ten times as far as what VQ503 calls a copy."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Clusters:
     """The result of k-means on the N points that were used.
 

@@ -11,7 +11,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from vqdoctor.checkpoint.pickles.wrapped import local_of_whole
 from vqdoctor.checkpoint.records import Record
 from vqdoctor.checkpoint.tensor import LazyTensor
 from vqdoctor.checkpoint.tree import Deferred, Global, Inert
+from vqdoctor.core.frozen import frozen
 
 if TYPE_CHECKING:
     from vqdoctor.checkpoint.pickles.vocabulary import TorchVocabulary
@@ -41,7 +42,7 @@ _VALUES = frozenset(
 """Attributes of a tensor that torch computes or that give it other values when they are set."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Storage:
     """A storage that tensors lie in.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, dataclass_transform
+
+from vqdoctor.core.frozen import frozen
 
 Source = Literal["checkpoint", "batch", "trace"]
 SOURCES: tuple[Source, ...] = ("batch", "trace", "checkpoint")
@@ -17,7 +19,7 @@ class NotFiniteError(ValueError):
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Evidence:
     """One thing that a probe measured. Subclasses add the numbers, and are dataclasses by themselves.
 
@@ -42,7 +44,7 @@ class Evidence:
         """Make it a frozen dataclass, and register the kind, so that a saved report can be read back."""
         super().__init_subclass__(**kwargs)
         cls.kind = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
-        dataclass(frozen=True, kw_only=True)(cls)
+        frozen(cls)
         other = Evidence.registry.setdefault(cls.kind, cls)
         # dataclass(slots=True) and reloads create a class twice; two different ones are a bug.
         if other.__qualname__ != cls.__qualname__:
@@ -72,7 +74,7 @@ class Evidence:
         return replace(self, **changes)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Unavailable:
     """Evidence that could not be had: never a default, always a reason.
 

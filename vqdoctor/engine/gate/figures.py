@@ -7,10 +7,11 @@ be equally informative. EMA counts do not show how alike the vectors were; `ASSU
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from vqdoctor.core.assertion import METRICS, Metric
 from vqdoctor.core.evidence import EMA_COUNTS, SOURCES, Source, TaskMetrics, Usage
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
 from vqdoctor.metrics.interval import TAIL, Z, share_interval
@@ -27,7 +28,7 @@ LEAST_SAMPLES = 4
 three that happen to be alike, such as one image twice, look like independent vectors."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Figure:
     """A measured figure.
 
@@ -48,7 +49,7 @@ class Figure:
     grows: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Unknown:
     """Why a report has no such figure, and what would help."""
 

@@ -6,7 +6,7 @@ import glob
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from vqdoctor.checkpoint.folders import natural, newest
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import CheckpointError, UserError
 from vqdoctor.core.exit_codes import ExitCode
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.gate import Gate
 from vqdoctor.core.json_text import parse
 from vqdoctor.core.report import CheckpointSummary, Report
@@ -41,7 +42,7 @@ AHEAD = 4
 WRITES_ONE = "vqdoctor inspect CKPT --save json=report.json writes one"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Source:
     """Checkpoints or saved reports to judge, and the batches to examine checkpoints with."""
 
@@ -51,7 +52,7 @@ class Source:
     settings: Settings | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Judged:
     """All files with their gates.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from vqdoctor.core.assertion import METRICS, GateRules, Relation
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.gate import GateStatus, Judgement
 from vqdoctor.engine.gate.figures import Figure, Unknown
 
@@ -14,7 +15,7 @@ FARTHEST = 1000
 """Times as much data as there is, beyond which more data is not advised."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Held:
     """The judgement of an assertion on one report, and the interval that it can rest on.
 

@@ -9,12 +9,13 @@ or an assertion states another limit for its metric.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from vqdoctor.checks import _usage as usage_limits
 from vqdoctor.core.assertion import METRICS, Assertion, GateRules, Threshold
 from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.finding import Finding
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.gate import Gate, Judgement
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import Report
@@ -31,7 +32,7 @@ NOT_CONVERGED = "VQ302"
 """Finds EMA counts that do not show the usage yet, which is not a proof of a failure."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Policy:
     """The user's settings of a gate.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import build, fit, holds, is_float
 from vqdoctor.layouts.layout import Ema, Orientation
@@ -13,7 +14,7 @@ from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import QuantizerView
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class EmaLayers:
     """Finds every layer that holds all of a library's tensors, with shapes that fit.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.build import is_float, is_matrix
 from vqdoctor.layouts.layout import Orientation
@@ -16,7 +16,7 @@ from vqdoctor.layouts.state_dict import StateDict, join
 from vqdoctor.layouts.view import Array, Lookup, QuantizerView, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Projected:
     """Finds every module with a table [K, d] and a linear map [D, d] of its rows.
 

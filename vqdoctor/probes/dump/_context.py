@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.live_rows import is_unit, live_mask
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.geometry import Rows
@@ -43,7 +44,7 @@ class Vectors:
     found: Assignment
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Indices:
     """Code indices of one layer: int64 [N], and the sample of each; None where the dump is flat."""
 

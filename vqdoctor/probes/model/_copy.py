@@ -11,6 +11,7 @@ import torch
 from vqdoctor.capture.error import QuantizationError
 from vqdoctor.capture.layer import CapturedLayer, Change, passes, watching
 from vqdoctor.core.evidence import NOT_FINITE
+from vqdoctor.core.frozen import frozen
 from vqdoctor.metrics.entropy import plug_in_entropy
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch
@@ -22,7 +23,7 @@ LEAST_RATE = 0.1
 at its last rate, which may be zero, no change would show."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Held:
     """A copy's answers on the held batches, in eval mode.
 

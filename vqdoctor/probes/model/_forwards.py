@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.capture.run import Step
 from vqdoctor.capture.vectors import rows
+from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.live_rows import chosen_lately
 from vqdoctor.probes.model._context import ModelContext
 
@@ -27,7 +27,7 @@ FAR = 0.5
 """A code has moved far when it travels over half the distance of a typical code from their mean."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Pass:
     """The effect of one forward pass on one layer's codebook.
 

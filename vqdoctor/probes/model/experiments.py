@@ -16,6 +16,7 @@ import torch
 
 from vqdoctor.core.evidence import Evidence, Experiments, Unavailable
 from vqdoctor.core.experiments import GAIN, MORE_BATCHES, REMOVALS, USED, WITHOUT
+from vqdoctor.core.frozen import frozen
 from vqdoctor.models.task import Batch
 from vqdoctor.probes.model._changes import CHANGES, PLACING, placed
 from vqdoctor.probes.model._context import ModelContext
@@ -90,7 +91,7 @@ class _Bench:
         return replace(arm, runs=(*arm.runs, self.train(1, name)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Arm:
     """An experiment, beside what it is compared with."""
 
@@ -134,7 +135,7 @@ class _Arm:
         return any(self.factor(layer) >= USED for layer in held[0] if all(layer in h for h in held))
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Run:
     """One training: its change in words, the losses of its steps, and its answers on the held batches."""
 
@@ -196,7 +197,7 @@ def _experiments(context: ModelContext) -> dict[str, Evidence | Missing]:
     return {layer: told.on(layer) for layer in context.mapped}
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Told:
     """All that was run, for the evidence of each layer."""
 

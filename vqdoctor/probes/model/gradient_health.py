@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from vqdoctor.capture.run import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import GradientHealth
+from vqdoctor.core.frozen import frozen
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
 
@@ -16,7 +15,7 @@ SPIKE = 1000.0
 """Gain of a vector, in units of the median gain, from which it counts as a spike."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Seen:
     """One batch: broken values of z_e and of its gradients; per vector the gain and the square of g."""
 

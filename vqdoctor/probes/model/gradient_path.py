@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from vqdoctor.capture.call import FAILURES, first_float
 from vqdoctor.capture.run import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import GradientPath
+from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.stacks import stacks
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
@@ -29,7 +29,7 @@ OUTSIDE = "the estimator is outside the layer: the task's gradient reaches z_e a
 NO_GRAD = "the model runs the layer under no_grad: there is no gradient path to judge"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Vjp:
     """Per vector: what arrived at z_e, what was sent into z_q, and the norms of both."""
 

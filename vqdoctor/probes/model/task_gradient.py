@@ -7,12 +7,12 @@ because the task loss depends on them. The order in which a model registers its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 
 from vqdoctor.capture.run import Step
 from vqdoctor.core.evidence import TaskGradient
+from vqdoctor.core.frozen import frozen
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
 
@@ -20,7 +20,7 @@ Squares = tuple[float | None, ...]
 """Square gradients at z_q and at z_e, and mean square ones before and after the layer."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class _Look:
     """One layer on one batch."""
 
