@@ -1,7 +1,7 @@
 """Frozen values with fields that are given by name, and no code that is generated for each class.
 
-`dataclass(frozen=True, kw_only=True)` compiles six functions for each class: half a millisecond each, of a
-start that has some 200 of them. Here all classes share them; `fields` and `replace` of dataclasses work as usual.
+`dataclass(frozen=True, kw_only=True)` compiles six functions for each class, half a millisecond each, of a
+start with some 200 of them. Here all classes share them; `fields` and `replace` of dataclasses work as usual.
 """
 
 from __future__ import annotations
