@@ -165,3 +165,15 @@ def test_the_input_order_does_not_matter() -> None:
     found = [finding("VQ502"), finding("VQ501"), finding("VQ201", WARNING), finding("VQ603", WARNING, None)]
     orders = {tuple(f.code for f in rank(list(p), CHECKS)) for p in itertools.permutations(found)}
     assert orders == {("VQ201", "VQ501", "VQ502", "VQ603")}
+
+
+def test_a_finding_that_tells_what_it_causes_is_a_root() -> None:
+    unread = finding("VQ602", explains=("VQ501",))
+    known = checks(VQ501=("VQ301",), VQ602=("VQ501", "VQ301"), VQ301=(), VQ502=("VQ501", "VQ301"))
+    found = [finding("VQ501"), unread, finding("VQ502")]
+    order = [(f.code, f.explained_by) for f in rank(found, known)]
+    assert order == [("VQ602", None), ("VQ501", "VQ602:vq"), ("VQ502", "VQ602:vq")]
+    # another cause beside it stays a cause of its own
+    order = [(f.code, f.explained_by) for f in rank([*found, finding("VQ301")], known)]
+    assert [code for code, cause in order if cause is None] == ["VQ301", "VQ602"]
+    assert ("VQ501", "VQ602:vq") in order

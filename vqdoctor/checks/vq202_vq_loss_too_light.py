@@ -8,7 +8,9 @@ follow, and the share of codes within reach shrinks with every epoch.
 Two things must come together: z_e is several times as large as the codes, and the weighted VQ loss
 pulls at z_e with less than a thousandth of the task's gradient. That pull grows with the distance to the
 codes, like that of a spring, so that a loss of weight 0.00001 pulls with a hundredth of the task once z_e is
-10,000 times as far as they are large: where z_e is farther than that, it is taken as it would be there.
+10,000 times as far as they are large: where z_e is farther than that, it is taken as it would be there. For a
+weight of 0.1 and more, which the remedy would leave, it is taken as it is: there the distance has another
+cause.
 Large z_e alone does not prove it:
 dead codes that fade to zero shrink the codebook too (a ratio of 6 was measured without any runaway).
 A few training steps (`--probe-steps 20`) show the runaway itself, and earlier: z_e grows from the first
@@ -51,6 +53,11 @@ class Limits(CheckLimits):
         0.001,
         "Least ratio of the weighted VQ loss's gradient and the task's at z_e, at no more than a code's "
         "length from the codes. Healthy digit models measured at least 0.0034, runaways at most 0.0008.",
+    )
+    usual: float = limit(
+        0.1,
+        "Least weight of the VQ loss whose pull is taken as it is, however far z_e lies from the codes: the "
+        "least that raise-vq-weight would set.",
     )
     drift_growth: float = limit(
         1.2,
@@ -102,7 +109,8 @@ def evaluate(
     # the gradient grows with the distance of z_e from its code: in lengths of a code, it is taken out
     length = match.codebook_rms * match.dim**0.5
     stretch = match.quantization_error**0.5 * match.data_std / length if length else 1.0
-    pull = balance.ratio / max(stretch, 1.0)
+    usual = balance.vq_weight is not None and balance.vq_weight >= limits.usual
+    pull = balance.ratio if usual else balance.ratio / max(stretch, 1.0)
     if pull < limits.gradient_ratio:
         yield warning(
             f"The encoder's output is {figure(match.scale_ratio)} times as large as the codes, "
@@ -177,6 +185,11 @@ CHECK = Check(
             "weight 0.00001: it pulls with a hundredth only because z_e is 12,000 lengths away",
             _FAR_AWAY,
             LossBalance.healthy(vq_weight=1e-5, vq_gradient=8.9, task_gradient=0.0087, ratio=0.0103),
+        ),
+        passes(
+            "the same distance at weight 0.25: an encoder gain made it",
+            _FAR_AWAY,
+            LossBalance.healthy(vq_weight=0.25, vq_gradient=8.9, task_gradient=0.0087, ratio=0.0103),
         ),
         passes("weight 0.1", DataMatch.healthy(), LossBalance.healthy()),
         fires(
