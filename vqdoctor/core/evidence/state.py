@@ -253,7 +253,7 @@ class TrainEvalGap(Evidence):
         explained: the same for half of the batch on its own and in the whole, with batch norms alone in train
             mode: what their batch statistics explain. 1 where there are no batch norms.
         repeated: share of the codes that are the same in two passes in train mode with other random numbers.
-            1 where nothing before the layer is random.
+            1 where all before the layer is certain.
         train_loss: the task loss in train mode.
         eval_loss: the task loss in eval mode.
         train_perplexity: exp of the plain entropy of the batch's codes in train mode.
