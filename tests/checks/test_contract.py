@@ -90,12 +90,12 @@ def test_the_names_of_remedies_and_advice_are_unique() -> None:
 
 @each_check
 def test_advice_is_fit_for_a_terminal(check: Check) -> None:
-    if check.advice is not None:
-        how, code = check.advice.how, check.advice.code
+    for advice in check.own_advice:
+        how, code = advice.how, advice.code
         assert how.endswith(".") and "\n" not in how and "  " not in how
         assert all(len(line) <= 76 for line in code.splitlines())
         assert 1 <= len(code.splitlines()) <= 4
-        compile(code, check.advice.name, "exec")
+        compile(code, advice.name, "exec")
 
 
 @each_check

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from judged import says
+from judged import problems, says
 
-from vqdoctor.core.evidence import DataMatch, Evidence
+from vqdoctor.core.evidence import DataMatch, Evidence, WeightDecay
 
 MATCH = DataMatch.healthy()
+FAR = MATCH.replace(codebook_rms=0.1)
+SHORT = WeightDecay.healthy(reach=0.1)
 
 
 @pytest.mark.parametrize(
@@ -18,7 +20,16 @@ MATCH = DataMatch.healthy()
         ([MATCH.replace(quantization_error=1.01)], "error"),
         ([MATCH.replace(nearest_data=1.49)], "passes"),
         ([MATCH.replace(nearest_data=1.51)], "error"),
+        # z_e over the size of the codes and the way that they can have gone: 2 / (0.1 + 0.1) = 10
+        ([FAR.replace(data_rms=2.01), SHORT], "error"),
+        ([FAR.replace(data_rms=1.99), SHORT], "passes"),
+        ([FAR.replace(data_rms=2.01, codebook_rms=0.2), SHORT], "passes"),
+        ([FAR.replace(data_rms=2.01), SHORT.replace(reach=None)], "passes"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ301", *evidence) == expected
+
+
+def test_a_scale_out_of_reach_asks_for_a_norm_first() -> None:
+    assert problems("VQ301", FAR.replace(data_rms=5.0), SHORT)[0].remedies[0] == "normalise-before-vq"

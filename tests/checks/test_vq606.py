@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from judged import says
+from judged import problems, says
 
 from vqdoctor.core.evidence import Evidence, TrainEvalGap
 
 GAP = TrainEvalGap.healthy(
     agreement=0.3, explained=0.9, train_loss=0.1, eval_loss=0.5, train_perplexity=100.0, eval_perplexity=100.0
 )
+NOISY = TrainEvalGap.healthy(agreement=0.33, repeated=0.33)
 
 
 @pytest.mark.parametrize(
@@ -23,9 +24,22 @@ GAP = TrainEvalGap.healthy(
         ([GAP.replace(eval_loss=0.1, eval_perplexity=49.0)], "warning"),
         ([GAP.replace(eval_loss=0.1, eval_perplexity=51.0)], "passes"),
         ([GAP.replace(train_loss=0.0)], "passes"),
+        # noise that decides about two codes of three, at no cost in this batch
+        ([NOISY], "warning"),
+        ([NOISY.replace(agreement=0.34)], "passes"),
+        ([NOISY.replace(repeated=0.34)], "passes"),
+        ([NOISY.replace(agreement=0.26, repeated=0.26, explained=0.8)], "warning"),
+        ([NOISY.replace(agreement=0.27, repeated=0.27, explained=0.8)], "passes"),
         ([GAP.replace(sample_size=8)], "warning"),
         ([GAP.replace(sample_size=7)], "cannot judge"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ606", *evidence) == expected
+
+
+def test_the_advice_fits_what_moves_the_codes() -> None:
+    stale, noisy = problems("VQ606", GAP), problems("VQ606", NOISY)
+    assert stale[0].remedies == ("refresh-batch-norm",)
+    assert noisy[0].remedies == ("no-noise-before-codes",)
+    assert "noise or dropout" in noisy[0].message

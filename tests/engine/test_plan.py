@@ -262,3 +262,9 @@ def test_the_plan_is_the_roots_remedies_in_stage_order_each_once(swap: bool) -> 
         (2, "init", ("VQ101", "VQ501")),
         (3, "revive", ("VQ501",)),
     ]
+
+
+def test_a_remedy_that_is_asked_for_opens_the_plan() -> None:
+    found = names(planned(finding("VQ301", "data-init"), finding("VQ502", "revive-dead-codes")))
+    assert found[0] == "data-init" and {*found} == {*RECIPE}
+    assert list(found[1:]) == [name for name in RECIPE if name != "data-init"]

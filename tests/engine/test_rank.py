@@ -200,3 +200,15 @@ def test_the_first_cause_is_an_error_where_the_codes_cost_the_task(
 def test_a_guess_is_not_blamed_for_what_the_codes_cost() -> None:
     (guess,) = rank([finding("VQ201", WARNING, confidence=Confidence.LOW)], CHECKS, [COSTLY])
     assert guess.severity is WARNING
+
+
+def test_a_finding_that_tells_what_it_causes_is_a_root() -> None:
+    unread = finding("VQ602", explains=("VQ501",))
+    known = checks(VQ501=("VQ301",), VQ602=("VQ501", "VQ301"), VQ301=(), VQ502=("VQ501", "VQ301"))
+    found = [finding("VQ501"), unread, finding("VQ502")]
+    order = [(f.code, f.explained_by) for f in rank(found, known)]
+    assert order == [("VQ602", None), ("VQ501", "VQ602:vq"), ("VQ502", "VQ602:vq")]
+    # another cause beside it stays a cause of its own
+    order = [(f.code, f.explained_by) for f in rank([*found, finding("VQ301")], known)]
+    assert [code for code, cause in order if cause is None] == ["VQ301", "VQ602"]
+    assert ("VQ501", "VQ602:vq") in order

@@ -11,6 +11,11 @@ BEYOND = 10.0
 """Size of z_e over the way that a code can have gone, from which no code reaches it."""
 
 
+def beyond(match: DataMatch, decay: WeightDecay) -> float | None:
+    """Return the size of z_e over that of the codes and the way that they can have gone; None if unknown."""
+    return None if decay.reach is None else match.data_rms / (match.codebook_rms + decay.reach)
+
+
 def is_raw(
     match: DataMatch | None,
     decay: WeightDecay | None,

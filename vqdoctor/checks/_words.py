@@ -50,6 +50,7 @@ def problem(
     confidence: Confidence = Confidence.HIGH,
     decide_with: str = "",
     remedies: tuple[str, ...] = (),
+    explains: tuple[str, ...] = (),
 ) -> Problem:
     """Return a problem: how bad it is, one sentence, and the numbers behind it, the decisive one first."""
     return Problem(
@@ -59,6 +60,7 @@ def problem(
         measurements=tuple(m for m in measurements if m is not None),
         decide_with=decide_with,
         remedies=remedies,
+        explains=explains,
     )
 
 

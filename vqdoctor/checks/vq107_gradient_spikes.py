@@ -86,7 +86,7 @@ CHECK = Check(
         "if torch.isfinite(norm):\n"
         "    optimizer.step()",
     ),
-    explained_by=("VQ901", "VQ108", "VQ404"),
+    explained_by=("VQ901", "VQ606", "VQ108", "VQ404"),
     examples=(
         fires(
             "rotation trick on a residual of nearly zero",

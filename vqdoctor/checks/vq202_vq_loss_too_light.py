@@ -8,7 +8,11 @@ follow, and the share of codes within reach shrinks with every epoch.
 Two things must come together: z_e is several times as large as the codes, and the weighted VQ loss
 pulls at z_e with less than a thousandth of the task's gradient. That pull grows with the distance to the
 codes, like that of a spring, so that a loss of weight 0.00001 pulls with a hundredth of the task once z_e is
-10,000 times as far as they are large: where z_e is farther than that, it is taken as it would be there.
+10,000 times as far as they are large: where z_e is farther than that, it is taken as it would be there. For a
+weight of 0.1 and more, which the remedy would leave, it is taken as it is: there the distance has another
+cause.
+Where an EMA follows, the codes grow with z_e, and no distance shows it: then a recorded weight of a
+thousandth and less counts beside a z_e of size 30 and more that no raw input explains.
 Large z_e alone does not prove it:
 dead codes that fade to zero shrink the codebook too (a ratio of 6 was measured without any runaway).
 A few training steps (`--probe-steps 20`) show the runaway itself, and earlier: z_e grows from the first
@@ -30,7 +34,7 @@ raise-vq-weight: up to 0.1 to 1. normalise-before-vq: a norm layer, or cosine co
 """
 
 from vqdoctor.checks import _harm, _scale
-from vqdoctor.checks._reach import is_raw
+from vqdoctor.checks._reach import RAW, is_raw
 from vqdoctor.checks._words import Problems, figure, measured, percent, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import (
@@ -60,6 +64,22 @@ class Limits(CheckLimits):
         0.001,
         "Least ratio of the weighted VQ loss's gradient and the task's at z_e, at no more than a code's "
         "length from the codes. Healthy digit models measured at least 0.0034, runaways at most 0.0008.",
+    )
+    usual: float = limit(
+        0.1,
+        "Least weight of the VQ loss whose pull is taken as it is, however far z_e lies from the codes: the "
+        "least that raise-vq-weight would set.",
+    )
+    weight: float = limit(
+        0.001,
+        "Largest recorded weight of the VQ loss that counts beside a z_e as large as a raw input. On digits "
+        "0.001 ended at perplexity 9 of 256, and 0.1 was healthy.",
+    )
+    size: float = limit(
+        RAW,
+        "Least size of z_e (root mean square) that an input of ordinary size does not explain: that from "
+        "which VQ314 calls an input raw. Three EMA layers trained with weight 0.00001 measured 89 to 143, "
+        "two other models with weight 0.25 0.3 and 1.8.",
     )
     drift_growth: float = limit(
         1.2,
@@ -103,13 +123,15 @@ def evaluate(
         return
     ruined = _harm.narrowed(directions, metrics)
     if match.scale_ratio <= limits.scale_ratio:
-        if ruined and held is not None and held < limits.gradient_ratio:
+        followed = list(_followed(match, balance, first, limits))
+        if not followed and ruined and held is not None and held < limits.gradient_ratio:
             yield warning(
                 f"The VQ loss that should hold the encoder has only {percent(held)} of the task's pull, and "
                 "z_e is left with a handful of directions: the codes followed it away from the start.",
                 measured("gradient_ratio", held, limits.gradient_ratio),
                 confidence=Confidence.MEDIUM,
             )
+        yield from followed
         return
     if is_raw(match, decay, first):
         raise CannotJudge("z_e has the scale of a raw input, whatever the VQ loss does (VQ314)")
@@ -121,13 +143,31 @@ def evaluate(
     # the gradient grows with the distance of z_e from its code: in lengths of a code, it is taken out
     length = match.codebook_rms * match.dim**0.5
     stretch = match.quantization_error**0.5 * match.data_std / length if length else 1.0
-    pull = balance.ratio / max(stretch, 1.0)
+    usual = balance.vq_weight is not None and balance.vq_weight >= limits.usual
+    pull = balance.ratio if usual else balance.ratio / max(stretch, 1.0)
     if pull < limits.gradient_ratio:
         yield warning(
             f"The encoder's output is {figure(match.scale_ratio)} times as large as the codes, "
             f"and the VQ loss that should hold it has only {percent(pull)} of the task's pull.",
             measured("scale_ratio", match.scale_ratio, limits.scale_ratio),
             measured("gradient_ratio", pull, limits.gradient_ratio),
+            confidence=Confidence.MEDIUM,
+        )
+
+
+def _followed(
+    match: DataMatch, balance: LossBalance | None, first: FirstInput | None, limits: Limits
+) -> Problems:
+    """Fire on a z_e that has grown with the codes behind it, held by next to no weight."""
+    weight = None if balance is None else balance.vq_weight
+    if weight is None or weight > limits.weight or first is None or first.rms >= limits.size:
+        return
+    if match.data_rms >= limits.size:
+        yield warning(
+            f"The encoder's output has grown to size {figure(match.data_rms)} from inputs of size "
+            f"{figure(first.rms)}, and the VQ loss that should hold it has a weight of {figure(weight)}.",
+            measured("z_e_size", match.data_rms, limits.size),
+            measured("vq_weight", weight, limits.weight),
             confidence=Confidence.MEDIUM,
         )
 
@@ -178,6 +218,11 @@ _FAR_AWAY = DataMatch.healthy(
     scale_ratio=11_900.0, nearest_data=0.055,
 )  # fmt: skip
 
+_FOLLOWED = DataMatch.healthy(
+    dim=16, data_rms=114.0, data_std=373.0, codebook_rms=70.0, mean_offset=0.43, quantization_error=0.09,
+    scale_ratio=1.63, nearest_data=0.02,
+)  # fmt: skip
+
 CHECK = Check(
     code="VQ202",
     name="vq-loss-too-light",
@@ -197,6 +242,18 @@ CHECK = Check(
             _FAR_AWAY,
             LossBalance.healthy(vq_weight=1e-5, vq_gradient=8.9, task_gradient=0.0087, ratio=0.0103),
         ),
+        passes(
+            "the same distance at weight 0.25: an encoder gain made it",
+            _FAR_AWAY,
+            LossBalance.healthy(vq_weight=0.25, vq_gradient=8.9, task_gradient=0.0087, ratio=0.0103),
+        ),
+        fires(
+            "weight 0.00001 beside an EMA, which follows z_e wherever it grows",
+            _FOLLOWED,
+            LossBalance.healthy(vq_weight=1e-5, vq_gradient=0.38, task_gradient=0.00024, ratio=0.0155),
+            FirstInput.healthy(rms=0.78),
+        ),
+        passes("the same size at weight 0.1", _FOLLOWED, LossBalance.healthy(), FirstInput.healthy(rms=0.78)),
         passes("weight 0.1", DataMatch.healthy(), LossBalance.healthy()),
         fires(
             "weight 0.001 after four epochs, in eight training steps",

@@ -7,13 +7,15 @@ three standard deviations off per dimension, 25 to 28 of 1,024 random codes are 
 against 97 % of them without the offset.
 
 ## How to read it
-Three numbers, any of which is enough. The offset between the mean z_e and the mean code, in standard
+Four numbers, any of which is enough. The offset between the mean z_e and the mean code, in standard
 deviations of z_e. The quantization error over the variance of z_e: 1 means that the codebook is no
 better than a single code at the mean. The distance from a typical code to its nearest z_e: two
 random vectors of the data are about 1.4 standard deviations apart, so a code that has none nearer
-than 1.5 lies outside the data. When z_e itself has collapsed, its standard deviation is tiny and all
-three become large; that is a symptom, and the report names the cause. Where it hardly varies at all, this
-check is skipped, and VQ507 judges.
+than 1.5 lies outside the data. Where Adam moves the codes, the size of z_e over that of the codes and
+the longest way that a code can have gone, the learning rate times the updates: codes that start near
+0 do not reach a z_e that is ten times as large. When z_e itself has collapsed, its standard deviation
+is tiny and the first three become large; that is a symptom, and the report names the cause. Where it
+hardly varies at all, this check is skipped, and VQ507 judges.
 
 ## Remedy
 data-init: initialise the codebook from encoder outputs (k-means). normalise-before-vq: a norm layer
@@ -26,9 +28,10 @@ before the VQ layer keeps z_e where the codes are.
 """
 
 from vqdoctor.checks._encoder import CONSTANT
+from vqdoctor.checks._reach import BEYOND, beyond
 from vqdoctor.checks._words import Problems, error, figure, measured, percent
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import DataMatch
+from vqdoctor.core.evidence import DataMatch, WeightDecay
 
 
 class Limits(CheckLimits):
@@ -49,10 +52,16 @@ class Limits(CheckLimits):
         "Largest distance of a typical code from its nearest z_e, in standard deviations of z_e. Two "
         "random vectors of the data are 1.4 apart; healthy codebooks measured 0.1 to 0.2.",
     )
+    beyond: float = limit(
+        BEYOND,
+        "Largest size of z_e, over the size of the codes and the longest way that a code can have gone: that "
+        "from which VQ314 calls z_e out of reach. Two layers behind an encoder gain of 40 measured 43 and "
+        "47, two whose encoder had learned the gain away 0.6 and 0.8.",
+    )
 
 
-def evaluate(match: DataMatch, limits: Limits) -> Problems:
-    """Compare the three distances with their limits; the first limit that is broken makes the sentence."""
+def evaluate(match: DataMatch, decay: WeightDecay | None, limits: Limits) -> Problems:
+    """Compare the distances with their limits; the first limit that is broken makes the sentence."""
     if match.data_std < CONSTANT * match.data_rms * match.dim**0.5:
         raise CannotJudge("z_e hardly varies, so its standard deviation is too small to measure in (VQ507)")
     sentences = {
@@ -64,7 +73,17 @@ def evaluate(match: DataMatch, limits: Limits) -> Problems:
         "nearest encoder output: most of the codebook lies where there is no data.",
     }
     broken = [name for name in sentences if getattr(match, name) > getattr(limits, name)]
-    if broken:
+    out_of_reach = None if decay is None else beyond(match, decay)
+    if out_of_reach is not None and out_of_reach > limits.beyond:
+        yield error(
+            f"z_e has size {figure(match.data_rms)} and the codes {figure(match.codebook_rms)}, and the "
+            f"optimizer can have moved a code by {figure((decay and decay.reach) or 0.0)} at most: z_e is "
+            "out of their reach.",
+            measured("beyond_reach", out_of_reach, limits.beyond),
+            *(measured(name, getattr(match, name), getattr(limits, name)) for name in broken),
+            remedies=("normalise-before-vq", "data-init"),
+        )
+    elif broken:
         figures = (measured(name, getattr(match, name), getattr(limits, name)) for name in broken)
         yield error(sentences[broken[0]], *figures)
 
@@ -91,7 +110,21 @@ CHECK = Check(
     examples=(
         fires("a codebook around zero, z_e three standard deviations off in every dimension", _OFF_CENTRE),
         fires("codes on a far larger scale than z_e, around the same mean", _TOO_LARGE),
-        passes("healthy", DataMatch.healthy()),
+        fires(
+            "codes at the start of an embedding, behind an encoder whose output is 40 times as large",
+            DataMatch.healthy(
+                data_rms=23.9,
+                data_std=95.3,
+                codebook_rms=0.11,
+                codebook_std=0.44,
+                mean_offset=0.08,
+                quantization_error=0.99,
+                scale_ratio=215.0,
+                nearest_data=0.13,
+            ),
+            WeightDecay.healthy(reach=0.4),
+        ),
+        passes("healthy", DataMatch.healthy(), WeightDecay.healthy(reach=5.3)),
         passes(
             "most codes dead, but among the data",
             DataMatch.healthy(mean_offset=0.37, quantization_error=0.21, scale_ratio=5.98, nearest_data=0.22),

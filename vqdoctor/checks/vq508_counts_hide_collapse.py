@@ -87,7 +87,7 @@ CHECK = Check(
             "perplexity = torch.exp(-torch.special.xlogy(p, p).sum())"
         ),
     ),
-    explained_by=(*COLLAPSE, "VQ511", "VQ503", "VQ501", "VQ502"),
+    explained_by=(*COLLAPSE, "VQ503", "VQ501", "VQ502"),
     examples=(
         fires(
             "counts of other batches",

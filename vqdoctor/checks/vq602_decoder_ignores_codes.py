@@ -11,6 +11,10 @@ chance; otherwise the growth of the task loss. About 1 is normal, about 0 means 
 not depend on the codes. A classifier at chance cannot lose accuracy, so it is not judged. Where all vectors
 share one code the mean code is that code: the collapse is then the cause, and the report says so.
 
+Where the loss is exactly the same with z_e in place of z_q, with shuffled codes and with the mean code, and
+the encoder learns from the task all the same, nothing reads z_q. Then this comes first: a codebook that
+nothing reads is used as it happens to be.
+
 ## Remedy
 Look for skip connections from the encoder to the decoder, conditioning on the input or on labels, and
 an autoregressive decoder that sees its own targets; drop these inputs out during training, or remove
@@ -23,7 +27,10 @@ them.
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import TaskMetrics
+from vqdoctor.core.evidence import TaskGradient, TaskMetrics
+
+CONSEQUENCES = ("VQ103", "VQ501", "VQ502", "VQ503", "VQ504", "VQ508", "VQ509", "VQ510")
+"""Findings on the codebook's use, and on a codebook that the task's gradient alone would move."""
 
 
 class Limits(CheckLimits):
@@ -42,8 +49,16 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(metrics: TaskMetrics, limits: Limits) -> Problems:
+def evaluate(metrics: TaskMetrics, gradient: TaskGradient | None, limits: Limits) -> Problems:
     """Compare the task with its codes and with the mean code: by accuracy, else by loss."""
+    if _is_unread(metrics, gradient):
+        yield error(
+            f"Nothing reads the codes: the task loss is {figure(metrics.loss)} whatever z_q is, also with "
+            "z_e or the mean code in its place, and the encoder learns around the VQ layer.",
+            measured("loss_growth", 0.0, limits.loss_growth),
+            explains=CONSEQUENCES,
+        )
+        return
     chance = metrics.chance_accuracy
     if metrics.accuracy is not None and metrics.mean_code_accuracy is not None and chance is not None:
         gain = metrics.accuracy - chance
@@ -64,6 +79,13 @@ def evaluate(metrics: TaskMetrics, limits: Limits) -> Problems:
         )
 
 
+def _is_unread(metrics: TaskMetrics, gradient: TaskGradient | None) -> bool:
+    """Whether the loss is the same for any z_q, while the task trains the encoder by another way."""
+    tampered = {metrics.bypass_loss, metrics.shuffled_loss, metrics.mean_code_loss}
+    around = gradient is not None and bool(gradient.joined) and not gradient.at_output
+    return around and tampered == {metrics.loss}
+
+
 _AUTOENCODER = TaskMetrics.healthy(
     accuracy=None, bypass_accuracy=None, shuffled_accuracy=None, mean_code_accuracy=None,
     chance_accuracy=None, ece=None, loss=0.071, mean_code_loss=0.0711,
@@ -77,13 +99,18 @@ CHECK = Check(
     advice=Advice(
         name="remove-bypass",
         how="Close the paths of information around the VQ layer, or weaken the decoder's other inputs.",
-        code="out = decoder(z_q)   # not decoder(z_q, skip), nor decoder(z_q, x)",
+        code="out = decoder(z_q)   # not decoder(z_e), nor decoder(z_q, skip)",
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
         fires("a skip carries the task", TaskMetrics.healthy(mean_code_accuracy=0.947, mean_code_loss=0.221)),
         fires("an autoencoder whose loss does not change", _AUTOENCODER),
-        passes("the codes carry the task", TaskMetrics.healthy()),
+        fires(
+            "a decoder that is given z_e",
+            TaskMetrics.healthy(loss=0.2, bypass_loss=0.2, shuffled_loss=0.2, mean_code_loss=0.2),
+            TaskGradient.healthy(at_output=None, ratio=None),
+        ),
+        passes("the codes carry the task", TaskMetrics.healthy(), TaskGradient.healthy()),
     ),
     doc=__doc__,
 )

@@ -123,6 +123,7 @@ class Check:
             once, on the model's; "both" on each layer and on the model, each on its own evidence.
         remedies: names of the remedies that address it, the best first.
         advice: what to do where no remedy of the package acts, but the user can.
+        other_advice: the same for problems of another cause, which name it among their remedies.
         explained_by: codes of the causes of which this can be a symptom, the likeliest first.
         meaningless_after: codes of causes that make this check meaningless; it is then skipped.
         examples: at least one that fires and one that does not.
@@ -137,6 +138,7 @@ class Check:
     scope: Literal["layer", "model", "both"] = "layer"
     remedies: tuple[str, ...] = ()
     advice: Advice | None = None
+    other_advice: tuple[Advice, ...] = ()
     explained_by: tuple[str, ...] = ()
     meaningless_after: tuple[str, ...] = ()
     examples: tuple[Example, ...]
@@ -155,7 +157,12 @@ class Check:
     @property
     def remedy_names(self) -> tuple[str, ...]:
         """The names of its remedies and of its own advice, the best first."""
-        return self.remedies if self.advice is None else (*self.remedies, self.advice.name)
+        return (*self.remedies, *(advice.name for advice in self.own_advice))
+
+    @property
+    def own_advice(self) -> tuple[Advice, ...]:
+        """All that it advises itself."""
+        return self.other_advice if self.advice is None else (self.advice, *self.other_advice)
 
     @cached_property
     def wants(self) -> tuple[Wanted, ...]:

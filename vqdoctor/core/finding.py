@@ -37,6 +37,8 @@ class Problem:
         measurements: the numbers behind it, the decisive one first.
         decide_with: a flag that would turn a guess into a certainty ("--data batch.npz"); "" if sure.
         remedies: those of the check's remedies that fit this problem; () is all of them.
+        explains: codes of findings that this one is shown to cause, whatever their checks name. It is then no
+            symptom itself.
     """
 
     message: str
@@ -45,6 +47,7 @@ class Problem:
     measurements: tuple[Measurement, ...] = ()
     decide_with: str = ""
     remedies: tuple[str, ...] = ()
+    explains: tuple[str, ...] = ()
 
 
 @frozen
@@ -64,6 +67,7 @@ class Finding:
         explained_by: "code:layer" of the root cause that this is a symptom of, or None for a root.
         rank: 1 for what to look at first.
         decide_with: a flag that would make it certain; "" if it is.
+        explains: codes of findings that it is shown to cause, whatever their checks name; see `Problem`.
     """
 
     code: str
@@ -78,6 +82,7 @@ class Finding:
     explained_by: str | None = None
     rank: int = 0
     decide_with: str = ""
+    explains: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:

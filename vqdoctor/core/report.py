@@ -152,7 +152,7 @@ class Report:
         checkpoint: the file, or None where a live model was examined.
         layers: the VQ layers.
         findings: in rank order: roots, each followed by its symptoms.
-        plan: the remedies of the roots, in stage order.
+        plan: the remedies of the roots, in stage order; none of the recipe alone comes first.
         evidence: all that was measured.
         unavailable: all that could not be measured, with reasons and hints.
         outcomes: one for every check and layer.

@@ -143,6 +143,7 @@ def _evaluate_on(
             measurements=problem.measurements,
             remedies=problem.remedies or check.remedy_names,
             decide_with=problem.decide_with,
+            explains=problem.explains,
         )
         for problem in problems
     ]

@@ -56,8 +56,9 @@ def make_plan(
     """Return the plan for ranked findings.
 
     A finding above a note asks for its remedies; a symptom, which goes with its cause, asks only for those of
-    the recipe. The recipe joins where one of these remedies acts. Advice alone (on the file, the data loader,
-    the calibration) needs no retraining, and neither does a healthy model: their plans hold no more.
+    the recipe. A remedy that a finding asks for opens the plan; the recipe joins where one of these remedies
+    acts. Advice alone (on the file, the data loader, the calibration) needs no retraining, and neither does a
+    healthy model: their plans hold no more.
 
     Args:
         findings: the findings of an examination, in rank order.
@@ -78,6 +79,8 @@ def make_plan(
     asked = _asked(findings)
     names = settings.only or (*asked, *_recipe(asked, layers, settings, known))
     ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
+    opens = next((remedy for remedy in ordered if remedy.name in asked), None)
+    ordered.sort(key=lambda remedy: remedy is not opens)
     bounded = settings.epochs is not None or settings.steps is not None
     epochs = min(EPOCHS if settings.epochs is None else settings.epochs, settings.steps or 2**63)
     planned = []

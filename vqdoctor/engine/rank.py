@@ -1,7 +1,8 @@
 """From findings to a ranking of causes, each with the symptoms that it explains.
 
 A finding is a symptom of a root when its check names the root's code in `explained_by` and both are
-on the same layer, or one of them is about the whole model. A note is advice: it explains nothing.
+on the same layer, or one of them is about the whole model. A finding that tells itself what it causes is a
+root, and comes before the causes that a check names. A note is advice: it explains nothing.
 """
 
 from __future__ import annotations
@@ -65,8 +66,11 @@ def rank(
         id(f): sorted(_causes(f, known, explained_by.get(f.code, ())), key=lambda c: order[c.fingerprint])
         for f in findings
     }
-    # The first cause that is itself unexplained; a finding without one is a root.
-    root_of = {id(f): next((c for c in causes[id(f)] if not causes[id(c)]), f) for f in findings}
+    # The first cause, or cause of a cause, that is itself unexplained; a finding without one is a root.
+    chains = {
+        id(f): [*causes[id(f)], *(c for own in causes[id(f)] for c in causes[id(own)])] for f in findings
+    }
+    root_of = {id(f): next((c for c in chains[id(f)] if not causes[id(c)]), f) for f in findings}
     symptoms_of: defaultdict[int, list[Finding]] = defaultdict(list)
     for finding in findings:
         if root_of[id(finding)] is not finding:
@@ -110,14 +114,18 @@ def _harmful(roots: Sequence[Finding], evidence: Iterable[Evidence]) -> Finding 
 def _causes(
     finding: Finding, known: Mapping[tuple[str, str | None], list[Finding]], codes: Iterable[str]
 ) -> list[Finding]:
-    """Return the findings of these codes that may explain one, in the order of the codes."""
+    """Return the findings that may explain one: those that are shown to, then those of these codes."""
+    if finding.explains:
+        return []
     places = (_ANY,) if finding.layer is None else (finding.layer, None)
-    return [
+    there = [cause for (_, place), causes in known.items() if place in places for cause in causes]
+    shown = [cause for cause in there if finding.code in cause.explains]
+    return shown + [
         cause
         for code in codes
         for place in places
         for cause in known.get((code, place), ())
-        if cause is not finding
+        if cause is not finding and cause not in shown
     ]
 
 

@@ -22,7 +22,7 @@ def with_advice(checks: Iterable[Check]) -> tuple[Remedy, ...]:
 
     Advice has the stage of its check, and neither `apply` nor `plan`.
     """
-    advice = (Remedy(**vars(check.advice), stage=check.stage) for check in checks if check.advice is not None)
+    advice = (Remedy(**vars(advice), stage=check.stage) for check in checks for advice in check.own_advice)
     return _in_order((*all_remedies(), *advice))
 
 

@@ -259,6 +259,8 @@ class TrainEvalGap(Evidence):
         agreement: share of the codes that are the same in both modes.
         explained: the same for half of the batch on its own and in the whole, with batch norms alone in train
             mode: what their batch statistics explain. 1 where there are no batch norms.
+        repeated: share of the codes that are the same in two passes in train mode with other random numbers.
+            1 where all before the layer is certain.
         train_loss: the task loss in train mode.
         eval_loss: the task loss in eval mode.
         train_perplexity: exp of the plain entropy of the batch's codes in train mode.
@@ -267,6 +269,7 @@ class TrainEvalGap(Evidence):
 
     agreement: float
     explained: float
+    repeated: float = 1.0
     train_loss: float
     eval_loss: float
     train_perplexity: float

@@ -47,7 +47,8 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
 
 
 def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
-    drawn = _drawn(context, batch)
+    other = _run(context, context.copy(training=True), batch, context.seed + 1)
+    drawn = _drawn(context, other)
     training = _run(context, context.copy(training=True), batch)
     evaluated = _run(context, context.copy(training=False), batch)
     noise = _batch_norm_noise(context, batch)
@@ -56,12 +57,14 @@ def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
         same = _agreement(training.codes[name], evaluated.codes[name])
         if same is None:
             continue
+        again = _agreement(training.codes[name], other.codes[name]) if name in other.codes else None
         found[name] = TrainEvalGap(
             layer=name,
             source="batch",
             sample_size=len(training.codes[name]),
             agreement=same,
             explained=noise.get(name, 1.0),
+            repeated=1.0 if again is None else again,
             train_loss=training.loss,
             eval_loss=evaluated.loss,
             train_perplexity=_perplexity(training.codes[name]),
@@ -70,9 +73,9 @@ def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
     return found
 
 
-def _run(context: ModelContext, model: nn.Module, batch: Batch) -> _Run:
+def _run(context: ModelContext, model: nn.Module, batch: Batch, seed: int | None = None) -> _Run:
     layers = context.on(model)
-    seed_all(context.seed)
+    seed_all(context.seed if seed is None else seed)
     with watching(layers) as watched, torch.no_grad():
         losses = context.task.losses(model, batch)
     calls = {layer.name: layer.calls(watched) for layer in layers}
@@ -100,9 +103,8 @@ def _perplexity(codes: torch.Tensor) -> float:
     return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))
 
 
-def _drawn(context: ModelContext, batch: Batch) -> set[str]:
+def _drawn(context: ModelContext, run: _Run) -> set[str]:
     """Return the layers that give other codes for the same z_e and another seed, or cannot be asked."""
-    run = _run(context, context.copy(training=True), batch)
     layers = {layer.name: layer for layer in context.on(context.copy(training=True))}
     drawn = set(context.mapped) - run.calls.keys()
     for name, call in run.calls.items():
@@ -156,4 +158,4 @@ def _halves(batch: Batch) -> Batch | None:
     return None
 
 
-PROBE = Probe(kinds=(TrainEvalGap,), measure=measure, mode="both")
+PROBE = Probe(kinds=(TrainEvalGap,), measure=measure, mode="both", needs_codebook=False)
