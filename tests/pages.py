@@ -207,7 +207,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/python.md": {"examine arguments": examine_arguments},
     "docs/settings.md": {
         f"help of {command}": lambda command=command: command_help(command)
-        for command in ("inspect", "fix", "gate", "compare", "watch")
+        for command in ("inspect", "fix", "gate", "compare", "ablate", "watch")
     },
 }
 

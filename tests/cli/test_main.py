@@ -34,7 +34,7 @@ def only_error(captured: pytest.CaptureFixture[str]) -> str:
     [
         ("", "no command"),
         ("inspct x.pt", "error: there is no command 'inspct'\nhelp: did you mean inspect?"),
-        ("qqqq", "the commands are inspect, fix, gate, compare, watch, init, explain, checks"),
+        ("qqqq", "the commands are inspect, fix, gate, compare, ablate, watch, init, explain, checks"),
         ("inspect", "error: Missing argument 'CKPT'\nhelp: `vqdoctor inspect --help` shows the options"),
         ("inspect --formatt json x.pt", "there is no option --formatt\nhelp: did you mean --format? `vqdoc"),
         ("--versoin", "did you mean --version? `vqdoctor --help`"),

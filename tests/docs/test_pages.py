@@ -14,7 +14,7 @@ import vqdoctor
 from vqdoctor.cli.main import main
 from vqdoctor.core.experiments import REMOVALS
 
-COMMANDS = ("inspect", "fix", "gate", "compare", "watch", "init", "explain", "checks")
+COMMANDS = ("inspect", "fix", "gate", "compare", "ablate", "watch", "init", "explain", "checks")
 FOREIGN_OPTIONS = {"--extra-index-url"}
 """Options in the pages that belong to another program."""
 

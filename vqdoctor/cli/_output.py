@@ -16,7 +16,7 @@ from typing import Self, TextIO
 from vqdoctor.checks import all_checks
 from vqdoctor.cli._plots import check_folder, draw_into
 from vqdoctor.core.errors import UserError, suggestion
-from vqdoctor.core.files import beside
+from vqdoctor.core.files import write_whole
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.picture import Picture
 from vqdoctor.core.report import Report
@@ -311,10 +311,7 @@ def save(text: str, path: Path) -> None:
     """
     target = path.resolve()  # through a link, so that the link survives
     try:
-        with beside(target) as temporary:
-            with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            temporary.replace(target)
+        write_whole(target, text)
     except OSError as error:
         raise UserError(f"--save {path}: {error.strerror or error}", "save elsewhere") from error
 

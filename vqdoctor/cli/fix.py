@@ -10,7 +10,7 @@ import typer
 from vqdoctor.cli._options import Ended, with_options
 from vqdoctor.cli._output import Output, complain, progress, refuse_input
 from vqdoctor.cli._retrain import draw, retrained
-from vqdoctor.cli._source import patched
+from vqdoctor.cli._source import patched, require_fitting
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.settings import Settings, UserModel
 
@@ -33,6 +33,7 @@ def fix(
     """
     if checkpoint and settings.from_report:
         raise UserError("--from names a checkpoint, and so does the command", "leave one of them out")
+    require_fitting(settings)
 
     from vqdoctor.engine import exit_code
     from vqdoctor.engine.repair import default_output, repair_file, require_remedies

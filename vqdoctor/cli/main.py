@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from vqdoctor import __version__
 from vqdoctor.__main__ import INTERRUPTED
-from vqdoctor.cli import checks, compare, explain, fix, gate, init, inspect, watch
+from vqdoctor.cli import ablate, checks, compare, explain, fix, gate, init, inspect, watch
 from vqdoctor.cli._options import Command
 from vqdoctor.cli._output import complain_of, flush, silence, write
 from vqdoctor.core.errors import UserError, near
@@ -52,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (inspect, fix, gate, compare, watch, init, explain, checks):
+for command in (inspect, fix, gate, compare, ablate, watch, init, explain, checks):
     app.command(cls=Command)(getattr(command, command.__name__.rpartition(".")[2]))
 
 

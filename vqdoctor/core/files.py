@@ -46,6 +46,18 @@ def beside(target: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+def write_whole(target: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with beside(target) as temporary:
+        with temporary.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        temporary.replace(target)
+
+
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields, replace
@@ -21,16 +22,16 @@ from vqdoctor.core.frozen import frozen
 
 RUNS = ("inspect", "fix", "gate")
 """The commands that examine a checkpoint."""
-LOOKS = (*RUNS, "compare")
-"""These, and the one that looks at several."""
+LOOKS = (*RUNS, "compare", "ablate")
+"""These, the one that looks at several, and the one that trains each of its variants."""
 EVERYWHERE = (*LOOKS, "examine")
 """The same commands, and `vqdoctor.examine` of Python."""
 
 MODEL, EXAMINED, CHECKS = "Your model and data", "Examination", "Checks and limits"
 FIX, RETRAINING, GOALS = "The fix", "Retraining", "Goals of a retraining"
 SOURCE = "Your source"
-GATE, OUTPUT = "Gate", "Output"
-GROUPS = (MODEL, EXAMINED, CHECKS, FIX, RETRAINING, GOALS, SOURCE, GATE, OUTPUT)
+ABLATION, GATE, OUTPUT = "Ablation", "Gate", "Output"
+GROUPS = (MODEL, EXAMINED, CHECKS, FIX, ABLATION, RETRAINING, GOALS, SOURCE, GATE, OUTPUT)
 """The headings of the help, in their order."""
 
 Limits = Mapping[str, Mapping[str, float]]
@@ -272,6 +273,13 @@ def _code_below(where: str, folder: Path, value: object) -> str:
     return f"{folder / file}:{name}" if colon and file.endswith(".py") else named
 
 
+def _shard(where: str, value: object) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", str(value))
+    if not found or int(found[1]) > int(found[2]):
+        raise UserError(f"{where}: {value!r} is not a shard", "such as 1/2 and 2/2")
+    return int(found[1]), int(found[2])
+
+
 def text(metavar: str) -> Kind:
     """A name."""
     return Kind(parse=_text, metavar=metavar)
@@ -310,6 +318,7 @@ SWITCH = Kind(parse=_flag, type=bool)
 CODES = Kind(parse=_codes, metavar="CODES", several=True)
 LIMITS = Kind(parse=_limits, metavar="CODE.NAME=VALUE", several=True)
 ARGUMENTS = Kind(parse=_arguments, metavar="K=V", several=True)
+SHARD = Kind(parse=_shard, metavar="I/N")
 WEIGHT = Kind(parse=_weight, metavar="W|auto")
 
 

@@ -17,6 +17,7 @@ from vqdoctor.core.experiments import MOST_STEPS, STEPS
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.option import (
+    ABLATION,
     ARGUMENTS,
     CHECKS,
     CODES,
@@ -30,6 +31,7 @@ from vqdoctor.core.option import (
     OUTPUT,
     RETRAINING,
     RUNS,
+    SHARD,
     SOURCE,
     SWITCH,
     WEIGHT,
@@ -53,6 +55,9 @@ _output = partial(option, group=OUTPUT, commands=RUNS)
 _retraining = partial(option, group=RETRAINING, commands=("fix",))
 _fix = partial(option, group=FIX, commands=("fix",), in_file=False)
 _source = partial(option, group=SOURCE, commands=("fix",), in_file=False)
+_both = partial(option, group=RETRAINING, commands=("fix", "ablate"))
+_ablation = partial(option, group=ABLATION, commands=("ablate",), in_file=False)
+_jobs = partial(option, group=OUTPUT, commands=("gate", "ablate"), in_file=False)
 _gate = partial(option, group=GATE, commands=("gate",), in_file=False)
 
 
@@ -214,7 +219,7 @@ class Settings:
     retrain: bool = _retraining(
         False, SWITCH, "Train on, with the remedies of the plan, until the model is cured.", in_file=False
     )
-    epochs: int | None = _retraining(
+    epochs: int | None = _both(
         None, whole(1, "number of epochs"), "Epochs at most.", shown="50, or the number that a remedy needs"
     )
     steps: int | None = _retraining(
@@ -229,11 +234,11 @@ class Settings:
         "Minutes at most, with the examinations and the model without VQ; likewise.",
         in_file=False,
     )
-    vq_weight: float | None = _retraining(
+    vq_weight: float | None = _both(
         None, WEIGHT, "The weight of the VQ loss, or auto: balanced by its gradients.", shown="0.1"
     )
     balanced: bool = False
-    warm_up_epochs: int = _retraining(
+    warm_up_epochs: int = _both(
         10, whole(0, "number of epochs"), "Epochs of the weight's warm-up.", name="warmup"
     )
     trial: bool = _retraining(False, SWITCH, "First try the remedies against each other.", in_file=False)
@@ -241,12 +246,22 @@ class Settings:
     keep_worse: bool = _retraining(
         False, SWITCH, "Write the model even if it does its task worse than CKPT.", in_file=False
     )
+    seeds: int = _ablation(3, whole(1, "number of seeds"), "Trainings of each cell, from --seed on.")
+    codes: int | None = _ablation(
+        None, whole(2, "number of codes"), "Codes of the built-in model.", shown="256"
+    )
+    jobs: int = _jobs(1, whole(1, "number of processes"), "Processes, for trainings or checkpoints.")
+    out: Path = _ablation(
+        Path("ablation"), path("DIR"), "Folder to write to; a study that is there is taken up."
+    )
+    shard: tuple[int, int] | None = _ablation(
+        None, SHARD, "Only every N-th training, from the I-th on; `vqdoctor ablate merge DIR…` joins them."
+    )
     goals: Goals = field(default_factory=Goals)
     gate: GateRules = field(default_factory=GateRules)
     baseline: Path | None = _gate(
         None, path("REPORT.json"), "Compare perplexity, usage and accuracy with this report's."
     )
-    jobs: int = _gate(1, whole(1, "number of processes"), "Checkpoints to read at a time.")
     hide_known: Path | None = _gate(
         None, path("REPORT.json"), "Silence findings and failures that this report has too."
     )
@@ -270,20 +285,6 @@ class Settings:
     flags: frozenset[str] = field(default=frozenset(), compare=False)
     pyproject: Path | None = field(default=None, compare=False)
     from_file: Mapping[str, Any] = field(default_factory=dict, compare=False)
-
-    def __post_init__(self) -> None:
-        """Refuse options of a patch that contradict each other.
-
-        Raises:
-            UserError: if they do.
-        """
-        if self.source is None and (self.diff or self.write_source):
-            raise UserError(f"{'--diff' if self.diff else '--write'} needs --source FILE.py")
-        if self.source is not None and (self.retrain or self.output):
-            other = "--retrain" if self.retrain else "-o"
-            raise UserError(f"--source and {other}: one run patches the source, or writes a checkpoint")
-        if self.diff and self.write_source:
-            raise UserError("--diff and --write: the patch is either shown or written")
 
     @property
     def training_steps(self) -> int:

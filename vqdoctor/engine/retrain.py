@@ -167,7 +167,7 @@ def retrain_session(
     before = examine_session(session).report
     examined = time.monotonic() - begun
     clock = Clock.within(settings.minutes, begun, examined)
-    with same_randomness(settings.seed), _sigterm_as_interrupt():
+    with same_randomness(settings.seed), sigterm_as_interrupt():
         found = trainable(session)
         settings = in_steps(found, settings, 2 * examined)
         plan = plan_for(before, found, settings)
@@ -281,7 +281,7 @@ def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
 
 
 @contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
+def sigterm_as_interrupt() -> Iterator[None]:
     """Let SIGTERM end a run as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -6,6 +6,13 @@ import sys
 from functools import cache
 
 from vqdoctor.core.discovery import pieces
+from vqdoctor.render._ablation import (
+    ablation_csv,
+    ablation_json,
+    ablation_markdown,
+    ablation_text,
+    costs_csv,
+)
 from vqdoctor.render._comparison import COMPARISON_FORMATS
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import printable
@@ -15,8 +22,13 @@ __all__ = [
     "COMPARISON_FORMATS",
     "RenderOptions",
     "Renderer",
+    "ablation_csv",
+    "ablation_json",
+    "ablation_markdown",
+    "ablation_text",
     "all_renderers",
     "board",
+    "costs_csv",
     "event_line",
     "format_names",
     "news_line",

@@ -34,10 +34,16 @@ class Measured:
     Attributes:
         figures: its figures.
         right: whether each sample's label is the one it gives, bool [samples]; None where the task has none.
+        logits: class scores [samples, classes], where `right` is known.
+        labels: class labels [samples], where `right` is known.
+        losses: mean task loss of each batch, and its samples.
     """
 
     figures: Figures
     right: NDArray[np.bool_] | None
+    logits: NDArray[np.float32] | None = None
+    labels: NDArray[np.int64] | None = None
+    losses: tuple[tuple[float, int], ...] = ()
 
 
 def evaluate(
@@ -102,7 +108,14 @@ def measure(
             if layer.name not in untold
         },
     )
-    return Measured(figures=figures, right=right)
+    known = right is not None
+    return Measured(
+        figures=figures,
+        right=right,
+        logits=logits if known else None,
+        labels=labels if known else None,
+        losses=tuple((score.loss, score.samples) for score in scores),
+    )
 
 
 def compared(right: NDArray[np.bool_], without_vq: NDArray[np.bool_]) -> Paired | None:

@@ -158,7 +158,7 @@ class Run:
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt
                 measured, stop = trainer.measure(), trainer.rows[-1].stop if trainer.rows else None
-                one = trainer.measure(one_vector)
+                one = trainer.measure(change=one_vector)
                 if measured is not None and one is not None:
                     reachable = reachable_loss(measured.figures.loss, one.figures.loss)
             right = None if measured is None else measured.right

@@ -86,10 +86,11 @@ class Trainable:
         if self.before is None:
             return False
         given = goals.max_loss if self.before.accuracy is None else goals.min_accuracy
-        return given is None and self._runs_without_vq
+        return given is None and self.runs_without_vq
 
     @cached_property
-    def _runs_without_vq(self) -> bool:
+    def runs_without_vq(self) -> bool:
+        """Whether the model runs with z_e in place of z_q."""
         model = self.context.copy(training=False)
         batch = next(iter(self.splits.in_order()))
         return bypassable(model, self.context.task, batch, self.context.on(model))

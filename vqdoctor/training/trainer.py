@@ -8,7 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -266,10 +266,11 @@ class Trainer:
     def _bypassed(self) -> Change | None:
         return bypass if self.bypassing else None
 
-    def measure(self, change: Change | None = None) -> Measured | None:
-        """Return the figures on the val split, which are the quoted ones, and each answer; see `measure`."""
+    def measure(self, split: Literal["val", "stop"] = "val", change: Change | None = None) -> Measured | None:
+        """Return the figures on a split, and each answer; every quoted figure comes from "val"."""
+        batches = self.splits.val() if split == "val" else self.splits.stop()
         with self._reshaped():
-            return measure(self.model, self.task, self.splits.val(), self.layers, change or self._bypassed)
+            return measure(self.model, self.task, batches, self.layers, change or self._bypassed)
 
     def figures(self) -> Figures | None:
         """Return the figures on the val split."""

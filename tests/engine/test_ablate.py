@@ -1,0 +1,112 @@
+"""An ablation: its cells, the training that each stands on, and a study taken up and joined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vqdoctor.core.ablation import AblationFigures, CodebookFigures, Cost, Latency, Run, Study
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.settings import Settings
+from vqdoctor.engine.ablate.cells import STEPS, Training, lay_out
+from vqdoctor.engine.ablate.kept import RUNS, STUDY, Kept, merge
+from vqdoctor.engine.plan import make_plan
+
+
+def laid_out(weight: float = 1.0, only: str | None = None) -> tuple[Study, dict[str, Training]]:
+    plan = make_plan((), ("vq",), Settings(epochs=7), trained_vq_weight=weight)
+    cells, trainings = lay_out(plan, {"as it is": None, "layer A": 0.1}, 7)
+    study = Study(
+        versions={}, subject="a model", identity="one", epochs=7, seeds=(0, 1), threads=1, device="cpu",
+        vq_weight=weight, cells=cells,
+    )  # fmt: skip
+    return study, trainings
+
+
+def figures(accuracy: float = 0.9, perplexity: float | None = 100.0) -> AblationFigures:
+    layer = (
+        None
+        if perplexity is None
+        else CodebookFigures(num_codes=256, perplexity=perplexity, active=150, expected_active=256.0)
+    )
+    return AblationFigures(
+        loss=0.1,
+        samples=400,
+        accuracy=accuracy,
+        parameters=1000,
+        layers={} if layer is None else {"vq": layer},
+    )
+
+
+def test_every_question_has_its_cells() -> None:
+    study, trainings = laid_out()
+    groups = [cell.group for cell in study.cells]
+    counted = [groups.count(g) for g in ("reference", "added", "alone", "left out", "random", "in its place")]
+    assert counted == [3, 5, 5, 5, 1, 1]
+    added = [cell.remedies for cell in study.cells if cell.group == "added"]
+    assert added == [STEPS[:n] for n in range(1, 6)]
+    assert all(t.plan.start == "scratch" and t.plan.epochs == 7 for t in trainings.values())
+    assert all(t.plan.further_epochs == 0 for t in trainings.values())
+    assert trainings["without-vq"].without_vq
+    assert trainings["layer-a-as-it-is"].plan.vq_weight == 0.1 and trainings["as-it-is"].plan.vq_weight == 1.0
+
+
+def test_equal_trainings_are_done_once() -> None:
+    study, _ = laid_out()
+    runs = {cell.name: cell.run for cell in study.cells}
+    assert runs["straight-through alone"] == runs["straight-through"]
+    assert runs["all but revive-dead-codes"] == runs["+ warm-up"]
+    assert len(study.trainings) == 2 * len({*runs.values()}) == 2 * (len(runs) - 2)
+    light, _ = laid_out(weight=0.1)  # the weight is a tenth already: step 2 changes nothing
+    runs = {cell.name: cell.run for cell in light.cells}
+    assert runs["+ lower-vq-weight"] == runs["straight-through"]
+    assert runs["lower-vq-weight alone"] == runs["as it is"]
+
+
+def test_a_study_is_taken_up_and_two_shards_make_the_whole(tmp_path: Path) -> None:
+    study, _ = laid_out()
+    whole, shards = Kept.open(tmp_path / "whole", study), []
+    for number in (0, 1):
+        shard = Kept.open(tmp_path / f"shard-{number}", study)
+        for at, (run, seed) in enumerate(study.trainings):
+            done = Run(run=run, seed=seed, figures=figures(accuracy=1 / (3 + at)))
+            cost = Cost(run=run, seed=seed, seconds=1.0)
+            if at % 2 == number:
+                shard.add(done, cost)
+            if number == 0:
+                whole.add(done, cost)
+        shards.append(tmp_path / f"shard-{number}")
+    whole.add_latency(Latency(run="fsq", samples=4, p50=1.0, p95=2.0))
+    again = Kept.open(tmp_path / "whole", study)
+    assert again.study == whole.study and again.study.missing == 0
+    joined = merge([*reversed(shards)], tmp_path / "joined")
+    assert joined.runs == whole.study.runs  # to the digit, in the study's own order
+    assert Kept.open(tmp_path / "joined", study).study == joined
+
+
+def test_another_study_is_refused(tmp_path: Path) -> None:
+    study, _ = laid_out()
+    Kept.open(tmp_path / "one", study)
+    other = replace(study, identity="two")
+    with pytest.raises(UserError, match="holds the study of a model"):
+        Kept.open(tmp_path / "one", other)
+    Kept.open(tmp_path / "two", other)
+    with pytest.raises(UserError, match="different studies"):
+        merge([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    with pytest.raises(UserError, match="holds no study"):
+        merge([tmp_path / "three"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "{}", "\x00"])
+def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
+    study, _ = laid_out()
+    kept = Kept.open(tmp_path, study)
+    kept.add(Run(run="fsq", seed=0, figures=figures()), Cost(run="fsq", seed=0, seconds=1.0))
+    (tmp_path / RUNS / "fsq-seed-0.json").write_text(text)
+    with pytest.raises(UserError, match=r"fsq-seed-0\.json"):
+        Kept.open(tmp_path, study)
+    (tmp_path / STUDY).write_text(text)
+    with pytest.raises(UserError, match=r"study\.json"):
+        Kept.open(tmp_path, study)
