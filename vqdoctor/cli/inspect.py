@@ -9,7 +9,9 @@ import typer
 
 from vqdoctor.cli._options import Ended, with_options
 from vqdoctor.cli._output import Output, progress
+from vqdoctor.cli._variants import inspect_results
 from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.core.variants import is_results
 
 
 @with_options
@@ -22,10 +24,12 @@ def inspect(
     settings: Settings,
     user_model: UserModel,
 ) -> None:
-    """Examine a checkpoint: what is wrong, and what to change first.
+    """Examine a checkpoint: what is wrong, and what to change first. A .json is the results of an ablation.
 
     Exit codes: 0 nothing wrong, 1 findings, 2 your input, 3 incomplete or inconclusive.
     """
+    if is_results(checkpoint):
+        raise Ended(inspect_results(checkpoint, settings, user_model))
     data, output = settings.batch, Output.of(settings, checkpoint)
 
     from vqdoctor.engine import examine, exit_code

@@ -123,7 +123,7 @@ class Run:
 
 @frozen
 class Cost:
-    """What one training took, apart from the figures: it differs from machine to machine and day to day.
+    """The price of one training, apart from its figures: it differs from machine to machine and day to day.
 
     Attributes:
         run: name of the training.
@@ -157,7 +157,7 @@ class Latency:
 
 @frozen
 class Study:
-    """An ablation: what was trained, and what came of it.
+    """An ablation: its trainings and their figures.
 
     Attributes:
         kind: what this JSON is.

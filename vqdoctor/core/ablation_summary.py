@@ -1,4 +1,4 @@
-"""What an ablation shows: each cell's means over the seeds, and what each step carries."""
+"""The results of an ablation: each cell's means over the seeds, and the share of each step in the cure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COUNTS_CODES = 1.25
 digits, 256 codes, all steps: 1.03 to 1.1)."""
 LEAST_PERPLEXITY, MOST_PERPLEXITY = 50.0, 200.0
 LEAST_USAGE, MOST_USAGE = 0.4, 0.8
-"""What the recipe expects of a cured codebook: perplexity in codes, and active codes as a share of K."""
+"""The recipe's expectation of a cured codebook: perplexity in codes, and active codes as a share of K."""
 
 
 @frozen
@@ -33,7 +33,7 @@ class Mean:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Mean | None:
-        """Return the mean of the known values; None where none is known."""
+        """Return the mean of the known values; None where all are unknown."""
         known = [float(value) for value in values if value is not None]
         if not known:
             return None
@@ -135,7 +135,7 @@ class Change:
 
 @frozen
 class Carried:
-    """What one step carries.
+    """The part of one step in the cure.
 
     Attributes:
         step: the remedy.
@@ -160,7 +160,7 @@ class Carried:
 
 
 def carried(study: Study) -> tuple[Carried, ...]:
-    """Return what each step carries, as far as its cells are done."""
+    """Return the part of each step in the cure, as far as its cells are done."""
     table = {cell: means(study, cell) for cell in study.cells}
     by_group: dict[str, list[Cell]] = {}
     for cell in study.cells:

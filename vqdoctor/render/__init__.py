@@ -17,9 +17,11 @@ from vqdoctor.render._comparison import COMPARISON_FORMATS
 from vqdoctor.render._renderer import Renderer, RenderOptions
 from vqdoctor.render._text import printable
 from vqdoctor.render._trace import board, event_line, news_line
+from vqdoctor.render._variants import VARIANT_FORMATS
 
 __all__ = [
     "COMPARISON_FORMATS",
+    "VARIANT_FORMATS",
     "RenderOptions",
     "Renderer",
     "ablation_csv",

@@ -82,8 +82,8 @@ def ablation_markdown(study: Study) -> str:
         "",
         *_table(COST_HEAD, _rows(study, times=True)),
         "",
-        "These figures differ from machine to machine, and stand apart for that. A batch is timed in eval "
-        "mode, with nothing else of the study beside it.",
+        "These figures differ from machine to machine, and so they have a table of their own. A batch is "
+        "timed in eval mode, and no other part of the study runs meanwhile.",
         "",
     ]
     lines += [f"- {printable(note)}" for note in _failures(study)]
@@ -115,7 +115,7 @@ def ablation_text(study: Study, width: int) -> str:
 
 
 def ablation_findings(study: Study) -> Iterator[str]:
-    """Yield what was found, in plain words, as far as the study is done."""
+    """Yield the findings in plain words, as far as the study is done."""
     if study.interrupted or study.missing:
         done, of = len(study.runs), len(study.trainings)
         yield f"The study is not complete: {done} of {of} trainings are done. The same command goes on."
@@ -150,7 +150,7 @@ def ablation_findings(study: Study) -> Iterator[str]:
 
 
 def _told(step: Carried) -> str:
-    """Return what a step carries, as one sentence without its full stop."""
+    """Return the part of a step, as one sentence without its full stop."""
     parts = []
     for label, changes in (("added", step.added), ("alone", step.alone), ("left out", step.left_out)):
         told = [_change(name, change) for name, change in changes.items() if change.counts]
@@ -250,7 +250,7 @@ def _failures(study: Study) -> Iterator[str]:
 
 
 def _shown(study: Study, cell: Cell) -> str:
-    """Return a cell's name; one that stands on the training of an earlier one says so."""
+    """Return a cell's name; one that shares the training of an earlier one says so."""
     first = next(other for other in study.cells if other.run == cell.run)
     return cell.name if first is cell else f"{cell.name} = {first.name}"
 

@@ -80,7 +80,7 @@ class InItsPlace(nn.Module):
         self._answer, self._z_q = call.output, call.z_q
 
     def forward(self, z_e: torch.Tensor, *_: Any, **__: Any) -> Any:
-        """Return what the VQ layer would, with the quantizer's z_q and codes in it."""
+        """Return the VQ layer's answer, with the quantizer's z_q and codes in it."""
         rounded, codes = self.fsq(self.project_in(z_e.movedim(self.axis, -1)))
         answer = swap(self._answer, self._z_q, self.project_out(rounded).movedim(-1, self.axis))
         for tensor in tensors_of(self._answer):

@@ -68,7 +68,7 @@ def lay_out(
 
 
 class _Layout:
-    """Collects cells, and finds those that stand on the same training."""
+    """Collects cells, and finds cells that share a training."""
 
     def __init__(self, *, plan: Plan, epochs: int) -> None:
         self.plan, self.epochs = plan, epochs

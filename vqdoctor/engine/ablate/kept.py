@@ -15,7 +15,7 @@ from vqdoctor.core.frozen import frozen
 from vqdoctor.core.json_text import parse
 
 STUDY, RUNS, LATENCIES = "study.json", "runs", "latencies.json"
-"""The files of a study in its folder: what is to be done, what is done, and the time of a batch."""
+"""The files of a study in its folder: its cells, the finished trainings, and the time of a batch."""
 LARGEST = 16 << 20
 AGAIN = "delete it: the same command does this training again"
 
@@ -121,7 +121,7 @@ class Kept:
 
 
 def load_study(folder: Path) -> Study:
-    """Return the study of a folder, with nothing done.
+    """Return the study of a folder, without its trainings.
 
     Raises:
         UserError: if there is none.

@@ -25,7 +25,7 @@ WARM_UP, TIMED = 10, 100
 def time_batches(found: Trainable, run: str, training: Training) -> Latency:
     """Time the forward passes of a model in eval mode, on the first batch of the val split.
 
-    The weights are those that the training begins with: how long a pass takes does not hang on them.
+    The weights are as the training begins: the time of a pass is the same with any.
 
     Args:
         found: the model.

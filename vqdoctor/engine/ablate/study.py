@@ -55,7 +55,7 @@ def ablate(subject: Subject, folder: Path, watcher: Watcher) -> Study:
     Args:
         subject: the model and its data.
         folder: keeps each training as it is done; a study of the same identity is taken up there.
-        watcher: told of the progress.
+        watcher: shows the progress.
 
     Raises:
         UserError: if the folder holds another study, the subject cannot be opened, or nothing can be written.
@@ -73,7 +73,7 @@ def ablate(subject: Subject, folder: Path, watcher: Watcher) -> Study:
 
 
 def _laid_out(subject: Subject, watcher: Watcher) -> tuple[Study, Mapping[str, Training]]:
-    """Examine the subject, and return its study with nothing done, and its trainings."""
+    """Examine the subject, and return its study without results, and its trainings."""
     settings = subject.settings
     epochs = EPOCHS if settings.epochs is None else settings.epochs
     bounded = replace(settings, epochs=epochs)

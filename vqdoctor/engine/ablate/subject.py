@@ -43,7 +43,7 @@ CHANNELS: Mapping[int, DataSet] = {1: DIGITS, 3: MOTION}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """What is ablated. It can be sent to another process, which opens it anew.
+    """The subject of a study. It can be sent to another process, which opens it anew.
 
     Attributes:
         path: the checkpoint; None without one.
@@ -207,7 +207,7 @@ class _WithFSQ:
         self._places = [(layer, call) for layer, call in zip(layers, calls, strict=True) if call is not None]
         other = [layer.name for layer, call in self._places if not _fits(layer, call.module)]
         if other or len(self._places) < len(layers) or len({layer.path for layer in layers}) < len(layers):
-            raise UserError("FSQ cannot stand in the place of this layer", "it is not called as one module")
+            raise UserError("FSQ cannot take the place of this layer", "it is not called as one module")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)

@@ -1,0 +1,89 @@
+"""Results of an ablation as a file: which variants collapsed, and clear words for anything else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vqdoctor.cli.main import main
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.variants import Variant, judged
+from vqdoctor.engine.ablate.results import read_results
+
+THEIRS = {
+    "no_vq": {"accuracy": 0.93, "perplexity": 0.0, "num_parameters": 40_000},
+    "vq": {"accuracy": 0.08, "loss": 2.3, "perplexity": 1.0, "ece": 0.02, "inference_time_ms_p50": 1.4},
+    "vq_hdp": {"accuracy": 0.41, "perplexity": 20.0},
+    "vq_narrow": {"accuracy": 0.92, "perplexity": 20.0},
+    "vq_fixed": {"accuracy": 0.92, "perplexity": 88.0},
+    "fsq": {"accuracy": 0.9, "memory_mb": 12.0, "comment": None},
+}
+STATES = ["without VQ", "collapsed", "collapsed", "low", "in use", "unknown"]
+
+
+def _written(folder: Path, data: object) -> Path:
+    path = folder / "ablation_results.json"
+    path.write_text(data if isinstance(data, str) else json.dumps(data))
+    return path
+
+
+def test_the_variants_of_another_framework(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is judged by its own perplexity and by its distance from the best."""
+    path = _written(tmp_path, THEIRS)
+    assert [variant.state for variant in read_results(path).variants] == STATES
+    assert main(["inspect", str(path)]) == 1
+    told = capsys.readouterr().out
+    assert told.startswith("COLLAPSED: 2 of 6 variants: vq, vq_hdp")
+    assert main(["inspect", str(path), "-f", "json", "--fail-on", "never"]) == 0
+    assert json.loads(capsys.readouterr().out)["variants"][1]["state"] == "collapsed"
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "codes", "accuracy", "state"),
+    [
+        (1.99, 8, 0.9, "collapsed"),
+        (2.01, 8, 0.9, "in use"),
+        (12.7, 64, 0.9, "low"),
+        (12.9, 64, 0.9, "in use"),
+        (12.7, 64, 0.849, "collapsed"),
+        (49.0, None, 0.9, "low"),
+        (51.0, None, 0.1, "in use"),
+    ],
+)
+def test_limits(perplexity: float, codes: int | None, accuracy: float, state: str) -> None:
+    """A fifth of K, or 50 codes; and five points behind the best."""
+    figures = {"accuracy": accuracy, "perplexity": perplexity}
+    others = [
+        Variant(name="best", figures={"accuracy": 0.9}),
+        Variant(name="a", figures=figures, num_codes=codes),
+    ]
+    assert judged("x.json", others).variants[1].state == state
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("{", "no valid JSON"),
+        ([1], "not the results of an ablation"),
+        ({}, "not the results of an ablation"),
+        ({"a": {"color": 1}}, "a has none of the figures; it holds color"),
+        ({"a": {"accuracy": "high"}}, "a.accuracy is 'high'"),
+        ({"a": {"perplexity": True}}, "a.perplexity is True"),
+        ('{"a": {"perplexity": NaN}}', "NaN|nan|not a finite"),
+        ({"schema": 1, "tool": {}}, "a saved report"),
+        ({"kind": "vqdoctor-ablation", "cells": 3}, "the ablation is damaged"),
+    ],
+)
+def test_anything_else_is_refused_with_its_reason(tmp_path: Path, data: object, says: str) -> None:
+    """What, where, and the form that is read."""
+    path = _written(tmp_path, data)
+    with pytest.raises(UserError, match=says):
+        read_results(path)
+    assert main(["inspect", str(path)]) == 2
+
+
+def test_without_any_perplexity_it_is_inconclusive(tmp_path: Path) -> None:
+    """Accuracy alone says nothing of a codebook."""
+    assert main(["inspect", str(_written(tmp_path, {"a": {"accuracy": 0.1}, "b": {"accuracy": 0.9}}))]) == 3
