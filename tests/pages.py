@@ -197,6 +197,7 @@ def _check(check: Check) -> Iterator[str]:
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo": demo, "exit codes": exit_codes},
+    "docs/ablation.md": {},
     "docs/checks.md": {"checks table": checks_table, "checks": checks},
     "docs/figures.md": {"samples": samples},
     "docs/fix.md": {},

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 from vector_quantize_pytorch import FSQ, LFQ, ResidualFSQ, VectorQuantize
 
+import vqdoctor
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import CodebookGeometry, GradientPath, ImplicitLevels, TaskMetrics, Usage
 from vqdoctor.core.report import Report
@@ -288,3 +289,37 @@ def test_a_model_that_quantizes_nowhere_is_said_to(tmp_path: Path) -> None:
     assert report.layers == ()
     assert (report.verdict, exit_code(report)) == ("inconclusive", 3)
     assert any("none of its modules gives few different vectors" in note for note in report.notes)
+
+
+class _ByLogits(torch.nn.Module):
+    """A quantizer under names of its own that chooses by logits, wherever the codes lie."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choose = torch.nn.Linear(8, 24)
+        self.page = torch.nn.Embedding(24, 8)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        logits = self.choose(h)
+        soft = logits.softmax(-1)
+        hard = torch.nn.functional.one_hot(logits.argmax(-1), 24).to(h)
+        return (hard + soft - soft.detach()) @ self.page.weight
+
+
+class _WithLogits(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.pick, self.dec = torch.nn.Linear(6, 8), _ByLogits(), torch.nn.Linear(8, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dec(self.pick(self.enc(x)))
+
+
+def test_distances_mean_nothing_where_a_map_of_logits_chooses() -> None:
+    """The codes of such a layer may lie anywhere: it is found by its output, and no distance is judged."""
+    torch.manual_seed(0)
+    model, x = _WithLogits(), torch.randn(512, 6)
+    losses = lambda model, batch: vqdoctor.Losses(task=(model(batch) - batch).pow(2).mean())  # noqa: E731
+    report = vqdoctor.examine(model, x, losses=losses)
+    assert [layer.layout for layer in report.layers] == ["found by its output"]
+    assert not {finding.code for finding in report.findings} & {"VQ301", "VQ310", "VQ504"}

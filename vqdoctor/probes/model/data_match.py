@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from vqdoctor.capture.discover import BY_OUTPUT
 from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.reader import Reader, Vectors
 from vqdoctor.capture.seen import Seen
@@ -76,10 +77,12 @@ def transformed(reader: Reader, seen: list[Seen], vectors: Vectors) -> bool:
 
     An affine or neural map between the codebook and the lookup is part of the layer, and distances to what
     is stored then mean nothing: another code is chosen than the nearest, and another put out than the stored.
-    Of several codebooks in one module each may get another input, such as what the ones before it leave.
+    Of several codebooks in one module each may get another input, such as what the ones before it leave. A
+    layer that only its output shows may choose in any way, such as by logits.
     """
     own = [s.indices[s.indices != MASKED] for s in seen if s.indices is not None]
-    if len(own) < len(seen) or (reader.heads == 1 and all(s.as_stored is not False for s in seen)):
+    by_table = reader.view.layout != BY_OUTPUT and reader.heads == 1
+    if len(own) < len(seen) or (by_table and all(s.as_stored is not False for s in seen)):
         return False
     chosen, nearest_codes = np.concatenate(own), _compared(reader, vectors)[2].indices
     return len(chosen) == len(nearest_codes) and bool((chosen == nearest_codes).mean() < AGREES)
