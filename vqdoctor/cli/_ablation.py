@@ -67,7 +67,7 @@ def write_study(study: Study, folder: Path) -> None:
     """
     for name, text in FILES.items():
         save(text(study), folder / name)
-    from vqdoctor.plots.ablation import draw
+    from vqdoctor.plots._ablation import draw
 
     try:
         draw(study, folder / PICTURE)

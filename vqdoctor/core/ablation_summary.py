@@ -10,9 +10,9 @@ from vqdoctor.core.frozen import frozen
 from vqdoctor.core.retraining import MAX_ECE, TOLERANCE
 
 COUNTS_CODES = 1.25
-"""Ratio of two perplexities from which the difference counts. Seeds of a cured codebook differ by 1 % (measured
-on digits, 256 codes, all steps: 223 ± 1.4 over three); those of a half-cured one by more, which their spread
-tells."""
+"""Ratio of two perplexities from which the difference counts. Seeds of a cured codebook differ by 1 %
+(measured on digits, 256 codes, all steps: 223 ± 1.4 over three); those of a half-cured one by more, which
+their spread tells."""
 LEAST_PERPLEXITY, MOST_PERPLEXITY = 50.0, 200.0
 LEAST_USAGE, MOST_USAGE = 0.4, 0.8
 """The recipe's expectation of a cured codebook: perplexity in codes, and active codes as a share of K."""
