@@ -42,7 +42,17 @@ def nearest(z: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return table[torch.cdist(z.detach(), table).topk(1, largest=False).indices.squeeze(1)]
 
 
-CHOICES = [expanded, one_hot, subtracted, by_angle, nearest]
+def doubled(z: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    squares = z.pow(2).sum(1, keepdim=True) + table.pow(2).sum(1)
+    return table[(squares - 2 * z @ table.T).argmin(1)]
+
+
+def in_half_precision(z: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    rough, codes = z.detach().bfloat16(), table.detach().bfloat16()
+    return table[(codes.pow(2).sum(1) - 2 * rough @ codes.T).argmin(1)]
+
+
+CHOICES = [expanded, one_hot, subtracted, by_angle, nearest, doubled, in_half_precision]
 
 
 @pytest.mark.parametrize("choose", CHOICES, ids=lambda c: c.__name__)

@@ -26,6 +26,8 @@ from vqdoctor.models.tensors import tensors_of
 _SUFFIX = "_lookup"
 _KEPT = 2
 """Latest tensors that were compared with a table which are kept until its codes are looked up."""
+_FACTORS = (1, 2, -2, -1)
+"""Factors of the vectors in a comparison with codes."""
 _ORIGIN = "_vqdoctor_origin"
 """Attribute of a tensor: the only other tensor that it was made of."""
 
@@ -127,7 +129,13 @@ class _Table:
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
+    """Whether two tensors are the same, or the other one is the first in a type of lower precision.
+
+    The factor of |z - e|² = |z|² - 2ze + |e|² may be in the other one, as in `2 * z @ e.T`; it is exact.
+    """
+    if one.shape != other.shape:
+        return False
+    return any(torch.equal((factor * one).to(other.dtype), other) for factor in _FACTORS)
 
 
 def origins(tensor: torch.Tensor) -> list[torch.Tensor]:
