@@ -55,6 +55,7 @@ STORED: dict[str, Shapes] = {
     "taming's EMA quantizer": example("taming-ema"),
     "taming's Gumbel VQGAN": example("gumbel-quantize"),
     "karpathy's deep-vector-quantization": example("gumbel-quantize"),
+    "home-made product quantizer": {"pq.tables": (4, K, D), "pq.filled": (), **AROUND},
     "latent diffusion (vq-f4)": embedding(
         "first_stage_model.quantize.embedding.weight", first_stage_model__quant_conv__weight=(D, D, 1, 1)
     ),

@@ -46,6 +46,14 @@ def is_matrix(tensor: Tensor | None) -> bool:
     return tensor is not None and is_float(tensor) and len(tensor.shape) == 2 and min(tensor.shape) > 0
 
 
+def is_stack(tensor: Tensor | None) -> bool:
+    """Whether the tensor can be several codebooks of one shape: float, [G, K, D] with two groups or more."""
+    if tensor is None or not is_float(tensor) or len(tensor.shape) != 3:
+        return False
+    groups, codes, dim = tensor.shape
+    return 2 <= groups <= MOST_HEADS and codes > 1 and dim > 0
+
+
 def holds(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
     """Whether there is such a tensor and it has that shape."""
     return tensor is not None and tensor.shape == shape

@@ -4,6 +4,7 @@
     vqvae.quantizer.codebook     [K, D]  T2M-GPT
     bottleneck.level_blocks.0.k  [K, D]  jukebox
     rq.books.0                   [K, D]  home-made: an nn.ParameterList, a table for each level or group
+    pq.tables                    [G, K, D]  home-made: the tables of all groups in one tensor
 
 Token and position embeddings, losses, discriminators, maps between spaces and tables behind a projection
 (as SimVQ's) are passed over. Codes are taken for rows, unless the other tensors tell: the layers around a VQ
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.build import build, is_matrix
+from vqdoctor.layouts.build import build, is_matrix, is_stack
 from vqdoctor.layouts.implicit import SIGNS
 from vqdoctor.layouts.layout import Layout, Orientation, Specificity
 from vqdoctor.layouts.orientation import told_by_widths
@@ -28,21 +29,25 @@ _NAMES = (*TABLES, "vq", "quantize", "quantizer")
 _BOOKS = "books"
 _LISTS = (*_NAMES, _BOOKS, "tables", "dictionaries")
 """Names of a list of tables; one of books is a list of codebooks, whatever it is part of."""
+_STACKS = (_BOOKS, "tables", "dictionaries")
+"""Names of a tensor that holds several tables, beside those of a single one."""
 
 
 def find(state: StateDict, orientation: Orientation | None) -> Iterator[QuantizerView]:
     """Yield one view for each matrix that by its names may be a codebook."""
     numbers = dict.fromkeys(leaf for name in state.entries if (leaf := name.rpartition(".")[2]).isdigit())
-    for suffix in (*_NAMES, "weight", "k", *numbers):
+    for suffix in (*_NAMES, *_STACKS, "weight", "k", *numbers):
         for path in state.owners(suffix):
             key = join(path, suffix)
-            if is_matrix(state.entries[key]) and _is_named_so(state, key.split(".")):
+            tensor = state.entries[key]
+            shaped = is_matrix(tensor) or (suffix in (*_NAMES, *_STACKS) and is_stack(tensor))
+            if shaped and _is_named_so(state, key.split(".")):
                 yield from build(
                     state,
                     name=key if suffix in numbers else layer_path(path),
                     roles={"codebook": key},
                     confidence=Confidence.LOW,
-                    transposed=(orientation or told_by_widths(state, key)) == "dk",
+                    transposed=(orientation or (is_matrix(tensor) and told_by_widths(state, key))) == "dk",
                 )
 
 
