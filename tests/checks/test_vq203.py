@@ -23,7 +23,7 @@ NO_BETA = {"beta": None, "beta_from": ""}
         ([TERMS.replace(commitment=1.0, codebook=1.0)], "passes"),
         ([SWAPPED.replace(beta=1.0)], "passes"),
         ([SWAPPED.replace(beta=0.0)], "passes"),
-        ([SWAPPED.replace(legacy=True)], "note"),
+        ([SWAPPED.replace(legacy=True)], "passes"),
         ([SWAPPED.replace(legacy=True), COLLAPSED_USAGE], "warning"),
         ([SWAPPED.replace(**NO_BETA)], "cannot judge"),
         ([SWAPPED.replace(**NO_BETA), COLLAPSED_USAGE], "warning"),

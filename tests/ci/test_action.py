@@ -29,7 +29,7 @@ def test_a_healthy_checkpoint_passes(gate_step: Step) -> None:
     assert (job.code, job.outputs["exit-code"]) == (0, "0"), job.log
     assert "::error" not in job.log
     assert report_of(job)["gate"]["status"] == "pass"
-    assert "gate passed" in job.summary
+    assert "gate: passed" in job.summary
 
 
 def test_a_collapsed_checkpoint_fails_with_annotations_summary_report_and_sarif(gate_step: Step) -> None:
@@ -38,7 +38,7 @@ def test_a_collapsed_checkpoint_fails_with_annotations_summary_report_and_sarif(
     errors = [line for line in job.log.splitlines() if line.startswith("::error ")]
     assert errors[0].startswith("::error file=no-ste.pt,title=gate failed%3A perplexity on vq::")
     assert any("title=VQ101 straight-through-missing on vq::" in line for line in errors)
-    assert job.summary.startswith("![gate failed]") and "VQ101" in job.summary
+    assert job.summary.startswith("**vqdoctor gate: failed**") and "VQ101" in job.summary
     assert report_of(job)["gate"]["status"] == "fail"
     (run,) = json.loads((job.workspace / "out.sarif").read_text())["runs"]
     assert {result["ruleId"] for result in run["results"]} >= {"gate/perplexity", "VQ101"}

@@ -11,8 +11,8 @@ The gradients of the VQ loss at z_e and at the codebook are compared with those 
 That gives the weights of the two terms whatever the code calls them; their ratio should be beta. Beta
 comes from the file or else from an attribute of the layer. Without either, a ratio of two and more is
 suspicious, and it is a finding only where the codebook is poorly used. A layer that says `legacy=True` of
-itself (taming-transformers, diffusers) is swapped on purpose: a note, and a warning only where the codebook
-is poorly used. With an EMA there is only one term, and nothing to swap.
+itself (taming-transformers, diffusers) is swapped on purpose, and judged in the same way. With an EMA
+there is only one term, and nothing to swap.
 
 ## Remedy
 The term with `z_e.detach()` moves the codebook; the one with `z_q.detach()` is the commitment and moves
@@ -29,11 +29,11 @@ import math
 
 from vqdoctor.checks import _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import Problems, figure, if_known, measured, problem
+from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import LossTerms, Usage
 from vqdoctor.core.finding import Problem
-from vqdoctor.core.levels import Confidence, Severity
+from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
@@ -69,24 +69,20 @@ def evaluate(terms: LossTerms, usage: Usage | None, limits: Limits) -> Problems:
         yield _problem(ratio, None, Confidence.LOW, limits)
         return
     swapped = terms.beta > 0 and _near(ratio, 1 / terms.beta, limits) and not _near(ratio, terms.beta, limits)
-    if swapped:
+    if swapped and (poor or not terms.legacy):
         confidence = Confidence.HIGH if terms.beta_from == "record" else Confidence.MEDIUM
-        on_purpose = terms.legacy and not poor
-        yield _problem(ratio, terms.beta, confidence, limits, on_purpose=on_purpose)
+        yield _problem(ratio, terms.beta, confidence, limits)
 
 
 def _near(value: float, target: float, limits: Limits) -> bool:
     return abs(math.log(value / target)) <= math.log(max(limits.factor, 1.0))
 
 
-def _problem(
-    ratio: float, beta: float | None, confidence: Confidence, limits: Limits, *, on_purpose: bool = False
-) -> Problem:
+def _problem(ratio: float, beta: float | None, confidence: Confidence, limits: Limits) -> Problem:
     expected = "where less than 1 is usual" if beta is None else f"where beta = {figure(beta)} asks for that"
-    return problem(
-        Severity.NOTE if on_purpose else Severity.WARNING,
+    return warning(
         f"The VQ loss holds the encoder {figure(ratio)} times as hard as the codebook, {expected}: "
-        f"its two terms are swapped{', as legacy=True asks' if on_purpose else ''}.",
+        "its two terms are swapped.",
         measured("ratio", ratio, limits.ratio if beta is None else beta),
         if_known("beta", beta),
         confidence=confidence,
@@ -117,12 +113,12 @@ CHECK = Check(
             LossTerms.healthy(commitment=1.0, codebook=0.25, beta=None, beta_from=""),
             COLLAPSED_USAGE,
         ),
-        fires(
-            "a legacy layer whose codebook is in use: a note",
+        passes("beta 0.25 on the encoder's term", LossTerms.healthy(), Usage.healthy()),
+        passes(
+            "a legacy layer whose codebook is in use",
             LossTerms.healthy(commitment=1.0, codebook=0.25, legacy=True),
             Usage.healthy(),
         ),
-        passes("beta 0.25 on the encoder's term", LossTerms.healthy(), Usage.healthy()),
         passes("terms equal", LossTerms.healthy(commitment=1.0, codebook=1.0, beta=1.0), Usage.healthy()),
     ),
     doc=__doc__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -15,6 +16,8 @@ EXPECTED = 50.0
 """Least perplexity that the recipe expects of 256 or 512 codes, where the results do not say how many."""
 EXPECTED_SHARE = 0.2
 """The same as a share of K: the limit of VQ501."""
+_BEGINNING = 4096
+"""Bytes of a file that are looked at for the name that every index has."""
 LOST = 0.05
 """Accuracy behind the best variant from which a low perplexity counts as a collapse: 5 points."""
 FIGURES = (
@@ -68,8 +71,12 @@ class Variants:
 
 
 def is_results(path: Path) -> bool:
-    """Return whether a file is taken for results, and not for a checkpoint."""
-    return path.suffix.lower() == ".json" and not path.name.endswith(".index.json")
+    """Return whether a file is taken for results, and not for the index of a sharded checkpoint."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return b'"weight_map"' not in file.read(_BEGINNING)
+    return True
 
 
 def judged(path: str, variants: Sequence[Variant]) -> Variants:
