@@ -140,6 +140,16 @@ def test_a_patch_round_trips_in_json() -> None:
     assert Report.from_dict(json.loads(report.to_json())).source == patch
 
 
+def test_a_patch_settles_no_unknown_usage() -> None:
+    """Without a judged layer the run stays inconclusive, whatever the patch."""
+    patch = SourcePatch(path="train.py", diff="", written=False, steps=())
+    report = Report(
+        version="1", checkpoint=None, layers=(), findings=(), plan=(), evidence=(), unavailable=(),
+        outcomes=(), verdict="inconclusive", source=patch,
+    )  # fmt: skip
+    assert exit_code(report) == 3
+
+
 def _fix(folder: Path, *options: str) -> CompletedProcess[str]:
     source = f"{NAME}.py"
     task = ("--task", f"{source}:task", "--source", source)

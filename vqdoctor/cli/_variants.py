@@ -30,6 +30,4 @@ def inspect_results(path: Path, settings: Settings, user_model: UserModel) -> Ex
     write(without_commands(VARIANT_FORMATS[settings.format](found), settings.format))
     for name, target in saved:
         save(VARIANT_FORMATS[name](found), Path(target))
-    if found.collapsed and settings.bar is not None:
-        return ExitCode.FINDINGS
-    return ExitCode.OK if found.known else ExitCode.INCOMPLETE
+    return found.exit_code(fails=settings.bar is not None)

@@ -46,15 +46,22 @@ def beside(target: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
-def write_whole(target: Path, text: str) -> None:
-    """Write a text file whole or not at all.
+def write_whole(target: Path, text: str | bytes, mode: int | None = None) -> None:
+    """Write a file whole or not at all.
+
+    Args:
+        target: the file.
+        text: its content; a text is written in UTF-8.
+        mode: its permissions; None is those of a new file.
 
     Raises:
         OSError: if it cannot be written.
     """
     with beside(target) as temporary:
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("xb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(target)
 
 

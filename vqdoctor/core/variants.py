@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.core.frozen import frozen
 
 State = Literal["collapsed", "low", "in use", "unknown", "without VQ"]
@@ -63,6 +64,12 @@ class Variants:
     def collapsed(self) -> tuple[Variant, ...]:
         """The variants whose codebook collapsed."""
         return tuple(variant for variant in self.variants if variant.state == "collapsed")
+
+    def exit_code(self, *, fails: bool) -> ExitCode:
+        """Return the exit code of the file; `fails` is whether a collapse fails the run."""
+        if self.collapsed and fails:
+            return ExitCode.FINDINGS
+        return ExitCode.OK if self.known else ExitCode.INCOMPLETE
 
     @property
     def known(self) -> bool:

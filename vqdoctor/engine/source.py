@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.files import beside
+from vqdoctor.core.files import write_whole
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import PlanStep, Report
 from vqdoctor.core.settings import Settings, UserModel
@@ -180,7 +180,7 @@ class _Work:
         for patch, proposal in islice(proposals(place, step.remedy), MOST_PROPOSALS):
             tried += 1
             proof = self.prover.prove(proposal.module.bytes, step.codes)
-            refused = _refused(proof, self.report, step.codes, patch)
+            refused = _refused(proof, self.report, patch)
             if not refused:
                 told = self._told("proven", proposal, reason=proof.how, tried=tried)
                 return told, proposal.module, proof.report or self.report
@@ -197,7 +197,7 @@ class _Work:
         return SourceStep(remedy=step.remedy, codes=step.codes, status=status, what=what, **more)  # type: ignore[arg-type]
 
 
-def _refused(proof: Proof, before: Report, codes: Iterable[str], patch: Patch) -> str:
+def _refused(proof: Proof, before: Report, patch: Patch) -> str:
     """Return why a proof does not hold; "" where it does."""
     if proof.failed:
         return proof.failed
@@ -253,11 +253,8 @@ def _write(source: Path, text: bytes) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    target = source.resolve()
+    target = source.resolve()  # through a link, so that the link survives
     try:
-        with beside(target) as temporary:
-            temporary.write_bytes(text)
-            temporary.chmod(target.stat().st_mode)
-            temporary.replace(target)
+        write_whole(target, text, mode=target.stat().st_mode)
     except OSError as error:
         raise UserError(f"--write {source}: {error.strerror or error}") from None

@@ -21,7 +21,8 @@ from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine
 
 FRESH_STEPS = 200
-"""Steps of a training from scratch: those after which a reference model with a fault of its EMA shows it."""
+"""Steps of a training from scratch. An EMA layer with its own revival (VideoGPT's style, 64 codes, digits)
+shows its collapse after them, and does not once it is patched."""
 GONE = "the examination of the patched file no longer finds {}"
 GONE_AFRESH = "after {} steps from scratch the unpatched file shows {}, and the patched one does not"
 

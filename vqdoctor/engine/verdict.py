@@ -48,11 +48,9 @@ def exit_code(report: Report, fail_on: Severity | None = Severity.ERROR) -> Exit
         return ExitCode.OK if done.cured else missed
     if any(outcome.status == "crashed" for outcome in report.outcomes):
         return ExitCode.INCOMPLETE
-    if report.source is not None:
-        proven = {code for step in report.source.steps if step.status == "proven" for code in step.codes}
-        open_ = [root for root in report.roots() if root.code not in proven]
-        failed = fail_on is not None and any(root.severity >= fail_on for root in open_)
-        return ExitCode.FINDINGS if failed else ExitCode.OK
-    if fail_on is not None and any(f.severity >= fail_on for f in report.findings):
+    steps = report.source.steps if report.source else ()
+    answered = {code for step in steps if step.status == "proven" for code in step.codes}
+    left = [f for f in (report.roots() if steps else report.findings) if f.code not in answered]
+    if fail_on is not None and any(f.severity >= fail_on for f in left):
         return ExitCode.FINDINGS
     return ExitCode.OK if report.layers and not undecided_layers(report) else ExitCode.INCOMPLETE
