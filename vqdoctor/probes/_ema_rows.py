@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.layouts.live_rows import RARE, is_unit, live_mask, never_written
-from vqdoctor.layouts.view import Array, QuantizerView
+from vqdoctor.layouts.view import Array, QuantizerView, once_a_view
 from vqdoctor.metrics.ema_relation import SMOOTHINGS, far_above_smoothing
 from vqdoctor.metrics.geometry import Mask, middle, row_norms, spread
 from vqdoctor.metrics.match import nearest
@@ -37,6 +37,7 @@ def written_counts(view: QuantizerView) -> NDArray[np.float64] | None:
     return view.counts.astype(np.float64)
 
 
+@once_a_view
 def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
     """Return the sum over the count of every code, [K, D], under the rule that most codes agree with.
 
@@ -70,6 +71,7 @@ def means_by_rule(view: QuantizerView, counts: NDArray[np.float64], sums: Array)
     return [whole / np.maximum(by, np.finfo(np.float32).tiny)[:, None] for by in divisors]
 
 
+@once_a_view
 def blurred(view: QuantizerView) -> bool:
     """Whether the codes in use lie near their own means and hardly any on it: nobody has moved them.
 
