@@ -88,7 +88,7 @@ def spread(rows: Rows) -> float:
 def root_mean_square(rows: Rows) -> float:
     """Return the root mean square of all values of `rows` [N, D], N > 0.
 
-    >>> root_mean_square(np.array([[3.0, 4.0], [0.0, 5.0]], dtype=np.float32)) ** 2
+    >>> round(root_mean_square(np.array([[3, 4], [0, 5]], dtype=np.float32)) ** 2, 6)
     12.5
     """
     return math.sqrt(sum(float(np.square(piece).sum()) for piece in _pieces(rows)) / rows.size)
