@@ -116,7 +116,7 @@ class QuantizerView:
 
 
 def once_a_view(tell: Callable[[QuantizerView], Told]) -> Callable[[QuantizerView], Told]:
-    """Compute what a function tells of a view once; it is forgotten with the view, and never changed."""
+    """Compute a function of a view once; the result is forgotten with the view, and never changed."""
     known: WeakKeyDictionary[QuantizerView, Told] = WeakKeyDictionary()
 
     @wraps(tell)

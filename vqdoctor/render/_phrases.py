@@ -227,7 +227,7 @@ def unknown_usage(report: Report, layer: str) -> list[str]:
 
 
 def remembered_use(report: Report, layer: str) -> list[str]:
-    """What the optimizer's memory tells of a usage that is otherwise unknown: its bounds, and no more.
+    """The bounds that the optimizer's memory puts on a usage that is otherwise unknown.
 
     A code with a gradient was chosen; how often, no moment tells. Weight decay may give every code one.
     """

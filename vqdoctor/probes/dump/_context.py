@@ -160,6 +160,8 @@ class DumpContext:
 
     def _assigned(self, view: QuantizerView) -> Vectors:
         rows, groups = self.raw_rows(view)
+        if view.lookup == "logits":
+            raise Missing("its code is not the nearest row of the table", f"add {INDICES}/{view.name}")
         if not np.isfinite(view.codebook).all():
             raise Missing("codebook has non-finite values")
         if not np.isfinite(rows).all():
