@@ -99,19 +99,25 @@ def means(study: Study, cell: Cell) -> dict[str, Mean]:
 
 
 def missed(cell: Mapping[str, Mean], without_vq: Mapping[str, Mean] | None) -> tuple[str, ...]:
-    """Return which of the recipe's expectations a cell with VQ misses, by its means."""
+    """Return which of the recipe's expectations a cell with VQ misses, by its means, and on which side."""
     found = []
     value = {name: mean.value for name, mean in cell.items()}
-    if "perplexity" in value and not LEAST_PERPLEXITY <= value["perplexity"] <= MOST_PERPLEXITY:
-        found.append("perplexity")
-    if "active" in value and not LEAST_USAGE <= value["active"] / value["num_codes"] <= MOST_USAGE:
-        found.append("usage")
+    if "perplexity" in value:
+        found += _side("perplexity", value["perplexity"], LEAST_PERPLEXITY, MOST_PERPLEXITY)
+    if "active" in value:
+        found += _side("usage", value["active"] / value["num_codes"], LEAST_USAGE, MOST_USAGE)
     plain = None if without_vq is None else without_vq.get("accuracy")
     if plain is not None and "accuracy" in value and value["accuracy"] < plain.value - TOLERANCE:
         found.append("accuracy")
     if value.get("ece", 0.0) >= MAX_ECE:
         found.append("ECE")
     return tuple(found)
+
+
+def _side(name: str, value: float, least: float, most: float) -> list[str]:
+    if value < least:
+        return [f"{name} under"]
+    return [f"{name} over"] if value > most else []
 
 
 @frozen
