@@ -132,7 +132,9 @@ def _holds(tensor: torch.Tensor, vectors: torch.Tensor) -> bool:
     near = _ROUNDING * float(asked.norm(dim=1).mean())
     axes = [axis for axis, size in enumerate(tensor.shape) if size == vectors.shape[1] and tensor.ndim > 1]
     places = (tensor.float().movedim(axis, -1).reshape(-1, vectors.shape[1]) for axis in axes)
-    return any(float(torch.cdist(asked, place).amin(1).max()) <= near for place in places if len(place))
+    exact = "donot_use_mm_for_euclid_dist"  # a matrix product rounds distances to 3e-4 of the vectors' length
+    distances = (torch.cdist(asked, place, compute_mode=exact) for place in places if len(place))
+    return any(float(distance.amin(1).max()) <= near for distance in distances)
 
 
 def _levels(levels: Mapping[str, Call], gain: float | None, reader: Reader) -> dict[str, ResidualLevel]:
