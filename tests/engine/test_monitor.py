@@ -118,12 +118,12 @@ def test_a_failing_examination_does_not_stop_the_training() -> None:
     task.own = next(run)
     with (
         pytest.warns(CollapseWarning, match="could not examine the model: UserError.*no room"),
-        Monitor(task.own, task, every=10, out=None) as monitor,
-        pytest.warns(CollapseWarning, match="VQ501"),
+        Monitor(task.own, task, every=10, out=None, start=200) as monitor,
+        pytest.warns(CollapseWarning, match="VQ50[12]"),
     ):
         for _ in run:
             monitor.step()
-    assert monitor.steps == 40
+    assert [event.code for event in monitor.events] == ["VQ501", "VQ502"] and monitor.steps == 240
 
 
 def test_revival_moves_dead_codes(tmp_path: Path) -> None:
