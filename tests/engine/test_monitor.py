@@ -101,6 +101,25 @@ def test_with_the_task_it_names_a_cause_that_the_losses_show() -> None:
     assert monitor.report is not None and monitor.report.verdict == "collapsed"
 
 
+@pytest.mark.parametrize(("quantizer", "told"), [("sphere", ["VQ310"]), ("sphere-sound", [])])
+def test_a_fault_of_the_code_is_told_before_the_usage_shows_it(quantizer: str, told: list[str]) -> None:
+    run = train(40, Digits(quantizer=quantizer, decay=0.9))
+    events: list[Event] = []
+    with Monitor(next(run), every=10, out=None, on_collapse=events.append) as monitor:
+        for _ in run:
+            monitor.step()
+    assert [event.code for event in events] == told  # long before poor usage would be a finding
+
+
+def test_an_ema_that_stalls_is_told_without_an_optimizer() -> None:
+    run = train(100, Digits(num_codes=256, dim=64, decay=0.9999))
+    events: list[Event] = []
+    with Monitor(next(run), every=50, out=None, start=100, on_collapse=events.append) as monitor:
+        for _ in run:
+            monitor.step()
+    assert [(event.code, event.step, event.since) for event in events] == [("VQ302", 200, 150)]
+
+
 class Failing(Digits):
     """A task whose losses fail on any model but the training's own."""
 

@@ -305,7 +305,7 @@ class Monitor:
         ignored = AT_THE_END if known else (*AT_THE_END, *OF_LOSSES)
         settings = Settings(ignore=ignored, limits=MEANWHILE, device=device)
         task = self._task if known else self._replay
-        user_model = UserModel(task=task, model=self._model, optimizer=self._optimizer)
+        user_model = UserModel(task=task, model=self._model, optimizer=self._optimizer, steps=self.steps)
         try:
             return examine(None, user_model=user_model, settings=settings)
         except Exception as error:  # whatever the user's code or a full memory raises
