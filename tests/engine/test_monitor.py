@@ -191,11 +191,12 @@ class Parts(nn.Module):
         self.net = inner
 
 
-def test_other_ranks_of_a_distributed_training_write_and_report_nothing(
+def test_a_rank_beside_one_that_does_not_watch_writes_and_report_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     run = train(3, Digits(straight_through=False))
     with Monitor(next(run), out=tmp_path / "t.jsonl") as monitor:
         for _ in run:

@@ -78,8 +78,8 @@ class Replay:
         return self.own
 
     def batches(self, split: Split) -> Sequence[Batch]:
-        """Return the calls: alike for training and validation."""
-        return () if split == "stop" or self.called is None else self.calls[self.called]
+        """Return the calls: data of the training, which no other split shall count again."""
+        return () if split != "train" or self.called is None else self.calls[self.called]
 
     def losses(self, model: nn.Module, batch: Batch) -> Losses:
         """Run a model on the arguments of a call."""

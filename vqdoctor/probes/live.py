@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +56,7 @@ class LayerMemory:
     table: torch.Tensor | None = None
     step: int = 0
     next_look: int = 0
+    _samples: int = 0
 
     def note(self, seen: LayerStep) -> None:
         """Keep the codes of a step; those of masked positions are none."""
@@ -62,15 +64,30 @@ class LayerMemory:
             return
         codes = seen.chosen.cpu().numpy()
         samples = seen.samples if seen.samples and len(codes) % seen.samples == 0 else len(codes)
-        first = 0 if not self.groups else int(self.groups[-1][-1]) + 1
-        of = first + np.repeat(np.arange(samples), len(codes) // samples)
-        self.codes.append(codes[codes >= 0])
-        self.groups.append(of[codes >= 0])
+        of = np.repeat(np.arange(samples), len(codes) // samples)
+        self.add(codes[codes >= 0], of[codes >= 0])
+
+    def add(self, codes: NDArray[np.integer[Any]], samples: NDArray[np.integer[Any]]) -> None:
+        """Keep codes [N] of samples [N] that are numbered from 0, all of them new."""
+        if len(codes):
+            self.codes.append(codes.astype(np.int64))
+            self.groups.append(samples.astype(np.int64) + self._samples)
+            self._samples += int(samples.max()) + 1
+
+    def chosen(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the codes of the interval so far [N], and the sample of each [N]."""
+        none = np.zeros(0, dtype=np.int32)
+        codes, samples = (np.concatenate([none, *parts]) for parts in (self.codes, self.groups))
+        return codes.astype(np.int32), samples.astype(np.int32)
+
+    def forget(self) -> None:
+        """Forget the codes of the interval."""
+        self.codes, self.groups, self._samples = [], [], 0
 
     def usage(self, seen: LayerStep) -> Usage | None:
         """Return the usage of the interval, and forget its codes; None where they are unknown."""
         codes, groups = self.codes, self.groups
-        self.codes, self.groups = [], []
+        self.forget()
         if not sum(map(len, codes)):
             return None
         view = seen.layer.view
