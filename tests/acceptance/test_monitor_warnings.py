@@ -119,9 +119,6 @@ def shown(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     return show
 
 
-@pytest.mark.xfail(
-    reason="11 of 21: dead codes are told as VQ501, masked waits while its perplexity rises, VQ310 comes late"
-)
 def test_the_cause_is_named_in_time(tmp_path: Path, shown: Callable[[str], None]) -> None:
     shown("\nfault                seed    fell  first event, right cause")
     rows: list[Watched] = []
