@@ -1,8 +1,6 @@
 """The chain as a whole: its sequences, its stages, the names in its checkpoint, a short training."""
 
 import re
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,21 +10,6 @@ from vqdoctor.models.task import Task
 from vqdoctor.reference import BUILTIN_TASKS
 from vqdoctor.reference.chain.model import ChainClassifier
 from vqdoctor.reference.chain.sequences import LEAST, LENGTH, MOST, durations, stitch
-from vqdoctor.reference.chain.task import CHAIN, SEQUENCES
-from vqdoctor.reference.train import train
-
-MOTION = Path(__file__).parents[3] / "sample_checkpoints" / "motion.npz"
-
-
-@pytest.fixture(scope="module")
-def windows():
-    with np.load(MOTION) as file:
-        return dict(file)
-
-
-@pytest.fixture(scope="module")
-def sequences(windows):
-    return stitch(windows, step=4)
 
 
 def test_a_sequence_is_of_one_person_and_joins_lie_where_the_labels_change(windows, sequences):
@@ -103,13 +86,10 @@ def test_each_stage_can_be_left_out(use_vq, use_hdp, use_hsmm):
     assert all(p.grad is not None for p in model.encoder.parameters())
 
 
-def test_a_short_training_learns_and_its_checkpoint_comes_back(sequences):
-    few = {name: np.concatenate([array[:48], array[-16:]]) for name, array in sequences.items()}
-    recipe = replace(CHAIN, epochs=4, warm_up_epochs=1, batch_size=8)
-    trained = train(recipe, few, 0, data_set=SEQUENCES)
-    losses = [row["task_loss"] for row in trained.history]
+def test_a_short_training_learns_and_its_checkpoint_comes_back(few, small_chain):
+    losses = [row["task_loss"] for row in small_chain.history]
     assert losses[-1] < 0.95 * losses[0]
-    checkpoint = trained.checkpoint
+    checkpoint = small_chain.checkpoint
     assert checkpoint["vqdoctor_task"] == "conv2d-vq-hdp-hsmm/motion"
     task = BUILTIN_TASKS[checkpoint["vqdoctor_task"]](checkpoint["config"], few)
     assert isinstance(task, Task)
@@ -117,6 +97,6 @@ def test_a_short_training_learns_and_its_checkpoint_comes_back(sequences):
     model.load_state_dict(checkpoint["model"])
     batch = next(iter(task.batches("val")))
     with torch.no_grad():
-        found, expected = (task.losses(m.eval(), batch) for m in (model, trained.model))
+        found, expected = (task.losses(m.eval(), batch) for m in (model, small_chain.model))
     assert torch.equal(found.logits, expected.logits)
     assert found.labels.shape == (8 * 80,)
