@@ -24,23 +24,27 @@ STOP, VAL = (6, 10), (5, 9)
 
 
 def motion(recordings: Iterable[tuple[NDArray[Any], int, int]]) -> dict[str, NDArray[np.generic]]:
-    """Return x float16 [N, 3, 2, 50], y uint8 [N] and split uint8 [N] (0 train, 1 stop, 2 val).
+    """Return x float16 [N, 3, 2, 50], and y, split (0 train, 1 stop, 2 val), person and recording, uint8 [N].
 
     Args:
         recordings: samples [T, 6] of three axes of the accelerometer, then of the gyroscope; the exercise;
             the person.
     """
-    x, y, split = [], [], []
-    for samples, exercise, person in recordings:
+    x, y, split, people, numbers = [], [], [], [], []
+    for number, (samples, exercise, person) in enumerate(recordings):
         for start in range(0, len(samples) - LENGTH + 1, STRIDE):
             window = samples[start : start + LENGTH].reshape(LENGTH // AVERAGED, AVERAGED, 2, 3).mean(axis=1)
             x.append(window.transpose(2, 1, 0) / np.array([[1.0], [GYROSCOPE_SCALE]]))
             y.append(exercise)
             split.append(1 if person in STOP else 2 if person in VAL else 0)
+            people.append(person)
+            numbers.append(number)
     return {
         "x": np.array(x, dtype=np.float16),
         "y": np.array(y, dtype=np.uint8),
         "split": np.array(split, dtype=np.uint8),
+        "person": np.array(people, dtype=np.uint8),
+        "recording": np.array(numbers, dtype=np.uint8),
     }
 
 

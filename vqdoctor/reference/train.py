@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vqdoctor.core.frozen import frozen
+from vqdoctor.reference.chain.model import ChainClassifier
 from vqdoctor.reference.model import Conv2dVQClassifier, Quantizer
 from vqdoctor.reference.recipes import Recipe
 from vqdoctor.reference.task import DIGITS, DataSet, ReferenceTask
@@ -33,7 +34,7 @@ class TrainedModel:
         checkpoint: what a user's script would hand to torch.save.
     """
 
-    model: Conv2dVQClassifier
+    model: Conv2dVQClassifier | ChainClassifier
     optimizer: torch.optim.Optimizer
     task: ReferenceTask
     history: tuple[Mapping[str, float], ...]
@@ -60,7 +61,7 @@ def train(
         data_set: what the data is.
     """
     config = recipe.config(seed)
-    task = ReferenceTask(data["x"], data["y"], data.get("split"), config, classes=data_set.classes)
+    task = data_set.make(config, data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.model()
@@ -89,7 +90,7 @@ def train(
 
 
 @torch.no_grad()
-def encode(model: Conv2dVQClassifier, x: torch.Tensor) -> torch.Tensor:
+def encode(model: Conv2dVQClassifier | ChainClassifier, x: torch.Tensor) -> torch.Tensor:
     """Return z_e of images [B, channels, H, T] as vectors [B × positions, D]."""
     z_e: torch.Tensor = model.encoder(x)
     return z_e.permute(0, 2, 3, 1).reshape(-1, z_e.shape[1])
@@ -101,7 +102,7 @@ class _Run:
 
     recipe: Recipe
     task: ReferenceTask
-    model: Conv2dVQClassifier
+    model: Conv2dVQClassifier | ChainClassifier
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
 

@@ -3,6 +3,7 @@
 Sentences may hold strings from the examined file as they are; the format that writes a sentence escapes them.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from vqdoctor.core.assertion import METRICS
@@ -10,6 +11,7 @@ from vqdoctor.core.evidence import (
     EMA_COUNTS,
     InputSummary,
     OptimizerMemory,
+    SequenceStage,
     TaskMetrics,
     TrainingRecord,
     Usage,
@@ -20,6 +22,8 @@ from vqdoctor.core.levels import Confidence
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
 from vqdoctor.render._text import against, count, layers_in_short, listing, number, percent, size
 
+CONSTANT = 2.0
+"""Perplexity under which the codes are one code and a few strays (VQ608)."""
 GATE_WORDS: Mapping[GateStatus, str] = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
 WORST_FIRST: tuple[GateStatus, ...] = ("fail", "inconclusive", "pass")
 
@@ -143,6 +147,9 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     metrics = report.find(TaskMetrics)
     if metrics:
         yield "model", _model(metrics)
+    for item in report.evidence:
+        if isinstance(item, SequenceStage):
+            yield "sequence", _sequence(item, next(iter(report.usages(item.layer or "").values()), None))
     for note in report.notes:
         yield "note", note
 
@@ -185,6 +192,22 @@ def _model(m: TaskMetrics) -> str:
     chance = f" (chance {percent(m.chance_accuracy)})" if m.chance_accuracy is not None else ""
     ece = f", ECE {m.ece:.3f}" if m.ece is not None else ""
     return f"accuracy {percent(m.accuracy)} with VQ{bypass}{chance}{ece}, on {where}"
+
+
+def _sequence(stage: SequenceStage, usage: Usage | None) -> str:
+    told = []
+    if stage.clusters is not None and stage.told_apart is not None:
+        used = f"{count(stage.clusters, 'cluster')}, {stage.clusters_used} in use"
+        told.append(f"{used}, telling {stage.told_apart:.1f} groups of codes apart")
+    if stage.states is not None:
+        used = "" if stage.states_used is None else f", {stage.states_used} in use"
+        lasting = f"{min(stage.durations):,.1f} to {max(stage.durations):,.1f} steps"
+        told.append(f"{count(stage.states, 'state')}{used}, expected to last {lasting} ({stage.law})")
+    perplexity = stage.code_perplexity if usage is None else usage.perplexity
+    given = f"tell up to {math.log2(max(perplexity, 1.0)):.1f} bits a step"
+    if perplexity < CONSTANT:
+        given = "are a constant input, of which no stage can tell anything"
+    return f"{'; '.join(told)}; codes of perplexity {perplexity:,.1f} {given}"
 
 
 def layer_line(layer: LayerSummary) -> str:

@@ -8,6 +8,7 @@ from vqdoctor.core.evidence.file import *  # noqa: F403
 from vqdoctor.core.evidence.gradient import *  # noqa: F403
 from vqdoctor.core.evidence.implicit import *  # noqa: F403
 from vqdoctor.core.evidence.layer import *  # noqa: F403
+from vqdoctor.core.evidence.sequence import *  # noqa: F403
 from vqdoctor.core.evidence.shown import *  # noqa: F403
 from vqdoctor.core.evidence.state import *  # noqa: F403
 from vqdoctor.core.evidence.task import *  # noqa: F403

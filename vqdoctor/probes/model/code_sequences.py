@@ -15,13 +15,16 @@ SPLIT: Split = "val"
 
 
 def measure(context: ModelContext) -> dict[str, CodeSequences]:
-    """Return the sequences of every layer that is given one axis of positions; images have two."""
+    """Return the sequences of every layer whose positions lie on one axis; those of images lie on two."""
     first = next(context.steps(1), {})
     codes = context.codes(SPLIT)
     measured = {}
     for name, step in first.items():
         seen = context.seen.get(SPLIT, {}).get(name)
-        if step.z_e.ndim != 3 or name not in codes or seen is None or codes[name].shape[1] < 2:
+        not_positions = (0, step.axis % step.z_e.ndim)
+        axes = [length for at, length in enumerate(step.z_e.shape) if at not in not_positions]
+        on_one = bool(axes) and sum(length > 1 for length in axes) <= 1
+        if not on_one or name not in codes or seen is None or codes[name].shape[1] < 2:
             continue
         whole = np.all(codes[name] >= 0, axis=1)  # a masked position has no code
         if whole.any() and len(codes[name]) == len(seen.z_e):
