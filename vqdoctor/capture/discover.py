@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from vqdoctor.capture.call import Call
+from vqdoctor.capture.tables import are_rows
 from vqdoctor.capture.vectors import by_position, rows
 from vqdoctor.capture.watch import watch_each
 from vqdoctor.core.frozen import frozen
@@ -45,10 +46,6 @@ ROUNDING = 1e-4
 """Share of the largest output under which differences are rounding."""
 MOST_LEVELS = 64
 """Different values of a channel up to which it is a channel of levels (FSQ's usual levels are 3 to 16)."""
-_OF_SPREAD = 256
-"""Rows of which the spread of a table is taken."""
-_FIRST = 4
-"""Numbers of a vector by which a table is ruled out."""
 _SIZES = ("codebook_size", "num_codes", "n_codes", "num_embeddings", "n_embed", "n_e", "vocab_size")
 _LEVELS = ("levels", "_levels")
 _BASES = ("basis", "_basis", "mask")
@@ -340,21 +337,6 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
             return said
     listed = _whole(module, _LEVELS) or levels
     return math.prod(listed) if listed else None
-
-
-def are_rows(vectors: torch.Tensor, table: torch.Tensor) -> bool:
-    """Return whether every vector is a row of a table within rounding, [N, D] and [K, D].
-
-    Distances are not computed as x² - 2xy + y², which loses the digits that tell a code from its neighbour.
-    """
-    sample = table[:: max(1, len(table) // _OF_SPREAD)]
-    near = 1e-3 * sample.std().clamp_min(1e-12) * table.shape[1] ** 0.5
-    # a few numbers of the first vector tell nearly all tables that are none
-    begins = torch.linalg.vector_norm(table[:, :_FIRST] - vectors[0, :_FIRST], dim=1) <= near
-    if not bool(begins.any()):
-        return False
-    distances = torch.cdist(vectors, table, compute_mode="donot_use_mm_for_euclid_dist")
-    return bool((distances.amin(dim=1) <= near).all())
 
 
 def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:
