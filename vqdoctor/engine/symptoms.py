@@ -39,8 +39,8 @@ IN_CODE = frozenset({"VQ309", "VQ310"})
 """Causes in the EMA's update and the lookup: faults of the code, which no later step repairs. One look at the
 codebook is a reason to examine the model, and an examination that finds them is enough."""
 YOUNG = 200
-"""Steps at the start of a training in which poor usage is not reported. Codes that start outside the data come
-into use later: in healthy trainings of seven implementations after at most 50 steps, of DAC after 200."""
+"""Steps at the start of a training in which poor usage is not reported. Codes that start outside the data
+come into use later: in healthy trainings of seven implementations after 50 steps, of DAC after 200."""
 LASTS = 2
 """Intervals that a symptom lasts before it is reported: a single one may be noise."""
 AHEAD = 200
