@@ -15,7 +15,10 @@ COUNTS_CODES = 1.25
 their spread tells."""
 LEAST_PERPLEXITY, MOST_PERPLEXITY = 50.0, 200.0
 LEAST_USAGE, MOST_USAGE = 0.4, 0.8
-"""The recipe's expectation of a cured codebook: perplexity in codes, and active codes as a share of K."""
+"""The recipe's expectation of a cured codebook of 256 or 512 codes: perplexity in codes, and active codes
+as a share of K."""
+FEWER = 250.0
+"""Codes under which perplexity is expected to be 0.2 K at least, where VQ501 begins, and nothing at most."""
 
 
 @frozen
@@ -103,9 +106,12 @@ def missed(cell: Mapping[str, Mean], without_vq: Mapping[str, Mean] | None) -> t
     found = []
     value = {name: mean.value for name, mean in cell.items()}
     if "perplexity" in value:
-        found += _side("perplexity", value["perplexity"], LEAST_PERPLEXITY, MOST_PERPLEXITY)
-    if "active" in value:
-        found += _side("usage", value["active"] / value["num_codes"], LEAST_USAGE, MOST_USAGE)
+        least, most = LEAST_PERPLEXITY, MOST_PERPLEXITY
+        most_used = MOST_USAGE
+        if value["num_codes"] < FEWER:
+            least, most, most_used = LEAST_PERPLEXITY * value["num_codes"] / FEWER, math.inf, 1.0
+        found += _side("perplexity", value["perplexity"], least, most)
+        found += _side("usage", value["active"] / value["num_codes"], LEAST_USAGE, most_used)
     plain = None if without_vq is None else without_vq.get("accuracy")
     if plain is not None and "accuracy" in value and value["accuracy"] < plain.value - TOLERANCE:
         found.append("accuracy")
