@@ -71,7 +71,7 @@ def _variant(path: Path, name: str, found: Mapping[str, object]) -> Variant:
             raise UserError(f"{path}: {name}.{figure} is {value!r:.40}, which is not a finite number", FORM)
         low, high = RANGES.get(figure, (-math.inf, math.inf))
         if not low <= value <= high:
-            raise UserError(f"{path}: {name}.{figure} is {value!r:.40}, which cannot be", FORM)
+            raise UserError(f"{path}: {name}.{figure} is {value!r:.40}, out of its range", FORM)
         figures[figure] = float(value)
     if not figures:
         known = ", ".join(_writable(str(key)) for key in list(found)[:8]) or "nothing"
