@@ -155,6 +155,20 @@ def square_sum(tensor: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(rows, dim=1).double().square().sum())
 
 
+Parameters = Mapping[str, torch.nn.Parameter]
+
+
+def leading_to(result: torch.Tensor, parameters: Parameters) -> set[str]:
+    """Return the names of the parameters from which a path of autograd leads to a result."""
+    if not result.requires_grad or not parameters:
+        return set()
+    ones = torch.ones_like(result)
+    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+        result, list(parameters.values()), ones, retain_graph=True, allow_unused=True
+    )
+    return {name for name, gradient in zip(parameters, found, strict=True) if gradient is not None}
+
+
 def total_gradient(losses: Losses, at: torch.Tensor, vq_weight: float) -> torch.Tensor | None:
     """Return the gradient of the task loss and the weighted VQ loss; None where no path leads there."""
     task = gradient(losses.task, at)

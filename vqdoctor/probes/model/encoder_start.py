@@ -5,17 +5,15 @@ A copy runs with every parameter requiring a gradient, so that autograd also say
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from vqdoctor.core.evidence import EncoderStart
 from vqdoctor.metrics.start import LEAST_ENTRIES, is_drawn
-from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._context import ModelContext, Parameters, leading_to
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
-
-Parameters = Mapping[str, torch.nn.Parameter]
 
 
 def measure(context: ModelContext) -> EncoderStart:
@@ -28,8 +26,8 @@ def measure(context: ModelContext) -> EncoderStart:
         raise Missing("no VQ layer's z_e is seen")
     paths = tuple(f"{layer.path}." for layer in context.layers.values() if layer.path)
     parameters = {n: p for n, p in model.named_parameters() if not n.startswith(paths)}
-    before: set[str] = set().union(*(_leading_to(call.z_e, parameters) for call in calls.values()))
-    after = _leading_to(losses.task, parameters) - before
+    before: set[str] = set().union(*(leading_to(call.z_e, parameters) for call in calls.values()))
+    after = leading_to(losses.task, parameters) - before
     (first, first_drawn), (last, last_drawn) = (_drawn(parameters, names) for names in (before, after))
     if not first or not last:
         raise Missing(f"no weight matrix of {LEAST_ENTRIES} numbers is both before and after the VQ layer")
@@ -43,17 +41,6 @@ def measure(context: ModelContext) -> EncoderStart:
         after_drawn=last_drawn / last,
         listed=None if own is None else _listed(*own, before),
     )
-
-
-def _leading_to(result: torch.Tensor, parameters: Parameters) -> set[str]:
-    """Return the names of the parameters from which a path of autograd leads to a result."""
-    if not result.requires_grad or not parameters:
-        return set()
-    ones = torch.ones_like(result)
-    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
-        result, list(parameters.values()), ones, retain_graph=True, allow_unused=True
-    )
-    return {name for name, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
 
 def _is_judged(weight: torch.Tensor) -> bool:
