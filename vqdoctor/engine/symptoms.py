@@ -40,7 +40,8 @@ IN_CODE = frozenset({"VQ309", "VQ310"})
 codebook is a reason to examine the model, and an examination that finds them is enough."""
 YOUNG = 200
 """Steps at the start of a training in which poor usage is no finding. Codes that start outside the data come
-into use later: in healthy trainings of seven implementations after at most 50 steps, of DAC after 200."""
+into use later: in healthy trainings of six implementations after at most 50 steps, of DAC after 50 to 370,
+at 200 steps on their way."""
 LASTS = 2
 """Intervals that a symptom lasts before it is reported: a single one may be noise."""
 AHEAD = 200
