@@ -1,9 +1,9 @@
 """z_e goes on growing, and the codes fall behind it.
 
 ## Why it matters
-Codes follow z_e with a delay. Where nothing holds z_e, it grows faster than they follow: each vector lies
-farther from its code, the quantization error grows, and fewer and fewer codes are near enough to be chosen.
-The usage falls long after the drift has begun.
+Codes follow z_e with a delay. If no loss and no norm holds z_e, it grows faster than they follow: each
+vector lies farther from its code, the quantization error grows, and fewer and fewer codes are near enough to
+be chosen. The usage falls long after the drift has begun.
 
 ## How to read it
 From a trace: the size of z_e at its end over that halfway, the same for its ratio to the size of the codes,
@@ -35,13 +35,13 @@ class Limits(CheckLimits):
     growth: float = limit(
         2.0,
         "Factor by which z_e grew in the second half. 33 layers of healthy trainings by seven "
-        "implementations measured at most 1.26; a codebook moved by gradients, with a VQ loss of weight 0.001 "
-        "and no norm layer, 3.4.",
+        "implementations measured at most 1.26; a codebook moved by gradients, with a VQ loss of weight "
+        "0.001 and no norm layer, 3.4.",
     )
     lag: float = limit(
         1.1,
-        "Factor by which its ratio to the codes grew. The healthy layers measured at most 1.03, that training "
-        "1.29; two others of this weight at most 0.98, and their usage stayed as it was.",
+        "Factor by which its ratio to the codes grew. The healthy layers measured at most 1.03, that "
+        "training 1.29; two others of this weight at most 0.98, and their usage stayed as it was.",
     )
     steadiness: float = limit(
         0.6, "Least Kendall's tau of the growth: 1 where every interval is higher than each before."

@@ -15,7 +15,7 @@ from vqdoctor.probes.live import LayerMemory
 
 
 class _Store(Protocol):
-    """What is asked of a store: to add to a number under a name, 0 at first, and return it."""
+    """A store that can add to the number under a name, 0 at first, and return it."""
 
     def add(self, key: str, amount: int, /) -> int:
         """Add and return."""

@@ -47,7 +47,7 @@ class LayerMemory:
         mean: mean z_e of the interval before, float32 [D]; None before the first.
         table: codes at the end of the interval before, float32 [K, D].
         step: the step of that interval's end.
-        next_look: the step from which on the codebook is held against its EMA again, at doubling distances.
+        next_look: the step from which on the codebook is compared with its EMA again, at doubling distances.
     """
 
     codes: list[NDArray[np.int64]] = field(default_factory=list)
@@ -252,7 +252,7 @@ def _evidence(
 def _ema_evidence(
     seen: LayerStep, table: torch.Tensor | None, usage: Usage | None, memory: LayerMemory, step: int
 ) -> Iterator[Evidence]:
-    """Yield what the EMA counts claim, and at doubling distances how the codes stand to the EMA.
+    """Yield the perplexity of the EMA counts and, at doubling distances, the codes' relation to the EMA.
 
     A forward pass of the training has just written the codes; so those that it chose are their means by the
     update's own rule.
