@@ -15,7 +15,7 @@ from vqdoctor.probes.live import LayerMemory
 
 
 class _Store(Protocol):
-    """A store that adds to a number under a name, 0 at first, and returns it."""
+    """A store that can add to the number under a name, 0 at first, and return it."""
 
     def add(self, key: str, amount: int, /) -> int:
         """Add and return."""

@@ -252,7 +252,7 @@ def _evidence(
 def _ema_evidence(
     seen: LayerStep, table: torch.Tensor | None, usage: Usage | None, memory: LayerMemory, step: int
 ) -> Iterator[Evidence]:
-    """Yield the usage by EMA counts, and at doubling distances the relation of the codes to the EMA.
+    """Yield the perplexity of the EMA counts and, at doubling distances, the codes' relation to the EMA.
 
     A forward pass of the training has just written the codes; so those that it chose are their means by the
     update's own rule.
