@@ -1,6 +1,6 @@
 """Really trained chains, sound and sick: what is said of their codes and of their sequence stage.
 
-The limits of VQ608 were set on the chains of seed 0 with and without a high temperature; the others report them.
+The limits of VQ608 were set on the chains of seed 0 with negative binomial durations; the others report them.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class CodebookFigures:
 class StageFigures:
     """The sequences of the val split as the stages of the chain see them. Lengths are in steps.
 
-    A length is the mean of the runs that end within their sequence, or the sequence's own where none does.
+    A length is the mean of the runs that end within their sequence, or the sequence's own if all go on.
 
     Attributes:
         true_length: of the runs of one label.

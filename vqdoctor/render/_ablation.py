@@ -262,7 +262,7 @@ def _stages(study: Study) -> Iterator[str]:
     yield from ("## Stages", "", *_table(STAGE_HEAD, iter(rows)), "")
     yield (
         "Accuracy is the share of steps with the right label. Lengths are in steps: the mean of the runs "
-        "that end within their sequence (or the sequence's own length where none does), of the classes that "
+        "that end within their sequence (or the sequence's own length if all go on), of the classes that "
         "the model names, of the states of the most probable segmentation, and of the labels. The interval "
         "of the accuracy above counts every step, and steps of one sequence are alike: the spread over the "
         "seeds is the better measure."

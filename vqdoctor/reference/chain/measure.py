@@ -73,6 +73,6 @@ def _mean_run(rows: NDArray[np.int64]) -> float:
 
 
 def _in_use(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return which of those that occur have more than a tenth of an even share of them."""
+    """Return the values that have more than a tenth of an even share among those that occur."""
     values, counts = np.unique(chosen, return_counts=True)
     return np.extract(counts * len(values) > ACTIVE_SHARE * counts.sum(), values)

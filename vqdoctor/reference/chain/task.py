@@ -106,7 +106,7 @@ class Sequences(DataSet):
         x, y = data["x"], data["y"]
         if x.ndim != 4 or y.shape != (len(x), x.shape[3] // STRIDE):
             raise ValueError(
-                f"x {list(x.shape)} and y {list(y.shape)} are no sequences [N, 3, 2, T] with labels "
+                f"x is {list(x.shape)} and y {list(y.shape)}, and not sequences [N, 3, 2, T] with labels "
                 "[N, T / 4], and there is no recording to stitch them from"
             )
         return ChainTask(x, y, data.get("split"), config, classes=self.classes)
