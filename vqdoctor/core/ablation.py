@@ -12,9 +12,10 @@ SCHEMA = 1
 KIND = "vqdoctor-ablation"
 """The field "kind" of every such JSON."""
 
-Group = Literal["reference", "added", "alone", "left out", "random", "in its place"]
+Group = Literal["reference", "added", "alone", "left out", "random", "in its place", "stages"]
 """The question that a cell answers: the models to compare with; the steps of the plan, one more at a time;
-each step alone; all but one; a random choice of remedies; another quantizer in the place of the VQ layer."""
+each step alone; all but one; a random choice of remedies; another quantizer in the place of the VQ layer; the
+stages of the chain, each on or off."""
 
 
 @frozen
@@ -62,6 +63,29 @@ class CodebookFigures:
 
 
 @frozen
+class StageFigures:
+    """The sequences of the val split as the stages of the chain see them. Lengths are in steps.
+
+    A length is the mean of the runs that end within their sequence, or the sequence's own if all go on.
+
+    Attributes:
+        true_length: of the runs of one label.
+        length: of the runs of one class that the model names.
+        clusters_used: clusters that are the likeliest ones of enough steps; None without the HDP stage.
+        states_used: hidden states of the most probable segmentations, likewise; None without the HSMM stage.
+        state_length: of the runs of one state there.
+        expected_duration: by the duration model, mean over these states.
+    """
+
+    true_length: float
+    length: float
+    clusters_used: int | None = None
+    states_used: int | None = None
+    state_length: float | None = None
+    expected_duration: float | None = None
+
+
+@frozen
 class AblationFigures:
     """The figures of one trained model. All but `parameters` are of the val split.
 
@@ -84,6 +108,7 @@ class AblationFigures:
         convergence_epoch: the first epoch that is as good as the best, to a point of accuracy or to 5 % of
             the fall of the task loss, on the stop split; None without one.
         layers: layer to its usage; empty without VQ.
+        stages: the stages of the chain; None for other models.
     """
 
     loss: float
@@ -102,6 +127,7 @@ class AblationFigures:
     parameters: int
     convergence_epoch: int | None = None
     layers: Mapping[str, CodebookFigures] = field(default_factory=dict)
+    stages: StageFigures | None = None
 
 
 @frozen

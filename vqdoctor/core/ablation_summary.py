@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from vqdoctor.core.ablation import AblationFigures, Cell, CodebookFigures, Study
+from vqdoctor.core.ablation import AblationFigures, Cell, CodebookFigures, StageFigures, Study
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.retraining import MAX_ECE, TOLERANCE
 
@@ -70,6 +70,10 @@ def _of_layer(read: Callable[[CodebookFigures], float | None]) -> Callable[[Abla
     return found
 
 
+def _of_stages(read: Callable[[StageFigures], float | None]) -> Callable[[AblationFigures], float | None]:
+    return lambda figures: None if figures.stages is None else read(figures.stages)
+
+
 FIGURES: Mapping[str, Callable[[AblationFigures], float | None]] = {
     "loss": lambda f: f.loss,
     "loss_low": lambda f: f.loss_low,
@@ -90,6 +94,12 @@ FIGURES: Mapping[str, Callable[[AblationFigures], float | None]] = {
     "error": _of_layer(lambda layer: layer.error),
     "parameters": lambda f: f.parameters,
     "convergence_epoch": lambda f: f.convergence_epoch,
+    "clusters_used": _of_stages(lambda stages: stages.clusters_used),
+    "states_used": _of_stages(lambda stages: stages.states_used),
+    "length": _of_stages(lambda stages: stages.length),
+    "state_length": _of_stages(lambda stages: stages.state_length),
+    "expected_duration": _of_stages(lambda stages: stages.expected_duration),
+    "true_length": _of_stages(lambda stages: stages.true_length),
 }
 """The figures of a training by name; of several layers, those of the one that is used least."""
 

@@ -19,6 +19,7 @@ COLOURS = {
     "left out": "#c44e52",
     "random": "#b8860b",
     "in its place": "#8172b2",
+    "stages": "#4c72b0",
 }
 
 

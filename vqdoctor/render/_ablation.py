@@ -19,10 +19,15 @@ GROUPS = {
     "left out": "all but one",
     "random": "as many remedies, drawn at random",
     "in its place": "another quantizer in its place",
+    "stages": "each stage on and off",
 }
 HEAD = (
     "cell", "accuracy", "ECE", "ECE scaled", "coverage", "set size", "perplexity", "active", "by EMA counts",
     "error", "parameters", "converged", "misses",
+)  # fmt: skip
+STAGE_HEAD = (
+    "cell", "accuracy", "perplexity", "clusters in use", "states in use", "a class lasts", "a state lasts",
+    "expected duration", "truth",
 )  # fmt: skip
 COST_HEAD = ("cell", "training [s]", "peak memory [MiB]", "batch p50 [ms]", "batch p95 [ms]")
 
@@ -79,6 +84,7 @@ def ablation_markdown(study: Study) -> str:
         "0.05. Over is more than the recipe expects, and does no harm. Of fewer than 250 codes it expects a "
         "perplexity of a fifth of them.",
         "",
+        *_stages(study),
         "## Time and memory",
         "",
         *_table(COST_HEAD, _rows(study, times=True)),
@@ -104,7 +110,7 @@ def ablation_text(study: Study, width: int) -> str:
                 "failed" if cell.run in study.failures and not found else _mean_of_task(found),
                 _mean(found.get("perplexity"), _codes),
                 _mean(found.get("active"), _codes),
-                ", ".join(missed(found, plain)) if found.get("perplexity") else "",
+                ", ".join(missed(found, plain)) if _is_cure(cell, found) else "",
             )
         )
     widths = [max(len(row[at]) for row in rows) for at in range(5)]
@@ -140,6 +146,7 @@ def ablation_findings(study: Study) -> Iterator[str]:
             else ""
         )
         yield f"As it is: {task} {_mean(found.get(task), _share)}{guess}, {used}{beside}."
+    yield from _stage_costs(study)
     steps = carried(study)
     for at, step in enumerate(steps, start=1):
         yield f"Step {at}, {step.step}: {_told(step)}."
@@ -231,8 +238,62 @@ def _figures(study: Study, cell: Cell, plain: Mapping[str, Mean] | None) -> tupl
         _mean(found.get("error"), _share),
         f"{found['parameters'].value:,.0f}" if "parameters" in found else "–",
         _mean(found.get("convergence_epoch"), _codes),
-        ", ".join(missed(found, plain)) or "–" if with_vq else "",
+        ", ".join(missed(found, plain)) or "–" if _is_cure(cell, found) else "",
     )
+
+
+def _is_cure(cell: Cell, found: Mapping[str, Mean]) -> bool:
+    """Whether the recipe expects something of a cell: it has VQ, and is about the VQ layer's cure."""
+    return "perplexity" in found and cell.group != "stages"
+
+
+def _stages(study: Study) -> Iterator[str]:
+    """Yield the table of the chain's stages; nothing where a study has none."""
+    rows = []
+    for cell in study.cells:
+        found = means(study, cell)
+        if "true_length" in found:
+            counts = ("perplexity", "clusters_used", "states_used")
+            lengths = ("length", "state_length", "expected_duration", "true_length")
+            rows.append(
+                (
+                    cell.name,
+                    _mean(found.get("accuracy"), _share),
+                    *(_mean(found.get(name), _codes) for name in counts),
+                    *(_mean(found.get(name), lambda value: f"{value:.1f}") for name in lengths),
+                )
+            )
+    if not rows:
+        return
+    yield from ("## Stages", "", *_table(STAGE_HEAD, iter(rows)), "")
+    yield (
+        "Accuracy is the share of steps with the right label. Lengths are in steps: the mean of the runs "
+        "that end within their sequence (or the sequence's own length if all go on), of the classes that "
+        "the model names, of the states of the most probable segmentation, and of the labels. The interval "
+        "of the accuracy above counts every step, and steps of one sequence are alike: the spread over the "
+        "seeds is the better measure."
+    )
+    yield ""
+
+
+def _stage_costs(study: Study) -> Iterator[str]:
+    """Yield the cost of each stage: the chain without it, and it alone."""
+    table = {
+        frozenset(cell.name.split(" + ")): found["accuracy"]
+        for cell in study.cells
+        if cell.group == "stages" and "accuracy" in (found := means(study, cell))
+    }
+    names = max(table, key=len, default=frozenset())
+    none = table.get(frozenset({"no stage"}))
+    for stage in sorted(names, key="VQ HDP HSMM".find) if len(names) > 1 else ():
+        whole, left, alone = table[names], table.get(names - {stage}), table.get(frozenset({stage}))
+        if left is None or alone is None or none is None:
+            continue
+        doubt = "" if left.beyond(whole) else ", which the seeds do not tell apart"
+        yield (
+            f"{stage}: accuracy {_mean(whole, _share)} with all stages and {_mean(left, _share)} without "
+            f"this one{doubt}; {_mean(alone, _share)} with it alone and {_mean(none, _share)} with none."
+        )
 
 
 def _costs(study: Study, cell: Cell) -> tuple[str, ...]:

@@ -177,7 +177,7 @@ def test_durations_of_a_geometric_law_are_a_hidden_markov_model():
 def test_decoding_notes_where_the_last_sequence_ended():
     torch.manual_seed(0)
     model = HSMM(3, 3, longest=10, expected=4.0).eval()
-    path = model.decode(torch.randn(2, 15, 3))
+    path = model.decode(model.scores(torch.randn(2, 15, 3)))
     assert int(model.current_state) == int(path[-1, -1])
     assert 0 <= float(model.duration_remaining) <= 10
 

@@ -67,6 +67,26 @@ def lay_out(
     return tuple(layout.cells), layout.trainings
 
 
+def lay_out_stages(
+    plan: Plan, models: Mapping[str, tuple[str, ...]], epochs: int
+) -> tuple[tuple[Cell, ...], dict[str, Training]]:
+    """Return the cells of a study of the chain's stages: each with and without VQ, all trained alike.
+
+    Args:
+        plan: the plan of the chain.
+        models: its models, each with the stages behind its VQ layer.
+        epochs: the budget of every training.
+    """
+    layout = _Layout(plan=plan, epochs=epochs)
+    for without_vq in (True, False):
+        for model, stages in models.items():
+            named = (*(() if without_vq else ("VQ",)), *stages)
+            run = "-".join(named).lower() or "no-stage"
+            name = " + ".join(named) or "no stage"
+            layout.add(name, "stages", run, STEPS, model=model, without_vq=without_vq)
+    return tuple(layout.cells), layout.trainings
+
+
 class _Layout:
     """Collects cells, and finds cells that share a training."""
 

@@ -33,6 +33,8 @@ from vqdoctor.metrics.conformal import conformal_sets
 from vqdoctor.metrics.entropy import plug_in_entropy
 from vqdoctor.metrics.interval import Z, share_interval
 from vqdoctor.models.untouched import same_randomness
+from vqdoctor.reference.chain.measure import StageMeter
+from vqdoctor.reference.chain.model import ChainClassifier
 from vqdoctor.training.evaluate import Measured
 from vqdoctor.training.trainable import Trainable
 from vqdoctor.training.trainer import Trainer
@@ -107,7 +109,10 @@ def _figures(trainer: Trainer) -> AblationFigures:
     Raises:
         UserError: if there is no data to measure it on, or its loss is not finite there.
     """
-    val, stop = trainer.measure(), trainer.measure("stop")
+    meter = StageMeter(trainer.model) if isinstance(trainer.model, ChainClassifier) else None
+    with meter.watching() if meter else contextlib.nullcontext():
+        val = trainer.measure()
+    stop = trainer.measure("stop")
     if val is None:
         raise UserError("there is no val split to measure on", "serve one from task.batches")
     if not np.isfinite(val.figures.loss):
@@ -126,6 +131,7 @@ def _figures(trainer: Trainer) -> AblationFigures:
         parameters=_parameters(trainer),
         convergence_epoch=_converged(trainer.rows),
         layers={layer.name: _codebook(layer, told[layer.name]) for layer in layers if layer.name in told},
+        stages=meter.figures(val.labels) if meter is not None and val.labels is not None else None,
     )
 
 

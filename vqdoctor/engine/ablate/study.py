@@ -26,11 +26,11 @@ from vqdoctor.core.ablation import Cost, Run, Study
 from vqdoctor.core.codec import encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.settings import Settings
-from vqdoctor.engine.ablate.cells import Training, lay_out
+from vqdoctor.engine.ablate.cells import Training, lay_out, lay_out_stages
 from vqdoctor.engine.ablate.kept import Kept
 from vqdoctor.engine.ablate.latency import time_batches
 from vqdoctor.engine.ablate.one import THREADS, Bench, found_in
-from vqdoctor.engine.ablate.subject import Subject
+from vqdoctor.engine.ablate.subject import STAGES, Subject
 from vqdoctor.engine.examine import examine_session
 from vqdoctor.engine.plan import EPOCHS, make_plan
 from vqdoctor.engine.retrain import plan_for, sigterm_as_interrupt
@@ -92,7 +92,10 @@ def _laid_out(subject: Subject, watcher: Watcher) -> tuple[Study, Mapping[str, T
             notes = () if next(iter(task.batches("val")), None) is not None else (NO_VAL,)
         if not found.context.mapped:
             raise UserError("no VQ layer can be watched in the model", "it needs a module from z_e to z_q")
-    cells, trainings = lay_out(plan, subject.models, epochs)
+    if settings.stages:
+        cells, trainings = lay_out_stages(plan, STAGES, epochs)
+    else:
+        cells, trainings = lay_out(plan, subject.models, epochs)
     if not found.runs_without_vq:
         cells = tuple(cell for cell in cells if not cell.without_vq)
     seeds = tuple(range(settings.seed, settings.seed + settings.seeds))

@@ -24,6 +24,7 @@ from vqdoctor.models.guarded_task import GuardedTask
 from vqdoctor.models.task import Task
 from vqdoctor.models.untouched import same_randomness
 from vqdoctor.models.user_code import code_beside
+from vqdoctor.reference.chain.task import CHAIN, SEQUENCES
 from vqdoctor.reference.recipes import FIRST, PLAIN, Recipe
 from vqdoctor.reference.task import DIGITS, MOTION, DataSet, ReferenceTask
 from vqdoctor.training.finite_scalar import replace_layers
@@ -37,6 +38,10 @@ BUILT_IN: Mapping[str, Recipe] = {
 """The built-in model with its faults. As it is it has no straight-through estimator, a codebook from N(0, 1)
 and the plain sum of the losses; layers A and B have an EMA that loses its total, and codes on a sphere that
 vectors do not lie on."""
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "no stage": (), "HDP": ("HDP",), "HSMM": ("HSMM",), AS_IT_IS: ("HDP", "HSMM"),
+}  # fmt: skip
+"""The chain's models by name, each with the stages behind its VQ layer."""
 DATA: Mapping[str, DataSet] = {data.name: data for data in (DIGITS, MOTION)}
 CHANNELS: Mapping[int, DataSet] = {1: DIGITS, 3: MOTION}
 """Channels of x to the built-in data set that has them."""
@@ -66,6 +71,9 @@ class Subject:
             raise UserError("--model needs a checkpoint", "vqdoctor ablate CKPT --model …, or --task alone")
         if self.settings.codes is not None and not self.built_in:
             raise UserError("--codes is for the built-in model", "a model of yours states its own")
+        if self.settings.stages and not self.built_in:
+            what = "--stages switches the stages of the built-in chain"
+            raise UserError(what, "leave the checkpoint and --task out")
 
     @property
     def built_in(self) -> bool:
@@ -83,8 +91,10 @@ class Subject:
     def told(self) -> str:
         """The model and its data, in words."""
         if self.built_in:
-            recipe, data = BUILT_IN[AS_IT_IS], self._data_set
+            recipe, data = CHAIN if self.settings.stages else BUILT_IN[AS_IT_IS], self._data_set
             codes = self.settings.codes or recipe.num_codes
+            if self.settings.stages:
+                return f"the built-in chain Conv2d, VQ, HDP, HSMM, {codes} codes, on sequences of {data.name}"
             return f"the built-in Conv2d-VQ model without an estimator, {codes} codes, on {data.name}"
         if self.path is None:
             return f"the model of the task {self.user_model.task}"
@@ -104,7 +114,8 @@ class Subject:
         found["code"] = {name: hashlib.sha256(text).hexdigest() for name, text in code.items()}
         found["named"] = str(named)
         found["arguments"] = {name: repr(value) for name, value in self.user_model.model_args.items()}
-        found["built in"] = {name: asdict(recipe) for name, recipe in BUILT_IN.items()}
+        recipes = {AS_IT_IS: CHAIN} if self.settings.stages else BUILT_IN
+        found["built in"] = {name: asdict(recipe) for name, recipe in recipes.items()}
         return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
     @contextlib.contextmanager
@@ -143,13 +154,13 @@ class Subject:
         )
 
     def _reference(self, model: str) -> ReferenceTask:
-        recipe = BUILT_IN[model]
+        recipe = BUILT_IN[AS_IT_IS if self.settings.stages else model]
+        if self.settings.stages:
+            stages = STAGES[model]
+            recipe = replace(CHAIN, use_hdp="HDP" in stages, use_hsmm="HSMM" in stages)
         recipe = replace(recipe, num_codes=self.settings.codes or recipe.num_codes)
-        arrays, data = self._arrays, self._data_set
         try:
-            return ReferenceTask(
-                arrays["x"], arrays["y"], arrays.get("split"), recipe.config(0), classes=data.classes
-            )
+            return self._data_set.make(recipe.config(0), self._arrays)
         except (KeyError, ValueError) as error:
             what = f"{self._data_file}: not the data of the built-in model ({error})"
             raise UserError(what, "--data digits or --data motion") from error
@@ -157,6 +168,8 @@ class Subject:
     @property
     def _data_set(self) -> DataSet:
         named = self.settings.batch
+        if self.settings.stages:
+            return SEQUENCES
         if named is None or str(named) in DATA:
             return DATA[DIGITS.name if named is None else str(named)]
         x = self._arrays.get("x")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -16,22 +15,42 @@ from vqdoctor.probes._ema_rows import written_counts
 from vqdoctor.probes.file._context import FileContext, each_layer
 from vqdoctor.probes.probe import Missing
 
-CENTRES = re.compile(r"(?:^|\.)cluster_centers$")
+CENTRES = "cluster_centers"
 """The means of a mixture's clusters: no codebook, though they have the shape of one."""
 MOST = 1 << 24
 """Numbers in a table that is read or computed."""
+LARGEST = 1 << 18
+"""Durations, times states, over which a Gaussian is summed up."""
+NARROWEST = 1e-6
+"""Least standard deviation of a Gaussian, in steps."""
 LONGEST = 1e12
 """The longest expected duration that is reported, in steps."""
+
+
+def _of_gaussian(mean: Floats, log_std: Floats) -> Floats:
+    """Return the mean of a normal density at the whole steps from 1 on."""
+    std = np.maximum(np.exp(log_std), NARROWEST)
+    top = float((mean + 8 * std).max())
+    if not 1 < top < LARGEST / len(mean):
+        return np.maximum(mean, 1.0)
+    steps = np.arange(1.0, np.ceil(top) + 1)[:, None]
+    score = -0.5 * np.square((steps - mean) / std)
+    weights = np.exp(score - score.max(axis=0))
+    expected: Floats = (weights * steps).sum(axis=0) / weights.sum(axis=0)
+    return expected
+
 
 LAWS: Mapping[str, tuple[tuple[str, str], Callable[[Floats, Floats], Floats]]] = {
     # the mean of 1 + NB(r, p) is 1 + r p / (1 - p), and p / (1 - p) is exp(logit p)
     "negative binomial": (("log_r", "logit_p"), lambda log_r, logit_p: 1 + np.exp(log_r + logit_p)),
     "poisson": (("log_rate", "log_rate"), lambda log_rate, _: 1 + np.exp(log_rate)),
-    "gaussian": (("mean", "log_std"), lambda mean, _: np.maximum(mean, 1.0)),
+    "gaussian": (("mean", "log_std"), _of_gaussian),
 }
 """Laws of the durations d of a hidden semi-Markov model: names of their parameters, and the expected duration
 in steps. d - 1 is negative binomial (Johnson and Willsky 2013, arXiv:1203.1365, section 2, as in
-`torch.distributions.NegativeBinomial`) or Poisson; a Gaussian is of d itself."""
+`torch.distributions.NegativeBinomial`) or Poisson; a Gaussian is of d itself. A model may cut durations off
+at a longest one, of which the file has no record."""
+FIRST_OF_LAW = tuple(f"duration_model.{first}" for (first, _), _ in LAWS.values())
 
 
 def measure(context: FileContext, view: QuantizerView) -> SequenceStage:
@@ -41,9 +60,8 @@ def measure(context: FileContext, view: QuantizerView) -> SequenceStage:
         Missing: if the file has no such stage of the layer's dimension.
     """
     read = _Tensors(context)
-    levels = [name for name in read.names if CENTRES.search(name) and read.fits(name, view.dim)]
-    states = [name for name in read.names if name.endswith("duration_model.log_r")]
-    states = states or [name for name in read.names if re.search(r"duration_model\.(?:log_rate|mean)$", name)]
+    levels = [name for name in read.names if name.endswith(CENTRES) and read.fits(name, view.dim)]
+    states = [name for name in read.names if name.endswith(FIRST_OF_LAW)]
     if not levels and not states:
         raise Missing("the file has no sequence stage behind the codes")
     if sum(other.dim == view.dim for other in context.views) > 1:
@@ -70,7 +88,7 @@ class _Tensors:
 
     def fits(self, name: str, dim: int) -> bool:
         """Whether a table of centres has rows of that dimension, and log-variances beside it."""
-        beside = self._stored.get(name.replace("cluster_centers", "cluster_log_vars"))
+        beside = self._stored.get(f"{name.removesuffix(CENTRES)}cluster_log_vars")
         shape = self._stored[name].shape
         return len(shape) == 2 and shape[1] == dim and beside is not None and beside.shape == shape
 
@@ -104,7 +122,7 @@ class _Level:
 
 def _level(read: _Tensors, name: str) -> _Level | None:
     """Return a mixture by the name of its centres; without shares of a stick all its weights are equal."""
-    path = name.removesuffix("cluster_centers")
+    path = name.removesuffix(CENTRES)
     centres, log_variances = read.get(name), read.get(f"{path}cluster_log_vars")
     if centres is None or log_variances is None:
         return None
@@ -132,7 +150,7 @@ def _with_clusters(
     with np.errstate(over="ignore", invalid="ignore"):
         assigned = first.assign(codes)
         if len(levels) > 1:
-            root = names[1].removesuffix("cluster_centers").rstrip(".").rpartition(".")[0]
+            root = names[1].removesuffix(CENTRES).rstrip(".").rpartition(".")[0]
             share = 1 / (1 + np.exp(-read.number(f"{root}.residual_weight", 0.0)))
             assigned = last.assign(share * codes + (1 - share) * (assigned @ first.centres))
         apart, spread = told_apart(assigned, shares)

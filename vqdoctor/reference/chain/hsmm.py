@@ -199,9 +199,8 @@ class HSMM(nn.Module):
         return posterior(scores), scores
 
     @torch.no_grad()
-    def decode(self, inputs: torch.Tensor) -> torch.Tensor:
+    def decode(self, scores: Scores) -> torch.Tensor:
         """Return the most probable states, int64 [B, T], and note the end of the last sequence."""
-        scores = self.scores(inputs)
         path, _ = viterbi(scores)
         state = path[-1, -1]
         lasted = int((path[-1].flip(0) != state).long().cumsum(0).eq(0).sum())

@@ -96,10 +96,20 @@ class Sequences(DataSet):
     """Sequences, and windows to stitch them from."""
 
     def make(self, config: Mapping[str, object], data: Mapping[str, NDArray[np.generic]]) -> ReferenceTask:
-        """Return the task on sequences x [N, 3, 2, T] with y [N, T / 4], or on the windows of motion.npz."""
+        """Return the task on sequences x [N, 3, 2, T] with y [N, T / 4], or on the windows of motion.npz.
+
+        Raises:
+            ValueError: if the data is neither.
+        """
         if "recording" in data:
             data = stitch(data, step=STRIDE)
-        return ChainTask(data["x"], data["y"], data.get("split"), config, classes=self.classes)
+        x, y = data["x"], data["y"]
+        if x.ndim != 4 or y.shape != (len(x), x.shape[3] // STRIDE):
+            raise ValueError(
+                f"x is {list(x.shape)} and y {list(y.shape)}, and not sequences [N, 3, 2, T] with labels "
+                "[N, T / 4], and there is no recording to stitch them from"
+            )
+        return ChainTask(x, y, data.get("split"), config, classes=self.classes)
 
 
 SEQUENCES = Sequences(name="motion", classes=7, file="motion.npz", model="conv2d-vq-hdp-hsmm")
