@@ -21,6 +21,7 @@ from vqdoctor.training.linear import LinearCodebook
 from vqdoctor.training.moment_matching import MomentMatching
 from vqdoctor.training.pursuit import PACE, Pursuit
 from vqdoctor.training.revival import Revival
+from vqdoctor.training.shares import Shares
 from vqdoctor.training.sound_ema import SoundEMA, takes_directions
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.treatment import reshaped
@@ -38,6 +39,7 @@ class Codebooks:
         treated: those that the plan acts on; none in a training without VQ.
         plan: what is done.
         optimizer: the model's own, whose moments of the written codes are cleared.
+        shares: this process's share of the batches.
         say: told what is being done.
         note: told what could not be done, and what was done unasked, one line each.
         pursuit: whether the codes keep up with z_e.
@@ -50,6 +52,7 @@ class Codebooks:
     treated: tuple[CapturedLayer, ...]
     plan: TrainingPlan
     optimizer: torch.optim.Optimizer
+    shares: Shares
     say: Callable[[str], None]
     note: Callable[[str], None]
     pursuit: Pursuit = field(init=False, default_factory=Pursuit)
@@ -85,9 +88,18 @@ class Codebooks:
     def _by_k_means(self, layers: tuple[CapturedLayer, ...]) -> dict[str, str]:
         """Place codebooks in the data, and return those that were not, each with the reason."""
         seed_all(self.plan.seed)
-        generator, served = torch.Generator().manual_seed(self.plan.seed), self.splits.in_order
+        generator = torch.Generator().manual_seed(self.plan.seed)
         with reshaped(self._directions, "sphere", full_precision=False):
-            return place_codes(self.model, self.task, served, layers, self.optimizer, generator, self.say)
+            return place_codes(
+                self.model,
+                self.task,
+                lambda: map(self.shares.of, self.splits.in_order()),
+                layers,
+                self.optimizer,
+                generator,
+                self.say,
+                self.shares.gathered,
+            )
 
     def _take_over(self, names: Collection[str], decay: float | None) -> None:
         """Let a sound EMA move the codes of these layers; None is the layer's own decay."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from vqdoctor.capture.layer import CapturedLayer, Change, Watched, bypass, watching
+from vqdoctor.capture.layer import CapturedLayer, Change, Watched, bypass
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Epoch, Figures, Goals
@@ -24,8 +24,10 @@ from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
 from vqdoctor.training.optimizer import Optimizers, SavedRecipe, optimizers_of
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
+from vqdoctor.training.ranks import Ranks
 from vqdoctor.training.resume import RESTART
 from vqdoctor.training.schedule import balanced_weight, warm_up
+from vqdoctor.training.shares import Shares
 from vqdoctor.training.splits import Splits, Stretches
 from vqdoctor.training.start import leading_to
 from vqdoctor.training.treatment import grafts
@@ -57,6 +59,7 @@ class Trainer:
         without_vq: whether the layers are bypassed: the same model without VQ.
         recipe: the optimizer that the file describes, for a task without one.
         clock: the time that is left.
+        ranks: the processes that train it together.
         say: told what is being done.
         rows: the epochs so far.
         notes: what could not be done, one line each.
@@ -76,6 +79,7 @@ class Trainer:
     without_vq: bool = False
     recipe: SavedRecipe | None = None
     clock: Clock = field(default_factory=Clock)
+    ranks: Ranks = field(default_factory=Ranks)
     say: Callable[[str], None] = lambda _: None
     rows: list[Epoch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -85,6 +89,7 @@ class Trainer:
     codebooks: Codebooks = field(init=False)
     ending: Ending = field(init=False)
     _stretches: Stretches = field(init=False)
+    _shares: Shares = field(init=False)
     _retries: int = 0
     _held: list[torch.nn.Parameter] = field(init=False, default_factory=list)
     _started: bool = False
@@ -93,6 +98,7 @@ class Trainer:
         """Set the optimizer up, and what goes along with its steps."""
         self.optimizers = optimizers_of(self.task, self.model, self.recipe)
         self._stretches = Stretches(self.splits, self.plan.seed)
+        self._shares = Shares(ranks=self.ranks)
         self.ending = Ending(plan=self.plan, goals=self.goals, clock=self.clock)
         self.codebooks = Codebooks(
             model=self.model,
@@ -102,6 +108,7 @@ class Trainer:
             treated=() if self.without_vq else self.layers,
             plan=self.plan,
             optimizer=self.optimizer,
+            shares=self._shares,
             say=self.say,
             note=lambda line: self.notes.append(line),
         )
@@ -160,10 +167,15 @@ class Trainer:
             after_epoch(row)
 
     def _start(self) -> None:
+        if self.ranks.size > 1:
+            batch = next(iter(self.splits.in_order()))
+            why = self._shares.prepare(self.model, self.task, batch, self.layers)
+            told = f"each of {self.ranks.size} processes ran whole batches: {why}"
+            self.notes += [told] if why and told not in self.notes else []
         if self._started:
             return
         self._started = True
-        self.mixed = self._can_be_mixed()
+        self.mixed = self.ranks.agreed(self._can_be_mixed())
         if self.plan.bypass_epochs == 0:
             self.codebooks.place()
 
@@ -184,18 +196,21 @@ class Trainer:
         with self.codebooks.reshaped(full_precision=self.plan.full_precision or self.mixed):
             for at, batch in enumerate(self._stretches.of(number, self.plan.steps)):
                 self.codebooks.before_step()
-                with watching(self.layers, change, keep_graph=True) as watched:
-                    found = self._losses(batch)
+                share = self._shares.of(batch)
+                with self._shares.watching(self.layers, change) as watched:
+                    found = self._losses(share)
                 if not self.bypassing:
                     found = completed(found, self.layers, watched, self.plan)
                 if at == 0 and self.plan.balanced and not self.bypassing:
                     z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
-                    weight = factor * (balanced_weight(found.task, found.vq, z_e) or self.plan.vq_weight)
+                    balanced = balanced_weight(found.task, found.vq, z_e, self._shares.sum_of_shares)
+                    weight = factor * (balanced or self.plan.vq_weight)
                 losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
+            self.ranks.same_buffers(self.model)
             fixed = self.splits.stop(self.plan.steps or None)
             stop = evaluate(self.model, self.task, fixed, self.layers, self._bypassed)
         known = [vq for _, vq in losses if vq is not None]
-        return Epoch(
+        row = Epoch(
             epoch=number + 1,
             task_loss=sum(task for task, _ in losses) / max(len(losses), 1),
             vq_loss=sum(known) / len(known) if known else None,
@@ -203,6 +218,7 @@ class Trainer:
             revived=self.codebooks.take_revived(),
             stop=stop,
         )
+        return self.ranks.agreed_value(row)
 
     def _leading(self) -> list[torch.nn.Parameter]:
         """Return the parameters that z_e depends on, which are held in the first epochs."""
@@ -247,14 +263,22 @@ class Trainer:
         if self.plan.entropy_weight and not self.bypassing:
             entropy = mean_entropy(self.layers, watched)
             total = total if entropy is None else total - self.plan.entropy_weight * entropy
-        value = float(total.detach())
+        total = self._shares.weight * total
+        value, task, vq = self._shares.added([float(total.detach()), *self._weighed(found)])
         if not math.isfinite(value):
             raise NotFinite(f"{value:g} at {where}")
-        self.optimizers.step(total, found.further, self._held)
+        further = [self._shares.weight * loss for loss in found.further]
+        self.optimizers.step(total, further, self._held, self.ranks.add_gradients)
         self.steps += 1
         if not self.bypassing:
             self.codebooks.after_step(watched, generator, cooling=self.ending.cooling)
-        return float(found.task.detach()), None if found.vq is None else float(found.vq.detach())
+        self.ranks.same_codebooks(self.layers)
+        return task, None if found.vq is None else vq
+
+    def _weighed(self, found: Losses) -> list[float]:
+        """Return the task loss and the VQ loss of the share at hand, by its weight in the batch."""
+        losses = (found.task, torch.zeros(()) if found.vq is None else found.vq)
+        return [self._shares.weight * float(loss.detach()) for loss in losses]
 
     def state_dict(self) -> dict[str, Any]:
         """Return, as a copy, all that a resumed training needs."""
