@@ -124,7 +124,7 @@ class GuardedTask:
                 stack.callback(handle.remove)
             stack.enter_context(blamed(f"the task fails on a batch of {describe(batch)}"))
             stack.enter_context(lookups_shown(model))
-            found = self._task.losses(model, batch)
+            found: Any = self._task.losses(model, batch)
         if not (self._ran or called):
             what = "task.losses(model, batch) does not run the model that it is given"
             raise UserError(what, "run that one: it is a copy of yours")
