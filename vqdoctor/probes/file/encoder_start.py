@@ -27,7 +27,7 @@ def _evidence(context: FileContext) -> EncoderStart:
     if not context.views:
         raise Missing("no VQ layer with a codebook is in the file")
     if not context.saved.in_order:
-        raise Missing("the file does not keep the model's order, which tells what precedes the VQ layer")
+        raise Missing("the file keeps no order of the model, so that what precedes the VQ layer is unknown")
     view = context.views[0]
     entries = entries_of(context.saved, view, context.views)
     before, after = ([e for e in entries if e.part == part] for part in ("before", "after"))
