@@ -10,7 +10,6 @@ from vqdoctor.probes.file import (
     all_probes,
     codebook_geometry,
     ema_state,
-    encoder_start,
     foreign_objects,
     non_finite,
 )
@@ -186,14 +185,3 @@ def test_a_file_without_layers_still_has_its_own_evidence(examine):
         *("foreign-objects", "non-finite", "optimizer-memory", "recorded-scores", "step-size"),
         "training-record",
     ]
-
-
-def test_few_of_many_matrices_are_read(examine, ask, monkeypatch):
-    """A model of a billion numbers is not read whole to say whether its encoder was trained."""
-    layer = {"vq.embedding.weight": torch.randn(32, 64)}
-    around = {f"{part}.{i}.weight": torch.randn(64, 64) / 8 for part in ("a", "c") for i in range(20)}
-    saved = {**{k: v for k, v in around.items() if k[0] == "a"}, **layer}
-    saved |= {k: v for k, v in around.items() if k[0] == "c"}
-    whole = ask(encoder_start, examine(saved), layer=None)
-    monkeypatch.setattr(encoder_start, "MOST", 5 * 64 * 64)
-    assert (whole.sample_size, ask(encoder_start, examine(saved), layer=None).sample_size) == (40, 10)

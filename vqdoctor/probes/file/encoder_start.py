@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from vqdoctor.core.evidence import EncoderStart, Evidence, Unavailable
 from vqdoctor.metrics.start import LEAST_ENTRIES, is_drawn
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Missing, Probe
 from vqdoctor.saved.placement import Entry, Unplaced, entries_of, placed_slots
 
-LARGEST = 1 << 22
-"""Numbers of a matrix that are read: a larger one is left out."""
-MOST = 1 << 23
-"""Numbers that are read on either side of the layer, so that the cost does not grow with the file."""
+_SAMPLE = 1 << 12
+"""Numbers of a matrix that are read."""
 
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
@@ -28,19 +28,24 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
 
 
 def _evidence(context: FileContext) -> EncoderStart:
+    if all(view.frozen for view in context.views):
+        raise Missing(
+            "the layers' tables may rightly stay as they were drawn, and so may what is before them"
+        )
     if not context.saved.in_order:
-        raise Missing("the parts before the VQ layer are unknown: the file does not keep the model's order")
+        raise Missing(
+            "the file does not keep the model's order, so the parameters before the VQ layer are unknown"
+        )
     view = context.views[0]
     entries = entries_of(context.saved, view, context.views)
     before, after = ([e for e in entries if e.part == part] for part in ("before", "after"))
-    few_before, few_after = _few(before), _few(after)
-    judged = [_drawn(context, part) for part in (few_before, few_after)]
+    judged = [_drawn(context, part) for part in (before, after)]
     if not all(sum(sizes.values()) for sizes in judged):
         raise Missing(f"no weight matrix of {LEAST_ENTRIES} numbers is both before and after the VQ layer")
     (first, first_drawn), (last, last_drawn) = ((sum(s.values()), s[True]) for s in judged)
     return EncoderStart(
         source="checkpoint",
-        sample_size=len(few_before) + len(few_after),
+        sample_size=sum(_is_judged(e) for e in (*before, *after)),
         before=first,
         before_drawn=first_drawn / first,
         after=last,
@@ -51,14 +56,7 @@ def _evidence(context: FileContext) -> EncoderStart:
 
 
 def _is_judged(entry: Entry) -> bool:
-    return len(entry.shape) > 1 and LEAST_ENTRIES <= math.prod(entry.shape) <= LARGEST
-
-
-def _few(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the matrices that are judged: all, or some from the first to the last at even distances."""
-    judged = [entry for entry in entries if _is_judged(entry)]
-    every = math.ceil(sum(math.prod(entry.shape) for entry in judged) / MOST)
-    return judged[:: max(1, every)]
+    return len(entry.shape) > 1 and math.prod(entry.shape) >= LEAST_ENTRIES
 
 
 def _drawn(context: FileContext, entries: Sequence[Entry]) -> dict[bool, int]:
@@ -66,10 +64,9 @@ def _drawn(context: FileContext, entries: Sequence[Entry]) -> dict[bool, int]:
     own = set(context.views[0].keys.values())
     model = next(m for m in context.saved.models if not own.isdisjoint(m.raw.values()))
     sizes = {True: 0, False: 0}
-    for entry in entries:
-        raw = model.raw[entry.name]
-        weight = context.checkpoint.tensors[raw].read().astype("float32")
-        sizes[is_drawn(weight.reshape(len(weight), -1))] += weight.size
+    for entry in filter(_is_judged, entries):
+        sample = context.checkpoint.tensors[model.raw[entry.name]].sample(_SAMPLE)
+        sizes[is_drawn(np.asarray(sample, np.float64), entry.shape)] += math.prod(entry.shape)
     return sizes
 
 
