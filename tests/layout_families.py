@@ -109,6 +109,9 @@ STORED: dict[str, Shapes] = {
         "quantizer.weight_proj.bias": (2 * K,), "project_q.weight": (64, 2 * D),
     },
     "a random projection": example("random-projection"),
+    "QINCo": {
+        "codebook0.weight": (K, D), "step1.codebook.weight": (K, D), "step1.MLPconcat.weight": (D, 2 * D),
+    },
     "a list of parameters": {f"rq.books.{level}": (K, D) for level in range(3)},
     "a list of embeddings": {f"pq.codebooks.{group}.weight": (K, D) for group in range(2)},
 }  # fmt: skip

@@ -12,12 +12,14 @@ from vqdoctor.core.evidence import (
     GradientPath,
     ImplicitLevels,
     OptimizerMemory,
+    StepSize,
     TaskGradient,
 )
 from vqdoctor.core.levels import Confidence
 
 GRADIENT = GradientPath.healthy()
 MEMORY = OptimizerMemory.healthy()
+STEPS = StepSize.healthy(highest_step=0.01)
 TOO_LONG = EmaRelation.healthy(total=1_022.0, scale=1_022.0, code_norm=21_462.0)
 SATURATED = ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
 
@@ -49,6 +51,11 @@ SATURATED = ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
         ([GRADIENT.replace(estimator="none", ratio=0.0), MEMORY, TOO_LONG], "error"),
         ([MEMORY.replace(ratio=0.01), CodebookGeometry.healthy(dim=16, norm_median=4 * 4.9)], "error"),
         ([MEMORY.replace(ratio=0.01), CodebookGeometry.healthy(dim=16, norm_median=4 * 5.1)], "cannot judge"),
+        # steps that cannot have moved a weight by its own size remember an untrained model
+        ([MEMORY.replace(ratio=0.027), STEPS.replace(updates=99)], "cannot judge"),
+        ([MEMORY.replace(ratio=0.027), STEPS.replace(updates=101)], "error"),
+        ([MEMORY.replace(ratio=0.06), STEPS.replace(updates=101)], "passes"),
+        ([GRADIENT.replace(estimator="none", ratio=0.0), STEPS.replace(updates=99)], "error"),
         ([MEMORY.replace(ratio=0.06), CodebookGeometry.healthy(dim=16, norm_median=1e-3)], "passes"),
     ],
 )

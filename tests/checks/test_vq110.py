@@ -40,8 +40,8 @@ class Model(nn.Module):
     """Levels in a loop of the model itself, over vectors that a mask has picked.
 
     Args:
-        form: "sound", "no subtraction", or "side by side" for codebooks that quantize one vector each for
-            themselves.
+        form: "sound", "no subtraction", "mean" for the same with the codes' mean, or "side by side" for
+            codebooks that quantize one vector each for themselves.
     """
 
     def __init__(self, form: str) -> None:
@@ -61,6 +61,7 @@ class Model(nn.Module):
             losses.append(loss)
             residual = residual - codes.detach() if self.form == "sound" else residual
         picked = torch.cat(found, 1) if self.form == "side by side" else torch.stack(found).sum(0)
+        picked = picked / len(found) if self.form == "mean" else picked
         whole = z.new_zeros(*keep.shape, picked.shape[1])
         whole[keep] = picked
         return self.decoder(whole.transpose(1, 2)), torch.stack(losses).sum()
@@ -81,7 +82,8 @@ class Theirs(nn.Module):
             z_q, _, loss = self.vq(z)
         else:
             codes, _, losses = zip(*(level(z) for level in self.vq.layers), strict=True)
-            z_q, loss = torch.stack(codes).sum(0), torch.stack(losses)
+            whole = torch.stack(codes)
+            z_q, loss = whole.mean(0) if self.form == "mean" else whole.sum(0), torch.stack(losses)
         return self.decoder(z_q.transpose(1, 2)), loss.sum()
 
 
@@ -95,16 +97,20 @@ def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
     [
         (Model, "sound"),
         (Model, "no subtraction"),
+        (Model, "mean"),
         (Model, "side by side"),
         (Theirs, "sound"),
         (Theirs, "no subtraction"),
+        (Theirs, "mean"),
     ],
 )
 def test_models(kind: type[nn.Module], form: str) -> None:
     torch.manual_seed(0)
     report = vqdoctor.examine(kind(form), torch.randn(64, 3, 10), losses=losses)
     accused = sorted(str(f.layer)[-1] for f in report.findings if f.code == "VQ110")
-    assert accused == (["1", "2"] if form == "no subtraction" else [])
+    assert accused == (["1", "2"] if form in ("no subtraction", "mean") else [])
+    words = {"no subtraction": "the sum of", "mean": "the mean of"}.get(form, "")
+    assert all(words in f.message for f in report.findings if f.code == "VQ110")
 
 
 def test_the_advice_subtracts() -> None:

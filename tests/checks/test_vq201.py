@@ -6,10 +6,11 @@ import pytest
 from judged import problems, says
 
 from vqdoctor.checks._usage import IMPLICIT_USAGE
-from vqdoctor.core.evidence import Evidence, LossBalance, TaskMetrics, TrainingRecord, Usage
+from vqdoctor.core.evidence import Evidence, LossBalance, LossTerms, TaskMetrics, TrainingRecord, Usage
 
 BALANCE = LossBalance.healthy()
 RECORD = TrainingRecord.healthy()
+TERMS = LossTerms.healthy(beta=300.0, beta_from="layer", commitment=300.0)
 LOSES = TaskMetrics.healthy(accuracy=0.6, bypass_accuracy=0.93)
 
 
@@ -29,6 +30,14 @@ LOSES = TaskMetrics.healthy(accuracy=0.6, bypass_accuracy=0.93)
         ([RECORD.replace(vq_weight=None)], "cannot judge"),
         ([RECORD.replace(commitment_weight=1000.0)], "warning"),
         ([BALANCE, RECORD.replace(vq_weight=100.0)], "passes"),
+        # the layer's own commitment weight counts times the VQ loss's, where its gradient bears it out
+        ([BALANCE.replace(vq_weight=1.0), TERMS], "warning"),
+        ([BALANCE.replace(vq_weight=1.0), TERMS, LOSES], "error"),
+        ([BALANCE.replace(vq_weight=0.03), TERMS], "passes"),
+        ([BALANCE.replace(vq_weight=None, ratio=None), TERMS], "cannot judge"),
+        ([BALANCE.replace(vq_weight=1.0), TERMS.replace(commitment=None)], "passes"),
+        ([BALANCE.replace(vq_weight=1.0), TERMS.replace(commitment=0.25)], "passes"),
+        ([BALANCE.replace(vq_weight=1.0), LossTerms.healthy(beta_from="layer")], "passes"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

@@ -23,10 +23,15 @@ NO_BETA = {"beta": None, "beta_from": ""}
         # a sum, and it outweighs the task
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.81)], "warning"),
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.81), LOSES], "error"),
-        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.79)], "passes"),
-        # a sum that is measured exactly is told where the usage is poor
+        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.79)], "note"),
+        # beta on the codebook's term leaves weight 1 at z_e, a sum or not
+        ([TERMS.replace(commitment=64.0, codebook=16.0), BALANCE.replace(ratio=8.6)], "warning"),
+        ([TERMS.replace(commitment=1.0, codebook=0.25), BALANCE.replace(ratio=8.6)], "passes"),
+        # a sum that is measured exactly is told, and one that is guessed where the usage is poor
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.38), COLLAPSED_USAGE], "note"),
-        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.38), Usage.healthy()], "passes"),
+        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.38), Usage.healthy()], "note"),
+        ([TERMS.replace(commitment=16.0, **NO_BETA), BALANCE.replace(ratio=0.38), COLLAPSED_USAGE], "note"),
+        ([TERMS.replace(commitment=16.0, **NO_BETA), BALANCE.replace(ratio=0.38), Usage.healthy()], "passes"),
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=None)], "cannot judge"),
         ([TERMS.replace(commitment=7.9), BALANCE.replace(ratio=9.0)], "passes"),
         ([TERMS.replace(commitment=16.0 * 400), BALANCE.replace(ratio=9.0)], "warning"),

@@ -9,9 +9,12 @@ from judged import run_advice, says
 from state_models import OURS, EmaVQ, Task, found, live, saved
 from torch import nn
 
-from vqdoctor.core.evidence import Evidence, Initialisation, TrainForward
+from vqdoctor.checks import all_checks
+from vqdoctor.core.evidence import EvalForward, Evidence, Initialisation, TrainForward
 from vqdoctor.core.levels import Severity
 from vqdoctor.engine import examine
+from vqdoctor.engine.evaluate import evaluate
+from vqdoctor.engine.rank import rank
 
 START = Initialisation.healthy()
 TRAIN = TrainForward.healthy()
@@ -51,3 +54,10 @@ def test_a_flag_in_a_buffer_is_saved() -> None:
     vq = nn.Module()
     run_advice("VQ305", vq=vq)
     assert bool(vq.state_dict()["initted"])
+
+
+def test_a_second_initialisation_explains_that_an_eval_pass_writes() -> None:
+    eval_pass = EvalForward.healthy(changed=("vq.embed", "vq.initted"), changed_count=2, codebook=True)
+    evidence = [TRAIN.replace(first_moved=1.3), eval_pass]
+    findings = rank(evaluate(all_checks(), ["vq"], evidence, []).findings, all_checks())
+    assert [(f.code, f.explained_by) for f in findings] == [("VQ305", None), ("VQ307", "VQ305:vq")]

@@ -26,6 +26,29 @@ def test_only_more_than_one_update_by_the_same_vectors_is_found(times: int, expe
     assert says("VQ312", EmaAdvances.healthy(times=times)) == expected
 
 
+@pytest.mark.parametrize(
+    ("applied", "expected"),
+    [
+        (1.0, "passes"),
+        (1.91, "warning"),
+        (1.89, "passes"),
+        (2.0, "warning"),
+        (3.0, "warning"),
+        (None, "passes"),
+    ],
+)
+def test_a_power_of_the_layers_decay_in_one_call(applied: float | None, expected: str) -> None:
+    assert says("VQ312", EmaAdvances.healthy(applied=applied)) == expected
+
+
+class Twice(VectorQuantizerEMA2D):
+    """A layer whose one call averages twice."""
+
+    def average(self, vectors: torch.Tensor, indices: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        super().average(vectors, indices, counts)
+        return super().average(vectors, indices, counts)
+
+
 class Model(nn.Module):
     """A tokenizer of [B, 1, 8, 8] whose layer runs in one of several ways."""
 
@@ -33,7 +56,7 @@ class Model(nn.Module):
         super().__init__()
         self.how = how
         self.encoder = nn.Conv2d(1, 8, 2, 2)
-        self.vq = VectorQuantizerEMA2D(16, 8, decay=0.9)
+        self.vq = (Twice if how == "twice in a call" else VectorQuantizerEMA2D)(16, 8, decay=0.9)
         self.decoder = nn.ConvTranspose2d(8, 1, 2, 2)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,3 +102,18 @@ def test_a_layer_that_runs_again_on_the_same_vectors_is_found(how: str, times: i
     (found,) = (evidence for evidence in report.evidence if isinstance(evidence, EmaAdvances))
     assert found.times == times
     assert [finding.code for finding in report.findings] == ["VQ312"] * (times > 1)
+
+
+@pytest.mark.parametrize(
+    ("how", "applied"), [("once", 1.0), ("twice in a call", 2.0), ("another scale", None)]
+)
+def test_the_decay_that_one_call_applies(how: str, applied: float | None, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save({"model": Model(how).state_dict()}, tmp_path / "model.pt")
+    user_model: Any = UserModel(task=Task(how))
+    settings = Settings(select=("VQ312",))
+    report = examine(tmp_path / "model.pt", user_model=user_model, settings=settings)
+    (found,) = (evidence for evidence in report.evidence if isinstance(evidence, EmaAdvances))
+    assert found.times == 1
+    assert found.applied == (None if applied is None else pytest.approx(applied, abs=0.01))
+    assert [finding.code for finding in report.findings] == ["VQ312"] * (applied == 2.0)

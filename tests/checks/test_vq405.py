@@ -19,7 +19,8 @@ FEW = CodeExpiry.healthy(sample_size=64, epoch_vectors=63.0)
     ("evidence", "expected"),
     [
         (FEW, "warning"),
-        (FEW.replace(epoch_vectors=64.0), "passes"),
+        (FEW.replace(epoch_vectors=64.0), "warning"),
+        (FEW.replace(epoch_vectors=65.0), "passes"),
         (FEW.replace(epoch_vectors=None), "cannot judge"),
     ],
 )

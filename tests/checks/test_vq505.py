@@ -35,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([REVIVAL.replace(returned=5)], "passes"),
         ([REVIVAL.replace(returned=6)], "warning"),
         ([REVIVAL.replace(sample_size=0, returned=6)], "warning"),
+        ([REVIVAL.replace(sample_size=0, returned=1)], "note"),
         ([REVIVAL.replace(threshold=2.0, under_threshold=64)], "passes"),
         ([REVIVAL.replace(threshold=2.0, under_threshold=65)], "warning"),
     ],

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from judged import problems, says
+from torch import nn
+from torch.nn import functional
 
-from vqdoctor.core.evidence import Evidence, TaskGradient, TaskMetrics
+import vqdoctor
+from vqdoctor.core.evidence import CodeDependence, Evidence, TaskGradient, TaskMetrics
 
 METRICS = TaskMetrics.healthy()
 UNREAD = METRICS.replace(
     mean_code_accuracy=METRICS.accuracy, loss=0.2, bypass_loss=0.2, shuffled_loss=0.2, mean_code_loss=0.2
 )
 AROUND = TaskGradient.healthy(at_output=None, ratio=None)
+BYPASS = CodeDependence.healthy(swapped=0.09, around=1.0)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +31,11 @@ AROUND = TaskGradient.healthy(at_output=None, ratio=None)
         ([UNREAD, AROUND], "error"),
         ([UNREAD], "error"),
         ([UNREAD.replace(accuracy=None, loss=0.19), AROUND], "passes"),
+        # a way around the codes that carries most of what tells samples apart
+        ([METRICS, BYPASS], "warning"),
+        ([METRICS, BYPASS.replace(swapped=0.11)], "passes"),
+        ([METRICS, BYPASS.replace(around=0.0)], "passes"),
+        ([METRICS.replace(mean_code_accuracy=0.91), BYPASS], "error"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
@@ -38,3 +48,61 @@ def test_only_codes_that_nothing_reads_come_before_a_collapse() -> None:
     assert not problems("VQ602", UNREAD, AROUND.replace(at_output=0.2, ratio=1.0))[0].explains
     assert not problems("VQ602", UNREAD, AROUND.replace(joined=False))[0].explains
     assert not problems("VQ602", UNREAD.replace(bypass_loss=0.201), AROUND)[0].explains
+
+
+class Codebook(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(16, 4)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        codes = self.embedding(torch.cdist(z.detach(), self.embedding.weight.detach()).argmin(-1))
+        loss = functional.mse_loss(codes, z.detach()) + 0.25 * functional.mse_loss(z, codes.detach())
+        return z + (codes - z).detach(), loss
+
+
+class Sequences(nn.Module):
+    """An autoencoder of sequences.
+
+    Args:
+        form: "sound"; "skip", where the decoder also gets the output of the layer before z_e; or "condition",
+            where it also gets a number that is computed from the input.
+    """
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.first, self.second, self.vq = nn.Linear(6, 32), nn.Linear(32, 4), Codebook()
+        self.decoder = nn.Sequential(nn.Linear(36 if form == "skip" else 5, 32), nn.Tanh(), nn.Linear(32, 6))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = torch.tanh(self.first(x))
+        z_q, loss = self.vq(self.second(hidden))
+        more = hidden if self.form == "skip" else x.mean(-1, keepdim=True) * (self.form == "condition")
+        return self.decoder(torch.cat([z_q, more], -1)), loss
+
+
+def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
+    out, vq = model(x)
+    return vqdoctor.Losses(task=functional.mse_loss(out, x), vq=vq)
+
+
+@pytest.mark.parametrize("form", ["sound", "skip", "condition"])
+def test_trained_models(form: str) -> None:
+    torch.manual_seed(0)
+    model = Sequences(form)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    x = torch.randn(128, 8, 3) @ torch.randn(3, 6)
+    with torch.no_grad():
+        model.vq.embedding.weight.copy_(model.second(torch.tanh(model.first(x)))[:16, 0])
+    for _ in range(200):
+        of = losses(model, x)
+        assert isinstance(of.vq, torch.Tensor)
+        optimizer.zero_grad()
+        (of.task + of.vq).backward()
+        optimizer.step()
+    report = vqdoctor.examine(model, x, losses=losses)
+    (dependence,) = (e for e in report.evidence if isinstance(e, CodeDependence))
+
+    assert bool(dependence.around) == (form == "skip")
+    assert [f.severity.label for f in report.findings if f.code == "VQ602"] == ["warning"] * (form == "skip")

@@ -10,6 +10,7 @@ from vqdoctor.core.evidence import Evidence, TrainEvalGap
 GAP = TrainEvalGap.healthy(
     agreement=0.3, explained=0.9, train_loss=0.1, eval_loss=0.5, train_perplexity=100.0, eval_perplexity=100.0
 )
+BLEND = TrainEvalGap.healthy(train_loss=0.1, eval_loss=0.16, blend=0.26)
 NOISY = TrainEvalGap.healthy(agreement=0.33, repeated=0.33)
 
 
@@ -30,6 +31,11 @@ NOISY = TrainEvalGap.healthy(agreement=0.33, repeated=0.33)
         ([NOISY.replace(repeated=0.34)], "passes"),
         ([NOISY.replace(agreement=0.26, repeated=0.26, explained=0.8)], "warning"),
         ([NOISY.replace(agreement=0.27, repeated=0.27, explained=0.8)], "passes"),
+        # the same codes, and something else than codes put out in training
+        ([BLEND], "warning"),
+        ([BLEND.replace(blend=0.24)], "passes"),
+        ([BLEND.replace(eval_loss=0.14)], "passes"),
+        ([BLEND.replace(blend=None)], "passes"),
         ([GAP.replace(sample_size=8)], "warning"),
         ([GAP.replace(sample_size=7)], "cannot judge"),
     ],

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from vqdoctor.cli._ablation import require_own
 from vqdoctor.core.ablation import AblationFigures, CodebookFigures, Cost, Latency, Run, Study
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.settings import Settings
+from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.ablate.cells import STEPS, Training, lay_out
 from vqdoctor.engine.ablate.kept import RUNS, STUDY, Kept, merge
+from vqdoctor.engine.ablate.subject import Subject
 from vqdoctor.engine.plan import make_plan
+from vqdoctor.models.user_code import load_object
+from vqdoctor.render import ablation_text
 
 
 def laid_out(weight: float = 1.0, only: str | None = None) -> tuple[Study, dict[str, Training]]:
@@ -84,6 +88,38 @@ def test_a_study_is_taken_up_and_two_shards_make_the_whole(tmp_path: Path) -> No
     joined = merge([*reversed(shards)], tmp_path / "joined")
     assert joined.runs == whole.study.runs  # to the digit, in the study's own order
     assert Kept.open(tmp_path / "joined", study).study == joined
+
+
+def test_a_study_whose_trainings_fail_says_so() -> None:
+    study, _ = laid_out()
+    failed = [Run(run=run, seed=seed, failed="NaN") for run, seed in study.trainings]
+    none = replace(study, runs=tuple(failed), notes=("no val split",))
+    assert not none.missing and not none.is_told
+    text = ablation_text(none, 100)
+    assert "no val split" in text and "Not trained: " in text and "as it is" in text.split("NaN")[0]
+    assert "failed" in text.splitlines()[1]
+    told = replace(study, runs=tuple(replace(run, figures=figures(), failed="") for run in failed))
+    assert told.is_told and "Not trained" not in ablation_text(told, 100)
+
+
+def test_a_changed_module_of_the_task_makes_another_study(tmp_path: Path) -> None:
+    (tmp_path / "ablated_net.py").write_text("SIZE = 3\n")
+    (tmp_path / "ablated_task.py").write_text("import ablated_net\ntask = ablated_net.SIZE\n")
+    spec = f"{tmp_path / 'ablated_task.py'}:task"
+    load_object(spec, "--task")
+    subject = Subject(path=None, user_model=UserModel(task=spec), settings=Settings())
+    first = subject.fingerprint
+    (tmp_path / "ablated_net.py").write_text("SIZE = 4\n")
+    assert replace(subject).fingerprint != first
+
+
+def test_a_file_of_someone_else_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "ablation.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"ablation\.csv is there"):
+        require_own(tmp_path)
+    Kept.open(tmp_path, laid_out()[0])
+    require_own(tmp_path)
+    require_own(tmp_path / "new")
 
 
 def test_another_study_is_refused(tmp_path: Path) -> None:

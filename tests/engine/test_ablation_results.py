@@ -72,8 +72,11 @@ def test_limits(perplexity: float, codes: int | None, accuracy: float, state: st
         ({"a": {"accuracy": "high"}}, "a.accuracy is 'high'"),
         ({"a": {"perplexity": True}}, "a.perplexity is True"),
         ('{"a": {"perplexity": NaN}}', "NaN|nan|not a finite"),
+        ({"a": {"accuracy": -3.0}}, "a.accuracy is -3.0, out of its range"),
+        ({"a": {"perplexity": -1.0}}, "a.perplexity is -1.0, out of its range"),
+        ({"kind": "vqdoctor-ablation", "schema": 2}, "an ablation of schema 2"),
         ({"schema": 1, "tool": {}}, "a saved report"),
-        ({"kind": "vqdoctor-ablation", "cells": 3}, "the ablation is damaged"),
+        ({"kind": "vqdoctor-ablation", "cells": 3}, "the ablation in ablation_results.json is damaged"),
     ],
 )
 def test_anything_else_is_refused_with_its_reason(tmp_path: Path, data: object, says: str) -> None:
@@ -82,6 +85,28 @@ def test_anything_else_is_refused_with_its_reason(tmp_path: Path, data: object, 
     with pytest.raises(UserError, match=says):
         read_results(path)
     assert main(["inspect", str(path)]) == 2
+
+
+def test_percentages_are_shares(tmp_path: Path) -> None:
+    """94.5 % is half a point behind 95 %, and not 50 points."""
+    rows = {
+        "a": {"accuracy": 95.0, "perplexity": 120.0},
+        "b": {"accuracy": 94.5, "perplexity": 30.0},
+        "seed": 3,
+    }
+    found = read_results(_written(tmp_path, rows))
+    assert [(v.name, v.figures["accuracy"], v.state) for v in found.variants] == [
+        ("a", 0.95, "in use"),
+        ("b", 0.945, "low"),
+    ]
+
+
+def test_half_of_a_pair_in_a_name_is_written_out(tmp_path: Path) -> None:
+    """JSON can hold a lone surrogate, and no text file can."""
+    path = tmp_path / "ablation_results.json"
+    path.write_text('{"a\\ud800": {"accuracy": 0.9, "perplexity": 100}}')
+    assert main(["inspect", str(path), "-f", "json", "--save", f"json={tmp_path / 'out.json'}"]) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["variants"][0]["name"] == "a\\ud800"
 
 
 def test_without_any_perplexity_it_is_inconclusive(tmp_path: Path) -> None:

@@ -101,6 +101,25 @@ def test_with_the_task_it_names_a_cause_that_the_losses_show() -> None:
     assert monitor.report is not None and monitor.report.verdict == "collapsed"
 
 
+@pytest.mark.parametrize(("quantizer", "told"), [("sphere", ["VQ310"]), ("sphere-sound", [])])
+def test_a_fault_of_the_code_is_told_before_the_usage_shows_it(quantizer: str, told: list[str]) -> None:
+    run = train(40, Digits(quantizer=quantizer, decay=0.9))
+    events: list[Event] = []
+    with Monitor(next(run), every=10, out=None, on_collapse=events.append) as monitor:
+        for _ in run:
+            monitor.step()
+    assert [event.code for event in events] == told  # long before poor usage would be a finding
+
+
+def test_an_ema_that_stalls_is_told_without_an_optimizer() -> None:
+    run = train(100, Digits(num_codes=256, dim=64, decay=0.9999))
+    events: list[Event] = []
+    with Monitor(next(run), every=50, out=None, start=100, on_collapse=events.append) as monitor:
+        for _ in run:
+            monitor.step()
+    assert [(event.code, event.step, event.since) for event in events] == [("VQ302", 200, 150)]
+
+
 class Failing(Digits):
     """A task whose losses fail on any model but the training's own."""
 
@@ -118,12 +137,12 @@ def test_a_failing_examination_does_not_stop_the_training() -> None:
     task.own = next(run)
     with (
         pytest.warns(CollapseWarning, match="could not examine the model: UserError.*no room"),
-        Monitor(task.own, task, every=10, out=None) as monitor,
-        pytest.warns(CollapseWarning, match="VQ501"),
+        Monitor(task.own, task, every=10, out=None, start=200) as monitor,
+        pytest.warns(CollapseWarning, match="VQ50[12]"),
     ):
         for _ in run:
             monitor.step()
-    assert monitor.steps == 40
+    assert [event.code for event in monitor.events] == ["VQ501", "VQ502"] and monitor.steps == 240
 
 
 def test_revival_moves_dead_codes(tmp_path: Path) -> None:
@@ -172,11 +191,12 @@ class Parts(nn.Module):
         self.net = inner
 
 
-def test_other_ranks_of_a_distributed_training_write_and_report_nothing(
+def test_a_rank_beside_one_that_does_not_watch_writes_and_report_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     run = train(3, Digits(straight_through=False))
     with Monitor(next(run), out=tmp_path / "t.jsonl") as monitor:
         for _ in run:

@@ -8,12 +8,20 @@ import pytest
 
 from vqdoctor.checks import all_checks
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.core.evidence import EncoderSpread, Evidence, GradientPath, NonFinite, Usage
+from vqdoctor.core.evidence import (
+    CountsUsage,
+    EmaRelation,
+    EncoderSpread,
+    Evidence,
+    GradientPath,
+    NonFinite,
+    Usage,
+)
 from vqdoctor.core.report import LayerSummary, Report
 from vqdoctor.core.settings import Settings
 from vqdoctor.engine.evaluate import choose
 from vqdoctor.engine.examine import concluded
-from vqdoctor.engine.symptoms import PATIENCE, SPARE, Symptoms
+from vqdoctor.engine.symptoms import PATIENCE, SPARE, YOUNG, Symptoms
 
 
 def report(*evidence: Evidence) -> Report:
@@ -67,24 +75,72 @@ def test_without_a_cause_a_symptom_is_reported_when_it_lasts() -> None:
     assert examined.look(200, *SOUND) == []
     assert examined.look(300, *SICK) == []
     events = examined.symptoms.look(400, SICK)
-    assert [(event.code, event.since) for event in events] == [("VQ501", 300)]
+    assert [(event.code, event.since) for event in events] == [("VQ501", 300), ("VQ502", 300)]
 
 
-def test_a_perplexity_that_rises_waits() -> None:
+def test_a_young_training_is_not_accused_however_short_its_intervals() -> None:
     examined = Examined((COLLAPSED_USAGE,))
-    for step in range(1, PATIENCE + 1):
-        perplexity = 1.2**step
-        usage = COLLAPSED_USAGE.replace(perplexity=perplexity, perplexity_high=perplexity)
-        assert examined.look(step, usage, *SICK[1:]) == ([] if step < PATIENCE else ["VQ501"])
+    told = {step: examined.look(step, *SICK) for step in range(10, YOUNG + 10, 10)}
+    assert {step for step, codes in told.items() if codes} == {YOUNG}
+
+
+def used(perplexity: float) -> tuple[Evidence, ...]:
+    """An interval with active codes and this perplexity, of at least 50."""
+    return Usage.healthy(perplexity=perplexity, perplexity_high=perplexity), *SOUND[1:]
+
+
+def test_usage_that_is_about_to_be_sound_waits() -> None:
+    told = {}
+    examined = Examined(used(48.0))
+    for step in range(100, PATIENCE + 200, 100):
+        told[step] = examined.look(step, *used(30.0 if step == 100 else 48.0))
+    assert {step for step, codes in told.items() if codes} == {100 + PATIENCE}
+
+
+@pytest.mark.parametrize("rise", [[2.3, 2.7], [42.3, 32.0]])
+def test_usage_that_crawls_or_falls_does_not_wait(rise: list[float]) -> None:
+    examined = Examined(used(rise[1]))
+    assert [examined.look(100 * (i + 1), *used(perplexity)) for i, perplexity in enumerate(rise)] == [
+        [],
+        ["VQ501"],
+    ]
 
 
 def test_a_collapse_from_soundness_does_not_wait_for_a_rise() -> None:
-    examined = Examined((COLLAPSED_USAGE,))
-    told = [examined.look(0, *SOUND)]
-    for step in (1, 2):
-        usage = COLLAPSED_USAGE.replace(perplexity=1.5**step, perplexity_high=1.5**step)
-        told.append(examined.look(step, usage, *SICK[1:]))
+    examined = Examined(used(48.0))
+    told = [examined.look(YOUNG, *SOUND), examined.look(300, *used(30.0)), examined.look(400, *used(48.0))]
     assert told == [[], [], ["VQ501"]]
+
+
+def test_a_doubt_waits() -> None:
+    examined = Examined(used(48.0))
+    usage = Usage.healthy(perplexity=48.0, perplexity_high=52.0)
+    told = [examined.look(step, usage) for step in range(YOUNG, YOUNG + PATIENCE + 100, 100)]
+    assert told == [*[[]] * (PATIENCE // 100), ["VQ501"]]
+
+
+ON_SPHERE = EmaRelation.healthy(
+    scale=0.2, scale_spread=0.08, code_norm=1.0, code_norm_spread=5e-8, mean_norm=4.91
+)
+
+
+def test_a_fault_of_the_code_is_reported_at_once_while_the_usage_is_fine() -> None:
+    examined = Examined((*SOUND, ON_SPHERE))
+    assert [examined.look(step, *SOUND, ON_SPHERE) for step in (100, 200)] == [["VQ310"], []]
+
+
+def test_a_fault_of_the_code_that_the_examination_refutes_is_not_reported() -> None:
+    examined = Examined((COLLAPSED_USAGE,))
+    assert examined.look(100, *SOUND, ON_SPHERE) == [] and examined.times == 1
+    assert examined.look(200, *SICK, ON_SPHERE) == []
+    assert examined.look(300, *SICK, ON_SPHERE) == ["VQ501", "VQ502"]
+
+
+def test_counts_that_hide_a_collapse_are_reported_beside_it() -> None:
+    counts = CountsUsage.healthy(perplexity=52.0, low=50.0, high=54.0)
+    examined = Examined((COLLAPSED_USAGE, counts))
+    assert [examined.look(step, *SICK, counts) for step in (100, 200)] == [[], ["VQ501", "VQ502", "VQ508"]]
+    assert Examined(SOUND).look(200, *SOUND, CountsUsage.healthy()) == []
 
 
 def test_what_is_not_finite_is_reported_at_once() -> None:

@@ -168,6 +168,33 @@ def test_the_librarys_own_quantizer_beside_one_is_not_called_frozen(fake):
     ]
 
 
+def _qinco(first: str, step: str, network: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a chain of three steps, as facebookresearch/Qinco writes them."""
+    return {f"{first}.weight": (K, 8)} | {
+        f"{step.format(number)}.{name}": shape
+        for number in (1, 2)
+        for name, shape in {"codebook.weight": (K, 8), network: (8, 16)}.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "network"),
+    [
+        ("codebook0", "step{}", "MLPconcat.weight"),
+        ("steps.0.codebook", "steps.{}", "concat.mlp.weight"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "quantizer."])
+def test_codes_that_a_network_makes_anew_are_no_table(fake, first, step, network, prefix):
+    names = {prefix + key: shape for key, shape in _qinco(first, step, network).items()}
+    views = find_quantizers(fake(names)).views
+    told = [(v.name, v.layout, v.frozen, v.lookup) for v in views]
+    assert told == [
+        (prefix + first.removesuffix(".codebook"), "qinco", False, None),
+        *((prefix + step.format(number), "qinco", True, "logits") for number in (1, 2)),
+    ]
+
+
 def test_a_layer_that_is_not_there_is_still_an_error(fake):
     vq = SimVQ(dim=8, codebook_size=K)
     with pytest.raises(UserError, match="no VQ layer 'rvq'"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from torch import nn
 
-from vqdoctor.metrics.start import as_constructed
+from vqdoctor.metrics.start import as_constructed, is_drawn
 
 K, D = 256, 16
 
@@ -75,3 +75,21 @@ def test_a_true_start_is_hardly_ever_missed() -> None:
     draws = [rng.uniform(-1 / K, 1 / K, (K, D)).astype(np.float32) for _ in range(300)]
     missed = sum(not as_constructed(codebook)[0].all() for codebook in draws)
     assert missed <= 3  # one in 1,000 is expected
+
+
+@pytest.mark.parametrize("layer", ["linear", "convolution", "attention", "embedding"])
+def test_weights_are_told_as_drawn_until_an_optimizer_moves_them(layer: str) -> None:
+    torch.manual_seed(0)
+    made = {
+        "linear": lambda: nn.Linear(24, 40).weight,
+        "convolution": lambda: nn.Conv1d(16, 24, 4).weight,
+        "attention": lambda: nn.MultiheadAttention(16, 2).in_proj_weight,
+        "embedding": lambda: nn.Embedding(64, 16).weight,
+    }
+    for _ in range(20):
+        weight = made[layer]()
+        rows = weight.detach().reshape(len(weight), -1)
+        assert is_drawn(rows.numpy()) == (layer != "embedding")
+        moved = rows + 0.2 * rows.std() * torch.randn_like(rows)
+        assert not is_drawn(moved.numpy())
+        assert not is_drawn(0.6 * rows.numpy())

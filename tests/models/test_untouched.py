@@ -152,3 +152,31 @@ def test_an_optimizer_still_knows_its_parameters() -> None:
     after = optimizer.state[model.encoder.weight]
     assert all(torch.equal(after[key], value) for key, value in before.items())
     assert optimizer.param_groups[0]["params"][0] is model.encoder.weight
+
+
+def test_a_copy_takes_memory_where_it_is_written_and_the_original_keeps_its_own() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    model[1].bias.requires_grad_(False)
+    before, place = model[0].weight.detach().clone(), model[0].weight.data_ptr()
+    twin: Any = working_copy(model, training=True)
+    assert twin[1].weight is twin[0].weight and not twin[1].bias.requires_grad
+    assert torch._C._is_cow_tensor(twin[0].weight)
+    twin(torch.ones(2, 4)).sum().backward()
+    assert torch._C._is_cow_tensor(twin[0].weight)  # passes write nothing
+    torch.optim.SGD(twin.parameters(), 0.1).step()
+    twin[0].bias.data[:2] = 7.0
+    twin[0].bias.detach().numpy()[2:] = 8.0
+    assert torch.equal(model[0].weight, before)
+    assert not model[0].bias.detach().eq(7.0).any() and not model[0].bias.detach().eq(8.0).any()
+    del twin
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    assert model[0].weight.data_ptr() == place
+
+
+def test_a_parameter_that_processes_share_stays_shared() -> None:
+    model = nn.Linear(4, 4).share_memory()
+    twin = working_copy(model, training=True)
+    assert torch.equal(model.weight, twin.weight)
+    assert model.weight.is_shared() and not torch._C._is_cow_tensor(model.weight)

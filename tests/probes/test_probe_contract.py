@@ -98,13 +98,17 @@ def test_without_a_known_vq_loss_only_those_that_judge_it_tell_another_story(nam
         assert kinds(hidden) == kinds(told)
 
 
+ASKS_FOR_MORE = ("batch_mixing", "input_summary", "encoder_start")
+"""More batches, a tensor alone, and larger matrices than those of this model."""
+
+
 @pytest.mark.parametrize("name", [name for name, probe in PROBES.items() if not probe.needs_codebook])
 def test_a_layer_without_a_codebook_is_no_trouble_for_a_probe_that_asks_for_none(name: str) -> None:
     ctx = replace(lib.context(without_codebook()), experiment_steps=2)
     others = ctx.others(ctx.discover())
     assert list(others.layers) == ["vq"]
     found = list(PROBES[name].measure(others))
-    if LossBalance not in PROBES[name].kinds and name not in ("batch_mixing", "input_summary"):
+    if LossBalance not in PROBES[name].kinds and name not in ASKS_FOR_MORE:
         assert kinds(found) == {
             (kind, None if PROBES[name].of_model else "vq") for kind in PROBES[name].kinds
         }

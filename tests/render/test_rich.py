@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
 from vqdoctor.checks import all_checks
-from vqdoctor.core.evidence import Unavailable, Usage
+from vqdoctor.core.evidence import OptimizerMemory, Unavailable, Usage
 from vqdoctor.core.report import Report
 from vqdoctor.remedies import with_advice
 from vqdoctor.render import RenderOptions, all_renderers
@@ -228,6 +229,28 @@ def test_a_guess_says_so(reports: dict[str, Report]) -> None:
     text = shown(reports["at_risk"])
     assert "(low confidence)" in text
     assert "usage unknown from checkpoint: the EMA has not converged" in text
+
+
+@pytest.mark.parametrize(
+    ("memory", "told"),
+    [
+        ({"codebook_untouched_rows": 312}, "a gradient of 200 of 512 codes: perplexity is between 1 and 200"),
+        (
+            {"codebook_untouched_rows": 312, "recent_codes": 90, "recent_codes_high": 100},
+            "a gradient of 100 of 512 codes in the last 400 updates: perplexity is between 1 and 100",
+        ),
+        ({"codebook_untouched_rows": 56, "weight_decay": 0.01}, ""),  # it may move every code
+        ({"codebook_untouched_rows": 512}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_optimizers_memory_bounds_a_usage_that_is_unknown(
+    reports: dict[str, Report], memory: dict[str, Any], told: str
+) -> None:
+    report = reports["at_risk"]
+    remembered = OptimizerMemory.healthy(**{"layer": "rvq.layers.1", "weight_decay": 0.0, **memory})
+    text = _flat(shown(replace(report, evidence=(*report.evidence, remembered))))
+    assert (told in text) if told else ("optimizer remembers" not in text)
 
 
 def test_a_usage_that_one_source_shows_is_not_called_unknown(reports: dict[str, Report]) -> None:

@@ -80,7 +80,7 @@ def test_a_step_leaves_what_the_rule_gives(kind: str) -> None:
     taken = SoundEMA.of(layer, decay)
     taken.before_step()
     trainer.model.train()
-    with trainer._reshaped(), watching(trainer.layers) as watched:
+    with trainer.codebooks.reshaped(full_precision=False), watching(trainer.layers) as watched:
         trainer.task.losses(trainer.model, next(iter(trainer.splits.in_order())))
     (call,) = layer.calls(watched)
     z = call.z_e.movedim(1, -1).reshape(-1, 8)

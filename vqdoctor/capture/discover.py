@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from vqdoctor.capture.call import Call
+from vqdoctor.capture.tables import are_rows
 from vqdoctor.capture.vectors import by_position, rows
 from vqdoctor.capture.watch import watch_each
 from vqdoctor.core.frozen import frozen
@@ -336,16 +337,6 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
             return said
     listed = _whole(module, _LEVELS) or levels
     return math.prod(listed) if listed else None
-
-
-def are_rows(vectors: torch.Tensor, table: torch.Tensor) -> bool:
-    """Return whether every vector is a row of a table within rounding, [N, D] and [K, D].
-
-    Distances are not computed as x² - 2xy + y², which loses the digits that tell a code from its neighbour.
-    """
-    distances = torch.cdist(vectors, table, compute_mode="donot_use_mm_for_euclid_dist")
-    near = 1e-3 * table.std().clamp_min(1e-12) * table.shape[1] ** 0.5
-    return bool((distances.amin(dim=1) <= near).all())
 
 
 def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:

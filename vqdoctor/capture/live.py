@@ -78,8 +78,8 @@ class Replay:
         return self.own
 
     def batches(self, split: Split) -> Sequence[Batch]:
-        """Return the calls: alike for training and validation."""
-        return () if split == "stop" or self.called is None else self.calls[self.called]
+        """Return the calls: data of the training, which no other split shall count again."""
+        return () if split != "train" or self.called is None else self.calls[self.called]
 
     def losses(self, model: nn.Module, batch: Batch) -> Losses:
         """Run a model on the arguments of a call."""
@@ -185,6 +185,7 @@ class LayerStep:
         chosen: the codes of that call, int64 [N], -1 where masked; None where unknown.
         samples: samples of the step; None where unknown.
         before: its codes before the step, float32 [K, D]; None in a light step, and without a codebook.
+        counts_before: its EMA counts before the step, [K]; None likewise, and without counts.
         at_input: square of the norm of the total loss's gradient at z_e, one for each call.
         at_output: the same at z_q.
         losses: its own losses.
@@ -195,6 +196,7 @@ class LayerStep:
     chosen: torch.Tensor | None
     samples: int | None
     before: torch.Tensor | None = None
+    counts_before: torch.Tensor | None = None
     at_input: list[torch.Tensor] = field(default_factory=list)
     at_output: list[torch.Tensor] = field(default_factory=list)
     losses: tuple[torch.Tensor, ...] = ()
@@ -215,7 +217,10 @@ class StepWatch:
         self._gradients: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {
             layer.name: ([], []) for layer in layers
         }
-        self._before = {layer.name: layer.codes() for layer in layers if full and layer.stored() is not None}
+        stored = [layer for layer in layers if full and layer.stored() is not None]
+        self._before = {layer.name: layer.codes() for layer in stored}
+        counts = {layer.name: layer.codebook.counts for layer in stored}
+        self._counts = {name: each.clone() for name, each in counts.items() if each is not None}
         self._stack = ExitStack()
         self._stack.enter_context(replay.noting())
         self.watched = self._stack.enter_context(watching(layers, self._look if full else None))
@@ -242,6 +247,7 @@ class StepWatch:
                 chosen=layer.chosen(self.watched),
                 samples=self._replay.samples,
                 before=self._before.get(layer.name),
+                counts_before=self._counts.get(layer.name),
                 at_input=self._gradients[layer.name][0],
                 at_output=self._gradients[layer.name][1],
                 losses=calls[0].losses,

@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from vqdoctor.capture.call import Call
-from vqdoctor.capture.discover import are_rows
 from vqdoctor.capture.inline import INLINE, inline
 from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.capture.tables import are_rows
 from vqdoctor.capture.watch import Watch, watch_each
 from vqdoctor.core.errors import UserError
 

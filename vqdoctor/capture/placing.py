@@ -23,11 +23,22 @@ def place_codes(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     say: Callable[[str], None],
+    gather: Callable[[torch.Tensor], torch.Tensor] = lambda vectors: vectors,
 ) -> dict[str, str]:
     """Place every codebook by k-means on z_e, one after another.
 
     So a residual level sees what the levels before it leave. The EMA counts become what an average batch
     would give, and the sums follow.
+
+    Args:
+        model: the model.
+        task: its task.
+        batches: serves the train batches anew.
+        layers: its layers.
+        optimizer: its optimizer, whose moments of the codes are cleared.
+        generator: the source of randomness.
+        say: told what is being done.
+        gather: adds the vectors of other processes to those of a batch.
 
     Returns:
         The layers that were not placed, each with the reason.
@@ -38,7 +49,7 @@ def place_codes(
             left[layer.name] = "its codebook is computed from other tensors"
             continue
         say(f"k-means for {layer.name}")
-        found = _vectors(model, task, batches(), layer)
+        found = _vectors(model, task, batches(), layer, gather)
         if found is None:
             left[layer.name] = "its vectors cannot be seen in the codebook's dimension"
             continue
@@ -50,7 +61,11 @@ def place_codes(
 
 
 def _vectors(
-    model: torch.nn.Module, task: Task, batches: Iterable[Batch], layer: CapturedLayer
+    model: torch.nn.Module,
+    task: Task,
+    batches: Iterable[Batch],
+    layer: CapturedLayer,
+    gather: Callable[[torch.Tensor], torch.Tensor],
 ) -> tuple[torch.Tensor, float] | None:
     """Return finite vectors of the train split [N, D] and their number per batch; None if unseen."""
     found: list[torch.Tensor] = []
@@ -60,6 +75,7 @@ def _vectors(
             vectors = layer.vectors(watched)
             if vectors is None:
                 return None
+            vectors = gather(vectors)
             found.append(vectors[torch.isfinite(vectors).all(dim=1)])
             if sum(map(len, found)) >= enough:
                 break

@@ -257,6 +257,7 @@ class Capture:
         training: bool,
         paths: Mapping[str, str] | None = None,
         change: Callable[[torch.nn.Module], None] | None = None,
+        model: torch.nn.Module | None = None,
     ) -> tuple[dict[str, Call], Losses | None]:
         """Run a copy on the first training batch and return each layer's first call, and the losses.
 
@@ -267,10 +268,11 @@ class Capture:
             training: whether in training.
             paths: name to path of further modules whose first call is returned.
             change: changes the copy, without a graph, before it runs.
+            model: the copy to run in place of a new one.
         """
         if not self.first_batches:
             return {}, None
-        model = self.copy(training=training)
+        model = self.copy(training=training) if model is None else model
         if change is not None:
             with torch.no_grad():
                 change(model)

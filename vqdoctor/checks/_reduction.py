@@ -1,5 +1,7 @@
 """Whether a VQ loss is a sum, by its weight at z_e: beta for a mean, beta times its size for a sum."""
 
+import math
+
 from vqdoctor.core.evidence import LossTerms
 
 FACTOR = 2.0
@@ -16,6 +18,14 @@ def weight_told(terms: LossTerms) -> float | None:
     return terms.codebook if terms.commitment is None else terms.commitment
 
 
+def _swapped(terms: LossTerms, beta: float, factor: float) -> bool:
+    """Whether beta weighs the codebook's term in place of z_e's (VQ203), so that z_e's has weight 1."""
+    if not terms.commitment or not terms.codebook:
+        return False
+    ratio = math.log(terms.commitment / terms.codebook)
+    return abs(ratio + math.log(beta)) <= math.log(factor) < abs(ratio - math.log(beta))
+
+
 def summed(
     terms: LossTerms, factor: float = FACTOR, beta_low: float = BETA_LOW, beta_high: float = BETA_HIGH
 ) -> tuple[str, int] | None:
@@ -27,8 +37,9 @@ def summed(
     if terms.commitment is None:  # the codebook's term has weight 1, or beta where the terms are swapped
         low, high, most = min(terms.beta or 1.0, 1.0) / factor, factor, factor
     elif terms.beta:
-        low, high = terms.beta / factor, terms.beta * factor
-        most = max(high, factor)  # swapped terms have weight 1 at z_e where beta is meant
+        meant = 1.0 if _swapped(terms, terms.beta, factor) else terms.beta
+        low, high = meant / factor, meant * factor
+        most = max(high, factor)
     else:
         low, high, most = beta_low, beta_high, beta_high
     for what, size in sizes:

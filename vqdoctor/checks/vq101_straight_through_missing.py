@@ -21,7 +21,8 @@ can hide the cut here; data cannot be deceived. Where the EMA writes codes on an
 vectors (VQ309, VQ310), the decoder's gradients are huge whatever the estimator, and the memory is not
 asked. Nor is it where codes are so large that their size explains the ratio: a weight behind the layer
 has a gradient in proportion to the codes. Cut encoders have small codes, since the VQ loss alone moves
-them (a root mean square of 0.0002 was measured).
+them (a root mean square of 0.0002 was measured). Where the learning rate was so small, or the steps so few,
+that no weight can have moved by its own size, the memory is that of an untrained model, and is not asked.
 
 ## Remedy
 straight-through: `z_q = z_e + (z_q - z_e).detach()`, after the VQ losses, as the last step.
@@ -44,6 +45,7 @@ from vqdoctor.core.evidence import (
     GradientPath,
     ImplicitLevels,
     OptimizerMemory,
+    StepSize,
     TaskGradient,
 )
 from vqdoctor.core.finding import Problem
@@ -69,6 +71,12 @@ class Limits(CheckLimits):
         "Least ratio of the optimizer's gradient memory before and after the VQ layer. Cut encoders "
         "measured 0.001 to 0.018, healthy ones at least 0.33, other faults at least 0.69.",
     )
+    travel: float = limit(
+        1.0,
+        "Least way that Adam's steps can have moved a weight, over its size, for the memory to be that of a "
+        "trained model: the updates times the largest step. At 1 a weight can just have moved by its own "
+        "size, which is a bound and no measurement.",
+    )
 
 
 def evaluate(
@@ -78,6 +86,7 @@ def evaluate(
     relation: EmaRelation | None,
     geometry: CodebookGeometry | None,
     task: TaskGradient | None,
+    steps: StepSize | None,
     limits: Limits,
 ) -> Iterator[Problem]:
     """Ask the live gradient; only where no model was run, the optimizer's memory."""
@@ -94,6 +103,11 @@ def evaluate(
             raise CannotJudge(
                 "the codes are on another scale than the vectors, so that large gradients behind the VQ "
                 "layer prove no cut"
+            )
+        if steps is not None and steps.updates * steps.highest_step < limits.travel:
+            raise CannotJudge(
+                f"{steps.updates:,} updates at a learning rate of {figure(steps.highest_rate)} cannot have "
+                "moved a weight by its own size, and the gradients of an untrained model prove no cut"
             )
         size = 1.0 if geometry is None else max(1.0, geometry.norm_median / geometry.dim**0.5)
         if memory.ratio < limits.moment_ratio <= memory.ratio * size:
@@ -155,6 +169,7 @@ CHECK = Check(
         fires(
             "a bare file whose optimizer hardly saw the encoder",
             OptimizerMemory.healthy(before_gradient=4.6e-6, after_gradient=3.1e-3, ratio=0.0015),
+            StepSize.healthy(),
         ),
         fires(
             "the same, where only the names say what the encoder is",

@@ -8,7 +8,8 @@ there: the VQ loss falls to zero, the task loss stays where it was, and the code
 With data: the gradient of the weighted VQ loss at z_e against that of the task loss. Above 10 the
 encoder serves the VQ loss. The ratio is only large while the encoder is being pulled: after a
 collapse it comes back to about 1 (0.9 was measured at weight 100), so the weight counts beside it.
-Without data: the weight that the file records. A weight that is not recorded is unknown, not 1.
+Without data: the weight that the file records. A weight that is not recorded is unknown, not 1. A commitment
+weight that the layer itself says counts where its gradient at z_e has that size, times the VQ loss's weight.
 The weight alone is a warning, since a codebook that was initialised from data can bear it: on 8x8
 digits weight 100 collapsed an N(0,1) codebook to perplexity 1 and left a data-initialised one alive.
 A symptom, such as a collapsed codebook, makes it an error, and so does a task that loses a fifth of its
@@ -28,10 +29,10 @@ lower-vq-weight: `loss = task + 0.1 * vq`. warm-up: let the weight grow over the
 - jishengpeng/WavTokenizer#36: commitment weight 1000
 """
 
-from vqdoctor.checks import _harm, _scale
+from vqdoctor.checks import _harm, _reduction, _scale
 from vqdoctor.checks._words import Problems, figure, if_known, measured, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
-from vqdoctor.core.evidence import EmaRelation, LossBalance, TaskMetrics, TrainingRecord, Usage
+from vqdoctor.core.evidence import EmaRelation, LossBalance, LossTerms, TaskMetrics, TrainingRecord, Usage
 from vqdoctor.core.levels import Confidence
 
 
@@ -56,6 +57,7 @@ def evaluate(
     usage: Usage | None,
     metrics: TaskMetrics | None,
     relation: EmaRelation | None,
+    terms: LossTerms | None,
     limits: Limits,
 ) -> Problems:
     """Compare the gradients where they were measured, else the recorded weight."""
@@ -63,7 +65,7 @@ def evaluate(
         raise NoEvidence("neither the gradients nor the recorded weight are known")
     if usage is not None and usage.implicit:
         raise CannotJudge("the loss of a layer without a codebook keeps its codes in use")
-    weights = _weights(balance, record)
+    weights = _weights(balance, record, terms)
     name, weight = max(weights.items(), key=lambda item: item[1], default=("", 0.0))
     if balance is not None and balance.ratio is not None and balance.ratio > limits.gradient_ratio:
         if weight <= limits.weight and _scale.broken(relation):
@@ -96,7 +98,9 @@ def evaluate(
         )
 
 
-def _weights(balance: LossBalance | None, record: TrainingRecord | None) -> dict[str, float]:
+def _weights(
+    balance: LossBalance | None, record: TrainingRecord | None, terms: LossTerms | None
+) -> dict[str, float]:
     """Return the weights that are known, by name; the task's own word outranks the file's."""
     known = {
         "commitment_weight": record.commitment_weight if record else None,
@@ -104,7 +108,17 @@ def _weights(balance: LossBalance | None, record: TrainingRecord | None) -> dict
     }
     if balance is not None and balance.vq_weight is not None:
         known["vq_weight"] = balance.vq_weight
+        if known["commitment_weight"] is None and (said := _said_by_layer(terms)) is not None:
+            known["commitment_weight"] = said * balance.vq_weight
     return {name: value for name, value in known.items() if value is not None}
+
+
+def _said_by_layer(terms: LossTerms | None) -> float | None:
+    """Return the commitment weight that the layer says of itself, where the gradient at z_e bears it out."""
+    if terms is None or terms.beta_from != "layer" or not terms.beta or terms.commitment is None:
+        return None
+    is_so = terms.beta / _reduction.FACTOR <= terms.commitment <= terms.beta * _reduction.FACTOR
+    return terms.beta if is_so else None
 
 
 CHECK = Check(
@@ -127,6 +141,11 @@ CHECK = Check(
             LossBalance.healthy(
                 vq_loss=3e-5, vq_weight=100.0, vq_gradient=0.0009, task_gradient=0.1, ratio=0.87
             ),
+        ),
+        fires(
+            "a layer whose own commitment weight is 300",
+            LossBalance.healthy(vq_weight=1.0, ratio=0.16),
+            LossTerms.healthy(commitment=411.0, beta=300.0, beta_from="layer"),
         ),
         fires("a bare file that records weight 100", TrainingRecord.healthy(vq_weight=100.0)),
         passes("weight 0.1", LossBalance.healthy(), TrainingRecord.healthy()),

@@ -13,10 +13,10 @@ A sum is right where the task loss is a sum as well; therefore the weighted pull
 must also reach the task's. Where both were reduced alike, trained autoencoders of digits measured a pull
 of 0.13 to 0.64 of the task's; with a summed VQ loss and a mean task loss 0.96 to 2.5, up to 87 at the
 start, and each collapsed to one code. A residual model of three levels with that mismatch pulled at 0.38 to
-0.57 when it was trained, and its third level used a third of its codes: where usage is poor, a sum is told as
-a note. At rest the two pulls come close to each other whatever the weight was: where z_e has lost its
-directions and the task is badly done, the sum is an error at any pull. The reverse, a summed task loss beside
-a mean VQ loss, leaves the encoder without a hold and is judged by its signs (VQ202).
+0.57 when it was trained, and its third level used a third of its codes: where beta is known or usage is poor,
+such a sum is told as a note. At rest the two pulls come close to each other whatever the weight was: where
+z_e has lost its directions and the task is badly done, the sum is an error at any pull. The reverse, a summed
+task loss beside a mean VQ loss, leaves the encoder without a hold and is judged by its signs (VQ202).
 
 ## Remedy
 A sum over D dimensions counts D times as much as a mean. Either make the VQ loss a mean, or make the
@@ -97,9 +97,10 @@ def evaluate(
             *measurements,
             confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
         )
-    elif usage is not None and _usage.poor(usage):
+    elif terms.beta or (usage is not None and _usage.poor(usage)):
+        poor = ", and the usage is poor here" if usage is not None and _usage.poor(usage) else ""
         yield note(
-            f"{is_sum}: right only where the task loss is a sum as well, and the usage is poor here.",
+            f"{is_sum}: right only where the task loss is a sum as well{poor}.",
             *measurements,
             confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
         )
@@ -133,10 +134,20 @@ CHECK = Check(
             LossBalance.healthy(vq_weight=1.0, ratio=0.38),
             COLLAPSED_USAGE,
         ),
+        fires(
+            "a sum with beta on the codebook's term",
+            LossTerms.healthy(commitment=64.0, codebook=16.0),
+            LossBalance.healthy(vq_weight=1.0, ratio=8.6),
+        ),
+        fires(
+            "a sum that pulls no harder than a mean: a note, since the task loss may be a sum",
+            LossTerms.healthy(commitment=16.0, codebook=64.0),
+            LossBalance.healthy(vq_weight=1.0, ratio=0.59),
+        ),
         passes("both are means", LossTerms.healthy(), LossBalance.healthy()),
         passes(
-            "both are sums",
-            LossTerms.healthy(commitment=16.0, codebook=64.0),
+            "a small sum whose beta is not known",
+            LossTerms.healthy(commitment=16.0, codebook=64.0, beta=None, beta_from=""),
             LossBalance.healthy(vq_weight=1.0, ratio=0.59),
         ),
         passes(

@@ -27,7 +27,7 @@ so look at what it returns.
 
 from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import Initialisation, TrainForward
+from vqdoctor.core.evidence import EvalForward, Initialisation, TrainForward
 
 
 class Limits(CheckLimits):
@@ -46,7 +46,9 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(forward: TrainForward, start: Initialisation | None, limits: Limits) -> Problems:
+def evaluate(
+    forward: TrainForward, start: Initialisation | None, in_eval: EvalForward | None, limits: Limits
+) -> Problems:
     """Compare the first pass with its limit and with the later passes."""
     if start is not None and start.flag is False:
         raise CannotJudge("the file says itself that the codebook is still to be initialised")
@@ -60,6 +62,8 @@ def evaluate(forward: TrainForward, start: Initialisation | None, limits: Limits
             "layer initialises itself again over what was trained.",
             measured("first_moved", first, limits.first_move),
             measured("later_moved", later),
+            # an eval pass, too, finds the layer without its flag, and initialises it
+            explains=("VQ307",) if in_eval is not None and in_eval.codebook else (),
         )
 
 
@@ -77,6 +81,11 @@ CHECK = Check(
     explained_by=("VQ901", "VQ309", "VQ310", "VQ103", "VQ302", "VQ306", "VQ311"),
     meaningless_after=("VQ303",),
     examples=(
+        fires(
+            "k-means runs again, in an eval pass as well",
+            TrainForward.healthy(first_moved=1.31),
+            EvalForward.healthy(changed=("vq.embed", "vq.initted"), changed_count=2, codebook=True),
+        ),
         fires("k-means runs again", TrainForward.healthy(first_moved=1.31), Initialisation.healthy()),
         passes("an EMA at work", TrainForward.healthy(), Initialisation.healthy()),
         passes(

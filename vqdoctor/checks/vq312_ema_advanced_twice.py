@@ -12,6 +12,10 @@ it changes the EMA counts; two calls are a finding only if both got the very sam
 for several inputs in a step, as for the scales of an image, advances once for each, and passes. A second pass
 with other dropout has another z_e, and is not seen; neither is accumulation over several batches.
 
+A single call may also apply the update twice. The counts before and after it, and the codes that it chose,
+give the decay that it applied; where that is a power of the decay that the layer keeps, its exponent says how
+often.
+
 ## Remedy
 Let the layer update its EMA in one pass of each step: run it outside of the part that is checkpointed, or put
 it in eval mode for every further pass over a batch.
@@ -21,7 +25,7 @@ it in eval mode for every further pass over a batch.
 - Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, arXiv:1604.06174: the pass runs again
 """
 
-from vqdoctor.checks._words import Problems, measured, warning
+from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaAdvances
 
@@ -33,6 +37,11 @@ class Limits(CheckLimits):
         1.0,
         "Most updates of the EMA by the same z_e in one step. By its definition there is one for a batch.",
     )
+    exponent: float = limit(
+        0.1,
+        "Farthest that the exponent may be from a whole number to count as that many updates. A layer "
+        "that updates once measured 1.0000001 in single precision.",
+    )
 
 
 def evaluate(advances: EmaAdvances, limits: Limits) -> Problems:
@@ -43,6 +52,15 @@ def evaluate(advances: EmaAdvances, limits: Limits) -> Problems:
             f"its decay as often: the layer runs again, in a second pass or under checkpointing.",
             measured("times", advances.times, limits.times),
         )
+    elif advances.applied is not None and advances.decay is not None:
+        often = round(advances.applied)
+        if often > limits.times and abs(advances.applied - often) <= limits.exponent:
+            yield warning(
+                f"One call of the layer applies its EMA update {often} times: its decay of "
+                f"{figure(advances.decay)} acts as {figure(advances.decay**advances.applied)}.",
+                measured("times", advances.applied, limits.times),
+                measured("decay", advances.decay),
+            )
 
 
 CHECK = Check(
@@ -58,7 +76,9 @@ CHECK = Check(
     ),
     examples=(
         fires("the layer is in a checkpointed part", EmaAdvances.healthy(times=2, sample_size=2)),
+        fires("one call that updates twice", EmaAdvances.healthy(applied=2.0001)),
         passes("one pass", EmaAdvances.healthy()),
+        passes("a decay that warms up", EmaAdvances.healthy(applied=2.4)),
         passes("once for each of three scales", EmaAdvances.healthy(sample_size=3)),
     ),
     doc=__doc__,

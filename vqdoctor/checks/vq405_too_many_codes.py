@@ -1,9 +1,9 @@
-"""The codebook has more codes than the training data has vectors.
+"""The codebook has as many codes as the training data has vectors, or more.
 
 ## Why it matters
-A code has to be chosen to be trained. With fewer vectors than codes some codes are never chosen, however long
-the training is, and each of the others is one vector: the codebook learns the samples by heart. Revival only
-changes which codes are left over.
+A code has to be chosen to be trained. With no more vectors than codes some codes are never chosen, however
+long the training is, or each is one vector: the codebook learns the samples by heart. Revival only changes
+which codes are left over.
 
 ## How to read it
 The vectors of the whole train split over the codes. From a file it is the sum of the EMA counts, which is the
@@ -25,12 +25,12 @@ from vqdoctor.core.levels import Confidence
 
 
 class Limits(CheckLimits):
-    """The least vectors per code."""
+    """The vectors per code that are too few."""
 
     per_code: float = limit(
         1.0,
-        "Least vectors of the training data per code. Under one, codes are left over by arithmetic; with 7 "
-        "and a revival 4,086 of 4,096 codes were active.",
+        "Most vectors of the training data per code at which there are too many codes. Up to one, codes are "
+        "left over or are single vectors by arithmetic; with 7 and a revival 4,086 of 4,096 were active.",
     )
 
 
@@ -39,7 +39,7 @@ def evaluate(expiry: CodeExpiry, limits: Limits) -> Problems:
     if expiry.epoch_vectors is None:
         raise CannotJudge("how many vectors the whole training data has is unknown")
     per_code = expiry.epoch_vectors / expiry.sample_size
-    if per_code < limits.per_code:
+    if per_code <= limits.per_code:
         yield warning(
             f"The codebook has {expiry.sample_size:,} codes, and the training data "
             f"{expiry.epoch_vectors:,.0f} vectors, {figure(per_code)} per code: codes are left over, and the "

@@ -9,10 +9,10 @@ codec's quantizer replaced 254 of 256 codes in each of 300 passes, and not one o
 With a model: in train-mode forward passes on a copy every write to the codebook is followed. Undone are
 codes that one write moved and a later one put back; returned are codes that differed from their
 sum over count in the file, and that the first pass put back there. From a file alone: codes that differ
-from it (codes that are hardly ever chosen only where the smoothing of the counts is known), or, where the
-file records the count under which codes are replaced, codes under half of that count that equal their sum
-over count. The last is a guess: a layer that replaces a few codes at a time leaves some waiting. A revival
-that runs only every few steps needs `--probe-steps`.
+from it (codes that are hardly ever chosen only where the smoothing of the counts is known; a few such codes
+are a note), or, where the file records the count under which codes are replaced, codes under half of that
+count that equal their sum over count. The last is a guess: a layer that replaces a few codes at a time leaves
+some waiting. A revival that runs only every few steps needs `--probe-steps`.
 
 ## Remedy
 revive-dead-codes: write the sums and the counts with the codes.
@@ -25,7 +25,7 @@ revive-dead-codes: write the sums and the counts with the codes.
 
 from collections.abc import Iterator
 
-from vqdoctor.checks._words import figure, measured, problem
+from vqdoctor.checks._words import figure, measured, note, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Revival
 from vqdoctor.core.finding import Measurement, Problem
@@ -65,6 +65,13 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
             f"{fate}: they were written without their sums and counts.",
             measured("returned_share", revival.returned / k, limits.share),
             Confidence.HIGH if live else Confidence.MEDIUM,
+        )
+    elif revival.returned and not live:
+        yield note(
+            f"{revival.returned:,} of {k:,} codes {'is' if revival.returned == 1 else 'are'} away from their "
+            "EMA sums over counts, where the others lie on them, as after a revival that writes codes alone.",
+            measured("returned_share", revival.returned / k, limits.share),
+            confidence=Confidence.LOW,
         )
     elif revival.under_threshold is not None and revival.under_threshold > limits.waiting_share * k:
         yield _problem(

@@ -16,7 +16,7 @@ from vqdoctor.cli._output import (
     write,
 )
 from vqdoctor.core.ablation import Run, Study
-from vqdoctor.core.errors import MissingPackageError
+from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.render import ablation_csv, ablation_json, ablation_markdown, ablation_text, costs_csv
 
 if TYPE_CHECKING:  # needs torch
@@ -31,6 +31,21 @@ FILES = {
     "ablation_costs.csv": costs_csv,
 }
 """The files of a study in its folder, and what writes each."""
+
+
+def require_own(folder: Path) -> None:
+    """Refuse a folder whose files no study wrote and a study would overwrite.
+
+    Raises:
+        UserError: if it has one.
+    """
+    from vqdoctor.engine.ablate.kept import STUDY  # the engine loads numpy
+
+    there = [name for name in (*FILES, PICTURE) if (folder / name).exists()]
+    if there and not (folder / STUDY).exists():
+        raise UserError(
+            f"{folder / there[0]} is there, and no study of ablate wrote it", "give another --out"
+        )
 
 
 @contextlib.contextmanager

@@ -257,6 +257,16 @@ def stdout_elsewhere() -> Iterator[None]:
             os.close(kept)
 
 
+def be_quiet() -> None:
+    """Print nothing from now on: another process of the same launch does."""
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+
+
+def be_heard() -> None:
+    """Print to standard error again."""
+    sys.stderr = sys.__stderr__
+
+
 def silence() -> None:
     """Send all that is still written to standard output to standard error: the report is complete."""
     with contextlib.suppress(OSError):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqdoctor.cli._output import complain, is_terminal, progress, stdout_elsewhere
-from vqdoctor.core.errors import MissingPackageError, UserError
+from vqdoctor.cli._options import Ended
+from vqdoctor.cli._output import be_heard, complain, is_terminal, progress, stdout_elsewhere
+from vqdoctor.core.errors import MissingPackageError
+from vqdoctor.core.exit_codes import ExitCode
+from vqdoctor.core.launcher import Launched
 from vqdoctor.core.report import Report
 from vqdoctor.core.retraining import Epoch
 from vqdoctor.core.settings import Settings, UserModel
@@ -37,20 +39,32 @@ def retrained(path: Path, output: Path, settings: Settings, user_model: UserMode
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingPackageError("torch", "retraining", "torch")
-    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
-        what = f"torchrun started {os.environ['WORLD_SIZE']} processes, and a retraining runs in one"
-        raise UserError(what, "run it without torchrun; two of them would write the same output")
-    from vqdoctor.engine.retrain import rehearse, retrain
+    from vqdoctor.engine.retrain import OtherHasTold, rehearse, retrain
 
     data = settings.batch
     if settings.dry_run:
         with progress() as say:
             return rehearse(path, output, data=data, user_model=user_model, settings=settings, progress=say)
+    launched = Launched.of()
     try:
         with following() as watcher:
-            return retrain(path, output, data=data, user_model=user_model, settings=settings, watcher=watcher)
-    except KeyboardInterrupt:
-        complain("interrupted before there was anything to write; --resume goes on from the last epoch")
+            return retrain(
+                path,
+                output,
+                data=data,
+                user_model=user_model,
+                settings=settings,
+                watcher=watcher,
+                launched=launched,
+            )
+    except OtherHasTold:
+        raise Ended(ExitCode.USER_ERROR) from None
+    except BaseException as error:
+        be_heard()
+        if isinstance(error, KeyboardInterrupt):
+            alone = launched.size == 1
+            where = "before there was anything to write" if alone else f"in {launched.size} processes"
+            complain(f"interrupted {where}; --resume goes on from the last epoch")
         raise
 
 

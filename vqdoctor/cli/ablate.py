@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vqdoctor.cli._ablation import following, write_study
+from vqdoctor.cli._ablation import following, require_own, write_study
 from vqdoctor.cli._options import Ended, with_options
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.exit_codes import ExitCode
@@ -35,8 +35,9 @@ def ablate(
     Every training starts anew, with the same epochs and seeds. Each is kept in --out when it is done: the
     same command goes on where it was ended.
 
-    Exit codes: 0 complete, 2 your input, 3 interrupted, or a shard alone.
+    Exit codes: 0 complete, 2 your input, 3 interrupted, a shard alone, or no training of the model as it is.
     """
+    require_own(settings.out)
     named = [Path(name) for name in paths or ()]
     if paths == [MERGE]:
         raise UserError("merge names no folder", "vqdoctor ablate merge shard-1 shard-2 --out ablation")
@@ -56,4 +57,4 @@ def ablate(
         with following() as watcher:
             study = ablated(subject, settings.out, watcher)
     write_study(study, settings.out)
-    raise Ended(ExitCode.INCOMPLETE if study.interrupted or study.missing else ExitCode.OK)
+    raise Ended(ExitCode.OK if study.is_told else ExitCode.INCOMPLETE)

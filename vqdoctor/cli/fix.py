@@ -12,6 +12,8 @@ from vqdoctor.cli._output import Output, complain, progress, refuse_input
 from vqdoctor.cli._retrain import draw, retrained
 from vqdoctor.cli._source import patched, require_fitting
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.exit_codes import ExitCode
+from vqdoctor.core.launcher import Launched
 from vqdoctor.core.settings import Settings, UserModel
 
 
@@ -34,6 +36,9 @@ def fix(
     if checkpoint and settings.from_report:
         raise UserError("--from names a checkpoint, and so does the command", "leave one of them out")
     require_fitting(settings)
+    rank = Launched.of().rank
+    if rank and (settings.dry_run or not settings.retrain):
+        raise Ended(ExitCode.OK)  # one process is enough
 
     from vqdoctor.engine import exit_code
     from vqdoctor.engine.repair import default_output, repair_file, require_remedies
@@ -56,6 +61,8 @@ def fix(
             report = repair_file(
                 checkpoint, target, data=data, user_model=user_model, settings=settings, progress=say
             )
+    if rank:
+        raise Ended(ExitCode.OK)
     output.publish([report], report.source.diff if report.source and settings.diff else None)
     draw(report, target)
     raise Ended(exit_code(report, settings.bar))

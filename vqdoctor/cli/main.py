@@ -16,14 +16,18 @@ from vqdoctor import __version__
 from vqdoctor.__main__ import INTERRUPTED
 from vqdoctor.cli import ablate, checks, compare, explain, fix, gate, init, inspect, watch
 from vqdoctor.cli._options import Command
-from vqdoctor.cli._output import complain_of, flush, silence, write
+from vqdoctor.cli._output import be_quiet, complain_of, flush, silence, write
 from vqdoctor.core.errors import UserError, near
 from vqdoctor.core.exit_codes import ExitCode
+from vqdoctor.core.launcher import Launched
 from vqdoctor.models.user_code import fault_of_user, said
 
 COLLECT_AFTER = 50_000
 """New objects between two searches for garbage. Python's 700 would search all that is being imported, again
 and again: a twentieth of a short run, while there is no garbage yet."""
+
+TOGETHER = frozenset({"fix"})
+"""The commands in which the further processes of torchrun have a part; else rank zero alone runs."""
 
 # typer carries its own copy of click since 0.16 and used the real one before: this names either's base.
 CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -82,6 +86,10 @@ def run() -> NoReturn:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code; every exception is turned into one."""
+    if Launched.of().rank > 0:
+        if TOGETHER.isdisjoint(arguments[:1]):
+            return ExitCode.OK
+        be_quiet()
     try:
         # Without "standalone" typer leaves errors, and thereby exit codes, to us.
         return int(app(list(arguments), prog_name="vqdoctor", standalone_mode=False) or ExitCode.OK)

@@ -232,6 +232,17 @@ class Study:
         """How many trainings are left."""
         return len(self.trainings) - len(self.runs)
 
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """The trainings that failed, each with its first reason."""
+        return {run.run: run.failed for run in reversed(self.runs) if run.failed}
+
+    @property
+    def is_told(self) -> bool:
+        """Whether every training is done, and the model as it is was trained."""
+        start = next((c for c in self.cells if c.group == "reference" and not c.without_vq), None)
+        return not self.missing and not self.interrupted and (start is None or bool(self.of(start)))
+
     def of(self, cell: Cell) -> tuple[AblationFigures, ...]:
         """Return the figures of a cell, one for each seed that is done."""
         return tuple(run.figures for run in self.runs if run.run == cell.run and run.figures is not None)

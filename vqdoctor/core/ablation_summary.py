@@ -15,7 +15,10 @@ COUNTS_CODES = 1.25
 their spread tells."""
 LEAST_PERPLEXITY, MOST_PERPLEXITY = 50.0, 200.0
 LEAST_USAGE, MOST_USAGE = 0.4, 0.8
-"""The recipe's expectation of a cured codebook: perplexity in codes, and active codes as a share of K."""
+"""The recipe's expectation of a cured codebook of 256 or 512 codes: perplexity in codes, and active codes
+as a share of K."""
+FEWER = 250.0
+"""Codes under which perplexity is expected to be 0.2 K at least, where VQ501 begins, and nothing at most."""
 
 
 @frozen
@@ -109,19 +112,28 @@ def means(study: Study, cell: Cell) -> dict[str, Mean]:
 
 
 def missed(cell: Mapping[str, Mean], without_vq: Mapping[str, Mean] | None) -> tuple[str, ...]:
-    """Return which of the recipe's expectations a cell with VQ misses, by its means."""
+    """Return which of the recipe's expectations a cell with VQ misses, by its means, and on which side."""
     found = []
     value = {name: mean.value for name, mean in cell.items()}
-    if "perplexity" in value and not LEAST_PERPLEXITY <= value["perplexity"] <= MOST_PERPLEXITY:
-        found.append("perplexity")
-    if "active" in value and not LEAST_USAGE <= value["active"] / value["num_codes"] <= MOST_USAGE:
-        found.append("usage")
+    if "perplexity" in value:
+        least, most = LEAST_PERPLEXITY, MOST_PERPLEXITY
+        most_used = MOST_USAGE
+        if value["num_codes"] < FEWER:
+            least, most, most_used = LEAST_PERPLEXITY * value["num_codes"] / FEWER, math.inf, 1.0
+        found += _side("perplexity", value["perplexity"], least, most)
+        found += _side("usage", value["active"] / value["num_codes"], LEAST_USAGE, most_used)
     plain = None if without_vq is None else without_vq.get("accuracy")
     if plain is not None and "accuracy" in value and value["accuracy"] < plain.value - TOLERANCE:
         found.append("accuracy")
     if value.get("ece", 0.0) >= MAX_ECE:
         found.append("ECE")
     return tuple(found)
+
+
+def _side(name: str, value: float, least: float, most: float) -> list[str]:
+    if value < least:
+        return [f"{name} under"]
+    return [f"{name} over"] if value > most else []
 
 
 @frozen

@@ -348,6 +348,7 @@ class Retraining:
         worse: whether the retrained model does its task worse than the checkpoint: by the accuracy, without
             labels by the task loss.
         written: whether the output was written.
+        processes: how many trained it together, as torchrun started them.
         seconds: how long it took; a resumed run counts what it ran itself.
     """
 
@@ -365,6 +366,7 @@ class Retraining:
     interrupted: bool = False
     worse: bool = False
     written: bool = True
+    processes: int = 1
     seconds: float = 0.0
 
     @property

@@ -71,6 +71,7 @@ class UserModel:
         model_args: arguments of that function.
         losses: losses(model, batch) of that model, for a batch of any kind.
         optimizer: the optimizer of a live model.
+        steps: optimizer steps that a live model has done, where the optimizer is not known.
         vq_loss: the model's output that is the VQ loss; None is a guess.
         task_loss: "ce", "mse", or the model's output that is the task loss; None is a guess.
         trained_vq_weight: the weight that the training gave the VQ loss, where the task has none.
@@ -92,6 +93,7 @@ class UserModel:
     )
     losses: Any = None
     optimizer: Any = None
+    steps: int | None = None
     vq_loss: str | None = _model(None, text("KEY"), "The model's output that is the VQ loss.")
     task_loss: str | None = _model(
         None,

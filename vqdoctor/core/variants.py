@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -19,6 +20,8 @@ EXPECTED_SHARE = 0.2
 """The same as a share of K: the limit of VQ501."""
 _BEGINNING = 4096
 """Bytes of a file that are looked at for the name that every index has."""
+MOST_SHARE = 1.5
+"""Accuracy above which the file has percentages: no rounding takes a share so far above 1."""
 LOST = 0.05
 """Accuracy behind the best variant from which a low perplexity counts as a collapse: 5 points."""
 FIGURES = (
@@ -87,14 +90,23 @@ def is_results(path: Path) -> bool:
 
 
 def judged(path: str, variants: Sequence[Variant]) -> Variants:
-    """Return the variants with their judgements.
+    """Return the variants with their judgements; accuracies in percent become shares.
 
     A perplexity under 2 is a collapse. One under a fifth of K, or under 50 where K is unknown, is low, and a
     collapse where the accuracy is 5 points or more behind the best variant. A perplexity of 0 is a model
     without VQ, as some frameworks write it.
     """
+    if any(variant.figures.get("accuracy", 0.0) > MOST_SHARE for variant in variants):
+        variants = [_as_share(variant) for variant in variants]
     best = max((v.figures["accuracy"] for v in variants if "accuracy" in v.figures), default=None)
     return Variants(path=path, variants=tuple(_judged(variant, best) for variant in variants))
+
+
+def _as_share(variant: Variant) -> Variant:
+    figures = dict(variant.figures)
+    if "accuracy" in figures:
+        figures["accuracy"] /= 100
+    return replace(variant, figures=figures)
 
 
 def _judged(variant: Variant, best: float | None) -> Variant:

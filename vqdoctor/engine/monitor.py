@@ -26,6 +26,7 @@ from vqdoctor.core.trace import SCHEMA, End, Event, Start, TracedLayer
 from vqdoctor.engine.examine import examine
 from vqdoctor.engine.gather import Gathered
 from vqdoctor.engine.symptoms import AT_THE_END, MEANWHILE, OF_LOSSES, Symptoms
+from vqdoctor.engine.watchers import Watchers
 from vqdoctor.engine.writers import Scalars, Writer, bins_of, writer_of
 from vqdoctor.layouts import Found
 from vqdoctor.layouts.stacks import stacks
@@ -84,7 +85,8 @@ class Monitor:
                 monitor.step(task_loss=loss, vq_loss=vq)
 
     The weights are bit-equal to those of the same training without it. In most steps it does nothing: it
-    looks at the last steps of each interval. Of a distributed training rank zero alone is watched.
+    looks at the last steps of each interval. Where every rank of a distributed training has its monitor, the
+    usage is that of all ranks together; rank zero alone writes and reports.
 
     Attributes:
         steps: optimizer steps done.
@@ -152,6 +154,7 @@ class Monitor:
         self._memory: dict[str, LayerMemory] = {}
         self._revivals: dict[str, Revival] = {}
         self._symptoms = Symptoms(layers=(), examine=self._examine)
+        self._watchers = Watchers()
 
     @property
     def report(self) -> Report | None:
@@ -180,9 +183,7 @@ class Monitor:
 
     def begin(self) -> None:
         """Start watching: the layers are found in the next step, or in the next but one after `end`."""
-        group = torch.distributed
-        if group.is_available() and group.is_initialized() and group.get_rank() > 0:
-            return
+        self._watchers = Watchers.begin(self.steps)
         if not self._layers:
             self._found = find_live(self._model)
             self._replay.paths = around(self._model, self._found)
@@ -217,6 +218,9 @@ class Monitor:
         self.steps = self.steps + 1 if step is None else step
         watch, self._watch = self._watch, None
         seen = [] if watch is None else watch.end()
+        self._watchers.settle()
+        if self._watchers.idle:
+            return
         if watch is not None and not self._layers:
             self._find()
         elif watch is not None:
@@ -224,7 +228,8 @@ class Monitor:
             for layer in seen:
                 self._memory[layer.layer.name].note(layer)
                 if layer.chosen is not None and layer.chosen.numel():
-                    needed = max(needed, ENOUGH * layer.layer.num_codes / layer.chosen.numel())
+                    vectors = layer.chosen.numel() * self._watchers.watching
+                    needed = max(needed, ENOUGH * layer.layer.num_codes / vectors)
             self._burst = min(MOST_STEPS, self._every, math.ceil(needed))
             self._revive(watch)
             if self.steps % self._every == 0:
@@ -246,6 +251,8 @@ class Monitor:
             for upper, lower in itertools.pairwise(stack)
         }
         self._burst = min(MOST_STEPS, self._every)
+        if self._watchers.rank:
+            return
         if self._revives:
             self._revivals = {x.name: Revival(layer=x, threshold=THRESHOLD) for x in self._layers}
         self._symptoms.layers = names
@@ -268,7 +275,10 @@ class Monitor:
         self._tell(self._symptoms.look(self.steps, gathered.evidence))
 
     def _interval(self, seen: list[LayerStep], losses: Mapping[str, float | None]) -> None:
-        """Write the lines of an interval, and judge it."""
+        """Write the lines of an interval, and judge it, on rank zero."""
+        self._watchers.gather(self._memory)
+        if self._watchers.rank:
+            return
         steps = {layer.layer.name: layer for layer in seen}
         measured = [
             measure(layer, self._memory[name], self.steps, losses, steps.get(self._above.get(name, "")))
@@ -305,7 +315,7 @@ class Monitor:
         ignored = AT_THE_END if known else (*AT_THE_END, *OF_LOSSES)
         settings = Settings(ignore=ignored, limits=MEANWHILE, device=device)
         task = self._task if known else self._replay
-        user_model = UserModel(task=task, model=self._model, optimizer=self._optimizer)
+        user_model = UserModel(task=task, model=self._model, optimizer=self._optimizer, steps=self.steps)
         try:
             return examine(None, user_model=user_model, settings=settings)
         except Exception as error:  # whatever the user's code or a full memory raises

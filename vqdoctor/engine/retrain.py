@@ -18,6 +18,7 @@ from types import FrameType
 import vqdoctor
 from vqdoctor.checkpoint import check_output, write_checkpoint
 from vqdoctor.core.codec import encode
+from vqdoctor.core.launcher import Launched
 from vqdoctor.core.report import DRY_RUN, Report
 from vqdoctor.core.retraining import Retraining, SourceChange
 from vqdoctor.core.settings import Settings, UserModel
@@ -31,12 +32,13 @@ from vqdoctor.training.moments import new_moments
 from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
+from vqdoctor.training.ranks import OtherHasTold, Ranks, joined
 from vqdoctor.training.rehearsal import epoch_seconds, step_seconds
 from vqdoctor.training.resume import state_path
 from vqdoctor.training.run import Run, Watcher
 from vqdoctor.training.trainable import Trainable
 
-__all__ = ["Watcher", "plan_for", "rehearse", "retrain", "retrain_session", "trainable"]
+__all__ = ["OtherHasTold", "Watcher", "plan_for", "rehearse", "retrain", "retrain_session", "trainable"]
 
 UNTREATED = "no finding asks for a remedy, so the model was trained on as it was"
 NEGATIVE = "the VQ loss is below 0 where it rewards the entropy of the usage, as that of LFQ does: no fault"
@@ -53,6 +55,7 @@ def retrain(
     user_model: UserModel | None = None,
     settings: Settings | None = None,
     watcher: Watcher | None = None,
+    launched: Launched | None = None,
 ) -> Report:
     """Retrain a checkpoint's model with the remedies of its report, write it, and return the output's report.
 
@@ -68,18 +71,26 @@ def retrain(
         user_model: the user's model or task; without it the checkpoint must name a built-in task.
         settings: the user's settings of the examinations before and after.
         watcher: gets each step and each epoch.
+        launched: the processes that torch's launcher started, all of which call this; only rank zero's report
+            is that of the output.
 
     Raises:
+        OtherHasTold: if another process has said already why the training ends.
         UserError: if a file cannot be read or written, the user's code fails, there is nothing to retrain, or
             the loss does not stay finite.
     """
     started = time.monotonic()
     say = watcher.say if watcher is not None else None
-    with Session.open(
-        path, data=data, user_model=user_model, settings=settings, progress=say, training=True
-    ) as session:
-        before, outcome = retrain_session(session, Path(output), watcher, started)
+    with (
+        joined(launched or Launched()) as ranks,
+        Session.open(
+            path, data=data, user_model=user_model, settings=settings, progress=say, training=True
+        ) as session,
+    ):
+        before, outcome = retrain_session(session, Path(output), watcher, started, ranks)
         data, notes = session.data, session.notes
+    if not ranks.first:
+        return before
     if isinstance(outcome, Retraining):
         return replace(before, retraining=outcome, notes=(*before.notes, *notes))
     after, done = before, outcome.retraining
@@ -142,7 +153,11 @@ def rehearse(
 
 
 def retrain_session(
-    session: Session, output: Path, watcher: Watcher | None = None, begun: float | None = None
+    session: Session,
+    output: Path,
+    watcher: Watcher | None = None,
+    begun: float | None = None,
+    ranks: Ranks | None = None,
 ) -> tuple[Report, Outcome | Retraining]:
     """Examine an opened checkpoint, train the plan to its goals, and write the output.
 
@@ -154,6 +169,7 @@ def retrain_session(
         output: the file to write.
         watcher: gets each step and each epoch.
         begun: when the run began, as `time.monotonic` tells it; None is now.
+        ranks: the processes that train together; None is this one alone.
 
     Returns:
         The report of the checkpoint, and the result; a bare `Retraining` if no training began.
@@ -166,9 +182,10 @@ def retrain_session(
     check_output(session.checkpoint, output, overwrite=settings.overwrite)
     before = examine_session(session).report
     examined = time.monotonic() - begun
-    clock = Clock.within(settings.minutes, begun, examined)
+    ranks = ranks or Ranks()
+    clock = Clock.within(settings.minutes, begun, examined, ranks.agreed)
     with same_randomness(settings.seed), sigterm_as_interrupt():
-        found = trainable(session)
+        found = replace(trainable(session), ranks=ranks)
         settings = in_steps(found, settings, 2 * examined)
         plan = plan_for(before, found, settings)
         if (needless := untrained(plan, found, settings)) is not None:
@@ -188,7 +205,7 @@ def retrain_session(
         if watcher is not None:
             run.heard = watcher.epoch
         outcome = run.complete()
-    if not outcome.retraining.written:
+    if not (outcome.retraining.written and ranks.first):
         return before, outcome
     session.say(f"writing {output}")
     saved, retraining = session.saved, outcome.retraining
@@ -218,8 +235,8 @@ def in_steps(found: Trainable, settings: Settings, examined: float = 0.0) -> Set
     """
     if settings.minutes is None:
         return settings
-    seconds = step_seconds(found) * (1 + found.needs_without_vq(settings.goals))
-    within = max(1, int((60 * settings.minutes - examined) / seconds))
+    seconds = found.ranks.agreed(step_seconds(found)) * (1 + found.needs_without_vq(settings.goals))
+    within = found.ranks.agreed(max(1, int((60 * settings.minutes - examined) / seconds)))
     return replace(settings, steps=within if settings.steps is None else min(within, settings.steps))
 
 

@@ -98,7 +98,7 @@ class Session:
             if file is None:
                 from vqdoctor.models.save import saved
 
-                file = stack.enter_context(saved(user_model.model, user_model.optimizer))
+                file = stack.enter_context(saved(user_model.model, user_model.optimizer, user_model.steps))
             opened = cls(
                 path=path,
                 checkpoint=open_checkpoint(file),

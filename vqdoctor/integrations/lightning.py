@@ -13,7 +13,7 @@ from vqdoctor.models.task import Task
 
 
 class VQMonitor(Callback):
-    """Watches the VQ layers of a LightningModule, on rank zero, once the sanity check is over.
+    """Watches the VQ layers of a LightningModule once the sanity check is over: all ranks, and one reports.
 
     The figures go to the module's loggers as "vq/LAYER/FIGURE". A stop is the trainer's own. Findings that
     were reported are in the checkpoint, and a resumed training does not report them again.
@@ -27,8 +27,6 @@ class VQMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start watching."""
-        if not trainer.is_global_zero:
-            return
         self._monitor = Monitor(
             pl_module,
             self._task,

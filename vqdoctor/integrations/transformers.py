@@ -13,7 +13,7 @@ from vqdoctor.models.task import Task
 
 
 class VQMonitor(TrainerCallback):
-    """Watches the VQ layers of a Trainer's model, on rank zero; a stop is the trainer's own.
+    """Watches the VQ layers of a Trainer's model, on all ranks, and one reports; a stop is the trainer's own.
 
     The figures join the next line that the trainer logs, as "vq/LAYER/FIGURE".
     """
@@ -39,19 +39,18 @@ class VQMonitor(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Start watching."""
-        if state.is_world_process_zero:
-            optimizer = kwargs.get("optimizer")
-            self._monitor = Monitor(
-                kwargs["model"],
-                self._task,
-                optimizer=getattr(optimizer, "optimizer", optimizer),  # accelerate wraps it
-                start=state.global_step,
-                writer=Writer(
-                    scalars=lambda figures, step: self._figures.update(figures), histogram=self._histogram
-                ),
-                **self._options,
-            )
-            self._monitor.begin()
+        optimizer = kwargs.get("optimizer")
+        self._monitor = Monitor(
+            kwargs["model"],
+            self._task,
+            optimizer=getattr(optimizer, "optimizer", optimizer),  # accelerate wraps it
+            start=state.global_step,
+            writer=Writer(
+                scalars=lambda figures, step: self._figures.update(figures), histogram=self._histogram
+            ),
+            **self._options,
+        )
+        self._monitor.begin()
 
     def _histogram(self, name: str, bins: Sequence[float], step: int) -> None:
         """Write a histogram to the trainer's TensorBoard, where it has one."""

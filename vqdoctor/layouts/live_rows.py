@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.layouts.view import QuantizerView, once_a_view
 from vqdoctor.metrics.geometry import Mask, live_median, live_rows, row_norms
 
 RARE = 1e-3
@@ -15,6 +15,7 @@ START_COUNTS = (0.0, 1.0)
 _UNIT = 1e-3
 
 
+@once_a_view
 def live_mask(view: QuantizerView) -> tuple[NDArray[np.float64], float, Mask]:
     """Return the row norms of a finite codebook, the live rows' median norm, and which rows are live.
 

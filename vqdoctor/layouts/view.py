@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Literal, Protocol
+from functools import cached_property, wraps
+from typing import Literal, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.place import Place
 
 Array = NDArray[np.float32]
+
+Told = TypeVar("Told")
 
 Lookup = Literal["euclidean", "cosine", "logits"]
 """How a vector's code is chosen: the nearest row, the row of the nearest direction, or the largest output
@@ -110,3 +113,16 @@ class QuantizerView:
     def writable(self) -> bool:
         """Whether new codes can be written to the stored tensors."""
         return not self.derived or {"sums", "counts"} <= self.keys.keys()
+
+
+def once_a_view(tell: Callable[[QuantizerView], Told]) -> Callable[[QuantizerView], Told]:
+    """Compute a function of a view once; the result is forgotten with the view, and never changed."""
+    known: WeakKeyDictionary[QuantizerView, Told] = WeakKeyDictionary()
+
+    @wraps(tell)
+    def told(view: QuantizerView) -> Told:
+        if view not in known:
+            known[view] = tell(view)
+        return known[view]
+
+    return told

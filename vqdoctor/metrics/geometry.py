@@ -85,6 +85,15 @@ def spread(rows: Rows) -> float:
     return math.sqrt(sum(float(np.square(piece - mean).sum()) for piece in _pieces(rows)) / len(rows))
 
 
+def root_mean_square(rows: Rows) -> float:
+    """Return the root mean square of all values of `rows` [N, D], N > 0.
+
+    >>> round(root_mean_square(np.array([[3, 4], [0, 5]], dtype=np.float32)) ** 2, 6)
+    12.5
+    """
+    return math.sqrt(sum(float(np.square(piece).sum()) for piece in _pieces(rows)) / rows.size)
+
+
 def _pieces(rows: Rows) -> Iterator[Floats]:
     """Yield `rows` in float64 a few MiB at a time: a table may be as large as the memory."""
     step = max(1, _PIECE // max(1, rows.shape[1]))

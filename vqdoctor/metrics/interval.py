@@ -52,7 +52,7 @@ def paired_interval(gained: int, lost: int, samples: int) -> tuple[float, float]
         samples: all samples.
 
     >>> [round(end, 3) for end in paired_interval(20, 28, 335)]
-    [-0.064, 0.016]
+    [-0.064, 0.017]
     """
     n, difference = samples + 2, (gained - lost) / (samples + 2)
     half = Z * math.sqrt(((gained + lost + 1) / n - difference**2) / n)

@@ -8,7 +8,7 @@ import numpy as np
 
 from vqdoctor.core.frozen import frozen
 from vqdoctor.metrics.entropy import Floats, Ints
-from vqdoctor.metrics.geometry import Rows, effective_rank, row_norms, spread
+from vqdoctor.metrics.geometry import Rows, effective_rank, root_mean_square, row_norms, spread
 
 _CHUNK_BYTES = 8 * 2**20
 
@@ -77,8 +77,8 @@ def nearest(vectors: Rows, codebook: Rows) -> Assignment:
         best[nearer] = least[nearer]
     return Assignment(
         indices=indices,
-        vector_distance=_distances(vectors, codebook[indices]),
-        code_distance=_distances(vectors[closest], codebook),
+        vector_distance=_distances(vectors, codebook, indices),
+        code_distance=_distances(codebook, vectors, closest),
     )
 
 
@@ -88,8 +88,7 @@ def match(vectors: Rows, codebook: Rows, found: Assignment | None = None) -> Mat
     None where the vectors are all equal or the codebook is all zero: no scale to compare by.
     """
     data_std = spread(vectors)
-    codebook_rms = float(np.sqrt(np.mean(np.square(codebook, dtype=np.float64))))
-    data_rms = float(np.sqrt(np.mean(np.square(vectors, dtype=np.float64))))
+    codebook_rms, data_rms = root_mean_square(codebook), root_mean_square(vectors)
     # Equal float32 rows do not cancel to the last bit.
     if data_std <= 1e-7 * data_rms or codebook_rms == 0:
         return None
@@ -111,7 +110,7 @@ def match(vectors: Rows, codebook: Rows, found: Assignment | None = None) -> Mat
     )
 
 
-def _distances(left: Rows, right: Rows) -> Floats:
-    """Distances of the rows of two [N, D] arrays, in blocks that stay small."""
-    blocks = [row_norms(left[i : i + 8192] - right[i : i + 8192]) for i in range(0, len(left), 8192)]
+def _distances(left: Rows, right: Rows, chosen: Ints) -> Floats:
+    """Distances of the rows of `left` [N, D] to the chosen rows [N] of `right`, in blocks that stay small."""
+    blocks = [row_norms(left[i : i + 8192] - right[chosen[i : i + 8192]]) for i in range(0, len(left), 8192)]
     return np.concatenate(blocks) if blocks else np.zeros(0)

@@ -18,6 +18,8 @@ _CRITICAL = 1.95
 """Kolmogorov's statistic times the square root of n, exceeded by chance once in 1,000 (Smirnov 1948)."""
 _DIMS = 64
 """Dimensions that are correlated with each other, at most; more only take more time."""
+_ROUNDING = 1e-3
+"""Relative rounding of a bound in the types that weights are saved in, such as float16."""
 _STRUCTURED = 6.0
 """Correlation of the dimensions beyond chance, in standard deviations, from which rows are not noise: random
 starts measured up to 4, trained codebooks 460 and more."""
@@ -58,6 +60,22 @@ def as_constructed(codebook: Rows, unused: Mask | None = None) -> tuple[Mask, st
         **{name: partial(_uniform, low=-bound, high=bound) for name, bound in wide.items()},
     }
     return next(((left, name) for name, cdf in starts.items() if _fits(codebook[left], cdf)), (nothing, ""))
+
+
+def is_drawn(weight: Rows) -> bool:
+    """Return whether a layer's weights still are as torch draws those of a linear or convolutional layer.
+
+    Both starts are bounded, and training moves some weight across the bound: U(±1/sqrt(f)) with f inputs,
+    and Xavier's uniform. A normal start has no bound, so that small steps would not show: it counts as moved.
+
+    Args:
+        weight: float32 [outputs, inputs of each], finite; a kernel's axes are inputs.
+    """
+    outputs, inputs = weight.shape
+    largest = float(np.abs(weight).max(initial=0.0))
+    bounds = (1 / math.sqrt(inputs), math.sqrt(6 / (inputs + outputs)))
+    fitting = (bound for bound in bounds if largest <= bound * (1 + _ROUNDING))
+    return any(_fits(weight, partial(_uniform, low=-bound, high=bound)) for bound in fitting)
 
 
 def _uniform(values: Floats, low: float, high: float) -> Floats:

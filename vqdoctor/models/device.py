@@ -6,6 +6,7 @@ import torch
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.models.task import Batch
+from vqdoctor.models.tensors import mapped
 
 
 def resolve(name: str) -> torch.device:
@@ -29,12 +30,4 @@ def moved(batch: Batch, device: torch.device) -> Batch:
 
     Anything but a tensor, tuple, list or dict stays the own affair of the Task.
     """
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(moved(item, device) for item in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(moved(item, device) for item in batch)
-    if type(batch) is dict:
-        return {key: moved(item, device) for key, item in batch.items()}
-    return batch
+    return mapped(batch, lambda tensor: tensor.to(device))

@@ -13,7 +13,9 @@ from vqdoctor.core.errors import UserError
 
 
 @contextlib.contextmanager
-def saved(model: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> Iterator[Path]:
+def saved(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, steps: int | None = None
+) -> Iterator[Path]:
     """Save a live model as its checkpoint would be, for as long as it is examined.
 
     So a live model is examined as a file is: EMA counts against sums, the memory of Adam.
@@ -23,6 +25,8 @@ def saved(model: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> It
     state: dict[str, object] = model.state_dict()
     if optimizer is not None:
         state = {"model": state, "optimizer": optimizer.state_dict()}
+    elif steps is not None:
+        state = {"model": state, "global_step": steps}
     with tempfile.TemporaryDirectory(prefix="vqdoctor-", ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "model.pt"
         torch.save(state, file)

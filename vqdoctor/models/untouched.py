@@ -75,7 +75,7 @@ def working_copy(
 
 
 def _deep_copy(model: nn.Module) -> nn.Module:
-    memo: dict[int, object] = {}
+    memo: dict[int, object] = {id(p): _lazy_copy(p) for p in model.parameters() if _can_wait(p)}
     for module in model.modules():
         # Old weight_norm keeps its computed weight as an attribute, which deepcopy refuses: not a leaf.
         for value in (*vars(module).values(), *module._buffers.values()):
@@ -88,6 +88,27 @@ def _deep_copy(model: nn.Module) -> nn.Module:
                 vars(twin)["module"] = twin  # for a loss function that reaches into `model.module`
             memo[id(module)] = twin
     return copy.deepcopy(model, memo)
+
+
+def _can_wait(parameter: nn.Parameter) -> bool:
+    """Whether a parameter may be copied when it is first written, and not before.
+
+    One in memory that other processes share would leave that memory with the first write to the original.
+    """
+    return (
+        hasattr(torch, "_lazy_clone")  # not a promise of torch: without it copies take their memory at once
+        and type(parameter) is nn.Parameter
+        and parameter.layout is torch.strided
+        and parameter.device.type == "cpu"
+        and parameter.is_contiguous()
+        and not parameter.is_shared()  # type: ignore[no-untyped-call]
+        and not parameter.is_pinned()
+    )
+
+
+def _lazy_copy(parameter: nn.Parameter) -> nn.Parameter:
+    """Return a copy that takes memory when one of the two is written: passes write few parameters."""
+    return nn.Parameter(torch._lazy_clone(parameter.detach()), parameter.requires_grad)
 
 
 def _rebuilt(model: nn.Module, rebuild: Callable[[], nn.Module] | None, error: Exception) -> nn.Module:

@@ -58,6 +58,30 @@ def load_object(spec: str, option: str) -> Any:
     return found
 
 
+def code_beside(spec: str) -> dict[str, bytes]:
+    """Return the code that an imported name rests on: the loaded files of its folder and those below.
+
+    Args:
+        spec: what `load_object` imported.
+
+    Returns:
+        each file's path below the folder, and its bytes.
+    """
+    place = spec.rpartition(":")[0]
+    if place.endswith(".py"):
+        root = Path(place).resolve().parent
+    else:
+        package = sys.modules.get(place.partition(".")[0])
+        root = Path(getattr(package, "__file__", None) or "/").resolve().parent
+    found = {}
+    for module in list(sys.modules.values()):
+        file = Path(getattr(module, "__file__", None) or "/").resolve()
+        if file.is_relative_to(root) and not any(map(file.is_relative_to, (*_LIBRARIES, _OURS))):
+            with contextlib.suppress(OSError):
+                found[str(file.relative_to(root))] = file.read_bytes()
+    return found
+
+
 def _from_file(path: Path, option: str) -> ModuleType:
     if not path.is_file():
         beside = (file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +13,24 @@ from numpy.typing import NDArray
 
 from vqdoctor.capture.live import LayerStep
 from vqdoctor.capture.vectors import rows
-from vqdoctor.core.evidence import ACTIVE_SHARE, EncoderSpread, Evidence, NonFinite, Usage
+from vqdoctor.core.evidence import (
+    ACTIVE_SHARE,
+    CountsUsage,
+    EncoderSpread,
+    Evidence,
+    NonFinite,
+    Usage,
+)
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.trace import Interval
+from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.metrics.entropy import plug_in_entropy
+from vqdoctor.metrics.perplexity import ema_interval
 from vqdoctor.probes._usage import usage_from_indices
+from vqdoctor.probes.file.usage import without_start
+from vqdoctor.probes.model._forwards import decay_of
+from vqdoctor.probes.model.ema_relation import arrays_of, relation_of
+from vqdoctor.probes.probe import Missing
 
 JUMP = 0.5
 """A code has jumped when it travels over half the spread of z_e, and this many times as far as the median."""
@@ -33,6 +47,7 @@ class LayerMemory:
         mean: mean z_e of the interval before, float32 [D]; None before the first.
         table: codes at the end of the interval before, float32 [K, D].
         step: the step of that interval's end.
+        next_look: the step from which on the codebook is compared with its EMA again, at doubling distances.
     """
 
     codes: list[NDArray[np.int64]] = field(default_factory=list)
@@ -40,6 +55,8 @@ class LayerMemory:
     mean: torch.Tensor | None = None
     table: torch.Tensor | None = None
     step: int = 0
+    next_look: int = 0
+    _samples: int = 0
 
     def note(self, seen: LayerStep) -> None:
         """Keep the codes of a step; those of masked positions are none."""
@@ -47,15 +64,30 @@ class LayerMemory:
             return
         codes = seen.chosen.cpu().numpy()
         samples = seen.samples if seen.samples and len(codes) % seen.samples == 0 else len(codes)
-        first = 0 if not self.groups else int(self.groups[-1][-1]) + 1
-        of = first + np.repeat(np.arange(samples), len(codes) // samples)
-        self.codes.append(codes[codes >= 0])
-        self.groups.append(of[codes >= 0])
+        of = np.repeat(np.arange(samples), len(codes) // samples)
+        self.add(codes[codes >= 0], of[codes >= 0])
+
+    def add(self, codes: NDArray[np.integer[Any]], samples: NDArray[np.integer[Any]]) -> None:
+        """Keep codes [N] of samples [N] that are numbered from 0, all of them new."""
+        if len(codes):
+            self.codes.append(codes.astype(np.int64))
+            self.groups.append(samples.astype(np.int64) + self._samples)
+            self._samples += int(samples.max()) + 1
+
+    def chosen(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the codes of the interval so far [N], and the sample of each [N]."""
+        none = np.zeros(0, dtype=np.int32)
+        codes, samples = (np.concatenate([none, *parts]) for parts in (self.codes, self.groups))
+        return codes.astype(np.int32), samples.astype(np.int32)
+
+    def forget(self) -> None:
+        """Forget the codes of the interval."""
+        self.codes, self.groups, self._samples = [], [], 0
 
     def usage(self, seen: LayerStep) -> Usage | None:
         """Return the usage of the interval, and forget its codes; None where they are unknown."""
         codes, groups = self.codes, self.groups
-        self.codes, self.groups = [], []
+        self.forget()
         if not sum(map(len, codes)):
             return None
         view = seen.layer.view
@@ -104,7 +136,10 @@ def measure(
     values = torch.stack([size.float() for size in sizes.values()]).tolist()
     figures = dict(zip(sizes, values, strict=True))
     memory.mean, memory.table, memory.step = z_e.mean(0), table, step
-    evidence = tuple(_evidence(seen.layer.name, usage, z_e, figures))
+    evidence = (
+        *_evidence(seen.layer.name, usage, z_e, figures),
+        *_ema_evidence(seen, table, usage, memory, step),
+    )
     known = {name: value for name, value in figures.items() if math.isfinite(value)}
     known |= {name: value for name, value in losses.items() if value is not None}
     interval = _with_counts(_line(seen.layer.name, step, len(z_e), known, usage), seen.layer.codebook.counts)
@@ -212,6 +247,63 @@ def _evidence(
         yield EncoderSpread(
             layer=name, source="batch", sample_size=len(z_e), output_spread=spread / norm if norm else 0.0
         )
+
+
+def _ema_evidence(
+    seen: LayerStep, table: torch.Tensor | None, usage: Usage | None, memory: LayerMemory, step: int
+) -> Iterator[Evidence]:
+    """Yield the perplexity of the EMA counts and, at doubling distances, the codes' relation to the EMA.
+
+    A forward pass of the training has just written the codes; so those that it chose are their means by the
+    update's own rule.
+    """
+    counts, before = seen.layer.codebook.counts, seen.counts_before
+    if table is None or seen.before is None or counts is None or before is None:
+        return
+    now, then = (each.double().cpu().numpy().flatten() for each in (counts, before))
+    if len(now) != seen.layer.num_codes or never_written(now) or np.array_equal(now, then):
+        return  # the layer has counts and does not use them
+    claimed = _claimed(seen, now, decay_of(then, now), step)
+    if claimed is not None:
+        yield claimed
+    if step < memory.next_look or usage is None or torch.equal(table, seen.before):
+        return
+    memory.next_look = 2 * step
+    arrays = arrays_of(seen.layer)
+    chosen = set(np.flatnonzero(usage.histogram).tolist())
+    relation = None if arrays is None else relation_of(seen.layer.view, arrays, chosen)
+    if relation is not None:
+        yield relation
+
+
+def _claimed(
+    seen: LayerStep, counts: NDArray[np.float64], decay: float | None, step: int
+) -> CountsUsage | None:
+    """Return the perplexity of the EMA counts [K]; None while they still are their start values.
+
+    Args:
+        seen: the layer.
+        counts: its counts.
+        decay: of the EMA, as the step shows it; None where it does not.
+        step: how often they were updated.
+    """
+    view = replace(seen.layer.view, load_counts=lambda: counts.astype(np.float32))
+    try:
+        votes = without_start(view, None if decay is None else decay**step)
+    except Missing:
+        return None
+    if votes.sum() <= 0:
+        return None
+    window = 1.0 if decay is None else (1 + decay) / (1 - decay)
+    low, high = ema_interval(votes, max(1.0, float(votes.sum()) * window))
+    return CountsUsage(
+        layer=view.name,
+        source="batch",
+        sample_size=len(votes),
+        perplexity=float(np.exp(plug_in_entropy(votes))),
+        low=low,
+        high=high,
+    )
 
 
 _SIZE = {"z_e": "z_e_norm", "codebook": "code_norm"}

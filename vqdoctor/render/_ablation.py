@@ -81,7 +81,8 @@ def ablation_markdown(study: Study) -> str:
         "",
         "Misses: what the recipe expects of a cured codebook, and the cell does not show: perplexity 50 to "
         "200, active codes 40 to 80 % of all, accuracy at most 1.5 points below that without VQ, ECE below "
-        "0.05.",
+        "0.05. Over is more than the recipe expects, and does no harm. Of fewer than 250 codes it expects a "
+        "perplexity of a fifth of them.",
         "",
         *_stages(study),
         "## Time and memory",
@@ -98,14 +99,15 @@ def ablation_markdown(study: Study) -> str:
 
 def ablation_text(study: Study, width: int) -> str:
     """Return the finding and a narrow table, for a terminal."""
-    rows = [("", "accuracy", "perplexity", "active", "misses")]
     plain = _without_vq(study)
+    task = "accuracy" if any("accuracy" in means(study, cell) for cell in study.cells) else "task loss"
+    rows = [("", task, "perplexity", "active", "misses")]
     for cell in study.cells:
         found = means(study, cell)
         rows.append(
             (
                 cell.name,
-                _mean(found.get("accuracy"), _share) if "accuracy" in found else _mean(found.get("loss")),
+                "failed" if cell.run in study.failures and not found else _mean_of_task(found),
                 _mean(found.get("perplexity"), _codes),
                 _mean(found.get("active"), _codes),
                 ", ".join(missed(found, plain)) if _is_cure(cell, found) else "",
@@ -125,6 +127,10 @@ def ablation_findings(study: Study) -> Iterator[str]:
     if study.interrupted or study.missing:
         done, of = len(study.runs), len(study.trainings)
         yield f"The study is not complete: {done} of {of} trainings are done. The same command goes on."
+    yield from study.notes
+    if failures := study.failures:
+        run, why = next(iter(failures.items()))
+        yield f"Not trained: {', '.join(failures)}. The reason of {run}: {why}"
     plain, start = (
         _without_vq(study),
         next((c for c in study.cells if c.group == "reference" and not c.without_vq), None),
@@ -303,7 +309,6 @@ def _costs(study: Study, cell: Cell) -> tuple[str, ...]:
 
 
 def _failures(study: Study) -> Iterator[str]:
-    yield from study.notes
     for cell in study.cells:
         failed = {run.failed: run.seed for run in study.runs if run.run == cell.run and run.failed}
         for why, seed in failed.items():
@@ -324,6 +329,10 @@ def _without_vq(study: Study) -> dict[str, Mean] | None:
 
 def _task(found: Mapping[str, Mean]) -> str:
     return "accuracy" if "accuracy" in found else "loss"
+
+
+def _mean_of_task(found: Mapping[str, Mean]) -> str:
+    return _mean(found.get("accuracy"), _share) if "accuracy" in found else _mean(found.get("loss"))
 
 
 def _share(value: float) -> str:

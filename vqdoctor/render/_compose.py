@@ -158,6 +158,7 @@ def _layer(report: Report, layer: LayerSummary) -> nodes.Layer:
     unknown: list[str] = []
     if not usages:
         unknown += [f"usage unknown from {reason}" for reason in phrases.unknown_usage(report, layer.name)]
+        unknown += phrases.remembered_use(report, layer.name)
         gaps_ = (u for u in report.unavailable if u.kind == Usage.kind and u.layer in (layer.name, None))
         unknown += [f"to measure it: {hint}" for hint in dict.fromkeys(u.hint for u in gaps_ if u.hint)]
     return nodes.Layer(

@@ -7,7 +7,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from vqdoctor.core.assertion import METRICS
-from vqdoctor.core.evidence import EMA_COUNTS, InputSummary, SequenceStage, TaskMetrics, TrainingRecord, Usage
+from vqdoctor.core.evidence import (
+    EMA_COUNTS,
+    InputSummary,
+    OptimizerMemory,
+    SequenceStage,
+    TaskMetrics,
+    TrainingRecord,
+    Usage,
+)
 from vqdoctor.core.finding import Finding, Measurement, Outcome
 from vqdoctor.core.gate import Gate, GateStatus, Judgement
 from vqdoctor.core.levels import Confidence
@@ -239,6 +247,28 @@ def unknown_usage(report: Report, layer: str) -> list[str]:
     """The reasons why a source does not show a layer's usage, as "batch: no batch was given"."""
     gaps = (u for u in report.unavailable if u.kind == Usage.kind and u.layer in (layer, None))
     return list(dict.fromkeys(f"{u.source}: {u.reason}" for u in gaps))
+
+
+def remembered_use(report: Report, layer: str) -> list[str]:
+    """The bounds that the optimizer's memory puts on a usage that is otherwise unknown.
+
+    A code with a gradient was chosen; how often, no moment tells. Weight decay may give every code one.
+    """
+    memories = [e for e in report.evidence if isinstance(e, OptimizerMemory) and e.layer == layer]
+    codes = next((summary.num_codes for summary in report.layers if summary.name == layer), 0)
+    told = []
+    for memory in memories:
+        untouched, lately = memory.codebook_untouched_rows, memory.recent_codes_high
+        if memory.weight_decay != 0 or untouched is None:
+            continue
+        chosen = codes - untouched if lately is None else lately
+        when = "" if lately is None else " in the last 400 updates"
+        if chosen:
+            told.append(
+                f"the optimizer remembers a gradient of {chosen:,} of {codes:,} codes{when}: perplexity is "
+                f"between 1 and {chosen:,}"
+            )
+    return told
 
 
 def why_unknown(report: Report, layer: str) -> str:

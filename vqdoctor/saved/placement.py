@@ -86,7 +86,7 @@ def placed_slots(
         raise Unplaced("the file holds no optimizer state")
     if len(views) * sum(len(model.entries) for model in saved.models) > _MOST_PAIRS:
         raise Unplaced("the file has too many VQ layers and tensors to place the optimizer's parameters")
-    entries, judges = _entries(saved, view, views), _judges(saved)
+    entries, judges = entries_of(saved, view, views), _judges(saved)
     own = (optimizer for optimizer in saved.optimizers if not _is_judges(optimizer, entries, judges))
     place = _place if saved.in_order else _by_lone_shape
     placed = [p for optimizer in own for p in place(optimizer, entries)]
@@ -102,7 +102,7 @@ def is_unlisted(
 
     Whether the table is a parameter is another matter: a buffer may follow an EMA that is not saved.
     """
-    around = [entry for entry in _entries(saved, view, views) if entry.part in ("before", "after")]
+    around = [entry for entry in entries_of(saved, view, views) if entry.part in ("before", "after")]
     trained = {p.first.name for p in placed if p.slot.state and p.first is p.last}
     listed = any("codebook" in (p.first.part, p.last.part) for p in placed)
     return (
@@ -122,8 +122,12 @@ def codebook_slot(saved: SavedTraining, view: QuantizerView, views: Sequence[Qua
     return next((p.slot for p in placed if p.part == "codebook"), None)
 
 
-def _entries(saved: SavedTraining, view: QuantizerView, views: Sequence[QuantizerView]) -> list[Entry]:
-    """Return the model's tensors in its own order, without those that are buffers for sure."""
+def entries_of(saved: SavedTraining, view: QuantizerView, views: Sequence[QuantizerView]) -> list[Entry]:
+    """Return the model's tensors in its own order, without those that are buffers for sure.
+
+    Raises:
+        Unplaced: if the layer is not in a state dict.
+    """
     own = set(view.keys.values())
     model = next((m for m in saved.models if not own.isdisjoint(m.raw.values())), None)
     if model is None:

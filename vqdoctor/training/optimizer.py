@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,7 +115,11 @@ class Optimizers:
                 group["lr"] = rate * share
 
     def step(
-        self, loss: torch.Tensor, further: Sequence[torch.Tensor], held: Iterable[torch.nn.Parameter]
+        self,
+        loss: torch.Tensor,
+        further: Sequence[torch.Tensor],
+        held: Iterable[torch.nn.Parameter],
+        complete: Callable[[Iterable[torch.nn.Parameter]], object] = lambda _: None,
     ) -> None:
         """Take one step of each: the main one on the loss, the others on theirs.
 
@@ -123,6 +127,7 @@ class Optimizers:
             loss: the whole loss of the model.
             further: the losses of the further optimizers.
             held: parameters that are not trained in this step.
+            complete: adds what other processes know of the gradients of the parameters.
 
         Raises:
             UserError: if there are not as many losses as optimizers, or they share a graph with the first.
@@ -135,6 +140,7 @@ class Optimizers:
             )
         self.main.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        complete(_parameters(self.main))
         for parameter in held:
             parameter.grad = None
         self.main.step()
@@ -145,6 +151,7 @@ class Optimizers:
             except RuntimeError as error:
                 what = "a loss of Losses.further shares its graph with the task loss"
                 raise UserError(what, "compute it on the detached output of the model") from error
+            complete(_parameters(one))
             one.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -155,6 +162,10 @@ class Optimizers:
         """Take up what `state_dict` returned."""
         for one, state in zip(self.all, states, strict=True):
             one.load_state_dict(state)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def optimizers_of(task: Task, model: torch.nn.Module, recipe: SavedRecipe | None = None) -> Optimizers:

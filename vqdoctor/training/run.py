@@ -112,6 +112,7 @@ class Run:
                 interrupted=interrupted,
                 worse=worse,
                 written=self.keep_worse or not worse,
+                processes=self.trainable.ranks.size,
             ),
         )
 
@@ -126,7 +127,10 @@ class Run:
         }
         measures = {name: getattr(self.plan.untreated, name) for name in UNTIMED}
         self.state = {"kind": KIND, "identity": identity, "measures": measures}
-        if not path.exists():
+        ranks, there = self.trainable.ranks, path.exists()
+        if ranks.added([float(there)])[0] != ranks.size * there:
+            raise UserError(f"not every process sees {path}", "use a folder that all machines share")
+        if not there:
             return
         if not self.resume:
             raise UserError(f"{path} holds an unfinished run", "add --resume to go on, or delete it")
@@ -183,8 +187,12 @@ class Run:
         if "trial" not in self.state:
             tried = hold_trial(self.trainable.trainer, self.plan, goals, self.heard)
             self.state["trial"] = encode(tried)
-            save_state(self.state, state_path(self.output))
+            self._save()
         return decode(Tried, self.state["trial"], "state", RESTART)
+
+    def _save(self) -> None:
+        if self.trainable.ranks.first:
+            save_state(self.state, state_path(self.output))
 
     def _train(self, trainer: Trainer, phase: str) -> bool:
         """Train, keeping the state after every epoch; return whether it was interrupted."""
@@ -194,14 +202,15 @@ class Run:
 
         def after_epoch(row: Epoch) -> None:
             self.state["training"] = {"phase": phase, "trainer": trainer.state_dict()}
-            save_state(self.state, state_path(self.output))
+            self._save()
             self.heard(phase, row, max(row.epoch, trainer.plan.epochs))
 
         try:
             trainer.run(after_epoch)
         except KeyboardInterrupt:
             kept = self.state.get("training")
-            if kept is None or kept["phase"] != phase or phase != "retraining":
+            together = self.trainable.ranks.size > 1  # the others are not in the same step
+            if together or kept is None or kept["phase"] != phase or phase != "retraining":
                 raise
             trainer.load_state_dict(kept["trainer"])  # the epoch that was interrupted is not half counted
             return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from vqdoctor.capture.layer import bypassable
@@ -14,6 +14,7 @@ from vqdoctor.probes.model import ModelContext
 from vqdoctor.training.clock import Clock
 from vqdoctor.training.evaluate import Measured, measure
 from vqdoctor.training.optimizer import SavedRecipe
+from vqdoctor.training.ranks import Ranks
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import restart
 from vqdoctor.training.trainer import Trainer
@@ -27,12 +28,14 @@ class Trainable:
         examined: the model, and where the file's tensors are in it.
         context: its layers, and copies of it on the device.
         recipe: the optimizer that the file describes, for a task without one.
+        ranks: the processes that train it together.
         say: told what is being done.
     """
 
     examined: ExaminedModel
     context: ModelContext
     recipe: SavedRecipe | None = None
+    ranks: Ranks = field(default_factory=Ranks)
     say: Callable[[str], None] = lambda _: None
 
     @cached_property
@@ -53,10 +56,12 @@ class Trainable:
         Raises:
             UserError: if no VQ layer can be watched, or a fresh model is asked for and cannot be built.
         """
+        plan = self.ranks.agreed_value(plan)
         model = self.context.copy(training=True)
         layers = self.context.on(model)
         start = "scratch" if without_vq else plan.start
         restart(model, self.context.task, next(iter(self.splits.in_order())), layers, start, plan.seed)
+        self.ranks.as_first((*model.parameters(), *model.buffers()))
         return Trainer(
             model=model,
             task=self.context.task,
@@ -67,6 +72,7 @@ class Trainable:
             without_vq=without_vq,
             recipe=self.recipe,
             clock=clock or Clock(),
+            ranks=self.ranks,
             say=self.say,
         )
 

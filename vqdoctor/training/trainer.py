@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 
-from vqdoctor.capture.decay import set_decay
-from vqdoctor.capture.layer import CapturedLayer, Change, Watched, bypass, watching
-from vqdoctor.capture.placing import place_codes
+from vqdoctor.capture.layer import CapturedLayer, Change, Watched, bypass
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Epoch, Figures, Goals
@@ -22,20 +19,18 @@ from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.task import Losses, Task
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.training.clock import Clock
+from vqdoctor.training.codebooks import Codebooks
 from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
-from vqdoctor.training.linear import LinearCodebook
-from vqdoctor.training.moment_matching import MomentMatching
 from vqdoctor.training.optimizer import Optimizers, SavedRecipe, optimizers_of
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
-from vqdoctor.training.pursuit import PACE, Pursuit
+from vqdoctor.training.ranks import Ranks
 from vqdoctor.training.resume import RESTART
-from vqdoctor.training.revival import Revival
 from vqdoctor.training.schedule import balanced_weight, warm_up
-from vqdoctor.training.sound_ema import SoundEMA, takes_directions
+from vqdoctor.training.shares import Shares
 from vqdoctor.training.splits import Splits, Stretches
 from vqdoctor.training.start import leading_to
-from vqdoctor.training.treatment import grafts, reshaped
+from vqdoctor.training.treatment import grafts
 from vqdoctor.training.usage_entropy import mean_entropy
 from vqdoctor.training.vq_loss import completed
 
@@ -64,9 +59,12 @@ class Trainer:
         without_vq: whether the layers are bypassed: the same model without VQ.
         recipe: the optimizer that the file describes, for a task without one.
         clock: the time that is left.
+        ranks: the processes that train it together.
         say: told what is being done.
         rows: the epochs so far.
         notes: what could not be done, one line each.
+        optimizers: the optimizers of the model.
+        codebooks: what is done to the codebooks beside the steps.
         ending: when and why the training ends.
         steps: optimizer steps that are done.
         mixed: whether the model is trained in bfloat16; its VQ layers then run in float32.
@@ -81,39 +79,39 @@ class Trainer:
     without_vq: bool = False
     recipe: SavedRecipe | None = None
     clock: Clock = field(default_factory=Clock)
+    ranks: Ranks = field(default_factory=Ranks)
     say: Callable[[str], None] = lambda _: None
     rows: list[Epoch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     steps: int = 0
     mixed: bool = False
     optimizers: Optimizers = field(init=False)
+    codebooks: Codebooks = field(init=False)
     ending: Ending = field(init=False)
     _stretches: Stretches = field(init=False)
+    _shares: Shares = field(init=False)
     _retries: int = 0
-    _revivals: list[Revival] = field(init=False, default_factory=list)
-    _linear: list[LinearCodebook] = field(init=False, default_factory=list)
-    _sound: list[SoundEMA] = field(init=False, default_factory=list)
-    _matching: list[MomentMatching] = field(init=False, default_factory=list)
     _held: list[torch.nn.Parameter] = field(init=False, default_factory=list)
-    _directions: tuple[CapturedLayer, ...] = field(init=False, default=())
-    _pursuit: Pursuit = field(init=False, default_factory=Pursuit)
     _started: bool = False
 
     def __post_init__(self) -> None:
         """Set the optimizer up, and what goes along with its steps."""
         self.optimizers = optimizers_of(self.task, self.model, self.recipe)
         self._stretches = Stretches(self.splits, self.plan.seed)
+        self._shares = Shares(ranks=self.ranks)
         self.ending = Ending(plan=self.plan, goals=self.goals, clock=self.clock)
-        treated = () if self.without_vq else self.layers
-        if self.plan.revive_under > 0:
-            self._revivals = [Revival(layer=layer, threshold=self.plan.revive_under) for layer in treated]
-        if self.plan.decay is not None:
-            unset = [layer.name for layer in treated if not set_decay(layer, self.plan.decay)]
-            self.notes += [f"{name} has no EMA decay that could be set" for name in unset]
-        if self.plan.moment_matching:
-            self._matching = [MomentMatching(layer) for layer in treated if layer.view.writable]
-        if self.plan.sound_ema:
-            self._take_over([layer.name for layer in treated], self.plan.decay)
+        self.codebooks = Codebooks(
+            model=self.model,
+            task=self.task,
+            splits=self.splits,
+            layers=self.layers,
+            treated=() if self.without_vq else self.layers,
+            plan=self.plan,
+            optimizer=self.optimizer,
+            shares=self._shares,
+            say=self.say,
+            note=lambda line: self.notes.append(line),
+        )
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -160,7 +158,7 @@ class Trainer:
                 good = self.state_dict()
                 continue
             self.rows.append(row)
-            self._keep_up(row)
+            self.codebooks.keep_up(row, cooling=self.ending.cooling)
             left: Mapping[str, Any] = self._left_behind()
             if (best := self.ending.after_epoch(row, left)) is not None:
                 self._take_up(best)
@@ -169,93 +167,58 @@ class Trainer:
             after_epoch(row)
 
     def _start(self) -> None:
+        if self.ranks.size > 1:
+            batch = next(iter(self.splits.in_order()))
+            why = self._shares.prepare(self.model, self.task, batch, self.layers)
+            told = f"each of {self.ranks.size} processes ran whole batches: {why}"
+            self.notes += [told] if why and told not in self.notes else []
         if self._started:
             return
         self._started = True
-        self.mixed = self._can_be_mixed()
+        self.mixed = self.ranks.agreed(self._can_be_mixed())
         if self.plan.bypass_epochs == 0:
-            self._place_codes()
-
-    def _place_codes(self) -> None:
-        """Put the codebooks where the plan has them before the first step with VQ."""
-        if self.plan.data_init and not self.without_vq:
-            left = self._by_k_means(self.layers)
-            self.notes += [f"{name} was not initialised from data: {why}" for name, why in left.items()]
-        if self.plan.linear and not self.without_vq:
-            self._linear = self._matrices()
-
-    def _by_k_means(self, layers: tuple[CapturedLayer, ...]) -> dict[str, str]:
-        """Place codebooks in the data, and return those that were not, each with the reason."""
-        seed_all(self.plan.seed)
-        generator, served = torch.Generator().manual_seed(self.plan.seed), self.splits.in_order
-        with reshaped(self._directions, "sphere", full_precision=False):
-            return place_codes(self.model, self.task, served, layers, self.optimizer, generator, self.say)
-
-    def _take_over(self, names: Collection[str], decay: float | None) -> None:
-        """Let a sound EMA move the codes of these layers; None is the layer's own decay."""
-        taken = [sound.layer.name for sound in self._sound]
-        new = [layer for layer in self.layers if layer.name in {*names} - {*taken} and layer.view.writable]
-        if new:
-            self._sound += [SoundEMA.of(layer, decay) for layer in new]
-            batch = next(iter(self.splits.in_order()))
-            self._directions += takes_directions(self.model, self.task, batch, tuple(new))
-
-    def _keep_up(self, row: Epoch) -> None:
-        """Where z_e ran away from the codes, place these anew, let them follow, and hold z_e by the weight.
-
-        While the weight warms up, z_e is free on purpose, and in the cool-down nothing is changed any more.
-        """
-        warm = row.epoch > self.plan.bypass_epochs + self.plan.warm_up_epochs
-        if self.without_vq or not (warm and self.plan.data_init) or self._linear or self.ending.cooling:
-            return
-        if lost := self._pursuit.left_behind(row.stop):
-            self._by_k_means(tuple(layer for layer in self.layers if layer.name in lost))
-            self._take_over(lost, PACE)
-            for sound in self._sound:
-                sound.decay = min(sound.decay, PACE) if sound.layer.name in lost else sound.decay
-            self.notes.append(self._pursuit.told(row, lost))
-
-    def _matrices(self) -> list[LinearCodebook]:
-        rate = float(self.optimizer.param_groups[0]["lr"])
-        return [LinearCodebook(layer, rate) for layer in self.layers if layer.view.writable]
+            self.codebooks.place()
 
     def _epoch(self, number: int) -> Epoch:
         if number == self.plan.bypass_epochs > 0:
-            self._place_codes()
+            self.codebooks.place()
         later = number - self.plan.bypass_epochs
         self._held = self._leading() if 0 <= later < self.plan.frozen_epochs and not self.without_vq else []
         seed = self._stretches.seed(number)
         seed_all(seed)
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
-        factor = self._pursuit.tightening * (later >= 0) * warm_up(later, self.plan.warm_up_epochs)
+        factor = self.codebooks.pursuit.tightening * (later >= 0) * warm_up(later, self.plan.warm_up_epochs)
         weight = self.plan.vq_weight * factor
         self.optimizers.set_rates(self.ending.rate)
         losses: list[tuple[float, float | None]] = []
         change = self._bypassed or grafts(self.plan)
-        with self._reshaped():
+        with self.codebooks.reshaped(full_precision=self.plan.full_precision or self.mixed):
             for at, batch in enumerate(self._stretches.of(number, self.plan.steps)):
-                for sound in self._sound:
-                    sound.before_step()
-                with watching(self.layers, change, keep_graph=True) as watched:
-                    found = self._losses(batch)
+                self.codebooks.before_step()
+                share = self._shares.of(batch)
+                with self._shares.watching(self.layers, change) as watched:
+                    found = self._losses(share)
                 if not self.bypassing:
                     found = completed(found, self.layers, watched, self.plan)
                 if at == 0 and self.plan.balanced and not self.bypassing:
                     z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
-                    weight = factor * (balanced_weight(found.task, found.vq, z_e) or self.plan.vq_weight)
+                    balanced = balanced_weight(found.task, found.vq, z_e, self._shares.sum_of_shares)
+                    weight = factor * (balanced or self.plan.vq_weight)
                 losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
+            self.ranks.same_buffers(self.model)
             fixed = self.splits.stop(self.plan.steps or None)
             stop = evaluate(self.model, self.task, fixed, self.layers, self._bypassed)
         known = [vq for _, vq in losses if vq is not None]
-        return Epoch(
+        row = Epoch(
             epoch=number + 1,
             task_loss=sum(task for task, _ in losses) / max(len(losses), 1),
             vq_loss=sum(known) / len(known) if known else None,
             vq_weight=weight,
-            revived=sum(revival.take() for revival in self._revivals),
+            revived=self.codebooks.take_revived(),
             stop=stop,
         )
+        return self.ranks.agreed_value(row)
 
     def _leading(self) -> list[torch.nn.Parameter]:
         """Return the parameters that z_e depends on, which are held in the first epochs."""
@@ -269,24 +232,13 @@ class Trainer:
     def measure(self, split: Literal["val", "stop"] = "val", change: Change | None = None) -> Measured | None:
         """Return the figures on a split, and each answer; every quoted figure comes from "val"."""
         batches = self.splits.val() if split == "val" else self.splits.stop()
-        with self._reshaped():
+        with self.codebooks.reshaped(full_precision=self.plan.full_precision or self.mixed):
             return measure(self.model, self.task, batches, self.layers, change or self._bypassed)
 
     def figures(self) -> Figures | None:
         """Return the figures on the val split."""
         found = self.measure()
         return None if found is None else found.figures
-
-    @contextlib.contextmanager
-    def _reshaped(self) -> Iterator[None]:
-        layers = () if self.without_vq else self.layers
-        precise = self.plan.full_precision or self.mixed
-        # Layers that take directions do so either way; here their calls show what is looked up.
-        with (
-            reshaped(layers, self.plan.geometry, full_precision=precise),
-            reshaped(self._directions, "sphere", full_precision=False),
-        ):
-            yield
 
     def _losses(self, batch: Any) -> Losses:
         with torch.autocast(device_of(self.model).type, dtype=torch.bfloat16, enabled=self.mixed):
@@ -311,29 +263,22 @@ class Trainer:
         if self.plan.entropy_weight and not self.bypassing:
             entropy = mean_entropy(self.layers, watched)
             total = total if entropy is None else total - self.plan.entropy_weight * entropy
-        value = float(total.detach())
+        total = self._shares.weight * total
+        value, task, vq = self._shares.added([float(total.detach()), *self._weighed(found)])
         if not math.isfinite(value):
             raise NotFinite(f"{value:g} at {where}")
-        self.optimizers.step(total, found.further, self._held)
+        further = [self._shares.weight * loss for loss in found.further]
+        self.optimizers.step(total, further, self._held, self.ranks.add_gradients)
         self.steps += 1
         if not self.bypassing:
-            self._after_step(watched, generator)
-        return float(found.task.detach()), None if found.vq is None else float(found.vq.detach())
+            self.codebooks.after_step(watched, generator, cooling=self.ending.cooling)
+        self.ranks.same_codebooks(self.layers)
+        return task, None if found.vq is None else vq
 
-    def _after_step(self, watched: Watched, generator: torch.Generator) -> None:
-        """Move the codebooks by what a step showed."""
-        for sound in self._sound:
-            sound.after_step(watched)
-        for revival in () if self.ending.cooling else self._revivals:
-            revival.after_step(watched, self.optimizer, generator)
-        for matching in () if self.ending.cooling else self._matching:
-            matching.after_step(watched)
-        for linear in self._linear:
-            linear.after_step(watched)
-        for layer in self.layers if self.plan.geometry == "sphere" else ():
-            if layer.view.writable:
-                codes = torch.nn.functional.normalize(layer.codes(), dim=1)
-                layer.write(torch.arange(layer.num_codes), codes)
+    def _weighed(self, found: Losses) -> list[float]:
+        """Return the task loss and the VQ loss of the share at hand, by its weight in the batch."""
+        losses = (found.task, torch.zeros(()) if found.vq is None else found.vq)
+        return [self._shares.weight * float(loss.detach()) for loss in losses]
 
     def state_dict(self) -> dict[str, Any]:
         """Return, as a copy, all that a resumed training needs."""
@@ -359,11 +304,7 @@ class Trainer:
                 "model": self.model.state_dict(),
                 "optimizers": self.optimizers.state_dict(),
                 "steps": self.steps,
-                "pursuit": self._pursuit.state_dict(),
-                "revivals": [revival.state_dict() for revival in self._revivals],
-                "linear": [linear.state_dict() for linear in self._linear],
-                "sound": {sound.layer.name: sound.state_dict() for sound in self._sound},
-                "matching": [matching.state_dict() for matching in self._matching],
+                **self.codebooks.state_dict(),
             }
         )
 
@@ -384,16 +325,4 @@ class Trainer:
         self.model.load_state_dict(tensors)
         self.optimizers.load_state_dict(copy.deepcopy(state["optimizers"]))
         self.steps = state["steps"]
-        self._pursuit.load_state_dict(state["pursuit"])
-        for revival, kept in zip(self._revivals, state["revivals"], strict=True):
-            revival.load_state_dict(copy.deepcopy(kept))
-        self._sound = [sound for sound in self._sound if sound.layer.name in state["sound"]]
-        self._take_over(state["sound"], PACE)
-        for sound in self._sound:
-            sound.load_state_dict(copy.deepcopy(state["sound"][sound.layer.name]))
-        for matching, kept in zip(self._matching, state["matching"], strict=True):
-            matching.load_state_dict(copy.deepcopy(kept))
-        if state["linear"]:
-            self._linear = self._matrices()
-            for linear, kept in zip(self._linear, state["linear"], strict=True):
-                linear.load_state_dict(kept)
+        self.codebooks.load_state_dict(state)

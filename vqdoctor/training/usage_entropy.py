@@ -47,9 +47,10 @@ def mean_entropy(layers: Iterable[CapturedLayer], watched: Watched) -> torch.Ten
     for layer in layers:
         stored = layer.stored()
         for call in layer.calls(watched)[:1]:
-            vectors = rows(call.z_e, layer.reader.axis(call)).flatten(0, 1).float()
+            vectors = rows(call.z_e, layer.reader.axis(call)).flatten(0, 1)
+            vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
             if stored is None or layer.view.derived or vectors.shape[1] != layer.view.dim:
                 continue
             stride = -(-len(vectors) // MOST_VECTORS)
-            found.append(usage_entropy(vectors[::stride], layer.view.place.codes(stored).float()))
+            found.append(usage_entropy(vectors[::stride], layer.view.place.codes(stored).to(vectors.dtype)))
     return torch.stack(found).mean() if found else None

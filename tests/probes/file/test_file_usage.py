@@ -83,17 +83,17 @@ def test_constant_counts_were_never_written(tiny, examine, ask, value):
 def test_counts_that_start_at_zero_need_nothing_taken_out(make_view):
     counts = np.array([3.0, 1.0, 0.0, 0.0])
     np.testing.assert_array_equal(
-        usage._votes(make_view(np.eye(4), counts, start_count=0.0), start_weight=0.3), counts
+        usage.without_start(make_view(np.eye(4), counts, start_count=0.0), start_weight=0.3), counts
     )
 
 
 def test_codes_that_a_revival_has_just_set_are_not_in_use(make_view):
-    votes = usage._votes(make_view(np.eye(5), [9.0, 7.5, 2.0, 2.0, 2.0], start_count=1.0), None)
+    votes = usage.without_start(make_view(np.eye(5), [9.0, 7.5, 2.0, 2.0, 2.0], start_count=1.0), None)
     assert votes.tolist() == [9.0, 7.5, 0, 0, 0]
 
 
 def test_what_is_left_of_the_start_goes_even_where_nothing_is_recorded(make_view):
-    votes = usage._votes(make_view(np.eye(4), [5.01, 2.01, 0.01, 0.01], start_count=1.0), None)
+    votes = usage.without_start(make_view(np.eye(4), [5.01, 2.01, 0.01, 0.01], start_count=1.0), None)
     np.testing.assert_allclose(votes, [5, 2, 0, 0], atol=1e-6)
 
 
@@ -105,7 +105,7 @@ def test_smoothing_that_is_written_back_makes_no_code_used(make_view):
         counts = counts * decay + (1 - decay) * votes
         counts = (counts + epsilon) / (counts.sum() + 64 * epsilon) * counts.sum()
     view = make_view(np.eye(64), counts, start_count=0.0, smoothing=epsilon)
-    kept = usage._votes(view, decay**3000)
+    kept = usage.without_start(view, decay**3000)
     assert np.sum(kept > usage._least_vote(view, kept, decay)) == 8
 
 

@@ -8,6 +8,7 @@ from vqdoctor.checks.vq303_ema_sums_disagree import CHECK as VQ303
 from vqdoctor.checks.vq505_revival_undone import CHECK as VQ505
 from vqdoctor.core.check import CannotJudge
 from vqdoctor.core.evidence import EmaState, Revival
+from vqdoctor.probes import _ema_rows
 from vqdoctor.probes.file import ema_state, revival
 
 NAMES = {
@@ -120,6 +121,21 @@ def test_averaged_weights_are_not_said_to_be_moved(examine, ask):
     with pytest.raises(CannotJudge, match="averages of weights"):
         VQ303.judge({EmaState: ask(ema_state, context)})
     assert "averages of weights" in ask(revival, context).reason
+
+
+@pytest.mark.parametrize("moved", [0, 32])
+def test_a_part_of_many_codes_tells_the_same(examine, ask, monkeypatch, moved):
+    """All nearest means of 200,000 codes took a minute and a half: what is asked must not grow with K."""
+    sizes, search = [], _ema_rows.nearest
+
+    def spy(vectors, codes):
+        sizes.append(len(vectors))
+        return search(vectors, codes)
+
+    monkeypatch.setattr(_ema_rows, "nearest", spy)
+    monkeypatch.setattr(_ema_rows, "ASKED", 20)
+    assert ask(ema_state, examine(averaged(moved=moved))).blurred is not bool(moved)
+    assert sizes and set(sizes) == {20}
 
 
 def test_codes_that_were_placed_anew_are_no_average(examine, ask):

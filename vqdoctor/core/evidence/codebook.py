@@ -308,6 +308,34 @@ LookupScale.HEALTHY = LookupScale(
 )  # fmt: skip
 
 
+class GroupChoice(Evidence):
+    """The codes that one group of a product quantizer chose, beside those of the first. Sample size: vectors.
+
+    Levels of a residual stack are groups as well: each codebook gets another input.
+
+    Attributes:
+        group: its number, from 1.
+        groups: how many there are.
+        same: share of its codes that have the index of the first group's.
+        nearest: share of its codes that are the nearest to its own input.
+        first_nearest: the same in the first group.
+        nearest_same: share of the nearest codes that have the index of the first group's choice.
+    """
+
+    group: int
+    groups: int
+    same: float
+    nearest: float
+    first_nearest: float
+    nearest_same: float
+
+
+GroupChoice.HEALTHY = GroupChoice(
+    layer="vq", source="batch", sample_size=569, group=2, groups=6, same=0.07, nearest=1.0, first_nearest=1.0,
+    nearest_same=0.07,
+)  # fmt: skip
+
+
 class CountsUsage(Evidence):
     """The perplexity that the EMA counts of a file claim, as monitors print it. Sample size: the codes, K.
 

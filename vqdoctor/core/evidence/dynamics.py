@@ -179,9 +179,14 @@ class EmaAdvances(Evidence):
 
     Attributes:
         times: calls that changed the counts and got the very same z_e, the most of any z_e.
+        decay: the EMA decay that the layer's modules keep; None where they keep none.
+        applied: how many times a call applies that decay, by the counts before and after it and the codes
+            that it chose; None where these do not tell.
     """
 
     times: int
+    decay: float | None = None
+    applied: float | None = None
 
 
-EmaAdvances.HEALTHY = EmaAdvances(layer="vq", source="batch", sample_size=1, times=1)
+EmaAdvances.HEALTHY = EmaAdvances(layer="vq", source="batch", sample_size=1, times=1, decay=0.99, applied=1.0)

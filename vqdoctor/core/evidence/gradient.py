@@ -1,4 +1,4 @@
-"""Gradients through and at the VQ layer, measured on a copy of the model in train mode."""
+"""Gradients through and at the VQ layer in train mode, and what they left of the weights before it."""
 
 from vqdoctor.core.evidence.base import Evidence
 
@@ -106,3 +106,34 @@ class CodebookGradient(Evidence):
 CodebookGradient.HEALTHY = CodebookGradient(
     layer="vq", source="batch", sample_size=256, trainable=False, ema_owned=True, gradient=None
 )
+
+
+class EncoderStart(Evidence):
+    """Whether the weights before the VQ layers are those of a constructor. Sample size: matrices looked at.
+
+    "Before" are the parameters that z_e depends on, "after" the others that the task depends on; from a file,
+    the parameters that precede and follow its first VQ layer in the model's order. Looked at are weights of
+    two dimensions and more, of 256 numbers at least.
+
+    Attributes:
+        before: numbers before the layers that were looked at.
+        before_drawn: share of these in matrices that still are as torch draws them.
+        after: numbers after the layers that were looked at.
+        after_drawn: share of these in matrices that still are as torch draws them.
+        listed: share of all numbers before the layers that the optimizer lists, live the task's own; None
+            where that is unknown.
+        contradicted: whether the model's order and the names of its parts disagree on before and after.
+    """
+
+    before: int
+    before_drawn: float
+    after: int
+    after_drawn: float
+    listed: float | None = None
+    contradicted: bool = False
+
+
+EncoderStart.HEALTHY = EncoderStart(
+    source="checkpoint", sample_size=6, before=18_432, before_drawn=0.0, after=9_216, after_drawn=0.0,
+    listed=1.0,
+)  # fmt: skip

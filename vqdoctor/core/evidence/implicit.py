@@ -13,14 +13,16 @@ class ImplicitLevels(Evidence):
         used: how many of them were seen.
         edge_share: share of the codes at the lowest or the highest level of each channel; about
             2 / levels where all are used evenly.
+        scale: root mean square of the layer's input z_e; None where its input is not seen.
     """
 
     levels: tuple[int, ...]
     used: tuple[int, ...]
     edge_share: tuple[float, ...]
+    scale: float | None = None
 
 
 ImplicitLevels.HEALTHY = ImplicitLevels(
     layer="vq", source="batch", sample_size=28_752,
-    levels=(8, 5, 5), used=(8, 5, 5), edge_share=(0.28, 0.07, 0.52),
+    levels=(8, 5, 5), used=(8, 5, 5), edge_share=(0.28, 0.07, 0.52), scale=0.9,
 )  # fmt: skip

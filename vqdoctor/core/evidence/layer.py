@@ -69,7 +69,8 @@ class ResidualLevel(Evidence):
         gain: the same from the output of the whole quantizer to its input; None where no module around
             the levels maps a float input to a float output of its shape. Both are medians over the vectors.
         subtracted: whether a level gets what the levels before it left. False where every level gets the
-            very input of the first, and the model goes on with the sum of their codes.
+            very input of the first, and the model goes on with the sum or the mean of their codes.
+        joined: what the model goes on with: the "sum" or the "mean" of the codes of all levels.
     """
 
     level: int
@@ -77,6 +78,7 @@ class ResidualLevel(Evidence):
     reach: float
     gain: float | None
     subtracted: bool = True
+    joined: str = "sum"
 
 
 ResidualLevel.HEALTHY = ResidualLevel(

@@ -265,6 +265,9 @@ class TrainEvalGap(Evidence):
         eval_loss: the task loss in eval mode.
         train_perplexity: exp of the plain entropy of the batch's codes in train mode.
         eval_perplexity: the same in eval mode.
+        blend: median distance of what the layer puts out in train mode from the nearest code, over the root
+            mean square distance of the codes from their mean: 0 where it puts out codes, about 1 for their
+            mean. None where the codes are unknown, or eval mode puts out something else as well.
     """
 
     agreement: float
@@ -274,9 +277,10 @@ class TrainEvalGap(Evidence):
     eval_loss: float
     train_perplexity: float
     eval_perplexity: float
+    blend: float | None = None
 
 
 TrainEvalGap.HEALTHY = TrainEvalGap(
     layer="vq", source="batch", sample_size=25, agreement=1.0, explained=1.0, train_loss=0.026,
-    eval_loss=0.026, train_perplexity=149.0, eval_perplexity=149.0,
+    eval_loss=0.026, train_perplexity=149.0, eval_perplexity=149.0, blend=0.0,
 )  # fmt: skip

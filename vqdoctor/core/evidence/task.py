@@ -101,6 +101,23 @@ TaskMetrics.HEALTHY = TaskMetrics(
 )  # fmt: skip
 
 
+class CodeDependence(Evidence):
+    """How far the output follows the codes, and whether z_e has a way around them. Sample size: samples.
+
+    Attributes:
+        swapped: mean squared change of the output where every sample gets the z_q of another one, over the
+            mean squared difference of these two samples' outputs: 1 where the codes alone tell samples apart.
+        around: share of the numbers before the layers that the task loss depends on where z_q is cut off: 0
+            where the encoder reaches the loss through its codes alone.
+    """
+
+    swapped: float
+    around: float
+
+
+CodeDependence.HEALTHY = CodeDependence(source="batch", sample_size=64, swapped=1.0, around=0.0)
+
+
 class PositionInformation(Evidence):
     """How much single positions carry, against all positions averaged. Sample size: vectors.
 

@@ -60,7 +60,7 @@ class Kept:
         if (folder / STUDY).exists():
             there = load_study(folder)
             if there.identity != study.identity:
-                what = f"{folder} holds the study of {there.subject}, with other options or versions"
+                what = f"{folder} holds the study of {there.subject}, with other options, code or versions"
                 raise UserError(what, "give another --out, or delete it")
             kept.read(folder)
         else:

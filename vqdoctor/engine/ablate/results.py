@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from vqdoctor.core.ablation import KIND, Study
+from vqdoctor.core.ablation import KIND, SCHEMA, Study
 from vqdoctor.core.codec import decode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.json_text import parse
@@ -14,6 +15,8 @@ from vqdoctor.core.variants import FIGURES, Variant, Variants, judged
 
 LARGEST = 64 << 20
 """Bytes of a file that is read; a study of a thousand trainings has 1 MB."""
+RANGES = {"accuracy": (0.0, 100.0), "perplexity": (0.0, math.inf), "ece": (0.0, 100.0)}
+"""The values that a figure can have; an accuracy is a share or in percent."""
 FORM = "a dict of configurations, each with accuracy, perplexity, loss or ece"
 
 
@@ -32,14 +35,25 @@ def read_results(path: Path) -> Variants:
     except ValueError as error:  # a wrong encoding too
         raise UserError(f"{path}: no valid JSON ({error})", "write it again") from error
     if isinstance(data, Mapping) and data.get("kind") == KIND:
+        if isinstance(schema := data.get("schema"), int) and schema > SCHEMA:
+            raise UserError(
+                f"{path}: an ablation of schema {schema}, and {SCHEMA} is known", "update vqdoctor"
+            )
         own = {name: value for name, value in data.items() if name in Study.__dataclass_fields__}
-        return judged(str(path), _cells(decode(Study, own, "ablation")))
+        return judged(str(path), _cells(decode(Study, own, f"ablation in {path.name}")))
     if isinstance(data, Mapping) and "schema" in data:
         hint = f"vqdoctor gate {path} judges it again"
         raise UserError(f"{path}: a saved report, and neither a checkpoint nor an ablation", hint)
-    if not isinstance(data, Mapping) or not data or not all(isinstance(v, Mapping) for v in data.values()):
+    named = data.items() if isinstance(data, Mapping) else ()
+    configurations = {_writable(name): found for name, found in named if isinstance(found, Mapping)}
+    if not configurations:
         raise UserError(f"{path}: JSON, but not the results of an ablation", FORM)
-    return judged(str(path), [_variant(path, name, found) for name, found in data.items()])
+    return judged(str(path), [_variant(path, name, found) for name, found in configurations.items()])
+
+
+def _writable(name: str) -> str:
+    """Return a name with what no text holds (half of a pair, in JSON) written out."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _variant(path: Path, name: str, found: Mapping[str, object]) -> Variant:
@@ -55,9 +69,12 @@ def _variant(path: Path, name: str, found: Mapping[str, object]) -> Variant:
             continue
         if not is_finite(value):
             raise UserError(f"{path}: {name}.{figure} is {value!r:.40}, which is not a finite number", FORM)
+        low, high = RANGES.get(figure, (-math.inf, math.inf))
+        if not low <= value <= high:
+            raise UserError(f"{path}: {name}.{figure} is {value!r:.40}, out of its range", FORM)
         figures[figure] = float(value)
     if not figures:
-        known = ", ".join(map(str, list(found)[:8])) or "nothing"
+        known = ", ".join(_writable(str(key)) for key in list(found)[:8]) or "nothing"
         raise UserError(f"{path}: {name} has none of the figures; it holds {known}", FORM)
     return Variant(name=name, figures=figures)
 
@@ -83,5 +100,5 @@ def _cells(study: Study) -> list[Variant]:
         mean["perplexity"] = [layer.perplexity for layer in worst] or ([0.0] if cell.without_vq else [])
         figures = {name: sum(values) / len(values) for name, values in mean.items() if values}
         codes = worst[0].num_codes if worst else None
-        variants.append(Variant(name=cell.name, figures=figures, num_codes=codes))
+        variants.append(Variant(name=_writable(cell.name), figures=figures, num_codes=codes))
     return variants

@@ -36,6 +36,8 @@ from vqdoctor.engine.plan import EPOCHS, make_plan
 from vqdoctor.engine.retrain import plan_for, sigterm_as_interrupt
 from vqdoctor.models.untouched import same_randomness
 
+NO_VAL = "The task serves no val split: every figure is of the data that the models are trained on."
+
 
 class Watcher(Protocol):
     """Follows a study."""
@@ -86,6 +88,8 @@ def _laid_out(subject: Subject, watcher: Watcher) -> tuple[Study, Mapping[str, T
             else:
                 plan = plan_for(examine_session(session).report, found, bounded)
             device = found.context.device
+            task = found.context.task
+            notes = () if next(iter(task.batches("val")), None) is not None else (NO_VAL,)
         if not found.context.mapped:
             raise UserError("no VQ layer can be watched in the model", "it needs a module from z_e to z_q")
     if settings.stages:
@@ -119,6 +123,7 @@ def _laid_out(subject: Subject, watcher: Watcher) -> tuple[Study, Mapping[str, T
         device=device.type,
         vq_weight=plan.untreated.vq_weight,
         cells=cells,
+        notes=notes,
     )
     return study, trainings
 
@@ -136,7 +141,7 @@ def _train(subject: Subject, trainings: Mapping[str, Training], kept: Kept, watc
     """Do the trainings that are left, several at a time, and keep each as it is done."""
     mine = _mine(kept.study, subject.settings)
     left = [(run, seed) for run, seed in mine if not kept.has(run, seed)]
-    jobs = min(subject.settings.jobs, len(left))
+    jobs = min(subject.settings.jobs, len(left), os.cpu_count() or 1)  # more would only wait
     started = time.monotonic()
     if not left:
         return

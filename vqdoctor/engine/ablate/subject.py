@@ -23,6 +23,7 @@ from vqdoctor.engine.session import Progress, Session
 from vqdoctor.models.guarded_task import GuardedTask
 from vqdoctor.models.task import Task
 from vqdoctor.models.untouched import same_randomness
+from vqdoctor.models.user_code import code_beside
 from vqdoctor.reference.chain.task import CHAIN, SEQUENCES
 from vqdoctor.reference.recipes import FIRST, PLAIN, Recipe
 from vqdoctor.reference.task import DIGITS, MOTION, DataSet, ReferenceTask
@@ -102,16 +103,15 @@ class Subject:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The identity of the files: the checkpoint, the data, and the file of the user's code."""
+        """The identity of the files: the checkpoint, the data, and the user's code once it is imported."""
         found: dict[str, object] = {"model": {}, "codes": self.settings.codes}
         files = {"checkpoint": self.path, "data": self._data_file}
         for name, file in files.items():
             if file is not None:
                 found[name] = open_checkpoint(file).fingerprint(())
         named = self.user_model.task or self.user_model.model
-        source = Path(str(named).rpartition(":")[0])
-        with contextlib.suppress(OSError):
-            found["code"] = hashlib.sha256(source.read_bytes()).hexdigest()
+        code = {} if named is None else code_beside(str(named))
+        found["code"] = {name: hashlib.sha256(text).hexdigest() for name, text in code.items()}
         found["named"] = str(named)
         found["arguments"] = {name: repr(value) for name, value in self.user_model.model_args.items()}
         recipes = {AS_IT_IS: CHAIN} if self.settings.stages else BUILT_IN

@@ -113,6 +113,8 @@ class DumpContext:
         rows: Rows = np.ascontiguousarray(channels_last, dtype=np.float32)
         groups = None if flat else _samples(len(array), len(rows))
         kept = self._data(view, key, len(rows))
+        if kept.all():  # a copy would double what the batch takes
+            return rows, groups
         return rows[kept], None if groups is None else groups[kept]
 
     def _data(self, view: QuantizerView, key: str, size: int) -> NDArray[np.bool_]:
@@ -158,6 +160,8 @@ class DumpContext:
 
     def _assigned(self, view: QuantizerView) -> Vectors:
         rows, groups = self.raw_rows(view)
+        if view.lookup == "logits":
+            raise Missing("its code is not the nearest row of the table", f"add {INDICES}/{view.name}")
         if not np.isfinite(view.codebook).all():
             raise Missing("codebook has non-finite values")
         if not np.isfinite(rows).all():

@@ -16,6 +16,7 @@ from vqdoctor.metrics.geometry import (
     faded_rows,
     init_box_rows,
     middle,
+    root_mean_square,
     spread,
 )
 from vqdoctor.probes.file._context import FileContext, each_layer
@@ -39,7 +40,7 @@ def measure(context: FileContext, view: QuantizerView) -> CodebookGeometry:
         sample_size=len(rows),
         dim=rows.shape[1],
         dtype=context.stored_dtype(view),
-        rms=float(np.sqrt(np.mean(np.square(rows, dtype=np.float64)))),
+        rms=root_mean_square(rows),
         norm_min=float(norms.min()),
         norm_median=middle(norms),
         norm_max=float(norms.max()),

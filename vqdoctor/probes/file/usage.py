@@ -47,10 +47,10 @@ def votes(context: FileContext, view: QuantizerView) -> Floats:
     """
     if view.keys.get("counts") in context.saved.estimated_counts:
         raise _Unknown("its EMA counts were written by a fix, and no training has counted since")
-    return _votes(view, context.saved.start_weight(view))
+    return without_start(view, context.saved.start_weight(view))
 
 
-def _votes(view: QuantizerView, start_weight: float | None) -> Floats:
+def without_start(view: QuantizerView, start_weight: float | None) -> Floats:
     """Return the counts [K] without what remains of their start value.
 
     A count never falls under c₀ · d^t, so the smallest one bounds what remains, whatever the file

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from vqdoctor.core.evidence import WeightDecay
 from vqdoctor.layouts.live_rows import never_written
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.metrics.geometry import row_norms
+from vqdoctor.metrics.geometry import root_mean_square, row_norms
 from vqdoctor.probes.file._context import FileContext, each_layer
 from vqdoctor.probes.probe import Missing
 from vqdoctor.saved.placement import codebook_slot
@@ -24,7 +22,7 @@ def measure(context: FileContext, view: QuantizerView) -> WeightDecay:
     # torch passes over a parameter without a gradient, weight decay included; Adam then keeps no state of it
     ungraded = not slot.state and slot.beta2 is not None
     updates = 0 if ungraded else int(slot.steps) or context.saved.record.updates
-    rms = float(np.sqrt(np.mean(np.square(view.codebook, dtype=np.float64))))
+    rms = root_mean_square(view.codebook)
     lost = None
     if slot.rate is not None and updates is not None:
         lost = lost_length(slot.weight_decay, slot.rate, updates, rms=rms, adaptive=slot.adaptive)

@@ -88,7 +88,7 @@ def _compare(before: _State, after: _State, step: Step) -> Pass:
         in_use=in_use,
         vectors=step.vectors,
         counts_moved=None if counts is None or after[1] is None else not np.array_equal(counts, after[1]),
-        decay=None if counts is None or after[1] is None else _decay(counts, after[1]),
+        decay=None if counts is None or after[1] is None else decay_of(counts, after[1]),
         batch_means=None if np.array_equal(after[0], codes) else _batch_means(step, after[0]),
     )
 
@@ -111,7 +111,7 @@ def _batch_means(step: Step, codes: NDArray[np.float64]) -> float | None:
     return float(np.mean(apart <= SAME_MEAN * np.linalg.norm(means, axis=1)))
 
 
-def _decay(before: NDArray[np.float64], after: NDArray[np.float64]) -> float | None:
+def decay_of(before: NDArray[np.float64], after: NDArray[np.float64]) -> float | None:
     """Return the factor by which the counts [K] of several codes have shrunk alike; else None.
 
     A count is c' = d c + (1 - d) n, so that of a code without any vector shrinks by d, and no count by more.

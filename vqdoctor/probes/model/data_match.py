@@ -33,7 +33,7 @@ def measure(context: ModelContext) -> dict[str, DataMatch]:
             continue
         if transformed(layer.reader, seen, vectors):
             continue
-        numbers = match(*_compared(layer.reader, vectors))
+        numbers = match(*nearest_of(layer.reader, vectors))
         if numbers is not None:
             measured[name] = DataMatch(source="batch", sample_size=len(vectors), **asdict(numbers))
     return measured
@@ -55,7 +55,7 @@ def asked_vectors(context: ModelContext) -> dict[str, Vectors]:
     return found
 
 
-def _compared(reader: Reader, vectors: Vectors) -> tuple[Vectors, Vectors, Assignment]:
+def nearest_of(reader: Reader, vectors: Vectors) -> tuple[Vectors, Vectors, Assignment]:
     """Return the vectors and the codebook as they are compared, and each vector's nearest code."""
     compared, codebook = reader.as_compared(vectors), reader.as_compared(reader.view.codebook)
     return compared, codebook, nearest(compared, codebook)
@@ -84,7 +84,7 @@ def transformed(reader: Reader, seen: list[Seen], vectors: Vectors) -> bool:
     by_table = reader.view.layout != BY_OUTPUT and reader.heads == 1
     if len(own) < len(seen) or (by_table and all(s.as_stored is not False for s in seen)):
         return False
-    chosen, nearest_codes = np.concatenate(own), _compared(reader, vectors)[2].indices
+    chosen, nearest_codes = np.concatenate(own), nearest_of(reader, vectors)[2].indices
     return len(chosen) == len(nearest_codes) and bool((chosen == nearest_codes).mean() < AGREES)
 
 

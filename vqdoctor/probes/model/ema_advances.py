@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from contextlib import ExitStack
 from typing import Any
@@ -10,12 +11,16 @@ import torch
 from torch import nn
 
 from vqdoctor.capture.call import FAILURES, first_float
-from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.capture.decay import own_decay
+from vqdoctor.capture.layer import CapturedLayer, watching
 from vqdoctor.core.evidence import EmaAdvances
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.probe import Missing
+
+_FIT = 0.01
+"""Largest part of a change of the counts that no decay explains: rounding, and no revival or second input."""
 
 
 class _Advances:
@@ -81,11 +86,53 @@ def measure(context: ModelContext) -> dict[str, EmaAdvances]:
             raise Missing(f"a training step fails ({type(error).__name__})") from error
     for one in seen.values():
         one.settle()
+    decays = _decays(context)
     return {
-        name: EmaAdvances(source="batch", sample_size=len(one.z_e), times=one.times)
+        name: EmaAdvances(
+            source="batch",
+            sample_size=len(one.z_e),
+            times=one.times,
+            decay=decays[name][0],
+            applied=decays[name][1],
+        )
         for name, one in seen.items()
         if one.z_e
     }
+
+
+def _decays(context: ModelContext) -> dict[str, tuple[float | None, float | None]]:
+    """Return, for each layer, the decay that it keeps, and how many times a pass in train mode applies it."""
+    model = context.copy(training=True)
+    layers = context.on(model)
+    before = {
+        layer.name: counts.clone() for layer in layers if (counts := layer.stored("counts")) is not None
+    }
+    seed_all(context.seed)
+    with watching(layers) as watched, torch.no_grad():
+        context.task.losses(model, context.first_batches[0])
+    found: dict[str, tuple[float | None, float | None]] = {}
+    for layer in layers:
+        decay, chosen, after = own_decay(layer), layer.counts(watched), layer.stored("counts")
+        found[layer.name] = decay, None
+        if decay is not None and chosen is not None and after is not None and layer.name in before:
+            measured = _decay(before[layer.name], after, chosen)
+            applied = None if measured is None else math.log(measured) / math.log(decay)
+            found[layer.name] = decay, applied
+    return found
+
+
+def _decay(before: torch.Tensor, after: torch.Tensor, chosen: torch.Tensor) -> float | None:
+    """Return d of after = d before + (1 - d) chosen, each [K]; None where no d fits."""
+    old, new = (t.detach().double().cpu().flatten() for t in (before, after))
+    if not old.shape == new.shape == chosen.shape:
+        return None
+    step = old - chosen
+    size = float(step @ step)
+    if not size > 0:
+        return None
+    d = float(step @ (new - chosen)) / size
+    off = float((d * old + (1 - d) * chosen - new).norm())
+    return d if 0 < d < 1 and off <= _FIT * float((new - old).norm()) else None
 
 
 PROBE = each_layer(EmaAdvances, measure, "a training step does not change its EMA counts", mode="train")

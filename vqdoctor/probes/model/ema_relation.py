@@ -19,18 +19,18 @@ from vqdoctor.probes.probe import Probe
 PASSES = 4
 """Training batches: the last one's codes have been written by the layer itself, whoever wrote them before."""
 
-_Arrays = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+Arrays = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield the relation that a few train-mode forward passes leave, where each of them writes the codes."""
-    before: dict[str, _Arrays] = {}
-    after: dict[str, _Arrays] = {}
+    before: dict[str, Arrays] = {}
+    after: dict[str, Arrays] = {}
     written: set[str] = set()
     chosen: dict[str, set[int]] = {}
     for steps in context.steps(PASSES):
         for name, step in steps.items():
-            arrays = _arrays(step.layer)
+            arrays = arrays_of(step.layer)
             if arrays is None:
                 continue
             codes = step.layer.reader.given(step.call)
@@ -39,13 +39,13 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
             if before[name] is not arrays and not np.array_equal(before[name][0], arrays[0]):
                 written.add(name)
     views = {view.name: view for view in context.views if view.name in written}
-    found = {name: _measured(view, after[name], chosen[name]) for name, view in views.items()}
+    found = {name: relation_of(view, after[name], chosen[name]) for name, view in views.items()}
     measured = {name: relation for name, relation in found.items() if relation is not None}
     why = "the layer stores no EMA sums, or no forward pass writes its codebook, or too few codes are in use"
     yield from by_layer(context, EmaRelation, measured, why)
 
 
-def _arrays(layer: CapturedLayer) -> _Arrays | None:
+def arrays_of(layer: CapturedLayer) -> Arrays | None:
     """Return copies of codes [K, D], counts [K] and sums [K, D] as they are; None where one is missing."""
     stored = layer.codebook
     if stored.codes is None or stored.counts is None or stored.sums is None:
@@ -56,7 +56,7 @@ def _arrays(layer: CapturedLayer) -> _Arrays | None:
     return codes, counts, sums
 
 
-def _measured(view: QuantizerView, arrays: _Arrays, chosen: set[int]) -> EmaRelation | None:
+def relation_of(view: QuantizerView, arrays: Arrays, chosen: set[int]) -> EmaRelation | None:
     """Return the relation of the codes that were chosen: the others may still have their start values."""
     codes, counts, sums = arrays
     found = ema_relation(codes, counts, sums, {code for code in chosen if code >= 0})

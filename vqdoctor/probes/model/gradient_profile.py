@@ -12,7 +12,7 @@ from vqdoctor.core.evidence import GradientProfile
 from vqdoctor.core.evidence.shown import MOST_MODULES
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes._plane import short
-from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._context import ModelContext, square_sum
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
 
@@ -78,7 +78,7 @@ def _squares(loss: torch.Tensor, parameters: dict[str, list[nn.Parameter]]) -> d
     found = iter(torch.autograd.grad(loss, flat, retain_graph=True, allow_unused=True))
     grads = {path: [next(found) for _ in own] for path, own in parameters.items()}
     known = {path: [g for g in of if g is not None] for path, of in grads.items()}
-    return {path: sum(float(g.double().square().sum()) for g in of) for path, of in known.items()}
+    return {path: sum(map(square_sum, of)) for path, of in known.items()}
 
 
 def _together(order: list[str], paths: tuple[str, ...]) -> dict[str, list[str]]:

@@ -58,7 +58,8 @@ def _codebook_weight(step: Step, form: torch.Tensor) -> float | None:
     vectors, sums = rows(step.z_q, step.axis).detach().flatten(0, 1), -rows(form, step.axis).flatten(0, 1)
     if (
         pull is None
-        or codebook.numel() != view.num_codes * vectors.shape[1]
+        or vectors.shape[1] != view.dim  # the heads of one module, side by side
+        or codebook.numel() != view.num_codes * view.dim
         or codebook.shape[-1] != view.dim
     ):
         return None

@@ -42,14 +42,19 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
         if len(levels) < len(names):
             continue
         subtracted = _is_residual(list(levels.values()))
-        if subtracted or (_has_one_input(list(levels.values())) and _sums_up(context, names)):
+        one_input = not subtracted and _has_one_input(list(levels.values()))
+        joined = _joined(context, names) if one_input else ""
+        if subtracted or joined:
             reader = context.layers[names[0]].reader
             whole, gain = calls.get(f"whole of {names[0]}"), None
             if whole is not None and whole.z_q is not None and whole.z_q.shape == whole.z_e.shape:
                 positions = None if whole.indices is None else whole.indices.shape
                 axis = channel_axis(whole.z_e.shape, reader.view.dim, positions, whole.z_q)
                 gain = _ratio(whole.z_q, whole.z_e, axis)
-            measured.update(_levels(levels, gain, reader, subtracted=subtracted))
+            found = _levels(levels, gain, reader)
+            measured.update(
+                {k: v.replace(subtracted=subtracted, joined=joined or "sum") for k, v in found.items()}
+            )
     return measured
 
 
@@ -86,14 +91,14 @@ def _has_one_input(levels: Sequence[Call]) -> bool:
     )
 
 
-def _sums_up(context: ModelContext, names: Sequence[str]) -> bool:
-    """Return whether any module of the model gets the sum of the codes that all these levels chose.
+def _joined(context: ModelContext, names: Sequence[str]) -> str:
+    """Return whether a module of the model gets the "sum" or the "mean" of the codes that these levels chose.
 
     Codebooks that quantize one vector each for themselves get one input as well, and their codes are put side
-    by side.
+    by side: that is "".
     """
     model = context.copy(training=True)
-    found: list[bool] = []
+    found: list[str] = []
     levels = [context.layers[name].on(model) for name in names]
     inside = {module for level in levels for module in level.module.modules()}
 
@@ -108,15 +113,17 @@ def _sums_up(context: ModelContext, names: Sequence[str]) -> bool:
                 for level, call in zip(levels, calls, strict=True)
                 if call is not None and call.z_q is not None
             ]
-            if tensor is not None and len(codes) == len(levels) and not any(found):
-                found.append(_holds(tensor, torch.stack(codes).sum(0)))
+            if tensor is not None and len(codes) == len(levels) and not found:
+                whole = torch.stack(codes)
+                forms = {"sum": whole.sum(0), "mean": whole.mean(0)}
+                found.extend(form for form, vectors in forms.items() if _holds(tensor, vectors))
 
         for module in model.modules():
             if module not in inside:
                 stack.callback(module.register_forward_pre_hook(given, with_kwargs=True).remove)
         seed_all(context.seed)
         context.task.losses(model, context.first_batches[0])
-    return any(found)
+    return found[0] if found else ""
 
 
 def _holds(tensor: torch.Tensor, vectors: torch.Tensor) -> bool:
@@ -125,12 +132,12 @@ def _holds(tensor: torch.Tensor, vectors: torch.Tensor) -> bool:
     near = _ROUNDING * float(asked.norm(dim=1).mean())
     axes = [axis for axis, size in enumerate(tensor.shape) if size == vectors.shape[1] and tensor.ndim > 1]
     places = (tensor.float().movedim(axis, -1).reshape(-1, vectors.shape[1]) for axis in axes)
-    return any(float(torch.cdist(asked, place).amin(1).max()) <= near for place in places if len(place))
+    exact = "donot_use_mm_for_euclid_dist"  # a matrix product rounds distances to 3e-4 of the vectors' length
+    distances = (torch.cdist(asked, place, compute_mode=exact) for place in places if len(place))
+    return any(float(distance.amin(1).max()) <= near for distance in distances)
 
 
-def _levels(
-    levels: Mapping[str, Call], gain: float | None, reader: Reader, *, subtracted: bool
-) -> dict[str, ResidualLevel]:
+def _levels(levels: Mapping[str, Call], gain: float | None, reader: Reader) -> dict[str, ResidualLevel]:
     first = next(iter(levels.values())).z_e
     return {
         name: ResidualLevel(
@@ -140,7 +147,6 @@ def _levels(
             levels=len(levels),
             reach=1.0 if call.z_e is first else _ratio(call.z_e, first, reader.axis(call)),
             gain=gain,
-            subtracted=subtracted,
         )
         for number, (name, call) in enumerate(levels.items(), start=1)
     }

@@ -13,7 +13,7 @@ import torch
 from vqdoctor.capture.run import Step
 from vqdoctor.core.evidence import TaskGradient
 from vqdoctor.core.frozen import frozen
-from vqdoctor.probes.model._context import ModelContext, gradient
+from vqdoctor.probes.model._context import ModelContext, gradient, square_sum
 from vqdoctor.probes.model._gaps import each_layer
 
 Squares = tuple[float | None, ...]
@@ -39,7 +39,7 @@ def measure(context: ModelContext) -> dict[str, TaskGradient]:
 
 def _look(step: Step, paths: tuple[str, ...]) -> _Look:
     grads = (gradient(step.losses.task, t) for t in (step.entered, step.z_e))
-    squares = (None if grad is None else float(grad.square().sum()) for grad in grads)
+    squares = (None if grad is None else square_sum(grad) for grad in grads)
     around, joined, apart = _around(step, paths)
     return _Look(vectors=step.vectors, squares=(*squares, *around), joined=joined, apart=apart)
 
@@ -108,7 +108,9 @@ def _gradients(of: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> dict
 
 
 def _mean_square(gradients: list[torch.Tensor]) -> float | None:
-    return float(torch.cat([g.flatten() for g in gradients]).square().mean()) if gradients else None
+    if not gradients:
+        return None
+    return sum(map(square_sum, gradients)) / sum(g.numel() for g in gradients)
 
 
 PROBE = each_layer(TaskGradient, measure, mode="train", needs_codebook=False)

@@ -7,13 +7,17 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vqdoctor.capture.call import FAILURES, Call
 from vqdoctor.capture.layer import CapturedLayer, watching
+from vqdoctor.capture.reader import EXACT, Reader
+from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import Evidence, TrainEvalGap, Unavailable
+from vqdoctor.metrics.match import nearest
 from vqdoctor.models.task import Batch
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes.model._context import ModelContext
@@ -69,6 +73,7 @@ def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
             eval_loss=evaluated.loss,
             train_perplexity=_perplexity(training.codes[name]),
             eval_perplexity=_perplexity(evaluated.codes[name]),
+            blend=_blend(context.layers[name].reader, training.calls[name], evaluated.calls[name]),
         )
     return found
 
@@ -101,6 +106,24 @@ def _perplexity(codes: torch.Tensor) -> float:
     shares = codes[codes >= 0].bincount().double()
     shares = shares / shares.sum()
     return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))
+
+
+def _blend(reader: Reader, training: Call, evaluated: Call) -> float | None:
+    """Return how far the output in train mode is from codes, where that in eval mode consists of these."""
+    if not reader.has_codebook or reader.head is not None:
+        return None
+    codebook = reader.view.codebook
+    spread = float(np.sqrt(np.square(codebook - codebook.mean(axis=0)).sum(axis=1).mean()))
+    distances = []
+    for call in (training, evaluated):
+        if call.z_q is None:
+            return None
+        vectors = rows(call.z_q, reader.axis(call)).float().cpu().numpy()
+        if vectors.shape[-1] != reader.view.dim or not spread > 0 or not np.isfinite(vectors).all():
+            return None
+        distance = nearest(vectors.reshape(-1, reader.view.dim), codebook).vector_distance
+        distances.append(float(np.median(distance)) / spread)
+    return distances[0] if distances[1] <= EXACT else None
 
 
 def _drawn(context: ModelContext, run: _Run) -> set[str]:

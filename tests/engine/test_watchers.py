@@ -1,0 +1,45 @@
+"""The ranks of a distributed training: all count where all watch, and none waits for one that does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import PATIENCE, start
+
+from vqdoctor.engine.watchers import Watchers
+from vqdoctor.probes.live import LayerMemory
+from vqdoctor.saved.trace import read_trace
+
+RANK = Path(__file__).with_name("watching_ranks.py")
+
+
+@pytest.mark.accept
+def test_two_ranks_add_up_their_codes_and_none_waits_for_one_without_a_monitor(tmp_path: Path) -> None:
+    ranks = [start(RANK, str(rank), tmp_path) for rank in (0, 1)]
+    for rank in ranks:
+        rank.communicate(timeout=PATIENCE)
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    both, alone = (read_trace(tmp_path / f"{name}-0.vqtrace.jsonl").of("vq") for name in ("both", "alone"))
+    assert [(row.used, row.vectors) for row in both] == [(8, 128), (8, 128)]
+    assert [(row.used, row.vectors) for row in alone] == [(4, 64), (4, 64)]
+    assert not [*tmp_path.glob("*-1.vqtrace.jsonl")]
+
+
+def test_a_training_that_is_not_distributed_waits_for_nobody() -> None:
+    memory = LayerMemory()
+    memory.add(np.array([3, 3]), np.array([0, 1]))
+    watchers = Watchers.begin(0)
+    watchers.settle()
+    watchers.gather({"vq": memory})
+    assert not watchers.idle and memory.chosen()[0].tolist() == [3, 3]
+
+
+def test_samples_of_other_ranks_are_others() -> None:
+    memory = LayerMemory()
+    for _ in range(2):
+        memory.add(np.array([5, 6, 6]), np.array([0, 0, 1]))
+    assert [part.tolist() for part in memory.chosen()] == [[5, 6, 6, 5, 6, 6], [0, 0, 1, 2, 2, 3]]
+    memory.forget()
+    assert [len(part) for part in memory.chosen()] == [0, 0]

@@ -1,0 +1,66 @@
+"""The weights that z_e depends on: are they as drawn, and does the task's optimizer move them?
+
+A copy runs with every parameter requiring a gradient, so that autograd also says what a frozen one leads to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from vqdoctor.core.evidence import EncoderStart
+from vqdoctor.metrics.start import LEAST_ENTRIES, is_drawn
+from vqdoctor.probes.model._context import ModelContext, Parameters, leading_to
+from vqdoctor.probes.model._gaps import of_model
+from vqdoctor.probes.probe import Missing
+
+
+def measure(context: ModelContext) -> EncoderStart:
+    """Return how much of the weights before and after the layers was never trained."""
+    model = context.copy(training=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    calls, losses = context.first_calls(training=True, model=model)
+    if not calls or losses is None:
+        raise Missing("no VQ layer's z_e is seen")
+    paths = tuple(f"{layer.path}." for layer in context.layers.values() if layer.path)
+    parameters = {n: p for n, p in model.named_parameters() if not n.startswith(paths)}
+    before: set[str] = set().union(*(leading_to(call.z_e, parameters) for call in calls.values()))
+    after = leading_to(losses.task, parameters) - before
+    (first, first_drawn), (last, last_drawn) = (_drawn(parameters, names) for names in (before, after))
+    if not first or not last:
+        raise Missing(f"no weight matrix of {LEAST_ENTRIES} numbers is both before and after the VQ layer")
+    own = context.own_optimizer()
+    return EncoderStart(
+        source="batch",
+        sample_size=len([n for n in (*before, *after) if _is_judged(parameters[n])]),
+        before=first,
+        before_drawn=first_drawn / first,
+        after=last,
+        after_drawn=last_drawn / last,
+        listed=None if own is None else _listed(*own, before),
+    )
+
+
+def _is_judged(weight: torch.Tensor) -> bool:
+    return weight.ndim > 1 and weight.numel() >= LEAST_ENTRIES
+
+
+def _drawn(parameters: Parameters, names: set[str]) -> tuple[int, int]:
+    """Return how many numbers were looked at, and how many are in matrices that are as they were drawn."""
+    weights = [w for name in names if _is_judged(w := parameters[name])]
+    rows = [w.detach().float().cpu().numpy().reshape(len(w), -1) for w in weights]
+    return sum(r.size for r in rows), sum(r.size for r in rows if is_drawn(r))
+
+
+def _listed(model: torch.nn.Module, optimizer: torch.optim.Optimizer, names: set[str]) -> float | None:
+    """Return the share of the numbers of these parameters that an optimizer holds and may move."""
+    held: Sequence[torch.Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    moved = {id(p) for p in held if p.requires_grad}
+    own = [p for name, p in model.named_parameters() if name in names]
+    total = sum(p.numel() for p in own)
+    return sum(p.numel() for p in own if id(p) in moved) / total if total else None
+
+
+PROBE = of_model(EncoderStart, measure, mode="train")
