@@ -70,6 +70,13 @@ def test_splits_may_be_named_or_missing(shipped):
     assert len(ReferenceTask(x, y).data["val"][0]) == 1797
 
 
+def test_a_split_without_rows_has_no_batches(shipped):
+    kept = shipped["split"] != SPLITS.index("stop")
+    task = ReferenceTask(*(shipped[name][kept] for name in ("x", "y", "split")))
+    assert list(task.batches("stop")) == []
+    assert sum(len(y) for _, y in task.batches("val")) == 397
+
+
 def test_a_missing_weight_is_unknown_not_assumed(shipped):
     assert ReferenceTask(shipped["x"], shipped["y"]).vq_weight is None
 

@@ -122,9 +122,11 @@ class ReferenceTask:
         return torch.optim.Adam(model.parameters(), lr=self.number("learning_rate"))
 
     def batches(self, split: Split) -> Iterator[Batch]:
-        """Return the batches of a split, in the same order every time."""
+        """Return the batches of a split, in the same order every time; an empty split has none."""
         size = int(self.number("batch_size"))
         images, labels = self.data[split]
+        if not len(images):  # torch.split would give one batch without samples
+            return iter(())
         return zip(torch.split(images, size), torch.split(labels, size), strict=True)
 
     def shuffled(self, seed: int) -> Iterator[Batch]:
