@@ -26,7 +26,7 @@ NEAR_OWN = 0.9
 """Least share of codes in use whose nearest mean is their own. Averages of weights measured 0.94 to 1, codes
 placed anew 0.01."""
 LARGE_SMOOTHINGS = (1e-3, 1e-2)
-"""Epsilons of home-made layers: one of 0.01 puts a code that is seldom chosen 10 % off its mean."""
+"""Epsilons of home-made layers: with 0.01 rare codes lie 10 % off their means."""
 ASKED = 512
 """Codes whose nearest mean is looked for: the share of 512 is known to 4 points, and what they cost grows
 with K and not with its square."""
