@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from judged import says
+from torch import nn
+from torch.nn import functional
 
+import vqdoctor
 from vqdoctor.core.evidence import Evidence, Flattening
 
 CUT = Flattening.healthy()
@@ -25,3 +29,40 @@ CUT = Flattening.healthy()
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ105", *evidence) == expected
+
+
+class Signs(nn.Module):
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = z.reshape(-1, 6)
+        q = torch.where(rows > 0, 1.0, -1.0).view_as(z)
+        return z + (q - z).detach(), ((rows > 0) * 2 ** torch.arange(6)).sum(-1).view(z.shape[:2])
+
+
+class Square(nn.Module):
+    """As many positions as dimensions: signs of the last axis."""
+
+    def __init__(self, convolution: bool) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.encoder = nn.Conv1d(3, 6, 1) if convolution else nn.Linear(18, 36)
+        self.lfq, self.decoder = Signs(), nn.Linear(36, 18)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = self.encoder(x if self.convolution else x.flatten(1)).reshape(len(x), 6, 6)
+        q, indices = self.lfq(z)
+        return self.decoder(q.flatten(1)).view_as(x), indices
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("convolution", [False, True])
+def test_as_many_positions_as_dimensions(convolution: bool) -> None:
+    """Behind a convolution the last axis holds positions, and strips are cut; else it holds vectors."""
+    torch.manual_seed(0)
+    model = Square(convolution)
+
+    def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
+        return vqdoctor.Losses(task=functional.mse_loss(model(x)[0], x))
+
+    report = vqdoctor.examine(model, torch.randn(256, 3, 6), losses=losses)
+    assert report.layers
+    assert [f.code for f in report.findings if f.code == "VQ105"] == (["VQ105"] if convolution else [])

@@ -40,8 +40,9 @@ class Model(nn.Module):
     """Levels in a loop of the model itself, over vectors that a mask has picked.
 
     Args:
-        form: "sound", "no subtraction", "mean" for the same with the codes' mean, or "side by side" for
-            codebooks that quantize one vector each for themselves.
+        form: "sound", "no subtraction", "mean" for the same with the codes' mean, "added" where codes are
+            added to the residual, "side by side" for codebooks that quantize one vector each for themselves,
+            or "stream" for layers whose codes are added to what they read, as blocks of a transformer do.
     """
 
     def __init__(self, form: str) -> None:
@@ -59,9 +60,11 @@ class Model(nn.Module):
             codes, loss = level(residual)
             found.append(codes)
             losses.append(loss)
-            residual = residual - codes.detach() if self.form == "sound" else residual
+            sign = {"sound": -1, "added": 1, "stream": 1}.get(self.form, 0)
+            residual = residual + sign * codes.detach()
         picked = torch.cat(found, 1) if self.form == "side by side" else torch.stack(found).sum(0)
         picked = picked / len(found) if self.form == "mean" else picked
+        picked = residual if self.form == "stream" else picked
         whole = z.new_zeros(*keep.shape, picked.shape[1])
         whole[keep] = picked
         return self.decoder(whole.transpose(1, 2)), torch.stack(losses).sum()
@@ -87,6 +90,25 @@ class Theirs(nn.Module):
         return self.decoder(z_q.transpose(1, 2)), loss.sum()
 
 
+class Flat(nn.Module):
+    """A decoder of all positions at once, which gets the sums side by side."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(30, 5 * DIM), nn.Linear(5 * DIM, 30)
+        self.levels = nn.ModuleList(Level() for _ in range(3))
+        self.form = form
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        residual = self.encoder(x.flatten(1)).view(len(x), 5, DIM)
+        whole, loss = torch.zeros_like(residual), residual.new_zeros(())
+        for level in self.levels:
+            codes, added = level(residual)
+            whole, loss = whole + codes, loss + added
+            residual = residual - codes.detach() if self.form == "sound" else residual
+        return self.decoder(whole.flatten(1)).view_as(x), loss
+
+
 def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
     out, vq = model(x)
     return vqdoctor.Losses(task=functional.mse_loss(out, x), vq=vq)
@@ -98,7 +120,11 @@ def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
         (Model, "sound"),
         (Model, "no subtraction"),
         (Model, "mean"),
+        (Model, "added"),
         (Model, "side by side"),
+        (Model, "stream"),
+        (Flat, "sound"),
+        (Flat, "no subtraction"),
         (Theirs, "sound"),
         (Theirs, "no subtraction"),
         (Theirs, "mean"),
@@ -108,8 +134,8 @@ def test_models(kind: type[nn.Module], form: str) -> None:
     torch.manual_seed(0)
     report = vqdoctor.examine(kind(form), torch.randn(64, 3, 10), losses=losses)
     accused = sorted(str(f.layer)[-1] for f in report.findings if f.code == "VQ110")
-    assert accused == (["1", "2"] if form in ("no subtraction", "mean") else [])
-    words = {"no subtraction": "the sum of", "mean": "the mean of"}.get(form, "")
+    assert accused == (["1", "2"] if form in ("no subtraction", "mean", "added") else [])
+    words = {"no subtraction": "the sum of", "mean": "the mean of", "added": "plus the codes"}.get(form, "")
     assert all(words in f.message for f in report.findings if f.code == "VQ110")
 
 

@@ -7,9 +7,10 @@ one rough code again. The model trains all the same, since the first layer behin
 further levels add hardly anything.
 
 ## How to read it
-With a model and data: the inputs of all levels hold the same numbers, and a module behind them gets the
-sum or the mean of their codes. Both must hold: codebooks that each quantize the same vector for themselves,
-and whose codes are put side by side, are made so on purpose.
+With a model and data: the inputs of all levels hold the same numbers, or each is that of the level before it
+plus its codes, and not minus them; and a module behind the levels gets the sum or the mean of their codes.
+Both must hold: codebooks that each quantize the same vector for themselves, and whose codes are put side by
+side, are made so on purpose.
 
 ## Remedy
 subtract-codes: `residual = residual - z_q.detach()` after each level.
@@ -27,7 +28,15 @@ from vqdoctor.core.evidence import ResidualLevel
 
 def evaluate(level: ResidualLevel, limits: CheckLimits) -> Problems:
     """Fire on the levels after the first."""
-    if not level.subtracted and level.level > 1:
+    if level.subtracted or level.level == 1:
+        return
+    if level.added:
+        yield error(
+            f"Residual level {level.level} of {level.levels} gets the input of level {level.level - 1} plus "
+            "the codes that this one chose: they are added where they have to be subtracted.",
+            measured("level", level.level),
+        )
+    else:
         yield error(
             f"Residual level {level.level} of {level.levels} gets the very input of level 1, and the model "
             f"goes on with the {level.joined} of their codes: the codes before it are not subtracted.",
@@ -47,6 +56,7 @@ CHECK = Check(
     examples=(
         fires("level 2 gets the input of level 1", ResidualLevel.healthy(subtracted=False)),
         fires("the mean instead of the sum", ResidualLevel.healthy(subtracted=False, joined="mean")),
+        fires("the codes are added", ResidualLevel.healthy(subtracted=False, added=True)),
         passes("level 2 gets what level 1 left", ResidualLevel.healthy()),
         passes("the first level", ResidualLevel.healthy(level=1, subtracted=False)),
     ),

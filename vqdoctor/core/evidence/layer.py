@@ -71,6 +71,7 @@ class ResidualLevel(Evidence):
         subtracted: whether a level gets what the levels before it left. False where every level gets the
             very input of the first, and the model goes on with the sum or the mean of their codes.
         joined: what the model goes on with: the "sum" or the "mean" of the codes of all levels.
+        added: whether a level gets the input of the level before it plus the codes of that one.
     """
 
     level: int
@@ -79,6 +80,7 @@ class ResidualLevel(Evidence):
     gain: float | None
     subtracted: bool = True
     joined: str = "sum"
+    added: bool = False
 
 
 ResidualLevel.HEALTHY = ResidualLevel(

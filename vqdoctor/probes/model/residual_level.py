@@ -41,9 +41,9 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
         levels = {name: calls[name] for name in names if name in calls}
         if len(levels) < len(names):
             continue
-        subtracted = _is_residual(list(levels.values()))
+        subtracted, added = (_leaves(list(levels.values()), sign) for sign in (-1, 1))
         one_input = not subtracted and _has_one_input(list(levels.values()))
-        joined = _joined(context, names) if one_input else ""
+        joined = _joined(context, names) if one_input or added else ""
         if subtracted or joined:
             reader = context.layers[names[0]].reader
             whole, gain = calls.get(f"whole of {names[0]}"), None
@@ -53,7 +53,10 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
                 gain = _ratio(whole.z_q, whole.z_e, axis)
             found = _levels(levels, gain, reader)
             measured.update(
-                {k: v.replace(subtracted=subtracted, joined=joined or "sum") for k, v in found.items()}
+                {
+                    name: level.replace(subtracted=subtracted, added=added, joined=joined or "sum")
+                    for name, level in found.items()
+                }
             )
     return measured
 
@@ -68,12 +71,12 @@ def _whole(model: nn.Module, paths: Sequence[str]) -> str | None:
     return ".".join(common) or None
 
 
-def _is_residual(levels: Sequence[Call]) -> bool:
-    """Return whether every level's input is the input of the one before it minus its codes."""
+def _leaves(levels: Sequence[Call], sign: int) -> bool:
+    """Return whether every level's input is the input of the one before it plus `sign` times its codes."""
     for upper, lower in itertools.pairwise(levels):
         if upper.z_q is None or not upper.z_e.shape == upper.z_q.shape == lower.z_e.shape:
             return False
-        rest = (upper.z_e - upper.z_q - lower.z_e).detach()
+        rest = (upper.z_e + sign * upper.z_q - lower.z_e).detach()
         size = upper.z_e.detach().norm() + upper.z_q.detach().norm()
         if not float(rest.norm()) <= _ROUNDING * float(size):
             return False
@@ -127,11 +130,14 @@ def _joined(context: ModelContext, names: Sequence[str]) -> str:
 
 
 def _holds(tensor: torch.Tensor, vectors: torch.Tensor) -> bool:
-    """Return whether vectors [N, D] are among those of a tensor, along any of its axes of that length."""
+    """Return whether vectors [N, D] are among those of a tensor, along an axis of length D or on its last."""
     asked = vectors[:: max(1, len(vectors) // _ASKED)][:_ASKED]
     near = _ROUNDING * float(asked.norm(dim=1).mean())
-    axes = [axis for axis, size in enumerate(tensor.shape) if size == vectors.shape[1] and tensor.ndim > 1]
-    places = (tensor.float().movedim(axis, -1).reshape(-1, vectors.shape[1]) for axis in axes)
+    dim = vectors.shape[1]
+    axes = [axis for axis, size in enumerate(tensor.shape) if size == dim and tensor.ndim > 1]
+    places = [tensor.float().movedim(axis, -1).reshape(-1, dim) for axis in axes]
+    if not axes and tensor.ndim > 1 and tensor.shape[-1] % dim == 0:  # several vectors side by side
+        places = [tensor.float().reshape(-1, dim)]
     exact = "donot_use_mm_for_euclid_dist"  # a matrix product rounds distances to 3e-4 of the vectors' length
     distances = (torch.cdist(asked, place, compute_mode=exact) for place in places if len(place))
     return any(float(distance.amin(1).max()) <= near for distance in distances)
