@@ -180,14 +180,16 @@ def test_the_usage_of_fsq_is_a_naive_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gain", "says"), [(300.0, "at their lowest or highest"), (1e-3, "use a single level")]
+    ("gain", "cause", "says"),
+    [(300.0, "VQ317", "at their lowest or highest"), (1e-3, "VQ501", "use a single level")],
 )
 def test_the_wrong_size_of_z_e_collapses_fsq_and_a_norm_mends_it(
-    gain: float, says: str, tmp_path: Path
+    gain: float, cause: str, says: str, tmp_path: Path
 ) -> None:
     report = inspected(Reconstruction(fsq, gain=gain), tmp_path)
     first = report.findings[0]
-    assert (first.code, first.layer, first.severity.label) == ("VQ501", "bottleneck", "error")
+    assert (first.code, first.layer, first.severity.label) == (cause, "bottleneck", "error")
+    assert "VQ501" in codes(report)
     assert says in first.message
     assert first.remedies == ("normalise-before-vq",)
     assert [step.remedy for step in report.plan][:1] == ["normalise-before-vq"]
