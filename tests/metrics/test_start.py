@@ -88,8 +88,8 @@ def test_weights_are_told_as_drawn_until_an_optimizer_moves_them(layer: str) -> 
     }
     for _ in range(20):
         weight = made[layer]()
-        rows = weight.detach().reshape(len(weight), -1)
-        assert is_drawn(rows.numpy()) == (layer != "embedding")
-        moved = rows + 0.2 * rows.std() * torch.randn_like(rows)
-        assert not is_drawn(moved.numpy())
-        assert not is_drawn(0.6 * rows.numpy())
+        flat, shape = weight.detach().flatten().double(), tuple(weight.shape)
+        assert is_drawn(flat.numpy(), shape) == (layer != "embedding")
+        moved = flat + 0.2 * flat.std() * torch.randn_like(flat)
+        assert not is_drawn(moved.numpy(), shape)
+        assert not is_drawn(0.6 * flat.numpy(), shape)

@@ -68,7 +68,7 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
         )
     elif revival.returned and not live:
         yield note(
-            f"{revival.returned:,} of {k:,} codes {'is' if revival.returned == 1 else 'are'} away from their "
+            f"{revival.returned:,} of {k:,} codes {'is' if revival.returned == 1 else 'are'} away from the "
             "EMA sums over counts, where the others lie on them, as after a revival that writes codes alone.",
             measured("returned_share", revival.returned / k, limits.share),
             confidence=Confidence.LOW,

@@ -139,7 +139,7 @@ CHECK = Check(
         ),
         passes("the codes carry the task", TaskMetrics.healthy(), TaskGradient.healthy()),
         passes(
-            "a conditioning input that is no output of the encoder",
+            "a conditioning input that bypasses the encoder too",
             TaskMetrics.healthy(),
             CodeDependence.healthy(swapped=0.02),
         ),

@@ -120,7 +120,7 @@ def evaluate(modes: TrainEvalGap, limits: Limits) -> Iterator[Problem]:
 
 
 def _blended(modes: TrainEvalGap, blend: float, loss: float, limits: Limits) -> Problem:
-    """Say that the decoder learned from vectors that are no codes."""
+    """Say that the decoder learned from other vectors than codes."""
     return problem(
         Severity.WARNING,
         f"In train mode the layer puts out vectors that lie {figure(blend)} times the spread of the codes "

@@ -62,20 +62,21 @@ def as_constructed(codebook: Rows, unused: Mask | None = None) -> tuple[Mask, st
     return next(((left, name) for name, cdf in starts.items() if _fits(codebook[left], cdf)), (nothing, ""))
 
 
-def is_drawn(weight: Rows) -> bool:
+def is_drawn(weights: Floats, shape: tuple[int, ...]) -> bool:
     """Return whether a layer's weights still are as torch draws those of a linear or convolutional layer.
 
     Both starts are bounded, and training moves some weight across the bound: U(±1/sqrt(f)) with f inputs,
     and Xavier's uniform. A normal start has no bound, so that small steps would not show: it counts as moved.
 
     Args:
-        weight: float32 [outputs, inputs of each], finite; a kernel's axes are inputs.
+        weights: any of them, spread over all, [N].
+        shape: of the whole tensor: outputs, inputs, and a kernel's axes, which are inputs too.
     """
-    outputs, inputs = weight.shape
-    largest = float(np.abs(weight).max(initial=0.0))
+    outputs, inputs = shape[0], math.prod(shape[1:])
+    largest = float(np.abs(weights).max(initial=0.0))
     bounds = (1 / math.sqrt(inputs), math.sqrt(6 / (inputs + outputs)))
     fitting = (bound for bound in bounds if largest <= bound * (1 + _ROUNDING))
-    return any(_fits(weight, partial(_uniform, low=-bound, high=bound)) for bound in fitting)
+    return any(_follows(weights, partial(_uniform, low=-bound, high=bound)) for bound in fitting)
 
 
 def _uniform(values: Floats, low: float, high: float) -> Floats:
@@ -87,14 +88,19 @@ def _normal(values: Floats) -> Floats:
 
 
 def _fits(rows: Rows, cdf: Callable[[Floats], Floats]) -> bool:
-    """Return whether the rows are independent draws from a distribution, by Kolmogorov and Smirnov's test."""
-    if rows.size < LEAST_ENTRIES:
+    """Return whether the rows are independent draws from a distribution."""
+    return _follows(rows.reshape(-1), cdf) and structure(rows) < _STRUCTURED
+
+
+def _follows(numbers: Floats | Rows, cdf: Callable[[Floats], Floats]) -> bool:
+    """Return whether numbers follow a distribution, by Kolmogorov and Smirnov's test."""
+    if numbers.size < LEAST_ENTRIES:
         return False
-    values: Floats = np.sort(rows.reshape(-1)[:: -(-rows.size // _ENTRIES)].astype(np.float64))
+    values: Floats = np.sort(numbers[:: -(-numbers.size // _ENTRIES)].astype(np.float64))
     n, expected = len(values), cdf(values)
     steps: Floats = np.arange(n + 1, dtype=np.float64) / n
     distance = max(float((steps[1:] - expected).max()), float((expected - steps[:-1]).max()))
-    return distance < _CRITICAL / math.sqrt(n) and structure(rows) < _STRUCTURED
+    return distance < _CRITICAL / math.sqrt(n)
 
 
 def structure(codebook: Rows) -> float:

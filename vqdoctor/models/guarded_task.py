@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -123,11 +124,13 @@ class GuardedTask:
                 stack.callback(handle.remove)
             stack.enter_context(blamed(f"the task fails on a batch of {describe(batch)}"))
             stack.enter_context(lookups_shown(model))
-            found = self._task.losses(model, batch)
+            found: Any = self._task.losses(model, batch)
         if not (self._ran or called):
             what = "task.losses(model, batch) does not run the model that it is given"
             raise UserError(what, "run that one: it is a copy of yours")
         self._ran = True
+        if isinstance(found, Mapping):  # as many training loops keep their losses
+            found = SimpleNamespace(**{str(name): value for name, value in found.items()})
         if not hasattr(found, "task"):
             what = f"task.losses() returns a {type(found).__name__} without the field `task`"
             raise UserError(what, "return vqdoctor.Losses(task=…, vq=…)")

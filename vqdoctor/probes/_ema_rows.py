@@ -25,6 +25,8 @@ measured 0 to 0.15, numbers of 8 bits 0.01, a sound EMA 1."""
 NEAR_OWN = 0.9
 """Least share of codes in use whose nearest mean is their own. Averages of weights measured 0.94 to 1, codes
 placed anew 0.01."""
+LARGE_SMOOTHINGS = (1e-3, 1e-2)
+"""Epsilons of home-made layers: with 0.01 rare codes lie 10 % off their means."""
 ASKED = 512
 """Codes whose nearest mean is looked for: the share of 512 is known to 4 points, and what they cost grows
 with K and not with its square."""
@@ -63,7 +65,7 @@ def means_by_rule(view: QuantizerView, counts: NDArray[np.float64], sums: Array)
     mean.
     """
     whole = sums.astype(np.float64)
-    smoothings = dict.fromkeys((view.smoothing or 0.0, 0.0, *SMOOTHINGS))
+    smoothings = dict.fromkeys((view.smoothing or 0.0, 0.0, *SMOOTHINGS, *LARGE_SMOOTHINGS))
     divisors = [divisor(counts, smoothing) for smoothing in smoothings]
     norms, _, live = live_mask(view)
     if is_unit(norms, live):

@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from vqdoctor.core.evidence import EncoderStart, Evidence, Unavailable
 from vqdoctor.metrics.start import LEAST_ENTRIES, is_drawn
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Missing, Probe
 from vqdoctor.saved.placement import Entry, Unplaced, entries_of, placed_slots
 
-LARGEST = 1 << 22
-"""Numbers of a matrix that are read: a larger one is left out."""
+_SAMPLE = 1 << 12
+"""Numbers of a matrix that are read."""
 
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
     """Yield how much of the weights before and after the first layer was never trained."""
+    if not context.views:
+        return
     try:
         yield _evidence(context)
     except (Missing, Unplaced) as reason:
@@ -24,10 +28,14 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
 
 
 def _evidence(context: FileContext) -> EncoderStart:
-    if not context.views:
-        raise Missing("no VQ layer with a codebook is in the file")
+    if all(view.frozen for view in context.views):
+        raise Missing(
+            "the layers' tables may rightly stay as they were drawn, and so may what is before them"
+        )
     if not context.saved.in_order:
-        raise Missing("the parts before the VQ layer are unknown: the file does not keep the model's order")
+        raise Missing(
+            "the file does not keep the model's order, so the parameters before the VQ layer are unknown"
+        )
     view = context.views[0]
     entries = entries_of(context.saved, view, context.views)
     before, after = ([e for e in entries if e.part == part] for part in ("before", "after"))
@@ -48,7 +56,7 @@ def _evidence(context: FileContext) -> EncoderStart:
 
 
 def _is_judged(entry: Entry) -> bool:
-    return len(entry.shape) > 1 and LEAST_ENTRIES <= math.prod(entry.shape) <= LARGEST
+    return len(entry.shape) > 1 and math.prod(entry.shape) >= LEAST_ENTRIES
 
 
 def _drawn(context: FileContext, entries: Sequence[Entry]) -> dict[bool, int]:
@@ -57,9 +65,8 @@ def _drawn(context: FileContext, entries: Sequence[Entry]) -> dict[bool, int]:
     model = next(m for m in context.saved.models if not own.isdisjoint(m.raw.values()))
     sizes = {True: 0, False: 0}
     for entry in filter(_is_judged, entries):
-        raw = model.raw[entry.name]
-        weight = context.checkpoint.tensors[raw].read().astype("float32")
-        sizes[is_drawn(weight.reshape(len(weight), -1))] += weight.size
+        sample = context.checkpoint.tensors[model.raw[entry.name]].sample(_SAMPLE)
+        sizes[is_drawn(np.asarray(sample, np.float64), entry.shape)] += math.prod(entry.shape)
     return sizes
 
 

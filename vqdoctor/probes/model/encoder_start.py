@@ -10,10 +10,14 @@ from collections.abc import Sequence
 import torch
 
 from vqdoctor.core.evidence import EncoderStart
+from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.start import LEAST_ENTRIES, is_drawn
 from vqdoctor.probes.model._context import ModelContext, Parameters, leading_to
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
+
+_SAMPLE = 1 << 12
+"""Numbers of a matrix that are compared."""
 
 
 def measure(context: ModelContext) -> EncoderStart:
@@ -24,6 +28,10 @@ def measure(context: ModelContext) -> EncoderStart:
     calls, losses = context.first_calls(training=True, model=model)
     if not calls or losses is None:
         raise Missing("no VQ layer's z_e is seen")
+    if all(layer.view.frozen for layer in context.layers.values()):
+        raise Missing(
+            "the layers' tables may rightly stay as they were drawn, and so may what is before them"
+        )
     paths = tuple(f"{layer.path}." for layer in context.layers.values() if layer.path)
     parameters = {n: p for n, p in model.named_parameters() if not n.startswith(paths)}
     before: set[str] = set().union(*(leading_to(call.z_e, parameters) for call in calls.values()))
@@ -50,8 +58,13 @@ def _is_judged(weight: torch.Tensor) -> bool:
 def _drawn(parameters: Parameters, names: set[str]) -> tuple[int, int]:
     """Return how many numbers were looked at, and how many are in matrices that are as they were drawn."""
     weights = [w for name in names if _is_judged(w := parameters[name])]
-    rows = [w.detach().float().cpu().numpy().reshape(len(w), -1) for w in weights]
-    return sum(r.size for r in rows), sum(r.size for r in rows if is_drawn(r))
+    drawn = (w.numel() for w in weights if is_drawn(_sample(w), tuple(w.shape)))
+    return sum(w.numel() for w in weights), sum(drawn)
+
+
+def _sample(weight: torch.Tensor) -> Floats:
+    flat = weight.detach().flatten()
+    return flat[:: -(-len(flat) // _SAMPLE)].double().cpu().numpy()
 
 
 def _listed(model: torch.nn.Module, optimizer: torch.optim.Optimizer, names: set[str]) -> float | None:

@@ -66,6 +66,6 @@ def _choice(context: ModelContext, name: str) -> tuple[Codes, Codes] | None:
 
 
 PROBE = each_layer(
-    GroupChoice, measure, "the layer is no group of several, or its vectors or codes are not seen",
+    GroupChoice, measure, "the layer is not one of several groups, or its vectors or codes are not seen",
     mode="eval", by_gradient=False,
 )  # fmt: skip
