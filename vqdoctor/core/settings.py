@@ -252,9 +252,7 @@ class Settings:
     codes: int | None = _ablation(
         None, whole(2, "number of codes"), "Codes of the built-in model.", shown="256"
     )
-    stages: bool = _ablation(
-        False, SWITCH, "Switch VQ, HDP and HSMM of the built-in chain on and off, on motion sequences."
-    )
+    stages: bool = _ablation(False, SWITCH, "The built-in chain with VQ, HDP and HSMM on and off.")
     jobs: int = _jobs(1, whole(1, "number of processes"), "Processes, for trainings or checkpoints.")
     out: Path = _ablation(
         Path("ablation"), path("DIR"), "Folder to write to; a study that is there is taken up."
