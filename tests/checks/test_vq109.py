@@ -52,3 +52,24 @@ def test_files_of_processes(
     assert ("VQ109" in {finding.code for finding in report.findings}) == (found is not None and found[1] > 0)
     if found and found[1]:
         assert agreement is not None and agreement.worst > 0.5
+
+
+def test_a_revival_in_each_process_shows_as_a_few_codes(tmp_path: Path) -> None:
+    """The typical code is the same then: a median alone would pass it."""
+    own, other = state(0), state(0)
+    for role in ("vq.embedding", "vq.ema_embed_sum"):
+        other[role] = other[role].clone()
+        other[role][:3] += 1.0
+    torch.save(own, tmp_path / "rank0.pt")
+    torch.save(other, tmp_path / "rank1.pt")
+    report = examine(tmp_path / "rank0.pt")
+    agreement = report.find(RankAgreement, "vq")
+    assert agreement is not None and (agreement.differing, agreement.codes) == (1, 3)
+    assert agreement.worst == 0.0
+    (finding,) = [finding for finding in report.findings if finding.code == "VQ109"]
+    assert "3 of its 32 codes are others" in finding.message
+
+
+def test_seen_at_work_it_is_a_warning() -> None:
+    """Buffers may be broadcast in the user's training; the files then hold one codebook."""
+    assert says("VQ109", SAME.replace(source="batch", differing=1, codes=32, worst=0.5)) == "warning"

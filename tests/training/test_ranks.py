@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from rank_training import Recorded
 from ranked import in_threads, ranks_of
 from small_training import Digits
 from torch import nn
@@ -24,23 +25,6 @@ from vqdoctor.training.trainer import Trainer
 
 Start = Callable[..., Trainer]
 PLAN = TrainingPlan(epochs=2, vq_weight=0.1, data_init=True, revive_under=0.1, seed=3)
-
-
-class Recorded(Digits):
-    """Digits in float64, with the codebook before each training step."""
-
-    def __init__(self, **config: Any) -> None:
-        super().__init__(images=200, **config)
-        self.codebooks: list[torch.Tensor] = []
-
-    def model(self) -> nn.Module:
-        return super().model().double()
-
-    def losses(self, model: nn.Module, batch: Any) -> Losses:
-        if model.training:
-            self.codebooks.append(model.vq.embedding.detach().clone())
-        x, y = batch
-        return super().losses(model, (x.double(), y))
 
 
 def trained(start: Start, size: int, plan: TrainingPlan, make: Callable[[], Recorded]) -> list[Trainer]:

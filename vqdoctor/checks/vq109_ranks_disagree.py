@@ -9,8 +9,11 @@ processes but one are lost.
 
 ## How to read it
 Files whose names differ in the number of the process alone (`rank0`, `rank_1`) are opened, and the codes of
-each layer are compared one by one. The number is the median distance of a code to the same code of another
-process, over the spread of the codes: sums in another order make 1e-6 of it, another codebook about 1.
+each layer are compared one by one. Under torchrun (`torchrun --nproc-per-node 2 -m vqdoctor inspect …
+--task …`) the model is built anew in each process, as the task builds it and as the file has it, and each
+process runs four batches of its own. A code is another one where it is a thousandth of the spread of the
+codes away: sums in another order make 1e-6 of it, another codebook about 1. A revival of their own shows as
+a few codes; the median then stays at 0.
 
 ## Remedy
 Add up the counts and the sums of all processes before the codes are written, and draw what is random on one
@@ -21,7 +24,7 @@ process and broadcast it.
 - PyTorch, DistributedDataParallel: buffers are broadcast from rank 0 at every forward pass
 """
 
-from vqdoctor.checks._words import Problems, error, figure, measured
+from vqdoctor.checks._words import Problems, error, figure, measured, warning
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, passes
 from vqdoctor.core.evidence import RankAgreement
 
@@ -29,11 +32,16 @@ from vqdoctor.core.evidence import RankAgreement
 def evaluate(agreement: RankAgreement, limits: CheckLimits) -> Problems:
     """Fire where the codes of any other process are not these."""
     if agreement.differing:
-        yield error(
-            f"{agreement.differing} of {agreement.others} other processes of this training have another "
-            f"codebook: their codes lie {figure(agreement.worst)} times the spread of the codes away.",
+        when = "after the same steps" if agreement.source == "batch" else "in the files that they saved"
+        # Whether a broadcast of buffers follows in the user's training is unknown.
+        told = warning if agreement.source == "batch" else error
+        yield told(
+            f"{agreement.differing} of {agreement.others} other processes have another codebook {when}: "
+            f"{agreement.codes} of its {agreement.sample_size} codes are others, and a typical one lies "
+            f"{figure(agreement.worst)} times the spread of the codes away.",
             measured("differing", agreement.differing, unit="processes"),
             measured("worst", agreement.worst),
+            measured("codes", agreement.codes, unit="codes"),
         )
 
 

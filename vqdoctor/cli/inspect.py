@@ -10,6 +10,8 @@ import typer
 from vqdoctor.cli._options import Ended, with_options
 from vqdoctor.cli._output import Output, progress
 from vqdoctor.cli._variants import inspect_results
+from vqdoctor.core.exit_codes import ExitCode
+from vqdoctor.core.launcher import Launched
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.core.variants import is_results
 
@@ -34,7 +36,17 @@ def inspect(
 
     from vqdoctor.engine import examine, exit_code
 
+    launched = Launched.of()
     with progress() as say:
-        report = examine(checkpoint, data=data, user_model=user_model, settings=settings, progress=say)
+        report = examine(
+            checkpoint,
+            data=data,
+            user_model=user_model,
+            settings=settings,
+            progress=say,
+            launched=launched,
+        )
+    if launched.rank:
+        raise Ended(ExitCode.OK)
     output.publish([report])
     raise Ended(exit_code(report, settings.bar))

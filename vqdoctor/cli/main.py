@@ -26,7 +26,7 @@ COLLECT_AFTER = 50_000
 """New objects between two searches for garbage. Python's 700 would search all that is being imported, again
 and again: a twentieth of a short run, while there is no garbage yet."""
 
-TOGETHER = frozenset({"fix"})
+TOGETHER = frozenset({"fix", "inspect"})
 """The commands in which the further processes of torchrun have a part; else rank zero alone runs."""
 
 # typer carries its own copy of click since 0.16 and used the real one before: this names either's base.

@@ -14,6 +14,7 @@ from vqdoctor.core import evidence as kinds
 from vqdoctor.core.check import Check
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence, Unavailable
+from vqdoctor.core.launcher import Launched
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.decide import separating, with_shown
@@ -53,6 +54,7 @@ def examine(
     user_model: UserModel | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    launched: Launched | None = None,
 ) -> Report:
     """Open a checkpoint or take a live model, examine it and return the ranked report.
 
@@ -62,13 +64,19 @@ def examine(
         user_model: the user's model or task; without it x needs a task that the checkpoint names.
         settings: the user's settings.
         progress: gets each step in a few words.
+        launched: the processes that torch's launcher started, all of which call this; None is a single one.
 
     Raises:
         UserError: if a file cannot be read, a setting names an unknown thing, or the user's code fails.
     """
     choose(all_checks(), settings or Settings())  # a wrong code is refused before anything is read
     with Session.open(
-        path, data=data, user_model=user_model, settings=settings, progress=progress
+        path,
+        data=data,
+        user_model=user_model,
+        settings=settings,
+        progress=progress,
+        launched=launched,
     ) as session:
         return examine_session(session).report
 

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +18,7 @@ from vqdoctor.checkpoint import Checkpoint, open_checkpoint
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.experiments import MOST_STEPS
+from vqdoctor.core.launcher import Launched
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.batch import Arrays, load_batch, require_values
 from vqdoctor.layouts import Found, QuantizerView, find_quantizers
@@ -51,6 +52,7 @@ class Session:
         settings: the user's settings.
         say: gets each step in a few words.
         notes: the data that was found without being named, one line each.
+        launched: the processes that torch's launcher started, all of which open it.
     """
 
     path: str | os.PathLike[str] | None
@@ -61,6 +63,7 @@ class Session:
     settings: Settings
     say: Progress
     notes: tuple[str, ...] = ()
+    launched: Launched = field(default_factory=Launched)
 
     @classmethod
     @contextlib.contextmanager
@@ -73,6 +76,7 @@ class Session:
         settings: Settings | None = None,
         progress: Progress | None = None,
         training: bool = False,
+        launched: Launched | None = None,
     ) -> Iterator[Self]:
         """Open a checkpoint once, for everything that follows.
 
@@ -85,6 +89,7 @@ class Session:
             progress: gets each step in a few words.
             training: whether a model is needed; then the data of a built-in task may lie beside the
                 checkpoint, unnamed.
+            launched: the processes that torch's launcher started; None is this one alone.
 
         Raises:
             UserError: if a file cannot be read, or the arguments do not fit together.
@@ -107,6 +112,7 @@ class Session:
                 user_model=user_model,
                 settings=settings,
                 say=say,
+                launched=launched or Launched(),
             )
             yield opened._with_data_to_train_on() if training else opened
 
@@ -251,6 +257,7 @@ class Session:
             seed=settings.seed,
             histogram=settings.histogram,
             train_batches=settings.batches or TRAIN_BATCHES,
+            launched=self.launched,
             probe_steps=settings.training_steps,
             experiment_steps=min(settings.training_steps, MOST_STEPS),
             last_rate=next(iter(rates), None),

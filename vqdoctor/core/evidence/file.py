@@ -160,17 +160,19 @@ OptimizerMemory.HEALTHY = OptimizerMemory(
 
 
 class RankAgreement(Evidence):
-    """A codebook beside those that the training's other processes saved. Sample size: its codes, K.
+    """A codebook beside those of the training's other processes. Sample size: its codes, K.
 
     Attributes:
-        others: files of other processes that hold it.
-        differing: those whose typical code is another one.
-        worst: the largest median distance of a code to the other file's, over the spread of the codes.
+        others: other processes that have it: those that saved a file, or that the launcher started.
+        differing: those of which any code is another one.
+        worst: the largest median distance of a code to another process's, over the spread of the codes.
+        codes: the most codes that are others in one process.
     """
 
     others: int
     differing: int
     worst: float
+    codes: int = 0
 
 
 RankAgreement.HEALTHY = RankAgreement(

@@ -11,7 +11,7 @@ import numpy as np
 from vqdoctor.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from vqdoctor.core.evidence import Evidence, RankAgreement, Unavailable
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.metrics.geometry import spread
+from vqdoctor.probes._agreement import Apart
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Missing, Probe
 
@@ -19,8 +19,6 @@ _RANK = re.compile(r"(?<![a-z])(?<!mp_)rank[-_]?(\d+)", re.IGNORECASE)
 """The number of a process in a file's name. Processes of model parallelism (mp_rank) hold different parts."""
 _MOST = 8
 """Other files that are opened."""
-SAME = 1e-3
-"""Share of the codes' spread by which a typical code of two processes may differ: rounding makes 1e-6."""
 
 
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
@@ -37,8 +35,9 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
             source="checkpoint",
             sample_size=view.num_codes,
             others=len(found),
-            differing=sum(apart > SAME for apart in found),
-            worst=max(found),
+            differing=sum(apart.codes > 0 for apart in found),
+            worst=max(apart.typical for apart in found),
+            codes=max(apart.codes for apart in found),
         )
 
 
@@ -55,16 +54,15 @@ def _others(path: Path) -> Iterator[Checkpoint]:
             continue
 
 
-def _apart(view: QuantizerView, other: Checkpoint) -> float | None:
-    """Return the median distance of a code to the other file's, over the codes' spread; None without one."""
+def _apart(view: QuantizerView, other: Checkpoint) -> Apart | None:
+    """Return how the codebook differs from the other file's; None where that has none."""
     stored = other.tensors.get(view.keys["codebook"])
     if stored is None or view.derived:
         return None
     theirs = np.asarray(view.place.codes(stored.read()), dtype=np.float32)
     if theirs.shape != view.codebook.shape or not np.isfinite(theirs).all():
         return None
-    distance = float(np.median(np.linalg.norm(view.codebook - theirs, axis=1)))
-    return distance / (spread(view.codebook) or 1.0)
+    return Apart.of(np.asarray(view.codebook), theirs)
 
 
 PROBE = Probe(kinds=(RankAgreement,), measure=measure)

@@ -18,6 +18,7 @@ from vqdoctor.capture.observe import SPLITS
 from vqdoctor.capture.reader import Codes, Vectors
 from vqdoctor.capture.run import Capture, Step
 from vqdoctor.core.evidence import TrainingRecord
+from vqdoctor.core.launcher import Launched
 from vqdoctor.models.task import LEARNING_RATE, Losses, Split
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class ModelContext(Capture):
         probe_steps: optimizer steps to take on a copy for a look at the dynamics; 0 for none.
         experiment_steps: optimizer steps of each experiment; 0 for no experiments.
         experiments: names of the experiments to run; None is all.
+        launched: the processes that torch's launcher started, all of which examine this model.
         last_rate: learning rate with which the training of the file ended; None where unknown.
     """
 
@@ -46,6 +48,7 @@ class ModelContext(Capture):
     probe_steps: int = 0
     experiment_steps: int = 0
     experiments: Collection[str] | None = None
+    launched: Launched = field(default_factory=Launched)
     last_rate: float | None = None
 
     @property
