@@ -225,11 +225,12 @@ def _counts(name: str, before: Mean, after: Mean) -> bool:
 
 
 def smallest(study: Study) -> tuple[Cell, Cell] | None:
-    """Return the best cell, and the smallest whose accuracy is as good to 1.5 points.
+    """Return the best cell with codes, and the smallest of these whose accuracy is as good to 1.5 points.
 
     Of models of the same size it is the one with the fewest remedies. None where no accuracy is known.
     """
-    known = {cell: found for cell in study.cells if "accuracy" in (found := means(study, cell))}
+    with_vq = [cell for cell in study.cells if not cell.without_vq]
+    known = {cell: found for cell in with_vq if "accuracy" in (found := means(study, cell))}
     if not known:
         return None
     best = max(known, key=lambda cell: known[cell]["accuracy"].value)
