@@ -157,7 +157,8 @@ def ablation_findings(study: Study) -> Iterator[str]:
         size = means(study, small)["parameters"].value
         own, highest = (_mean(means(study, cell).get("accuracy"), _share) for cell in (small, best))
         yield (
-            f"The smallest model with codes that is as good as the best to 1.5 points: {small.name}, {size:,.0f} "
+            f"The smallest model with codes that is as good as the best to 1.5 points: {small.name}, "
+            f"{size:,.0f} "
             f"parameters, accuracy {own} (best: {best.name}, {highest})."
         )
 
