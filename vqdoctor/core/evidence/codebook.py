@@ -336,6 +336,25 @@ GroupChoice.HEALTHY = GroupChoice(
 )  # fmt: skip
 
 
+class CodeChoice(Evidence):
+    """The codes that a layer chose for its vectors, beside those that a search would. Sample size: vectors.
+
+    Attributes:
+        nearest: share of the choices that are the nearest code.
+        farthest: share that are the code farthest away.
+        product: share that are the code with the largest product.
+    """
+
+    nearest: float
+    farthest: float
+    product: float
+
+
+CodeChoice.HEALTHY = CodeChoice(
+    layer="vq", source="batch", sample_size=4_096, nearest=1.0, farthest=0.0, product=0.7
+)
+
+
 class CountsUsage(Evidence):
     """The perplexity that the EMA counts of a file claim, as monitors print it. Sample size: the codes, K.
 

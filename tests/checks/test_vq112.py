@@ -1,0 +1,81 @@
+"""VQ112: a layer that takes the farthest code, beside layers that choose otherwise and rightly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from judged import run_advice, says
+from torch import nn
+from torch.nn import functional
+
+import vqdoctor
+from vqdoctor.core.evidence import CodeChoice
+
+CHOICE = CodeChoice.healthy()
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (CHOICE.replace(nearest=0.0, farthest=0.91, product=0.0), "error"),
+        (CHOICE.replace(nearest=0.0, farthest=0.89, product=0.0), "passes"),
+        (CHOICE.replace(nearest=0.0, farthest=1.0, product=0.9), "passes"),
+        (CHOICE.replace(nearest=0.9, farthest=1.0, product=0.0), "passes"),
+    ],
+)
+def test_limits(choice: CodeChoice, expected: str) -> None:
+    assert says("VQ112", choice) == expected
+
+
+class Model(nn.Module):
+    """A lookup by the nearest, the farthest, the most similar or the least similar code."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.encoder, self.decoder = nn.Linear(6, 4), nn.Linear(4, 6)
+        self.vq = Lookup(form)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_q, _, loss = self.vq(self.encoder(x))
+        return self.decoder(z_q), loss
+
+
+class Lookup(nn.Module):
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.embedding = nn.Embedding(16, 4)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        codes = self.embedding.weight.detach()
+        if self.form == "cosine":
+            similar = functional.normalize(z, dim=-1) @ functional.normalize(codes, dim=-1).T
+        elif self.form == "product":
+            similar = z @ codes.T
+        else:
+            similar = -torch.cdist(z, codes)
+        indices = similar.argmin(-1) if self.form == "farthest" else similar.argmax(-1)
+        z_q = self.embedding(indices)
+        loss = functional.mse_loss(z_q, z.detach()) + functional.mse_loss(z, z_q.detach())
+        return z + (z_q - z).detach(), indices, loss
+
+
+def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
+    out, vq = model(x)
+    return vqdoctor.Losses(task=functional.mse_loss(out, x), vq=vq)
+
+
+@pytest.mark.parametrize("form", ["nearest", "farthest", "cosine", "product"])
+def test_models(form: str) -> None:
+    torch.manual_seed(0)
+    report = vqdoctor.examine(Model(form), torch.randn(512, 6), losses=losses)
+    found = [f.code for f in report.findings if f.code == "VQ112"]
+    assert found == (["VQ112"] if form == "farthest" else [])
+    assert any(isinstance(item, CodeChoice) for item in report.evidence)
+
+
+def test_the_advice_takes_the_nearest() -> None:
+    z_e, codebook = torch.tensor([[0.0, 0.0], [5.0, 5.0]]), torch.tensor([[5.0, 4.0], [0.0, 1.0]])
+    assert run_advice("VQ112", z_e=z_e, codebook=codebook)["indices"].tolist() == [1, 0]  # type: ignore[attr-defined]
