@@ -206,6 +206,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/layouts.md": {"layouts": layouts, "families": families},
     "docs/model.md": {},
     "docs/python.md": {"examine arguments": examine_arguments},
+    "docs/scale.md": {},
     "docs/settings.md": {
         f"help of {command}": lambda command=command: command_help(command)
         for command in ("inspect", "fix", "gate", "compare", "ablate", "watch")

@@ -15,7 +15,7 @@ from vqdoctor.cli.main import main
 from vqdoctor.core.experiments import REMOVALS
 
 COMMANDS = ("inspect", "fix", "gate", "compare", "ablate", "watch", "init", "explain", "checks")
-FOREIGN_OPTIONS = {"--extra-index-url"}
+FOREIGN_OPTIONS = {"--extra-index-url", "--nproc-per-node"}
 """Options in the pages that belong to another program."""
 
 

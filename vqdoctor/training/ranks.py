@@ -31,7 +31,7 @@ GO_ON = "--resume goes on from the last epoch, with any number of processes"
 
 
 class Group(Protocol):
-    """What sends tensors between processes; each call gives an object to wait for."""
+    """The sender of tensors between processes; each call gives an object to wait for."""
 
     def allreduce(self, tensors: list[torch.Tensor]) -> Any:
         """Add tensors up, in place."""
@@ -171,7 +171,7 @@ class Ranks:
             return self.rank <= 1
 
     def _together(self, tensors: Sequence[torch.Tensor], send: Callable[[torch.Tensor], None]) -> None:
-        """Send tensors, those of a type and device as one, and write back what comes of it."""
+        """Send tensors, those of a type and device as one, and write the result back."""
         if self.size == 1:
             return
         kinds: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}

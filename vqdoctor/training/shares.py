@@ -1,12 +1,12 @@
 """The share of each process in a batch: its own samples, and the VQ layers of all.
 
-All processes go through the same batches in the same order, and each runs the model on its own samples.
-What leads to the VQ layers and what follows them is thereby divided. The layers are not: each gets the
-vectors of all processes, and the model goes on with those of its own samples. So whatever a layer does in
-its forward pass (an EMA, a k-means initialisation, a revival, an entropy over the batch) is what it would
-do in one process with the whole batch, and its counts and sums are those of all vectors. To add up the
-counts and sums afterwards is less to send, but takes the layer's own rule: its decay, its smoothing, its
-threshold of dead codes. The code of others does not tell these.
+All processes go through the same batches in the same order, and each runs the model on its own samples. The
+work before and after the VQ layers is thereby divided. The layers are not: each gets the vectors of all
+processes, and the model goes on with those of its own samples. So whatever a layer does in its forward pass
+(an EMA, a k-means initialisation, a revival, an entropy over the batch) is what it would do in one process
+with the whole batch, and its counts and sums are those of all vectors. To add up the counts and sums
+afterwards is less to send, but takes the layer's own rule: its decay, its smoothing, its threshold of dead
+codes. The code of others does not tell these.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Shares:
 
     @property
     def weight(self) -> float:
-        """What its losses count, so that those of all processes add up to the loss of the batch."""
+        """The weight of its losses, so that those of all processes add up to the loss of the batch."""
         size = self.ranks.size
         return 1.0 / size if self.cuts is None else (self.own.stop - self.own.start) / self.cuts[-1]
 
@@ -119,7 +119,7 @@ class Shares:
     def _against(
         self, model: nn.Module, task: Task, batch: Batch, part: Batch, layers: tuple[CapturedLayer, ...]
     ) -> str:
-        """Return what a batch and this process's part of it show against dividing it; "" for nothing."""
+        """Return the reason against a division that a batch and its part show; "" without one."""
         assert self.cuts is not None
         loss, rows = _tried(model, task, batch, layers)
         own, part_rows = _tried(model, task, part, layers)
