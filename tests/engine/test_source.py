@@ -16,6 +16,7 @@ from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.core.source import SourcePatch, SourceStep
 from vqdoctor.engine import exit_code
 from vqdoctor.engine.source import patch_source
+from vqdoctor.engine.source_file import require_committed, write_over
 
 NAME = "zalando_without_estimator"
 ESTIMATOR = "        quantized = inputs + (quantized - inputs).detach()\n"
@@ -71,24 +72,71 @@ def test_a_changed_file_is_not_written_over(
 
 def test_a_repository_runs_no_code(tmp_path: Path) -> None:
     """Hooks, monitors and filters of a stranger's repository stay as they are: git reads one hash."""
-    from vqdoctor.engine.source import _require_committed
-
     source = tmp_path / "model.py"
     source.write_text("x = 1\n")
     (tmp_path / ".gitattributes").write_text("*.py filter=evil\n")
-    author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
-        run(*["git", *author, *command], cwd=tmp_path, check=True)
+    _commit(tmp_path)
     mark = tmp_path / "ran"
     evil = f"touch {mark}"
     for name in ("core.fsmonitor", "filter.evil.clean", "filter.evil.smudge", "diff.external"):
         run(*["git", "config", name, evil], cwd=tmp_path, check=True)
-    _require_committed(source)
+    require_committed(source)
     source.write_text("x = 2\n")
     with pytest.raises(UserError, match="not committed"):
-        _require_committed(source)
+        require_committed(source)
     with pytest.raises(UserError, match="no commit"):
-        _require_committed(Path(__file__).parents[4] / "nowhere.py")
+        require_committed(Path(__file__).parents[4] / "nowhere.py")
+    assert not mark.exists()
+
+
+def test_an_edit_during_the_proof_is_kept(tmp_path: Path) -> None:
+    """The patch was proven on another text than the file holds now."""
+    source = tmp_path / "model.py"
+    source.write_bytes(b"x = 1  # two hours of work\n")
+    with pytest.raises(UserError, match="changed while"):
+        write_over(source, b"x = 1\n", b"x = 2\n")
+    assert source.read_bytes() == b"x = 1  # two hours of work\n"
+    write_over(source, source.read_bytes(), b"x = 2\n")
+    assert source.read_bytes() == b"x = 2\n"
+
+
+def test_git_holds_a_file_behind_a_link_and_with_other_line_ends(tmp_path: Path) -> None:
+    """What counts is the file that is written, and what git would make of it."""
+    source, link = tmp_path / "model.py", tmp_path / "link.py"
+    source.write_bytes(b"x = 1\n")
+    link.symlink_to(source.name)
+    _commit(tmp_path)
+    require_committed(link)
+    source.write_bytes(b"x = 1\r\n")
+    with pytest.raises(UserError, match="not committed"):
+        require_committed(source)
+    run(*["git", "config", "core.autocrlf", "true"], cwd=tmp_path, check=True)
+    require_committed(source)
+    source.chmod(0o444)
+    with pytest.raises(UserError, match="read-only"):
+        require_committed(source)
+
+
+def test_a_partial_clone_fetches_nothing(tmp_path: Path) -> None:
+    """A tree that is absent is not asked of a promisor, whose command could be anything."""
+    source, mark, upload = tmp_path / "model.py", tmp_path / "ran", tmp_path / "up.sh"
+    source.write_text("x = 1\n")
+    _commit(tmp_path)
+    upload.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    upload.chmod(0o755)
+    settings = {
+        "core.repositoryformatversion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.url": str(tmp_path),
+        "remote.origin.promisor": "true",
+        "remote.origin.uploadpack": str(upload),
+    }
+    for name, value in settings.items():
+        run(*["git", "config", name, value], cwd=tmp_path, check=True)
+    tree = run(*["git", "rev-parse", "HEAD^{tree}"], cwd=tmp_path, check=True).stdout.strip()
+    (tmp_path / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    with pytest.raises(UserError, match="no commit"):
+        require_committed(source)
     assert not mark.exists()
 
 
@@ -99,6 +147,8 @@ def test_a_repository_runs_no_code(tmp_path: Path) -> None:
         (["--write"], "--write needs --source"),
         (["--source", "none.py", "--retrain"], "--source and --retrain"),
         (["--source", "none.py", "--diff", "--write"], "--diff and --write"),
+        (["--source", "none.py", "--dry-run", "--write"], "--dry-run and --write"),
+        (["--source", "none.py", "--trial"], "--source and --trial"),
         (["--source", "none.py"], "none.py: No such file"),
         (["--source", __file__], "--source needs the model"),
     ],
@@ -148,6 +198,12 @@ def test_a_patch_settles_no_unknown_usage() -> None:
         outcomes=(), verdict="inconclusive", source=patch,
     )  # fmt: skip
     assert exit_code(report) == 3
+
+
+def _commit(folder: Path) -> None:
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        run(*["git", *author, *command], cwd=folder, check=True)
 
 
 def _fix(folder: Path, *options: str) -> CompletedProcess[str]:

@@ -21,6 +21,10 @@ def require_fitting(settings: Settings) -> None:
     if settings.source is not None and (settings.retrain or settings.output):
         other = "--retrain" if settings.retrain else "-o"
         raise UserError(f"--source and {other}: one run patches the source, or writes a checkpoint")
+    if settings.source is not None and settings.trial:
+        raise UserError("--source and --trial: a trial trains the remedies, and patches no source")
+    if settings.dry_run and settings.write_source:
+        raise UserError("--dry-run and --write: a dry run writes nothing", "--diff shows the patch")
     if settings.diff and settings.write_source:
         raise UserError("--diff and --write: the patch is either shown or written")
 

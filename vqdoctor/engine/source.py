@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import TaskMetrics
-from vqdoctor.core.files import write_whole
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import PlanStep, Report
 from vqdoctor.core.settings import Settings, UserModel
@@ -20,6 +19,7 @@ from vqdoctor.core.source import SourcePatch, SourceStep
 from vqdoctor.engine.examine import examine_session
 from vqdoctor.engine.repair import require_remedies
 from vqdoctor.engine.session import Progress, Session
+from vqdoctor.engine.source_file import require_committed, write_over
 from vqdoctor.engine.source_proof import Proof, Prover
 from vqdoctor.engine.wording import setting_of
 from vqdoctor.layouts import QuantizerView
@@ -76,11 +76,12 @@ def patch_source(
     settings, user_model = settings or Settings(), user_model or UserModel()
     say = progress or (lambda _: None)
     before = parse(source)
+    text_before = before.bytes
     if not user_model.runs:
         hint = "add --task FILE.py:NAME, or --model and --data"
         raise UserError("--source needs the model that the file defines", hint)
     if settings.write_source:
-        _require_committed(source)
+        require_committed(source)
     with Session.open(path, data=data, user_model=user_model, settings=settings, progress=say) as session:
         report = examine_session(session).report
         found = _Layers.of(session)
@@ -95,7 +96,7 @@ def patch_source(
     text = diff(before, patched, source.name)
     written = bool(text) and settings.write_source
     if written:
-        _write(source, patched.bytes)
+        write_over(source, text_before, patched.bytes)
     patch = SourcePatch(path=str(source), diff=text, written=written, steps=tuple(steps))
     return replace(report, source=patch)
 
@@ -218,43 +219,3 @@ def _refused(proof: Proof, before: Report, patch: Patch) -> str:
 
 def _same(a: float | None, b: float | None) -> bool:
     return a is None or b is None or abs(a - b) <= SAME * max(abs(a), abs(b))
-
-
-def _require_committed(source: Path) -> None:
-    """Make sure that git holds the file as it is, so that no backup is needed.
-
-    The file's own hash is compared with the commit's: git runs no filter, hook or monitor of the repository.
-
-    Raises:
-        UserError: if it does not, or git is absent.
-    """
-    import hashlib
-    import subprocess
-
-    safe = ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
-    where = ["-C", str(source.resolve().parent)]
-    hint = "commit it first, or take the patch: --diff > fix.patch"
-    try:
-        asked = [*safe, *where, "rev-parse", f"HEAD:./{source.name}"]
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        raise UserError(f"--write {source}: git cannot be asked whether it is committed", hint) from None
-    if told.returncode:
-        raise UserError(f"--write {source}: it is in no commit", hint)
-    text = source.read_bytes()
-    kind = hashlib.sha256 if len(told.stdout.strip()) == 64 else hashlib.sha1
-    if kind(b"blob %d\0" % len(text) + text).hexdigest() != told.stdout.strip():
-        raise UserError(f"--write {source}: it has changes that are not committed", hint)
-
-
-def _write(source: Path, text: bytes) -> None:
-    """Write the file whole or not at all, with the permissions that it has.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    target = source.resolve()  # through a link, so that the link survives
-    try:
-        write_whole(target, text, mode=target.stat().st_mode)
-    except OSError as error:
-        raise UserError(f"--write {source}: {error.strerror or error}") from None
