@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,12 +57,14 @@ def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
     return min(means_by_rule(view, counts, sums), key=disagreement)
 
 
-def means_by_rule(view: QuantizerView, counts: NDArray[np.float64], sums: Array) -> list[NDArray[np.float64]]:
-    """Return the codes [K, D] that finite sums and counts give, by every rule that libraries follow.
+def means_by_rule(
+    view: QuantizerView, counts: NDArray[np.float64], sums: Array
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the codes [K, D] that finite sums and counts give, by every rule that libraries follow.
 
-    Libraries divide by the smoothed counts, with one of a few epsilons, whatever the layout says: copies
-    change it. Some store the counts smoothed already, and a cosine codebook keeps only the direction of its
-    mean.
+    They are made one by one: of 262,144 codes of 64 dimensions each takes 134 MB. Libraries divide by the
+    smoothed counts, with one of a few epsilons, whatever the layout says: copies change it. Some store the
+    counts smoothed already, and a cosine codebook keeps only the direction of its mean.
     """
     whole = sums.astype(np.float64)
     smoothings = dict.fromkeys((view.smoothing or 0.0, 0.0, *SMOOTHINGS, *LARGE_SMOOTHINGS))
@@ -70,7 +72,7 @@ def means_by_rule(view: QuantizerView, counts: NDArray[np.float64], sums: Array)
     norms, _, live = live_mask(view)
     if is_unit(norms, live):
         divisors.append(np.linalg.norm(whole, axis=1))
-    return [whole / np.maximum(by, np.finfo(np.float32).tiny)[:, None] for by in divisors]
+    return (whole / np.maximum(by, np.finfo(np.float32).tiny)[:, None] for by in divisors)
 
 
 @once_a_view
