@@ -11,7 +11,7 @@ import pytest
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError
 from vqdoctor.remedies import with_advice
-from vqdoctor.source import Place, diff, has_patch, parse, patches, place_in, proposals
+from vqdoctor.source import Place, Written, diff, has_patch, parse, patches, place_in, proposals
 from vqdoctor.source.edit import code, edited, every, functional
 from vqdoctor.source.patch import Patch
 
@@ -72,7 +72,7 @@ def _place(name: str) -> Place:
     classes = [("vq.embedding", "Embedding"), ("vq", "Quantizer"), ("", "Net")]
     return place_in(
         parse(PATIENTS / f"{name}.py"),
-        classes,
+        [Written(path=path, name=kind) for path, kind in classes],
         keys,
         transposed=style == "rosinality",
         constructor=CONSTRUCTORS.get(name),
@@ -158,7 +158,7 @@ def test_names_get_their_meaning_by_what_flows_into_them() -> None:
 def test_a_file_without_the_class_has_no_layer() -> None:
     """A training script is a place too: without a layer, and with its calls."""
     module = cst.parse_module("loss = task + 3 * vq_loss\nloss.backward()\n")
-    place = place_in(module, [("vq", "Quantizer")], {"codebook": "vq.codebook"})
+    place = place_in(module, [Written(path="vq", name="Quantizer")], {"codebook": "vq.codebook"})
     assert place.layer is None
     assert _texts(place, "lower-vq-weight") == ["loss = task + 0.1 * vq_loss\nloss.backward()\n"]
     assert _texts(place, "straight-through") == []
