@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import libcst as cst
 import pytest
 from processes import python, run
 from source.trained import copied, train
@@ -16,7 +17,8 @@ from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.core.source import SourcePatch, SourceStep
 from vqdoctor.engine import exit_code
 from vqdoctor.engine.source import patch_source
-from vqdoctor.engine.source_file import require_committed, write_over
+from vqdoctor.engine.source_file import encoding_of, name_in_patch, require_committed, write_over
+from vqdoctor.source import diff, parse
 
 NAME = "zalando_without_estimator"
 ESTIMATOR = "        quantized = inputs + (quantized - inputs).detach()\n"
@@ -115,6 +117,21 @@ def test_git_holds_a_file_behind_a_link_and_with_other_line_ends(tmp_path: Path)
     source.chmod(0o444)
     with pytest.raises(UserError, match="read-only"):
         require_committed(source)
+
+
+def test_a_patch_applies_from_the_top(tmp_path: Path) -> None:
+    """Its path is the repository's, its bytes are the file's, and a form feed ends no line."""
+    source = tmp_path / "src" / "pkg" / "model.py"
+    source.parent.mkdir(parents=True)
+    text = b"# -*- coding: latin-1 -*-\nx = 1  # \xe9 \x0c \x1c b\ny = 2\n"
+    source.write_bytes(text)
+    _commit(tmp_path)
+    before = parse(source)
+    after = cst.parse_module(text.replace(b"y = 2", b"y = 3"))
+    patch = diff(before, after, name_in_patch(source)).encode(encoding_of(source))
+    (tmp_path / "fix.patch").write_bytes(patch)
+    run(*["git", "apply", "fix.patch"], cwd=tmp_path, check=True)
+    assert source.read_bytes() == after.bytes
 
 
 def test_a_partial_clone_fetches_nothing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.core.source import SourcePatch, SourceStep
 from vqdoctor.engine.repair import require_remedies
 from vqdoctor.engine.session import Progress
-from vqdoctor.engine.source_file import require_committed, write_over
+from vqdoctor.engine.source_file import name_in_patch, require_committed, write_over
 from vqdoctor.engine.source_layers import SourceLayer
 from vqdoctor.engine.source_proof import Examined, Proof, Prover
 from vqdoctor.engine.wording import setting_of
@@ -92,9 +92,10 @@ def patch_source(
         work = _Work(step=step, source=source, prover=prover, elsewhere=_elsewhere(first, source))
         while (done := work.done(state)) is not None:
             told, state = done
-            steps.append(told)
+            if told.status == "proven" or told not in steps:  # of several layers, often the same
+                steps.append(told)
     patched = state.module
-    text = diff(before, patched, source.name)
+    text = diff(before, patched, name_in_patch(source))
     written = bool(text) and settings.write_source
     if written:
         write_over(source, text_before, patched.bytes)
@@ -168,7 +169,7 @@ class _Work:
                 IN_TRAINING if acts else NO_PLACE
             )
             return self._told("not-placed", reason=reason), state
-        shown = diff(state.module, first.module, self.source.name)
+        shown = diff(state.module, first.module, name_in_patch(self.source))
         return self._told("unproven", first, reason=why, tried=tried, diff=shown), state
 
     def _place(self, state: _State, layer: str | None) -> Place:
@@ -202,7 +203,7 @@ def _elsewhere(first: Examined, source: Path) -> str:
     own = [written for layer in first.layers[:1] for written in layer.classes if written.file]
     theirs = next((w for w in own if f"{os.sep}torch{os.sep}nn{os.sep}" not in w.file), None)
     unused = "" if first.imported else f"the model never imports {source.name}"
-    if theirs is None or any(written.file == file for written in own):
+    if theirs is None or theirs.file == file:
         return unused
     place = os.path.relpath(theirs.file)
     where = f"the layer's class {theirs.name} is in {place}; try --source {place}"

@@ -46,8 +46,12 @@ def parse(path: Path) -> cst.Module:
 
 
 def diff(before: cst.Module, after: cst.Module, name: str) -> str:
-    """Return the unified diff between two trees of one file, as `git apply` takes it; "" where they agree."""
-    old, new = (module.code.splitlines(keepends=True) for module in (before, after))
+    """Return the unified diff between two trees of one file, as `git apply` takes it; "" where they agree.
+
+    A line ends with a line feed, as it does for git, and not with the form feeds that Python splits at.
+    """
+    mark = "\ufeff" if before.encoding == "utf-8-sig" else ""  # which the tree does not hold
+    old, new = (re.findall(r"[^\n]*\n|[^\n]+", mark + module.code) for module in (before, after))
     lines = difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")
     return "".join(line if line.endswith("\n") else f"{line}\n{NO_NEWLINE}" for line in lines)
 
