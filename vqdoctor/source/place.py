@@ -12,7 +12,7 @@ import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
 from vqdoctor.core.frozen import frozen
-from vqdoctor.source.edit import code, every
+from vqdoctor.source.edit import code, every, one_statement_a_line
 
 Meaning = Literal["z_e", "indices", "z_q", "loss", ""]
 _CHOICE = re.compile(r"\b(argmin|argmax|topk|multinomial|gumbel_softmax|bucketize)\b|\.(min|max)\(.*(dim|1)")
@@ -133,6 +133,7 @@ def place_in(
         if found:
             # A class that leaves the choice of the codes to one that it inherits from is not the place.
             layer = next((node for node in found if _CHOICE.search(code(node))), found[0])
+            module, layer = one_statement_a_line(module, layer)
             inside = {role: key.removeprefix(f"{path}.") for role, key in keys.items()}
             names = {role: f"self.{expression(key)}" for role, key in inside.items()}
             return Place(module=module, layer=layer, names=names, **known)  # type: ignore[arg-type]
