@@ -194,7 +194,7 @@ def test_an_estimator_must_hand_on_the_codes(before: str, after: str, loss: floa
     """A layer that hands on z_e has another task loss once it hands on its codes; any other keeps its own."""
     patch = Patch(remedies=("straight-through",), propose=lambda *_: iter(()), gives_codes=True)
     states = [_state(output, loss) for output, loss in ((before, 1.0), (after, loss))]
-    refused = source_engine._refused(Proof(), *states, patch, "vq")
+    refused = source_engine._refused(Proof(), *states, patch, "vq.codebook")
     assert told in refused
     assert bool(told) is bool(refused)
 
@@ -205,7 +205,9 @@ def _state(output: str, loss: float) -> source_engine._State:
         version="1", checkpoint=None, layers=(), findings=(), plan=(), evidence=(metrics,), unavailable=(),
         outcomes=(), verdict="inconclusive",
     )  # fmt: skip
-    layer = SourceLayer(name="vq", keys={}, transposed=False, classes=(), output=output)  # type: ignore[arg-type]
+    layer = SourceLayer(
+        name="vq", keys={"codebook": "vq.codebook"}, transposed=False, classes=(), output=output
+    )  # type: ignore[arg-type]
     return source_engine._State(module=cst.parse_module(""), report=report, layers=(layer,))
 
 
@@ -259,6 +261,26 @@ def test_a_source_without_the_place_is_left_as_it_is(patient: Path) -> None:
     assert {step.status for step in report.source.steps} == {"not-placed"}
     assert other.read_text() == "x = 1\n"
     assert exit_code(report) == 1
+
+
+@pytest.mark.accept
+def test_the_wrong_way_round_under_an_unknown_name(tmp_path: Path) -> None:
+    """The layer is found by its lookups alone; of a class that inherits all, the base is patched."""
+    source = copied(NAME, tmp_path)
+    wrong = ESTIMATOR.replace("inputs + (quantized - inputs)", "quantized + (inputs - quantized)")
+    text = source.read_text().replace("_embedding", "table")
+    text = text.replace("        return quantized", f"{wrong}        return quantized")
+    inherits = "class Mine(Quantizer):\n    pass\n\n\nclass Net("
+    text = text.replace("class Net(", inherits).replace("self.vq = Quantizer()", "self.snap = Mine()")
+    source.write_text(text.replace("self.vq(", "self.snap("))
+    checkpoint = train(source, tmp_path / "model.pt", 1)
+    user_model = UserModel(task=f"{source}:task")
+    settings = Settings(source=source, only=("straight-through",))
+    report = patch_source(checkpoint, source, user_model=user_model, settings=settings)
+    assert [layer.layout for layer in report.layers] == ["found by its lookups"]
+    assert report.source is not None
+    assert [step.status for step in report.source.steps] == ["proven"]
+    assert f"-{wrong}+{ESTIMATOR}" in report.source.diff
 
 
 def test_a_patch_round_trips_in_json() -> None:

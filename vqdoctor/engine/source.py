@@ -118,9 +118,13 @@ class _State:
     report: Report
     layers: Sequence[SourceLayer]
 
-    def output(self, layer: str | None) -> str:
-        """Return what a layer hands on."""
-        return next((found.output for found in self.layers if found.name == layer), "")
+    def codebook(self, layer: str | None) -> str:
+        """Return the name of a layer's codebook in the model; a patch may give the layer another name."""
+        return next((found.keys.get("codebook", "") for found in self.layers if found.name == layer), "")
+
+    def output(self, codebook: str) -> str:
+        """Return what the layer of a codebook hands on."""
+        return next((found.output for found in self.layers if found.keys.get("codebook") == codebook), "")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -157,9 +161,9 @@ class _Work:
         first, why, tried = None, "", 0
         for patch, proposal in islice(proposals(place, self.step.remedy), MOST_PROPOSALS):
             tried += 1
-            proof = self.prover.prove(proposal.module.bytes, wanted)
+            proof = self.prover.prove(proposal.module.bytes, wanted, state.codebook(layer))
             after = _State(module=proposal.module, report=proof.report or state.report, layers=proof.layers)
-            refused = proof.failed or _refused(proof, state, after, patch, layer)
+            refused = proof.failed or _refused(proof, state, after, patch, state.codebook(layer))
             if not refused:
                 return self._told("proven", proposal, reason=proof.how, tried=tried), after
             if first is None:
@@ -210,13 +214,13 @@ def _elsewhere(first: Examined, source: Path) -> str:
     return f"{unused}; {where}" if unused else where
 
 
-def _refused(proof: Proof, before: _State, after: _State, patch: Patch, layer: str | None) -> str:
+def _refused(proof: Proof, before: _State, after: _State, patch: Patch, codebook: str) -> str:
     """Return why a proof does not hold; "" where it does."""
     report, keeps = after.report, patch.keeps_values
-    was_input = patch.gives_codes and before.output(layer) == "z_e"
-    if patch.gives_codes and after.output(layer) == "z_e":
+    was_input = patch.gives_codes and before.output(codebook) == "z_e"
+    if patch.gives_codes and after.output(codebook) == "z_e":
         return "the layer still hands on its input z_e, and not its codes"
-    if was_input and after.output(layer) != "codes":
+    if was_input and after.output(codebook) != "codes":
         return "the layer does not hand on its codes"
     loss, was = (r.find(TaskMetrics) for r in (report, before.report))
     if keeps and not was_input and loss is not None and was is not None and not _same(loss.loss, was.loss):

@@ -103,8 +103,10 @@ class Prover:
             raise found
         return found
 
-    def prove(self, text: bytes, wanted: Wanted) -> Proof:
+    def prove(self, text: bytes, wanted: Wanted, codebook: str = "") -> Proof:
         """Examine the file with this text, and say whether these codes are gone.
+
+        The layer of the codebook, as the model calls it, may have another name in the patched file.
 
         Where a code is still found, or cannot be judged, a training from scratch decides, if there is a task.
         """
@@ -112,7 +114,8 @@ class Prover:
         if isinstance(examined, UserError):
             return Proof(failed=str(examined))
         report, layers = examined.report, examined.layers
-        left = _left(report, wanted)
+        name = next((at.name for at in layers if codebook and at.keys.get("codebook") == codebook), None)
+        left = _left(report, [(code, at and (name or at)) for code, at in wanted])
         codes = _codes(left)
         if not left:
             return Proof(report=report, layers=layers, how=GONE.format(", ".join(_codes(wanted))))
