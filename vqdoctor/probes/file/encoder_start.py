@@ -27,7 +27,9 @@ def _evidence(context: FileContext) -> EncoderStart:
     if not context.views:
         raise Missing("no VQ layer with a codebook is in the file")
     if not context.saved.in_order:
-        raise Missing("the file does not keep the model's order, and so the parts before the VQ layer are unknown")
+        raise Missing(
+            "the file does not keep the model's order, and so the parts before the VQ layer are unknown"
+        )
     view = context.views[0]
     entries = entries_of(context.saved, view, context.views)
     before, after = ([e for e in entries if e.part == part] for part in ("before", "after"))
