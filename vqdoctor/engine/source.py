@@ -123,7 +123,7 @@ class _State:
         return next((found.keys.get("codebook", "") for found in self.layers if found.name == layer), "")
 
     def output(self, codebook: str) -> str:
-        """Return what the layer of a codebook hands on."""
+        """Return the kind of output of the layer of a codebook."""
         return next((found.output for found in self.layers if found.keys.get("codebook") == codebook), "")
 
 
@@ -138,7 +138,7 @@ class _Work:
     _tried: set[str | None] = field(default_factory=set)
 
     def done(self, state: _State) -> tuple[SourceStep, _State] | None:
-        """Return what was told of the next layer, and the state after it.
+        """Return the step of the next layer, and the state after it.
 
         None where no cause asks for the step any more: an earlier one has removed it, or each was tried.
         """

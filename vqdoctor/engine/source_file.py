@@ -48,7 +48,7 @@ def require_committed(source: Path) -> None:
 def name_in_patch(source: Path) -> str:
     """Return the file's path from the top of its repository; outside of one, from the current folder.
 
-    That of a file behind a link is its own, since git applies no patch through a link.
+    A file behind a link is named by its own path, since git applies no patch through a link.
     """
     target = source.resolve()
     top = next((folder for folder in target.parents if (folder / ".git").exists()), Path.cwd())

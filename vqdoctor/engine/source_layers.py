@@ -96,7 +96,7 @@ def _line(kind: type) -> int:
 
 
 def _outputs(session: Session, views: Sequence[QuantizerView]) -> dict[str, Literal["z_e", "codes", ""]]:
-    """Return what each layer hands on, on its first training batch."""
+    """Return the kind of output of each layer on its first training batch."""
     from vqdoctor.models.untouched import untouched
 
     stored = tuple(view for view in views if "codebook" in view.keys)

@@ -38,7 +38,7 @@ Wanted = Sequence[tuple[str, str | None]]
 
 @frozen
 class Examined:
-    """What an examination in a process of its own brings back.
+    """The result of an examination in a process of its own.
 
     Attributes:
         report: its report.
@@ -172,7 +172,7 @@ def _codes(wanted: Wanted) -> tuple[str, ...]:
 
 
 def _left(report: Report, wanted: Wanted) -> list[tuple[str, str | None]]:
-    """Return what a report still finds, or does not pass on that layer."""
+    """Return the codes that a report still finds, or does not pass on that layer."""
     found = {(finding.code, finding.layer) for finding in report.findings}
     passed = {(outcome.code, outcome.layer) for outcome in report.outcomes if outcome.status == "passed"}
     return [one for one in wanted if one in found or one not in passed]
@@ -190,7 +190,7 @@ def _examined(
 ) -> None:
     """Examine with a file that has another text, in a process of its own; what is printed goes to stderr.
 
-    It tells that the user's files are imported, and then the result.
+    Its first message says that the user's files are imported, and its second is the result.
     """
     os.dup2(2, 1)
     _serve(source, text)
