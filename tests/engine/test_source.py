@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import libcst as cst
 import pytest
 from processes import python, run
 from source.trained import copied, train
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.evidence import TaskMetrics
 from vqdoctor.core.report import Report
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.core.source import SourcePatch, SourceStep
-from vqdoctor.engine import exit_code
+from vqdoctor.engine import exit_code, source_proof
+from vqdoctor.engine import source as source_engine
 from vqdoctor.engine.source import patch_source
-from vqdoctor.engine.source_file import require_committed, write_over
+from vqdoctor.engine.source_file import encoding_of, name_in_patch, require_committed, write_over
+from vqdoctor.engine.source_layers import SourceLayer
+from vqdoctor.engine.source_proof import Examined, Proof
+from vqdoctor.source import Patch, Written, diff, parse
 
 NAME = "zalando_without_estimator"
 ESTIMATOR = "        quantized = inputs + (quantized - inputs).detach()\n"
@@ -117,6 +125,21 @@ def test_git_holds_a_file_behind_a_link_and_with_other_line_ends(tmp_path: Path)
         require_committed(source)
 
 
+def test_a_patch_applies_from_the_top(tmp_path: Path) -> None:
+    """Its path is the repository's, its bytes are the file's, and a form feed ends no line."""
+    source = tmp_path / "src" / "pkg" / "model.py"
+    source.parent.mkdir(parents=True)
+    text = b"# -*- coding: latin-1 -*-\nx = 1  # \xe9 \x0c \x1c b\ny = 2\n"
+    source.write_bytes(text)
+    _commit(tmp_path)
+    before = parse(source)
+    after = cst.parse_module(text.replace(b"y = 2", b"y = 3"))
+    patch = diff(before, after, name_in_patch(source)).encode(encoding_of(source))
+    (tmp_path / "fix.patch").write_bytes(patch)
+    run(*["git", "apply", "fix.patch"], cwd=tmp_path, check=True)
+    assert source.read_bytes() == after.bytes
+
+
 def test_a_partial_clone_fetches_nothing(tmp_path: Path) -> None:
     """A tree that is absent is not asked of a promisor, whose command could be anything."""
     source, mark, upload = tmp_path / "model.py", tmp_path / "ran", tmp_path / "up.sh"
@@ -138,6 +161,67 @@ def test_a_partial_clone_fetches_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no commit"):
         require_committed(source)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [("import os\nos._exit(0)\n", "ended its process"), ("while True:\n    pass\n", "more than 2 s")],
+)
+def test_code_that_ends_or_waits_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, told: str
+) -> None:
+    """It runs in a process of its own, which has a time limit."""
+    monkeypatch.setattr(source_proof, "IMPORT_LIMIT", 2.0 if "while" in code else 60.0)
+    source = tmp_path / "hangs.py"
+    source.write_text(code)
+    user_model = UserModel(task=f"{source}:task")
+    with pytest.raises(UserError, match=told):
+        patch_source(tmp_path / "model.pt", source, user_model=user_model)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "loss", "told"),
+    [
+        ("codes", "codes", 1.0, ""),
+        ("codes", "codes", 2.0, "task loss"),
+        ("z_e", "codes", 2.0, ""),
+        ("z_e", "z_e", 1.0, "still hands on its input"),
+        ("codes", "z_e", 1.0, "still hands on its input"),
+        ("z_e", "", 2.0, "does not hand on its codes"),
+    ],
+)
+def test_an_estimator_must_hand_on_the_codes(before: str, after: str, loss: float, told: str) -> None:
+    """A layer that hands on z_e has another task loss once it hands on its codes; any other keeps its own."""
+    patch = Patch(remedies=("straight-through",), propose=lambda *_: iter(()), gives_codes=True)
+    states = [_state(output, loss) for output, loss in ((before, 1.0), (after, loss))]
+    refused = source_engine._refused(Proof(), *states, patch, "vq.codebook")
+    assert told in refused
+    assert bool(told) is bool(refused)
+
+
+def _state(output: str, loss: float) -> source_engine._State:
+    metrics = replace(TaskMetrics.HEALTHY, loss=loss)
+    report = Report(
+        version="1", checkpoint=None, layers=(), findings=(), plan=(), evidence=(metrics,), unavailable=(),
+        outcomes=(), verdict="inconclusive",
+    )  # fmt: skip
+    layer = SourceLayer(
+        name="vq", keys={"codebook": "vq.codebook"}, transposed=False, classes=(), output=output
+    )  # type: ignore[arg-type]
+    return source_engine._State(module=cst.parse_module(""), report=report, layers=(layer,))
+
+
+def test_the_file_of_the_class_is_named() -> None:
+    """Where the source is not that file, or the model never imports it."""
+    here = Path(__file__).resolve()
+    written = Written(path="vq", name="Quantizer", file=str(here))
+    layer = SourceLayer(name="vq", keys={}, transposed=False, classes=(written,))
+    report = _state("", 1.0).report
+    examined = Examined(report=report, layers=(layer,))
+    assert source_engine._elsewhere(examined, here) == ""
+    told = source_engine._elsewhere(replace(examined, imported=False), here.with_name("copy.py"))
+    assert "never imports copy.py" in told
+    assert f"--source {os.path.relpath(here)}" in told
 
 
 @pytest.mark.parametrize(
@@ -177,6 +261,26 @@ def test_a_source_without_the_place_is_left_as_it_is(patient: Path) -> None:
     assert {step.status for step in report.source.steps} == {"not-placed"}
     assert other.read_text() == "x = 1\n"
     assert exit_code(report) == 1
+
+
+@pytest.mark.accept
+def test_the_wrong_way_round_under_an_unknown_name(tmp_path: Path) -> None:
+    """The layer is found by its lookups alone; of a class that inherits all, the base is patched."""
+    source = copied(NAME, tmp_path)
+    wrong = ESTIMATOR.replace("inputs + (quantized - inputs)", "quantized + (inputs - quantized)")
+    text = source.read_text().replace("_embedding", "table")
+    text = text.replace("        return quantized", f"{wrong}        return quantized")
+    inherits = "class Mine(Quantizer):\n    pass\n\n\nclass Net("
+    text = text.replace("class Net(", inherits).replace("self.vq = Quantizer()", "self.snap = Mine()")
+    source.write_text(text.replace("self.vq(", "self.snap("))
+    checkpoint = train(source, tmp_path / "model.pt", 1)
+    user_model = UserModel(task=f"{source}:task")
+    settings = Settings(source=source, only=("straight-through",))
+    report = patch_source(checkpoint, source, user_model=user_model, settings=settings)
+    assert [layer.layout for layer in report.layers] == ["found by its lookups"]
+    assert report.source is not None
+    assert [step.status for step in report.source.steps] == ["proven"]
+    assert f"-{wrong}+{ESTIMATOR}" in report.source.diff
 
 
 def test_a_patch_round_trips_in_json() -> None:

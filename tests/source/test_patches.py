@@ -11,7 +11,7 @@ import pytest
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError
 from vqdoctor.remedies import with_advice
-from vqdoctor.source import Place, diff, has_patch, parse, patches, place_in, proposals
+from vqdoctor.source import Place, Written, diff, has_patch, parse, patches, place_in, proposals
 from vqdoctor.source.edit import code, edited, every, functional
 from vqdoctor.source.patch import Patch
 
@@ -72,7 +72,7 @@ def _place(name: str) -> Place:
     classes = [("vq.embedding", "Embedding"), ("vq", "Quantizer"), ("", "Net")]
     return place_in(
         parse(PATIENTS / f"{name}.py"),
-        classes,
+        [Written(path=path, name=kind) for path, kind in classes],
         keys,
         transposed=style == "rosinality",
         constructor=CONSTRUCTORS.get(name),
@@ -158,7 +158,7 @@ def test_names_get_their_meaning_by_what_flows_into_them() -> None:
 def test_a_file_without_the_class_has_no_layer() -> None:
     """A training script is a place too: without a layer, and with its calls."""
     module = cst.parse_module("loss = task + 3 * vq_loss\nloss.backward()\n")
-    place = place_in(module, [("vq", "Quantizer")], {"codebook": "vq.codebook"})
+    place = place_in(module, [Written(path="vq", name="Quantizer")], {"codebook": "vq.codebook"})
     assert place.layer is None
     assert _texts(place, "lower-vq-weight") == ["loss = task + 0.1 * vq_loss\nloss.backward()\n"]
     assert _texts(place, "straight-through") == []
@@ -207,3 +207,67 @@ def _texts(place: Place, remedy: str) -> list[str]:
 def test_code_of_a_node_has_no_blanks_around() -> None:
     """A node's own comments are not part of it."""
     assert code(cst.parse_statement("x = 1  # one\n")).startswith("x = 1")
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        (
+            ["loss = self.beta * F.mse_loss(z, z_q.detach())", "return z_q, loss"],
+            "loss = self.beta * F.mse_loss(z, z_q.detach()) + F.mse_loss(z_q, z.detach())",
+        ),
+        (
+            ["pull = F.mse_loss(z, z_q.detach())", "loss = self.beta * pull", "return z_q, loss"],
+            "loss = self.beta * pull + F.mse_loss(z_q, z.detach())",
+        ),
+        (
+            ["return z_q, self.beta * F.mse_loss(z, z_q.detach())"],
+            "return z_q, (self.beta * F.mse_loss(z, z_q.detach()) + F.mse_loss(z_q, z.detach()))",
+        ),
+    ],
+)
+def test_a_codebook_loss_has_the_weight_one(lines: list[str], wanted: str) -> None:
+    """The factor beta is that of the commitment alone, wherever it stands."""
+    lines = ["idx = z.argmin(1)", "z_q = self.codebook[idx]", *lines]
+    place = _layer("\n".join(f"        {line}" for line in lines))
+    _, proposal = next(proposals(place, "train-codebook"))
+    assert wanted in proposal.module.code
+
+
+def test_branches_of_an_if_get_one_estimator() -> None:
+    """It stands before the return that both lead to."""
+    body = """
+        idx = z.argmin(1)
+        if self.training:
+            z_q = self.codebook[idx]
+        else:
+            z_q = self.codebook[idx]
+        return z_q"""
+    estimator = "        z_q = z + (z_q - z).detach()\n        return z_q"
+    assert any(estimator in p.module.code for _, p in proposals(_layer(body), "straight-through"))
+
+
+def test_one_line_of_several_statements_is_split() -> None:
+    """The estimator stands between the code and the return."""
+    place = _layer("        idx = z.argmin(1); z_q = self.codebook[idx]; return z_q")
+    estimator = "        z_q = z + (z_q - z).detach()\n        return z_q"
+    assert any(estimator in p.module.code for _, p in proposals(place, "straight-through"))
+
+
+def test_the_class_is_the_one_that_computes() -> None:
+    """Of several of one name the one at the line; of a class and its base the one that chooses the codes."""
+    text = "class A:\n    def forward(self, z):\n        return z\n\n\n"
+    text += "class A:\n    def forward(self, z):\n        return z.argmin(1)\n\n\nclass B(A):\n    pass\n"
+    module = cst.parse_module(text)
+    first, second, below = (node for node in module.body if isinstance(node, cst.ClassDef))
+    for line, wanted in ((2, first), (7, second)):
+        assert place_in(module, [Written(path="vq", name="A", line=line)], {}).layer is wanted
+    both = [Written(path="vq", name="B"), Written(path="vq", name="A", line=7)]
+    assert place_in(module, both, {}).layer is second
+    assert place_in(module, both[:1], {}).layer is below
+
+
+def _layer(body: str) -> Place:
+    head = "import torch.nn.functional as F\n\n\nclass Quantizer:\n    def forward(self, z):\n"
+    module = cst.parse_module(f"{head}{body.lstrip(chr(10))}\n")
+    return place_in(module, [Written(path="vq", name="Quantizer")], {"codebook": "vq.codebook"})

@@ -89,8 +89,15 @@ class Output:
             complain(settings.named_in_file)
         return cls(settings=settings, renderer=renderer, targets=targets)
 
-    def publish(self, reports: Sequence[Report], instead: str | None = None) -> None:
-        """Write the reports of one run everywhere; `instead` is a text that standard output gets for them.
+    def publish(
+        self, reports: Sequence[Report], instead: str | None = None, encoding: str | None = None
+    ) -> None:
+        """Write the reports of one run everywhere.
+
+        Args:
+            reports: the reports.
+            instead: a text that standard output gets for them.
+            encoding: that of the text; None is that of standard output.
 
         Raises:
             UserError: if something cannot be written.
@@ -111,7 +118,7 @@ class Output:
         here = terminal_options()
         shown = replace(saved, width=here.width, color=here.color, ascii=here.ascii)
         text = self.renderer.render_all(reports, shown) if instead is None else instead
-        write(without_commands(text, self.renderer.name))
+        write(without_commands(text, self.renderer.name), encoding)
         for target, saver in self.targets.items():
             save(saver.render_all(reports, saved), target)
         if self.settings.plots:
@@ -168,8 +175,8 @@ def _is_utf8(stream: TextIO | None) -> bool:
         return False
 
 
-def write(text: str) -> None:
-    """Write to standard output; a reader who has gone is not an error.
+def write(text: str, encoding: str | None = None) -> None:
+    """Write to standard output, in an encoding or in its own; a reader who has gone is not an error.
 
     Raises:
         UserError: if it cannot be written for another reason, such as a full disk.
@@ -177,7 +184,10 @@ def write(text: str) -> None:
     if sys.stdout is None:
         return
     try:
-        sys.stdout.write(text)
+        if encoding is None:
+            sys.stdout.write(text)
+        else:
+            sys.stdout.buffer.write(text.encode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
         _forget(sys.stdout)

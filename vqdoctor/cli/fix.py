@@ -42,6 +42,7 @@ def fix(
 
     from vqdoctor.engine import exit_code
     from vqdoctor.engine.repair import default_output, repair_file, require_remedies
+    from vqdoctor.engine.source_file import encoding_of
     from vqdoctor.engine.which import which_checkpoint
 
     if not checkpoint:
@@ -63,6 +64,9 @@ def fix(
             )
     if rank:
         raise Ended(ExitCode.OK)
-    output.publish([report], report.source.diff if report.source and settings.diff else None)
+    if report.source and settings.source and settings.diff:
+        output.publish([report], report.source.diff, encoding_of(settings.source))
+    else:
+        output.publish([report])
     draw(report, target)
     raise Ended(exit_code(report, settings.bar))

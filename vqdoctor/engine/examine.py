@@ -87,10 +87,12 @@ class Examination:
 
     Attributes:
         report: the ranked report.
+        views: its layers.
         vectors: each layer's z_e, float32 [N, D], where the data holds it.
     """
 
     report: Report
+    views: tuple[QuantizerView, ...]
     vectors: dict[str, Rows]
 
 
@@ -145,7 +147,7 @@ def examine_session(session: Session) -> Examination:
         unread=found.unread,
         notes=(*checkpoint.notes, *unread, *file_notes, *gathered.notes),
     )
-    return Examination(report=concluded(report, checks), vectors=gathered.vectors)
+    return Examination(report=concluded(report, checks), views=views, vectors=gathered.vectors)
 
 
 def _gather_trace(path: Path | None, layers: Sequence[str], gathered: Gathered) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +16,16 @@ from vqdoctor.core.levels import Severity
 from vqdoctor.core.report import PlanStep, Report
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.core.source import SourcePatch, SourceStep
-from vqdoctor.engine.examine import examine_session
 from vqdoctor.engine.repair import require_remedies
-from vqdoctor.engine.session import Progress, Session
-from vqdoctor.engine.source_file import require_committed, write_over
-from vqdoctor.engine.source_proof import Proof, Prover
+from vqdoctor.engine.session import Progress
+from vqdoctor.engine.source_file import name_in_patch, require_committed, write_over
+from vqdoctor.engine.source_layers import SourceLayer
+from vqdoctor.engine.source_proof import Examined, Proof, Prover
 from vqdoctor.engine.wording import setting_of
-from vqdoctor.layouts import QuantizerView
 from vqdoctor.remedies import all_remedies, with_advice
 
 if TYPE_CHECKING:
     import libcst as cst
-    import torch
 
     from vqdoctor.source import Patch, Place, Proposal
 
@@ -82,18 +80,22 @@ def patch_source(
         raise UserError("--source needs the model that the file defines", hint)
     if settings.write_source:
         require_committed(source)
-    with Session.open(path, data=data, user_model=user_model, settings=settings, progress=say) as session:
-        report = examine_session(session).report
-        found = _Layers.of(session)
-    prover = Prover(source=source, path=path, data=data, user_model=user_model, settings=settings)
-    patched, steps, now = before, [], report
+    prover = Prover(
+        source=source, text=text_before, path=path, data=data, user_model=user_model, settings=settings
+    )
+    say("examining the checkpoint")
+    first = prover.first()
+    report, steps = first.report, []
+    state = _State(module=before, report=report, layers=first.layers)
     for step in _asked(report.plan, settings):
         say(f"patching {source.name}: {step.remedy}")
-        work = _Work(step=step, report=now, found=found, source=source, prover=prover)
-        told, patched, now = work.done(patched)
-        if told is not None:
-            steps.append(told)
-    text = diff(before, patched, source.name)
+        work = _Work(step=step, source=source, prover=prover, elsewhere=_elsewhere(first, source))
+        while (done := work.done(state)) is not None:
+            told, state = done
+            if told.status == "proven" or told not in steps:  # of several layers, often the same
+                steps.append(told)
+    patched = state.module
+    text = diff(before, patched, name_in_patch(source))
     written = bool(text) and settings.write_source
     if written:
         write_over(source, text_before, patched.bytes)
@@ -109,88 +111,89 @@ def _asked(plan: Sequence[PlanStep], settings: Settings) -> list[PlanStep]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Layers:
-    """The model, and the VQ layers that have a place in a file."""
+class _State:
+    """The file after some steps, the report of it, and the layers that it computes."""
 
-    model: torch.nn.Module
-    views: Sequence[QuantizerView]
-    names: dict[str, str]
+    module: cst.Module
+    report: Report
+    layers: Sequence[SourceLayer]
 
-    @classmethod
-    def of(cls, session: Session) -> _Layers:
-        model = session.model
-        ours = {raw: name for name, raw in model.raw_keys.items()}
-        return cls(model=model.model, views=model.views, names=ours)
+    def codebook(self, layer: str | None) -> str:
+        """Return the name of a layer's codebook in the model; a patch may give the layer another name."""
+        return next((found.keys.get("codebook", "") for found in self.layers if found.name == layer), "")
 
-    def place(self, module: cst.Module, layer: str | None, report: Report, remedy: str) -> Place:
-        """Return the place of a layer, without a name that of the first, in a parsed file."""
-        from vqdoctor.source import place_in
-
-        view = next((v for v in self.views if layer in (None, v.name)), None)
-        if view is None:
-            return place_in(module, (), {})
-        keys = {role: self.names.get(key, key) for role, key in view.keys.items()}
-        summary = next((s for s in report.layers if s.name == view.name), None)
-        advice = next((known for known in with_advice(all_checks()) if known.name == remedy), None)
-        return place_in(
-            module,
-            self._classes(keys["codebook"]),
-            keys,
-            transposed=view.place.transposed,
-            in_model=summary.attributes if summary else {},
-            constructor=setting_of(advice, summary) if summary and advice else None,
-        )
-
-    def _classes(self, key: str) -> list[tuple[str, str]]:
-        """Return path and class of the modules that a tensor lies in, the innermost first."""
-        found = []
-        path = key
-        while path:
-            path = path.rpartition(".")[0]
-            found.append((path, type(self.model.get_submodule(path)).__name__))
-        return found
+    def output(self, codebook: str) -> str:
+        """Return the kind of output of the layer of a codebook."""
+        return next((found.output for found in self.layers if found.keys.get("codebook") == codebook), "")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class _Work:
-    """One step of the plan, on the file as the steps before left it."""
+    """One step of the plan, on the file as the steps before left it; each layer's class in its turn."""
 
     step: PlanStep
-    report: Report
-    found: _Layers
     source: Path
     prover: Prover
+    elsewhere: str
+    _tried: set[str | None] = field(default_factory=set)
 
-    def done(self, module: cst.Module) -> tuple[SourceStep | None, cst.Module, Report]:
-        """Return the told step, the file after it, and the report of that file.
+    def done(self, state: _State) -> tuple[SourceStep, _State] | None:
+        """Return the step of the next layer, and the state after it.
 
-        The step is None where no cause asks for it, or an earlier one has removed them.
+        None where no cause asks for the step any more: an earlier one has removed it, or each was tried.
         """
         from vqdoctor.source import diff, has_patch, proposals
 
-        step = self.step
-        wanted = {(f.code, f.layer) for f in self.report.findings if f.code in step.codes}
-        if not wanted:
-            return None, module, self.report
-        layer = next((layer for _, layer in sorted(wanted, key=str) if layer is not None), None)
-        acts = any(remedy.name == step.remedy and remedy.plan for remedy in all_remedies())
-        if not has_patch(step.remedy):
-            return self._told("not-placed", reason=IN_TRAINING if acts else NO_PATCH), module, self.report
-        place = self.found.place(module, layer, self.report, step.remedy)
+        found = {(f.code, f.layer) for f in state.report.findings if f.code in self.step.codes}
+        layers = sorted(
+            {layer for _, layer in found} - self._tried, key=lambda name: (name is None, str(name))
+        )
+        if not layers:
+            return None
+        layer = layers[0]
+        self._tried.add(layer)
+        acts = any(remedy.name == self.step.remedy and remedy.plan for remedy in all_remedies())
+        if not has_patch(self.step.remedy):
+            self._tried.update(layers)
+            return self._told("not-placed", reason=IN_TRAINING if acts else NO_PATCH), state
+        wanted = sorted((code, at) for code, at in found if at == layer)
+        place = self._place(state, layer)
         first, why, tried = None, "", 0
-        for patch, proposal in islice(proposals(place, step.remedy), MOST_PROPOSALS):
+        for patch, proposal in islice(proposals(place, self.step.remedy), MOST_PROPOSALS):
             tried += 1
-            proof = self.prover.prove(proposal.module.bytes, step.codes)
-            refused = _refused(proof, self.report, patch)
+            proof = self.prover.prove(proposal.module.bytes, wanted, state.codebook(layer))
+            after = _State(module=proposal.module, report=proof.report or state.report, layers=proof.layers)
+            refused = proof.failed or _refused(proof, state, after, patch, state.codebook(layer))
             if not refused:
-                told = self._told("proven", proposal, reason=proof.how, tried=tried)
-                return told, proposal.module, proof.report or self.report
+                return self._told("proven", proposal, reason=proof.how, tried=tried), after
             if first is None:
                 first, why = proposal, refused
         if first is None:
-            return self._told("not-placed", reason=IN_TRAINING if acts else NO_PLACE), module, self.report
-        shown = diff(module, first.module, self.source.name)
-        return self._told("unproven", first, reason=why, tried=tried, diff=shown), module, self.report
+            reason = (self.elsewhere and f"{NO_PLACE}: {self.elsewhere}") or (
+                IN_TRAINING if acts else NO_PLACE
+            )
+            return self._told("not-placed", reason=reason), state
+        shown = diff(state.module, first.module, name_in_patch(self.source))
+        return self._told("unproven", first, reason=why, tried=tried, diff=shown), state
+
+    def _place(self, state: _State, layer: str | None) -> Place:
+        """Return the place of a layer, without a name that of the first."""
+        from vqdoctor.source import place_in
+
+        found = next((known for known in state.layers if layer in (None, known.name)), None)
+        if found is None:
+            return place_in(state.module, (), {})
+        file = os.path.realpath(self.source)
+        summary = next((s for s in state.report.layers if s.name == found.name), None)
+        advice = next((known for known in with_advice(all_checks()) if known.name == self.step.remedy), None)
+        return place_in(
+            state.module,
+            [written for written in found.classes if written.file == file],
+            found.keys,
+            transposed=found.transposed,
+            in_model=summary.attributes if summary else {},
+            constructor=setting_of(advice, summary) if summary and advice else None,
+        )
 
     def _told(self, status: str, proposal: Proposal | None = None, **more: object) -> SourceStep:
         what = proposal.what if proposal else ""
@@ -198,23 +201,38 @@ class _Work:
         return SourceStep(remedy=step.remedy, codes=step.codes, status=status, what=what, **more)  # type: ignore[arg-type]
 
 
-def _refused(proof: Proof, before: Report, patch: Patch) -> str:
+def _elsewhere(first: Examined, source: Path) -> str:
+    """Return where the layer's class is, where it is not in the file; "" where it is, or is unknown."""
+    file = os.path.realpath(source)
+    own = [written for layer in first.layers[:1] for written in layer.classes if written.file]
+    theirs = next((w for w in own if f"{os.sep}torch{os.sep}nn{os.sep}" not in w.file), None)
+    unused = "" if first.imported else f"the model never imports {source.name}"
+    if theirs is None or theirs.file == file:
+        return unused
+    place = os.path.relpath(theirs.file)
+    where = f"the layer's class {theirs.name} is in {place}; try --source {place}"
+    return f"{unused}; {where}" if unused else where
+
+
+def _refused(proof: Proof, before: _State, after: _State, patch: Patch, codebook: str) -> str:
     """Return why a proof does not hold; "" where it does."""
-    if proof.failed:
-        return proof.failed
-    report = proof.report
-    assert report is not None
-    loss, was = (r.find(TaskMetrics) for r in (report, before))
-    if patch.keeps_values and loss is not None and was is not None and not _same(loss.loss, was.loss):
+    report, keeps = after.report, patch.keeps_values
+    was_input = patch.gives_codes and before.output(codebook) == "z_e"
+    if patch.gives_codes and after.output(codebook) == "z_e":
+        return "the layer still hands on its input z_e, and not its codes"
+    if was_input and after.output(codebook) != "codes":
+        return "the layer does not hand on its codes"
+    loss, was = (r.find(TaskMetrics) for r in (report, before.report))
+    if keeps and not was_input and loss is not None and was is not None and not _same(loss.loss, was.loss):
         return f"the task loss of the same weights becomes {loss.loss:.4g}, from {was.loss:.4g}"
     errors = {f.code for f in report.roots() if f.severity >= Severity.ERROR}
-    known = {f.code for f in before.findings}
+    known = {f.code for f in before.report.findings}
     crashed = [o.code for o in report.outcomes if o.status == "crashed"]
     if crashed:
         return f"{crashed[0]} cannot be judged any more"
     if proof.left:
         return f"{', '.join(sorted(proof.left))} stays"
-    return f"{', '.join(sorted(errors - known))} comes up" if errors - known and patch.keeps_values else ""
+    return f"{', '.join(sorted(errors - known))} comes up" if errors - known and keeps else ""
 
 
 def _same(a: float | None, b: float | None) -> bool:

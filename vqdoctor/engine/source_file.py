@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 import subprocess
+import tokenize
 from pathlib import Path
 
 from vqdoctor.core.errors import UserError
@@ -42,6 +43,25 @@ def require_committed(source: Path) -> None:
             raise UserError(f"--write {source}: the file is read-only", hint)
     except (OSError, subprocess.TimeoutExpired):
         raise UserError(f"--write {source}: git cannot be asked whether it is committed", COMMIT_IT) from None
+
+
+def name_in_patch(source: Path) -> str:
+    """Return the file's path from the top of its repository; outside of one, from the current folder.
+
+    A file behind a link is named by its own path, since git applies no patch through a link.
+    """
+    target = source.resolve()
+    top = next((folder for folder in target.parents if (folder / ".git").exists()), Path.cwd())
+    return target.relative_to(top).as_posix() if target.is_relative_to(top) else target.name
+
+
+def encoding_of(source: Path) -> str:
+    """Return the encoding that a Python file declares; UTF-8 where it declares none that is known."""
+    try:
+        with source.open("rb") as file:
+            return tokenize.detect_encoding(file.readline)[0].removesuffix("-sig")
+    except (OSError, SyntaxError):
+        return "utf-8"
 
 
 def _git(target: Path, *words: str) -> tuple[int, str]:

@@ -49,7 +49,9 @@ def exit_code(report: Report, fail_on: Severity | None = Severity.ERROR) -> Exit
     if any(outcome.status == "crashed" for outcome in report.outcomes):
         return ExitCode.INCOMPLETE
     steps = report.source.steps if report.source else ()
-    answered = {code for step in steps if step.status == "proven" for code in step.codes}
+    open_steps = {step.remedy for step in steps if step.status != "proven"}  # on another layer
+    proven = (step for step in steps if step.status == "proven" and step.remedy not in open_steps)
+    answered = {code for step in proven for code in step.codes}
     left = [f for f in (report.roots() if steps else report.findings) if f.code not in answered]
     if fail_on is not None and any(f.severity >= fail_on for f in left):
         return ExitCode.FINDINGS

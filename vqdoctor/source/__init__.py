@@ -10,9 +10,9 @@ from vqdoctor.core.discovery import pieces
 from vqdoctor.source import patches
 from vqdoctor.source.edit import diff, parse
 from vqdoctor.source.patch import Patch, Proposal
-from vqdoctor.source.place import Place, place_in
+from vqdoctor.source.place import Place, Written, place_in
 
-__all__ = ["Patch", "Place", "Proposal", "diff", "has_patch", "parse", "place_in", "proposals"]
+__all__ = ["Patch", "Place", "Proposal", "Written", "diff", "has_patch", "parse", "place_in", "proposals"]
 
 
 @cache

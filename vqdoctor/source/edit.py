@@ -46,8 +46,12 @@ def parse(path: Path) -> cst.Module:
 
 
 def diff(before: cst.Module, after: cst.Module, name: str) -> str:
-    """Return the unified diff between two trees of one file, as `git apply` takes it; "" where they agree."""
-    old, new = (module.code.splitlines(keepends=True) for module in (before, after))
+    """Return the unified diff between two trees of one file, as `git apply` takes it; "" where they agree.
+
+    A line ends with a line feed, as it does for git, and not with the form feeds that Python splits at.
+    """
+    mark = "\ufeff" if before.encoding == "utf-8-sig" else ""  # which the tree does not hold
+    old, new = (re.findall(r"[^\n]*\n|[^\n]+", mark + module.code) for module in (before, after))
     lines = difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")
     return "".join(line if line.endswith("\n") else f"{line}\n{NO_NEWLINE}" for line in lines)
 
@@ -92,6 +96,34 @@ def edited(
     changed = module.visit(_Edit(module, expressions or {}, before or {}, after or {}))
     assert isinstance(changed, cst.Module)
     return changed
+
+
+def one_statement_a_line(module: cst.Module, layer: cst.ClassDef) -> tuple[cst.Module, cst.ClassDef]:
+    """Return the file, and a class in it, with each line of several statements in that class split."""
+    split = [line for line in every(layer, cst.SimpleStatementLine) if len(line.body) > 1]
+    if not split:
+        return module, layer
+    number = list(every(module, cst.ClassDef)).index(layer)
+    changed = module.visit(_Split(split))
+    assert isinstance(changed, cst.Module)
+    return changed, list(every(changed, cst.ClassDef))[number]
+
+
+class _Split(cst.CSTTransformer):
+    def __init__(self, lines: Sequence[cst.SimpleStatementLine]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def leave_SimpleStatementLine(
+        self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
+    ) -> cst.SimpleStatementLine | cst.FlattenSentinel[cst.SimpleStatementLine]:
+        if not any(original_node is line for line in self._lines):
+            return updated_node
+        bare = [small.with_changes(semicolon=cst.MaybeSentinel.DEFAULT) for small in updated_node.body]
+        lines = [cst.SimpleStatementLine([small]) for small in bare]
+        lines[0] = lines[0].with_changes(leading_lines=updated_node.leading_lines)
+        lines[-1] = lines[-1].with_changes(trailing_whitespace=updated_node.trailing_whitespace)
+        return cst.FlattenSentinel(lines)
 
 
 class _Edit(cst.CSTTransformer):

@@ -32,8 +32,10 @@ class Patch:
         remedies: names of the remedies and of the advice that it carries out.
         propose: yields changes for a remedy, the likeliest first; none where it finds no place for it.
         keeps_values: whether the model computes the same values in a forward pass after it.
+        gives_codes: whether the layer must hand on its codes after it, and no longer z_e, if it did.
     """
 
     remedies: tuple[str, ...]
     propose: Callable[[Place, str], Iterator[Proposal]]
     keeps_values: bool = True
+    gives_codes: bool = False

@@ -9,12 +9,31 @@ from functools import cached_property
 from typing import Literal
 
 import libcst as cst
+from libcst.metadata import MetadataWrapper, PositionProvider
 
-from vqdoctor.source.edit import code, every
+from vqdoctor.core.frozen import frozen
+from vqdoctor.source.edit import code, every, one_statement_a_line
 
 Meaning = Literal["z_e", "indices", "z_q", "loss", ""]
 _CHOICE = re.compile(r"\b(argmin|argmax|topk|multinomial|gumbel_softmax|bucketize)\b|\.(min|max)\(.*(dim|1)")
 _SQUARE = re.compile(r"\bmse_loss\b|\bMSELoss\b|\.pow\(2\)|\*\* ?2|\bsmooth_l1_loss\b|\bcriterion\b")
+
+
+@frozen
+class Written:
+    """A class of a model, and where it is written.
+
+    Attributes:
+        path: the module of the model; that of the model itself is "".
+        name: the class's name.
+        file: the file, as a real path; "" where it is unknown.
+        line: a line within the class; 0 where it is unknown.
+    """
+
+    path: str
+    name: str
+    file: str = ""
+    line: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,24 +117,46 @@ class Line:
 
 
 def place_in(
-    module: cst.Module, classes: Sequence[tuple[str, str]], keys: Mapping[str, str], **known: object
+    module: cst.Module, classes: Sequence[Written], keys: Mapping[str, str], **known: object
 ) -> Place:
     """Return the place of a layer in a file.
 
     Args:
         module: the file.
-        classes: module path and class name of the codebook's module and of those around it, the innermost
-            first; the path of the model itself is "".
+        classes: those of the codebook's module and of the modules around it, as far as this file has them,
+            the innermost first; of one module each before the classes that it inherits from.
         keys: role to the tensor's name in the model ("vq.embedding.weight").
-        known: further attributes of `Place`.
+        **known: further attributes of `Place`.
     """
-    defined = {node.name.value: node for node in every(module, cst.ClassDef)}
-    for path, name in classes:
-        if name in defined:
+    for path in dict.fromkeys(written.path for written in classes):
+        found = [node for one in classes if one.path == path and (node := _defined(module, one)) is not None]
+        if found:
+            # A class that leaves the choice of the codes to one that it inherits from is not the place.
+            layer = next((node for node in found if _CHOICE.search(code(node))), found[0])
+            module, layer = one_statement_a_line(module, layer)
             inside = {role: key.removeprefix(f"{path}.") for role, key in keys.items()}
             names = {role: f"self.{expression(key)}" for role, key in inside.items()}
-            return Place(module=module, layer=defined[name], names=names, **known)  # type: ignore[arg-type]
+            return Place(module=module, layer=layer, names=names, **known)  # type: ignore[arg-type]
     return Place(module=module, **known)  # type: ignore[arg-type]
+
+
+def _defined(module: cst.Module, wanted: Written) -> cst.ClassDef | None:
+    """Return the class of that name in a file: of several the one around the line, else the last."""
+    named = [node for node in every(module, cst.ClassDef) if node.name.value == wanted.name]
+    if len(named) > 1 and wanted.line:
+        places = MetadataWrapper(cst.parse_module(module.bytes)).resolve(PositionProvider)
+        spans = [
+            (at.start.line, at.end.line)
+            for node, at in places.items()
+            if isinstance(node, cst.ClassDef) and node.name.value == wanted.name
+        ]
+        around = [
+            node
+            for node, (start, end) in zip(named, sorted(spans), strict=True)
+            if start <= wanted.line <= end
+        ]
+        named = around or named
+    return named[-1] if named else None
 
 
 def expression(key: str) -> str:

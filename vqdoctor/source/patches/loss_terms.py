@@ -67,6 +67,9 @@ def _propose(place: Place, remedy: str) -> Iterator[Proposal]:
             yield Proposal(module=edited(module, means), what="means in place of sums")
         return
     for term in terms if remedy in ADDING or len(terms) == 1 else ():
+        if term.stopped == term.z_q:
+            yield from _with_codebook(place, term)
+            continue
         both = f"{code(term.node)} + {_missing(term)}"
         if not any(line.value is term.node for line in place.lines):
             both = f"({both})"
@@ -77,6 +80,26 @@ def _propose(place: Place, remedy: str) -> Iterator[Proposal]:
                 told = f"the {name} loss, in place of {code(term.node)}"
                 yield Proposal(module=edited(module, {term.node: right}), what=told)
     yield from _anew(place, terms)
+
+
+def _with_codebook(place: Place, term: _Term) -> Iterator[Proposal]:
+    """Yield the codebook loss beside a commitment: with weight 1, outside of the product with beta."""
+    losses = [
+        line.value for line in place.lines if line.meaning == "loss" and line.target and not line.nested
+    ]
+    products = [
+        node
+        for node in below(place.layer)
+        if isinstance(node, cst.BinaryOperation)
+        and isinstance(node.operator, cst.Multiply)
+        and any(part is term.node for part in below(node))
+    ]
+    for value in [*losses[-1:], *products[:1], term.node]:
+        if value is not None:
+            both = f"{code(value)} + {_missing(term)}"
+            whole = any(line.value is value for line in place.lines)
+            changed = edited(place.module, {value: both if whole else f"({both})"})
+            yield Proposal(module=changed, what=f"{_missing(term)} beside it")
 
 
 def _missing(term: _Term) -> str:

@@ -12,7 +12,7 @@ import libcst as cst
 
 from vqdoctor.source.edit import code, edited, every
 from vqdoctor.source.patch import Patch, Proposal
-from vqdoctor.source.place import Line, Place
+from vqdoctor.source.place import Line, Place, mentions
 
 HOW = "the straight-through estimator"
 
@@ -32,6 +32,7 @@ def _propose(place: Place, remedy: str) -> Iterator[Proposal]:
                 added = f"{z_q} = {_estimator(z_e, z_q)}"
                 yield Proposal(module=edited(place.module, after={line.statement: [added]}), what=HOW)
         yield from _in_return(place, z_e)
+        yield from _before_returns(place, z_e)
 
 
 def _estimator(z_e: str, z_q: str) -> str:
@@ -51,6 +52,19 @@ def _ends(lines: tuple[Line, ...]) -> list[Line]:
     return [*losses[-1:], *reversed(codes)]
 
 
+def _before_returns(place: Place, z_e: str) -> Iterator[Proposal]:
+    """Yield the estimator before each `return` of a z_q, as where branches of an `if` choose the codes."""
+    for z_q in place.meant("z_q"):
+        returns = [
+            line.statement
+            for line in place.lines
+            if isinstance(line.statement.body[0], cst.Return) and mentions(line.statement, z_q)
+        ]
+        added = [f"{z_q} = {_estimator(z_e, z_q)}"]
+        if returns:
+            yield Proposal(module=edited(place.module, before=dict.fromkeys(returns, added)), what=HOW)
+
+
 def _in_return(place: Place, z_e: str) -> Iterator[Proposal]:
     """Yield the estimator around an expression that `forward` returns without giving it a name."""
     codebook = place.role("codebook").removesuffix(".weight")
@@ -65,4 +79,4 @@ def _in_return(place: Place, z_e: str) -> Iterator[Proposal]:
                     yield Proposal(module=edited(place.module, {value: around}), what=HOW)
 
 
-PATCH = Patch(remedies=("straight-through",), propose=_propose)
+PATCH = Patch(remedies=("straight-through",), propose=_propose, gives_codes=True)
