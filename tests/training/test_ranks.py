@@ -97,12 +97,12 @@ def test_a_loss_that_is_no_mean_is_computed_whole_by_each(start: Start) -> None:
 class OwnOrder(Digits):
     """A task whose order is another one in each process."""
 
-    number = 0
+    made = 0
 
     def __init__(self) -> None:
         super().__init__(images=200)
-        OwnOrder.number += 1
-        self.own = OwnOrder.number
+        OwnOrder.made += 1
+        self.own = OwnOrder.made
 
     def shuffled(self, seed: int) -> Iterator[Any]:
         return super().shuffled(seed + self.own)

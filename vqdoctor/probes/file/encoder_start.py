@@ -66,7 +66,9 @@ def _drawn(context: FileContext, entries: Sequence[Entry]) -> dict[bool, int]:
     sizes = {True: 0, False: 0}
     for entry in filter(_is_judged, entries):
         sample = context.checkpoint.tensors[model.raw[entry.name]].sample(_SAMPLE)
-        sizes[is_drawn(np.asarray(sample, np.float64), entry.shape)] += math.prod(entry.shape)
+        with np.errstate(invalid="ignore"):  # the cast of a signalling NaN
+            wide = np.asarray(sample, np.float64)
+        sizes[is_drawn(wide, entry.shape)] += math.prod(entry.shape)
     return sizes
 
 
