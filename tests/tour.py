@@ -1,4 +1,4 @@
-"""The tour of README.md, from collapsed to cured and ablated: `python tests/tour.py` runs and writes it anew.
+"""The tour of docs/tour.md, from collapsed to cured and ablated: `python tests/tour.py` writes it anew.
 
 It trains for some minutes, so `make docs` leaves it out; an acceptance test compares it.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from processes import python
+
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "tour.md"
 START, END = "<!-- tour -->\n", "<!-- /tour -->"
 
 
@@ -48,10 +48,7 @@ def tour() -> str:
         for name in ("no-ste.pt", "digits.npz"):
             shutil.copy(ROOT / "sample_checkpoints" / name, folder)
         for command, lines in COMMANDS:
-            call = [sys.executable, "-m", "vqdoctor", *command.split()]
-            done = subprocess.run(
-                call, cwd=folder, env=environment, capture_output=True, text=True, check=False
-            )
+            done = python("-m", "vqdoctor", *command.split(), cwd=folder, env=environment)
             assert done.returncode in (0, 1), done.stderr
             told = lines(done.stdout.splitlines())
             shown += [f"$ vqdoctor {command}", *told, f"exit code {done.returncode}", ""]
@@ -59,15 +56,15 @@ def tour() -> str:
 
 
 def written() -> str:
-    """Return the tour that README.md holds."""
-    return README.read_text(encoding="utf-8").partition(START)[2].partition(END)[0]
+    """Return the tour that the page holds."""
+    return PAGE.read_text(encoding="utf-8").partition(START)[2].partition(END)[0]
 
 
 def main() -> None:
-    """Write the tour into README.md."""
-    text = README.read_text(encoding="utf-8")
+    """Write the tour into its page."""
+    text = PAGE.read_text(encoding="utf-8")
     before, start, rest = text.partition(START)
-    README.write_text(before + start + tour() + END + rest.partition(END)[2], encoding="utf-8")
+    PAGE.write_text(before + start + tour() + END + rest.partition(END)[2], encoding="utf-8")
 
 
 if __name__ == "__main__":

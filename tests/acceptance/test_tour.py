@@ -1,4 +1,4 @@
-"""The tour of README.md is what its six commands print today."""
+"""The tour of docs/tour.md is what its six commands print today."""
 
 from __future__ import annotations
 
