@@ -211,6 +211,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         f"help of {command}": lambda command=command: command_help(command)
         for command in ("inspect", "fix", "gate", "compare", "ablate", "watch")
     },
+    "docs/tour.md": {},
 }
 
 
