@@ -11,7 +11,7 @@ from torch.nn import functional
 import vqdoctor
 from vqdoctor.core.evidence import CodeChoice
 
-CHOICE = CodeChoice.healthy()
+CHOICE = CodeChoice.healthy(direction=0.0)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (CHOICE.replace(nearest=0.0, farthest=0.91, product=0.0), "error"),
         (CHOICE.replace(nearest=0.0, farthest=0.89, product=0.0), "passes"),
         (CHOICE.replace(nearest=0.0, farthest=1.0, product=0.9), "passes"),
+        (CHOICE.replace(nearest=0.0, farthest=1.0, product=0.0, direction=0.9), "passes"),
         (CHOICE.replace(nearest=0.9, farthest=1.0, product=0.0), "passes"),
     ],
 )

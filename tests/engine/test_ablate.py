@@ -94,12 +94,12 @@ def test_a_study_whose_trainings_fail_says_so() -> None:
     study, _ = laid_out()
     failed = [Run(run=run, seed=seed, failed="NaN") for run, seed in study.trainings]
     none = replace(study, runs=tuple(failed), notes=("no val split",))
-    assert not none.missing and not none.is_told
+    assert not none.missing and not none.is_complete
     text = ablation_text(none, 100)
     assert "no val split" in text and "Not trained: " in text and "as it is" in text.split("NaN")[0]
     assert "failed" in text.splitlines()[1]
     told = replace(study, runs=tuple(replace(run, figures=figures(), failed="") for run in failed))
-    assert told.is_told and "Not trained" not in ablation_text(told, 100)
+    assert told.is_complete and "Not trained" not in ablation_text(told, 100)
 
 
 def test_a_changed_module_of_the_task_makes_another_study(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ turns.
 
 ## How to read it
 With a model and data: the share of the choices that are the code farthest from the vector that the layer
-looks up. A search by the largest product may take far codes where their lengths differ, so choices that it
-explains are not judged.
+looks up. A search by the largest product or the nearest direction may take far codes where their lengths
+differ, so choices that either explains are not judged.
 
 ## Remedy
 nearest-code: `argmin` over distances, `argmax` over similarities.
@@ -35,7 +35,7 @@ class Limits(CheckLimits):
 
 def evaluate(choice: CodeChoice, limits: Limits) -> Problems:
     """Compare the share of farthest codes with its limit."""
-    if choice.farthest >= limits.farthest > max(choice.product, choice.nearest):
+    if choice.farthest >= limits.farthest > max(choice.nearest, choice.product, choice.direction):
         yield error(
             f"{percent(choice.farthest)} of the vectors get the code that is farthest from them: the search "
             "takes the largest distance, or the smallest similarity.",
@@ -56,9 +56,13 @@ CHECK = Check(
     ),
     explained_by=("VQ901",),
     examples=(
-        fires("an argmax over distances", CodeChoice.healthy(nearest=0.0, farthest=1.0, product=0.0)),
+        fires(
+            "an argmax over distances",
+            CodeChoice.healthy(nearest=0.0, farthest=1.0, product=0.0, direction=0.0),
+        ),
         passes("the nearest code", CodeChoice.healthy()),
         passes("the largest product", CodeChoice.healthy(nearest=0.1, farthest=0.95, product=1.0)),
+        passes("the nearest direction", CodeChoice.healthy(nearest=0.0, farthest=0.95, direction=1.0)),
         passes("two equal codes", CodeChoice.healthy(nearest=1.0, farthest=1.0, product=1.0)),
     ),
     doc=__doc__,

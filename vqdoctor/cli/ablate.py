@@ -57,4 +57,4 @@ def ablate(
         with following() as watcher:
             study = ablated(subject, settings.out, watcher)
     write_study(study, settings.out)
-    raise Ended(ExitCode.OK if study.is_told else ExitCode.INCOMPLETE)
+    raise Ended(ExitCode.OK if study.is_complete else ExitCode.INCOMPLETE)

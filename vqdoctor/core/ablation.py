@@ -238,7 +238,7 @@ class Study:
         return {run.run: run.failed for run in reversed(self.runs) if run.failed}
 
     @property
-    def is_told(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether every training is done, and the model as it is was trained."""
         start = next((c for c in self.cells if c.group == "reference" and not c.without_vq), None)
         return not self.missing and not self.interrupted and (start is None or bool(self.of(start)))

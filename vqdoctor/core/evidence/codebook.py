@@ -343,15 +343,17 @@ class CodeChoice(Evidence):
         nearest: share of the choices that are the nearest code.
         farthest: share that are the code farthest away.
         product: share that are the code with the largest product.
+        direction: share that are the code of the nearest direction.
     """
 
     nearest: float
     farthest: float
     product: float
+    direction: float
 
 
 CodeChoice.HEALTHY = CodeChoice(
-    layer="vq", source="batch", sample_size=4_096, nearest=1.0, farthest=0.0, product=0.7
+    layer="vq", source="batch", sample_size=4_096, nearest=1.0, farthest=0.0, product=0.7, direction=0.8
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -79,6 +79,13 @@ class ModelContext(Capture):
         recorded = self.record.learning_rate if self.record else None
         parameters = [p for p in model.parameters() if p.requires_grad]
         return torch.optim.Adam(parameters, lr=LEARNING_RATE if recorded is None else recorded)
+
+    def learning_copy(self) -> torch.nn.Module:
+        """Return a copy in training mode of which autograd also says what its frozen parameters lead to."""
+        model = self.copy(training=True)
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        return model
 
     def over_steps(self, look: Callable[[Step], T]) -> dict[str, list[T]]:
         """Return, for each layer, the results of `look` on its steps of the training batches."""
@@ -161,15 +168,23 @@ def square_sum(tensor: torch.Tensor) -> float:
 Parameters = Mapping[str, torch.nn.Parameter]
 
 
-def leading_to(result: torch.Tensor, parameters: Parameters) -> set[str]:
-    """Return the names of the parameters from which a path of autograd leads to a result."""
-    if not result.requires_grad or not parameters:
-        return set()
-    ones = torch.ones_like(result)
+def outside(model: torch.nn.Module, paths: Iterable[str]) -> Parameters:
+    """Return the parameters that lie in none of the modules at these paths, by name."""
+    inside = tuple(f"{path}." for path in paths)
+    return {name: p for name, p in model.named_parameters() if not name.startswith(inside)}
+
+
+def gradients(of: torch.Tensor, parameters: Parameters) -> dict[str, torch.Tensor]:
+    """Return the gradients of the parameters from which a path leads to a tensor, by name.
+
+    A gradient may be zero; the graph is kept.
+    """
+    if not of.requires_grad or not parameters:
+        return {}
     found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
-        result, list(parameters.values()), ones, retain_graph=True, allow_unused=True
+        of, list(parameters.values()), torch.ones_like(of), retain_graph=True, allow_unused=True
     )
-    return {name for name, gradient in zip(parameters, found, strict=True) if gradient is not None}
+    return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
 
 
 def total_gradient(losses: Losses, at: torch.Tensor, vq_weight: float) -> torch.Tensor | None:

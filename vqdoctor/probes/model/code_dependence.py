@@ -13,7 +13,7 @@ from vqdoctor.capture.layer import CapturedLayer, Change, watching
 from vqdoctor.core.evidence import CodeDependence
 from vqdoctor.models.tensors import tensors_of
 from vqdoctor.models.untouched import seed_all
-from vqdoctor.probes.model._context import ModelContext, leading_to
+from vqdoctor.probes.model._context import ModelContext, gradients, outside
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
 
@@ -67,9 +67,7 @@ def _apart(output: torch.Tensor, shift: int) -> float:
 
 def _around(context: ModelContext) -> float:
     """Return the share of the numbers that z_e depends on which the task depends on without z_q."""
-    model = context.copy(training=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
+    model = context.learning_copy()
 
     def cut(layer: CapturedLayer, call: Call) -> torch.Tensor:
         assert call.z_q is not None
@@ -79,11 +77,10 @@ def _around(context: ModelContext) -> float:
     seed_all(context.seed)
     with watching(layers, cut, keep_graph=True) as watched:
         losses = context.task.losses(model, context.first_batches[0])
-    inside = tuple(f"{layer.path}." for layer in layers)
-    parameters = {n: p for n, p in model.named_parameters() if not n.startswith(inside)}
+    parameters = outside(model, (layer.path or "" for layer in layers))
     inputs = [call.z_e for layer in layers for call in layer.calls(watched)]
-    before = set().union(*(leading_to(z_e, parameters) for z_e in inputs))
-    left = before & leading_to(losses.task, parameters)
+    before: set[str] = set().union(*(gradients(z_e, parameters) for z_e in inputs))
+    left = before & gradients(losses.task, parameters).keys()
     total = sum(parameters[name].numel() for name in before)
     return sum(parameters[name].numel() for name in left) / total if total else 0.0
 

@@ -12,7 +12,7 @@ import torch
 from vqdoctor.core.evidence import EncoderStart
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.start import LEAST_ENTRIES, is_drawn
-from vqdoctor.probes.model._context import ModelContext, Parameters, leading_to
+from vqdoctor.probes.model._context import ModelContext, Parameters, gradients, outside
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
 
@@ -22,9 +22,7 @@ _SAMPLE = 1 << 12
 
 def measure(context: ModelContext) -> EncoderStart:
     """Return how much of the weights before and after the layers was never trained."""
-    model = context.copy(training=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
+    model = context.learning_copy()
     calls, losses = context.first_calls(training=True, model=model)
     if not calls or losses is None:
         raise Missing("no VQ layer's z_e is seen")
@@ -32,10 +30,9 @@ def measure(context: ModelContext) -> EncoderStart:
         raise Missing(
             "the layers' tables may rightly stay as they were drawn, and so may what is before them"
         )
-    paths = tuple(f"{layer.path}." for layer in context.layers.values() if layer.path)
-    parameters = {n: p for n, p in model.named_parameters() if not n.startswith(paths)}
-    before: set[str] = set().union(*(leading_to(call.z_e, parameters) for call in calls.values()))
-    after = leading_to(losses.task, parameters) - before
+    parameters = outside(model, (layer.path for layer in context.layers.values() if layer.path))
+    before: set[str] = set().union(*(gradients(call.z_e, parameters) for call in calls.values()))
+    after = gradients(losses.task, parameters).keys() - before
     (first, first_drawn), (last, last_drawn) = (_drawn(parameters, names) for names in (before, after))
     if not first or not last:
         raise Missing(f"no weight matrix of {LEAST_ENTRIES} numbers is both before and after the VQ layer")

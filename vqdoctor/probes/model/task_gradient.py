@@ -6,14 +6,14 @@ because the task loss depends on them. The order in which a model registers its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 
 from vqdoctor.capture.run import Step
 from vqdoctor.core.evidence import TaskGradient
 from vqdoctor.core.frozen import frozen
-from vqdoctor.probes.model._context import ModelContext, gradient, square_sum
+from vqdoctor.probes.model._context import ModelContext, gradient, gradients, outside, square_sum
 from vqdoctor.probes.model._gaps import each_layer
 
 Squares = tuple[float | None, ...]
@@ -81,17 +81,11 @@ def _around(step: Step, paths: tuple[str, ...]) -> tuple[Squares, bool | None, t
         the two gradients; whether a path leads from the task loss to parameters before the layer, None where
         autograd has none there; and the names of the parameters that no path joins to z_e or to the loss.
     """
-    inside = tuple(f"{path}." for path in paths)
-    parameters = {
-        name: p
-        for name, p in step.model.named_parameters()
-        if p.requires_grad and not name.startswith(inside)
-    }
+    parameters = {name: p for name, p in outside(step.model, paths).items() if p.requires_grad}
     task, z_e = step.losses.task, step.z_e
     if not step.layer.path or not parameters or not task.requires_grad:
         return (None, None), None, ()
-    reaching = _gradients(z_e, parameters) if z_e.grad_fn is not None else {}
-    learning = _gradients(task, parameters)
+    reaching, learning = gradients(z_e, parameters), gradients(task, parameters)
     before = [learning.get(name, torch.zeros_like(parameters[name])) for name in reaching]
     after = [grad for name, grad in learning.items() if name not in reaching]
     apart = tuple(name for name in parameters if name not in learning and name not in reaching)
@@ -99,18 +93,10 @@ def _around(step: Step, paths: tuple[str, ...]) -> tuple[Squares, bool | None, t
     return (_mean_square(before), _mean_square(after)), joined, apart
 
 
-def _gradients(of: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the gradients of the parameters that a path leads to, by name; a gradient may be zero."""
-    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
-        of, list(parameters.values()), torch.ones_like(of), retain_graph=True, allow_unused=True
-    )
-    return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
-
-
-def _mean_square(gradients: list[torch.Tensor]) -> float | None:
-    if not gradients:
+def _mean_square(found: list[torch.Tensor]) -> float | None:
+    if not found:
         return None
-    return sum(map(square_sum, gradients)) / sum(g.numel() for g in gradients)
+    return sum(map(square_sum, found)) / sum(g.numel() for g in found)
 
 
 PROBE = each_layer(TaskGradient, measure, mode="train", needs_codebook=False)
