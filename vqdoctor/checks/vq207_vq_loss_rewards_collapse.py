@@ -3,17 +3,16 @@
 ## Why it matters
 Terms such as the entropy of a batch's codes, a diversity loss or a KL to uniform use are there to keep many
 codes in use. With the wrong sign they do the opposite: the fewer codes are chosen, the lower the loss, until
-one is left. No initialisation, warm-up or revival
-makes up for it.
+one is left. No initialisation, warm-up or revival makes up for it.
 
 ## How to read it
 Measured where few codes are left in use, on the first training batch. In place of z_e the layer gets a few
 vectors that choose different codes, each equally often; then all of them the first of these vectors, all the
 second, and so on. A commitment or codebook loss is a mean over vectors, so that its value is the same in
 both, whatever the vectors are. A difference comes from a term that couples vectors. It is judged where the
-loss is lower with one code, and where the gradient of that term reaches z_e. A term on the codes alone, such as one that makes
-them orthogonal, reaches no encoder and is not judged. A rate term, which makes codes cheap to store, does
-the same on purpose: then its weight is too large.
+loss is lower with one code, and where the gradient of that term reaches z_e. A term on the codes alone,
+such as one that makes them orthogonal, reaches no encoder and is not judged. A rate term, which makes codes
+cheap to store, does the same on purpose: then its weight is too large.
 
 ## Remedy
 Turn the sign of the term around: subtract the entropy of the mean use, add the entropy of each vector.

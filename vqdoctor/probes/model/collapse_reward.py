@@ -143,5 +143,5 @@ def _reach(spread: torch.Tensor, alone: Sequence[torch.Tensor], which: torch.Ten
 
 PROBE = each_layer(
     CollapseReward, measure, "z_e and z_q of the layer are not seen",
-    mode="train", needs_codebook=False, needs_vq_loss=True,
+    mode="both", needs_codebook=False, needs_vq_loss=True,
 )  # fmt: skip

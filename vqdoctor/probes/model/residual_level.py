@@ -30,7 +30,7 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
     """Return how a gradient runs from every residual level to the first."""
     families = [tuple(view.name for view in stack) for stack in stacks(context.views)]
     wholes = {
-        names: _whole(context.model, [context.layers[name].path or "" for name in names])
+        names: whole_of(context.model, [context.layers[name].path or "" for name in names])
         for names in families
         if all(context.layers[name].maps for name in names)
     }
@@ -61,7 +61,7 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
     return measured
 
 
-def _whole(model: nn.Module, paths: Sequence[str]) -> str | None:
+def whole_of(model: nn.Module, paths: Sequence[str]) -> str | None:
     """Return the path of the nearest module around all levels, without plain lists of them."""
     steps = zip(*(path.split(".") for path in paths), strict=False)
     common = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, steps)]
