@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -12,6 +14,7 @@ import libcst as cst
 import pytest
 from processes import python, run
 from source.trained import copied, train
+from torch import nn
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TaskMetrics
@@ -22,7 +25,7 @@ from vqdoctor.engine import exit_code, source_proof
 from vqdoctor.engine import source as source_engine
 from vqdoctor.engine.source import patch_source
 from vqdoctor.engine.source_file import encoding_of, name_in_patch, require_committed, write_over
-from vqdoctor.engine.source_layers import SourceLayer
+from vqdoctor.engine.source_layers import SourceLayer, _classes
 from vqdoctor.engine.source_proof import Examined, Proof
 from vqdoctor.source import Patch, Written, diff, parse
 
@@ -222,6 +225,26 @@ def test_the_file_of_the_class_is_named() -> None:
     told = source_engine._elsewhere(replace(examined, imported=False), here.with_name("copy.py"))
     assert "never imports copy.py" in told
     assert f"--source {os.path.relpath(here)}" in told
+
+
+def test_a_decorated_method_does_not_hide_where_its_class_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`torch.no_grad()` puts a function of torch's own file in the method's place."""
+    (tmp_path / "two_of_a_name.py").write_text(
+        "import torch\nfrom torch import nn\n\n\n"
+        "class Quantizer(nn.Module):\n    @torch.no_grad()\n    def forward(self, z): return z\n\n\n"
+        "First = Quantizer\n\n\n"
+        "class Quantizer(nn.Module):\n    def forward(self, z): return z\n"
+    )
+    spec = spec_from_file_location("two_of_a_name", tmp_path / "two_of_a_name.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    for kind, (start, end) in ((module.First, (5, 7)), (module.Quantizer, (13, 14))):
+        written = next(_classes(nn.ModuleDict({"vq": kind()}), "vq.codebook"))
+        assert start <= written.line <= end
 
 
 @pytest.mark.parametrize(
