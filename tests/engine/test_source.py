@@ -12,7 +12,9 @@ from subprocess import CompletedProcess
 
 import libcst as cst
 import pytest
+import torch
 from processes import python, run
+from small_training import Rivals
 from source.trained import copied, train
 from torch import nn
 
@@ -27,6 +29,7 @@ from vqdoctor.engine.source import patch_source
 from vqdoctor.engine.source_file import encoding_of, name_in_patch, require_committed, write_over
 from vqdoctor.engine.source_layers import SourceLayer, _classes
 from vqdoctor.engine.source_proof import Examined, Proof
+from vqdoctor.models.untouched import same_randomness
 from vqdoctor.source import Patch, Written, diff, parse
 
 NAME = "zalando_without_estimator"
@@ -225,6 +228,13 @@ def test_the_file_of_the_class_is_named() -> None:
     told = source_engine._elsewhere(replace(examined, imported=False), here.with_name("copy.py"))
     assert "never imports copy.py" in told
     assert f"--source {os.path.relpath(here)}" in told
+
+
+def test_a_training_from_scratch_takes_a_step_of_every_optimizer(tmp_path: Path) -> None:
+    source_proof._train(tmp_path / "model.pt", UserModel(task=Rivals()), Settings(seed=0), 2)
+    with same_randomness(0):
+        fresh = Rivals().model().judge.weight
+    assert not torch.equal(torch.load(tmp_path / "model.pt")["model"]["judge.weight"], fresh)
 
 
 def test_a_decorated_method_does_not_hide_where_its_class_is(
