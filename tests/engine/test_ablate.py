@@ -102,6 +102,17 @@ def test_a_study_whose_trainings_fail_says_so() -> None:
     assert told.is_complete and "Not trained" not in ablation_text(told, 100)
 
 
+def test_a_study_that_ends_before_its_times_says_what_lacks() -> None:
+    study, _ = laid_out()
+    runs = tuple(Run(run=run, seed=seed, figures=figures()) for run, seed in study.trainings)
+    untimed = replace(study, runs=runs, interrupted=True)
+    text = ablation_text(replace(untimed, latencies=(Latency(run="fsq", samples=4, p50=1.0, p95=2.0),)), 100)
+    models = len({run.run for run in runs})
+    assert f"all trainings are done, but 1 of {models} models are timed" in text
+    early = ablation_text(replace(untimed, runs=runs[1:]), 100)
+    assert f"{len(runs) - 1} of {len(runs)} trainings are done" in early
+
+
 def test_a_changed_module_of_the_task_makes_another_study(tmp_path: Path) -> None:
     (tmp_path / "ablated_net.py").write_text("SIZE = 3\n")
     (tmp_path / "ablated_task.py").write_text("import ablated_net\ntask = ablated_net.SIZE\n")
@@ -120,6 +131,8 @@ def test_a_file_of_someone_else_is_not_overwritten(tmp_path: Path) -> None:
     Kept.open(tmp_path, laid_out()[0])
     require_own(tmp_path)
     require_own(tmp_path / "new")
+    with pytest.raises(UserError, match="a file, and no folder"):
+        require_own(tmp_path / "ablation.csv")
 
 
 def test_another_study_is_refused(tmp_path: Path) -> None:

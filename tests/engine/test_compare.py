@@ -110,6 +110,11 @@ def test_a_frozen_codebook_that_moved_is_an_error(tmp_path: Path) -> None:
     assert twins.errors == ()
 
 
+def test_a_single_name_that_leads_nowhere_is_not_called_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        compare([str(tmp_path / "none.pt")])
+
+
 def test_one_checkpoint_has_nothing_to_be_compared_with(run: Path) -> None:
     with pytest.raises(UserError, match="nothing to compare"):
         compare([str(run / "step1000.pt")])

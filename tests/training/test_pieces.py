@@ -15,7 +15,7 @@ from vqdoctor.capture.placing import place_codes
 from vqdoctor.training.evaluate import compared
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.splits import HELD_BACK, Splits, Stretches
-from vqdoctor.training.start import restart
+from vqdoctor.training.start import leading_to, restart
 from vqdoctor.vq.estimators import rotation, straight_through
 
 
@@ -146,6 +146,26 @@ def test_a_fresh_encoder_is_all_that_z_e_depends_on_and_nothing_else() -> None:
     torch.manual_seed(5)
     fresh = task.model().state_dict()
     assert all(torch.equal(t, fresh[name]) for name, t in model.state_dict().items())
+
+
+def test_what_leads_to_z_e_is_asked_without_a_trace() -> None:
+    """The pass runs in train mode, in which an EMA moves its codes: here an exchanged parameter."""
+    task = Digits()
+    model = task.model()
+    layer = reference_layer(model)
+    codes = torch.nn.Parameter(model.vq.embedding.clone(), requires_grad=False)
+    del model.vq.embedding
+    model.vq.embedding = codes
+
+    def exchange(*_: object) -> None:
+        model.vq.embedding = torch.nn.Parameter(model.vq.embedding + 1.0, requires_grad=False)
+
+    hook = model.vq.register_forward_hook(exchange)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    names = leading_to(model, task, next(iter(task.batches("train"))), (layer,))
+    hook.remove()
+    assert names == {name for name in before if name.startswith("encoder.")}
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
 class Numbers:

@@ -76,7 +76,11 @@ def all_in(folder: Path) -> list[Path]:
 
     Where the paths differ in their numbers alone (epochs, steps) the highest is the newest: a copied or
     downloaded folder has lost its times. Else the latest time decides.
+
+    Raises:
+        OSError: if the folder may not be read; one below it is passed over.
     """
+    os.scandir(folder).close()  # os.walk would find nothing in it
     candidates: list[Path] = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

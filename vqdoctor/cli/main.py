@@ -106,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
             return ExitCode.OK  # typer leaves with 1, "findings", when the reader of a help page has gone
         return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
     except BaseException as error:
-        if fault := fault_of_user(error):
+        if fault := fault_of_user(error) or _refused(error):
             complain_of(fault)
             return ExitCode.USER_ERROR
         if os.environ.get("VQDOCTOR_TRACEBACK") == "1":
@@ -114,6 +114,14 @@ def main(arguments: Sequence[str]) -> int:
         what = f"vqdoctor has a bug: {said(error)}"
         complain_of(UserError(what, "please report it, with what VQDOCTOR_TRACEBACK=1 prints"))
         return ExitCode.INCOMPLETE
+
+
+def _refused(error: BaseException) -> UserError | None:
+    """Return the error of a path that the system refuses: a folder may not be read, a name is too long."""
+    if isinstance(error, FileNotFoundError) or not (isinstance(error, OSError) and error.filename):
+        return None
+    hint = "ls -ld shows who may, also for the folders above it" if isinstance(error, PermissionError) else ""
+    return UserError(f"{error.filename}: {error.strerror}", hint or "name another path")
 
 
 def _usage_error(error: Any) -> UserError:

@@ -56,6 +56,8 @@ def compare(
     say = progress or (lambda _: None)
     paths = [path for name in names for path in _files(name)]
     if len(paths) < 2 and reference is None:
+        for path in paths:
+            next(_look(path, UserModel(), Settings()))  # one that cannot be read is the first thing to say
         raise UserError("there is one checkpoint, and nothing to compare it with", "name a folder, or two")
     settings, user_model = settings or Settings(), user_model or UserModel()
     base = None if reference is None else next(_look(reference, user_model, settings))

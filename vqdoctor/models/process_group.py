@@ -40,6 +40,6 @@ def _ask_anew() -> None:
     vector-quantize-pytorch asks once, and a model was built before there was a group.
     """
     for module in list(sys.modules.values()):
-        forget = getattr(vars(module).get("is_distributed"), "cache_clear", None)
+        forget = getattr(getattr(module, "__dict__", {}).get("is_distributed"), "cache_clear", None)
         if callable(forget):
             forget()
