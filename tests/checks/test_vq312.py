@@ -49,6 +49,24 @@ class Twice(VectorQuantizerEMA2D):
         return super().average(vectors, indices, counts)
 
 
+class Warm(VectorQuantizerEMA2D):
+    """A layer whose decay warms up, by a number of passes that no file keeps: its first one is 0.9^22."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.passes = 0
+
+    def average(self, vectors: torch.Tensor, indices: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        full, self.passes = self.decay, self.passes + 1
+        self.decay = min(full, full**22 * self.passes)
+        divided = super().average(vectors, indices, counts)
+        self.decay = full
+        return divided
+
+
+LAYERS = {"twice in a call": Twice, "a decay that warms up": Warm}
+
+
 class Model(nn.Module):
     """A tokenizer of [B, 1, 8, 8] whose layer runs in one of several ways."""
 
@@ -56,7 +74,7 @@ class Model(nn.Module):
         super().__init__()
         self.how = how
         self.encoder = nn.Conv2d(1, 8, 2, 2)
-        self.vq = (Twice if how == "twice in a call" else VectorQuantizerEMA2D)(16, 8, decay=0.9)
+        self.vq = LAYERS.get(how, VectorQuantizerEMA2D)(16, 8, decay=0.9)
         self.decoder = nn.ConvTranspose2d(8, 1, 2, 2)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +123,8 @@ def test_a_layer_that_runs_again_on_the_same_vectors_is_found(how: str, times: i
 
 
 @pytest.mark.parametrize(
-    ("how", "applied"), [("once", 1.0), ("twice in a call", 2.0), ("another scale", None)]
+    ("how", "applied"),
+    [("once", 1.0), ("twice in a call", 2.0), ("another scale", None), ("a decay that warms up", None)],
 )
 def test_the_decay_that_one_call_applies(how: str, applied: float | None, tmp_path: Path) -> None:
     torch.manual_seed(0)

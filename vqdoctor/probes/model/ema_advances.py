@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -101,23 +102,36 @@ def measure(context: ModelContext) -> dict[str, EmaAdvances]:
 
 
 def _decays(context: ModelContext) -> dict[str, tuple[float | None, float | None]]:
-    """Return, for each layer, the decay that it keeps, and how many times a pass in train mode applies it."""
+    """Return, for each layer, the decay that it keeps, and how many times a pass in train mode applies it.
+
+    The latter is None where a second pass applies it another number of times: a decay that warms up does.
+    """
     model = context.copy(training=True)
     layers = context.on(model)
+    first, second = (_applied(context, model, layers) for _ in range(2))
+    return {
+        layer.name: (own_decay(layer), first[layer.name])
+        if math.isclose(first.get(layer.name, 0.0), second.get(layer.name, -1.0), rel_tol=_FIT)
+        else (own_decay(layer), None)
+        for layer in layers
+    }
+
+
+def _applied(context: ModelContext, model: nn.Module, layers: Sequence[CapturedLayer]) -> dict[str, float]:
+    """Run the first batch in train mode; return how many times each layer applied the decay that it keeps."""
     before = {
         layer.name: counts.clone() for layer in layers if (counts := layer.stored("counts")) is not None
     }
     seed_all(context.seed)
     with watching(layers) as watched, torch.no_grad():
         context.task.losses(model, context.first_batches[0])
-    found: dict[str, tuple[float | None, float | None]] = {}
+    found = {}
     for layer in layers:
         decay, chosen, after = own_decay(layer), layer.counts(watched), layer.stored("counts")
-        found[layer.name] = decay, None
         if decay is not None and chosen is not None and after is not None and layer.name in before:
             measured = _decay(before[layer.name], after, chosen)
-            applied = None if measured is None else math.log(measured) / math.log(decay)
-            found[layer.name] = decay, applied
+            if measured is not None:
+                found[layer.name] = math.log(measured) / math.log(decay)
     return found
 
 
