@@ -60,7 +60,22 @@ class HeavySums(VectorQuantizerEMA2D):
         return smoothed
 
 
-LAYERS = {"twice in a call": Twice, "heavy sums": HeavySums}
+class Warm(VectorQuantizerEMA2D):
+    """A layer whose decay warms up, by a number of passes that no file keeps: its first one is 0.9^22."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.passes = 0
+
+    def average(self, vectors: torch.Tensor, indices: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        full, self.passes = self.decay, self.passes + 1
+        self.decay = min(full, full**22 * self.passes)
+        divided = super().average(vectors, indices, counts)
+        self.decay = full
+        return divided
+
+
+LAYERS = {"twice in a call": Twice, "a decay that warms up": Warm, "heavy sums": HeavySums}
 
 
 class Model(nn.Module):
@@ -119,7 +134,8 @@ def test_a_layer_that_runs_again_on_the_same_vectors_is_found(how: str, times: i
 
 
 @pytest.mark.parametrize(
-    ("how", "applied"), [("once", 1.0), ("twice in a call", 2.0), ("another scale", None)]
+    ("how", "applied"),
+    [("once", 1.0), ("twice in a call", 2.0), ("another scale", None), ("a decay that warms up", None)],
 )
 def test_the_decay_that_one_call_applies(how: str, applied: float | None, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -15,8 +15,8 @@ from vqdoctor.probes._agreement import Apart
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Missing, Probe
 
-_RANK = re.compile(r"(?<![a-z])(?<!mp_)rank[-_]?(\d+)", re.IGNORECASE)
-"""The number of a process in a file's name. Processes of model parallelism (mp_rank) hold different parts."""
+_RANK = re.compile(r"(?<![a-z])(?<![cempst]p_)rank[-_]?(\d+)", re.IGNORECASE)
+"""The number of a process in a file's name. Those of model parallelism (mp_rank …) hold other parts."""
 _MOST = 8
 """Other files that are opened."""
 
@@ -42,12 +42,17 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
 
 
 def _others(path: Path) -> Iterator[Checkpoint]:
-    """Yield the files whose names differ from this one's in the number of the process alone."""
+    """Yield the files whose names differ from this one's in the number of the process alone.
+
+    Processes are numbered from 0: without it the numbers are others, such as the ranks of matrices.
+    """
     if not _RANK.search(path.name) or not path.parent.is_dir():
         return
     pattern = _RANK.sub("rank#", path.name)
-    names = sorted(other.name for other in path.parent.iterdir() if other.name != path.name)
-    for name in [name for name in names if _RANK.sub("rank#", name) == pattern][:_MOST]:
+    alike = sorted(o.name for o in path.parent.iterdir() if _RANK.sub("rank#", o.name) == pattern)
+    if not any(int(number) == 0 for name in alike for number in _RANK.findall(name)[:1]):
+        return
+    for name in [name for name in alike if name != path.name][:_MOST]:
         try:
             yield open_checkpoint(path.parent / name)
         except (CheckpointError, OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -107,24 +108,40 @@ class _Update(NamedTuple):
 
 
 def _updates(context: ModelContext) -> dict[str, _Update]:
-    """Return, for each layer, how a pass in train mode changes its EMA."""
+    """Return, for each layer, how a pass in train mode changes its EMA.
+
+    The times that it applies the layer's decay are None where a second pass applies it another number of
+    times: a decay that warms up does.
+    """
     model = context.copy(training=True)
     layers = context.on(model)
+    first, second = (_pass(context, model, layers) for _ in range(2))
+    return {
+        name: update if _alike(update.applied, second[name].applied) else update._replace(applied=None)
+        for name, update in first.items()
+    }
+
+
+def _alike(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and math.isclose(one, other, rel_tol=_FIT)
+
+
+def _pass(context: ModelContext, model: nn.Module, layers: Sequence[CapturedLayer]) -> dict[str, _Update]:
+    """Run the first batch in train mode; return how it changed the EMA of each layer."""
     before = {layer.name: _stored(layer) for layer in layers}
     seed_all(context.seed)
     with watching(layers) as watched, torch.no_grad():
         context.task.losses(model, context.first_batches[0])
     found: dict[str, _Update] = {}
     for layer in layers:
-        decay, chosen, after = own_decay(layer), layer.counts(watched), _stored(layer)
-        (counts, sums), (new_counts, new_sums) = before[layer.name], after
+        decay, chosen = own_decay(layer), layer.counts(watched)
+        (counts, sums), (new_counts, new_sums) = before[layer.name], _stored(layer)
         found[layer.name] = _Update(decay)
         if chosen is None or counts is None or new_counts is None or counts.shape != chosen.shape:
             continue
         measured = None if decay is None else _decay(counts, new_counts, chosen)
         applied = None if measured is None or decay is None else math.log(measured) / math.log(decay)
-        added = None if (batch := _batch_sums(layer, watched)) is None else batch.to(chosen)
-        ratio = None
+        added, ratio = _batch_sums(layer, watched), None
         if sums is not None and new_sums is not None and added is not None and added.shape == sums.shape:
             rows = chosen > 0  # the others may be revived by the same pass
             ratio = _ratio(
