@@ -1,7 +1,7 @@
 """The training steps of a task that takes them itself, and what a training plan can still do to them.
 
-Such a step adds up its losses and goes backward out of sight. The layers are at work in it all the same: where
-they return the VQ loss, its gradient is scaled there.
+Such a step adds up its losses and goes backward out of sight. The layers are at work in it all the same:
+where they return the VQ loss, its gradient is scaled there.
 """
 
 from __future__ import annotations
