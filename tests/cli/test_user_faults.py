@@ -103,6 +103,27 @@ def test_what_a_task_returns_is_judged_before_it_is_used(
     assert returned == 2 and says in err
 
 
+STEPS = {
+    "returns-nothing": ("def optimizer(self, model): return torch.optim.SGD(model.parameters(), 0.1)",
+                        "model(x)", "task.step() returns a NoneType without the field `task`"),
+    "returns-a-number": ("def optimizer(self, model): return torch.optim.SGD(model.parameters(), 0.1)",
+                         "return {'task': model(x)['recon'].mean().item()}", "task.step().task is a float"),
+    "has-no-optimizer": ("", "return {'task': model(x)['recon'].mean()}", "without optimizer()"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_of_a_task_that_cannot_be_used_is_2(
+    name: str, place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    optimizer, body, says = STEPS[name]
+    code = f"class T(DigitsTask):\n  losses = None\n  {optimizer}\n  def step(self, model, x):\n    {body}\n"
+    (place / "odd_step.py").write_text(f"{HEAD}{code}task = T()\n")
+    assert main(["inspect", str(place / "ckpt.pt"), "--task", f"{place}/odd_step.py:task"]) == 2
+    _, err = capfd.readouterr()
+    assert "bug" not in err and says in err
+
+
 def test_a_batch_without_samples(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     np.savez(place / "x.npz", x=np.zeros((0, 1, 8, 8), np.float32))
     assert inspected(place, "M = VQVAE") == 2

@@ -115,9 +115,10 @@ def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     own = torch.optim.Adam(fresh.parameters())
     exec(loop, {"vqdoctor": vqdoctor, "model": fresh, "optimizer": own, "loader": x[:320].split(8) * 3})
     assert len((tmp_path / "run.vqtrace.jsonl").read_text().splitlines()) == 3
-    batch, task = blocks("docs/model.md", "python")
+    batch, task, stepped = blocks("docs/model.md", "python")
     exec(batch, {"x": x.numpy(), "y": x[:, 0, 0, 0].numpy(), "z_e": x.numpy(), "indices": x[:, 0].numpy()})
-    exec(task, {})
+    for form in (task, stepped):
+        exec(form, {})
 
 
 def test_the_experiments_are_listed_with_the_causes_that_they_take_away() -> None:

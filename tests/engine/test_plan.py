@@ -16,6 +16,7 @@ from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.engine.plan import RECIPE, make_plan
 from vqdoctor.remedies import Remedy
 from vqdoctor.training.plan import Plan
+from vqdoctor.training.trial import _contestants
 
 PLAIN = TrainingPlan(vq_weight=1.0, further_epochs=150)
 LAYERS = ("one", "two")
@@ -268,3 +269,13 @@ def test_a_remedy_that_is_asked_for_opens_the_plan() -> None:
     found = names(planned(finding("VQ301", "data-init"), finding("VQ502", "revive-dead-codes")))
     assert found[0] == "data-init" and {*found} == {*RECIPE}
     assert list(found[1:]) == [name for name in RECIPE if name != "data-init"]
+
+
+def test_what_a_training_cannot_take_is_left_out_with_its_reason() -> None:
+    sick = finding("VQ301", "data-init")
+    unable = {"warm-up": "there is no place for it", "entropy-term": "nor for this"}
+    found = make_plan([sick], LAYERS, trained_vq_weight=0.5, unable=unable)
+    assert {p.remedy.name: p.refused for p in found.remedies}["warm-up"] == "there is no place for it"
+    assert found.training.warm_up_epochs == 0 and found.training.data_init
+    tried = {name for arm in _contestants(found) for name in arm.remedies}
+    assert "moment-matching" in tried and tried.isdisjoint(unable)

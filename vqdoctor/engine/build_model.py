@@ -142,13 +142,17 @@ def users_task(named: object) -> Task:
     """Import a task that is named; call a class or a function that makes one."""
     task = load_object(named, "--task") if isinstance(named, str) else named
     what = f"--task {named}" if isinstance(named, str) else "the task"
-    if isinstance(task, type) or (callable(task) and not hasattr(task, "losses")):
+    if isinstance(task, type) or (callable(task) and not (hasattr(task, "losses") or hasattr(task, "step"))):
         with blamed(what):
             task = task()
-    lacking = [name for name in ("model", "batches", "losses") if not callable(getattr(task, name, None))]
+    steps = callable(getattr(task, "step", None))
+    needed = ("model", "batches", "optimizer" if steps else "losses")
+    lacking = [name for name in needed if not callable(getattr(task, name, None))]
     if lacking:
         without = ", ".join(f"{name}()" for name in lacking)
         hint = "a Task has model(), batches(split), losses(model, batch) and vq_weight"
+        if steps:
+            hint = "one with step(model, batch) has optimizer(model), which returns all that step() uses"
         raise UserError(f"{what}: a {type(task).__name__} without {without}", hint)
     weight = getattr(task, "vq_weight", None)
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)

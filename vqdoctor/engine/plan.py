@@ -52,6 +52,7 @@ def make_plan(
     remedies: Sequence[Remedy] | None = None,
     summaries: Sequence[LayerSummary] = (),
     unwritable: Collection[str] = (),
+    unable: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan for ranked findings.
 
@@ -69,11 +70,12 @@ def make_plan(
         remedies: the remedies to choose from; None is all of them.
         summaries: the layers of the report, whose names the code of the remedies takes on.
         unwritable: layers whose codes are computed from other tensors.
+        unable: remedies that this training cannot take, each with the reason.
 
     Raises:
         UserError: if a remedy is unknown, or a retraining cannot apply it.
     """
-    settings = settings or Settings()
+    settings, unable = settings or Settings(), unable or {}
     known = {remedy.name: remedy for remedy in (with_advice(all_checks()) if remedies is None else remedies)}
     _require_remedies(settings, known)
     asked = _asked(findings)
@@ -93,7 +95,8 @@ def make_plan(
                 remedy=replace(remedy, code=code),
                 because=tuple(sorted({f.code for f in causes})),
                 layers=on,
-                refused=_refused(remedy, settings, written=not set(on) <= set(unwritable)),
+                refused=_refused(remedy, settings, written=not set(on) <= set(unwritable))
+                or unable.get(remedy.name, ""),
             )
         )
     return Plan(
@@ -112,6 +115,7 @@ def make_plan(
             most_epochs=epochs if bounded else MOST_EPOCHS,
         ),
         remedies=_blocking(planned, findings, settings),
+        unable=unable,
     )
 
 

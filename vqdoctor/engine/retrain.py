@@ -294,6 +294,7 @@ def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
         trained_vq_weight=found.context.vq_weight,
         summaries=report.layers,
         unwritable=[name for name, layer in found.context.mapped.items() if not layer.view.writable],
+        unable=found.unable(settings),
     )
 
 

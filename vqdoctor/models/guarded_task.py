@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import torch
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.models.lookups import lookups_shown
+from vqdoctor.models.stepped_task import SteppedTask
 from vqdoctor.models.task import Batch, Losses, Split, Task
 from vqdoctor.models.tensors import tensors_of
 from vqdoctor.models.user_code import blamed
@@ -38,7 +40,8 @@ class GuardedTask:
         """
         own = getattr(task, "vq_weight", None)
         self.vq_weight: float | None = own if own is not None else told_weight
-        self._task = task
+        steps = callable(getattr(task, "step", None)) and not isinstance(task, SteppedTask)
+        self._task: Task | SteppedTask = SteppedTask(task) if steps else task
         self._most = most
         self._mask = mask
         self._served: dict[str, object] = {}
@@ -50,11 +53,16 @@ class GuardedTask:
 
     def whole(self) -> GuardedTask:
         """Return the same task with all batches of every split."""
-        return GuardedTask(self._task, self.vq_weight, None, self._mask)
+        return GuardedTask(cast("Task", self._task), self.vq_weight, None, self._mask)
 
     def __getattr__(self, name: str) -> Any:
         """Pass on the other attributes of the task, such as `optimizer`."""
         return getattr(self._task, name)
+
+    @property
+    def trains_itself(self) -> bool:
+        """Whether the task has a `step` that trains each batch."""
+        return isinstance(self._task, SteppedTask)
 
     @property
     def cut(self) -> Collection[Split]:
@@ -112,11 +120,33 @@ class GuardedTask:
             raise UserError(f"{doing} is empty", "gradients are measured on training batches")
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> Losses:
-        """Return the task's losses of a batch, each a scalar with its graph.
+        """Return the task's losses of a batch, each a scalar with its graph where autograd records one.
 
         Raises:
             UserError: if the task fails, or they are something else.
         """
+        doing = "losses"
+        if isinstance(self._task, SteppedTask) and not self._task.has_losses:
+            doing = "step"
+        found = self._called(doing, self._task.losses, model, batch)
+        trained = any(p.requires_grad for p in model.parameters())
+        if torch.is_grad_enabled() and trained and not found.task.requires_grad:
+            hint = "return the tensor itself, without no_grad, detach or item"
+            raise UserError(f"task.{doing}().task has no graph", hint)
+        return found if torch.is_grad_enabled() else _detached(found)
+
+    def step(self, model: torch.nn.Module, batch: Batch) -> Losses:
+        """Train a model on a batch by the task's own step, and return its losses without a graph.
+
+        Raises:
+            UserError: if the step fails, or returns something else.
+        """
+        assert isinstance(self._task, SteppedTask)
+        return _detached(self._called("step", self._task.step, model, batch))
+
+    def _called(
+        self, doing: str, call: Callable[[torch.nn.Module, Batch], Any], model: torch.nn.Module, batch: Batch
+    ) -> Losses:
         called: list[None] = []
         with contextlib.ExitStack() as stack:
             for module in () if self._ran else model.modules():
@@ -124,40 +154,37 @@ class GuardedTask:
                 stack.callback(handle.remove)
             stack.enter_context(blamed(f"the task fails on a batch of {describe(batch)}"))
             stack.enter_context(lookups_shown(model))
-            found: Any = self._task.losses(model, batch)
+            found: Any = call(model, batch)
         if not (self._ran or called):
-            what = "task.losses(model, batch) does not run the model that it is given"
+            what = f"task.{doing}(model, batch) does not run the model that it is given"
             raise UserError(what, "run that one: it is a copy of yours")
         self._ran = True
         kind = type(found).__name__
         if isinstance(found, Mapping):  # as many training loops keep their losses
             found = SimpleNamespace(**{str(name): value for name, value in found.items()})
+        where = f"task.{doing}()"
         if not hasattr(found, "task"):
-            what = f"task.losses() returns a {kind} without the field `task`"
+            what = f"{where} returns a {kind} without the field `task`"
             raise UserError(what, "return vqdoctor.Losses(task=…, vq=…)")
-        task = _scalar("task", found.task)
-        assert task is not None
-        trained = any(p.requires_grad for p in model.parameters())
-        if torch.is_grad_enabled() and trained and not task.requires_grad:
-            hint = "return the tensor itself, without no_grad, detach or item"
-            raise UserError("task.losses().task has no graph", hint)
+        task = _scalar(f"{where}.task", found.task)
+        vq = getattr(found, "vq", None)
         return Losses(
             task=task,
-            vq=_scalar("vq", getattr(found, "vq", None)),
-            logits=_tensor("logits", getattr(found, "logits", None)),
-            labels=_tensor("labels", getattr(found, "labels", None)),
-            mask=self._mask_of(found, batch),
-            further=tuple(_further(getattr(found, "further", ()))),
+            vq=None if vq is None else _scalar(f"{where}.vq", vq),
+            logits=_tensor(f"{where}.logits", getattr(found, "logits", None)),
+            labels=_tensor(f"{where}.labels", getattr(found, "labels", None)),
+            mask=self._mask_of(where, found, batch),
+            further=tuple(_further(where, getattr(found, "further", ()))),
         )
 
-    def _mask_of(self, found: object, batch: Batch) -> torch.Tensor | None:
+    def _mask_of(self, where: str, found: object, batch: Batch) -> torch.Tensor | None:
         """Return which positions are data: by the entry that the user names, else by the task.
 
         Raises:
             UserError: if the batch has no such entry.
         """
         if self._mask is None:
-            return _tensor("mask", getattr(found, "mask", None))
+            return _tensor(f"{where}.mask", getattr(found, "mask", None))
         mask = batch.get(self._mask) if isinstance(batch, dict) else None
         if not isinstance(mask, torch.Tensor):
             hint = "name an entry of the batch, or return vqdoctor.Losses(…, mask=…) from the task"
@@ -167,27 +194,28 @@ class GuardedTask:
 
 def _tensor(name: str, value: object) -> torch.Tensor | None:
     if value is not None and not isinstance(value, torch.Tensor):
-        what = f"task.losses().{name} is a {type(value).__name__}"
-        raise UserError(what, "return a tensor, or leave it out")
+        raise UserError(f"{name} is a {type(value).__name__}", "return a tensor, or leave it out")
     return value
 
 
-def _scalar(name: str, value: object) -> torch.Tensor | None:
-    if value is None and name != "task":
-        return None
-    what = f"task.losses().{name}"
+def _scalar(name: str, value: object) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
-        raise UserError(f"{what} is a {type(value).__name__}", "return the tensor, with its graph")
+        raise UserError(f"{name} is a {type(value).__name__}", "return the tensor, with its graph")
     if value.numel() != 1:
-        raise UserError(f"{what} has the shape {list(value.shape)}", "return one number, as you train with")
+        raise UserError(f"{name} has the shape {list(value.shape)}", "return one number, as you train with")
     return value.reshape(())
 
 
-def _further(value: object) -> Iterator[torch.Tensor]:
+def _further(where: str, value: object) -> Iterator[torch.Tensor]:
     for loss in value if isinstance(value, list | tuple) else (value,):
-        found = _scalar("further", loss)
-        if found is not None:
-            yield found
+        if loss is not None:
+            yield _scalar(f"{where}.further", loss)
+
+
+def _detached(found: Losses) -> Losses:
+    given = ((field.name, getattr(found, field.name)) for field in fields(found))
+    own = {name: value.detach() for name, value in given if isinstance(value, torch.Tensor)}
+    return replace(found, **own, further=tuple(loss.detach() for loss in found.further))
 
 
 def describe(batch: Batch) -> str:

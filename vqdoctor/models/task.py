@@ -50,6 +50,12 @@ class Task(Protocol):
     train batches of one epoch in a random order of that seed. A Task that serves no "stop" split has a
     tenth of "train" held back for early stopping; "val" is never used for it.
 
+    A Task that must train each batch by itself, as a GAN may, has `step(model, batch)` in place of `losses`:
+    it takes the optimizer steps and returns the losses. Then `optimizer` is not optional, and returns all
+    optimizers that `step` uses. Each model gets a shallow copy of the Task with optimizers of its own. Where
+    the step must not train, as in an examination, backward passes and optimizers do nothing. A Task that
+    counts its steps has them kept with an unfinished run by `state_dict()` and `load_state_dict(state)`.
+
     Attributes:
         vq_weight: the weight that the user's training gave the VQ loss; None is unknown, never assumed.
     """

@@ -22,7 +22,8 @@ FORM = "PKG.MODULE:NAME or PATH/TO/FILE.py:NAME"
 
 _OURS = Path(__file__).parents[1]
 _CALLERS = tuple(
-    f"models/{name}.py" for name in ("user_code", "guarded_task", "usual_losses", "hf", "lookups")
+    f"models/{name}.py"
+    for name in ("user_code", "guarded_task", "stepped_task", "usual_losses", "hf", "lookups")
 )
 """Our files that call the user's code, rather than being called back from it."""
 _LIBRARIES = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vqdoctor.core.check import Advice
 from vqdoctor.core.frozen import frozen
@@ -30,6 +30,8 @@ class Remedy(Advice):
             that it is only applied where it is asked for by name.
         writes_codes: whether a retraining with it only writes codes, which a codebook that is
             computed from other tensors cannot take.
+        in_loss: its part of the loss of a training step: the "weight" of the VQ loss, or a "sum" with further
+            terms or with a weight by gradients. A task's own step may leave neither to a retraining.
     """
 
     stage: Stage
@@ -39,3 +41,4 @@ class Remedy(Advice):
     changes_weights: bool = False
     changes_model: bool = False
     writes_codes: bool = False
+    in_loss: Literal["", "weight", "sum"] = ""

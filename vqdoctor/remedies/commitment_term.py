@@ -28,4 +28,5 @@ REMEDY = Remedy(
     code="vq = vq + 0.25 * F.mse_loss(z_e, z_q.detach())   # before straight-through",
     doc=__doc__,
     plan=plan,
+    in_loss="sum",
 )

@@ -36,4 +36,5 @@ REMEDY = Remedy(
     setting=("entropy", "0.1"),
     doc=__doc__,
     plan=plan,
+    in_loss="sum",
 )

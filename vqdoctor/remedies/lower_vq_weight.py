@@ -25,4 +25,5 @@ REMEDY = Remedy(
     setting=("VQ weight", "0.1"),
     doc=__doc__,
     plan=plan,
+    in_loss="weight",
 )

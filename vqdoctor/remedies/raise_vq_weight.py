@@ -24,4 +24,5 @@ REMEDY = Remedy(
     setting=("VQ weight", "1.0"),
     doc=__doc__,
     plan=plan,
+    in_loss="sum",
 )

@@ -23,4 +23,5 @@ REMEDY = Remedy(
     code="vq_weight = 0.1 * min(1.0, epoch / 10)\nloss = task + vq_weight * vq",
     doc=__doc__,
     plan=plan,
+    in_loss="weight",
 )

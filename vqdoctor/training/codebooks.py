@@ -55,7 +55,7 @@ class Codebooks:
     shares: Shares
     say: Callable[[str], None]
     note: Callable[[str], None]
-    pursuit: Pursuit = field(init=False, default_factory=Pursuit)
+    pursuit: Pursuit = field(default_factory=Pursuit)
     _revivals: list[Revival] = field(init=False, default_factory=list)
     _linear: list[LinearCodebook] = field(init=False, default_factory=list)
     _sound: list[SoundEMA] = field(init=False, default_factory=list)

@@ -183,10 +183,12 @@ def optimizers_of(task: Task, model: torch.nn.Module, recipe: SavedRecipe | None
                 raise UserError(
                     f"task.optimizer(model) returns a {type(optimizer).__name__}", "return a torch optimizer"
                 )
-        more = f", and {len(several) - 1} for further losses" if several[1:] else ""
-        return Optimizers(
-            main=several[0], further=several[1:], told=f"{_told(several[0])}, the task's own{more}"
-        )
+        owner = "the task's own"
+        if getattr(task, "trains_itself", False):
+            owner = "in the task's own step" + (f", and {len(several) - 1} more" if several[1:] else "")
+        elif several[1:]:
+            owner += f", and {len(several) - 1} for further losses"
+        return Optimizers(main=several[0], further=several[1:], told=f"{_told(several[0])}, {owner}")
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise UserError("the model has no parameter that requires a gradient", "unfreeze some of it")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import field, replace
 
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.report import PlanStep
@@ -38,11 +38,13 @@ class Plan:
         untreated: the training plan without any remedy.
         options: the values that remedies write into a training plan.
         remedies: every remedy that is asked for, refused ones included.
+        unable: the remedies that this training cannot take, each with the reason.
     """
 
     untreated: TrainingPlan
     options: PlanOptions
     remedies: tuple[PlannedRemedy, ...]
+    unable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def applied(self) -> tuple[PlannedRemedy, ...]:

@@ -28,15 +28,17 @@ class Pursuit:
     Attributes:
         lowest: layer to its lowest error.
         times: how often z_e ran away.
+        weighs: whether the VQ loss can be weighed; else its weight stays.
     """
 
     lowest: dict[str, float] = field(default_factory=dict)
     times: int = 0
+    weighs: bool = True
 
     @property
     def tightening(self) -> float:
         """The factor of the VQ loss's weight."""
-        return float(TIGHTER**self.times)
+        return float(TIGHTER**self.times) if self.weighs else 1.0
 
     def left_behind(self, stop: Figures | None) -> dict[str, float]:
         """Take an epoch into account, and return the layers whose z_e has run away from the codes.
@@ -56,9 +58,10 @@ class Pursuit:
     def told(self, row: Epoch, lost: Mapping[str, float]) -> str:
         """Say what was seen after an epoch, and what is done."""
         layers = ", ".join(f"{name} ({times:.1f} times its lowest error)" for name, times in lost.items())
+        weight = f"is {self.tightening:g} times as large" if self.weighs else "stays as it is"
         return (
             f"epoch {row.epoch}: z_e ran away from the codes of {layers}: they were placed anew, an EMA "
-            f"moves them from then on, and the weight of the VQ loss is {self.tightening:g} times as large"
+            f"moves them from then on, and the weight of the VQ loss {weight}"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 
 from vqdoctor.training.optimizer import optimizers_of
+from vqdoctor.training.own_steps import OwnSteps
 from vqdoctor.training.trainable import Trainable
 
 TIMED = 3
@@ -31,12 +32,18 @@ def step_seconds(trainable: Trainable) -> float:
     model, task = trainable.context.copy(training=True), trainable.context.task
     model.train()
     optimizers = optimizers_of(task, model, trainable.recipe)
+    own = None
+    if getattr(task, "trains_itself", False):
+        own = OwnSteps(task=task, model=model, optimizers=optimizers)
     fastest = float("inf")
     for batch in islice(trainable.splits.in_order(), TIMED):
         started = time.perf_counter()
-        losses = task.losses(model, batch)
-        total = losses.task if losses.vq is None else losses.task + losses.vq
-        optimizers.step(total, losses.further, ())
+        if own is None:
+            losses = task.losses(model, batch)
+            total = losses.task if losses.vq is None else losses.task + losses.vq
+            optimizers.step(total, losses.further, ())
+        else:
+            own.take(batch, ())
         with torch.no_grad():
             task.losses(model, batch)
         if trainable.context.device.type == "cuda":

@@ -8,12 +8,14 @@ from functools import cached_property
 
 from vqdoctor.capture.layer import bypassable
 from vqdoctor.core.retraining import Figures, Goals
+from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.examined import ExaminedModel
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.training.clock import Clock
 from vqdoctor.training.evaluate import Measured, measure
 from vqdoctor.training.optimizer import SavedRecipe
+from vqdoctor.training.own_steps import against_weighing, unable
 from vqdoctor.training.ranks import Ranks
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import restart
@@ -74,6 +76,7 @@ class Trainable:
             clock=clock or Clock(),
             ranks=self.ranks,
             say=self.say,
+            weighs=not self.against_weighing,
         )
 
     @cached_property
@@ -93,6 +96,22 @@ class Trainable:
             return False
         given = goals.max_loss if self.before.accuracy is None else goals.min_accuracy
         return given is None and self.runs_without_vq
+
+    @cached_property
+    def against_weighing(self) -> str:
+        """Why the VQ loss cannot be weighed; "" where it can, or the task has no step of its own."""
+        task = self.context.task
+        if not getattr(task, "trains_itself", False):
+            return ""
+        model = self.context.copy(training=True)
+        batch = next(iter(self.splits.in_order()))
+        return against_weighing(model, task, batch, self.context.on(model), self.context.seed)
+
+    def unable(self, settings: Settings) -> dict[str, str]:
+        """Return the remedies that a training of this task cannot take, each with the reason."""
+        if not getattr(self.context.task, "trains_itself", False):
+            return {}
+        return unable(self.against_weighing, balanced=settings.balanced)
 
     @cached_property
     def runs_without_vq(self) -> bool:

@@ -16,14 +16,16 @@ from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Epoch, Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
-from vqdoctor.models.task import Losses, Task
+from vqdoctor.models.task import Batch, Losses, Task
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.training.clock import Clock
 from vqdoctor.training.codebooks import Codebooks
 from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
 from vqdoctor.training.optimizer import Optimizers, SavedRecipe, optimizers_of
+from vqdoctor.training.own_steps import NO_STAND_IN, OwnSteps, weighed
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
+from vqdoctor.training.pursuit import Pursuit
 from vqdoctor.training.ranks import Ranks
 from vqdoctor.training.resume import RESTART
 from vqdoctor.training.schedule import balanced_weight, warm_up
@@ -61,6 +63,7 @@ class Trainer:
         clock: the time that is left.
         ranks: the processes that train it together.
         say: told what is being done.
+        weighs: whether the VQ loss can be weighed; a task's own step may not let it.
         rows: the epochs so far.
         notes: what could not be done, one line each.
         optimizers: the optimizers of the model.
@@ -81,6 +84,7 @@ class Trainer:
     clock: Clock = field(default_factory=Clock)
     ranks: Ranks = field(default_factory=Ranks)
     say: Callable[[str], None] = lambda _: None
+    weighs: bool = True
     rows: list[Epoch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     steps: int = 0
@@ -90,6 +94,8 @@ class Trainer:
     ending: Ending = field(init=False)
     _stretches: Stretches = field(init=False)
     _shares: Shares = field(init=False)
+    _own: OwnSteps | None = field(init=False, default=None)
+    _weight: float = field(init=False, default=0.0)
     _retries: int = 0
     _held: list[torch.nn.Parameter] = field(init=False, default_factory=list)
     _started: bool = False
@@ -97,6 +103,9 @@ class Trainer:
     def __post_init__(self) -> None:
         """Set the optimizer up, and what goes along with its steps."""
         self.optimizers = optimizers_of(self.task, self.model, self.recipe)
+        if getattr(self.task, "trains_itself", False):
+            self._own = OwnSteps(task=self.task, model=self.model, optimizers=self.optimizers)
+            self.notes += [NO_STAND_IN] * self.plan.sound_ema
         self._stretches = Stretches(self.splits, self.plan.seed)
         self._shares = Shares(ranks=self.ranks)
         self.ending = Ending(plan=self.plan, goals=self.goals, clock=self.clock)
@@ -111,6 +120,7 @@ class Trainer:
             shares=self._shares,
             say=self.say,
             note=lambda line: self.notes.append(line),
+            pursuit=Pursuit(weighs=self.weighs),
         )
 
     @property
@@ -169,7 +179,10 @@ class Trainer:
     def _start(self) -> None:
         if self.ranks.size > 1:
             batch = next(iter(self.splits.in_order()))
-            why = self._shares.prepare(self.model, self.task, batch, self.layers)
+            if self._own is None:
+                why = self._shares.prepare(self.model, self.task, batch, self.layers)
+            else:
+                why = self._shares.whole = "the task's own step trains it"
             told = f"each of {self.ranks.size} processes ran whole batches: {why}"
             self.notes += [told] if why and told not in self.notes else []
         if self._started:
@@ -189,23 +202,15 @@ class Trainer:
         generator = torch.Generator().manual_seed(seed)
         self.model.train()
         factor = self.codebooks.pursuit.tightening * (later >= 0) * warm_up(later, self.plan.warm_up_epochs)
-        weight = self.plan.vq_weight * factor
+        self._weight = self.plan.vq_weight * factor
         self.optimizers.set_rates(self.ending.rate)
         losses: list[tuple[float, float | None]] = []
-        change = self._bypassed or grafts(self.plan)
         with self.codebooks.reshaped(full_precision=self.plan.full_precision or self.mixed):
             for at, batch in enumerate(self._stretches.of(number, self.plan.steps)):
                 self.codebooks.before_step()
-                share = self._shares.of(batch)
-                with self._shares.watching(self.layers, change) as watched:
-                    found = self._losses(share)
-                if not self.bypassing:
-                    found = completed(found, self.layers, watched, self.plan)
-                if at == 0 and self.plan.balanced and not self.bypassing:
-                    z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
-                    balanced = balanced_weight(found.task, found.vq, z_e, self._shares.sum_of_shares)
-                    weight = factor * (balanced or self.plan.vq_weight)
-                losses.append(self._step(found, weight, watched, generator, f"batch {at + 1}"))
+                losses.append(self._step(at, batch, factor, generator))
+            if self._own is not None:
+                self._own.require_training(len(losses))
             self.ranks.same_buffers(self.model)
             fixed = self.splits.stop(self.plan.steps or None)
             stop = evaluate(self.model, self.task, fixed, self.layers, self._bypassed)
@@ -214,7 +219,7 @@ class Trainer:
             epoch=number + 1,
             task_loss=sum(task for task, _ in losses) / max(len(losses), 1),
             vq_loss=sum(known) / len(known) if known else None,
-            vq_weight=weight,
+            vq_weight=self._weight,
             revived=self.codebooks.take_revived(),
             stop=stop,
         )
@@ -246,7 +251,7 @@ class Trainer:
 
     def _can_be_mixed(self) -> bool:
         """Whether bfloat16 is worth it; a note says where it is fast and something speaks against it."""
-        if not bfloat16_is_fast(device_of(self.model)):
+        if self._own is not None or not bfloat16_is_fast(device_of(self.model)):
             return False
         batch = next(iter(self.splits.in_order()))
         why = against_bfloat16(self.model, self.task, batch, self.layers, self._bypassed)
@@ -255,25 +260,57 @@ class Trainer:
         return why is None
 
     def _step(
-        self, found: Losses, weight: float, watched: Watched, generator: torch.Generator, where: str
+        self, at: int, batch: Batch, factor: float, generator: torch.Generator
     ) -> tuple[float, float | None]:
-        total = found.task
-        if found.vq is not None and not self.bypassing:
-            total = total + weight * found.vq
-        if self.plan.entropy_weight and not self.bypassing:
-            entropy = mean_entropy(self.layers, watched)
-            total = total if entropy is None else total - self.plan.entropy_weight * entropy
-        total = self._shares.weight * total
+        """Take a step on a batch, and return its task loss and its VQ loss.
+
+        Args:
+            at: the number of the batch in the epoch, from 0.
+            batch: the batch.
+            factor: of the VQ loss's weight in this epoch.
+            generator: of what is drawn.
+        """
+        share = self._shares.of(batch)
+        change = self._bypassed or grafts(self.plan)
+        if self._own is not None:
+            change = weighed(self._relative_weight, change)
+        with self._shares.watching(self.layers, change) as watched:
+            found = self._losses(share) if self._own is None else self._own.take(share, self._held)
+        if self._own is None and not self.bypassing:
+            found = completed(found, self.layers, watched, self.plan)
+            if at == 0 and self.plan.balanced:
+                z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
+                balanced = balanced_weight(found.task, found.vq, z_e, self._shares.sum_of_shares)
+                self._weight = factor * (balanced or self.plan.vq_weight)
+        total = self._shares.weight * self._total(found, watched)
         value, task, vq = self._shares.added([float(total.detach()), *self._weighed(found)])
         if not math.isfinite(value):
-            raise NotFinite(f"{value:g} at {where}")
-        further = [self._shares.weight * loss for loss in found.further]
-        self.optimizers.step(total, further, self._held, self.ranks.add_gradients)
+            raise NotFinite(f"{value:g} at batch {at + 1}")
+        if self._own is None:
+            further = [self._shares.weight * loss for loss in found.further]
+            self.optimizers.step(total, further, self._held, self.ranks.add_gradients)
         self.steps += 1
         if not self.bypassing:
             self.codebooks.after_step(watched, generator, cooling=self.ending.cooling)
         self.ranks.same_codebooks(self.layers)
         return task, None if found.vq is None else vq
+
+    @property
+    def _relative_weight(self) -> float:
+        """The weight of the VQ loss, as a multiple of that in the task's own step."""
+        trained = self.task.vq_weight
+        if self.bypassing:
+            return 0.0
+        return self._weight / trained if trained and self.weighs else 1.0
+
+    def _total(self, found: Losses, watched: Watched) -> torch.Tensor:
+        total = found.task
+        if found.vq is not None and not self.bypassing:
+            total = total + self._weight * found.vq
+        if self.plan.entropy_weight and not self.bypassing:
+            entropy = mean_entropy(self.layers, watched)
+            total = total if entropy is None else total - self.plan.entropy_weight * entropy
+        return total
 
     def _weighed(self, found: Losses) -> list[float]:
         """Return the task loss and the VQ loss of the share at hand, by its weight in the batch."""
@@ -304,6 +341,7 @@ class Trainer:
                 "model": self.model.state_dict(),
                 "optimizers": self.optimizers.state_dict(),
                 "steps": self.steps,
+                "task": None if self._own is None else self._own.state(),
                 **self.codebooks.state_dict(),
             }
         )
@@ -325,4 +363,6 @@ class Trainer:
         self.model.load_state_dict(tensors)
         self.optimizers.load_state_dict(copy.deepcopy(state["optimizers"]))
         self.steps = state["steps"]
+        if self._own is not None:
+            self._own.take_up(copy.deepcopy(state["task"]))
         self.codebooks.load_state_dict(state)

@@ -122,13 +122,14 @@ def _contestants(plan: Plan) -> list[_Contestant]:
     # An encoder that has learned nothing yet is better left free.
     learned = plan.training.start == "checkpoint" or plan.training.bypass_epochs > 0
     extra = (FRESH_ENCODER, FRESH_START, *(name for name in EXTRA if learned or name != FREEZE))
-    more = [name for name in extra if name not in names]
+    more = [name for name in extra if name not in names and name not in plan.unable]
     arms += [arm(f"the plan with {name}", (*names, name), extra=True) for name in more]
     if FRESH_ENCODER in names:
         kept = tuple(name for name in names if name != FRESH_ENCODER)
         arms.append(arm("the plan with the encoder kept", kept))
     acting = (planned.remedy for planned in known.values())
-    everything = sorted(r.name for r in acting if r.plan is not None and not r.changes_model)
+    able = (remedy for remedy in acting if remedy.name not in plan.unable)
+    everything = sorted(r.name for r in able if r.plan is not None and not r.changes_model)
     drawn = random.Random(plan.untreated.seed).sample(everything, k=min(max(len(names), 1), len(everything)))
     arms.append(arm("a random choice", tuple(drawn)))
     return arms

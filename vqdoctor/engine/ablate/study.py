@@ -84,7 +84,8 @@ def _laid_out(subject: Subject, watcher: Watcher) -> tuple[Study, Mapping[str, T
             found = found_in(session)
             if subject.path is None:
                 weight = found.context.vq_weight
-                plan = make_plan((), tuple(found.context.mapped), bounded, trained_vq_weight=weight)
+                mapped, unable = tuple(found.context.mapped), found.unable(bounded)
+                plan = make_plan((), mapped, bounded, trained_vq_weight=weight, unable=unable)
             else:
                 plan = plan_for(examine_session(session).report, found, bounded)
             device = found.context.device
