@@ -16,6 +16,12 @@ TIMEOUT = timedelta(minutes=10)
 """After so long without an answer another process counts as ended: the default of NCCL."""
 
 
+def gpu_of(launched: Launched) -> torch.device | None:
+    """Return the GPU of this process; None where there is none for it."""
+    there = torch.cuda.is_available() and torch.cuda.device_count() > launched.local_rank
+    return torch.device("cuda", launched.local_rank) if there else None
+
+
 @contextlib.contextmanager
 def default_group(launched: Launched) -> Iterator[None]:
     """Let the user's code see the launcher's processes, as in its own training, while the context lasts.
@@ -23,8 +29,7 @@ def default_group(launched: Launched) -> Iterator[None]:
     Raises:
         RuntimeError: if another process does not come.
     """
-    on_gpu = torch.cuda.is_available() and torch.cuda.device_count() > launched.local_rank
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    backend = "gloo" if gpu_of(launched) is None else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=TIMEOUT)
     _ask_anew()
     try:
