@@ -17,23 +17,30 @@ TIMEOUT = timedelta(minutes=10)
 
 
 def gpu_of(launched: Launched) -> torch.device | None:
-    """Return the GPU of this process; None where there is none for it."""
-    there = torch.cuda.is_available() and torch.cuda.device_count() > launched.local_rank
+    """Return the GPU of this process; None on a machine that has fewer than processes.
+
+    All of these answer alike: one that sends by NCCL would wait for ever for one that sends by gloo.
+    """
+    there = torch.cuda.is_available() and torch.cuda.device_count() >= launched.local_size
     return torch.device("cuda", launched.local_rank) if there else None
 
 
 @contextlib.contextmanager
-def default_group(launched: Launched) -> Iterator[None]:
+def default_group(launched: Launched) -> Iterator[torch.device | None]:
     """Let the user's code see the launcher's processes, as in its own training, while the context lasts.
+
+    Each has its own GPU, which the context gives, as the current one: NCCL lets no two share one.
 
     Raises:
         RuntimeError: if another process does not come.
     """
-    backend = "gloo" if gpu_of(launched) is None else "cpu:gloo,cuda:nccl"
+    gpu = gpu_of(launched)
+    backend = "gloo" if gpu is None else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=TIMEOUT)
     _ask_anew()
     try:
-        yield
+        with contextlib.nullcontext() if gpu is None else torch.cuda.device(gpu):
+            yield gpu
     finally:
         distributed.destroy_process_group()
         _ask_anew()
