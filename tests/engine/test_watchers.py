@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from processes import PATIENCE, start
 
+from vqdoctor.engine import watchers
 from vqdoctor.engine.watchers import Watchers
 from vqdoctor.probes.live import LayerMemory
 from vqdoctor.saved.trace import read_trace
@@ -25,6 +28,7 @@ def test_two_ranks_add_up_their_codes_and_none_waits_for_one_without_a_monitor(t
     assert [(row.used, row.vectors) for row in both] == [(8, 128), (8, 128)]
     assert [(row.used, row.vectors) for row in alone] == [(4, 64), (4, 64)]
     assert not [*tmp_path.glob("*-1.vqtrace.jsonl")]
+    assert [(tmp_path / f"stopped-{rank}").read_text() for rank in (0, 1)] == ["1", "1"]
 
 
 def test_a_training_that_is_not_distributed_waits_for_nobody() -> None:
@@ -33,7 +37,32 @@ def test_a_training_that_is_not_distributed_waits_for_nobody() -> None:
     watchers = Watchers.begin(0)
     watchers.settle()
     watchers.gather({"vq": memory})
+    assert watchers.agreed("mine") == "mine"
     assert not watchers.idle and memory.chosen()[0].tolist() == [3, 3]
+
+
+def test_monitors_of_earlier_trainings_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank zero watched one training alone, and began to watch another that never came to a step."""
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(watchers, "_store", lambda: store)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    begun = [Counter[int](), Counter[int]()]
+
+    def begin(rank: int) -> Watchers:
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+        monkeypatch.setattr(watchers, "_BEGUN", begun[rank])
+        return Watchers.begin(0)
+
+    alone = begin(0)
+    alone.settle()
+    begin(0).end()
+    two = [begin(0), begin(1)]
+    for rank in two:
+        rank.settle()
+    last = begin(1)
+    last.settle()
+    assert [rank.watching for rank in (alone, *two, last)] == [1, 2, 2, 1]
 
 
 def test_samples_of_other_ranks_are_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -13,10 +14,11 @@ from vqdoctor.engine.monitor import Monitor
 
 
 class Lookup(nn.Module):
-    """The nearest of eight codes on a line, with a straight-through estimator."""
+    """The nearest of eight codes on a line, with a straight-through estimator unless it is cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cut: bool) -> None:
         super().__init__()
+        self.cut = cut
         self.embedding = nn.Embedding(8, 2)
         self.embedding.weight.data = torch.stack([torch.arange(8.0), torch.zeros(8)], dim=1)
 
@@ -24,15 +26,15 @@ class Lookup(nn.Module):
         indices = torch.cdist(z, self.embedding.weight).argmin(-1)
         z_q = self.embedding(indices)
         loss = (z_q - z.detach()).square().mean() + 0.25 * (z - z_q.detach()).square().mean()
-        return z + (z_q - z).detach(), loss, indices
+        return z_q.detach() if self.cut else z + (z_q - z).detach(), loss, indices
 
 
 class Model(nn.Module):
     """An encoder that starts as the identity, the lookup, and a decoder."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cut: bool = False) -> None:
         super().__init__()
-        self.encoder, self.vq, self.decoder = nn.Linear(2, 2), Lookup(), nn.Linear(2, 2)
+        self.encoder, self.vq, self.decoder = nn.Linear(2, 2), Lookup(cut=cut), nn.Linear(2, 2)
         self.encoder.weight.data, self.encoder.bias.data = torch.eye(2), torch.zeros(2)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,12 +61,25 @@ def train(rank: int, trace: Path, *, watches: bool) -> None:
     monitor.end()
 
 
+def stop(rank: int) -> int:
+    """Train a model without gradients before its layer until the monitor stops it, and return the step."""
+    model = DistributedDataParallel(Model(cut=True))
+    with Monitor(model, every=2, out=None, on_collapse="stop") as monitor, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        while monitor.steps < 100:
+            out, loss = model(torch.randn(64, 2))
+            (out.square().mean() + loss).backward()
+            monitor.step()
+    return monitor.steps
+
+
 def main(rank: int, folder: Path) -> None:
     """Train with a monitor on both ranks, and again with one on rank zero alone."""
     store = f"file://{folder}/store"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     train(rank, folder / f"both-{rank}.vqtrace.jsonl", watches=True)
     train(rank, folder / f"alone-{rank}.vqtrace.jsonl", watches=rank == 0)
+    (folder / f"stopped-{rank}").write_text(str(stop(rank)))
     torch.distributed.destroy_process_group()
 
 

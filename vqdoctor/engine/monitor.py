@@ -194,6 +194,7 @@ class Monitor:
         if self._watch is not None:
             self._watch.end()
             self._watch = None
+        self._watchers.end()
         if self._writer is not None:
             self._writer.add(End(step=self.steps))
 
@@ -222,7 +223,7 @@ class Monitor:
         if self._watchers.idle:
             return
         if watch is not None and not self._layers:
-            self._find()
+            self._stop(self._find())
         elif watch is not None:
             needed = 1.0
             for layer in seen:
@@ -233,13 +234,21 @@ class Monitor:
             self._burst = min(MOST_STEPS, self._every, math.ceil(needed))
             self._revive(watch)
             if self.steps % self._every == 0:
-                self._interval(seen, {"task_loss": _number(task_loss), "vq_loss": _number(vq_loss)})
+                losses = {"task_loss": _number(task_loss), "vq_loss": _number(vq_loss)}
+                self._stop(self._interval(seen, losses))
         left = -self.steps % self._every or self._every
         if left <= self._burst:
             self._watch = StepWatch(self._replay, self._layers, full=left == 1)
 
-    def _find(self) -> None:
-        """Find the layers, judge how a gradient passes them, and start the trace."""
+    def _find(self) -> Event | None:
+        """Find the layers, judge how a gradient passes them, and start the trace.
+
+        Returns:
+            the finding that stops the training; None without one, and on other ranks than zero.
+
+        Raises:
+            UserError: if no layer can be watched, or its codes cannot be revived.
+        """
         context = locate_live(self._replay, self._found, ModelContext, self._seed)
         self._layers = tuple(context.on(self._model))
         self._replay.paths = (self._replay.called or "",)
@@ -251,8 +260,12 @@ class Monitor:
             for upper, lower in itertools.pairwise(stack)
         }
         self._burst = min(MOST_STEPS, self._every)
+        own = [layer.name for layer in self._layers if isinstance(layer.stored(), nn.Parameter)]
+        if self._revives and own and self._watchers.world > 1:
+            what = f"revive=True: the codes of {own[0]} are a parameter, which each process keeps for itself"
+            raise UserError(what, "leave it out: codes that rank zero alone moves are others than its peers'")
         if self._watchers.rank:
-            return
+            return None
         if self._revives:
             self._revivals = {x.name: Revival(layer=x, threshold=THRESHOLD) for x in self._layers}
         self._symptoms.layers = names
@@ -272,13 +285,13 @@ class Monitor:
         gathered = Gathered()
         with untouched(self._model, self._seed):
             gathered.run((gradient_path.PROBE,), context, "batch")
-        self._tell(self._symptoms.look(self.steps, gathered.evidence))
+        return self._tell(self._symptoms.look(self.steps, gathered.evidence))
 
-    def _interval(self, seen: list[LayerStep], losses: Mapping[str, float | None]) -> None:
-        """Write the lines of an interval, and judge it, on rank zero."""
+    def _interval(self, seen: list[LayerStep], losses: Mapping[str, float | None]) -> Event | None:
+        """Write the lines of an interval, and judge it, on rank zero; see `_find`."""
         self._watchers.gather(self._memory)
         if self._watchers.rank:
-            return
+            return None
         steps = {layer.layer.name: layer for layer in seen}
         measured = [
             measure(layer, self._memory[name], self.steps, losses, steps.get(self._above.get(name, "")))
@@ -293,10 +306,10 @@ class Monitor:
                     name = f"vq/{one.interval.layer}/usage"
                     writer.histogram(name, bins_of(one.histogram), self.steps)
         evidence: list[Evidence] = [item for one in measured for item in one.evidence]
-        self._tell(self._symptoms.look(self.steps, evidence))
+        return self._tell(self._symptoms.look(self.steps, evidence))
 
-    def _tell(self, events: list[Event]) -> None:
-        """Write the events down, and react to each."""
+    def _tell(self, events: list[Event]) -> Event | None:
+        """Write the events down, react to each, and return the one that stops the training, if any."""
         self.events += events
         if self._writer is not None and events:
             self._writer.add(*events)
@@ -306,7 +319,16 @@ class Monitor:
             else:
                 warnings.warn(event_line(event), CollapseWarning, stacklevel=3)
             if self._react == "stop" and event.severity is Severity.ERROR:
-                raise Stopped(event)
+                return event
+        return None
+
+    def _stop(self, event: Event | None) -> None:
+        """Stop at rank zero's event: all ranks, as one that goes on would wait for the others for ever."""
+        if self._react != "stop" or (event := self._watchers.agreed(event)) is None:
+            return
+        if event not in self.events:
+            self.events.append(event)
+        raise Stopped(event)
 
     def _examine(self) -> Report | None:
         """Examine the model as it is now, on a copy; a failure is a warning, and the training goes on."""
