@@ -111,9 +111,10 @@ def raising(error: BaseException) -> object:
         (
             PermissionError(13, "Permission denied", "a/x.pt"),
             2,
-            r"error: a/x\.pt: Permission denied\nhelp: ls",
+            r"error: a/x\.pt: Permission denied\nhelp: ls -ld a a/x\.pt shows",
         ),
         (FileNotFoundError(2, "No such file or directory", "ours"), 3, "vqdoctor has a bug: FileNotFound"),
+        (PermissionError(13, "Permission denied", 3), 3, "vqdoctor has a bug: PermissionError"),
         (MemoryError(), 3, "vqdoctor has a bug: MemoryError"),
         (RecursionError("deep"), 3, "vqdoctor has a bug: RecursionError: deep"),
     ],

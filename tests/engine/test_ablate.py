@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vqdoctor.cli._ablation import require_own
@@ -122,6 +123,18 @@ def test_a_changed_module_of_the_task_makes_another_study(tmp_path: Path) -> Non
     first = subject.fingerprint
     (tmp_path / "ablated_net.py").write_text("SIZE = 4\n")
     assert replace(subject).fingerprint != first
+
+
+@pytest.mark.parametrize("name", ["batch.npz", "batch.npy"])
+def test_other_data_makes_another_study(name: str, tmp_path: Path) -> None:
+    """A batch of x and y alone is no checkpoint, and is not opened as one."""
+    told = []
+    for value in (0.0, 1.0):
+        x = np.full((4, 1, 8, 8), value)
+        np.savez(tmp_path / name, x=x, y=np.zeros(4)) if name.endswith("z") else np.save(tmp_path / name, x)
+        settings = Settings(data=(tmp_path / name,))
+        told.append(Subject(path=None, user_model=UserModel(), settings=settings).fingerprint)
+    assert told[0] != told[1]
 
 
 def test_a_file_of_someone_else_is_not_overwritten(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import vqdoctor
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.trace import Event
 from vqdoctor.engine.monitor import CollapseWarning, Monitor
+from vqdoctor.engine.watchers import Watchers
 from vqdoctor.saved.trace import read_trace
 
 
@@ -163,6 +164,18 @@ def test_revival_moves_dead_codes(tmp_path: Path) -> None:
 def test_revival_needs_the_optimizer() -> None:
     with pytest.raises(UserError, match="optimizer"):
         Monitor(nn.Linear(2, 2), revive=True)
+
+
+def test_codes_are_not_revived_where_one_of_several_processes_watches() -> None:
+    """It alone would move them, and DistributedDataParallel sends no parameter to the others."""
+    vq = VectorQuantize(dim=2, codebook_size=8, learnable_codebook=True, ema_update=False)
+    model = nn.Sequential(nn.Linear(2, 2), vq)
+    monitor = Monitor(model, out=None, revive=True, optimizer=torch.optim.SGD(model.parameters(), 0.1))
+    monitor.begin()
+    monitor._watchers = Watchers(world=2)
+    model(torch.randn(4, 16, 2))
+    with pytest.raises(UserError, match="would move the codes of rank zero alone"):
+        monitor.step()
 
 
 @pytest.mark.parametrize("wrong", [{"every": 0}, {"on_collapse": "shout"}, {"model": 3}])

@@ -113,7 +113,8 @@ def explain(error: OSError, path: Path) -> Damaged:
     if error.errno == errno.ELOOP:
         return Damaged("a loop of symbolic links", "give the file itself")
     if isinstance(error, PermissionError):
-        return Damaged("no permission to read it", f"ls -l {printable(path.name)} shows who may")
+        places = " ".join(map(printable, (path.parent, path)))
+        return Damaged("no permission to read it", f"ls -ld {places} shows who may")
     if isinstance(error, NotADirectoryError):
         return Damaged("no such file: a part of the path is a file, not a folder")
     if not isinstance(error, FileNotFoundError):

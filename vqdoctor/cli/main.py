@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -118,10 +119,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def _refused(error: BaseException) -> UserError | None:
     """Return the error of a path that the system refuses: a folder may not be read, a name is too long."""
-    if isinstance(error, FileNotFoundError) or not (isinstance(error, OSError) and error.filename):
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
         return None
-    hint = "ls -ld shows who may, also for the folders above it" if isinstance(error, PermissionError) else ""
-    return UserError(f"{error.filename}: {error.strerror}", hint or "name another path")
+    if not isinstance(error.filename, str | bytes | os.PathLike):
+        return None
+    path = Path(os.fsdecode(error.filename))
+    look = f"ls -ld {path.parent} {path} shows who may"
+    hint = look if isinstance(error, PermissionError) else "name another path"
+    return UserError(f"{path}: {error.strerror}", hint)
 
 
 def _usage_error(error: Any) -> UserError:

@@ -108,10 +108,11 @@ class Subject:
     def fingerprint(self) -> str:
         """The identity of the files: the checkpoint, the data, and the user's code once it is imported."""
         found: dict[str, object] = {"model": {}, "codes": self.settings.codes}
-        files = {"checkpoint": self.path, "data": self._data_file}
-        for name, file in files.items():
-            if file is not None:
-                found[name] = open_checkpoint(file).fingerprint(())
+        if self.path is not None:
+            found["checkpoint"] = open_checkpoint(self.path).fingerprint(())
+        if self._data_file is not None:
+            with self._data_file.open("rb") as data:
+                found["data"] = hashlib.file_digest(data, "sha256").hexdigest()
         named = self.user_model.task or self.user_model.model
         code = {} if named is None else code_beside(str(named))
         found["code"] = {name: hashlib.sha256(text).hexdigest() for name, text in code.items()}
