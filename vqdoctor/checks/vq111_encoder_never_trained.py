@@ -13,8 +13,8 @@ behind it: the encoder never moved. Live, autograd says what is before, also of 
 it is the model's order. Where the weights were moved and no optimizer lists them, they may be a pretrained
 encoder that is frozen on purpose: a note. A model whose matrices all are as drawn was not trained at all
 (VQ306). Where the optimizer remembers gradients of the encoder, or lists it and remembers none at all (plain
-SGD), the training may have hardly begun, and nothing is said. Weights that were drawn otherwise (from a
-normal distribution, say) are not recognised.
+SGD), the training may have hardly begun, and the check does not judge. Weights that were drawn otherwise
+(from a normal distribution, say) are not recognised.
 
 ## Remedy
 train-the-encoder: give the optimizer all parameters of the model, or load the encoder that was meant.

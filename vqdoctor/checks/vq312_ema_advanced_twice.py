@@ -14,7 +14,7 @@ with other dropout has another z_e, and is not seen; neither is accumulation ove
 
 A single call may also apply the update twice. The counts before and after it, and the codes that it chose,
 give the decay that it applied; where that is a power of the decay that the layer keeps, its exponent says how
-often. A decay that changes from one pass to the next, as in a warm-up, is no repetition and is not judged.
+often. A decay that changes from one pass to the next, as in a warm-up, is not judged.
 
 ## Remedy
 Let the layer update its EMA in one pass of each step: run it outside of the part that is checkpointed, or put

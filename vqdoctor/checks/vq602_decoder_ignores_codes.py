@@ -19,7 +19,7 @@ A skip connection may also do most of the work beside codes that still help a li
 the loss around z_q, and the output of a sample hardly changes with the codes of another sample, it is a
 warning: the task may be done well, but what is stored or sent as codes does not carry it. A model that is
 given its context on purpose, as a predictor is the images before, has such a way too; there the mean code
-costs most of what the task can lose, and nothing is said.
+costs most of what the task can lose, and the check passes.
 
 ## Remedy
 Look for skip connections from the encoder to the decoder, conditioning on the input or on labels, and
