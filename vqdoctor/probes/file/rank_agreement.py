@@ -16,7 +16,7 @@ from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Missing, Probe
 
 _RANK = re.compile(r"(?<![a-z])(?<![cempst]p_)rank[-_]?(\d+)", re.IGNORECASE)
-"""The number of a process in a file's name. Files of model parallelism (mp_rank …) hold other parts."""
+"""The number of a process in a file's name. Under model parallelism (mp_rank …) they hold other parts."""
 _MOST = 8
 """Other files that are opened."""
 
