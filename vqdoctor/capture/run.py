@@ -15,10 +15,10 @@ from vqdoctor.capture.call import Call
 from vqdoctor.capture.discover import Discovered, discover, looked_up, quantizing
 from vqdoctor.capture.layer import CapturedLayer, Change, watching
 from vqdoctor.capture.locate import locate, stop_dropping_levels
-from vqdoctor.capture.masks import data_positions
 from vqdoctor.capture.observe import SPLITS, Observed, Scored, observe
 from vqdoctor.capture.reader import Codes, Reader
 from vqdoctor.capture.seen import Seen
+from vqdoctor.capture.step import Step
 from vqdoctor.capture.watch import watch_each
 from vqdoctor.core.errors import UserError
 from vqdoctor.layouts.view import QuantizerView
@@ -33,66 +33,6 @@ SHIFT, LEAST_SHIFT = 0.1, 1e-3
 def _same(one: torch.Tensor, two: torch.Tensor) -> bool:
     """Whether two results of the same run are equal up to the rounding of a GPU that adds in any order."""
     return one.shape == two.shape and torch.allclose(one, two, rtol=1e-5, atol=1e-7, equal_nan=True)
-
-
-@dataclass(kw_only=True)
-class Step:
-    """One layer at work on one training batch, all in one autograd graph.
-
-    Attributes:
-        layer: the layer, on the copy that ran.
-        call: its call.
-        z_q: the layer's own output.
-        entered: the tensor that the rest of the model got: z_q, made to require a gradient where it did not.
-        losses: the losses of the batch.
-    """
-
-    layer: CapturedLayer
-    call: Call
-    z_q: torch.Tensor
-    entered: torch.Tensor
-    losses: Losses
-
-    @property
-    def z_e(self) -> torch.Tensor:
-        """The layer's input."""
-        return self.call.z_e
-
-    @property
-    def indices(self) -> torch.Tensor | None:
-        """The codes that the layer chose; None where it gives none."""
-        return self.call.indices
-
-    @property
-    def model(self) -> torch.nn.Module:
-        """The copy that ran."""
-        return self.layer.model
-
-    @cached_property
-    def axis(self) -> int:
-        """The axis of the vectors' elements."""
-        return self.layer.reader.axis(self.call)
-
-    @property
-    def vectors(self) -> int:
-        """How many vectors were quantized."""
-        return self.z_e.numel() // self.z_e.shape[self.axis]
-
-    @cached_property
-    def data(self) -> torch.Tensor:
-        """Which vectors are data and no padding, bool [vectors], in the order of `rows`."""
-        return self._kept(self.losses.mask)
-
-    @cached_property
-    def quantized(self) -> torch.Tensor:
-        """Which vectors the layer did not mask itself, bool [vectors], in the order of `rows`."""
-        return self._kept(None)
-
-    def _kept(self, mask: torch.Tensor | None) -> torch.Tensor:
-        codes, rows = self.layer.reader.given(self.call), self.z_e.shape[0]
-        kept = data_positions(codes, mask, rows, self.vectors // rows)
-        every = torch.ones(self.vectors, dtype=torch.bool, device=self.z_e.device)
-        return every if kept is None else kept.flatten().to(every.device)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -15,7 +15,7 @@ from vqdoctor.layouts import QuantizerView
 if TYPE_CHECKING:
     import torch
 
-    from vqdoctor.capture.run import Step
+    from vqdoctor.capture.step import Step
     from vqdoctor.source import Written
 
 SMALL = 0.01

@@ -16,7 +16,8 @@ from vqdoctor.capture.discover import Discovered
 from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.observe import SPLITS
 from vqdoctor.capture.reader import Codes, Vectors
-from vqdoctor.capture.run import Capture, Step
+from vqdoctor.capture.run import Capture
+from vqdoctor.capture.step import Step
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.launcher import Launched
 from vqdoctor.models.task import LEARNING_RATE, Losses, Split

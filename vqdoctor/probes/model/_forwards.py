@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.capture.layer import CapturedLayer
-from vqdoctor.capture.run import Step
+from vqdoctor.capture.step import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.live_rows import chosen_lately

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vqdoctor.capture.run import Step
+from vqdoctor.capture.step import Step
 from vqdoctor.core.evidence import CodebookGradient
 from vqdoctor.probes.model._context import ModelContext, total_gradient
 from vqdoctor.probes.model._gaps import each_layer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vqdoctor.capture.run import Step
+from vqdoctor.capture.step import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import GradientHealth
 from vqdoctor.core.frozen import frozen

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from vqdoctor.capture.call import FAILURES, first_float
-from vqdoctor.capture.run import Step
+from vqdoctor.capture.step import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import GradientPath
 from vqdoctor.core.frozen import frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vqdoctor.capture.run import Step
+from vqdoctor.capture.step import Step
 from vqdoctor.core.evidence import LossBalance
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from vqdoctor.capture.run import Step
+from vqdoctor.capture.step import Step
 from vqdoctor.core.evidence import Evidence, LossPath, Unavailable
 from vqdoctor.models.tensors import tensors_of
 from vqdoctor.probes.model._context import ModelContext

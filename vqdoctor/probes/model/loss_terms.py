@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vqdoctor.capture.run import Step
+from vqdoctor.capture.step import Step
 from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence import LossTerms
 from vqdoctor.probes.model._context import ModelContext, gradient

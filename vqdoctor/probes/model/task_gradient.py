@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from vqdoctor.capture.run import Step
+from vqdoctor.capture.step import Step
 from vqdoctor.core.evidence import TaskGradient
 from vqdoctor.core.frozen import frozen
 from vqdoctor.probes.model._context import ModelContext, gradient, gradients, outside, square_sum

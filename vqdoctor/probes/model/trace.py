@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vqdoctor.capture.run import Step
+from vqdoctor.capture.step import Step
 from vqdoctor.core.evidence import Evidence, Trace, Unavailable
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
