@@ -42,6 +42,10 @@ __all__ = ["OtherHasTold", "Watcher", "plan_for", "rehearse", "retrain", "retrai
 
 UNTREATED = "no finding asks for a remedy, so the model was trained on as it was"
 NEGATIVE = "the VQ loss is below 0 where it rewards the entropy of the usage, as that of LFQ does: no fault"
+REPEATED = (
+    'the task answers batches("stop") with its train or val split: for early stopping a tenth of the train '
+    "batches was held back instead"
+)
 NO_OPTIMIZER = (
     "the output has no optimizer state, as the input has none: a training from it starts with a new one"
 )
@@ -102,6 +106,7 @@ def retrain(
     seconds = time.monotonic() - started
     more = [] if outcome.plan.remedies else [UNTREATED]
     more += [NEGATIVE] * any((row.vq_loss or 0.0) < 0 for row in done.epochs)
+    more += [REPEATED] * outcome.trainer.splits.repeats
     more += [outcome.trainer.optimizers.told, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
     return replace(
         after,
