@@ -195,6 +195,24 @@ def test_a_stop_split_that_is_another_split_is_none() -> None:
     assert not Splits(Answering("val", val=0), CPU).repeats, "one split serves for all"
 
 
+class Held:
+    """A val split of one batch."""
+
+    def __init__(self, *tensors: torch.Tensor) -> None:
+        self.tensors = tensors
+
+    def batches(self, split: str) -> Any:
+        return [self.tensors] if split == "val" else []
+
+
+def test_the_digest_of_the_data_tells_other_labels_values_and_sizes_and_no_last_digits() -> None:
+    x, y = torch.linspace(0.1, 0.9, 8), torch.arange(8)
+    same = Splits(Held(x, y), CPU).fingerprint
+    assert Splits(Held(x + 1e-7, y), CPU).fingerprint == same
+    others = [Held(x, y.flip(0)), Held(x + 0.1, y), Held(x[:7], y[:7]), Held(x.bfloat16(), y), Held(x)]
+    assert same not in {Splits(other, CPU).fingerprint for other in others}
+
+
 def test_a_stretch_goes_on_where_the_one_before_it_ended() -> None:
     splits = Splits(Numbers(7), CPU)
     one, other = Stretches(splits, seed=3), Stretches(splits, seed=3)

@@ -198,7 +198,7 @@ def retrain_session(
         run = Run(
             trainable=found,
             plan=plan,
-            fingerprint=session.checkpoint.fingerprint(()),
+            fingerprint=f"{session.checkpoint.fingerprint(())} {decisive(settings, session.user_model)}",
             output=output,
             goals=settings.goals,
             trial=settings.trial,
@@ -226,6 +226,12 @@ def retrain_session(
     }
     write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=settings.overwrite)
     return before, outcome
+
+
+def decisive(settings: Settings, user_model: UserModel) -> list[object]:
+    """Return the options that decide about the figures of a training and stand in no plan."""
+    losses = [user_model.vq_loss, user_model.task_loss, settings.mask]
+    return [*losses, settings.layer, settings.codebook_key, settings.orientation, settings.batches]
 
 
 def in_steps(found: Trainable, settings: Settings, examined: float = 0.0) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, count, islice
@@ -17,6 +18,9 @@ from vqdoctor.models.untouched import same_randomness
 _STRIDE = 1_000_003
 HELD_BACK = 10
 """One train batch in ten is held back for early stopping where the task serves no "stop" split."""
+
+SHOWN = 64
+"""The val batches whose shapes tell one data set from another: enough to see another size."""
 
 
 class Splits:
@@ -45,6 +49,23 @@ class Splits:
             first = {name: next(iter(self._given(name)), None) for name in ("stop", "val", "train")}
         stop, val, train = ([*tensors_of(first[name])] for name in ("stop", "val", "train"))
         return not _equal(val, train) and (_equal(stop, val) or _equal(stop, train))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the batches of `val`: their shapes, and the values of the first one.
+
+        Floats count to three digits, so that a task which computes them has the same on another machine.
+        """
+        digest = hashlib.sha256()
+        with same_randomness(0):
+            for number, batch in enumerate(islice(self.val(), SHOWN)):
+                for tensor in tensors_of(batch):
+                    digest.update(repr((number, tensor.dtype, tuple(tensor.shape))).encode())
+                    if not number and not tensor.is_complex():
+                        values = tensor.detach().cpu()
+                        values = values.half() if values.is_floating_point() else values
+                        digest.update(values.numpy().tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def holds_back(self) -> bool:
