@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from small_training import Digits
 
 from vqdoctor.cli._ablation import require_own
 from vqdoctor.core.ablation import AblationFigures, CodebookFigures, Cost, Latency, Run, Study
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.engine.ablate import study as study_module
 from vqdoctor.engine.ablate.cells import STEPS, Training, lay_out
 from vqdoctor.engine.ablate.kept import RUNS, STUDY, Kept, merge
 from vqdoctor.engine.ablate.subject import Subject
 from vqdoctor.engine.plan import make_plan
+from vqdoctor.engine.retrain import decisive
 from vqdoctor.models.user_code import load_object
 from vqdoctor.render import ablation_text
 
@@ -135,6 +140,34 @@ def test_other_data_makes_another_study(name: str, tmp_path: Path) -> None:
         settings = Settings(data=(tmp_path / name,))
         told.append(Subject(path=None, user_model=UserModel(), settings=settings).fingerprint)
     assert told[0] != told[1]
+
+
+def test_another_layer_or_other_data_make_another_study() -> None:
+    def identity(images: int, layer: str | None = None) -> str:
+        settings = Settings(epochs=1, layer=layer)
+        subject = Subject(path=None, user_model=UserModel(task=Digits(images)), settings=settings)
+        return study_module._laid_out(subject, Silent())[0].identity
+
+    first = identity(60)
+    assert identity(60) == first
+    assert identity(60, layer="vq") != first
+    assert identity(200) != first
+
+
+def test_the_losses_that_a_user_names_are_among_the_options_of_a_run() -> None:
+    named: list[dict[str, Any]] = [{}, {"task_loss": "mse"}, {"vq_loss": "mse"}]
+    options = [decisive(Settings(), UserModel(model="m:M", **one)) for one in named]
+    assert all(one != other for one, other in itertools.combinations(options, 2))
+
+
+class Silent:
+    """Follows a study, and says nothing."""
+
+    def say(self, doing: str) -> None:
+        pass
+
+    def done(self, run: Run, number: int, of: int, seconds_left: float) -> None:
+        pass
 
 
 def test_a_file_of_someone_else_is_not_overwritten(tmp_path: Path) -> None:

@@ -193,6 +193,46 @@ def test_a_stop_split_of_the_task_is_used_and_nothing_held_back() -> None:
     assert list(splits.stop(2)) == [0, 1]
 
 
+class Answering:
+    """Batches of tensors; "stop" is answered with the split that a plain `if` falls through to."""
+
+    def __init__(self, stop: str, val: int = 100) -> None:
+        self.stop, self.val = stop, val
+
+    def batches(self, split: str) -> Any:
+        start = {"train": 0, "val": self.val, "own": 200}[self.stop if split == "stop" else split]
+        return [(torch.arange(4.0) + start + number, torch.tensor(number)) for number in range(20)]
+
+
+def test_a_stop_split_that_is_another_split_is_none() -> None:
+    for stop in ("val", "train"):
+        splits = Splits(Answering(stop), CPU)
+        assert splits.repeats and splits.holds_back
+        assert [float(x[0]) for x, _ in splits.stop()] == [9.0, 19.0], "held back from train"
+        assert len(list(splits.train(0))) == 18
+    own = Splits(Answering("own"), CPU)
+    assert not own.repeats and len(list(own.stop())) == len(list(own.train(0))) == 20
+    assert not Splits(Answering("val", val=0), CPU).repeats, "one split serves for all"
+
+
+class Held:
+    """A val split of one batch."""
+
+    def __init__(self, *tensors: torch.Tensor) -> None:
+        self.tensors = tensors
+
+    def batches(self, split: str) -> Any:
+        return [self.tensors] if split == "val" else []
+
+
+def test_the_digest_of_the_data_tells_other_labels_values_and_sizes_and_no_last_digits() -> None:
+    x, y = torch.linspace(0.1, 0.9, 8), torch.arange(8)
+    same = Splits(Held(x, y), CPU).fingerprint
+    assert Splits(Held(x + 1e-7, y), CPU).fingerprint == same
+    others = [Held(x, y.flip(0)), Held(x + 0.1, y), Held(x[:7], y[:7]), Held(x.bfloat16(), y), Held(x)]
+    assert same not in {Splits(other, CPU).fingerprint for other in others}
+
+
 def test_a_stretch_goes_on_where_the_one_before_it_ended() -> None:
     splits = Splits(Numbers(7), CPU)
     one, other = Stretches(splits, seed=3), Stretches(splits, seed=3)
