@@ -32,7 +32,7 @@ from vqdoctor.engine.watchers import Watchers
 from vqdoctor.engine.writers import Scalars, Writer, bins_of, writer_of
 from vqdoctor.layouts import Found
 from vqdoctor.layouts.stacks import stacks
-from vqdoctor.models.untouched import untouched, unwrapped
+from vqdoctor.models.untouched import same_randomness, unwrapped
 from vqdoctor.probes.live import LayerMemory, measure
 from vqdoctor.probes.model import ModelContext, gradient_path
 from vqdoctor.render import event_line
@@ -153,6 +153,7 @@ class Monitor:
         self._layers: tuple[CapturedLayer, ...] = ()
         self._above: Mapping[str, str] = {}
         self._burst = 0
+        self._quiet = (0, 0)  # between these steps none is looked at
         self._memory: dict[str, LayerMemory] = {}
         self._revivals: dict[str, Revival] = {}
         self._symptoms = Symptoms(layers=(), examine=self._examine)
@@ -223,6 +224,8 @@ class Monitor:
             Stopped: if `on_collapse` is "stop", at a finding that is an error; on all ranks that watch.
         """
         self.steps = self.steps + 1 if step is None else step
+        if self._watch is None and self._quiet[0] < self.steps < self._quiet[1]:
+            return
         watch, self._watch = self._watch, None
         seen = [] if watch is None else watch.end()
         self._watchers.settle()
@@ -243,6 +246,7 @@ class Monitor:
                 losses = {"task_loss": _number(task_loss), "vq_loss": _number(vq_loss)}
                 self._tell(self._interval(seen, losses))
         left = -self.steps % self._every or self._every
+        self._quiet = (self.steps, self.steps + left - self._burst)
         if left <= self._burst:
             self._watch = StepWatch(self._replay, self._layers, full=left == 1)
 
@@ -282,7 +286,7 @@ class Monitor:
             self._writer = TraceWriter(self._out, start)
             self._symptoms.told |= {event.fingerprint for event in self._writer.told}
         gathered = Gathered()
-        with untouched(self._model, self._seed):
+        with same_randomness(self._seed):
             gathered.run((gradient_path.PROBE,), context, "batch")
         return self._symptoms.look(self.steps, gathered.evidence)
 
