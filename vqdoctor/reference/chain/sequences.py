@@ -30,7 +30,7 @@ def stitch(
         seed: seed of what is drawn.
 
     Raises:
-        ValueError: if the arrays do not fit together, or a recording is shorter than an activity may be.
+        ValueError: if the arrays do not fit together, or a recording is shorter than the longest activity.
     """
     if len({len(windows[name]) for name in ("x", "y", "split", "person", "recording")}) > 1:
         raise ValueError("its arrays are not of the same length")
