@@ -22,7 +22,7 @@ PLACED = (
 )
 USED_AGAIN = (
     "codes that are placed where the data is are used, and the loss falls no further: the damage before or "
-    "behind the VQ layer outlasts so few steps, or so many codes are not needed"
+    "behind the VQ layer outlasts so few steps, or the task does as well with fewer codes"
 )
 
 
