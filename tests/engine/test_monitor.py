@@ -267,3 +267,29 @@ def test_every_kind_of_layer_has_its_line(
     assert all(row.perplexity and row.z_e_norm and row.error is not None for row in trace.intervals)
     assert [row.level_correlation is not None for row in trace.intervals] == [False, True][:layers] * 2
     assert all(row.gradient for row in trace.intervals[::layers])
+
+
+def test_two_monitors_with_one_trace_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [train(2, Digits()), train(2, Digits())]
+    with (
+        Monitor(next(runs[0]), out="one.vqtrace.jsonl") as first,
+        Monitor(next(runs[1]), out="one.vqtrace.jsonl") as second,
+        pytest.warns(CollapseWarning, match="another monitor") as told,
+    ):
+        for run, monitor in zip(runs, (first, second), strict=True):
+            next(run)
+            monitor.step()
+    assert told[0].filename == __file__
+    with Monitor(next(run := train(2, Digits())), out="one.vqtrace.jsonl") as third:
+        next(run)
+        third.step()  # the others have ended
+
+
+def test_a_loss_that_is_no_number_is_refused_at_once() -> None:
+    run = train(2, Digits())
+    with (
+        Monitor(next(run), out=None) as monitor,
+        pytest.raises(UserError, match=r"task_loss is a tensor of shape \[3\]"),
+    ):
+        monitor.step(task_loss=torch.ones(3))

@@ -48,6 +48,8 @@ MOST_STEPS = 16
 """Steps of an interval that are looked at, at most."""
 THRESHOLD = 0.1
 """Codes under this multiple of 1/K of the usage are revived, where that is asked for."""
+_WRITTEN: set[Path] = set()
+"""The traces of the monitors that have not ended."""
 Reaction = Literal["warn", "stop"] | Callable[[Event], object]
 
 
@@ -201,8 +203,9 @@ class Monitor:
         if self._watch is not None:
             self._watch.end()
             self._watch = None
-        if self._writer is not None:
+        if self._writer is not None and self._out is not None:
             self._writer.add(End(step=self.steps))
+            _WRITTEN.discard(self._out.resolve())
 
     def step(
         self,
@@ -219,10 +222,14 @@ class Monitor:
             step: how many steps are done, where the loop counts them itself.
 
         Raises:
-            UserError: in the first step, if the model was not called or has no VQ layer, or if codes are to
-                be revived and other ranks have no monitor.
+            UserError: if a loss is not one number; in the first step, if the model was not called or has no
+                VQ layer, or if codes are to be revived and other ranks have no monitor.
             Stopped: if `on_collapse` is "stop", at a finding that is an error; on all ranks that watch.
         """
+        for name, loss in (("task_loss", task_loss), ("vq_loss", vq_loss)):
+            if isinstance(loss, torch.Tensor) and loss.numel() != 1:
+                shape = f"a tensor of shape {[*loss.shape]}"
+                raise UserError(f"{name} is {shape}, and no single number", "give its mean or its sum")
         self.steps = self.steps + 1 if step is None else step
         if self._watch is None and self._quiet[0] < self.steps < self._quiet[1]:
             return
@@ -283,6 +290,10 @@ class Monitor:
                 every=self._every,
                 layers=traced,
             )
+            if (path := self._out.resolve()) in _WRITTEN:
+                said = f"another monitor, which has not ended, writes {self._out} too: give each its own out="
+                warnings.warn(said, CollapseWarning, stacklevel=3)
+            _WRITTEN.add(path)
             self._writer = TraceWriter(self._out, start)
             self._symptoms.told |= {event.fingerprint for event in self._writer.told}
         gathered = Gathered()

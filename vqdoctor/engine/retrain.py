@@ -229,7 +229,7 @@ def retrain_session(
 
 
 def decisive(settings: Settings, user_model: UserModel) -> list[object]:
-    """Return the options that decide about the figures of a training and stand in no plan."""
+    """Return the options that decide about the figures of a training and are part of no plan."""
     losses = [user_model.vq_loss, user_model.task_loss, settings.mask]
     return [*losses, settings.layer, settings.codebook_key, settings.orientation, settings.batches]
 
