@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 from vector_quantize_pytorch import FSQ, LFQ, ResidualFSQ
 
-from vqdoctor.capture.discover import are_rows, discover
+from vqdoctor.capture.discover import discover
+from vqdoctor.capture.tables import are_rows
 
 DIM = 8
 

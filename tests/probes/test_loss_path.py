@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from live_models import live, on_digits
 from torch import nn
 
 from vqdoctor.models.task import Losses
 from vqdoctor.probes.model import loss_path, loss_use
-from vqdoctor.probes.model.loss_path import _own
+from vqdoctor.probes.model.loss_path import _own, _Seen
 
 PROBES = (loss_path, loss_use)
 
@@ -57,10 +56,8 @@ def test_a_frozen_encoder_is_no_fault_of_the_loss() -> None:
 
 
 def test_an_output_that_stands_still_is_no_loss() -> None:
-    class Shown:
-        def __init__(self, scale: float) -> None:
-            self.z_e = scale * torch.ones(4, 2)
-            self.z_q = torch.zeros(4, 2)
-            self.call = type("Call", (), {"output": (self.z_q, torch.tensor(3.7))})
+    def seen(error: float, loss: float) -> _Seen:
+        return _Seen(vectors=4, reported=None, trains=True, error=error, outputs=((loss, False),))
 
-    assert _own([Shown(1.0), Shown(2.0)]) is None  # type: ignore[list-item]
+    assert _own([seen(1.0, 3.7), seen(4.0, 3.7)]) is None
+    assert _own([seen(1.0, 1.25), seen(4.0, 5.0)]) == (1.25, False)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from vqdoctor.capture.call import Call
-from vqdoctor.capture.tables import are_rows
+from vqdoctor.capture.tables import Tables
 from vqdoctor.capture.vectors import by_position, rows
 from vqdoctor.capture.watch import watch_each
 from vqdoctor.core.frozen import frozen
@@ -120,11 +120,12 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
     implicit: list[QuantizerView] = []
     places: dict[str, str] = {}
     radixes: dict[str, Radix] = {}
-    for found in quantizing(model, run):
+    tables = Tables(model=model)
+    for found in quantizing(model, run, tables):
         if any(_related(found.path, path) for path in known):
             continue
         name = found.path or "vq"
-        table = _stored(model, found)
+        table = tables.holding(found.outputs[:MOST_LEVELS], len(found.outputs))
         if table is not None:
             explicit.append(_explicit(name, model, *table))
         elif found.num_codes is not None:
@@ -147,9 +148,12 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
     )
 
 
-def quantizing(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Quantizing]:
+def quantizing(
+    model: nn.Module, run: Callable[[nn.Module], object], tables: Tables | None = None
+) -> list[Quantizing]:
     """Return the innermost modules that quantize, in the model's order."""
     model.eval()
+    tables = tables or Tables(model=model)
     modules = {
         path: module
         for path, module in model.named_modules()
@@ -167,7 +171,8 @@ def quantizing(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Qua
             continue
         # one output may be a dead module's, and few may be the whole model's: then its own codebook proves it
         is_sure = quantizer.gives_codes or (len(quantizer.outputs) > 1 and path != "")
-        stored = None if is_sure else _stored(model, quantizer)
+        outputs = quantizer.outputs
+        stored = None if is_sure else tables.holding(outputs[:MOST_LEVELS], len(outputs))
         if is_sure or (stored is not None and (not path or stored[0].startswith(f"{path}."))):
             found.append(quantizer)
     return found[::-1]
@@ -344,21 +349,6 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
             return said
     listed = _whole(module, _LEVELS) or levels
     return math.prod(listed) if listed else None
-
-
-def _stored(model: nn.Module, found: Quantizing) -> tuple[str, bool] | None:
-    """Return the name of the stored matrix that all outputs are rows (or columns, True) of."""
-    dim = found.outputs.shape[1]
-    for name, tensor in model.state_dict().items():
-        if tensor.ndim != 2 or not tensor.is_floating_point() or dim not in tensor.shape:
-            continue
-        for transposed in (False, True):
-            table = tensor.detach().float().cpu()
-            table = table.T if transposed else table
-            fits = table.shape[1] == dim and len(table) >= len(found.outputs)
-            if fits and are_rows(found.outputs[:MOST_LEVELS], table):
-                return name, transposed
-    return None
 
 
 def _explicit(

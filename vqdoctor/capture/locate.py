@@ -167,13 +167,14 @@ def judge(
             return replace(layer, path=at, gap=INDICES_ONLY)
         at = next((path for path in paths if watched[path].fetched), None)
         return None if at is None else replace(layer, path=at, gap=INLINE)
-    alive = [(p, c) for p, c in mapping if not watched[p].by_method and passes_gradient(c)]
+    # the innermost is enough: around it the whole model may be a candidate, and a backward pass of it costs
+    alive = next(((p, c) for p, c in mapping if not watched[p].by_method and passes_gradient(c)), None)
     # an inner module may have heads first: the batch axis is that of the outermost
     usual = (mapping[-1][1].z_e.ndim, mapping[-1][1].z_e.shape[0])
-    path, call = (alive or [(p, c) for p, c in mapping if (c.z_e.ndim, c.z_e.shape[0]) == usual])[0]
+    path, call = alive or next((p, c) for p, c in mapping if (c.z_e.ndim, c.z_e.shape[0]) == usual)
     inward = paths[: paths.index(path) + 1]
     lookup = next((p for p in inward if layer.reader.lookups(watched[p])), None)
-    gap = "" if alive else _gap(model, path, call, watched[path], vq_loss)
+    gap = "" if alive is not None else _gap(model, path, call, watched[path], vq_loss)
     return replace(layer, path=path, lookup_path=lookup, gap=gap, maps=True)
 
 

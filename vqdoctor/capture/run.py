@@ -16,10 +16,11 @@ from vqdoctor.capture.discover import Discovered, discover, looked_up, quantizin
 from vqdoctor.capture.layer import CapturedLayer, Change, watching
 from vqdoctor.capture.locate import locate, stop_dropping_levels
 from vqdoctor.capture.observe import SPLITS, Observed, Scored, observe
+from vqdoctor.capture.pulls import Pulls
 from vqdoctor.capture.reader import Codes, Reader
 from vqdoctor.capture.seen import Seen
-from vqdoctor.capture.step import Step
-from vqdoctor.capture.watch import watch_each
+from vqdoctor.capture.step import Step, Steps
+from vqdoctor.capture.watch import in_order, watch_each
 from vqdoctor.core.errors import UserError
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.models.device import moved
@@ -137,7 +138,7 @@ class Capture:
         fresh = [view for view in found.explicit if view.keys["codebook"] not in taken]
         return replace(found, explicit=tuple(fresh))
 
-    def steps(self, count: int | None = None) -> Iterator[dict[str, Step]]:
+    def steps(self, count: int | None = None) -> Iterator[Steps]:
         """Yield, for the first training batches, what each layer did in train mode.
 
         Every call starts from a fresh copy and the same random state; within one call the copy's
@@ -161,7 +162,7 @@ class Capture:
             seed_all(self.seed)
             steps = self._step(model, layers, self.first_batches[0])
             if late := {name: step for name, step in steps.items() if name not in shown}:
-                yield late
+                yield Steps(late, steps.pulls, steps.order)
 
     def _endless(self) -> Iterator[Batch]:
         going = True
@@ -171,7 +172,7 @@ class Capture:
                 going = True
                 yield moved(batch, self.device)
 
-    def _step(self, model: torch.nn.Module, layers: list[CapturedLayer], batch: Batch) -> dict[str, Step]:
+    def _step(self, model: torch.nn.Module, layers: list[CapturedLayer], batch: Batch) -> Steps:
         entered: dict[torch.nn.Module, torch.Tensor] = {}
 
         def enter(layer: CapturedLayer, call: Call) -> torch.Tensor:
@@ -180,16 +181,27 @@ class Capture:
             entered.setdefault(layer.module, alive)
             return alive
 
-        with watching(layers, enter, keep_graph=True) as watched:
+        called: dict[torch.nn.Module, None] = {}
+        with watching(layers, enter, keep_graph=True) as watched, in_order(called):
             losses = self.task.losses(model, batch)
-        steps = {}
-        for layer in layers:
-            call = next(iter(layer.calls(watched)), None)
-            if call is not None and call.z_q is not None:
-                steps[layer.name] = Step(
-                    layer=layer, call=call, z_q=call.z_q, entered=entered[layer.module], losses=losses
-                )
-        return steps
+        first = {layer: next(iter(layer.calls(watched)), None) for layer in layers}
+        at = [tensor for layer in layers if (tensor := layer.stored()) is not None]
+        at += [call.z_e for call in first.values() if call is not None]
+        pulls = Pulls(model=model, losses=losses, at=(*at, *entered.values()))
+        steps = {
+            layer.name: Step(
+                layer=layer,
+                call=call,
+                z_q=call.z_q,
+                entered=entered[layer.module],
+                losses=losses,
+                pulls=pulls,
+            )
+            for layer, call in first.items()
+            if call is not None and call.z_q is not None
+        }
+        paths = {module: path for path, module in model.named_modules()}
+        return Steps(steps, pulls, [paths[module] for module in called if module in paths])
 
     def first_calls(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +11,7 @@ import torch
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.capture.masks import data_positions
+from vqdoctor.capture.pulls import Pulls
 from vqdoctor.models.task import Losses
 
 
@@ -23,6 +25,7 @@ class Step:
         z_q: the layer's own output.
         entered: the tensor that the rest of the model got: z_q, made to require a gradient where it did not.
         losses: the losses of the batch.
+        pulls: their gradients.
     """
 
     layer: CapturedLayer
@@ -30,6 +33,7 @@ class Step:
     z_q: torch.Tensor
     entered: torch.Tensor
     losses: Losses
+    pulls: Pulls
 
     @property
     def z_e(self) -> torch.Tensor:
@@ -71,3 +75,18 @@ class Step:
         kept = data_positions(codes, mask, rows, self.vectors // rows)
         every = torch.ones(self.vectors, dtype=torch.bool, device=self.z_e.device)
         return every if kept is None else kept.flatten().to(every.device)
+
+
+class Steps(dict[str, Step]):
+    """The layers at work on one training batch, by name.
+
+    Attributes:
+        pulls: the gradients of the batch's losses.
+        order: the model's modules in the order of their first calls.
+    """
+
+    def __init__(self, steps: Mapping[str, Step], pulls: Pulls, order: Sequence[str]) -> None:
+        """Take the steps of one batch."""
+        super().__init__(steps)
+        self.pulls = pulls
+        self.order = order

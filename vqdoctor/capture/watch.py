@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from vqdoctor.capture.call import Args, Call, Kwargs, first_float, is_integer, swap
 from vqdoctor.models.tensors import tensors_of
@@ -90,6 +91,16 @@ def watch_each(
             module: stack.enter_context(watch(module, keep_graph=keep_graph, change=changes.get(module)))
             for module in dict.fromkeys(modules)
         }
+
+
+@contextmanager
+def in_order(called: dict[nn.Module, None]) -> Iterator[None]:
+    """Note every module that is called while the context lasts, in the order of their first calls."""
+    hook = register_module_forward_pre_hook(lambda module, _: called.setdefault(module))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager

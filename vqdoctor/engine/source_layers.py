@@ -107,7 +107,7 @@ def _outputs(session: Session, views: Sequence[QuantizerView]) -> dict[str, Lite
         return {}
     with untouched(session.model.model, session.settings.seed, session.device):
         context = replace(session.model_context(), views=stored)
-        steps = next(iter(context.steps()), {})
+        steps: Mapping[str, Step] = next(iter(context.steps()), {})
         return {name: _output(step) for name, step in steps.items()}
 
 

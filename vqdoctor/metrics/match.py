@@ -58,17 +58,23 @@ def nearest(vectors: Rows, codebook: Rows) -> Assignment:
     precision; the distances that are returned are computed again from the differences.
     """
     centre = codebook.mean(axis=0, dtype=np.float64).astype(np.float32)
-    codes = codebook - centre
-    half_square = 0.5 * np.einsum("kd,kd->k", codes, codes)
-    transposed = np.ascontiguousarray(codes.T)
+    dim, codes = codebook.shape[1], codebook - centre
+    kind = np.result_type(vectors, codes)
+    # one product [z, 1] · [-e, |e|²/2] gives the distance less a constant per vector, without another pass
+    offered = np.empty((dim + 1, len(codes)), dtype=kind)
+    offered[:dim] = -codes.T
+    offered[dim] = 0.5 * np.einsum("kd,kd->k", codes, codes)
     rows = max(1, _CHUNK_BYTES // (4 * len(codebook)))
+    asked = np.ones((min(rows, len(vectors)), dim + 1), dtype=kind)
+    space = np.empty((len(asked), len(codes)), dtype=kind)
     indices = np.empty(len(vectors), dtype=np.int64)
     best = np.full(len(codebook), np.inf, dtype=np.float32)
     closest = np.zeros(len(codebook), dtype=np.int64)
     for start in range(0, len(vectors), rows):
-        chunk = vectors[start : start + rows] - centre
-        table = chunk @ transposed  # becomes |e|²/2 − z·e: the distance, less a constant per vector
-        np.subtract(half_square, table, out=table)
+        part = vectors[start : start + rows]
+        chunk = asked[: len(part), :dim]
+        np.subtract(part, centre, out=chunk)
+        table = np.matmul(asked[: len(part)], offered, out=space[: len(part)])
         indices[start : start + rows] = table.argmin(axis=1)
         table += 0.5 * np.einsum("nd,nd->n", chunk, chunk)[:, None]
         least = table.min(axis=0)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +16,11 @@ from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.observe import SPLITS
 from vqdoctor.capture.reader import Codes, Vectors
 from vqdoctor.capture.run import Capture
-from vqdoctor.capture.step import Step
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.launcher import Launched
+from vqdoctor.models.compiler import without_compiler
 from vqdoctor.models.task import LEARNING_RATE, Losses, Split
 
-T = TypeVar("T")
 SAME = 1e-4
 """Relative difference up to which two splits' moments are the same: far above float32's rounding, far
 below the 1/sqrt(N) by which samples differ."""
@@ -69,7 +67,8 @@ class ModelContext(Capture):
         if not callable(build):
             return None
         model = self.copy(training=True) if model is None else model
-        built = build(model)
+        with without_compiler():
+            built = build(model)
         return model, built[0] if isinstance(built, list | tuple) else built
 
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -88,13 +87,10 @@ class ModelContext(Capture):
             parameter.requires_grad_(parameter.is_floating_point())
         return model
 
-    def over_steps(self, look: Callable[[Step], T]) -> dict[str, list[T]]:
-        """Return, for each layer, the results of `look` on its steps of the training batches."""
-        found: dict[str, list[T]] = defaultdict(list)
-        for steps in self.steps():
-            for name, step in steps.items():
-                found[name].append(look(step))
-        return found
+    @cached_property
+    def looked(self) -> dict[object, Any]:
+        """The results of the looks at the training batches; see `_looks`."""
+        return {}
 
     def all_z_e(self, name: str) -> Vectors | None:
         """Return a layer's z_e on all splits without masked positions, [N, D]; None where it is not seen."""
@@ -175,23 +171,15 @@ def outside(model: torch.nn.Module, paths: Iterable[str]) -> Parameters:
     return {name: p for name, p in model.named_parameters() if not name.startswith(inside)}
 
 
-def gradients(of: torch.Tensor, parameters: Parameters) -> dict[str, torch.Tensor]:
-    """Return the gradients of the parameters from which a path leads to a tensor, by name.
-
-    A gradient may be zero; the graph is kept.
-    """
-    if not of.requires_grad or not parameters:
-        return {}
-    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
-        of, list(parameters.values()), torch.ones_like(of), retain_graph=True, allow_unused=True
-    )
-    return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
-
-
-def total_gradient(losses: Losses, at: torch.Tensor, vq_weight: float) -> torch.Tensor | None:
+def total_gradient(
+    losses: Losses,
+    at: torch.Tensor,
+    vq_weight: float,
+    of: Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor | None] = gradient,
+) -> torch.Tensor | None:
     """Return the gradient of the task loss and the weighted VQ loss; None where no path leads there."""
-    task = gradient(losses.task, at)
-    vq = gradient(losses.vq, at) if vq_weight else None
+    task = of(losses.task, at)
+    vq = of(losses.vq, at) if vq_weight else None
     if vq is None:
         return task
     return vq_weight * vq if task is None else task + vq_weight * vq

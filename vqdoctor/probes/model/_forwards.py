@@ -13,6 +13,7 @@ from vqdoctor.capture.vectors import rows
 from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.live_rows import chosen_lately
 from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._looks import Looking, shared
 
 PASSES = 4
 SURE = 1e-3
@@ -48,12 +49,13 @@ class Pass:
     batch_means: float | None = None
 
 
-def passes(context: ModelContext) -> dict[str, list[Pass]]:
-    """Return, for each layer, the effect of each forward pass over a few training batches."""
+@shared(passes=PASSES)
+def passes(context: ModelContext) -> Looking[dict[str, list[Pass]]]:
+    """See the effect of each forward pass on each layer."""
     found: dict[str, list[Pass]] = defaultdict(list)
     before = {name: _state(layer) for name, layer in context.layers.items()}
-    for steps in context.steps(PASSES):
-        for name, step in steps.items():
+    for _ in range(PASSES):
+        for name, step in ((yield None) or {}).items():
             after = _state(step.layer)
             found[name].append(_compare(before[name], after, step))
             before[name] = after

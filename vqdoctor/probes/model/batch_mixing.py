@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vqdoctor.core.evidence import BatchMixing
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import of_model
+from vqdoctor.probes.model._looks import Looking, shared
 from vqdoctor.probes.probe import Missing
 
 _BLOCK = 4
@@ -24,6 +25,15 @@ _PERMUTATIONS = 60
 _Table = NDArray[np.float64]
 
 
+@shared(passes=1)
+def look(_: ModelContext) -> Looking[tuple[int | None, int | None]]:
+    """See the labels of the first training batch, and the rows of z_e; None where there are none."""
+    for step in ((yield None) or {}).values():
+        labels = step.losses.labels
+        return None if labels is None else len(labels), step.z_e.shape[0]
+    return None, None
+
+
 def measure(context: ModelContext) -> BatchMixing:
     """Return how well the training batches are mixed."""
     if context.arrays:
@@ -31,7 +41,8 @@ def measure(context: ModelContext) -> BatchMixing:
     codes = context.codes("train")
     scored = context.scored.get("train")
     labels = scored.labels if scored else None
-    size = _batch_size(context, len(labels) if labels is not None else None)
+    labelled, rows = look.at(context)
+    size = rows if labels is None or labelled is None else labelled
     tables = [_table(c, context.seed) for c in codes.values() if len(np.unique(c)) > 1]
     flat = None if labels is None or len(np.unique(labels)) < 2 else labels.reshape(len(labels), -1)
     samples = max([len(t) for t in tables] + ([] if flat is None else [len(flat)]), default=0)
@@ -53,16 +64,6 @@ def measure(context: ModelContext) -> BatchMixing:
         code_drift=code[0] if code else None,
         code_z=code[1] if code else None,
     )
-
-
-def _batch_size(context: ModelContext, samples: int | None) -> int | None:
-    """Return the samples of the first training batch; None where no layer is seen."""
-    first = next(iter(context.steps(1)), {})
-    for step in first.values():
-        if samples is not None and step.losses.labels is not None:
-            return len(step.losses.labels)
-        return step.z_e.shape[0]
-    return None
 
 
 def _table(kinds: NDArray[np.int64], seed: int) -> _Table:

@@ -10,10 +10,11 @@ from torch import nn
 
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.layer import CapturedLayer, Change, watching
+from vqdoctor.capture.pulls import leading_to
 from vqdoctor.core.evidence import CodeDependence
 from vqdoctor.models.tensors import tensors_of
 from vqdoctor.models.untouched import seed_all
-from vqdoctor.probes.model._context import ModelContext, gradients, outside
+from vqdoctor.probes.model._context import ModelContext, outside
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
 
@@ -79,8 +80,8 @@ def _around(context: ModelContext) -> float:
         losses = context.task.losses(model, context.first_batches[0])
     parameters = outside(model, (layer.path or "" for layer in layers))
     inputs = [call.z_e for layer in layers for call in layer.calls(watched)]
-    before: set[str] = set().union(*(gradients(z_e, parameters) for z_e in inputs))
-    left = before & gradients(losses.task, parameters).keys()
+    before: set[str] = set().union(*(leading_to(z_e, parameters) for z_e in inputs))
+    left = before & leading_to(losses.task, parameters)
     total = sum(parameters[name].numel() for name in before)
     return sum(parameters[name].numel() for name in left) / total if total else 0.0
 

@@ -19,7 +19,9 @@ them: in home-made layers it is a number of steps, and a switch beside it may tu
 
 def measure(context: ModelContext) -> dict[str, CodeExpiry]:
     """Return every layer's batch against its codebook; the first pass, which may initialise, is left out."""
-    return {name: _evidence(context, name, parts) for name, (_, *parts) in passes(context).items() if parts}
+    return {
+        name: _evidence(context, name, parts) for name, (_, *parts) in passes.at(context).items() if parts
+    }
 
 
 def _evidence(context: ModelContext, name: str, parts: list[Pass]) -> CodeExpiry:

@@ -10,21 +10,30 @@ from vqdoctor.metrics.entropy import plug_in_entropy
 from vqdoctor.models.task import Split
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.model._looks import Looking, shared
 
 SPLIT: Split = "val"
 
 
-def measure(context: ModelContext) -> dict[str, CodeSequences]:
-    """Return the sequences of every layer whose positions lie on one axis; those of images lie on two."""
-    first = next(context.steps(1), {})
-    codes = context.codes(SPLIT)
-    measured = {}
-    for name, step in first.items():
-        seen = context.seen.get(SPLIT, {}).get(name)
+@shared(passes=1)
+def look(_: ModelContext) -> Looking[list[str]]:
+    """See which layers have their positions on one axis; those of images lie on two."""
+    on_one = []
+    for name, step in ((yield None) or {}).items():
         not_positions = (0, step.axis % step.z_e.ndim)
         axes = [length for at, length in enumerate(step.z_e.shape) if at not in not_positions]
-        on_one = bool(axes) and sum(length > 1 for length in axes) <= 1
-        if not on_one or name not in codes or seen is None or codes[name].shape[1] < 2:
+        if axes and sum(length > 1 for length in axes) <= 1:
+            on_one.append(name)
+    return on_one
+
+
+def measure(context: ModelContext) -> dict[str, CodeSequences]:
+    """Return the sequences of every layer whose positions lie on one axis."""
+    codes = context.codes(SPLIT)
+    measured = {}
+    for name in look.at(context):
+        seen = context.seen.get(SPLIT, {}).get(name)
+        if name not in codes or seen is None or codes[name].shape[1] < 2:
             continue
         whole = np.all(codes[name] >= 0, axis=1)  # a masked position has no code
         if whole.any() and len(codes[name]) == len(seen.z_e):

@@ -8,28 +8,28 @@ from vqdoctor.capture.step import Step
 from vqdoctor.core.evidence import CodebookGradient
 from vqdoctor.probes.model._context import ModelContext, total_gradient
 from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.model._looks import each_step
 from vqdoctor.probes.probe import Missing
+
+
+def _look(context: ModelContext, step: Step) -> tuple[bool, bool, float | None, int]:
+    codebook, before = step.layer.stored(), context.layers[step.layer.name].stored()
+    assert codebook is not None
+    assert before is not None
+    weight = 1.0 if context.vq_weight is None else context.vq_weight
+    grad = total_gradient(step.losses, codebook, weight, step.pulls.of)
+    moved = not torch.equal(codebook.detach().cpu(), before.detach().cpu())
+    touched = 0 if grad is None else int(grad.reshape(-1, grad.shape[-1]).any(dim=1).sum())
+    return codebook.requires_grad, moved, None if grad is None else float(grad.norm()), touched
+
+
+LOOK = each_step(_look)
 
 
 def measure(context: ModelContext) -> dict[str, CodebookGradient | Missing]:
     """Return the mover of every layer's codebook."""
-    before = {
-        name: codebook.detach().clone()
-        for name, layer in context.layers.items()
-        if (codebook := layer.stored()) is not None
-    }
-    weight = 1.0 if context.vq_weight is None else context.vq_weight
-
-    def look(step: Step) -> tuple[bool, bool, float | None, int]:
-        codebook = step.layer.stored()
-        assert codebook is not None
-        grad = total_gradient(step.losses, codebook, weight)
-        moved = not torch.equal(codebook.detach().cpu(), before[step.layer.name].cpu())
-        touched = 0 if grad is None else int(grad.reshape(-1, grad.shape[-1]).any(dim=1).sum())
-        return codebook.requires_grad, moved, None if grad is None else float(grad.norm()), touched
-
     measured: dict[str, CodebookGradient | Missing] = {}
-    for name, parts in context.over_steps(look).items():
+    for name, parts in LOOK.at(context).items():
         trainable, moved, norms, touched = zip(*parts, strict=True)
         measured[name] = CodebookGradient(
             source="batch",

@@ -17,6 +17,7 @@ from vqdoctor.core.evidence import Directions
 from vqdoctor.metrics.geometry import variance_shares
 from vqdoctor.probes._directions import directions, felt
 from vqdoctor.probes.model._context import ModelContext, gradient
+from vqdoctor.probes.model._enough import Enough
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.model.data_match import asked
 
@@ -48,7 +49,11 @@ def _of_input(context: ModelContext) -> dict[str, int]:
     inputs: list[torch.Tensor] = []
     reached: dict[str, torch.Tensor] = {}
     for number, batch in enumerate(context.first_batches):
-        with _traced(model) as given, watching(layers, keep_graph=number == 0) as watched:
+        with (
+            contextlib.suppress(Enough),
+            _traced(model, alone=number > 0) as given,
+            watching(layers, keep_graph=number == 0) as watched,
+        ):
             context.task.losses(model, batch)
         if not given:
             return {}
@@ -61,8 +66,13 @@ def _of_input(context: ModelContext) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _traced(model: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Give the model's first float argument a graph, and yield it as it is called: one tensor, or none."""
+def _traced(model: nn.Module, *, alone: bool) -> Iterator[list[torch.Tensor]]:
+    """Give the model's first float argument a graph, and yield it as it is called: one tensor, or none.
+
+    Args:
+        model: the model.
+        alone: whether the argument is all that is asked for; then `Enough` ends the pass.
+    """
     given: list[torch.Tensor] = []
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -71,6 +81,8 @@ def _traced(model: nn.Module) -> Iterator[list[torch.Tensor]]:
         if x is None or given:
             return None
         given.append(x.detach().clone().requires_grad_())
+        if alone:
+            raise Enough
         alive = given[0].clone()  # a model may change its input in place
         named = {name: alive if t is x else t for name, t in kwargs.items()}
         return tuple(alive if t is x else t for t in args), named

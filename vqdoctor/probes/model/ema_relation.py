@@ -14,6 +14,7 @@ from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.ema_relation import ema_relation
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.model._looks import Looking, shared
 from vqdoctor.probes.probe import Probe
 
 PASSES = 4
@@ -22,14 +23,15 @@ PASSES = 4
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
-def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield the relation that a few train-mode forward passes leave, where each of them writes the codes."""
+@shared(passes=PASSES)
+def look(context: ModelContext) -> Looking[dict[str, EmaRelation]]:
+    """See the relation that the last pass leaves, of the layers of which each pass writes the codes."""
     before: dict[str, Arrays] = {}
     after: dict[str, Arrays] = {}
     written: set[str] = set()
     chosen: dict[str, set[int]] = {}
-    for steps in context.steps(PASSES):
-        for name, step in steps.items():
+    for _ in range(PASSES):
+        for name, step in ((yield None) or {}).items():
             arrays = arrays_of(step.layer)
             if arrays is None:
                 continue
@@ -40,9 +42,13 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
                 written.add(name)
     views = {view.name: view for view in context.views if view.name in written}
     found = {name: relation_of(view, after[name], chosen[name]) for name, view in views.items()}
-    measured = {name: relation for name, relation in found.items() if relation is not None}
+    return {name: relation for name, relation in found.items() if relation is not None}
+
+
+def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
+    """Yield the relation that a few train-mode forward passes leave, where each of them writes the codes."""
     why = "the layer stores no EMA sums, or no forward pass writes its codebook, or too few codes are in use"
-    yield from by_layer(context, EmaRelation, measured, why)
+    yield from by_layer(context, EmaRelation, look.at(context), why)
 
 
 def arrays_of(layer: CapturedLayer) -> Arrays | None:

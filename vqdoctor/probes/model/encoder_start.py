@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 import torch
 
+from vqdoctor.capture.pulls import leading_to
 from vqdoctor.core.evidence import EncoderStart
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.start import LEAST_ENTRIES, is_drawn
-from vqdoctor.probes.model._context import ModelContext, Parameters, gradients, outside
+from vqdoctor.probes.model._context import ModelContext, Parameters, outside
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
 
@@ -31,8 +32,8 @@ def measure(context: ModelContext) -> EncoderStart:
             "the layers' tables may rightly stay as they were drawn, and so may what is before them"
         )
     parameters = outside(model, (layer.path for layer in context.layers.values() if layer.path))
-    before: set[str] = set().union(*(gradients(call.z_e, parameters) for call in calls.values()))
-    after = gradients(losses.task, parameters).keys() - before
+    before: set[str] = set().union(*(leading_to(call.z_e, parameters) for call in calls.values()))
+    after = leading_to(losses.task, parameters) - before
     (first, first_drawn), (last, last_drawn) = (_drawn(parameters, names) for names in (before, after))
     if not first or not last:
         raise Missing(f"no weight matrix of {LEAST_ENTRIES} numbers is both before and after the VQ layer")

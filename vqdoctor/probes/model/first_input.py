@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from vqdoctor.core.evidence import FirstInput
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch
 from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._enough import Enough
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
 
@@ -70,6 +71,7 @@ def first_input(context: ModelContext, model: nn.Module, batches: Iterable[Batch
         def look(_: nn.Module, args: tuple[Any, ...]) -> None:
             if not seen and args and isinstance(args[0], torch.Tensor) and args[0].is_floating_point():
                 seen.append((of, args[0].detach()))
+                raise Enough
 
         return look
 
@@ -79,7 +81,8 @@ def first_input(context: ModelContext, model: nn.Module, batches: Iterable[Batch
                 stack.callback(module.register_forward_pre_hook(note(path)).remove)
         for batch in batches:
             seen.clear()
-            context.task.losses(model, batch)
+            with suppress(Enough):
+                context.task.losses(model, batch)
             for path, values in seen:
                 found.module = path
                 found.squares += float(values.double().square().sum())

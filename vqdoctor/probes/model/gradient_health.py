@@ -10,6 +10,7 @@ from vqdoctor.core.evidence import GradientHealth
 from vqdoctor.core.frozen import frozen
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.model._looks import each_step
 
 SPIKE = 1000.0
 """Gain of a vector, in units of the median gain, from which it counts as a spike."""
@@ -25,15 +26,10 @@ class _Seen:
     squares: torch.Tensor
 
 
-def measure(context: ModelContext) -> dict[str, GradientHealth]:
-    """Return the health of the gradients at every layer, over the training batches."""
-    return {name: _evidence(parts) for name, parts in context.over_steps(_look).items()}
-
-
-def _look(step: Step) -> _Seen:
+def _look(_: ModelContext, step: Step) -> _Seen:
     cotangent = torch.randn_like(step.z_q)
     through = gradient(step.z_q, step.z_e, cotangent)
-    pulls = [gradient(loss, step.z_e) for loss in (step.losses.task, step.losses.vq)]
+    pulls = [step.pulls.of(loss, step.z_e) for loss in (step.losses.task, step.losses.vq)]
     g = torch.zeros_like(step.z_e) if through is None else through
     arrived, sent = (rows(t, step.axis).flatten(0, 1).double() for t in (g, cotangent))
     finite = arrived.isfinite().all(1)
@@ -44,6 +40,14 @@ def _look(step: Step) -> _Seen:
         gains=squares.sqrt() / sent[finite].norm(dim=1),
         squares=squares,
     )
+
+
+LOOK = each_step(_look)
+
+
+def measure(context: ModelContext) -> dict[str, GradientHealth]:
+    """Return the health of the gradients at every layer, over the training batches."""
+    return {name: _evidence(parts) for name, parts in LOOK.at(context).items()}
 
 
 def _broken(tensor: torch.Tensor) -> int:

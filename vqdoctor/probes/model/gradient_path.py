@@ -21,6 +21,7 @@ from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.stacks import stacks
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.model._looks import Looking, shared
 from vqdoctor.probes.probe import Missing
 
 ROUNDING = 1e-4
@@ -41,13 +42,24 @@ class _Vjp:
     rounding: float
 
 
-def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
-    """Return the gradient path of every layer."""
+@frozen
+class _Looked:
+    """Each layer's products; why nothing need arrive at it; and the levels among which that is unclear."""
+
+    products: dict[str, list[_Vjp]]
+    elsewhere: dict[str, str]
+    unclear: dict[str, set[str]]
+
+
+@shared()
+def look(context: ModelContext) -> Looking[_Looked]:
+    """See what arrives at z_e."""
     products: dict[str, list[_Vjp]] = defaultdict(list)
     elsewhere: dict[str, str] = {}
     unclear: dict[str, set[str]] = {}
     stacked = {view.name: {v.name for v in stack} for stack in stacks(context.views) for view in stack}
-    for number, steps in enumerate(context.steps()):
+    number = 0
+    while (steps := (yield None)) is not None:
         for name, step in steps.items():
             if not step.data.any():
                 continue  # a level that this batch left out
@@ -58,11 +70,19 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
                 elsewhere.setdefault(name, _elsewhere(step, levels))
                 if not elsewhere[name] and any(level.z_e.is_leaf for level in (step, *levels)):
                     unclear[name] = {level.layer.name for level in (step, *levels)}
-    passed = _passed_by(context) if unclear else set()
-    elsewhere |= {name: OUTSIDE for name, levels in unclear.items() if levels & passed}
+        number += 1
+    return _Looked(products=products, elsewhere=elsewhere, unclear=unclear)
+
+
+def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
+    """Return the gradient path of every layer."""
+    looked = look.at(context)
+    passed = _passed_by(context) if looked.unclear else set()
+    around = {name: OUTSIDE for name, levels in looked.unclear.items() if levels & passed}
+    elsewhere = looked.elsewhere | around
     return {
         name: Missing(reason) if (reason := elsewhere.get(name)) else _judge(found)
-        for name, found in products.items()
+        for name, found in looked.products.items()
     }
 
 
@@ -80,9 +100,9 @@ def _elsewhere(step: Step, levels: Iterable[Step]) -> str:
     """
     if not step.call.recorded:
         return NO_GRAD
-    if gradient(step.losses.task, step.entered) is not None:
+    if step.pulls.of(step.losses.task, step.entered) is not None:
         return ""
-    reached = (gradient(level.losses.task, level.z_e) is not None for level in (step, *levels))
+    reached = (level.pulls.of(level.losses.task, level.z_e) is not None for level in (step, *levels))
     return OUTSIDE if any(reached) else ""
 
 

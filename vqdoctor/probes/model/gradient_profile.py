@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from vqdoctor.capture.pulls import Pulls
 from vqdoctor.core.evidence import GradientProfile
 from vqdoctor.core.evidence.shown import MOST_MODULES
-from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes._plane import short
 from vqdoctor.probes.model._context import ModelContext, square_sum
 from vqdoctor.probes.model._gaps import of_model
+from vqdoctor.probes.model._looks import Looking, shared
 from vqdoctor.probes.probe import Missing
 
 
-def measure(context: ModelContext) -> GradientProfile:
-    """Return the gradients on the first training batch."""
-    if not context.first_batches:
+@shared(passes=1)
+def look(context: ModelContext) -> Looking[GradientProfile]:
+    """See the gradients of the first training batch."""
+    # One story: the modules, their order, their gradients, and what is drawn of them.
+    steps = yield None
+    if steps is None:
         raise Missing("the task has no training batches")
-    model = context.copy(training=True)
-    layers = [layer.on(model) for layer in context.layers.values() if layer.path]
-    paths = tuple(dict.fromkeys(layer.path for layer in layers if layer.path))
-    holders = {path: _own(module) for path, module in model.named_modules()}
+    pulls, paths = steps.pulls, tuple(dict.fromkeys(la.path for la in context.layers.values() if la.path))
+    holders = {path: _own(module) for path, module in pulls.model.named_modules()}
     asked = {path: own for path, own in holders.items() if own and not _inside(path, paths)}
-    calls: list[str] = []
-    with ExitStack() as stack:
-        for path in (*asked, *paths):
-            hook = model.get_submodule(path).register_forward_pre_hook(lambda *_, of=path: calls.append(of))
-            stack.callback(hook.remove)
-        seed_all(context.seed)
-        losses = context.task.losses(model, context.first_batches[0])
-    order = _order([path for path in holders if path in asked or path in paths], calls)
+    order = _order([path for path in holders if path in asked or path in paths], steps.order)
     parameters = {path: asked[path] for path in order if path in asked}
-    if not losses.task.requires_grad or not parameters:
+    if not pulls.losses.task.requires_grad or not parameters:
         raise Missing("the task loss has no gradient at any parameter")
-    task = _squares(losses.task, parameters)
-    weight = context.vq_weight
-    vq = None if losses.vq is None or not losses.vq.requires_grad else _squares(losses.vq, parameters)
+    task = _squares(pulls.losses.task, parameters, pulls)
+    weight, loss = context.vq_weight, pulls.losses.vq
+    vq = None if loss is None or not loss.requires_grad else _squares(loss, parameters, pulls)
     groups = _together(order, paths)
     return GradientProfile(
         source="batch",
@@ -52,6 +46,11 @@ def measure(context: ModelContext) -> GradientProfile:
     )
 
 
+def measure(context: ModelContext) -> GradientProfile:
+    """Return the gradients on the first training batch."""
+    return look.at(context)
+
+
 def _own(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters(recurse=False) if p.requires_grad]
 
@@ -60,7 +59,7 @@ def _inside(path: str, paths: tuple[str, ...]) -> bool:
     return any(path == layer or path.startswith(f"{layer}.") for layer in paths)
 
 
-def _order(registered: list[str], calls: list[str]) -> list[str]:
+def _order(registered: Sequence[str], calls: Sequence[str]) -> list[str]:
     """Return the modules in the order of their first calls; one that is not called follows its neighbour."""
     first: dict[str, int] = {}
     for number, path in enumerate(calls):
@@ -71,11 +70,10 @@ def _order(registered: list[str], calls: list[str]) -> list[str]:
     return sorted(registered, key=lambda path: places[path])
 
 
-def _squares(loss: torch.Tensor, parameters: dict[str, list[nn.Parameter]]) -> dict[str, float]:
+def _squares(loss: torch.Tensor, parameters: dict[str, list[nn.Parameter]], pulls: Pulls) -> dict[str, float]:
     """Return the sum of the loss's squared gradients at each module's parameters."""
     flat = [p for own in parameters.values() for p in own]
-    found: Iterator[torch.Tensor | None]
-    found = iter(torch.autograd.grad(loss, flat, retain_graph=True, allow_unused=True))
+    found = iter(pulls.all_of(loss, flat))
     grads = {path: [next(found) for _ in own] for path, own in parameters.items()}
     known = {path: [g for g in of if g is not None] for path, of in grads.items()}
     return {path: sum(map(square_sum, of)) for path, of in known.items()}

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from vqdoctor.capture.step import Step
 from vqdoctor.core.evidence import LossBalance
-from vqdoctor.probes.model._context import ModelContext, gradient
+from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.model._looks import each_step
 
 
-def _look(step: Step) -> tuple[float, float, float, float, int] | None:
+def _look(_: ModelContext, step: Step) -> tuple[float, float, float, float, int] | None:
     """Return both losses of a batch, the norms of their gradients at z_e, and the number of vectors."""
     if step.losses.vq is None:
         return None
     losses = (step.losses.task, step.losses.vq)
-    pulls = (gradient(loss, step.z_e) for loss in losses)
+    pulls = (step.pulls.of(loss, step.z_e) for loss in losses)
     task, vq = (0.0 if g is None else float(g.norm()) for g in pulls)
     return losses[0].item(), losses[1].item(), vq, task, step.vectors
+
+
+LOOK = each_step(_look)
 
 
 def measure(context: ModelContext) -> dict[str, LossBalance]:
     """Return the loss balance of every layer, averaged over the training batches."""
     weight = context.vq_weight
     measured = {}
-    for name, parts in context.over_steps(_look).items():
+    for name, parts in LOOK.at(context).items():
         rows = [part for part in parts if part is not None]
         if not rows:
             continue

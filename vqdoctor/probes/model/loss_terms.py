@@ -13,8 +13,9 @@ from torch import nn
 from vqdoctor.capture.step import Step
 from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence import LossTerms
-from vqdoctor.probes.model._context import ModelContext, gradient
+from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.model._looks import Looking, shared
 from vqdoctor.vq.kmeans import nearest
 
 FIT = 0.9
@@ -22,16 +23,22 @@ FIT = 0.9
 _BETA = ("beta", "commitment_weight", "commitment_cost", "_commitment_cost", "commitment", "commit_weight")
 
 
+@shared(passes=1)
+def look(context: ModelContext) -> Looking[dict[str, LossTerms]]:
+    """See the gradients of the first training batch."""
+    first = yield None
+    return {name: _terms(context, step) for name, step in (first or {}).items() if step.losses.vq is not None}
+
+
 def measure(context: ModelContext) -> dict[str, LossTerms]:
     """Return the weights of the two terms at every layer, on the first training batch."""
-    first = next(context.steps(), {})
-    return {name: _terms(context, step) for name, step in first.items() if step.losses.vq is not None}
+    return look.at(context)
 
 
 def _terms(context: ModelContext, step: Step) -> LossTerms:
     # z_q of another dimension than z_e has no squared error
     comparable = step.z_e.shape == step.z_q.shape
-    pull = gradient(step.losses.vq, step.z_e) if comparable else None
+    pull = step.pulls.of(step.losses.vq, step.z_e) if comparable else None
     error = (step.z_e - step.z_q).detach() if comparable else torch.zeros_like(step.z_q)
     by_row = rows(error, step.axis)
     kept = step.quantized.reshape(*by_row.shape[:2], 1)  # a layer with a mask averages over these alone
@@ -54,7 +61,7 @@ def _codebook_weight(step: Step, form: torch.Tensor) -> float | None:
     codebook, view = step.layer.stored(), step.layer.view
     if codebook is None:
         return None
-    pull = gradient(step.losses.vq, codebook)
+    pull = step.pulls.of(step.losses.vq, codebook)
     vectors, sums = rows(step.z_q, step.axis).detach().flatten(0, 1), -rows(form, step.axis).flatten(0, 1)
     if (
         pull is None

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 
 import torch
 
+from vqdoctor.capture.pulls import leading_to
 from vqdoctor.capture.step import Step
 from vqdoctor.core.evidence import TaskGradient
 from vqdoctor.core.frozen import frozen
-from vqdoctor.probes.model._context import ModelContext, gradient, gradients, outside, square_sum
+from vqdoctor.probes.model._context import ModelContext, outside, square_sum
 from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.model._looks import each_step
 
 Squares = tuple[float | None, ...]
 """Square gradients at z_q and at z_e, and mean square ones before and after the layer."""
@@ -30,18 +32,20 @@ class _Look:
     apart: tuple[str, ...]
 
 
-def measure(context: ModelContext) -> dict[str, TaskGradient]:
-    """Return the task's gradient at z_q, at z_e, and before and after every layer."""
+def _look(context: ModelContext, step: Step) -> _Look:
     paths = tuple(layer.path for layer in context.layers.values() if layer.path)
-    found = context.over_steps(lambda step: _look(step, paths))
-    return {name: _evidence(looks, _cut(context, name, looks)) for name, looks in found.items()}
-
-
-def _look(step: Step, paths: tuple[str, ...]) -> _Look:
-    grads = (gradient(step.losses.task, t) for t in (step.entered, step.z_e))
+    grads = (step.pulls.of(step.losses.task, t) for t in (step.entered, step.z_e))
     squares = (None if grad is None else square_sum(grad) for grad in grads)
     around, joined, apart = _around(step, paths)
     return _Look(vectors=step.vectors, squares=(*squares, *around), joined=joined, apart=apart)
+
+
+LOOK = each_step(_look)
+
+
+def measure(context: ModelContext) -> dict[str, TaskGradient]:
+    """Return the task's gradient at z_q, at z_e, and before and after every layer."""
+    return {name: _evidence(looks, _cut(context, name, looks)) for name, looks in LOOK.at(context).items()}
 
 
 def _cut(context: ModelContext, name: str, looks: list[_Look]) -> bool:
@@ -85,8 +89,9 @@ def _around(step: Step, paths: tuple[str, ...]) -> tuple[Squares, bool | None, t
     task, z_e = step.losses.task, step.z_e
     if not step.layer.path or not parameters or not task.requires_grad:
         return (None, None), None, ()
-    reaching, learning = gradients(z_e, parameters), gradients(task, parameters)
-    before = [learning.get(name, torch.zeros_like(parameters[name])) for name in reaching]
+    reaching = leading_to(z_e, parameters)
+    learning = {name: grad for name, grad in step.pulls.of_task.items() if name in parameters}
+    before = [learning.get(name, torch.zeros_like(p)) for name, p in parameters.items() if name in reaching]
     after = [grad for name, grad in learning.items() if name not in reaching]
     apart = tuple(name for name in parameters if name not in learning and name not in reaching)
     joined = any(name in learning for name in reaching) if reaching else None

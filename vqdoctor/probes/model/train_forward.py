@@ -15,7 +15,7 @@ SAME_DECAY = 0.1
 
 def measure(context: ModelContext) -> dict[str, TrainForward]:
     """Return how far the codes in use move in the first pass, and in the later ones."""
-    return {name: _evidence(parts) for name, parts in passes(context).items() if len(parts) > 1}
+    return {name: _evidence(parts) for name, parts in passes.at(context).items() if len(parts) > 1}
 
 
 def _evidence(parts: list[Pass]) -> TrainForward:
