@@ -207,8 +207,8 @@ def seed_all(seed: int) -> None:
 def _marks(model: nn.Module) -> dict[str, object]:
     marks: dict[str, object] = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        waits = isinstance(tensor, nn.Parameter) and _can_wait(tensor)
-        marks[name] = torch._lazy_clone(tensor.detach()) if waits else tensor.detach().clone()
+        lazy = _lazy_copy(tensor) if isinstance(tensor, nn.Parameter) else None
+        marks[name] = tensor.detach().clone() if lazy is None else lazy.detach()
         marks[f"{name} (gradient)"] = None if tensor.grad is None else tensor.grad.clone()
         marks[f"{name} (identity)"] = (id(tensor), tensor.requires_grad)
     for name, module in model.named_modules():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from vqdoctor.capture import pulls
 from vqdoctor.capture.layer import CapturedLayer, watching
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.training_plan import Start
 from vqdoctor.models.task import Batch, Task
 from vqdoctor.models.untouched import seed_all
-from vqdoctor.probes.model import gradients
 
 
 @torch.no_grad()
@@ -74,7 +74,7 @@ def leading_to(
     with torch.enable_grad(), watching(layers, keep_graph=True) as watched:
         task.losses(model, batch)
         z_e = [call.z_e for layer in layers for call in layer.calls(watched)[:1]]
-        leading: set[str] = set().union(*(gradients(z, named) for z in z_e))
+        leading: set[str] = set().union(*(pulls.leading_to(z, named) for z in z_e))
     for name, tensor in (*model.named_buffers(), *model.named_parameters()):
         if name in before:  # a forward pass may have moved it by an EMA, or put another in its place
             tensor.copy_(before[name])

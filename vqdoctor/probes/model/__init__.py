@@ -6,11 +6,11 @@ import sys
 from functools import cache
 
 from vqdoctor.core.discovery import pieces
-from vqdoctor.probes.model._context import ModelContext, gradients
+from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model.data_match import asked_vectors
 from vqdoctor.probes.probe import Probe
 
-__all__ = ["ModelContext", "all_probes", "asked_vectors", "gradients", "without_codebook"]
+__all__ = ["ModelContext", "all_probes", "asked_vectors", "without_codebook"]
 
 
 @cache
