@@ -20,7 +20,8 @@ REWARD = CollapseReward.healthy(spread=1.8, one=0.4)
         ([REWARD.replace(spread=0.4, one=1.8)], "passes"),
         ([REWARD.replace(spread=1.03, one=1.0)], "warning"),
         ([REWARD.replace(spread=1.01, one=1.0)], "passes"),
-        ([REWARD.replace(reach=0.009)], "passes"),
+        ([REWARD.replace(reach=2e-4)], "warning"),
+        ([REWARD.replace(reach=9e-5)], "passes"),
         ([REWARD.replace(spread=0.0, one=0.0)], "passes"),
     ],
 )

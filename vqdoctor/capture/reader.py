@@ -101,7 +101,7 @@ class Reader:
 
     def _numbered(self, z_q: torch.Tensor) -> Codes | None:
         """Return the outputs of a layer without a codebook by number, in the order in which they came."""
-        vectors = z_q.float().cpu().numpy()
+        vectors = z_q.detach().float().cpu().numpy()
         step = EXACT * max(float(np.abs(vectors).max(initial=0.0)), 1e-12)
         whole = np.round(vectors.reshape(-1, vectors.shape[-1]) / step).astype(np.int64)
         found, which = np.unique(whole, axis=0, return_inverse=True)

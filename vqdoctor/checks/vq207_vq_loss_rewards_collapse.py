@@ -38,9 +38,9 @@ class Limits(CheckLimits):
         "has only rounding, 0.000001.",
     )
     reach: float = limit(
-        0.01,
-        "Least share of the gradient at z_e that couples vectors. A mean over vectors has only "
-        "rounding, 0.000001.",
+        1e-4,
+        "Least share of the gradient at z_e that couples vectors: 100 times the rounding, 0.000001, that a "
+        "mean over vectors has. Entropies of three models measured 0.0007 (saturated) to 0.5.",
     )
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from vqdoctor.capture.call import Call, first_float, swap
 from vqdoctor.capture.layer import CapturedLayer
-from vqdoctor.capture.reader import Codes
+from vqdoctor.capture.reader import EXACT, Codes
+from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import CollapseReward
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
@@ -22,6 +23,8 @@ SHARE = 0.25
 """Share of the codes in use, as perplexity, under which a layer is asked: elsewhere nothing collapsed."""
 CODES = 4
 """Codes that the vectors are spread over."""
+LEAST_SIZE = 1.0
+"""Least size of random vectors: the levels of FSQ, LFQ and their like lie about one apart."""
 DRAWN = 64
 """Vectors that are drawn, to find some which choose different codes."""
 KEPT = 0.9
@@ -54,8 +57,7 @@ def _reward(context: ModelContext, layer: CapturedLayer, call: Call | None) -> C
     run = partial(_run, context, layer, axis)
     if len(places) < 2 * CODES or (seen := run(drawn[places % len(drawn)])) is None:
         return Missing("the layer does not take other vectors")
-    _, firsts = np.unique(seen.codes[: len(drawn)], return_index=True)
-    vectors = drawn[torch.from_numpy(np.sort(firsts)[:CODES]).to(drawn.device)]
+    vectors = drawn[torch.tensor(_apart(seen, len(drawn)), device=drawn.device)]
     if len(vectors) < 2:
         return Missing("all vectors choose one code, whatever they are")
     which = places % len(vectors)
@@ -64,10 +66,8 @@ def _reward(context: ModelContext, layer: CapturedLayer, call: Call | None) -> C
     ones = [one for one in alone if one is not None]
     if spread is None or len(ones) < len(vectors):
         return Missing("the layer does not take other vectors")
-    chosen = [one.codes[(which == i).cpu().numpy()] for i, one in enumerate(ones)]
-    beside = [spread.codes[(which == i).cpu().numpy()] for i in range(len(ones))]
-    same = float(np.concatenate([a == b for a, b in zip(chosen, beside, strict=True)]).mean())
-    if same < KEPT:
+    same = torch.stack([_same(one, spread) for one in ones])[which.cpu(), torch.arange(len(which))]
+    if float(same.double().mean()) < KEPT:
         return Missing("a vector of the layer chooses another code in other company")
     return CollapseReward(
         source="batch",
@@ -85,26 +85,48 @@ def _drawn(context: ModelContext, layer: CapturedLayer, call: Call, axis: int) -
     dim, generator = call.z_e.shape[axis], torch.Generator().manual_seed(context.seed)
     stored = layer.codebook
     if dim == layer.view.dim and (stored.codes is not None or stored.sums is not None):
-        rows = layer.codes()
-        chosen = torch.randperm(len(rows), generator=generator)[:DRAWN].to(rows.device)
-        return rows[chosen].to(call.z_e)
-    size = call.z_e.detach().square().mean().sqrt().clamp_min(1e-3).to(call.z_e)
+        codes = layer.codes()
+        chosen = torch.randperm(len(codes), generator=generator)[:DRAWN].to(codes.device)
+        return codes[chosen].to(call.z_e)
+    size = call.z_e.detach().square().mean().sqrt().clamp_min(LEAST_SIZE).to(call.z_e)
     return torch.randn(DRAWN, dim, generator=generator).to(call.z_e) * size
 
 
 class _Run(NamedTuple):
-    """The results of one forward pass with other vectors."""
+    """The results of one forward pass with other vectors: codes [N] where they are told, outputs [N, D]."""
 
-    codes: Codes
+    codes: torch.Tensor | None
+    outputs: torch.Tensor
     loss: float
     gradient: torch.Tensor
+
+
+def _same(one: _Run, other: _Run) -> torch.Tensor:
+    """Return where two runs chose the same code, bool [N]: by the codes, or else by the outputs."""
+    if one.codes is not None and other.codes is not None:
+        return torch.eq(one.codes, other.codes)
+    near = EXACT * one.outputs.norm(dim=1).mean()
+    return torch.le((one.outputs - other.outputs).norm(dim=1), near)
+
+
+def _apart(run: _Run, first: int) -> list[int]:
+    """Return the places of some of the first vectors that chose different codes."""
+    kept: list[int] = []
+    near = EXACT * float(run.outputs.norm(dim=1).mean())
+    for place in range(min(first, len(run.outputs))):
+        if run.codes is not None:
+            fresh = all(run.codes[place] != run.codes[other] for other in kept)
+        else:
+            fresh = all(float((run.outputs[place] - run.outputs[other]).norm()) > near for other in kept)
+        kept += [place] if fresh and len(kept) < CODES else []
+    return kept
 
 
 def _run(context: ModelContext, layer: CapturedLayer, axis: int, vectors: torch.Tensor) -> _Run | None:
     """Run the task on its first training batch with these vectors [N, D] in place of a layer's z_e.
 
     Returns:
-        the codes [N], the VQ loss and its gradient at the vectors [N, D]; None where one of them lacks.
+        its results; None where the layer does not take the vectors, or the VQ loss does not depend on them.
     """
     given = vectors.detach().clone().requires_grad_()
     taken: list[bool] = []
@@ -122,16 +144,15 @@ def _run(context: ModelContext, layer: CapturedLayer, axis: int, vectors: torch.
 
     calls, losses = context.first_calls(training=True, change=watch)
     call = calls.get(layer.name)
-    codes = None if call is None else layer.reader.given(call)
-    if not taken or codes is None or losses is None or losses.vq is None:
+    if not taken or call is None or call.z_q is None or losses is None or losses.vq is None:
         return None
-    found = gradient(losses.vq.sum(), given)
-    flat = codes.flatten().cpu().numpy()
-    return (
-        None
-        if found is None or len(flat) != len(vectors)
-        else _Run(flat, float(losses.vq.detach().sum()), found)
-    )
+    codes, found = layer.reader.given(call), gradient(losses.vq.sum(), given)
+    outputs = rows(call.z_q.detach(), axis).flatten(0, 1).float().cpu()
+    if found is None or len(outputs) != len(vectors):
+        return None
+    told = codes is not None and codes.numel() == len(vectors)
+    chosen = codes.flatten().cpu() if codes is not None and told else None
+    return _Run(chosen, outputs, float(losses.vq.detach().sum()), found)
 
 
 def _reach(spread: torch.Tensor, alone: Sequence[torch.Tensor], which: torch.Tensor) -> float:
