@@ -131,3 +131,21 @@ def trained_by_its_own_rule(folder: Path, quantizer: str) -> Path:
     }
     torch.save(state, folder / "own.pt")
     return folder / "own.pt"
+
+
+class Rivals(Digits):
+    """A task with a discriminator of the logits, in the model and with an optimizer of its own."""
+
+    def model(self) -> Any:
+        model = super().model()
+        model.judge = torch.nn.Linear(10, 1)
+        return model
+
+    def optimizer(self, model: Any) -> Any:
+        own = [p for name, p in model.named_parameters() if not name.startswith("judge")]
+        return torch.optim.Adam(own, lr=2e-3), torch.optim.SGD(model.judge.parameters(), lr=0.1)
+
+    def losses(self, model: Any, batch: Any) -> Losses:
+        found = super().losses(model, batch)
+        assert found.logits is not None
+        return replace(found, further=(model.judge(found.logits.detach()).square().mean(),))

@@ -186,3 +186,21 @@ def test_what_is_known_is_not_found_again() -> None:
 def test_a_layer_that_says_its_levels_is_found_behind_a_dead_encoder() -> None:
     (view,) = found_in(nn.Sequential(Does(torch.ones_like), FSQ(levels=[8, 5, 5], dim=DIM))).implicit
     assert (view.name, view.num_codes) == ("1.1", 200)
+
+
+class FloatLevels(nn.Module):
+    """A home-made FSQ without an estimator, whose levels are a buffer of floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("levels", torch.full((DIM,), 5.0))
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rounded = torch.round(2 * torch.tanh(z))
+        return rounded / 2, ((rounded + 2) * 5 ** torch.arange(DIM)).sum(-1).long()
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-3], ids=["in use", "collapsed to one code"])
+def test_levels_may_be_floats(gain) -> None:
+    (view,) = found_in(nn.Sequential(Does(lambda z: gain * z), FloatLevels())).implicit
+    assert (view.name, view.num_codes) == ("1.1", 5**DIM)

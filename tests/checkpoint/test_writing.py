@@ -191,7 +191,7 @@ def test_big_endian_files(name: str, tmp_path: Path) -> None:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_written_is_what_torch_would_have_stored(data: st.DataObject, tmp_path: Path) -> None:
     dtype = getattr(torch, data.draw(st.sampled_from(FLOATS)))

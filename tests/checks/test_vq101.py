@@ -8,6 +8,7 @@ from judged import problems, says
 from vqdoctor.core.evidence import (
     CodebookGeometry,
     EmaRelation,
+    EncoderStart,
     Evidence,
     GradientPath,
     ImplicitLevels,
@@ -19,6 +20,7 @@ from vqdoctor.core.levels import Confidence
 
 GRADIENT = GradientPath.healthy()
 MEMORY = OptimizerMemory.healthy()
+NEVER = MEMORY.replace(before_gradient=0.0, ratio=0.0)
 STEPS = StepSize.healthy(highest_step=0.01)
 TOO_LONG = EmaRelation.healthy(total=1_022.0, scale=1_022.0, code_norm=21_462.0)
 SATURATED = ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
@@ -57,6 +59,11 @@ SATURATED = ImplicitLevels.healthy(used=(2, 2, 2), edge_share=(1.0, 1.0, 1.0))
         ([MEMORY.replace(ratio=0.06), STEPS.replace(updates=101)], "passes"),
         ([GRADIENT.replace(estimator="none", ratio=0.0), STEPS.replace(updates=99)], "error"),
         ([MEMORY.replace(ratio=0.06), CodebookGeometry.healthy(dim=16, norm_median=1e-3)], "passes"),
+        # an encoder without any gradient, which was trained all the same, is a pretrained one that is frozen
+        ([NEVER, EncoderStart.healthy(before_drawn=0.89)], "cannot judge"),
+        ([NEVER, EncoderStart.healthy(before_drawn=0.91)], "error"),
+        ([NEVER], "error"),
+        ([MEMORY.replace(ratio=0.0153), EncoderStart.healthy(before_drawn=0.0)], "error"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

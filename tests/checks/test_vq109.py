@@ -37,6 +37,9 @@ def state(seed: int) -> dict[str, torch.Tensor]:
         (["mp_rank_00_model.pt", "mp_rank_01_model.pt"], [0, 1], None),
         (["model_rank0.pt", "other_rank1.pt"], [0, 1], None),
         (["frank0.pt", "frank1.pt"], [0, 1], None),
+        (["tp_rank_00.pt", "tp_rank_01.pt"], [0, 1], None),
+        (["adapter_rank4.pt", "adapter_rank8.pt", "adapter_rank16.pt"], [0, 1, 2], None),
+        (["best_rank1.pt", "best_rank2.pt"], [0, 1], None),
     ],
 )
 def test_files_of_processes(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import vector_quantize_pytorch as vqp
@@ -107,6 +109,80 @@ class Flat(nn.Module):
             whole, loss = whole + codes, loss + added
             residual = residual - codes.detach() if self.form == "sound" else residual
         return self.decoder(whole.flatten(1)).view_as(x), loss
+
+
+class Mapped(Level):
+    """A level that sees its input through a map of its own, as DAC's factorized codes do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        codes, loss = super().forward(self.before(z))
+        return self.after(codes), loss
+
+
+class Chosen(nn.Module):
+    """A level that chooses its code by logits of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits, self.embedding = nn.Linear(DIM, CODES), nn.Embedding(CODES, DIM)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.logits(z)
+        shares = logits.softmax(-1)
+        hard = functional.one_hot(logits.argmax(-1), CODES).to(z.dtype)
+        return (hard + shares - shares.detach()) @ self.embedding.weight, shares.square().mean()
+
+
+class Additive(nn.Module):
+    """Levels that see one input, each in a way of its own, and whose codes are added up or averaged."""
+
+    def __init__(self, level: type[nn.Module], form: str) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Conv1d(3, DIM, 1), nn.Conv1d(DIM, 3, 1)
+        self.levels = nn.ModuleList(level() for _ in range(3))
+        self.form = form
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = self.encoder(x).transpose(1, 2)
+        codes, found = zip(*(level(z) for level in self.levels), strict=True)
+        whole = torch.stack(codes).sum(0) / (3 if self.form == "mean" else 1)
+        return self.decoder(whole.transpose(1, 2)), torch.stack(found).sum()
+
+
+class Product(nn.Module):
+    """A product quantizer whose two parts are equal, and so are its codebooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Conv1d(3, DIM, 1), nn.Linear(2 * DIM, 3)
+        self.levels = nn.ModuleList(vqp.VectorQuantize(dim=DIM, codebook_size=CODES) for _ in range(2))
+        self.levels[1].load_state_dict(self.levels[0].state_dict())
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = self.encoder(x).transpose(1, 2)
+        codes, _, found = zip(*(level(z) for level in self.levels), strict=True)
+        return self.decoder(torch.cat(codes, -1)).transpose(1, 2), torch.stack(found).sum()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Additive(Mapped, "sum"),
+        lambda: Additive(Mapped, "mean"),
+        lambda: Additive(Chosen, "sum"),
+        Product,
+    ],
+    ids=["own maps, sum", "own maps, mean", "own logits", "equal parts"],
+)
+def test_codebooks_that_each_add_a_part_are_no_residual(build: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    report = vqdoctor.examine(build(), torch.randn(64, 3, 10), losses=losses)
+    assert len(report.layers) >= 2
+    assert "VQ110" not in {f.code for f in report.findings}
 
 
 def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:

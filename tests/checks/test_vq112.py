@@ -30,7 +30,7 @@ def test_limits(choice: CodeChoice, expected: str) -> None:
 
 
 class Model(nn.Module):
-    """A lookup by the nearest, the farthest, the most similar or the least similar code."""
+    """A lookup by the nearest, the farthest or the most similar code, or the nearest of turned codes."""
 
     def __init__(self, form: str) -> None:
         super().__init__()
@@ -47,10 +47,13 @@ class Lookup(nn.Module):
     def __init__(self, form: str) -> None:
         super().__init__()
         self.form = form
-        self.embedding = nn.Embedding(16, 4)
+        self.embedding = nn.Embedding(2 if form == "turned" else 16, 4)
+        if form == "turned":  # two codes about zero, of which a map makes each other
+            self.embedding.weight.data[1] = -self.embedding.weight.data[0]
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        codes = self.embedding.weight.detach()
+        table = -self.embedding.weight if self.form == "turned" else self.embedding.weight
+        codes = table.detach()
         if self.form == "cosine":
             similar = functional.normalize(z, dim=-1) @ functional.normalize(codes, dim=-1).T
         elif self.form == "product":
@@ -58,7 +61,7 @@ class Lookup(nn.Module):
         else:
             similar = -torch.cdist(z, codes)
         indices = similar.argmin(-1) if self.form == "farthest" else similar.argmax(-1)
-        z_q = self.embedding(indices)
+        z_q = table[indices]
         loss = functional.mse_loss(z_q, z.detach()) + functional.mse_loss(z, z_q.detach())
         return z + (z_q - z).detach(), indices, loss
 
@@ -68,13 +71,13 @@ def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
     return vqdoctor.Losses(task=functional.mse_loss(out, x), vq=vq)
 
 
-@pytest.mark.parametrize("form", ["nearest", "farthest", "cosine", "product"])
+@pytest.mark.parametrize("form", ["nearest", "farthest", "cosine", "product", "turned"])
 def test_models(form: str) -> None:
     torch.manual_seed(0)
     report = vqdoctor.examine(Model(form), torch.randn(512, 6), losses=losses)
     found = [f.code for f in report.findings if f.code == "VQ112"]
     assert found == (["VQ112"] if form == "farthest" else [])
-    assert any(isinstance(item, CodeChoice) for item in report.evidence)
+    assert any(isinstance(item, CodeChoice) for item in report.evidence) is (form != "turned")
 
 
 def test_the_advice_takes_the_nearest() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from judged import says
+from judged import problems, says
 
-from vqdoctor.core.evidence import DataMatch, Evidence, LookupScale, LossBalance
+from vqdoctor.core.evidence import DataMatch, Evidence, LookupScale, LossBalance, LossTerms
 
 BALANCE = LossBalance.healthy()
 MATCH = DataMatch.healthy()
@@ -27,3 +27,24 @@ AWAY = (MATCH.replace(scale_ratio=5.0), BALANCE.replace(ratio=0.0))
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ202", *evidence) == expected
+
+
+@pytest.mark.parametrize(
+    ("weight", "commitment", "first"),
+    [
+        (1.0, 0.009, "commitment-term"),
+        (1.0, 0.011, "raise-vq-weight"),
+        # the whole is light too, and a term of it would be as well
+        (0.09, 0.009, "raise-vq-weight"),
+    ],
+)
+def test_a_light_commitment_term_is_added_and_not_the_whole_made_heavier(
+    weight: float, commitment: float, first: str
+) -> None:
+    evidence = [
+        MATCH.replace(scale_ratio=5.0),
+        BALANCE.replace(ratio=1e-5, vq_weight=weight),
+        LossTerms.healthy(commitment=commitment, codebook=1.0),
+    ]
+    (problem,) = problems("VQ202", *evidence)
+    assert problem.remedies[0] == first

@@ -38,6 +38,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([FRESH.replace(stepped=False, structure=6.1)], "passes"),
         ([FRESH.replace(stepped=False, counts_written=True)], "passes"),
         ([FRESH.replace(stepped=False, frozen=True)], "passes"),
+        ([FRESH.replace(stepped=False, updates=0, structure=460.0, counts_written=True)], "error"),
+        ([FRESH.replace(stepped=None, updates=0, structure=460.0, counts_written=True)], "passes"),
         ([FRESH, TRAIN], "error"),
         ([FRESH, TRAIN.replace(writes_counts=False)], "passes"),
         ([FRESH.replace(counts_written=None), TRAIN.replace(writes_counts=None)], "passes"),

@@ -49,6 +49,35 @@ class Twice(VectorQuantizerEMA2D):
         return super().average(vectors, indices, counts)
 
 
+class HeavySums(VectorQuantizerEMA2D):
+    """A layer that weighs new vectors in the sums by the decay, and their number by 1 less the decay."""
+
+    def average(self, vectors: torch.Tensor, indices: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        before = self.sums.clone()
+        smoothed = super().average(vectors, indices, counts)
+        batch = (self.sums - self.decay * before) / (1 - self.decay)
+        self.sums.copy_(self.decay * (before + batch))
+        return smoothed
+
+
+class Warm(VectorQuantizerEMA2D):
+    """A layer whose decay warms up, by a number of passes that no file keeps: its first one is 0.9^22."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.passes = 0
+
+    def average(self, vectors: torch.Tensor, indices: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        full, self.passes = self.decay, self.passes + 1
+        self.decay = min(full, full**22 * self.passes)
+        divided = super().average(vectors, indices, counts)
+        self.decay = full
+        return divided
+
+
+LAYERS = {"twice in a call": Twice, "a decay that warms up": Warm, "heavy sums": HeavySums}
+
+
 class Model(nn.Module):
     """A tokenizer of [B, 1, 8, 8] whose layer runs in one of several ways."""
 
@@ -56,7 +85,7 @@ class Model(nn.Module):
         super().__init__()
         self.how = how
         self.encoder = nn.Conv2d(1, 8, 2, 2)
-        self.vq = (Twice if how == "twice in a call" else VectorQuantizerEMA2D)(16, 8, decay=0.9)
+        self.vq = LAYERS.get(how, VectorQuantizerEMA2D)(16, 8, decay=0.9)
         self.decoder = nn.ConvTranspose2d(8, 1, 2, 2)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +134,8 @@ def test_a_layer_that_runs_again_on_the_same_vectors_is_found(how: str, times: i
 
 
 @pytest.mark.parametrize(
-    ("how", "applied"), [("once", 1.0), ("twice in a call", 2.0), ("another scale", None)]
+    ("how", "applied"),
+    [("once", 1.0), ("twice in a call", 2.0), ("another scale", None), ("a decay that warms up", None)],
 )
 def test_the_decay_that_one_call_applies(how: str, applied: float | None, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -117,3 +147,22 @@ def test_the_decay_that_one_call_applies(how: str, applied: float | None, tmp_pa
     assert found.times == 1
     assert found.applied == (None if applied is None else pytest.approx(applied, abs=0.01))
     assert [finding.code for finding in report.findings] == ["VQ312"] * (applied == 2.0)
+
+
+@pytest.mark.parametrize(("how", "ratio"), [("once", 1.0), ("heavy sums", 9.0)])
+@pytest.mark.parametrize("spread", [1.0, 0.0], ids=["many codes", "one code"])
+def test_the_weight_of_new_vectors_in_sums_and_counts(
+    how: str, ratio: float, spread: float, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = Model(how)
+    with torch.no_grad():
+        model.encoder.weight.mul_(spread)
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pt")
+    user_model: Any = UserModel(task=Task(how))
+    report = examine(
+        tmp_path / "model.pt", user_model=user_model, settings=Settings(select=("VQ309", "VQ312"))
+    )
+    (found,) = (evidence for evidence in report.evidence if isinstance(evidence, EmaAdvances))
+    assert found.sums_over_counts == pytest.approx(ratio, rel=1e-3)
+    assert ("VQ309" in {finding.code for finding in report.findings}) is (ratio > 1)

@@ -25,6 +25,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([ENDS], "warning"),
         ([ENDS.replace(edge_share=(0.95, 0.89, 0.2))], "passes"),
         ([ENDS.replace(levels=(8, 2, 5))], "passes"),
+        # two of three levels are ends, so that the one between them must be rarer than those of many
+        ([ENDS.replace(levels=(3, 3, 3), edge_share=(0.96, 0.96, 0.96))], "passes"),
+        ([ENDS.replace(levels=(3, 3, 3), edge_share=(0.97, 0.97, 0.96))], "warning"),
+        ([ENDS.replace(levels=(9, 9, 9), edge_share=(0.93, 0.93, 0.2))], "warning"),
+        ([ENDS.replace(levels=(9, 9, 9), edge_share=(0.92, 0.92, 0.2))], "passes"),
         # it does harm where it holds the encoder, and the task is not done all the same
         ([ENDS, HELD, TASK], "error"),
         ([ENDS, HELD.replace(zero_share=0.49), TASK], "warning"),

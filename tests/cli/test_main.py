@@ -68,6 +68,14 @@ def test_a_user_error_is_an_error_and_a_help_and_2(
     assert says in only_error(capsys)
 
 
+@pytest.mark.parametrize("command", ["inspect", "fix", "gate", "compare", "watch"])
+def test_a_name_that_the_system_refuses_is_a_user_error(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "x" * 300]) == 2
+    assert "File name too long" in only_error(capsys)
+
+
 def test_a_wrong_pyproject_is_a_user_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.vqdoctor]\nselekt = []\n")
     assert main(["inspect", "x.pt"]) == 2
@@ -100,6 +108,13 @@ def raising(error: BaseException) -> object:
     [
         (UserError("x.pt: cut", "fetch it again"), 2, r"error: x\.pt: cut\nhelp: fetch it again"),
         (KeyError("k\x1b"), 3, r"vqdoctor has a bug: KeyError: .*\\x1b.*\n.*VQDOCTOR_TRACEBACK=1"),
+        (
+            PermissionError(13, "Permission denied", "a/x.pt"),
+            2,
+            r"error: a/x\.pt: Permission denied\nhelp: ls -ld a a/x\.pt shows",
+        ),
+        (FileNotFoundError(2, "No such file or directory", "ours"), 3, "vqdoctor has a bug: FileNotFound"),
+        (PermissionError(13, "Permission denied", 3), 3, "vqdoctor has a bug: PermissionError"),
         (MemoryError(), 3, "vqdoctor has a bug: MemoryError"),
         (RecursionError("deep"), 3, "vqdoctor has a bug: RecursionError: deep"),
     ],

@@ -206,3 +206,11 @@ def test_a_retraining_in_a_log_file_is_a_line_every_half_minute(
         "retraining: epoch 3 of 50, task loss 0.3333",
         "retraining: epoch 5 of 50, task loss 0.2",
     ]
+
+
+def test_a_patch_names_its_file_as_git_does_and_keeps_the_files_encoding(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    _output.write("--- a/ł.py\n+++ b/ł.py\n@@ -1 +1 @@\n-é\n", "latin-1")
+    head = "--- a/ł.py\n+++ b/ł.py\n".encode()
+    assert capfdbinary.readouterr().out == head + b"@@ -1 +1 @@\n-\xe9\n"

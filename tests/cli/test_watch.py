@@ -89,8 +89,11 @@ def test_it_ends_with_the_training_and_not_before(
     assert list(run.news()) and not run.ended
 
 
-def test_nothing_to_watch_is_said(tmp_path: Path) -> None:
+def test_nothing_to_watch_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", str(tmp_path / "gone"), "--once"]) == 2
+    (tmp_path / "begun").mkdir()
+    assert main(["watch", str(tmp_path / "begun"), "--once"]) == 0
+    assert "neither a trace nor a checkpoint yet" in capsys.readouterr().err
 
 
 def test_in_a_terminal_q_ends(writer: TraceWriter) -> None:

@@ -9,7 +9,9 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "3", "WORLD_SIZE": "4", "LOCA
 
 def test_the_place_that_the_launcher_tells() -> None:
     again = {**TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"}
-    assert Launched.of(again) == Launched(rank=3, size=4, local_rank=1, attempt=2)
+    assert Launched.of(again) == Launched(rank=3, size=4, local_rank=1, local_size=4, attempt=2)
+    two_machines = {**TORCHRUN, "LOCAL_WORLD_SIZE": "2"}
+    assert Launched.of(two_machines) == Launched(rank=3, size=4, local_rank=1, local_size=2)
 
 
 @pytest.mark.parametrize(

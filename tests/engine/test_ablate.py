@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from small_training import Digits
 
 from vqdoctor.cli._ablation import require_own
 from vqdoctor.core.ablation import AblationFigures, CodebookFigures, Cost, Latency, Run, Study
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.engine.ablate import study as study_module
 from vqdoctor.engine.ablate.cells import STEPS, Training, lay_out
 from vqdoctor.engine.ablate.kept import RUNS, STUDY, Kept, merge
 from vqdoctor.engine.ablate.subject import Subject
 from vqdoctor.engine.plan import make_plan
+from vqdoctor.engine.retrain import decisive
 from vqdoctor.models.user_code import load_object
 from vqdoctor.render import ablation_text
 
@@ -102,6 +108,17 @@ def test_a_study_whose_trainings_fail_says_so() -> None:
     assert told.is_complete and "Not trained" not in ablation_text(told, 100)
 
 
+def test_a_study_that_ends_before_its_times_says_what_lacks() -> None:
+    study, _ = laid_out()
+    runs = tuple(Run(run=run, seed=seed, figures=figures()) for run, seed in study.trainings)
+    untimed = replace(study, runs=runs, interrupted=True)
+    text = ablation_text(replace(untimed, latencies=(Latency(run="fsq", samples=4, p50=1.0, p95=2.0),)), 100)
+    models = len({run.run for run in runs})
+    assert f"all trainings are done, but 1 of {models} models are timed" in text
+    early = ablation_text(replace(untimed, runs=runs[1:]), 100)
+    assert f"{len(runs) - 1} of {len(runs)} trainings are done" in early
+
+
 def test_a_changed_module_of_the_task_makes_another_study(tmp_path: Path) -> None:
     (tmp_path / "ablated_net.py").write_text("SIZE = 3\n")
     (tmp_path / "ablated_task.py").write_text("import ablated_net\ntask = ablated_net.SIZE\n")
@@ -113,6 +130,46 @@ def test_a_changed_module_of_the_task_makes_another_study(tmp_path: Path) -> Non
     assert replace(subject).fingerprint != first
 
 
+@pytest.mark.parametrize("name", ["batch.npz", "batch.npy"])
+def test_other_data_makes_another_study(name: str, tmp_path: Path) -> None:
+    """A batch of x and y alone is no checkpoint, and is not opened as one."""
+    told = []
+    for value in (0.0, 1.0):
+        x = np.full((4, 1, 8, 8), value)
+        np.savez(tmp_path / name, x=x, y=np.zeros(4)) if name.endswith("z") else np.save(tmp_path / name, x)
+        settings = Settings(data=(tmp_path / name,))
+        told.append(Subject(path=None, user_model=UserModel(), settings=settings).fingerprint)
+    assert told[0] != told[1]
+
+
+def test_another_layer_or_other_data_make_another_study() -> None:
+    def identity(images: int, layer: str | None = None) -> str:
+        settings = Settings(epochs=1, layer=layer)
+        subject = Subject(path=None, user_model=UserModel(task=Digits(images)), settings=settings)
+        return study_module._laid_out(subject, Silent())[0].identity
+
+    first = identity(60)
+    assert identity(60) == first
+    assert identity(60, layer="vq") != first
+    assert identity(200) != first
+
+
+def test_the_losses_that_a_user_names_are_among_the_options_of_a_run() -> None:
+    named: list[dict[str, Any]] = [{}, {"task_loss": "mse"}, {"vq_loss": "mse"}]
+    options = [decisive(Settings(), UserModel(model="m:M", **one)) for one in named]
+    assert all(one != other for one, other in itertools.combinations(options, 2))
+
+
+class Silent:
+    """Follows a study, and says nothing."""
+
+    def say(self, doing: str) -> None:
+        pass
+
+    def done(self, run: Run, number: int, of: int, seconds_left: float) -> None:
+        pass
+
+
 def test_a_file_of_someone_else_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "ablation.csv").write_text("mine")
     with pytest.raises(UserError, match=r"ablation\.csv is there"):
@@ -120,6 +177,8 @@ def test_a_file_of_someone_else_is_not_overwritten(tmp_path: Path) -> None:
     Kept.open(tmp_path, laid_out()[0])
     require_own(tmp_path)
     require_own(tmp_path / "new")
+    with pytest.raises(UserError, match="a file, and no folder"):
+        require_own(tmp_path / "ablation.csv")
 
 
 def test_another_study_is_refused(tmp_path: Path) -> None:

@@ -126,10 +126,12 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "digits.npz", x=np.zeros((4, 1, 8, 8)), y=np.zeros(4, dtype=np.int64))
     settings = Settings(stages=True, data=(tmp_path / "digits.npz",))
     with (
-        pytest.raises(UserError, match="not sequences"),
+        pytest.raises(UserError, match=r"not sequences.*--data motion, or leave"),
         Subject(path=None, user_model=UserModel(), settings=settings).open(),
     ):
         pass
+    with pytest.raises(UserError, match="sequences, and no images"):
+        Subject(path=None, user_model=UserModel(), settings=Settings(stages=True, data=(Path("digits"),)))
 
 
 @pytest.mark.accept

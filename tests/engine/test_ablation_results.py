@@ -112,3 +112,17 @@ def test_half_of_a_pair_in_a_name_is_written_out(tmp_path: Path) -> None:
 def test_without_any_perplexity_it_is_inconclusive(tmp_path: Path) -> None:
     """Accuracy alone says nothing of a codebook."""
     assert main(["inspect", str(_written(tmp_path, {"a": {"accuracy": 0.1}, "b": {"accuracy": 0.9}}))]) == 3
+
+
+def test_of_several_processes_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results.json").write_text('{"a": {"perplexity": 60}}')
+    launched = {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("vqdoctor.cli.main.be_quiet", lambda: None)
+    saved = tmp_path / "saved.json"
+    assert main(["inspect", str(tmp_path / "results.json"), "--save", f"json={saved}"]) == 0
+    assert not saved.exists()
+    monkeypatch.setenv("RANK", "0")
+    assert main(["inspect", str(tmp_path / "results.json"), "--save", f"json={saved}"]) == 0
+    assert saved.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from vqdoctor.core.comparison import Comparison
 from vqdoctor.core.errors import UserError
 from vqdoctor.engine import examine
 from vqdoctor.engine.compare import compare
+from vqdoctor.plots import comparison_pictures
 from vqdoctor.render import COMPARISON_FORMATS, RenderOptions
 
 K, D = 64, 8
@@ -108,6 +110,53 @@ def test_a_frozen_codebook_that_moved_is_an_error(tmp_path: Path) -> None:
     assert result.exit_code == 1
     twins = compare([str(files[1]), str(files[1])])
     assert twins.errors == ()
+
+
+def test_a_single_name_that_leads_nowhere_is_not_called_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        compare([str(tmp_path / "none.pt")])
+
+
+def test_the_files_of_several_processes_agree_or_not(tmp_path: Path) -> None:
+    for step in (100, 200):
+        for rank in range(3):
+            moved = 2.0 * rank if step == 200 else 0.0
+            save(tmp_path / f"step{step}_rank{rank}.pt", step, shift=1.0 + moved)
+    found = compare([str(tmp_path)])
+    assert [(r.step, r.files, r.differing, r.codes) for r in found.ranks] == [(100, 3, 0, 0), (200, 3, 2, 1)]
+    assert [row.rank for row in found.rows] == [0, 1, 2] * 2
+    assert [row.moved_codes for row in found.rows] == [None] * 3 + [0, 1, 1]  # each since its own last file
+    told = COMPARISON_FORMATS["markdown"](found, RenderOptions())
+    assert "The 3 processes of step100_rank#.pt have the same codebook in vq." in told
+    assert "disagree in vq (VQ109): 2 have another codebook than the first, with up to 1 other code" in told
+
+
+def test_a_file_of_one_process_has_none_to_agree_with(tmp_path: Path) -> None:
+    for step in (100, 200):
+        save(tmp_path / f"step{step}_rank0.pt", step)
+    assert compare([str(tmp_path)]).ranks == ()
+
+
+def test_the_picture_has_the_figures_and_where_a_cause_begins(
+    compared: Comparison, run: Path, tmp_path: Path
+) -> None:
+    usage, movement = comparison_pictures(compared)
+    assert [row[0] for row in usage.rows] == [1000, 2000, 3000, 4000] and usage.rows == movement.rows
+    assert [row[4] for row in usage.rows] == [row.active for row in compared.rows]
+    root = next(began.code for began in compared.began if began.root)
+    assert [root in str(row[-1]) for row in usage.rows] == [False, False, True, False]
+    assert f">{root}" in usage.svg and f">{root}" in movement.svg
+    folder = tmp_path / "plots"
+    result = CliRunner().invoke(app, ["compare", str(run), "--plots", str(folder)])
+    names = [f"comparison-{name}-vq.{end}" for name in ("movement", "usage") for end in ("png", "svg")]
+    assert result.exit_code == 0 and sorted(file.name for file in folder.iterdir()) == names
+
+
+def test_without_steps_the_checkpoints_are_drawn_in_their_order(compared: Comparison) -> None:
+    rows = tuple(replace(row, step=None) for row in compared.rows)
+    usage, _ = comparison_pictures(replace(compared, rows=rows))
+    assert [row[0] for row in usage.rows] == [1, 2, 3, 4] and "in their order" in usage.head[0]
+    assert comparison_pictures(replace(compared, rows=rows[:1])) == ()
 
 
 def test_one_checkpoint_has_nothing_to_be_compared_with(run: Path) -> None:

@@ -16,6 +16,7 @@ import vqdoctor
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.trace import Event
 from vqdoctor.engine.monitor import CollapseWarning, Monitor
+from vqdoctor.engine.watchers import Watchers
 from vqdoctor.saved.trace import read_trace
 
 
@@ -165,6 +166,18 @@ def test_revival_needs_the_optimizer() -> None:
         Monitor(nn.Linear(2, 2), revive=True)
 
 
+def test_codes_are_not_revived_where_one_of_several_processes_watches() -> None:
+    """It alone would move them, and DistributedDataParallel sends no parameter to the others."""
+    vq = VectorQuantize(dim=2, codebook_size=8, learnable_codebook=True, ema_update=False)
+    model = nn.Sequential(nn.Linear(2, 2), vq)
+    monitor = Monitor(model, out=None, revive=True, optimizer=torch.optim.SGD(model.parameters(), 0.1))
+    monitor.begin()
+    monitor._watchers = Watchers(world=2)
+    model(torch.randn(4, 16, 2))
+    with pytest.raises(UserError, match="would move the codes of rank zero alone"):
+        monitor.step()
+
+
 @pytest.mark.parametrize("wrong", [{"every": 0}, {"on_collapse": "shout"}, {"model": 3}])
 def test_a_wrong_argument_is_one_clear_line(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError):
@@ -254,3 +267,29 @@ def test_every_kind_of_layer_has_its_line(
     assert all(row.perplexity and row.z_e_norm and row.error is not None for row in trace.intervals)
     assert [row.level_correlation is not None for row in trace.intervals] == [False, True][:layers] * 2
     assert all(row.gradient for row in trace.intervals[::layers])
+
+
+def test_two_monitors_with_one_trace_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [train(2, Digits()), train(2, Digits())]
+    with (
+        Monitor(next(runs[0]), out="one.vqtrace.jsonl") as first,
+        Monitor(next(runs[1]), out="one.vqtrace.jsonl") as second,
+        pytest.warns(CollapseWarning, match="another monitor") as told,
+    ):
+        for run, monitor in zip(runs, (first, second), strict=True):
+            next(run)
+            monitor.step()
+    assert told[0].filename == __file__
+    with Monitor(next(run := train(2, Digits())), out="one.vqtrace.jsonl") as third:
+        next(run)
+        third.step()  # the others have ended
+
+
+def test_a_loss_that_is_no_number_is_refused_at_once() -> None:
+    run = train(2, Digits())
+    with (
+        Monitor(next(run), out=None) as monitor,
+        pytest.raises(UserError, match=r"task_loss is a tensor of shape \[3\]"),
+    ):
+        monitor.step(task_loss=torch.ones(3))

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import libcst as cst
 import pytest
+import torch
 from processes import python, run
+from small_training import Rivals
 from source.trained import copied, train
+from torch import nn
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TaskMetrics
@@ -22,8 +27,9 @@ from vqdoctor.engine import exit_code, source_proof
 from vqdoctor.engine import source as source_engine
 from vqdoctor.engine.source import patch_source
 from vqdoctor.engine.source_file import encoding_of, name_in_patch, require_committed, write_over
-from vqdoctor.engine.source_layers import SourceLayer
+from vqdoctor.engine.source_layers import SourceLayer, _classes
 from vqdoctor.engine.source_proof import Examined, Proof
+from vqdoctor.models.untouched import same_randomness
 from vqdoctor.source import Patch, Written, diff, parse
 
 NAME = "zalando_without_estimator"
@@ -222,6 +228,33 @@ def test_the_file_of_the_class_is_named() -> None:
     told = source_engine._elsewhere(replace(examined, imported=False), here.with_name("copy.py"))
     assert "never imports copy.py" in told
     assert f"--source {os.path.relpath(here)}" in told
+
+
+def test_a_training_from_scratch_takes_a_step_of_every_optimizer(tmp_path: Path) -> None:
+    source_proof._train(tmp_path / "model.pt", UserModel(task=Rivals()), Settings(seed=0), 2)
+    with same_randomness(0):
+        fresh = Rivals().model().judge.weight
+    assert not torch.equal(torch.load(tmp_path / "model.pt")["model"]["judge.weight"], fresh)
+
+
+def test_a_decorated_method_does_not_hide_where_its_class_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`torch.no_grad()` puts a function of torch's own file in the method's place."""
+    (tmp_path / "two_of_a_name.py").write_text(
+        "import torch\nfrom torch import nn\n\n\n"
+        "class Quantizer(nn.Module):\n    @torch.no_grad()\n    def forward(self, z): return z\n\n\n"
+        "First = Quantizer\n\n\n"
+        "class Quantizer(nn.Module):\n    def forward(self, z): return z\n"
+    )
+    spec = spec_from_file_location("two_of_a_name", tmp_path / "two_of_a_name.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    for kind, (start, end) in ((module.First, (5, 7)), (module.Quantizer, (13, 14))):
+        written = next(_classes(nn.ModuleDict({"vq": kind()}), "vq.codebook"))
+        assert start <= written.line <= end
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from vqdoctor.core.report import LayerSummary, Report
 from vqdoctor.core.settings import Settings
 from vqdoctor.engine.evaluate import choose
 from vqdoctor.engine.examine import concluded
-from vqdoctor.engine.symptoms import PATIENCE, SPARE, YOUNG, Symptoms
+from vqdoctor.engine.symptoms import PATIENCE, SPARE, YOUNG, Symptom, Symptoms
 
 
 def report(*evidence: Evidence) -> Report:
@@ -104,6 +104,13 @@ def test_usage_that_crawls_or_falls_does_not_wait(rise: list[float]) -> None:
         [],
         ["VQ501"],
     ]
+
+
+def test_usage_that_leaps_in_a_single_step_waits() -> None:
+    """An interval may be one step; that growth over `AHEAD` steps is beyond the largest number."""
+    symptom = Symptom(since=0, share=0.5, lowest=0.01, lowest_at=10)
+    assert symptom.is_mending(11)
+    assert not Symptom(since=0, share=0.01, lowest=0.01, lowest_at=10).is_mending(11)
 
 
 def test_a_collapse_from_soundness_does_not_wait_for_a_rise() -> None:

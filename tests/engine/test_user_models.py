@@ -309,7 +309,7 @@ OTHER = VQVAE()
         ),
         (changed(batches=lambda split: [{"x": digits()[0][:2]}]), r"a batch of dict \(x \[2, 1, 8, 8\]\): "),
         (changed(losses=fail), "KeyError"),
-        (changed(losses=lambda model, x: {"loss": model(x)}), "without the field `task`"),
+        (changed(losses=lambda model, x: {"loss": model(x)}), "a dict without the field `task`"),
         (changed(losses=lambda model, x: Found(model(x)["recon"].mean().item())), ".task is a float"),
         (changed(losses=lambda model, x: Found(model(x)["recon"])), r".task has the shape \[64, 1, 8, 8\]"),
         (changed(losses=lambda model, x: Found(model(x)["recon"].mean(), 0.0)), ".vq is a float"),

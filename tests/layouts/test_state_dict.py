@@ -37,7 +37,7 @@ def seen(tensors):
 
 
 @given(stack=stacks, optimizer=st.sampled_from(["", "optimizer.", "optimizer_states.0.", "optim_g.", "opt."]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_stack_of_wrappers_changes_what_is_seen(stack, optimizer, fake):
     tensors = fake(MODEL, stack)
     if optimizer:
@@ -52,7 +52,7 @@ def test_no_stack_of_wrappers_changes_what_is_seen(stack, optimizer, fake):
 
 
 @given(stack=stacks, inner=st.sampled_from(["_orig_mod.", "module.", "_fsdp_wrapped_module."]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_wrapper_round_one_part_is_stripped_too(stack, inner, fake):
     shapes = {
         (key.replace("vq.", f"vq.{inner}", 1) if key.startswith("vq.") else key): shape

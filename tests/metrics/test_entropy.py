@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import special, stats
 
-from vqdoctor.metrics.entropy import digamma_half, grassberger_entropy, grassberger_g, plug_in_entropy
+from vqdoctor.metrics.entropy import (
+    digamma_half,
+    grassberger_entropy,
+    grassberger_g,
+    plug_in_entropy,
+    weighed,
+)
 
 counts = hnp.arrays(np.int64, st.integers(1, 40), elements=st.integers(0, 500)).filter(lambda c: c.sum() > 0)
 
@@ -39,6 +45,12 @@ def test_grassberger_is_a_naive_loop(c):
             half = special.digamma((n + 1) / 2) - special.digamma(n / 2)
             naive -= n / total * (special.digamma(n) + 0.5 * (-1) ** n * half)
     assert grassberger_entropy(c) == pytest.approx(naive, abs=1e-10)
+
+
+@pytest.mark.parametrize("most", [3, 10**6])  # computed for each number once, and for each count
+def test_a_sum_over_numbers_is_a_sum_over_counts(most: int) -> None:
+    counted = np.random.default_rng(0).integers(0, most, (2, 50))
+    np.testing.assert_array_equal(weighed(counted), counted * grassberger_g(counted))
 
 
 @given(counts, st.randoms(use_true_random=False))

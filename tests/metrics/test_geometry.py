@@ -14,6 +14,7 @@ from vqdoctor.metrics.geometry import (
     live_median,
     live_rows,
     middle,
+    quantiles,
     rank_of,
     row_norms,
     spread,
@@ -132,6 +133,12 @@ def test_rows_that_have_faded_to_zero_are_told_from_those_that_stand():
 def test_the_middle_is_numpys_median(values: list[float], dtype: type) -> None:
     array = np.array(values, dtype=dtype)
     np.testing.assert_equal(middle(array), float(np.median(array)))
+
+
+@pytest.mark.parametrize("values", [[3.0], [2.0, 1.0], [5.0, 1.0, 3.0, 8.0], [np.nan, 1.0, 2.0, 3.0]])
+def test_quantiles_are_numpys(values: list[float]) -> None:
+    shares = [0.0, 0.05, 0.5, 0.75, 1.0]
+    np.testing.assert_allclose(quantiles(np.array(values), *shares), np.quantile(values, shares), rtol=1e-15)
 
 
 def test_wide_rows_in_several_pieces_have_the_rank_of_their_transpose():

@@ -47,7 +47,7 @@ def test_what_torch_draws_is_recognised_among_trained_rows(name: str, left: int)
 
 
 @given(seed=st.integers(0, 2**32 - 1), log_scale=st.floats(-4, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_trained_rows_of_any_scale_are_no_start(seed: int, log_scale: float) -> None:
     rng = np.random.default_rng(seed)
     codebook = trained(K, rng, 10**log_scale)

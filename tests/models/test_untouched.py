@@ -6,6 +6,7 @@ import random
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,17 @@ def test_a_parameter_that_processes_share_stays_shared() -> None:
     twin = working_copy(model, training=True)
     assert torch.equal(model.weight, twin.weight)
     assert model.weight.is_shared() and not torch._C._is_cow_tensor(model.weight)
+
+
+def test_a_parameter_in_memory_of_others_is_copied_at_once(tmp_path: Path) -> None:
+    """As in a model whose weights are a mapped file's, or numpy's: torch lets these not wait."""
+    model = nn.Linear(4, 4)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    model.load_state_dict(torch.load(tmp_path / "model.pt", mmap=True), assign=True)
+    model.bias = nn.Parameter(torch.from_numpy(np.ones(4, dtype=np.float32)))
+    twin: Any = working_copy(model, training=True)
+    assert torch.equal(twin.weight, model.weight) and torch.equal(twin.bias, model.bias)
+    with torch.no_grad():
+        twin.weight.add_(1.0)
+        twin.bias.add_(1.0)
+    assert not torch.equal(twin.weight, model.weight) and model.bias.eq(1.0).all()

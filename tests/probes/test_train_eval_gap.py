@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import vqdoctor
+from vqdoctor.core.evidence import TrainEvalGap
 from vqdoctor.probes.model import train_eval_gap
 
 
@@ -66,11 +67,34 @@ class Soft(nn.Module):
         return weights @ self.embedding.weight, logits.argmax(-1)
 
 
-class Tokens(nn.Module):
-    def __init__(self, tau: float, *, hard: bool) -> None:
+class Near(nn.Module):
+    """The nearest code, and in train mode z_e itself, noise around it, or a mixture of codes."""
+
+    def __init__(self, form: str) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(10, 48), nn.ReLU(), nn.Linear(48, 12))
-        self.quantizer = Soft(tau, hard=hard)
+        self.embedding = nn.Embedding(4, 8)
+        self.form = form
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        distances = torch.cdist(z, self.embedding.weight)
+        chosen = distances.argmin(-1)
+        codes = self.embedding(chosen)
+        z_q = z + (codes - z).detach()
+        if self.training and self.form == "bypass":
+            z_q = torch.where(torch.rand(len(z), 1, 1) < 0.8, z, z_q)
+        elif self.training and self.form == "noise":
+            noise = functional.normalize(torch.randn_like(z), dim=-1)
+            z_q = z + (z - codes).norm(dim=-1, keepdim=True) * noise
+        elif self.training and self.form == "mixture":
+            z_q = (-distances / 20).softmax(-1) @ self.embedding.weight
+        return z_q, chosen
+
+
+class Tokens(nn.Module):
+    def __init__(self, quantizer: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(10, 48), nn.ReLU(), nn.Linear(48, dim))
+        self.quantizer = quantizer
         self.decoder = nn.Sequential(nn.Linear(8, 48), nn.ReLU(), nn.Linear(48, 10))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -81,12 +105,9 @@ def token_losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
     return vqdoctor.Losses(task=functional.mse_loss(model(x), x), vq=None)
 
 
-@pytest.mark.parametrize(
-    ("tau", "hard", "fires"), [(20.0, False, True), (1.0, True, False), (0.1, False, False)]
-)
-def test_soft_samples_that_the_decoder_learned_from(tau: float, hard: bool, fires: bool) -> None:
-    torch.manual_seed(0)
-    model = Tokens(tau, hard=hard)
+def told_of_modes(quantizer: nn.Module, dim: int) -> tuple[TrainEvalGap | None, list[str]]:
+    """Train a model of 12 kinds of tokens; return the evidence, and what VQ606 says."""
+    model = Tokens(quantizer, dim)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     centres = torch.randn(12, 10)
     x = centres[torch.randint(12, (256, 4))] + 0.1 * torch.randn(256, 4, 10)
@@ -95,6 +116,24 @@ def test_soft_samples_that_the_decoder_learned_from(tau: float, hard: bool, fire
         token_losses(model, x).task.backward()
         optimizer.step()
     report = vqdoctor.examine(model, x[:128], losses=token_losses)
-    found = [f for f in report.findings if f.code == "VQ606"]
-    assert bool(found) is fires
-    assert all("puts out vectors" in f.message for f in found)
+    gap = next((e for e in report.evidence if isinstance(e, TrainEvalGap)), None)
+    return gap, [f.message for f in report.findings if f.code == "VQ606"]
+
+
+@pytest.mark.parametrize(
+    ("tau", "hard", "fires"), [(20.0, False, True), (1.0, True, False), (0.1, False, False)]
+)
+def test_soft_samples_that_the_decoder_learned_from(tau: float, hard: bool, fires: bool) -> None:
+    torch.manual_seed(0)
+    _, said = told_of_modes(Soft(tau, hard=hard), 12)
+    assert bool(said) is fires
+    assert all("puts out vectors" in message for message in said)
+
+
+@pytest.mark.parametrize(("form", "fires"), [("bypass", False), ("noise", False), ("mixture", True)])
+def test_z_e_in_place_of_its_code_is_no_mixture_of_codes(form: str, fires: bool) -> None:
+    """Passing z_e on at random (Mimi) or with noise of the error's size (NSVQ) is a way to train."""
+    torch.manual_seed(0)
+    gap, said = told_of_modes(Near(form), 8)
+    assert gap is not None and gap.eval_loss > 1.5 * gap.train_loss
+    assert any("puts out vectors" in message for message in said) is fires

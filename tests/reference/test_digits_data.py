@@ -75,6 +75,10 @@ def test_a_split_without_rows_has_no_batches(shipped):
     task = ReferenceTask(*(shipped[name][kept] for name in ("x", "y", "split")))
     assert list(task.batches("stop")) == []
     assert sum(len(y) for _, y in task.batches("val")) == 397
+    none = ReferenceTask(
+        *(shipped[name][shipped["split"] == SPLITS.index("val")] for name in ("x", "y", "split"))
+    )
+    assert list(none.shuffled(0)) == []
 
 
 def test_a_missing_weight_is_unknown_not_assumed(shipped):

@@ -261,7 +261,7 @@ class Fails(Few):
     [
         (Nothing, r"task\.step\(\) returns a NoneType without the field `task`"),
         (Number, r"task\.step\(\)\.task is a float"),
-        (Unnamed, r"task\.step\(\) returns a SimpleNamespace without the field `task`"),
+        (Unnamed, r"task\.step\(\) returns a dict without the field `task`"),
         (Idle, r"took no optimizer step in 6 batches"),
         (Elsewhere, r"uses an optimizer that task\.optimizer\(model\) did not return"),
         (Outside, r"an optimizer of parameters that the model does not have"),

@@ -15,7 +15,7 @@ from vqdoctor.capture.placing import place_codes
 from vqdoctor.training.evaluate import compared
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.splits import HELD_BACK, Splits, Stretches
-from vqdoctor.training.start import restart
+from vqdoctor.training.start import leading_to, restart
 from vqdoctor.vq.estimators import rotation, straight_through
 
 
@@ -148,6 +148,26 @@ def test_a_fresh_encoder_is_all_that_z_e_depends_on_and_nothing_else() -> None:
     assert all(torch.equal(t, fresh[name]) for name, t in model.state_dict().items())
 
 
+def test_what_leads_to_z_e_is_asked_without_a_trace() -> None:
+    """The pass runs in train mode, in which an EMA moves its codes: here an exchanged parameter."""
+    task = Digits()
+    model = task.model()
+    layer = reference_layer(model)
+    codes = torch.nn.Parameter(model.vq.embedding.clone(), requires_grad=False)
+    del model.vq.embedding
+    model.vq.embedding = codes
+
+    def exchange(*_: object) -> None:
+        model.vq.embedding = torch.nn.Parameter(model.vq.embedding + 1.0, requires_grad=False)
+
+    hook = model.vq.register_forward_hook(exchange)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    names = leading_to(model, task, next(iter(task.batches("train"))), (layer,))
+    hook.remove()
+    assert names == {name for name in before if name.startswith("encoder.")}
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
 class Numbers:
     """Batches that are numbers, without a stop split unless it is asked for."""
 
@@ -171,6 +191,46 @@ def test_a_stop_split_of_the_task_is_used_and_nothing_held_back() -> None:
     splits = Splits(Numbers(20, stop=3), CPU)
     assert (len(list(splits.train(0))), list(splits.stop()), list(splits.val())) == (20, [0, 1, 2], [0, 1])
     assert list(splits.stop(2)) == [0, 1]
+
+
+class Answering:
+    """Batches of tensors; "stop" is answered with the split that a plain `if` falls through to."""
+
+    def __init__(self, stop: str, val: int = 100) -> None:
+        self.stop, self.val = stop, val
+
+    def batches(self, split: str) -> Any:
+        start = {"train": 0, "val": self.val, "own": 200}[self.stop if split == "stop" else split]
+        return [(torch.arange(4.0) + start + number, torch.tensor(number)) for number in range(20)]
+
+
+def test_a_stop_split_that_is_another_split_is_none() -> None:
+    for stop in ("val", "train"):
+        splits = Splits(Answering(stop), CPU)
+        assert splits.repeats and splits.holds_back
+        assert [float(x[0]) for x, _ in splits.stop()] == [9.0, 19.0], "held back from train"
+        assert len(list(splits.train(0))) == 18
+    own = Splits(Answering("own"), CPU)
+    assert not own.repeats and len(list(own.stop())) == len(list(own.train(0))) == 20
+    assert not Splits(Answering("val", val=0), CPU).repeats, "one split serves for all"
+
+
+class Held:
+    """A val split of one batch."""
+
+    def __init__(self, *tensors: torch.Tensor) -> None:
+        self.tensors = tensors
+
+    def batches(self, split: str) -> Any:
+        return [self.tensors] if split == "val" else []
+
+
+def test_the_digest_of_the_data_tells_other_labels_values_and_sizes_and_no_last_digits() -> None:
+    x, y = torch.linspace(0.1, 0.9, 8), torch.arange(8)
+    same = Splits(Held(x, y), CPU).fingerprint
+    assert Splits(Held(x + 1e-7, y), CPU).fingerprint == same
+    others = [Held(x, y.flip(0)), Held(x + 0.1, y), Held(x[:7], y[:7]), Held(x.bfloat16(), y), Held(x)]
+    assert same not in {Splits(other, CPU).fingerprint for other in others}
 
 
 def test_a_stretch_goes_on_where_the_one_before_it_ended() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import CPU, Digits, reference_layer
+from small_training import CPU, Digits, Rivals, reference_layer
 
 from vqdoctor.capture.layer import bypass, watching
 from vqdoctor.core.errors import UserError
@@ -367,24 +367,6 @@ def test_what_bfloat16_breaks_is_trained_in_float32(start: Start, task: type[Dig
     (note,) = trainer.notes
     assert note.startswith("trained in float32: in bfloat16")
     assert why in note
-
-
-class Rivals(Digits):
-    """A task with a discriminator of the logits, in the model and with an optimizer of its own."""
-
-    def model(self) -> Any:
-        model = super().model()
-        model.judge = torch.nn.Linear(10, 1)
-        return model
-
-    def optimizer(self, model: Any) -> Any:
-        own = [p for name, p in model.named_parameters() if not name.startswith("judge")]
-        return torch.optim.Adam(own, lr=2e-3), torch.optim.SGD(model.judge.parameters(), lr=0.1)
-
-    def losses(self, model: Any, batch: Any) -> Losses:
-        found = super().losses(model, batch)
-        assert found.logits is not None
-        return replace(found, further=(model.judge(found.logits.detach()).square().mean(),))
 
 
 def test_a_discriminator_is_trained_by_its_own_optimizer_and_taken_up_again(start: Start) -> None:

@@ -69,7 +69,7 @@ def test_chunks_do_not_change_the_nearest():
     torch.testing.assert_close(distances.double(), exact.values, atol=1e-5, rtol=1e-4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.integers(1, 60),
     st.sampled_from([1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5]),
@@ -113,7 +113,7 @@ def test_points_that_are_not_finite_are_refused(bad):
         kmeans(points, 4, generator=seeded())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 12), st.integers(1, 30), st.integers(0, 99))
 def test_as_many_centres_as_differing_points_serve_each_exactly(differing, copies, seed):
     """Random starts fall on equal points, and the worst served points are equal too."""
@@ -140,7 +140,7 @@ def test_empty_centres_do_not_move_to_equal_points(seed):
     assert len(found.centres.unique(dim=0)) == 40
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 20), st.integers(1, 50), st.floats(1e-3, 1e3), st.floats(-100, 100), st.integers(0, 99))
 def test_a_start_from_fewer_points_than_codes(vectors, codes, scale, offset, seed):
     """All codes differ, near a point each, and share the points out between them."""

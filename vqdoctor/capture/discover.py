@@ -293,13 +293,20 @@ def _radix(module: nn.Module) -> Radix | None:
 
 
 def _whole(module: nn.Module, names: Collection[str]) -> tuple[int, ...] | None:
-    """Return the first of these attributes that is a list or tensor of positive whole numbers, or None."""
+    """Return the first of these attributes that is a list or tensor of positive whole numbers, or None.
+
+    A buffer of levels may hold them as floats, 8.0 for 8.
+    """
     for name in names:
         value = getattr(module, name, None)
         listed = value.tolist() if isinstance(value, torch.Tensor) and value.ndim == 1 else value
-        if isinstance(listed, list | tuple) and listed and all(isinstance(n, int) and n > 0 for n in listed):
-            return tuple(listed)
+        if isinstance(listed, list | tuple) and listed and all(_is_whole(number) for number in listed):
+            return tuple(map(int, listed))
     return None
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int | float) and number > 0 and float(number).is_integer()
 
 
 def _codes(call: Call, positions: list[int], vectors: int) -> torch.Tensor | None:

@@ -273,6 +273,10 @@ class Capture:
             self._observed[split] = observe(self, split)
         return self._observed[split]
 
+    def seen_of(self, name: str) -> list[Seen]:
+        """Return a layer at work on each split where it is seen."""
+        return [layers[name] for layers in self.seen.values() if name in layers]
+
     @cached_property
     def seen(self) -> dict[Split, dict[str, Seen]]:
         """Each layer at work in eval mode, by split."""

@@ -76,7 +76,11 @@ def all_in(folder: Path) -> list[Path]:
 
     Where the paths differ in their numbers alone (epochs, steps) the highest is the newest: a copied or
     downloaded folder has lost its times. Else the latest time decides.
+
+    Raises:
+        OSError: if the folder may not be read; one below it is passed over.
     """
+    os.scandir(folder).close()  # os.walk would find nothing in it
     candidates: list[Path] = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -109,7 +113,8 @@ def explain(error: OSError, path: Path) -> Damaged:
     if error.errno == errno.ELOOP:
         return Damaged("a loop of symbolic links", "give the file itself")
     if isinstance(error, PermissionError):
-        return Damaged("no permission to read it", f"ls -l {printable(path.name)} shows who may")
+        places = " ".join(map(printable, (path.parent, path)))
+        return Damaged("no permission to read it", f"ls -ld {places} shows who may")
     if isinstance(error, NotADirectoryError):
         return Damaged("no such file: a part of the path is a file, not a folder")
     if not isinstance(error, FileNotFoundError):

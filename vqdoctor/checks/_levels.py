@@ -3,6 +3,9 @@
 from vqdoctor.core.evidence import ImplicitLevels
 
 EDGE_SHARE = 0.9
+"""Share of a channel's codes at its two ends at which it counts as saturated, if it had infinitely many
+levels: the inner levels have a tenth of what they would have if all levels were used alike. Of three levels
+two are ends, and even use puts two thirds there."""
 
 
 def stuck(levels: ImplicitLevels) -> int:
@@ -11,9 +14,10 @@ def stuck(levels: ImplicitLevels) -> int:
 
 
 def saturated(levels: ImplicitLevels, edge_share: float = EDGE_SHARE) -> int:
-    """Return how many channels of three levels or more hardly leave the lowest and the highest."""
+    """Return how many channels hardly leave the lowest and the highest level: those of two have no others."""
     return sum(
-        size > 2 and share >= edge_share for size, share in zip(levels.levels, levels.edge_share, strict=True)
+        size > 2 and 1 - share <= (1 - edge_share) * (1 - 2 / size)
+        for size, share in zip(levels.levels, levels.edge_share, strict=True)
     )
 
 

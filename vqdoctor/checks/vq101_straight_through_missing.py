@@ -22,7 +22,9 @@ vectors (VQ309, VQ310), the decoder's gradients are huge whatever the estimator,
 asked. Nor is it where codes are so large that their size explains the ratio: a weight behind the layer
 has a gradient in proportion to the codes. Cut encoders have small codes, since the VQ loss alone moves
 them (a root mean square of 0.0002 was measured). Where the learning rate was so small, or the steps so few,
-that no weight can have moved by its own size, the memory is that of an untrained model, and is not asked.
+that no weight can have moved by its own size, the memory is that of an untrained model, and is not asked. Nor
+is it where the optimizer never had a gradient of an encoder that was trained all the same: a pretrained one
+that is frozen.
 
 ## Remedy
 straight-through: `z_q = z_e + (z_q - z_e).detach()`, after the VQ losses, as the last step.
@@ -42,6 +44,7 @@ from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, p
 from vqdoctor.core.evidence import (
     CodebookGeometry,
     EmaRelation,
+    EncoderStart,
     GradientPath,
     ImplicitLevels,
     OptimizerMemory,
@@ -77,6 +80,11 @@ class Limits(CheckLimits):
         "trained model: the updates times the largest step. At 1 a weight can just have moved by its own "
         "size, which is a bound and no measurement.",
     )
+    drawn: float = limit(
+        0.9,
+        "Least share of the encoder's weights that must be as drawn where the optimizer never had a gradient "
+        "of any: as VQ111. An encoder that was moved without one was trained before, and is frozen.",
+    )
 
 
 def evaluate(
@@ -87,6 +95,7 @@ def evaluate(
     geometry: CodebookGeometry | None,
     task: TaskGradient | None,
     steps: StepSize | None,
+    start: EncoderStart | None,
     limits: Limits,
 ) -> Iterator[Problem]:
     """Ask the live gradient; only where no model was run, the optimizer's memory."""
@@ -108,6 +117,11 @@ def evaluate(
             raise CannotJudge(
                 f"{steps.updates:,} updates at a learning rate of {figure(steps.highest_rate)} cannot have "
                 "moved a weight by its own size, and the gradients of an untrained model prove no cut"
+            )
+        if memory.before_gradient == 0 and start is not None and start.before_drawn < limits.drawn:
+            raise CannotJudge(
+                "the optimizer never had a gradient of the encoder, whose weights are not as drawn: it may "
+                "be a pretrained one that is frozen"
             )
         size = 1.0 if geometry is None else max(1.0, geometry.norm_median / geometry.dim**0.5)
         if memory.ratio < limits.moment_ratio <= memory.ratio * size:
@@ -174,6 +188,11 @@ CHECK = Check(
         fires(
             "the same, where only the names say what the encoder is",
             OptimizerMemory.healthy(before_gradient=0.0, after_gradient=3.1e-3, ratio=0.0, contradicted=True),
+        ),
+        fires(
+            "an encoder that never had a gradient, and is as drawn",
+            OptimizerMemory.healthy(before_gradient=0.0, after_gradient=3.1e-3, ratio=0.0),
+            EncoderStart.healthy(before_drawn=0.95),
         ),
         fires(
             "levels that are rounded without an estimator",

@@ -10,7 +10,8 @@ further levels add hardly anything.
 With a model and data: the inputs of all levels hold the same numbers, or each is that of the level before it
 plus its codes, and not minus them; and a module behind the levels gets the sum or the mean of their codes.
 Both must hold: codebooks that each quantize the same vector for themselves, and whose codes are put side by
-side, are made so on purpose.
+side, are made so on purpose. Codebooks that see it through a map or logits of their own are as well: they do
+not choose the code nearest to the common input, and the sum of such codes is meant.
 
 ## Remedy
 subtract-codes: `residual = residual - z_q.detach()` after each level.

@@ -12,7 +12,9 @@ across it. All matrices before the VQ layer within the bound, distributed as dra
 behind it: the encoder never moved. Live, autograd says what is before, also of frozen parameters; in a file
 it is the model's order. Where the weights were moved and no optimizer lists them, they may be a pretrained
 encoder that is frozen on purpose: a note. A model whose matrices all are as drawn was not trained at all
-(VQ306). Weights that were drawn otherwise (from a normal distribution, say) are not recognised.
+(VQ306). Where the optimizer remembers gradients of the encoder, or lists it and remembers none at all (plain
+SGD), the training may have hardly begun, and the check does not judge. Weights that were drawn otherwise
+(from a normal distribution, say) are not recognised.
 
 ## Remedy
 train-the-encoder: give the optimizer all parameters of the model, or load the encoder that was meant.
@@ -23,8 +25,8 @@ train-the-encoder: give the optimizer all parameters of the model, or load the e
 """
 
 from vqdoctor.checks._words import Problems, if_known, measured, note, percent, problem
-from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import EncoderStart
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.evidence import EncoderStart, OptimizerMemory
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -44,8 +46,10 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(start: EncoderStart, limits: Limits) -> Problems:
+def evaluate(start: EncoderStart, memory: OptimizerMemory | None, limits: Limits) -> Problems:
     """Judge the weights themselves; what the optimizer lists says why."""
+    remembered = None if memory is None else memory.before_with_state
+    learns = start.listed if remembered is None else remembered
     left_out = start.listed is not None and start.listed <= limits.listed
     measurements = (
         measured("before_drawn", start.before_drawn, limits.drawn),
@@ -53,6 +57,11 @@ def evaluate(start: EncoderStart, limits: Limits) -> Problems:
         if_known("listed", start.listed, limits.listed),
     )
     if start.before_drawn >= limits.drawn and start.after_drawn <= limits.trained:
+        if learns is not None and learns > limits.listed:
+            raise CannotJudge(
+                f"the optimizer moves {percent(learns)} of the weights before the VQ layer, which still are "
+                "near their start: the training has hardly begun"
+            )
         why = ": the optimizer does not list them" if left_out else ""
         live = start.source == "batch"
         yield problem(
@@ -90,7 +99,11 @@ CHECK = Check(
     ),
     explained_by=("VQ901", "VQ101", "VQ102"),
     examples=(
-        fires("an encoder as the constructor drew it", EncoderStart.healthy(before_drawn=1.0)),
+        fires(
+            "an encoder as the constructor drew it",
+            EncoderStart.healthy(before_drawn=1.0),
+            OptimizerMemory.healthy(layer=None, before_with_state=0.0),
+        ),
         fires(
             "the same, left out of the task's optimizer",
             EncoderStart.healthy(source="batch", before_drawn=1.0, listed=0.0),

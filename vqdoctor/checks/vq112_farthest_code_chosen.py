@@ -9,7 +9,8 @@ turns.
 ## How to read it
 With a model and data: the share of the choices that are the code farthest from the vector that the layer
 looks up. A search by the largest product or the nearest direction may take far codes where their lengths
-differ, so choices that either explains are not judged.
+differ, so choices that either explains are not judged. Nor is a layer that puts out other codes than it
+stores, since a map of the table may turn it round.
 
 ## Remedy
 nearest-code: `argmin` over distances, `argmax` over similarities.

@@ -26,12 +26,16 @@ On 8x8 digits weight 0.001 gave a gradient ratio of 0.0008 and perplexity 9 of 2
 0.004 and stayed healthy.
 
 ## Remedy
-raise-vq-weight: up to 0.1 to 1. normalise-before-vq: a norm layer, or cosine codes, bounds z_e.
+raise-vq-weight: up to 0.1 to 1. Where it is the commitment term that is light within the VQ loss, a larger
+weight of the whole would move the codes alone: commitment-term, 0.25 · mse(z_e, sg z_q).
+normalise-before-vq: a norm layer, or cosine codes, bounds z_e.
 
 ## References
 - lucidrains/vector-quantize-pytorch#26, #27: the VQ loss grows while the encoder's norm drifts
 - Łańcucki et al. 2020, Robust Training of Vector Quantized Bottleneck Models, arXiv:2005.08520
 """
+
+from functools import partial
 
 from vqdoctor.checks import _harm, _scale
 from vqdoctor.checks._reach import RAW, is_raw
@@ -43,6 +47,7 @@ from vqdoctor.core.evidence import (
     FirstInput,
     LookupScale,
     LossBalance,
+    LossTerms,
     TaskMetrics,
     Trace,
     WeightDecay,
@@ -50,6 +55,10 @@ from vqdoctor.core.evidence import (
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Confidence
+
+LIGHT, WITHIN = ("raise-vq-weight", "normalise-before-vq"), ("commitment-term", "normalise-before-vq")
+"""The remedies of a VQ loss that is too light as a whole, and of one that is so in its commitment term."""
+_warning = partial(warning, remedies=LIGHT)
 
 
 class Limits(CheckLimits):
@@ -81,6 +90,11 @@ class Limits(CheckLimits):
         "which VQ314 calls an input raw. Three EMA layers trained with weight 0.00001 measured 89 to 143, "
         "two other models with weight 0.25 0.3 and 1.8.",
     )
+    beta: float = limit(
+        0.01,
+        "Largest weight of the commitment term, as a share of the codebook term's, at which that term is too "
+        "light, and not the whole VQ loss: a tenth of the least usual beta (0.1 to 1).",
+    )
     drift_growth: float = limit(
         1.2,
         "Least growth of z_e from the first to the last quarter of the trained steps. Batches differ by up "
@@ -107,6 +121,7 @@ def evaluate(
     scale: LookupScale | None,
     directions: Directions | None,
     metrics: TaskMetrics | None,
+    terms: LossTerms | None,
     limits: Limits,
 ) -> Problems:
     """Fire where z_e is far larger than the codes, or runs from them, and the VQ loss hardly pulls."""
@@ -125,7 +140,7 @@ def evaluate(
     if match.scale_ratio <= limits.scale_ratio:
         followed = list(_followed(match, balance, first, limits))
         if not followed and ruined and held is not None and held < limits.gradient_ratio:
-            yield warning(
+            yield _warning(
                 f"The VQ loss that should hold the encoder has only {percent(held)} of the task's pull, and "
                 "z_e is left with a handful of directions: the codes followed it away from the start.",
                 measured("gradient_ratio", held, limits.gradient_ratio),
@@ -146,12 +161,17 @@ def evaluate(
     usual = balance.vq_weight is not None and balance.vq_weight >= limits.usual
     pull = balance.ratio if usual else balance.ratio / max(stretch, 1.0)
     if pull < limits.gradient_ratio:
+        beta = terms.commitment / terms.codebook if terms and terms.commitment and terms.codebook else 1.0
+        within = usual and beta <= limits.beta
+        why = f": within it the commitment term has {percent(beta)} of the codebook term's weight"
         yield warning(
-            f"The encoder's output is {figure(match.scale_ratio)} times as large as the codes, "
-            f"and the VQ loss that should hold it has only {percent(pull)} of the task's pull.",
+            f"The encoder's output is {figure(match.scale_ratio)} times as large as the codes, and the VQ "
+            f"loss that should hold it has only {percent(pull)} of the task's pull{why if within else ''}.",
             measured("scale_ratio", match.scale_ratio, limits.scale_ratio),
             measured("gradient_ratio", pull, limits.gradient_ratio),
+            measured("commitment_weight", beta, limits.beta) if within else None,
             confidence=Confidence.MEDIUM,
+            remedies=WITHIN if within else LIGHT,
         )
 
 
@@ -163,7 +183,7 @@ def _followed(
     if weight is None or weight > limits.weight or first is None or first.rms >= limits.size:
         return
     if match.data_rms >= limits.size:
-        yield warning(
+        yield _warning(
             f"The encoder's output has grown to size {figure(match.data_rms)} from inputs of size "
             f"{figure(first.rms)}, and the VQ loss that should hold it has a weight of {figure(weight)}.",
             measured("z_e_size", match.data_rms, limits.size),
@@ -198,7 +218,7 @@ def _drift(trace: Trace, limits: Limits) -> _Drift | None:
 
 def _runaway(drift: _Drift, held: float | None, limits: Limits) -> Problem:
     pull = "by a loss of unknown weight" if held is None else f"by {percent(held)} of the task's pull"
-    return warning(
+    return _warning(
         f"In a few training steps the encoder's output grew by a factor of {figure(drift.z_e)} and "
         f"the codes that it chose by {figure(drift.codes)}: it runs away from them, held {pull}.",
         measured("drift_growth", drift.z_e, limits.drift_growth),
@@ -228,7 +248,7 @@ CHECK = Check(
     name="vq-loss-too-light",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("raise-vq-weight", "normalise-before-vq"),
+    remedies=(*LIGHT, "commitment-term"),
     explained_by=("VQ103", "VQ205", "VQ404"),
     meaningless_after=("VQ101", "VQ102"),
     examples=(
@@ -252,6 +272,12 @@ CHECK = Check(
             _FOLLOWED,
             LossBalance.healthy(vq_weight=1e-5, vq_gradient=0.38, task_gradient=0.00024, ratio=0.0155),
             FirstInput.healthy(rms=0.78),
+        ),
+        fires(
+            "weight 1 of a VQ loss whose commitment term has a weight of 0.00001 within it",
+            DataMatch.healthy(scale_ratio=4.6),
+            LossBalance.healthy(vq_weight=1.0, ratio=1e-5),
+            LossTerms.healthy(commitment=1.7e-5, codebook=1.0),
         ),
         passes("the same size at weight 0.1", _FOLLOWED, LossBalance.healthy(), FirstInput.healthy(rms=0.78)),
         passes("weight 0.1", DataMatch.healthy(), LossBalance.healthy()),

@@ -13,10 +13,11 @@ normaliser of the Laplace smoothing: n in (c + eps) n / (n + K eps). Where E is 
 the counts. Sums over the mean of the counts, over a count plus one, over whole numbers (the counts of one
 batch instead of the EMA's), or times their counts are told in the same way. All are exact, so a file alone
 proves them. Where a model runs, a copy shows the same right after the layer's own updates in training, and
-whether each code then is the mean of that one batch alone. Counts that are stored as shares agree with the
-codes whatever the rule; there the codes are compared with the vectors that choose them. Codes that somebody
-moved differ one by one (VQ303, VQ505), and codes on a sphere have one length (VQ310). Smoothing matters only
-for codes with counts near zero, which are not compared.
+whether each code then is the mean of that one batch alone. The same pass shows the weights with which its
+vectors enter the sums and their number enters the counts, which have to be equal. Counts that are stored as
+shares agree with the codes whatever the rule; there the codes are compared with the vectors that choose
+them. Codes that somebody moved differ one by one (VQ303, VQ505), and codes on a sphere have one length
+(VQ310). Smoothing matters only for codes with counts near zero, which are not compared.
 
 ## Remedy
 sound-ema-rule: the two lines of the published update. Retrain afterwards: the encoder was trained to
@@ -34,7 +35,7 @@ from collections.abc import Iterator
 from vqdoctor.checks import _scale
 from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import EmaRelation, LookupScale, TrainForward
+from vqdoctor.core.evidence import EmaAdvances, EmaRelation, LookupScale, TrainForward
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
@@ -57,6 +58,11 @@ class Limits(CheckLimits):
         "Least factor by which codes are longer than the vectors that choose them, where the counts add up "
         "to one. Sound layers measured 0.9 to 1.1; storing counts without their sum gave 443.",
     )
+    weights: float = limit(
+        _scale.OFF,
+        "Least difference from 1 of the weight of new vectors in the sums over that of their number in the "
+        "counts. Both are 1 less the decay, so that only rounding is left, 0.0001.",
+    )
     batch_means: float = limit(
         0.9,
         "Least share of the chosen codes that are the mean of one batch. An EMA with decay d keeps d of each "
@@ -65,9 +71,14 @@ class Limits(CheckLimits):
 
 
 def evaluate(
-    relation: EmaRelation | None, lookup: LookupScale | None, forward: TrainForward | None, limits: Limits
+    relation: EmaRelation | None,
+    lookup: LookupScale | None,
+    forward: TrainForward | None,
+    advances: EmaAdvances | None,
+    limits: Limits,
 ) -> Iterator[Problem]:
-    """Ask whether the codes remember older batches at all; then whether they are their means."""
+    """Ask whether the codes remember older batches; whether both EMAs learn alike; then for their means."""
+    ratio = None if advances is None else advances.sums_over_counts
     means = None if forward is None else forward.batch_means
     if means is not None and means >= limits.batch_means:
         yield problem(
@@ -76,9 +87,17 @@ def evaluate(
             "alone: the update overwrites the codes, and averages over no earlier batch.",
             measured("batch_means", means, limits.batch_means),
         )
+    elif ratio is not None and abs(ratio - 1) > limits.weights:
+        yield problem(
+            Severity.ERROR,
+            f"A training pass adds its vectors to the EMA sums with {figure(ratio)} times the weight with "
+            "which it adds their number to the counts, so the codes become as many times as long as their "
+            "vectors.",
+            measured("sums_over_counts", ratio, 1 + limits.weights),
+        )
     elif relation is not None:
         yield from _related(relation, lookup, limits)
-    elif forward is None:
+    elif forward is None and advances is None:
         raise CannotJudge("the layer stores no EMA sums that were ever written, and no model was run")
 
 
@@ -223,6 +242,8 @@ CHECK = Check(
             LookupScale.healthy(),
         ),
         fires("codes overwritten by the means of each batch", TrainForward.healthy(batch_means=1.0)),
+        fires("sums that weigh new vectors by the decay itself", EmaAdvances.healthy(sums_over_counts=99.0)),
+        passes("sums and counts that learn alike", EmaRelation.healthy(), EmaAdvances.healthy()),
         passes("a sound EMA", EmaRelation.healthy()),
         passes("a sound EMA at work", EmaRelation.healthy(), TrainForward.healthy(batch_means=0.0)),
         passes(

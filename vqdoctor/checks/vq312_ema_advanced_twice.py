@@ -14,7 +14,7 @@ with other dropout has another z_e, and is not seen; neither is accumulation ove
 
 A single call may also apply the update twice. The counts before and after it, and the codes that it chose,
 give the decay that it applied; where that is a power of the decay that the layer keeps, its exponent says how
-often.
+often. A decay that changes from one pass to the next, as in a warm-up, is not judged.
 
 ## Remedy
 Let the layer update its EMA in one pass of each step: run it outside of the part that is checkpointed, or put
@@ -78,7 +78,8 @@ CHECK = Check(
         fires("the layer is in a checkpointed part", EmaAdvances.healthy(times=2, sample_size=2)),
         fires("one call that updates twice", EmaAdvances.healthy(applied=2.0001)),
         passes("one pass", EmaAdvances.healthy()),
-        passes("a decay that warms up", EmaAdvances.healthy(applied=2.4)),
+        passes("a decay between two powers", EmaAdvances.healthy(applied=2.4)),
+        passes("a decay that warms up", EmaAdvances.healthy(applied=None)),
         passes("once for each of three scales", EmaAdvances.healthy(sample_size=3)),
     ),
     doc=__doc__,

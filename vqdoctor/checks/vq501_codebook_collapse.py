@@ -79,8 +79,9 @@ class Limits(CheckLimits):
     )
     edge_share: float = limit(
         _levels.EDGE_SHARE,
-        "Share of the codes at the ends of a channel from which it counts as saturated, where the use of "
-        "the codes is poor. Trained channels measured 0.01 to 0.52, saturated ones 0.99 and 1.",
+        "Share of the codes at the ends of a channel from which it counts as saturated (of many levels, as "
+        "VQ317), where the use of the codes is poor. Trained channels measured 0.01 to 0.52, saturated ones "
+        "0.99 and 1.",
     )
 
 

@@ -17,7 +17,9 @@ exempt.
 
 A layer may choose the same codes in both modes and yet put out something else: a mixture of many codes in
 training, as soft samples of a Gumbel layer at a high temperature are, and single codes in eval mode, which
-the decoder never saw. The distance of its outputs from the nearest code, and the task loss, tell.
+the decoder never saw. The distance of its outputs from the nearest code, and the task loss, tell. A layer
+that passes z_e on in training, itself for some samples (Mimi) or with noise of the size of the quantization
+error (NSVQ), is exempt: its eval mode costs what quantizing costs.
 
 ## Remedy
 Under soft samples: draw single codes in training, with a straight-through gradient, or let the temperature

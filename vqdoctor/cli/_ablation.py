@@ -37,8 +37,10 @@ def require_own(folder: Path) -> None:
     """Refuse a folder whose files no study wrote and a study would overwrite.
 
     Raises:
-        UserError: if it has one.
+        UserError: if it has one, or is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: a file, and no folder", "name a folder")
     from vqdoctor.engine.ablate.kept import STUDY  # the engine loads numpy
 
     there = [name for name in (*FILES, PICTURE) if (folder / name).exists()]

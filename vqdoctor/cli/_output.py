@@ -97,7 +97,7 @@ class Output:
         Args:
             reports: the reports.
             instead: a text that standard output gets for them.
-            encoding: that of the text; None is that of standard output.
+            encoding: see `write`.
 
         Raises:
             UserError: if something cannot be written.
@@ -176,7 +176,12 @@ def _is_utf8(stream: TextIO | None) -> bool:
 
 
 def write(text: str, encoding: str | None = None) -> None:
-    """Write to standard output, in an encoding or in its own; a reader who has gone is not an error.
+    """Write to standard output; a reader who has gone is not an error.
+
+    Args:
+        text: what is written.
+        encoding: that of a patch's hunks, whose head names files in UTF-8 as git does; None for any other
+            text, in the encoding of standard output.
 
     Raises:
         UserError: if it cannot be written for another reason, such as a full disk.
@@ -187,7 +192,8 @@ def write(text: str, encoding: str | None = None) -> None:
         if encoding is None:
             sys.stdout.write(text)
         else:
-            sys.stdout.buffer.write(text.encode(encoding))
+            head, mark, hunks = text.partition("@@")
+            sys.stdout.buffer.write(head.encode() + (mark + hunks).encode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
         _forget(sys.stdout)

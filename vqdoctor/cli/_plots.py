@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vqdoctor.core.errors import MissingPackageError, UserError
+from vqdoctor.core.picture import Picture
 from vqdoctor.core.report import Report
 
 HEADER = '<?xml version="1.0" encoding="utf-8"?>\n'
@@ -41,22 +42,33 @@ def draw_into(folder: Path, reports: Sequence[Report]) -> None:
     """
     from vqdoctor.plots import pictures
 
+    several = len(reports) > 1
+    numbered = enumerate(reports, start=1)
+    write_pictures(
+        folder, ((str(n) if several else "", p) for n, report in numbered for p in pictures(report, png=True))
+    )
+
+
+def write_pictures(folder: Path, pictures: Iterable[tuple[str, Picture]]) -> None:
+    """Write pictures, each with the beginning of its name, as SVG and PNG; those that were not drawn are not.
+
+    Raises:
+        UserError: if a file cannot be written.
+    """
     taken: set[str] = set()
-    for number, report in enumerate(reports, start=1):
-        for picture in pictures(report, png=True):
-            if not picture.svg:
-                continue
-            parts = [str(number) if len(reports) > 1 else "", picture.name, _plain(picture.layer or "")]
-            name = base = "-".join(filter(None, parts))
-            again = 2
-            while name.lower() in taken:  # layers whose names differ in other signs alone
-                name, again = f"{base}-{again}", again + 1
-            taken.add(name.lower())
-            try:
-                (folder / f"{name}.svg").write_text(HEADER + picture.svg, encoding="utf-8", newline="\n")
-                (folder / f"{name}.png").write_bytes(picture.png)
-            except OSError as error:
-                raise UserError(f"--plots {folder}: {error.strerror or error}", "draw elsewhere") from error
+    for beginning, picture in pictures:
+        if not picture.svg:
+            continue
+        name = base = "-".join(filter(None, (beginning, picture.name, _plain(picture.layer or ""))))
+        again = 2
+        while name.lower() in taken:  # layers whose names differ in other signs alone
+            name, again = f"{base}-{again}", again + 1
+        taken.add(name.lower())
+        try:
+            (folder / f"{name}.svg").write_text(HEADER + picture.svg, encoding="utf-8", newline="\n")
+            (folder / f"{name}.png").write_bytes(picture.png)
+        except OSError as error:
+            raise UserError(f"--plots {folder}: {error.strerror or error}", "draw elsewhere") from error
 
 
 def _plain(layer: str) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from vqdoctor.cli._options import Ended, with_options
 from vqdoctor.cli._output import progress, terminal_options, without_commands, write
+from vqdoctor.cli._plots import check_folder, write_pictures
 from vqdoctor.core.errors import UserError, suggestion
 from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.core.option import EXAMINED, OUTPUT
@@ -51,6 +52,8 @@ def compare(
 
     Exit codes: 0 compared, 1 a frozen codebook moved, 2 your input.
     """
+    if settings.plots:
+        check_folder(settings.plots)
     if format not in COMPARISON_FORMATS:
         raise UserError(f"there is no format {format!r}", suggestion(format, COMPARISON_FORMATS))
 
@@ -60,4 +63,8 @@ def compare(
         found = compared(paths, reference=reference, user_model=user_model, settings=settings, progress=say)
     text = COMPARISON_FORMATS[format](found, terminal_options())
     write(without_commands(text, "json" if format == "json" else "text"))
+    if settings.plots:
+        from vqdoctor.plots import comparison_pictures
+
+        write_pictures(settings.plots, (("", picture) for picture in comparison_pictures(found, png=True)))
     raise Ended(ExitCode.FINDINGS if found.errors else ExitCode.OK)

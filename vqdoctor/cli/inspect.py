@@ -30,13 +30,15 @@ def inspect(
 
     Exit codes: 0 nothing wrong, 1 findings, 2 your input, 3 incomplete or inconclusive.
     """
+    launched = Launched.of()
+    if launched.rank and is_results(checkpoint):
+        raise Ended(ExitCode.OK)  # one process is enough
     if is_results(checkpoint):
         raise Ended(inspect_results(checkpoint, settings, user_model))
     data, output = settings.batch, Output.of(settings, checkpoint)
 
     from vqdoctor.engine import examine, exit_code
 
-    launched = Launched.of()
     with progress() as say:
         report = examine(
             checkpoint,

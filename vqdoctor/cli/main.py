@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
             return ExitCode.OK  # typer leaves with 1, "findings", when the reader of a help page has gone
         return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
     except BaseException as error:
-        if fault := fault_of_user(error):
+        if fault := fault_of_user(error) or _refused(error):
             complain_of(fault)
             return ExitCode.USER_ERROR
         if os.environ.get("VQDOCTOR_TRACEBACK") == "1":
@@ -114,6 +115,18 @@ def main(arguments: Sequence[str]) -> int:
         what = f"vqdoctor has a bug: {said(error)}"
         complain_of(UserError(what, "please report it, with what VQDOCTOR_TRACEBACK=1 prints"))
         return ExitCode.INCOMPLETE
+
+
+def _refused(error: BaseException) -> UserError | None:
+    """Return the error of a path that the system refuses: a folder may not be read, a name is too long."""
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
+        return None
+    if not isinstance(error.filename, str | bytes | os.PathLike):
+        return None
+    path = Path(os.fsdecode(error.filename))
+    look = f"ls -ld {path.parent} {path} shows who may"
+    hint = look if isinstance(error, PermissionError) else "name another path"
+    return UserError(f"{path}: {error.strerror}", hint)
 
 
 def _usage_error(error: Any) -> UserError:

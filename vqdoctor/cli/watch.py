@@ -10,7 +10,7 @@ import typer
 
 from vqdoctor.cli._live import drawing, pressed
 from vqdoctor.cli._options import Ended, with_options
-from vqdoctor.cli._output import is_terminal, terminal_options, write
+from vqdoctor.cli._output import complain, is_terminal, terminal_options, write
 from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.core.option import OUTPUT
 from vqdoctor.core.settings import Settings, UserModel
@@ -56,5 +56,7 @@ def watch(
                 draw("\n".join(printable(line, ascii=ascii) for line in [*lines, *latest, "q ends"]))
             else:
                 write("".join(f"{line}\n" for line in fresh))
+            if once and not fresh and run.trace is None:
+                complain(f"{path}: neither a trace nor a checkpoint yet")
             if once or run.ended or quits(PAUSE):
                 raise Ended(ExitCode.OK)

@@ -28,6 +28,7 @@ class ComparedLayer:
 
     Attributes:
         path: the checkpoint, or the saved report.
+        rank: the number of its process, where each of several has saved a file of its own.
         step: optimizer steps that it records.
         layer: the layer.
         num_codes: K.
@@ -66,6 +67,7 @@ class ComparedLayer:
     moved_from_reference: int | None = None
     farthest: tuple[MovedCode, ...] = ()
     finding: str | None = None
+    rank: int | None = None
 
 
 @frozen
@@ -96,6 +98,29 @@ class Began:
 
 
 @frozen
+class Ranks:
+    """The files that several processes have saved of one checkpoint.
+
+    Attributes:
+        path: their path, with # in place of the number of the process.
+        step: optimizer steps that they record; None if unknown.
+        layer: the layer.
+        files: how many there are.
+        differing: how many have another codebook than the first.
+        codes: codes that are others there, at most.
+        worst: median distance of the codes to the first file's, over their spread, at most.
+    """
+
+    path: str
+    step: int | None
+    layer: str
+    files: int
+    differing: int = 0
+    codes: int = 0
+    worst: float = 0.0
+
+
+@frozen
 class Comparison:
     """Checkpoints side by side.
 
@@ -105,6 +130,7 @@ class Comparison:
         reference: the checkpoint that all are compared with as well; None without one.
         rows: one for each checkpoint and layer, in the order of the steps.
         began: the findings, warnings and errors, in the order in which they came; causes before symptoms.
+        ranks: where processes have saved files of their own, how their codebooks agree.
         errors: frozen codebooks that moved, one line each.
     """
 
@@ -114,3 +140,4 @@ class Comparison:
     rows: tuple[ComparedLayer, ...]
     began: tuple[Began, ...]
     errors: tuple[str, ...] = ()
+    ranks: tuple[Ranks, ...] = ()

@@ -7,6 +7,7 @@ start with some 200 of them. Here all classes share them; `fields` and `replace`
 from __future__ import annotations
 
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
+from functools import cache
 from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
@@ -32,20 +33,26 @@ def frozen(cls: type[T]) -> type[T]:
 
 def _init(self: Any, **given: Any) -> None:
     own = vars(self)
-    for known in fields(self):
-        name = known.name
+    cls: Any = type(self)
+    for name, default, factory in _parameters(cls):
         if name in given:
             own[name] = given.pop(name)
-        elif known.default is not MISSING:
-            own[name] = known.default
-        elif known.default_factory is not MISSING:
-            own[name] = known.default_factory()
+        elif default is not MISSING:
+            own[name] = default
+        elif factory is not MISSING:
+            own[name] = factory()
         else:
             raise TypeError(f"{type(self).__name__}() lacks the argument {name!r}")
     if given:
         raise TypeError(f"{type(self).__name__}() has no argument {next(iter(given))!r}")
     if after := getattr(self, "__post_init__", None):
         after()
+
+
+@cache
+def _parameters(cls: Any) -> tuple[tuple[str, Any, Any], ...]:
+    """Return name, default and factory of each field: values are made by the thousand."""
+    return tuple((known.name, known.default, known.default_factory) for known in fields(cls))
 
 
 def _compared(self: Any) -> tuple[Any, ...]:

@@ -16,12 +16,14 @@ class Launched:
         rank: from 0; rank zero writes and prints.
         size: how many there are; 1 without a launcher.
         local_rank: the place among those of this machine, which is that of its GPU.
+        local_size: how many there are on this machine.
         attempt: how often the launcher has started them anew.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
     attempt: int = 0
 
     @classmethod
@@ -32,9 +34,11 @@ class Launched:
         """
         if "TORCHELASTIC_RUN_ID" not in environment:
             return cls()
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
         try:
-            rank, size, local, attempt = (int(environment.get(name, "0")) for name in names)
+            rank, size, local, beside, attempt = (int(environment.get(name, "0")) for name in names)
         except ValueError:
             return cls()
-        return cls(rank=rank, size=size, local_rank=local, attempt=attempt) if 0 <= rank < size else cls()
+        if not 0 <= rank < size:
+            return cls()
+        return cls(rank=rank, size=size, local_rank=local, local_size=beside or size, attempt=attempt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 import vqdoctor
 from vqdoctor.checkpoint.folders import all_in
-from vqdoctor.core.comparison import Began, ComparedLayer, Comparison, MovedCode
+from vqdoctor.core.comparison import Began, ComparedLayer, Comparison, MovedCode, Ranks
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.frozen import frozen
@@ -24,6 +25,7 @@ from vqdoctor.engine.examine import examine_session
 from vqdoctor.engine.gate import expand, is_report, load_reports
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.layouts.view import Array
+from vqdoctor.probes._agreement import Apart, rank_of, without_rank
 
 STILL = 1e-6
 """A code is where it was up to this share of the codes' distance from their mean: float32's rounding."""
@@ -56,20 +58,27 @@ def compare(
     say = progress or (lambda _: None)
     paths = [path for name in names for path in _files(name)]
     if len(paths) < 2 and reference is None:
+        for path in paths:
+            next(_look(path, UserModel(), Settings()))  # one that cannot be read is the first thing to say
         raise UserError("there is one checkpoint, and nothing to compare it with", "name a folder, or two")
     settings, user_model = settings or Settings(), user_model or UserModel()
     base = None if reference is None else next(_look(reference, user_model, settings))
     rows: list[ComparedLayer] = []
     began: dict[str, Began] = {}
     errors: list[str] = []
-    before: _Looked | None = None
+    before: dict[int | None, _Looked] = {}
+    together = _Together(paths)
     for number, path in enumerate(_by_step(paths), start=1):
         say(f"{number} of {len(paths)}: {path}")
         for looked in _look(path, user_model, settings):
-            rows += _rows(path, looked, before, base)
+            rank = rank_of(path.name)
+            then = before.get(rank)
+            rows += _rows(path, looked, then, base)
             _note(began, path, looked.report)
-            errors += _frozen_moves(path, looked, base or before)
-            before = looked if looked.codes else before
+            errors += _frozen_moves(path, looked, base or then)
+            together.add(path, looked)
+            if looked.codes:
+                before[rank] = looked
     if base and not base.codes.keys() & {row.layer for row in rows}:
         raise UserError(f"{reference}: shares no VQ layer with the others", "name their base")
     return Comparison(
@@ -78,7 +87,53 @@ def compare(
         rows=tuple(rows),
         began=tuple(began.values()),
         errors=tuple(errors),
+        ranks=tuple(together.found.values()),
     )
+
+
+class _Together:
+    """The files that the processes of a training saved of the same checkpoint, as they come.
+
+    The codes of the first of them are kept as long as others are to come.
+
+    Attributes:
+        found: their path without the number and the layer, to how they agree.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.found: dict[tuple[str, str], Ranks] = {}
+        self._left = Counter(_without_rank(path) for path in paths if rank_of(path.name) is not None)
+        self._left = +Counter({name: count for name, count in self._left.items() if count > 1})
+        self._first: dict[str, _Looked] = {}
+
+    def add(self, path: Path, looked: _Looked) -> None:
+        """Compare a file with the first one of its checkpoint."""
+        name = _without_rank(path)
+        if not self._left[name]:
+            return
+        record = looked.report.find(TrainingRecord)
+        step = None if record is None else record.updates
+        first = self._first.setdefault(name, looked)
+        for layer, codes in looked.codes.items():
+            theirs = first.codes.get(layer)
+            if theirs is None or theirs.shape != codes.shape:
+                continue
+            known = self.found.get((name, layer), Ranks(path=name, step=step, layer=layer, files=0))
+            apart = Apart.of(theirs, codes)
+            self.found[name, layer] = replace(
+                known,
+                files=known.files + 1,
+                differing=known.differing + (apart.codes > 0),
+                codes=max(known.codes, apart.codes),
+                worst=max(known.worst, apart.typical),
+            )
+        self._left[name] -= 1
+        if not self._left[name]:
+            del self._first[name]
+
+
+def _without_rank(path: Path) -> str:
+    return os.fspath(path.with_name(without_rank(path.name)))
 
 
 def _files(name: str) -> Sequence[Path]:
@@ -144,6 +199,7 @@ def _rows(
             num_codes=layer.num_codes,
             verdict=report.verdict,
             finding=own[0].code if own else None,
+            rank=rank_of(path.name),
         )
         usage = next(iter(report.usages(layer.name).values()), None)
         if usage is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import math
 import os
@@ -30,7 +32,7 @@ from vqdoctor.engine.watchers import Watchers
 from vqdoctor.engine.writers import Scalars, Writer, bins_of, writer_of
 from vqdoctor.layouts import Found
 from vqdoctor.layouts.stacks import stacks
-from vqdoctor.models.untouched import untouched, unwrapped
+from vqdoctor.models.untouched import same_randomness, unwrapped
 from vqdoctor.probes.live import LayerMemory, measure
 from vqdoctor.probes.model import ModelContext, gradient_path
 from vqdoctor.render import event_line
@@ -46,6 +48,8 @@ MOST_STEPS = 16
 """Steps of an interval that are looked at, at most."""
 THRESHOLD = 0.1
 """Codes under this multiple of 1/K of the usage are revived, where that is asked for."""
+_WRITTEN: set[Path] = set()
+"""The traces of the monitors that have not ended."""
 Reaction = Literal["warn", "stop"] | Callable[[Event], object]
 
 
@@ -117,7 +121,7 @@ class Monitor:
             every: steps of an interval.
             out: the file of the trace; None writes none.
             on_collapse: "warn", "stop" (at an error), or a function that gets each `Event`.
-            revive: whether dead codes are moved to recent z_e; this changes the training.
+            revive: whether dead codes are moved to recent z_e; this changes the training, on all ranks alike.
             optimizer: the model's, for its memory of gradients and its number of steps; `revive` needs it.
             start: steps done before, of a training that is resumed: later lines of the trace become void.
             seed: of all that the monitor draws; the training's own random states stay as they are.
@@ -151,6 +155,7 @@ class Monitor:
         self._layers: tuple[CapturedLayer, ...] = ()
         self._above: Mapping[str, str] = {}
         self._burst = 0
+        self._quiet = (0, 0)  # between these steps none is looked at
         self._memory: dict[str, LayerMemory] = {}
         self._revivals: dict[str, Revival] = {}
         self._symptoms = Symptoms(layers=(), examine=self._examine)
@@ -183,7 +188,9 @@ class Monitor:
 
     def begin(self) -> None:
         """Start watching: the layers are found in the next step, or in the next but one after `end`."""
-        self._watchers = Watchers.begin(self.steps)
+        shapes = [(name, *tensor.shape) for name, tensor in self._model.state_dict().items()]
+        model = hashlib.sha256(repr(shapes).encode()).hexdigest()[:16]
+        self._watchers = Watchers.begin(self.steps, model)
         if not self._layers:
             self._found = find_live(self._model)
             self._replay.paths = around(self._model, self._found)
@@ -191,11 +198,14 @@ class Monitor:
 
     def end(self) -> None:
         """Stop watching, leave the model without hooks, and let those who follow the trace know."""
+        with contextlib.suppress(RuntimeError):  # the store of a training that broke down
+            self._watchers.settle()
         if self._watch is not None:
             self._watch.end()
             self._watch = None
-        if self._writer is not None:
+        if self._writer is not None and self._out is not None:
             self._writer.add(End(step=self.steps))
+            _WRITTEN.discard(self._out.resolve())
 
     def step(
         self,
@@ -212,17 +222,24 @@ class Monitor:
             step: how many steps are done, where the loop counts them itself.
 
         Raises:
-            UserError: in the first step, if the model was not called or has no VQ layer.
-            Stopped: if `on_collapse` is "stop", at a finding that is an error.
+            UserError: if a loss is not one number; in the first step, if the model was not called or has no
+                VQ layer, or if codes are to be revived and other ranks have no monitor.
+            Stopped: if `on_collapse` is "stop", at a finding that is an error; on all ranks that watch.
         """
+        for name, loss in (("task_loss", task_loss), ("vq_loss", vq_loss)):
+            if isinstance(loss, torch.Tensor) and loss.numel() != 1:
+                shape = f"a tensor of shape {[*loss.shape]}"
+                raise UserError(f"{name} is {shape}, and no single number", "give its mean or its sum")
         self.steps = self.steps + 1 if step is None else step
+        if self._watch is None and self._quiet[0] < self.steps < self._quiet[1]:
+            return
         watch, self._watch = self._watch, None
         seen = [] if watch is None else watch.end()
         self._watchers.settle()
         if self._watchers.idle:
             return
         if watch is not None and not self._layers:
-            self._find()
+            self._tell(self._find())
         elif watch is not None:
             needed = 1.0
             for layer in seen:
@@ -233,13 +250,15 @@ class Monitor:
             self._burst = min(MOST_STEPS, self._every, math.ceil(needed))
             self._revive(watch)
             if self.steps % self._every == 0:
-                self._interval(seen, {"task_loss": _number(task_loss), "vq_loss": _number(vq_loss)})
+                losses = {"task_loss": _number(task_loss), "vq_loss": _number(vq_loss)}
+                self._tell(self._interval(seen, losses))
         left = -self.steps % self._every or self._every
+        self._quiet = (self.steps, self.steps + left - self._burst)
         if left <= self._burst:
             self._watch = StepWatch(self._replay, self._layers, full=left == 1)
 
-    def _find(self) -> None:
-        """Find the layers, judge how a gradient passes them, and start the trace."""
+    def _find(self) -> list[Event]:
+        """Find the layers, start the trace, and return what the way of a gradient through them shows."""
         context = locate_live(self._replay, self._found, ModelContext, self._seed)
         self._layers = tuple(context.on(self._model))
         self._replay.paths = (self._replay.called or "",)
@@ -251,10 +270,14 @@ class Monitor:
             for upper, lower in itertools.pairwise(stack)
         }
         self._burst = min(MOST_STEPS, self._every)
-        if self._watchers.rank:
-            return
         if self._revives:
+            if self._watchers.watching < self._watchers.world:
+                what = "revive=True would move the codes of rank zero alone"
+                raise UserError(what, "give the model of every rank a monitor, or none of them revive=True")
+            self._seed = self._watchers.agreed(self._seed)
             self._revivals = {x.name: Revival(layer=x, threshold=THRESHOLD) for x in self._layers}
+        if self._watchers.rank:
+            return []
         self._symptoms.layers = names
         if self._out is not None:
             traced = tuple(
@@ -267,18 +290,22 @@ class Monitor:
                 every=self._every,
                 layers=traced,
             )
+            if (path := self._out.resolve()) in _WRITTEN:
+                said = f"another monitor, which has not ended, writes {self._out} too: give each its own out="
+                warnings.warn(said, CollapseWarning, stacklevel=3)
+            _WRITTEN.add(path)
             self._writer = TraceWriter(self._out, start)
             self._symptoms.told |= {event.fingerprint for event in self._writer.told}
         gathered = Gathered()
-        with untouched(self._model, self._seed):
+        with same_randomness(self._seed):
             gathered.run((gradient_path.PROBE,), context, "batch")
-        self._tell(self._symptoms.look(self.steps, gathered.evidence))
+        return self._symptoms.look(self.steps, gathered.evidence)
 
-    def _interval(self, seen: list[LayerStep], losses: Mapping[str, float | None]) -> None:
-        """Write the lines of an interval, and judge it, on rank zero."""
+    def _interval(self, seen: list[LayerStep], losses: Mapping[str, float | None]) -> list[Event]:
+        """Write the lines of an interval, and return what it shows, on rank zero."""
         self._watchers.gather(self._memory)
         if self._watchers.rank:
-            return
+            return []
         steps = {layer.layer.name: layer for layer in seen}
         measured = [
             measure(layer, self._memory[name], self.steps, losses, steps.get(self._above.get(name, "")))
@@ -293,10 +320,10 @@ class Monitor:
                     name = f"vq/{one.interval.layer}/usage"
                     writer.histogram(name, bins_of(one.histogram), self.steps)
         evidence: list[Evidence] = [item for one in measured for item in one.evidence]
-        self._tell(self._symptoms.look(self.steps, evidence))
+        return self._symptoms.look(self.steps, evidence)
 
     def _tell(self, events: list[Event]) -> None:
-        """Write the events down, and react to each."""
+        """Write the events down, and react to each; all ranks that watch stop together."""
         self.events += events
         if self._writer is not None and events:
             self._writer.add(*events)
@@ -304,9 +331,12 @@ class Monitor:
             if callable(self._react):
                 self._react(event)
             else:
-                warnings.warn(event_line(event), CollapseWarning, stacklevel=3)
-            if self._react == "stop" and event.severity is Severity.ERROR:
-                raise Stopped(event)
+                warnings.warn(event_line(event), CollapseWarning, stacklevel=3)  # at the user's own line
+        errors = [event for event in events if event.severity is Severity.ERROR]
+        stop = self._watchers.agreed(errors[0] if errors and self._react == "stop" else None)
+        if stop is not None:
+            self.events += [] if stop in self.events else [stop]
+            raise Stopped(stop)
 
     def _examine(self) -> Report | None:
         """Examine the model as it is now, on a copy; a failure is a warning, and the training goes on."""
@@ -324,11 +354,14 @@ class Monitor:
             return None
 
     def _revive(self, watch: StepWatch) -> None:
-        """Move dead codes to recent z_e, where that is asked for."""
+        """Move dead codes to recent z_e, where that is asked for: several ranks together, at an interval."""
+        together = self._watchers.watching > 1
+        if together and self.steps % self._every:
+            return  # ranks with batches of another size may not look at this step
         for revival in self._revivals.values():
             assert self._optimizer is not None
             draw = torch.Generator().manual_seed(self._seed + self.steps)
-            revival.after_step(watch.watched, self._optimizer, draw)
+            revival.after_step(watch.watched, self._optimizer, draw, self._watchers if together else None)
 
 
 def _number(loss: torch.Tensor | float | None) -> float | None:

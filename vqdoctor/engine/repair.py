@@ -201,7 +201,8 @@ def _refused(remedy: Remedy, settings: Settings) -> str:
     if remedy.name in settings.skip:
         return "left out, as asked"
     if remedy.apply is None:
-        training = "; --retrain applies it" if remedy.plan is not None else ""
+        asked = f" --only {remedy.name}" if remedy.changes_model else ""
+        training = f"; --retrain{asked} applies it" if remedy.plan is not None else ""
         return f"a file alone cannot take it{training}: {remedy.how}"
     if remedy.changes_weights and not settings.unsafe:
         return "it changes trained weights: add --unsafe-fixes, or --retrain"

@@ -42,6 +42,10 @@ __all__ = ["OtherHasTold", "Watcher", "plan_for", "rehearse", "retrain", "retrai
 
 UNTREATED = "no finding asks for a remedy, so the model was trained on as it was"
 NEGATIVE = "the VQ loss is below 0 where it rewards the entropy of the usage, as that of LFQ does: no fault"
+REPEATED = (
+    'the task answers batches("stop") with its train or val split: for early stopping a tenth of the train '
+    "batches was held back instead"
+)
 NO_OPTIMIZER = (
     "the output has no optimizer state, as the input has none: a training from it starts with a new one"
 )
@@ -102,6 +106,7 @@ def retrain(
     seconds = time.monotonic() - started
     more = [] if outcome.plan.remedies else [UNTREATED]
     more += [NEGATIVE] * any((row.vq_loss or 0.0) < 0 for row in done.epochs)
+    more += [REPEATED] * outcome.trainer.splits.repeats
     more += [outcome.trainer.optimizers.told, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
     return replace(
         after,
@@ -193,7 +198,7 @@ def retrain_session(
         run = Run(
             trainable=found,
             plan=plan,
-            fingerprint=session.checkpoint.fingerprint(()),
+            fingerprint=f"{session.checkpoint.fingerprint(())} {decisive(settings, session.user_model)}",
             output=output,
             goals=settings.goals,
             trial=settings.trial,
@@ -221,6 +226,12 @@ def retrain_session(
     }
     write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=settings.overwrite)
     return before, outcome
+
+
+def decisive(settings: Settings, user_model: UserModel) -> list[object]:
+    """Return the options that decide about the figures of a training and are part of no plan."""
+    losses = [user_model.vq_loss, user_model.task_loss, settings.mask]
+    return [*losses, settings.layer, settings.codebook_key, settings.orientation, settings.batches]
 
 
 def in_steps(found: Trainable, settings: Settings, examined: float = 0.0) -> Settings:

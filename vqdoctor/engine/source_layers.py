@@ -87,8 +87,11 @@ def _file(kind: type) -> str:
 
 def _line(kind: type) -> int:
     """Return a line within the class's own statement; 0 where it is unknown."""
-    functions = (getattr(value, "__code__", None) for value in vars(kind).values())
-    inside = [code.co_firstlineno for code in functions if code and code.co_filename and kind.__module__]
+    file = _file(kind)  # a decorator's function, or a generated one, is written elsewhere
+    functions = (getattr(inspect.unwrap(value), "__code__", None) for value in vars(kind).values())
+    inside = [
+        code.co_firstlineno for code in functions if code and os.path.realpath(code.co_filename) == file
+    ]
     try:
         return min(inside) if inside else inspect.getsourcelines(kind)[1]
     except (OSError, TypeError):

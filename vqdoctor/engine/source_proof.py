@@ -254,25 +254,19 @@ def _train(target: Path, user_model: UserModel, settings: Settings, steps: int) 
 
     from vqdoctor.engine.build_model import users_task
     from vqdoctor.models.guarded_task import GuardedTask
-    from vqdoctor.models.task import LEARNING_RATE
     from vqdoctor.models.untouched import same_randomness
     from vqdoctor.models.user_code import blamed
+    from vqdoctor.training.optimizer import optimizers_of
 
     with same_randomness(settings.seed), blamed("the training of the patched source"):
         task = GuardedTask(users_task(user_model.task), user_model.trained_vq_weight, None)
         model = task.model().train()
-        build = getattr(task, "optimizer", None)
-        built = build(model) if callable(build) else torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-        optimizers = built if isinstance(built, list | tuple) else [built]
+        optimizers = optimizers_of(task, model)
         weight = 1.0 if task.vq_weight is None else task.vq_weight
         served = itertools.chain.from_iterable(task.batches("train") for _ in itertools.count())
         for batch in itertools.islice(served, steps):
             losses = task.losses(model, batch)
             total = losses.task if losses.vq is None else losses.task + weight * losses.vq
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            if total.requires_grad:
-                total.backward()  # type: ignore[no-untyped-call]
-            optimizers[0].step()
-        state = {"model": model.state_dict(), "optimizer": optimizers[0].state_dict()}
+            optimizers.step(total, losses.further, ())
+        state = {"model": model.state_dict(), "optimizer": optimizers.main.state_dict()}
         torch.save(state, target)

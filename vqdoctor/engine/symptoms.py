@@ -84,7 +84,8 @@ class Symptom:
         passed = step - self.lowest_at
         if self.share is None or not passed or not 0 < self.lowest < 1:
             return False
-        return self.share * math.pow(self.share / self.lowest, AHEAD / passed) >= 1
+        growth = math.log(self.share / self.lowest) / passed
+        return math.log(self.share) + AHEAD * growth >= 0
 
 
 @dataclass(kw_only=True, eq=False)

@@ -63,4 +63,13 @@ def grassberger_entropy(counts: ArrayLike) -> Floats:
     """
     counts = np.asarray(counts, dtype=np.int64)
     total = counts.sum(axis=-1)
-    return np.asarray(np.log(total) - np.sum(counts * grassberger_g(counts), axis=-1) / total)
+    return np.asarray(np.log(total) - np.sum(weighed(counts), axis=-1) / total)
+
+
+def weighed(counts: Ints) -> Floats:
+    """Return n G(n) for whole n ≥ 0 of any shape; of many small ones, each number is computed once."""
+    most = int(counts.max(initial=0))
+    if most >= counts.size:
+        return np.asarray(counts * grassberger_g(counts))
+    numbers = np.arange(most + 1)
+    return np.asarray((numbers * grassberger_g(numbers))[counts])

@@ -73,8 +73,21 @@ def relative_range(values: Floats) -> float:
     >>> relative_range(np.array([1.0, 2.0, 4.0, 6.0, 9.0]))
     1.0
     """
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return float((high - low) / middle)
+    low, typical, high = quantiles(values, 0.25, 0.5, 0.75)
+    return float((high - low) / typical)
+
+
+def quantiles(values: Floats, *shares: float) -> Floats:
+    """Return the quantiles of `values` [N], N > 0, as np.quantile does, which loads numpy.ma.
+
+    >>> quantiles(np.array([9.0, 1.0, 2.0, 4.0]), 0.5, 0.25).tolist()
+    [3.0, 1.75]
+    """
+    ordered = np.sort(values)  # NaN last
+    if np.isnan(ordered[-1]):
+        return np.full(len(shares), np.nan)
+    places = np.asarray(shares) * (len(ordered) - 1)
+    return np.asarray(np.interp(places, np.arange(len(ordered)), ordered))
 
 
 def spread(rows: Rows) -> float:
@@ -271,4 +284,4 @@ def histogram_quantiles(counts: Floats | Ints, points: int = 33) -> tuple[float,
     """
     ordered = np.sort(counts)
     at = np.rint(np.linspace(0, len(ordered) - 1, points)).astype(np.int64)
-    return tuple(float(value) for value in ordered[at])
+    return tuple(ordered[at].astype(np.float64).tolist())

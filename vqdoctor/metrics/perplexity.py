@@ -13,7 +13,7 @@ import numpy as np
 
 from vqdoctor.core.frozen import frozen
 from vqdoctor.metrics.counts import GroupedCounts
-from vqdoctor.metrics.entropy import Floats, Ints, grassberger_entropy, grassberger_g, plug_in_entropy
+from vqdoctor.metrics.entropy import Floats, Ints, grassberger_entropy, plug_in_entropy, weighed
 from vqdoctor.metrics.interval import Z, student
 
 _PARTITIONS = 8
@@ -95,17 +95,13 @@ def _deviation(counts: GroupedCounts, effect: float) -> float:
     that, which is what it measured at one vector per code.
     """
     totals, vectors, groups = counts.totals, counts.vectors, counts.num_groups
-    surprise = np.log(vectors) + 1 - (_weighed(totals + 1) - _weighed(np.maximum(totals - 1, 0))) / 2
+    surprise = np.log(vectors) + 1 - (weighed(totals + 1) - weighed(np.maximum(totals - 1, 0))) / 2
     mean = float(totals @ surprise) / vectors
     share = np.bincount(counts.group, weights=counts.count * surprise[counts.code], minlength=groups)
     excess = share - counts.sizes * mean
     first = groups / (groups - 1) * float(excess @ excess) / vectors**2
     second = effect**2 * (np.count_nonzero(totals) - 1) / vectors**2
     return float(np.sqrt(first + second))
-
-
-def _weighed(n: Ints) -> Floats:
-    return n * grassberger_g(n)
 
 
 def _missing_entropy(counts: GroupedCounts, whole: float, effect: float, rng: np.random.Generator) -> float:

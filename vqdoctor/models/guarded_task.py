@@ -159,11 +159,12 @@ class GuardedTask:
             what = f"task.{doing}(model, batch) does not run the model that it is given"
             raise UserError(what, "run that one: it is a copy of yours")
         self._ran = True
+        kind = type(found).__name__
         if isinstance(found, Mapping):  # as many training loops keep their losses
             found = SimpleNamespace(**{str(name): value for name, value in found.items()})
         where = f"task.{doing}()"
         if not hasattr(found, "task"):
-            what = f"{where} returns a {type(found).__name__} without the field `task`"
+            what = f"{where} returns a {kind} without the field `task`"
             raise UserError(what, "return vqdoctor.Losses(task=…, vq=…)")
         task = _scalar(f"{where}.task", found.task)
         vq = getattr(found, "vq", None)

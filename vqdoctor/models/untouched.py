@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 from collections.abc import Callable, Iterator
@@ -75,7 +76,8 @@ def working_copy(
 
 
 def _deep_copy(model: nn.Module) -> nn.Module:
-    memo: dict[int, object] = {id(p): _lazy_copy(p) for p in model.parameters() if _can_wait(p)}
+    lazy = {id(p): _lazy_copy(p) for p in model.parameters()}
+    memo: dict[int, object] = {own: copied for own, copied in lazy.items() if copied is not None}
     for module in model.modules():
         # Old weight_norm keeps its computed weight as an attribute, which deepcopy refuses: not a leaf.
         for value in (*vars(module).values(), *module._buffers.values()):
@@ -90,12 +92,14 @@ def _deep_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _can_wait(parameter: nn.Parameter) -> bool:
-    """Whether a parameter may be copied when it is first written, and not before.
+def _lazy_copy(parameter: nn.Parameter) -> nn.Parameter | None:
+    """Return a copy that takes memory when one of the two is written: passes write few parameters.
 
-    One in memory that other processes share would leave that memory with the first write to the original.
+    None where it must be copied at once. A parameter in memory that other processes share would leave that
+    memory with the first write to the original. Memory that is not torch's own (numpy's, a mapped file's)
+    torch copies at once only.
     """
-    return (
+    can_wait = (
         hasattr(torch, "_lazy_clone")  # not a promise of torch: without it copies take their memory at once
         and type(parameter) is nn.Parameter
         and parameter.layout is torch.strided
@@ -104,11 +108,11 @@ def _can_wait(parameter: nn.Parameter) -> bool:
         and not parameter.is_shared()  # type: ignore[no-untyped-call]
         and not parameter.is_pinned()
     )
-
-
-def _lazy_copy(parameter: nn.Parameter) -> nn.Parameter:
-    """Return a copy that takes memory when one of the two is written: passes write few parameters."""
-    return nn.Parameter(torch._lazy_clone(parameter.detach()), parameter.requires_grad)
+    with contextlib.suppress(RuntimeError):
+        return (
+            nn.Parameter(torch._lazy_clone(parameter.detach()), parameter.requires_grad) if can_wait else None
+        )
+    return None
 
 
 def _address(tensor: torch.Tensor) -> int:
@@ -203,8 +207,8 @@ def seed_all(seed: int) -> None:
 def _marks(model: nn.Module) -> dict[str, object]:
     marks: dict[str, object] = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        waits = isinstance(tensor, nn.Parameter) and _can_wait(tensor)
-        marks[name] = torch._lazy_clone(tensor.detach()) if waits else tensor.detach().clone()
+        lazy = _lazy_copy(tensor) if isinstance(tensor, nn.Parameter) else None
+        marks[name] = tensor.detach().clone() if lazy is None else lazy.detach()
         marks[f"{name} (gradient)"] = None if tensor.grad is None else tensor.grad.clone()
         marks[f"{name} (identity)"] = (id(tensor), tensor.requires_grad)
     for name, module in model.named_modules():

@@ -8,9 +8,10 @@ from functools import cache
 from vqdoctor.core.discovery import pieces
 from vqdoctor.core.picture import Picture
 from vqdoctor.core.report import Report
+from vqdoctor.plots._comparison import comparison_pictures
 from vqdoctor.plots._plot import Plot
 
-__all__ = ["MOST_LAYERS", "Plot", "all_plots", "pictures"]
+__all__ = ["MOST_LAYERS", "Plot", "all_plots", "comparison_pictures", "pictures"]
 
 MOST_LAYERS = 8
 """Layers that have pictures of their own; of more, those with the first findings, then the first."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vqdoctor.core.frozen import frozen
+from vqdoctor.core.picture import INK
 from vqdoctor.core.printable import printable
 from vqdoctor.plots._plot import Drawing, plain_log
 
@@ -22,12 +23,14 @@ class Line:
         points: step or epoch, and value.
         color: its colour.
         style: its form, as matplotlib writes it: "-", "--", "^".
+        band: step or epoch, and the ends of the interval there, which is shaded.
     """
 
     label: str
     points: Sequence[tuple[float, float]]
     color: str
     style: str = "-"
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 def curves(
@@ -40,6 +43,7 @@ def curves(
     top: float | None = None,
     log: bool = False,
     part: str = "",
+    marks: Mapping[float, str] | None = None,
 ) -> Drawing:
     """Return lines over a training as a drawing; those without a point are left out.
 
@@ -52,6 +56,7 @@ def curves(
         top: the upper end of the vertical axis, which then begins at 0.
         log: whether the vertical axis is logarithmic.
         part: the drawing's name among those of its kind.
+        marks: step or epoch to the name of what begins there, which is written along a line.
     """
     shown = [line for line in lines if line.points]
     columns = [dict(line.points) for line in shown]
@@ -61,6 +66,21 @@ def curves(
         for line in shown:
             at, values = zip(*line.points, strict=True)
             panel.plot(at, values, line.style, color=line.color, markersize=4, label=printable(line.label))
+            if line.band:
+                places, low, high = zip(*line.band, strict=True)
+                panel.fill_between(places, low, high, color=line.color, alpha=0.2, linewidth=0)
+        for at_mark, name in (marks or {}).items():
+            panel.axvline(at_mark, color=INK, linestyle=(0, (2, 2)), linewidth=1)
+            panel.annotate(
+                name,
+                (at_mark, 0.98),
+                (3, 0),
+                xycoords=panel.get_xaxis_transform(),
+                textcoords="offset points",
+                rotation=90,
+                va="top",
+                fontsize=8,
+            )
         if log:
             plain_log(panel, "y")
         elif top is not None:

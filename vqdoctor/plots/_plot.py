@@ -101,24 +101,29 @@ class Plot:
     def pictures(self, report: Report, layer: str | None, *, png: bool = False) -> Iterator[Picture]:
         """Yield the pictures of a layer, or of the model; without matplotlib their tables alone."""
         for drawing in self.drawings(report, layer):
-            svg, pixels, gap = "", b"", ""
-            try:
-                svg, pixels = drawn(drawing, png=png)
-            except MissingPackageError as error:
-                gap = str(error)
-            except (ValueError, ArithmeticError) as error:  # numbers of a file that no axis can hold
-                gap = f"it cannot be drawn: {type(error).__name__}"
-            yield Picture(
-                name=f"{self.name}-{drawing.part}" if drawing.part else self.name,
-                layer=layer,
-                title=drawing.title,
-                caption=drawing.caption,
-                head=drawing.head,
-                rows=drawing.rows,
-                svg=svg,
-                png=pixels,
-                gap=gap,
-            )
+            yield picture(drawing, self.name, layer, png=png)
+
+
+def picture(drawing: Drawing, kind: str, layer: str | None, *, png: bool) -> Picture:
+    """Return a drawing as a picture; where it cannot be drawn, its table alone."""
+    svg, pixels, gap = "", b"", ""
+    try:
+        svg, pixels = drawn(drawing, png=png)
+    except MissingPackageError as error:
+        gap = str(error)
+    except (ValueError, ArithmeticError) as error:  # numbers of a file that no axis can hold
+        gap = f"it cannot be drawn: {type(error).__name__}"
+    return Picture(
+        name=f"{kind}-{drawing.part}" if drawing.part else kind,
+        layer=layer,
+        title=drawing.title,
+        caption=drawing.caption,
+        head=drawing.head,
+        rows=drawing.rows,
+        svg=svg,
+        png=pixels,
+        gap=gap,
+    )
 
 
 def drawn(drawing: Drawing, *, png: bool) -> tuple[str, bytes]:

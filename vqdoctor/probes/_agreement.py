@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from vqdoctor.core.frozen import frozen
@@ -9,6 +11,20 @@ from vqdoctor.metrics.geometry import Rows, spread
 
 SAME = 1e-3
 """Share of the codes' spread by which a code of two processes may differ: rounding makes 1e-6."""
+
+_RANK = re.compile(r"(?<![a-z])(?<![cempst]p_)rank[-_]?(\d+)", re.IGNORECASE)
+"""The number of a process in a file's name. Under model parallelism (mp_rank …) they hold other parts."""
+
+
+def rank_of(name: str) -> int | None:
+    """Return the number of the process that saved a file, by the file's name; None where that says none."""
+    found = _RANK.search(name)
+    return int(found[1]) if found else None
+
+
+def without_rank(name: str) -> str:
+    """Return a file's name with # in place of the number of its process."""
+    return _RANK.sub("rank#", name)
 
 
 @frozen

@@ -59,5 +59,5 @@ def usage_from_indices(
         effective_size=perplexity.effective_size,
         active_share=ACTIVE_SHARE,
         count_quantiles=histogram_quantiles(counts),
-        histogram=tuple(float(c) for c in counts) if histogram else (),
+        histogram=tuple(counts.astype(np.float64).tolist()) if histogram else (),
     )

@@ -91,13 +91,14 @@ class LayerMemory:
         if not sum(map(len, codes)):
             return None
         view = seen.layer.view
-        return usage_from_indices(
+        usage = usage_from_indices(
             np.concatenate(codes),
             view.num_codes,
             layer=view.name,
             groups=np.concatenate(groups),
             histogram=True,
-        ).replace(implicit=not view.keys)
+        )
+        return usage if view.keys else usage.replace(implicit=True)
 
 
 @frozen

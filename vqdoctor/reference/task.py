@@ -133,7 +133,7 @@ class ReferenceTask:
         """Return the train batches of one epoch, the images in a random order of that seed."""
         images, labels = self.data["train"]
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-        for rows in torch.split(order, int(self.number("batch_size"))):
+        for rows in torch.split(order, int(self.number("batch_size"))) if len(images) else ():
             yield images[rows], labels[rows]
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> Losses:

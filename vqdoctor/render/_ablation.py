@@ -124,9 +124,13 @@ def ablation_text(study: Study, width: int) -> str:
 
 def ablation_findings(study: Study) -> Iterator[str]:
     """Yield the findings in plain words, as far as the study is done."""
-    if study.interrupted or study.missing:
+    if study.missing:
         done, of = len(study.runs), len(study.trainings)
         yield f"The study is not complete: {done} of {of} trainings are done. The same command goes on."
+    elif study.interrupted:
+        models = {run.run for run in study.runs if run.figures is not None}
+        timed = f"{len(study.latencies)} of {len(models)} models are timed"
+        yield f"The study is not complete: all trainings are done, but {timed}. The same command goes on."
     yield from study.notes
     if failures := study.failures:
         run, why = next(iter(failures.items()))

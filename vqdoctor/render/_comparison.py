@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import PurePath
 
 from vqdoctor.core.codec import encode
-from vqdoctor.core.comparison import ComparedLayer, Comparison
+from vqdoctor.core.comparison import ComparedLayer, Comparison, Ranks
 from vqdoctor.render._renderer import RenderOptions
 from vqdoctor.render._text import number, percent, printable
 
@@ -60,6 +60,7 @@ def _told(comparison: Comparison) -> Iterator[str]:
         symptom = "" if began.root else ", a symptom"
         told = f"{began.severity.label} {began.code} {began.name}{where}{symptom}"
         yield f"{'Then: ' if place else 'First:'} {told}, from {_at(began.path, began.step)} {end}"
+    yield from map(_agreement, comparison.ranks)
     last = {row.layer: row for row in comparison.rows if row.farthest}
     for row in last.values():
         codes = ", ".join(f"{moved.code} by {percent(moved.way)}" for moved in row.farthest)
@@ -68,6 +69,17 @@ def _told(comparison: Comparison) -> Iterator[str]:
             f"moved in {PurePath(row.path).name}; farthest: {codes}"
         )
     yield from (f"Error: {error}" for error in comparison.errors)
+
+
+def _agreement(ranks: Ranks) -> str:
+    """Return whether the files of several processes agree, as a line."""
+    where = f"The {ranks.files} processes of {PurePath(ranks.path).name}"
+    if not ranks.differing:
+        return f"{where} have the same codebook in {ranks.layer}."
+    return (
+        f"{where} disagree in {ranks.layer} (VQ109): {ranks.differing} have another codebook than the first, "
+        f"with up to {ranks.codes:,} other codes; the median way is {ranks.worst:.2g} times their spread."
+    )
 
 
 def _at(path: str, step: int | None) -> str:

@@ -153,7 +153,7 @@ def is_left_in_source(report: Report) -> bool:
 def left(report: Report) -> Section | None:
     """Return the changes that the user's source still needs after a retraining; None if it needs none."""
     source = report.retraining.source if report.retraining else ()
-    items = tuple(Item(text=f"{change.why}:", code=change.code) for change in source)
+    items = tuple(Item(text=f"{change.why.removesuffix('.')}:", code=change.code) for change in source)
     untrained = report.retraining is not None and report.retraining.ended == "source"
     title = "Change your source first" if untrained else "The file is retrained; your source is as it was"
     return items_section(title, items) if items else None

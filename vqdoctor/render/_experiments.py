@@ -21,8 +21,8 @@ PLACED = (
     "encoder serves as it is"
 )
 USED_AGAIN = (
-    "codes that are placed where the data is are used, and the loss stays: the damage before or behind the "
-    "VQ layer outlasts so few steps"
+    "codes that are placed where the data is are used, and the loss falls no further: the damage before or "
+    "behind the VQ layer outlasts so few steps, or the task does as well with fewer codes"
 )
 
 

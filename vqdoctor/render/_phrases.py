@@ -22,8 +22,6 @@ from vqdoctor.core.levels import Confidence
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
 from vqdoctor.render._text import against, count, layers_in_short, listing, number, percent, size
 
-CONSTANT = 2.0
-"""Perplexity under which the codes are one code and a few strays (VQ608)."""
 GATE_WORDS: Mapping[GateStatus, str] = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
 WORST_FIRST: tuple[GateStatus, ...] = ("fail", "inconclusive", "pass")
 
@@ -204,10 +202,8 @@ def _sequence(stage: SequenceStage, usage: Usage | None) -> str:
         lasting = f"{min(stage.durations):,.1f} to {max(stage.durations):,.1f} steps"
         told.append(f"{count(stage.states, 'state')}{used}, expected to last {lasting} ({stage.law})")
     perplexity = stage.code_perplexity if usage is None else usage.perplexity
-    given = f"tell up to {math.log2(max(perplexity, 1.0)):.1f} bits a step"
-    if perplexity < CONSTANT:
-        given = "are a constant input, of which no stage can tell anything"
-    return f"{'; '.join(told)}; codes of perplexity {perplexity:,.1f} {given}"
+    bits = math.log2(max(perplexity, 1.0))
+    return f"{'; '.join(told)}; codes of perplexity {perplexity:,.1f} tell up to {bits:.1f} bits a step"
 
 
 def layer_line(layer: LayerSummary) -> str:

@@ -11,7 +11,6 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -23,9 +22,7 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.launcher import Launched
 from vqdoctor.core.retraining import Epoch
 from vqdoctor.core.training_plan import TrainingPlan
-
-TIMEOUT = timedelta(minutes=10)
-"""After so long without an answer another process counts as ended: the default of NCCL."""
+from vqdoctor.models.process_group import TIMEOUT, gpu_of
 
 GO_ON = "--resume goes on from the last epoch, with any number of processes"
 
@@ -213,20 +210,21 @@ def joined(launched: Launched) -> Iterator[Ranks]:
         return
     from torch import distributed
 
-    on_gpu = torch.cuda.is_available() and torch.cuda.device_count() > launched.local_rank
-    device = torch.device("cuda", launched.local_rank) if on_gpu else torch.device("cpu")
+    gpu = gpu_of(launched)
     c10d = cast("Any", distributed)  # its stubs leave these names out
     met, _, _ = next(iter(c10d.rendezvous("env://", timeout=TIMEOUT)))
     store = c10d.PrefixStore(f"vqdoctor/{launched.attempt}", met)
     place = (store, launched.rank, launched.size)
-    if on_gpu:
-        torch.cuda.set_device(device)
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
         options = c10d.ProcessGroupNCCL.Options()
         options._timeout = TIMEOUT
         group: Group = c10d.ProcessGroupNCCL(*place, options)
     else:
         group = c10d.ProcessGroupGloo(*place, TIMEOUT)
-    ranks = Ranks(rank=launched.rank, size=launched.size, group=group, device=device, store=store)
+    ranks = Ranks(
+        rank=launched.rank, size=launched.size, group=group, device=gpu or torch.device("cpu"), store=store
+    )
     try:
         yield ranks
     except BaseException as error:

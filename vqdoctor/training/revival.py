@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -13,6 +13,16 @@ from vqdoctor.vq.revival import revive
 
 WINDOW = 16
 """Vectors per code over which the usage is averaged: fewer, and a code is called dead by chance."""
+
+
+class Exchange(Protocol):
+    """The ranks of a training that revive the same codes, each in its own copy of the codebook."""
+
+    def total(self, counts: torch.Tensor) -> torch.Tensor:
+        """Return the sum of all ranks' counts [K]."""
+
+    def of_first(self, vectors: torch.Tensor | None) -> torch.Tensor | None:
+        """Return rank zero's vectors [N, D], float32 on the CPU; None where it has none."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,15 +45,31 @@ class Revival:
 
     @torch.no_grad()
     def after_step(
-        self, watched: Watched, optimizer: torch.optim.Optimizer, generator: torch.Generator
+        self,
+        watched: Watched,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        ranks: Exchange | None = None,
     ) -> None:
         """Take a batch's codes into account, and revive what has been dead over a whole window.
 
         Dead codes move to vectors of this batch, no vector twice, and count as used evenly from then on.
         The most used code is never dead, so a codebook never changes as a whole.
+
+        Args:
+            watched: what the layers did with the batch.
+            optimizer: the model's, whose moments of the revived codes are cleared.
+            generator: of what is drawn, on all ranks alike.
+            ranks: all ranks of a distributed training, which must call this together; None is this process
+                alone. A code that another rank uses is then no dead one, and the codebooks stay equal.
         """
+        if not self.layer.view.writable:
+            return
         counts = self.layer.counts(watched)
-        if counts is None or not self.layer.view.writable:
+        if ranks is not None:
+            nothing = torch.zeros(self.layer.num_codes, dtype=torch.float64)
+            counts = ranks.total(nothing if counts is None else counts)
+        if counts is None:
             return
         size = int(counts.sum())
         if not size:
@@ -55,8 +81,12 @@ class Revival:
         if self.waited < WINDOW * self.layer.num_codes:
             return
         self.waited = 0
+        if not dead_codes(self.usage, self.threshold).any():
+            return
         vectors = self.layer.vectors(watched)
-        if vectors is None or not dead_codes(self.usage, self.threshold).any():
+        if ranks is not None and (vectors := ranks.of_first(vectors)) is not None:
+            vectors = vectors.to(self.layer.codes().device)
+        if vectors is None:
             return
         revived = revive(
             self.layer.codebook,

@@ -46,7 +46,7 @@ class Run:
     Attributes:
         trainable: the examined model.
         plan: the plan.
-        fingerprint: of the input; a state of another input is refused.
+        fingerprint: of the input and the options beside the plan; a state of another one is refused.
         output: the file that is to be written.
         goals: the goals of a cure; without `min_accuracy` it is measured by training without VQ.
         trial: whether the remedies are tried against each other first.
@@ -121,6 +121,7 @@ class Run:
         path = state_path(self.output)
         identity = {
             "input": self.fingerprint,
+            "data": self.trainable.splits.fingerprint,
             "plan": encode(replace(self.plan.training, **UNTIMED) if self.timed else self.plan.training),
             "goals": encode(self.goals),
             "trial": self.trial,
@@ -137,7 +138,7 @@ class Run:
         found = load_state(path)
         if found.get("identity") != identity:
             raise UserError(
-                f"{path} is of a run with other settings or another checkpoint",
+                f"{path} is of a run with other settings, other data or another checkpoint",
                 "give the same options, or delete it",
             )
         self.state = found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, count, islice
 from typing import Any, cast
@@ -11,10 +12,15 @@ import torch
 
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch, Task
+from vqdoctor.models.tensors import tensors_of
+from vqdoctor.models.untouched import same_randomness
 
 _STRIDE = 1_000_003
 HELD_BACK = 10
 """One train batch in ten is held back for early stopping where the task serves no "stop" split."""
+
+SHOWN = 64
+"""The val batches whose shapes tell one data set from another: enough to see another size."""
 
 
 class Splits:
@@ -22,7 +28,7 @@ class Splits:
 
     "val" is only ever used for the figures that are quoted. Where the task serves no "stop" split, every
     tenth train batch is held back for it; where it serves fewer than ten, nothing is, and training
-    runs its full length.
+    runs its full length. A "stop" that is another split counts as none.
     """
 
     def __init__(self, task: Task, device: torch.device) -> None:
@@ -31,7 +37,35 @@ class Splits:
 
     @cached_property
     def _serves_stop(self) -> bool:
-        return next(iter(self._given("stop")), None) is not None
+        return next(iter(self._given("stop")), None) is not None and not self.repeats
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Whether "stop" is answered with another split, as `train if split == "train" else val` does.
+
+        By the first batches; a task whose val split is the train split has no other to keep apart.
+        """
+        with same_randomness(0):
+            first = {name: next(iter(self._given(name)), None) for name in ("stop", "val", "train")}
+        stop, val, train = ([*tensors_of(first[name])] for name in ("stop", "val", "train"))
+        return not _equal(val, train) and (_equal(stop, val) or _equal(stop, train))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the batches of `val`: their shapes, and the values of the first one.
+
+        Floats count to three digits, so that a task which computes them has the same on another machine.
+        """
+        digest = hashlib.sha256()
+        with same_randomness(0):
+            for number, batch in enumerate(islice(self.val(), SHOWN)):
+                for tensor in tensors_of(batch):
+                    digest.update(repr((number, tensor.dtype, tuple(tensor.shape))).encode())
+                    if not number and not tensor.is_complex():
+                        values = tensor.detach().cpu()
+                        values = values.half() if values.is_floating_point() else values
+                        digest.update(values.numpy().tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def holds_back(self) -> bool:
@@ -116,6 +150,12 @@ class Stretches:
             self._batches = islice(chain.from_iterable(passes), number * steps, None)
         self._at = (number + 1) * steps
         return islice(self._batches, steps)
+
+
+def _equal(batch: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+    """Whether two batches hold the same tensors, and any at all."""
+    same = len(batch) == len(other) > 0
+    return same and all(torch.equal(one, its) for one, its in zip(batch, other, strict=True))
 
 
 def _is_held(number: int) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
+from vqdoctor.capture import pulls
 from vqdoctor.capture.layer import CapturedLayer, watching
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.training_plan import Start
@@ -64,20 +63,22 @@ def leading_to(
     model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[CapturedLayer, ...]
 ) -> set[str]:
     """Return the names of the parameters that z_e depends on, and of their modules' buffers."""
-    stored = {id(layer.stored(role)) for layer in layers for role in layer.tensors}
+    stored = {
+        id(tensor) for layer in layers for role in layer.tensors if (tensor := layer.stored(role)) is not None
+    }
     named = {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in stored}
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    buffers = dict(model.named_buffers())
+    codebooks = {name: p for name, p in model.named_parameters() if id(p) in stored}
+    before = {name: tensor.clone() for name, tensor in (*buffers.items(), *codebooks.items())}
     model.train()
     with torch.enable_grad(), watching(layers, keep_graph=True) as watched:
         task.losses(model, batch)
         z_e = [call.z_e for layer in layers for call in layer.calls(watched)[:1]]
-        total = torch.stack([z.float().sum() for z in z_e]).sum()
-        found: Sequence[torch.Tensor | None] = torch.autograd.grad(
-            total, list(named.values()), allow_unused=True
-        )
-    for name, buffer in model.named_buffers():
-        buffer.copy_(before[name])
-    leading = {name for name, gradient in zip(named, found, strict=True) if gradient is not None}
+        leading: set[str] = set().union(*(pulls.leading_to(z, named) for z in z_e))
+    for name, tensor in (*model.named_buffers(), *model.named_parameters()):
+        if name in before:  # a forward pass may have moved it by an EMA, or put another in its place
+            tensor.copy_(before[name])
     owners = {name.rpartition(".")[0] for name in leading}
-    buffers = {name for name, t in model.named_buffers() if id(t) not in stored}
-    return leading | {name for name in buffers if name.rpartition(".")[0] in owners}
+    return leading | {
+        name for name, t in buffers.items() if id(t) not in stored and name.rpartition(".")[0] in owners
+    }

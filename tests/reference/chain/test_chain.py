@@ -10,6 +10,7 @@ from vqdoctor.models.task import Task
 from vqdoctor.reference import BUILTIN_TASKS
 from vqdoctor.reference.chain.model import ChainClassifier
 from vqdoctor.reference.chain.sequences import LEAST, LENGTH, MOST, durations, stitch
+from vqdoctor.reference.chain.task import SEQUENCES
 
 
 def test_a_sequence_is_of_one_person_and_joins_lie_where_the_labels_change(windows, sequences):
@@ -43,6 +44,24 @@ def _within(stretch, series):
 def test_sequences_are_the_same_for_the_same_seed(windows, sequences):
     again, other = stitch(windows, step=4), stitch(windows, step=4, seed=1)
     assert np.array_equal(again["x"], sequences["x"]) and not np.array_equal(other["x"], sequences["x"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"person": np.zeros(5, dtype=np.uint8)}, "not of the same length"),
+        ({"x": np.zeros((1602, 3, 2, 1), dtype=np.float16)}, "shorter than an activity"),
+    ],
+)
+def test_windows_that_make_no_sequences_are_refused(windows, changed, told):
+    with pytest.raises(ValueError, match=told):
+        stitch({**windows, **changed}, step=4)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 2, 321), (4, 3, 4, 320), (4, 5, 2, 320), (4, 3, 320)])
+def test_sequences_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="not sequences"):
+        SEQUENCES.make({}, {"x": np.zeros(shape), "y": np.zeros((4, 80), dtype=np.int64)})
 
 
 EXPECTED = """

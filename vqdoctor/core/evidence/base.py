@@ -13,6 +13,8 @@ Source = Literal["checkpoint", "batch", "trace"]
 SOURCES: tuple[Source, ...] = ("batch", "trace", "checkpoint")
 """Best source first: what was seen on data outranks what a file remembers."""
 
+_PLAIN = {bool, int, float, str, type(None)}
+
 
 class NotFiniteError(ValueError):
     """A probe measured NaN or infinity, which no evidence may carry."""
@@ -58,11 +60,11 @@ class Evidence:
             TypeError: if a value is not plain.
         """
         for name, value in vars(self).items():
-            for item in value if isinstance(value, tuple) else (value,):
-                if type(item) not in (bool, int, float, str, type(None)):
-                    raise TypeError(f"{self.kind}.{name}: {type(item).__name__} is not a plain value")
-                if isinstance(item, float) and not math.isfinite(item):
-                    raise NotFiniteError(f"{name.replace('_', ' ')} is {item}")
+            items = value if isinstance(value, tuple) else (value,)
+            for kind in {*map(type, items)} - _PLAIN:
+                raise TypeError(f"{self.kind}.{name}: {kind.__name__} is not a plain value")
+            for item in [item for item in items if type(item) is float and not math.isfinite(item)]:
+                raise NotFiniteError(f"{name.replace('_', ' ')} is {item}")
 
     @classmethod
     def healthy(cls, **changes: Any) -> Self:

@@ -336,6 +336,27 @@ GroupChoice.HEALTHY = GroupChoice(
 )  # fmt: skip
 
 
+class GroupInput(Evidence):
+    """Which part of their module's input the groups of a product quantizer get. Sample size: vectors.
+
+    Attributes:
+        group: its number, from 1.
+        groups: how many there are.
+        parts: how many vectors of a group's dimension lie side by side in the module's input.
+        read: how many of these parts any group gets.
+    """
+
+    group: int
+    groups: int
+    parts: int
+    read: int
+
+
+GroupInput.HEALTHY = GroupInput(
+    layer="vq", source="batch", sample_size=569, group=2, groups=4, parts=4, read=4
+)
+
+
 class CodeChoice(Evidence):
     """The codes that a layer chose for its vectors, beside those that a search would. Sample size: vectors.
 

@@ -181,12 +181,17 @@ class EmaAdvances(Evidence):
         times: calls that changed the counts and got the very same z_e, the most of any z_e.
         decay: the EMA decay that the layer's modules keep; None where they keep none.
         applied: how many times a call applies that decay, by the counts before and after it and the codes
-            that it chose; None where these do not tell.
+            that it chose; None where these do not tell, or the decay is another one at the next pass.
+        sums_over_counts: weight with which a call adds its vectors to the EMA sums, over that with which it
+            adds their number to the counts; None where no such weights explain the call's changes.
     """
 
     times: int
     decay: float | None = None
     applied: float | None = None
+    sums_over_counts: float | None = None
 
 
-EmaAdvances.HEALTHY = EmaAdvances(layer="vq", source="batch", sample_size=1, times=1, decay=0.99, applied=1.0)
+EmaAdvances.HEALTHY = EmaAdvances(
+    layer="vq", source="batch", sample_size=1, times=1, decay=0.99, applied=1.0, sums_over_counts=1.0
+)

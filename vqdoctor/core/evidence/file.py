@@ -136,6 +136,8 @@ class OptimizerMemory(Evidence):
             weight or one of an nn.ParameterList, is not listed.
         unlisted: the same whatever the codebook's name: it may be a buffer, which a running model tells.
         contradicted: whether the model's order and the names of its parts disagree on before and after.
+        before_with_state: share of the numbers before the first VQ layer of which the optimizer holds a
+            state; of the model as a whole alone. None where it holds none of any parameter.
     """
 
     parameters: int
@@ -151,6 +153,7 @@ class OptimizerMemory(Evidence):
     left_out: bool = False
     unlisted: bool = False
     contradicted: bool = False
+    before_with_state: float | None = None
 
 
 OptimizerMemory.HEALTHY = OptimizerMemory(

@@ -216,3 +216,30 @@ class LossPath(Evidence):
 LossPath.HEALTHY = LossPath(
     layer="vq", source="batch", sample_size=400, value=0.165, reported=True, alive=True, vq_weight=0.1
 )
+
+
+class CollapseReward(Evidence):
+    """The VQ loss where vectors choose several codes, beside its mean where all choose one of them.
+
+    Sample size: vectors. Each code gets equally many vectors in both, so that every loss which is a mean over
+    vectors is the same in both: they differ by what couples vectors, as an entropy of the batch does.
+
+    Attributes:
+        codes: how many codes the vectors choose where they choose several.
+        spread: the VQ loss there.
+        one: the mean of the VQ losses where all vectors choose one of these codes.
+        reach: share of the gradient at z_e that couples vectors: the difference of the gradients at equal
+            vectors over the sum of their sizes, 0 to 1. A term on the codes alone has 0.
+        vq_weight: weight of the VQ loss in the training; None where unknown.
+    """
+
+    codes: int
+    spread: float
+    one: float
+    reach: float
+    vq_weight: float | None = None
+
+
+CollapseReward.HEALTHY = CollapseReward(
+    layer="vq", source="batch", sample_size=400, codes=4, spread=0.4, one=1.8, reach=0.5, vq_weight=0.1
+)

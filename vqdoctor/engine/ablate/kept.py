@@ -60,7 +60,9 @@ class Kept:
         if (folder / STUDY).exists():
             there = load_study(folder)
             if there.identity != study.identity:
-                what = f"{folder} holds the study of {there.subject}, with other options, code or versions"
+                what = (
+                    f"{folder} holds the study of {there.subject}, with other options, data, code or versions"
+                )
                 raise UserError(what, "give another --out, or delete it")
             kept.read(folder)
         else:
@@ -101,7 +103,8 @@ class Kept:
         Raises:
             UserError: if a file is damaged, or of another study.
         """
-        for file in sorted((folder / RUNS).glob("*.json")):
+        files = (folder / RUNS / f"{run}-seed-{seed}.json" for run, seed in self._study.trainings)
+        for file in filter(Path.exists, files):  # another file there is none of the study's
             done = decode(_Done, _json(file), str(file), AGAIN)
             if done.identity != self._study.identity:
                 raise UserError(f"{file}: of another study", "delete it")

@@ -75,9 +75,10 @@ class Bench:
         """Train a cell's model with one seed; a training that cannot be done is a run that says why."""
         training, started = self.trainings[run], time.monotonic()
         failed, figures, device = "", None, torch.device("cpu")
-        _forget_peak()
         try:
             found = self.trainable(run)
+            _forget_peak()
+            started = time.monotonic()  # the first training of a model alone opens it
             device = found.context.device
             with same_randomness(seed):
                 plan = replace(training.plan, seed=seed)

@@ -33,7 +33,7 @@ from vqdoctor.engine.ablate.one import THREADS, Bench, found_in
 from vqdoctor.engine.ablate.subject import STAGES, Subject
 from vqdoctor.engine.examine import examine_session
 from vqdoctor.engine.plan import EPOCHS, make_plan
-from vqdoctor.engine.retrain import plan_for, sigterm_as_interrupt
+from vqdoctor.engine.retrain import decisive, plan_for, sigterm_as_interrupt
 from vqdoctor.models.untouched import same_randomness
 
 NO_VAL = "The task serves no val split: every figure is of the data that the models are trained on."
@@ -108,9 +108,10 @@ def _laid_out(subject: Subject, watcher: Watcher) -> tuple[Study, Mapping[str, T
     }
     decides = {
         "subject": subject.fingerprint,
+        "data": found.splits.fingerprint,
+        "options": decisive(settings, subject.user_model),
         "trainings": {name: [t.model, t.without_vq, encode(t.plan)] for name, t in trainings.items()},
         "seeds": seeds,
-        "batches": settings.batches,
         "device": device.type,
         "versions": {name: versions[name] for name in ("vqdoctor", "torch")},
     }

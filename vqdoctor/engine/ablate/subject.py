@@ -43,6 +43,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The chain's models by name, each with the stages behind its VQ layer."""
 DATA: Mapping[str, DataSet] = {data.name: data for data in (DIGITS, MOTION)}
+CHAIN_DATA = "--data motion, or leave it out"
 CHANNELS: Mapping[int, DataSet] = {1: DIGITS, 3: MOTION}
 """Channels of x to the built-in data set that has them."""
 
@@ -74,6 +75,8 @@ class Subject:
         if self.settings.stages and not self.built_in:
             what = "--stages switches the stages of the built-in chain"
             raise UserError(what, "leave the checkpoint and --task out")
+        if self.settings.stages and str(self.settings.batch) == DIGITS.name:
+            raise UserError("--data digits: the chain takes sequences, and no images", CHAIN_DATA)
 
     @property
     def built_in(self) -> bool:
@@ -105,10 +108,11 @@ class Subject:
     def fingerprint(self) -> str:
         """The identity of the files: the checkpoint, the data, and the user's code once it is imported."""
         found: dict[str, object] = {"model": {}, "codes": self.settings.codes}
-        files = {"checkpoint": self.path, "data": self._data_file}
-        for name, file in files.items():
-            if file is not None:
-                found[name] = open_checkpoint(file).fingerprint(())
+        if self.path is not None:
+            found["checkpoint"] = open_checkpoint(self.path).fingerprint(())
+        if self._data_file is not None:
+            with self._data_file.open("rb") as data:
+                found["data"] = hashlib.file_digest(data, "sha256").hexdigest()
         named = self.user_model.task or self.user_model.model
         code = {} if named is None else code_beside(str(named))
         found["code"] = {name: hashlib.sha256(text).hexdigest() for name, text in code.items()}
@@ -163,7 +167,8 @@ class Subject:
             return self._data_set.make(recipe.config(0), self._arrays)
         except (KeyError, ValueError) as error:
             what = f"{self._data_file}: not the data of the built-in model ({error})"
-            raise UserError(what, "--data digits or --data motion") from error
+            hint = CHAIN_DATA if self.settings.stages else "--data digits or --data motion"
+            raise UserError(what, hint) from error
 
     @property
     def _data_set(self) -> DataSet:

@@ -6,11 +6,19 @@ from vqdoctor.core.evidence import CountsUsage
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.probes.file import usage
 from vqdoctor.probes.file._context import FileContext, each_layer
+from vqdoctor.probes.probe import Missing
 
 
 def measure(context: FileContext, view: QuantizerView) -> CountsUsage:
-    """Return a layer's perplexity by its EMA counts."""
-    found = usage.by_counts(context, view)
+    """Return a layer's perplexity by its EMA counts.
+
+    Raises:
+        Missing: where they do not tell it; no data would.
+    """
+    try:
+        found = usage.by_counts(context, view)
+    except Missing as error:
+        raise Missing(error.reason) from error
     return CountsUsage(
         source="checkpoint",
         sample_size=found.num_codes,

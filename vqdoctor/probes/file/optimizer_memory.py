@@ -32,7 +32,12 @@ _SAVE_IT = "save optimizer.state_dict() with the model"
 def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
     """Yield the size of the file's optimizer states, then their evidence about each layer."""
     with_state = sum(bool(slot.state) for slot in context.saved.slots)
-    yield OptimizerMemory(source="checkpoint", sample_size=with_state, parameters=len(context.saved.slots))
+    yield OptimizerMemory(
+        source="checkpoint",
+        sample_size=with_state,
+        parameters=len(context.saved.slots),
+        before_with_state=_before_with_state(context) if with_state else None,
+    )
     for view in context.views:
         try:
             if not context.saved.optimizers:
@@ -41,6 +46,17 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
         except Unplaced as reason:
             missing = Missing(str(reason), "" if with_state else _SAVE_IT)
             yield missing.gap(OptimizerMemory, view.name, "checkpoint")
+
+
+def _before_with_state(context: FileContext) -> float | None:
+    """Return the share of the numbers before the first layer that have a state; None where it is unclear."""
+    try:
+        placed = placed_slots(context.saved, context.views[0], context.views) if context.views else []
+    except Unplaced:
+        return None
+    sizes = [(math.prod(p.first.shape), bool(p.slot.state)) for p in placed if p.part == "before"]
+    total = sum(size for size, _ in sizes)
+    return sum(size for size, held in sizes if held) / total if total else None
 
 
 def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +10,10 @@ import numpy as np
 from vqdoctor.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from vqdoctor.core.evidence import Evidence, RankAgreement, Unavailable
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.probes._agreement import Apart
+from vqdoctor.probes._agreement import Apart, rank_of, without_rank
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Missing, Probe
 
-_RANK = re.compile(r"(?<![a-z])(?<!mp_)rank[-_]?(\d+)", re.IGNORECASE)
-"""The number of a process in a file's name. Processes of model parallelism (mp_rank) hold different parts."""
 _MOST = 8
 """Other files that are opened."""
 
@@ -42,12 +39,17 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
 
 
 def _others(path: Path) -> Iterator[Checkpoint]:
-    """Yield the files whose names differ from this one's in the number of the process alone."""
-    if not _RANK.search(path.name) or not path.parent.is_dir():
+    """Yield the files whose names differ from this one's in the number of the process alone.
+
+    Processes are numbered from 0: without it the numbers are others, such as the ranks of matrices.
+    """
+    if rank_of(path.name) is None or not path.parent.is_dir():
         return
-    pattern = _RANK.sub("rank#", path.name)
-    names = sorted(other.name for other in path.parent.iterdir() if other.name != path.name)
-    for name in [name for name in names if _RANK.sub("rank#", name) == pattern][:_MOST]:
+    pattern = without_rank(path.name)
+    alike = sorted(o.name for o in path.parent.iterdir() if without_rank(o.name) == pattern)
+    if not any(rank_of(name) == 0 for name in alike):
+        return
+    for name in [name for name in alike if name != path.name][:_MOST]:
         try:
             yield open_checkpoint(path.parent / name)
         except (CheckpointError, OSError):

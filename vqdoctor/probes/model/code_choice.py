@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.reader import Codes, Vectors
 from vqdoctor.core.evidence import CodeChoice, Evidence, Unavailable
 from vqdoctor.layouts.view import Array
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.model.data_match import asked_and_chosen
 from vqdoctor.probes.probe import Probe
 
 MOST = 4_096
@@ -20,7 +20,7 @@ _PAIRS = 1 << 24
 """Pairs of vector and code at the most: fewer vectors are compared with more than 4,096 codes."""
 _AT_A_TIME = 1 << 20
 """Distances in memory: 8 MiB."""
-_WHY_NOT = "the layer's vectors or its own choices are not seen"
+_WHY_NOT = "the layer's vectors or its own choices are not seen, or it puts out other codes than it stores"
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
@@ -28,16 +28,12 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     measured = {}
     for view in context.views:
         reader = context.layers[view.name].reader
-        seen = [layers[view.name] for layers in context.seen.values() if view.name in layers]
-        if view.lookup == "logits" or not reader.has_codebook or reader.heads > 1 or not seen:
-            continue
-        own = [s.indices[s.indices != MASKED] for s in seen if s.indices is not None]
-        asked = [s.asked for s in seen]
-        finite = np.isfinite(view.codebook).all()
-        if not finite or len(own) < len(seen) or any(part.shape[1] != view.dim for part in asked):
-            continue
-        vectors, chosen = np.concatenate(asked), np.concatenate(own)
-        if len(vectors) == len(chosen) and len(chosen) and np.isfinite(vectors).all():
+        seen = context.seen_of(view.name)
+        if view.lookup == "logits" or reader.heads > 1 or any(s.as_stored is False for s in seen):
+            continue  # a map between the table and the lookup may turn every code round
+        found = asked_and_chosen(reader, seen)
+        if found is not None:
+            vectors, chosen = found
             every = -(-len(vectors) // max(1, min(MOST, _PAIRS // view.num_codes)))
             measured[view.name] = _choice(vectors[::every], chosen[::every], view.codebook)
     yield from by_layer(context, CodeChoice, measured, _WHY_NOT, by_gradient=False)

@@ -8,7 +8,7 @@ import numpy as np
 
 from vqdoctor.capture.discover import BY_OUTPUT
 from vqdoctor.capture.masks import MASKED
-from vqdoctor.capture.reader import Reader, Vectors
+from vqdoctor.capture.reader import Codes, Reader, Vectors
 from vqdoctor.capture.seen import Seen
 from vqdoctor.core.evidence import DataMatch
 from vqdoctor.metrics.match import Assignment, match, nearest
@@ -27,11 +27,11 @@ def measure(context: ModelContext) -> dict[str, DataMatch]:
     """Return how every layer's codebook lies to its z_e, on all splits together."""
     measured = {}
     for name, layer in context.layers.items():
-        seen = [layers[name] for layers in context.seen.values() if name in layers]
+        seen = context.seen_of(name)
         vectors = None if layer.view.lookup == "logits" else asked(layer.reader, seen)
         if vectors is None:
             continue
-        if transformed(layer.reader, seen, vectors):
+        if transformed(layer.reader, seen):
             continue
         numbers = match(*nearest_of(layer.reader, vectors))
         if numbers is not None:
@@ -50,7 +50,7 @@ def asked_vectors(context: ModelContext) -> dict[str, Vectors]:
         by_split = {split: layers[name] for split, layers in context.seen.items() if name in layers}
         seen = [by_split["train"]] if "train" in by_split else list(by_split.values())
         vectors = asked(layer.reader, seen)
-        if vectors is not None and not transformed(layer.reader, seen, vectors):
+        if vectors is not None and not transformed(layer.reader, seen):
             found[name] = vectors
     return found
 
@@ -72,20 +72,35 @@ def asked(reader: Reader, seen: list[Seen]) -> Vectors | None:
     return vectors if len(vectors) and np.isfinite(vectors).all() else None
 
 
-def transformed(reader: Reader, seen: list[Seen], vectors: Vectors) -> bool:
-    """Whether the layer chooses among other codes than the stored ones for `vectors` [N, D].
+def asked_and_chosen(reader: Reader, seen: list[Seen]) -> tuple[Vectors, Codes] | None:
+    """Return the vectors [N, D] that a codebook is asked for, and the codes [N] that the layer itself chose.
+
+    None where they are not seen, or do not belong together.
+    """
+    vectors, own = (
+        asked(reader, seen),
+        [s.indices[s.indices != MASKED] for s in seen if s.indices is not None],
+    )
+    if vectors is None or len(own) < len(seen):
+        return None
+    chosen: Codes = np.concatenate(own)
+    return (vectors, chosen) if len(chosen) == len(vectors) else None
+
+
+def transformed(reader: Reader, seen: list[Seen]) -> bool:
+    """Whether the layer chooses among other codes than the stored ones.
 
     An affine or neural map between the codebook and the lookup is part of the layer, and distances to what
     is stored then mean nothing: another code is chosen than the nearest, and another put out than the stored.
     Of several codebooks in one module each may get another input, such as what the ones before it leave. A
     layer that only its output shows may choose in any way, such as by logits.
     """
-    own = [s.indices[s.indices != MASKED] for s in seen if s.indices is not None]
+    found = asked_and_chosen(reader, seen)
     by_table = reader.view.layout != BY_OUTPUT and reader.heads == 1
-    if len(own) < len(seen) or (by_table and all(s.as_stored is not False for s in seen)):
+    if found is None or (by_table and all(s.as_stored is not False for s in seen)):
         return False
-    chosen, nearest_codes = np.concatenate(own), nearest_of(reader, vectors)[2].indices
-    return len(chosen) == len(nearest_codes) and bool((chosen == nearest_codes).mean() < AGREES)
+    vectors, chosen = found
+    return bool((chosen == nearest_of(reader, vectors)[2].indices).mean() < AGREES)
 
 
 PROBE = each_layer(DataMatch, measure, WHY_NOT, mode="eval", by_gradient=False)

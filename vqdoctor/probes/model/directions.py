@@ -29,7 +29,7 @@ def measure(context: ModelContext) -> dict[str, Directions]:
         of_input = _of_input(context)
     measured = {}
     for name, layer in context.layers.items():
-        seen = [layers[name] for layers in context.seen.values() if name in layers]
+        seen = context.seen_of(name)
         vectors, chosen = asked(layer.reader, seen), context.all_codes(name)
         if vectors is not None and len(chosen):
             measured[name] = directions(

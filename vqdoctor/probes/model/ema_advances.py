@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from vqdoctor.capture.call import FAILURES, first_float
 from vqdoctor.capture.decay import own_decay
-from vqdoctor.capture.layer import CapturedLayer, watching
+from vqdoctor.capture.layer import CapturedLayer, Watched, watching
 from vqdoctor.core.evidence import EmaAdvances
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.probe import Missing
 
+_APART = 1e-3
+"""Least singular value of an EMA beside what a pass adds, both of length one: else they are the same."""
 _FIT = 0.01
 """Largest part of a change of the counts that no decay explains: rounding, and no revival or second input."""
 
@@ -86,53 +89,141 @@ def measure(context: ModelContext) -> dict[str, EmaAdvances]:
             raise Missing(f"a training step fails ({type(error).__name__})") from error
     for one in seen.values():
         one.settle()
-    decays = _decays(context)
+    updates = _updates(context)
     return {
         name: EmaAdvances(
-            source="batch",
-            sample_size=len(one.z_e),
-            times=one.times,
-            decay=decays[name][0],
-            applied=decays[name][1],
+            source="batch", sample_size=len(one.z_e), times=one.times, **updates[name]._asdict()
         )
         for name, one in seen.items()
         if one.z_e
     }
 
 
-def _decays(context: ModelContext) -> dict[str, tuple[float | None, float | None]]:
-    """Return, for each layer, the decay that it keeps, and how many times a pass in train mode applies it."""
+class _Update(NamedTuple):
+    """How one pass in train mode changes an EMA; see `EmaAdvances`."""
+
+    decay: float | None
+    applied: float | None = None
+    sums_over_counts: float | None = None
+
+
+def _updates(context: ModelContext) -> dict[str, _Update]:
+    """Return, for each layer, how a pass in train mode changes its EMA.
+
+    The times that it applies the layer's decay are None where a second pass applies it another number of
+    times: a decay that warms up does.
+    """
     model = context.copy(training=True)
     layers = context.on(model)
-    before = {
-        layer.name: counts.clone() for layer in layers if (counts := layer.stored("counts")) is not None
+    first, second = (_pass(context, model, layers) for _ in range(2))
+    return {
+        name: update if _alike(update.applied, second[name].applied) else update._replace(applied=None)
+        for name, update in first.items()
     }
+
+
+def _alike(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and math.isclose(one, other, rel_tol=_FIT)
+
+
+def _pass(context: ModelContext, model: nn.Module, layers: Sequence[CapturedLayer]) -> dict[str, _Update]:
+    """Run the first batch in train mode; return how it changed the EMA of each layer."""
+    before = {layer.name: _stored(layer) for layer in layers}
     seed_all(context.seed)
     with watching(layers) as watched, torch.no_grad():
         context.task.losses(model, context.first_batches[0])
-    found: dict[str, tuple[float | None, float | None]] = {}
+    found: dict[str, _Update] = {}
     for layer in layers:
-        decay, chosen, after = own_decay(layer), layer.counts(watched), layer.stored("counts")
-        found[layer.name] = decay, None
-        if decay is not None and chosen is not None and after is not None and layer.name in before:
-            measured = _decay(before[layer.name], after, chosen)
-            applied = None if measured is None else math.log(measured) / math.log(decay)
-            found[layer.name] = decay, applied
+        decay, chosen = own_decay(layer), layer.counts(watched)
+        (counts, sums), (new_counts, new_sums) = before[layer.name], _stored(layer)
+        found[layer.name] = _Update(decay)
+        if chosen is None or counts is None or new_counts is None or counts.shape != chosen.shape:
+            continue
+        measured = None if decay is None else _decay(counts, new_counts, chosen)
+        applied = None if measured is None or decay is None else math.log(measured) / math.log(decay)
+        added, ratio = _batch_sums(layer, watched), None
+        if sums is not None and new_sums is not None and added is not None and added.shape == sums.shape:
+            rows = chosen > 0  # the others may be revived by the same pass
+            ratio = _ratio(
+                (counts[rows], new_counts[rows], chosen[rows]),
+                (sums[rows], new_sums[rows], added[rows]),
+                measured,
+            )
+        found[layer.name] = _Update(decay, applied, ratio)
     return found
+
+
+def _stored(layer: CapturedLayer) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return copies of EMA counts [K] and sums [K, D], float64."""
+    stored = layer.codebook
+    counts, sums = (None if t is None else t.double().cpu().clone() for t in (stored.counts, stored.sums))
+    return counts, sums
+
+
+def _batch_sums(layer: CapturedLayer, watched: Watched) -> torch.Tensor | None:
+    """Return the sums [K, D] of the vectors that chose each code in a pass; None where they are not seen."""
+    vectors, chosen = layer.vectors(watched), layer.chosen(watched)
+    if vectors is None or chosen is None or len(vectors) != len(chosen):
+        return None
+    kept = chosen >= 0
+    sums = torch.zeros(layer.num_codes, vectors.shape[1], dtype=torch.float64)
+    return sums.index_add_(0, chosen[kept].cpu(), vectors[kept].double().cpu())
 
 
 def _decay(before: torch.Tensor, after: torch.Tensor, chosen: torch.Tensor) -> float | None:
     """Return d of after = d before + (1 - d) chosen, each [K]; None where no d fits."""
-    old, new = (t.detach().double().cpu().flatten() for t in (before, after))
-    if not old.shape == new.shape == chosen.shape:
-        return None
-    step = old - chosen
+    step = before - chosen
     size = float(step @ step)
     if not size > 0:
         return None
-    d = float(step @ (new - chosen)) / size
-    off = float((d * old + (1 - d) * chosen - new).norm())
-    return d if 0 < d < 1 and off <= _FIT * float((new - old).norm()) else None
+    d = float(step @ (after - chosen)) / size
+    return d if 0 < d < 1 and _fits((before, after, chosen), d, 1 - d) else None
+
+
+Change = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""A tensor before a pass and after it, and the pass's own share: counts or sums."""
+
+
+def _ratio(counts: Change, sums: Change, decay: float | None) -> float | None:
+    """Return the weight of a pass's vectors in the sums over that of their number in the counts.
+
+    Both are b of after = a before + b batch, by least squares; None where one does not fit. Where one of them
+    cannot tell a from b, as with a single code, it has the memory a of the other, or else the counts' decay.
+    """
+    of_sums, of_counts = (_weights(*(t.flatten() for t in change)) for change in (sums, counts))
+    memory = of_sums[0] if of_sums else of_counts[0] if of_counts else decay
+    if memory is None:
+        return None
+    in_sums = of_sums[1] if of_sums else _weight(sums, memory)
+    in_counts = of_counts[1] if of_counts else _weight(counts, memory)
+    return in_sums / in_counts if in_sums is not None and in_counts is not None and in_counts > 0 else None
+
+
+def _weight(change: Change, memory: float) -> float | None:
+    """Return b of after = a before + b batch for a known a; None where it does not fit."""
+    before, after, batch = change
+    size = float(batch.square().sum())
+    if not size > 0:
+        return None
+    b = float(((after - memory * before) * batch).sum()) / size
+    return b if _fits(change, memory, b) else None
+
+
+def _fits(change: Change, a: float, b: float) -> bool:
+    before, after, batch = change
+    return float((a * before + b * batch - after).norm()) <= _FIT * float((after - before).norm())
+
+
+def _weights(before: torch.Tensor, after: torch.Tensor, batch: torch.Tensor) -> tuple[float, float] | None:
+    """Return a and b of after = a before + b batch, each [n]; None where they do not fit or agree."""
+    known = torch.stack([before, batch], dim=1)
+    sizes = known.norm(dim=0)
+    if len(after) < 3 or not bool((sizes > 0).all()):
+        return None
+    if float(torch.linalg.svdvals(known / sizes)[-1]) < _APART:
+        return None
+    a, b = torch.linalg.lstsq(known, after[:, None]).solution.flatten().tolist()
+    return (a, b) if _fits((before, after, batch), a, b) else None
 
 
 PROBE = each_layer(EmaAdvances, measure, "a training step does not change its EMA counts", mode="train")

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-import numpy as np
-
-from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.reader import Codes
 from vqdoctor.core.evidence import GroupChoice
 from vqdoctor.layouts.stacks import stacks
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
-from vqdoctor.probes.model.data_match import asked, nearest_of
+from vqdoctor.probes.model.data_match import asked_and_chosen, nearest_of
 
 
 def measure(context: ModelContext) -> dict[str, GroupChoice]:
@@ -56,13 +53,12 @@ def _families(context: ModelContext) -> Iterator[tuple[str, ...]]:
 def _choice(context: ModelContext, name: str) -> tuple[Codes, Codes] | None:
     """Return the codes [N] that a layer chose and those nearest to its vectors; None where not seen."""
     reader = context.layers[name].reader
-    seen = [layers[name] for layers in context.seen.values() if name in layers]
-    vectors = asked(reader, seen)
-    own = [s.indices[s.indices != MASKED] for s in seen if s.indices is not None]
-    if vectors is None or len(own) < len(seen):
+    seen = context.seen_of(name)
+    found = asked_and_chosen(reader, seen)
+    if found is None:
         return None
-    chosen: Codes = np.concatenate(own)
-    return (chosen, nearest_of(reader, vectors)[2].indices) if len(chosen) == len(vectors) else None
+    vectors, chosen = found
+    return chosen, nearest_of(reader, vectors)[2].indices
 
 
 PROBE = each_layer(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.reader import Codes, Reader, Vectors
 from vqdoctor.capture.seen import Seen
 from vqdoctor.core.evidence import Evidence, LookupScale, Unavailable
@@ -15,6 +14,7 @@ from vqdoctor.metrics.geometry import relative_range, row_norms
 from vqdoctor.metrics.match import nearest, unit
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.model.data_match import asked_and_chosen
 from vqdoctor.probes.probe import Probe
 
 AGREES = 0.9
@@ -28,10 +28,9 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     measured = {}
     for view in context.views:
         reader = context.layers[view.name].reader
-        seen = [layers[view.name] for layers in context.seen.values() if view.name in layers]
-        if view.lookup == "logits" or not reader.has_codebook or reader.heads > 1:
+        if view.lookup == "logits" or reader.heads > 1:
             continue
-        found = _asked(seen, reader)
+        found = _asked(context.seen_of(view.name), reader)
         if found is not None:
             evidence = _scale(view.name, *found, reader)
             if evidence is not None:
@@ -45,20 +44,12 @@ def _asked(seen: list[Seen], reader: Reader) -> tuple[Vectors, Codes] | None:
     A layer may put z_e on the unit sphere before it looks up the nearest code. If the nearest direction
     explains its choices as well, it may compare angles, whatever the lengths.
     """
-    if any(s.indices is None for s in seen) or not seen:
+    found = asked_and_chosen(reader, seen)
+    if found is None:
         return None
-    parts = [s.asked for s in seen]
-    if any(part.shape[1] != reader.view.dim for part in parts):
-        return None
-    vectors, chosen = np.concatenate(parts), np.concatenate([_codes(s) for s in seen])
-    if len(vectors) != len(chosen) or not len(chosen) or not np.isfinite(vectors).all():
-        return None
+    vectors, chosen = found
     every = max(1, len(vectors) // MOST_VECTORS)
-    vectors, chosen = vectors[::every], chosen[::every]
-    kept = chosen >= 0
-    vectors, chosen, codebook = vectors[kept], chosen[kept], reader.view.codebook
-    if not chosen.size:
-        return None
+    vectors, chosen, codebook = vectors[::every], chosen[::every], reader.view.codebook
     as_seen, on_sphere = _agreement(vectors, codebook, chosen), _agreement(unit(vectors), codebook, chosen)
     if max(as_seen, on_sphere) <= AGREES:
         return None
@@ -70,11 +61,6 @@ def _asked(seen: list[Seen], reader: Reader) -> tuple[Vectors, Codes] | None:
 def _agreement(vectors: Vectors, codebook: Vectors, chosen: Codes) -> float:
     """Return the share of vectors [N, D] whose nearest code [K, D] was chosen."""
     return float((nearest(vectors, codebook).indices == chosen).mean())
-
-
-def _codes(seen: Seen) -> Codes:
-    assert seen.indices is not None
-    return np.extract(seen.indices != MASKED, seen.indices)
 
 
 def _scale(name: str, vectors: Vectors, chosen: Codes, reader: Reader) -> LookupScale | None:

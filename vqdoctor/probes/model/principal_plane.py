@@ -15,9 +15,9 @@ def measure(context: ModelContext) -> dict[str, PrincipalPlane]:
     """Return the plane of every layer, on all splits together."""
     measured = {}
     for name, layer in context.layers.items():
-        seen = [layers[name] for layers in context.seen.values() if name in layers]
+        seen = context.seen_of(name)
         vectors, chosen = asked(layer.reader, seen), context.all_codes(name)
-        if vectors is not None and len(chosen) and not transformed(layer.reader, seen, vectors):
+        if vectors is not None and len(chosen) and not transformed(layer.reader, seen):
             measured[name] = plane(
                 layer.reader.as_compared(layer.view.codebook),
                 np.bincount(chosen, minlength=layer.view.num_codes),

@@ -44,9 +44,11 @@ def measure(context: ModelContext) -> dict[str, RankAgreement]:
     rounds = len(batches) // size
     if not rounds:
         raise Missing(f"the task serves fewer than {size} train batches")
-    own = [moved(batch, context.device) for batch in batches[context.launched.rank :: size][:rounds]]
-    with default_group(context.launched):
-        found = [*_each(context, own, trained=False), *_each(context, own, trained=True)]
+    own = batches[context.launched.rank :: size][:rounds]
+    with default_group(context.launched) as gpu:
+        device = gpu if gpu is not None and context.device.type == "cuda" else context.device
+        own = [moved(batch, device) for batch in own]
+        found = [one for trained in (False, True) for one in _each(context, own, device, trained=trained)]
     agreement = {}
     for name in dict.fromkeys(name for name, _ in found):
         others = [apart for known, several in found if known == name for apart in several]
@@ -68,16 +70,19 @@ def _pairs(others: list[Apart], processes: int) -> Iterator[list[Apart]]:
         yield others[process::processes]
 
 
-def _each(context: ModelContext, batches: list[Batch], *, trained: bool) -> Iterator[tuple[str, list[Apart]]]:
+def _each(
+    context: ModelContext, batches: list[Batch], device: torch.device, *, trained: bool
+) -> Iterator[tuple[str, list[Apart]]]:
     """Train a model that is built anew, and yield each layer with how it differs from the other processes'.
 
     Args:
         context: the model and its task.
         batches: this process's.
+        device: where they are.
         trained: whether the model gets the checkpoint's values.
     """
     seed_all(context.seed)
-    model = unwrapped(context.task.model()).to(context.device).train()
+    model = unwrapped(context.task.model()).to(device).train()
     if trained:
         model.load_state_dict(context.model.state_dict(), strict=False)
     with torch.no_grad():
@@ -94,12 +99,12 @@ def _each(context: ModelContext, batches: list[Batch], *, trained: bool) -> Iter
 
 def _codebooks(layer: CapturedLayer) -> list[Rows]:
     """Return the codes of all processes, this one's first; codes that are not finite as zeros."""
-    codes = layer.codes().contiguous()
+    codes = layer.codes().cpu().contiguous()  # gloo gathers nothing on a GPU
     every = [torch.empty_like(codes) for _ in range(distributed.get_world_size())]
     distributed.all_gather(every, codes)
     rank = distributed.get_rank()
     ordered = [every[rank], *every[:rank], *every[rank + 1 :]]
-    return [np.nan_to_num(one.cpu().numpy(), posinf=0.0, neginf=0.0) for one in ordered]
+    return [np.nan_to_num(one.numpy(), posinf=0.0, neginf=0.0) for one in ordered]
 
 
 PROBE = each_layer(RankAgreement, measure, "no codebook of its own could be compared", by_gradient=False)

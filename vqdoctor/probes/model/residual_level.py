@@ -19,6 +19,7 @@ from vqdoctor.layouts.stacks import stacks
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.model.data_match import AGREES
 
 _ROUNDING = 1e-3
 """Relative difference up to which a level's input equals the rest that the level before it left."""
@@ -30,7 +31,7 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
     """Return how a gradient runs from every residual level to the first."""
     families = [tuple(view.name for view in stack) for stack in stacks(context.views)]
     wholes = {
-        names: _whole(context.model, [context.layers[name].path or "" for name in names])
+        names: whole_of(context.model, [context.layers[name].path or "" for name in names])
         for names in families
         if all(context.layers[name].maps for name in names)
     }
@@ -42,7 +43,11 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
         if len(levels) < len(names):
             continue
         subtracted, added = (_leaves(list(levels.values()), sign) for sign in (-1, 1))
-        one_input = not subtracted and _has_one_input(list(levels.values()))
+        one_input = (
+            not subtracted
+            and _has_one_input(list(levels.values()))
+            and all(_looks_up_its_input(context.layers[name].reader, call) for name, call in levels.items())
+        )
         joined = _joined(context, names) if one_input or added else ""
         if subtracted or joined:
             reader = context.layers[names[0]].reader
@@ -61,7 +66,7 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
     return measured
 
 
-def _whole(model: nn.Module, paths: Sequence[str]) -> str | None:
+def whole_of(model: nn.Module, paths: Sequence[str]) -> str | None:
     """Return the path of the nearest module around all levels, without plain lists of them."""
     steps = zip(*(path.split(".") for path in paths), strict=False)
     common = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, steps)]
@@ -94,6 +99,19 @@ def _has_one_input(levels: Sequence[Call]) -> bool:
     )
 
 
+def _looks_up_its_input(reader: Reader, call: Call) -> bool:
+    """Whether a level's codes are the nearest to its input: else it has a map or logits of its own.
+
+    Codebooks that see one input each in a way of their own each add a part, and the sum of their codes is
+    meant (Shu and Nakayama 2018, arXiv:1711.01068).
+    """
+    nearest = reader.nearest(rows(call.z_e, reader.axis(call)).detach().float().cpu().numpy())
+    chosen = reader.codes(call)
+    if nearest is None or chosen is None or nearest.shape != chosen.shape:
+        return False
+    return bool((nearest == chosen).mean() >= AGREES)
+
+
 def _joined(context: ModelContext, names: Sequence[str]) -> str:
     """Return whether a module of the model gets the "sum" or the "mean" of the codes that these levels chose.
 
@@ -119,6 +137,8 @@ def _joined(context: ModelContext, names: Sequence[str]) -> str:
             if tensor is not None and len(codes) == len(levels) and not found:
                 whole = torch.stack(codes)
                 forms = {"sum": whole.sum(0), "mean": whole.mean(0)}
+                if float((whole - whole[0]).norm()) <= _ROUNDING * float(whole.norm()):
+                    del forms["mean"]  # it is each level's own code, wherever these go
                 found.extend(form for form, vectors in forms.items() if _holds(tensor, vectors))
 
         for module in model.modules():

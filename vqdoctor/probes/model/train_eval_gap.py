@@ -14,14 +14,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vqdoctor.capture.call import FAILURES, Call
 from vqdoctor.capture.layer import CapturedLayer, watching
-from vqdoctor.capture.reader import EXACT, Reader
+from vqdoctor.capture.reader import EXACT, Reader, Vectors
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import Evidence, TrainEvalGap, Unavailable
+from vqdoctor.metrics.geometry import row_norms, spread
 from vqdoctor.metrics.match import nearest
 from vqdoctor.models.task import Batch
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
+from vqdoctor.probes.model.data_match import AGREES
 from vqdoctor.probes.probe import Probe
 
 SAMPLES = "the layer draws its codes at random in training, or its codes are not seen"
@@ -109,21 +111,43 @@ def _perplexity(codes: torch.Tensor) -> float:
 
 
 def _blend(reader: Reader, training: Call, evaluated: Call) -> float | None:
-    """Return how far the output in train mode is from codes, where that in eval mode consists of these."""
-    if not reader.has_codebook or reader.head is not None:
+    """Return how far the output in train mode is from codes, where that in eval mode consists of these.
+
+    None too where the layer passes z_e on, itself or up to noise of the size of the quantization error: the
+    decoder then learns from vectors around each code.
+    """
+    in_train, in_eval = (_output(reader, call) for call in (training, evaluated))
+    if in_train is None or in_eval is None or not reader.has_codebook or reader.head is not None:
         return None
     codebook = reader.view.codebook
-    spread = float(np.sqrt(np.square(codebook - codebook.mean(axis=0)).sum(axis=1).mean()))
-    distances = []
-    for call in (training, evaluated):
-        if call.z_q is None:
-            return None
-        vectors = rows(call.z_q, reader.axis(call)).float().cpu().numpy()
-        if vectors.shape[-1] != reader.view.dim or not spread > 0 or not np.isfinite(vectors).all():
-            return None
-        distance = nearest(vectors.reshape(-1, reader.view.dim), codebook).vector_distance
-        distances.append(float(np.median(distance)) / spread)
-    return distances[0] if distances[1] <= EXACT else None
+    apart = spread(codebook)
+    if not apart > 0 or _passes_z_e_on(reader, training, in_train):
+        return None
+    both = [nearest(vectors, codebook).vector_distance for vectors in (in_train, in_eval)]
+    blended, single = (float(np.median(distance)) / apart for distance in both)
+    return blended if single <= EXACT else None
+
+
+def _output(reader: Reader, call: Call) -> Vectors | None:
+    """Return the vectors that a layer puts out, [N, D]; None unless finite and of the codes' size."""
+    if call.z_q is None:
+        return None
+    vectors = rows(call.z_q, reader.axis(call)).float().cpu().numpy()
+    fits = vectors.shape[-1] == reader.view.dim and np.isfinite(vectors).all()
+    return vectors.reshape(-1, reader.view.dim) if fits else None
+
+
+def _passes_z_e_on(reader: Reader, call: Call, output: Vectors) -> bool:
+    """Whether a layer that chooses the nearest codes puts out [N, D] what is as near to z_e as these are."""
+    z_e = rows(call.z_e, reader.axis(call)).detach().float().cpu().numpy()
+    given, closest = reader.given(call), reader.nearest(z_e)
+    if given is None or closest is None or given.shape != closest.shape:
+        return False
+    vectors, chosen = z_e.reshape(output.shape), closest.reshape(-1)
+    if np.mean(given.flatten().cpu().numpy() == chosen) < AGREES:
+        return False
+    error = row_norms(vectors - reader.view.codebook[chosen])
+    return bool(np.median(row_norms(output - vectors)) <= (1 + EXACT) * np.median(error))
 
 
 def _drawn(context: ModelContext, run: _Run) -> set[str]:

@@ -28,13 +28,20 @@ def stitch(
         windows: the arrays of motion.npz.
         step: samples of a step of the model's sequence, each with a label of its own.
         seed: seed of what is drawn.
+
+    Raises:
+        ValueError: if the arrays do not fit together, or a recording is shorter than the longest activity.
     """
+    if len({len(windows[name]) for name in ("x", "y", "split", "person", "recording")}) > 1:
+        raise ValueError("its arrays are not of the same length")
     random = np.random.default_rng(seed)
     splits, people, recordings = (windows[name] for name in ("split", "person", "recording"))
     series = {  # recording to its windows, one after the other
         int(number): np.concatenate(list(windows["x"][recordings == number]), axis=-1).astype(np.float32)
         for number in np.unique(recordings)
     }
+    if (shortest := min(samples.shape[-1] for samples in series.values())) < MOST:
+        raise ValueError(f"a recording of {shortest} samples is shorter than an activity of {MOST}")
     exercise = {number: int(windows["y"][recordings == number][0]) for number in series}
     x, y, split = [], [], []
     for name, count in enumerate(COUNTS):

@@ -104,7 +104,8 @@ class Sequences(DataSet):
         if "recording" in data:
             data = stitch(data, step=STRIDE)
         x, y = data["x"], data["y"]
-        if x.ndim != 4 or y.shape != (len(x), x.shape[3] // STRIDE):
+        steps, rest = divmod(x.shape[3], STRIDE) if x.ndim == 4 else (0, 1)
+        if rest or x.shape[1:3] != (3, 2) or y.shape != (len(x), steps):
             raise ValueError(
                 f"x is {list(x.shape)} and y {list(y.shape)}, and not sequences [N, 3, 2, T] with labels "
                 "[N, T / 4], and there is no recording to stitch them from"
