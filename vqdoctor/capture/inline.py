@@ -23,8 +23,8 @@ INLINE = "the model looks its codes up itself, outside a VQ layer: no module sho
 def inline(capture: Capture, located: Mapping[str, CapturedLayer]) -> dict[str, CapturedLayer]:
     """Return the layers whose codes the model looks up itself, each at a stand-in that shows z_e and z_q.
 
-    Looked at are the tables that no module was found for, and several tables of one module, which shows the
-    codes of none of them.
+    Looked at are the tables that no module was found for or whose module shows no codes, as one that maps its
+    vectors on the way in and out; and several tables of one module, which shows the codes of none of them.
 
     Args:
         capture: the model and its task.
@@ -39,18 +39,21 @@ def inline(capture: Capture, located: Mapping[str, CapturedLayer]) -> dict[str, 
     with watch_each(modules.values(), keep_graph=True) as watched:
         losses = capture.task.losses(model, capture.first_batches[0])
     calls = {name: watched[module].mapped for name, module in modules.items()}
-    return {
-        layer.name: replace(
-            layer,
-            path=paths[layer.name],
-            lookup_path=None,
-            gap=INLINE if _is_around(losses.task, calls[layer.name][0]) else "",
-            maps=True,
-            inline=True,
-        )
-        for layer in wanted
-        if calls[layer.name]
-    }
+    found = {}
+    for layer in wanted:
+        around = bool(calls[layer.name]) and _is_around(losses.task, calls[layer.name][0])
+        judged = bool(layer.path) and layer.hides_codes and not layer.gap  # its module shows the gradient
+        if calls[layer.name] and not (around and judged):
+            found[layer.name] = replace(
+                layer,
+                path=paths[layer.name],
+                lookup_path=None,
+                gap=INLINE if around else "",
+                maps=True,
+                hides_codes=False,
+                inline=True,
+            )
+    return found
 
 
 def _is_wanted(layer: CapturedLayer, located: Mapping[str, CapturedLayer]) -> bool:
@@ -59,7 +62,9 @@ def _is_wanted(layer: CapturedLayer, located: Mapping[str, CapturedLayer]) -> bo
     if key is None or layer.view.derived or replace(layer.view.place, rows=None) != Place():
         return False
     in_one = (other.tensors.get("codebook") for other in located.values() if other.path == layer.path)
-    return not layer.path or layer.gap == INLINE or any(other not in (None, key) for other in in_one)
+    if not layer.path or layer.gap == INLINE or layer.hides_codes:
+        return True
+    return any(other not in (None, key) for other in in_one)
 
 
 def _is_around(loss: torch.Tensor, call: Call) -> bool:

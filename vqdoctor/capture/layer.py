@@ -45,6 +45,7 @@ class CapturedLayer:
         shared_paths: of the modules of further layers that use the very same codebook.
         gap: why no gradient can be judged there; "" where it can.
         maps: whether z_e and z_q are seen there; else its codes alone.
+        hides_codes: whether its module shows neither its codes nor the vectors that it compares with them.
         inline: whether that module is a stand-in, for a table whose codes the model looks up itself.
     """
 
@@ -57,6 +58,7 @@ class CapturedLayer:
     shared_paths: tuple[str, ...] = ()
     gap: str = NO_MODULE
     maps: bool = False
+    hides_codes: bool = False
     inline: bool = False
 
     @property

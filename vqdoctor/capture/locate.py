@@ -175,7 +175,8 @@ def judge(
     inward = paths[: paths.index(path) + 1]
     lookup = next((p for p in inward if layer.reader.lookups(watched[p])), None)
     gap = "" if alive is not None else _gap(model, path, call, watched[path], vq_loss)
-    return replace(layer, path=path, lookup_path=lookup, gap=gap, maps=True)
+    hides_codes = lookup is None and layer.reader.has_codebook and layer.reader.codes(call) is None
+    return replace(layer, path=path, lookup_path=lookup, gap=gap, maps=True, hides_codes=hides_codes)
 
 
 def _gap(model: nn.Module, path: str, call: Call, watched: Watch, vq_loss: torch.Tensor | None) -> str:
