@@ -275,12 +275,9 @@ class Settings:
         (), texts("FORMAT=FILE"), "Also save the report; may be given several times.", in_file=False
     )
     plots: Path | None = _output(
-        None,
-        path("DIR"),
-        "Also write the pictures into this folder, as SVG and PNG.",
-        commands=(*RUNS, "compare"),
-        in_file=False,
-    )
+        None, path("DIR"), "Also write the pictures into this folder, as SVG and PNG.",
+        commands=(*RUNS, "compare"), in_file=False,
+    )  # fmt: skip
     verbose: bool = _output(
         False,
         SWITCH,

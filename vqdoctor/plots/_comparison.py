@@ -21,7 +21,7 @@ HEAD = (
 
 
 def comparison_pictures(comparison: Comparison, *, png: bool = False) -> tuple[Picture, ...]:
-    """Return the pictures of a comparison, layer by layer; one point shows nothing, and is not drawn."""
+    """Return the pictures of a comparison, layer by layer; a single point is not drawn."""
     layers = dict.fromkeys(row.layer for row in comparison.rows)
     return tuple(
         picture(drawing, "comparison", layer, png=png)
