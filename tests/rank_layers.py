@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import rank_libraries
 import torch
 from torch import distributed, nn
 from torch.nn import functional
@@ -19,6 +20,7 @@ from vqdoctor.core.evidence import RankAgreement
 from vqdoctor.core.launcher import Launched
 from vqdoctor.core.settings import UserModel
 from vqdoctor.engine.session import Session
+from vqdoctor.models.process_group import default_group
 from vqdoctor.models.task import Losses
 from vqdoctor.probes.model.rank_agreement import PROBE
 
@@ -106,6 +108,7 @@ HEALTHY: dict[str, Callable[[], nn.Module]] = {
     "library, cosine": library(use_cosine_sim=True),
     "library, trained codes": library(learnable_codebook=True, ema_update=False),
     "library, residual": residual(),
+    **rank_libraries.HEALTHY,
 }
 SICK: dict[str, Callable[[], nn.Module]] = {
     "EMA of its own": lambda: HomeMade(reduced=False),
@@ -116,6 +119,7 @@ SICK: dict[str, Callable[[], nn.Module]] = {
     "library, revival of its own": library(threshold_ema_dead_code=2, sync_codebook=False),
     "library, cosine, not synchronised": library(use_cosine_sim=True, sync_codebook=False),
     "library, residual, not synchronised": residual(sync_codebook=False),
+    **rank_libraries.SICK,
 }
 
 
@@ -149,13 +153,26 @@ class Signals:
         return Losses(task=functional.mse_loss(output, batch), vq=loss.sum())
 
 
+def save_own(task: Signals, launched: Launched, path: Path) -> None:
+    """Save what a process has after its own batches, the buffers of which nothing broadcasts."""
+    with default_group(launched):
+        model = task.model().train()
+        for tensor in (*model.parameters(), *model.buffers()):
+            distributed.broadcast(tensor.data, 0)
+        for batch in task.batches("train")[launched.rank :: launched.size]:
+            task.losses(model, batch)
+        torch.save({"model": model.state_dict()}, path)
+
+
 def main(folder: Path, names: Sequence[str]) -> None:
-    """Write, for each layer, the differing processes and codes as the probe finds them."""
+    """Write, for each layer, the differing processes and codes as the probe finds them, and files of both."""
     launched, found = Launched.of(), {}
-    for name in names:
+    for number, name in enumerate(names):
         torch.manual_seed(0)
         task, file = Signals({**HEALTHY, **SICK}[name]), folder / f"of-{launched.rank}.pt"
         torch.save({"model": task.model().state_dict()}, file)
+        if launched.size > 1:
+            save_own(task, launched, folder / f"{number}_rank{launched.rank}.pt")
         with Session.open(file, user_model=UserModel(task=task), launched=launched) as session:
             seen = list(PROBE.measure(session.model_context()))
         found[name] = [(e.differing, e.codes) if isinstance(e, RankAgreement) else e.reason for e in seen]

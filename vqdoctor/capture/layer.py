@@ -15,15 +15,13 @@ from vqdoctor.capture.call import Call
 from vqdoctor.capture.reader import Reader
 from vqdoctor.capture.vectors import rows
 from vqdoctor.capture.watch import Watch, watch_each
-from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.layouts.view import LEAST_COUNT, QuantizerView
 from vqdoctor.models.lookups import attach
 from vqdoctor.models.task import Batch, Losses, Task
 from vqdoctor.vq.codebook import Codebook
 from vqdoctor.vq.kmeans import nearest
 
 NO_MODULE = "no module around this codebook maps a float input to a float output of its shape"
-_LEAST_COUNT = 1e-5
-"""Counts are no smaller where codes are computed from them, as in Mimi."""
 
 Watched = Mapping[nn.Module, Watch]
 """The calls of the modules of interest in one pass."""
@@ -124,7 +122,7 @@ class CapturedLayer:
         if stored.codes is not None:
             return stored.codes.float().clone()
         assert stored.sums is not None and stored.counts is not None
-        return stored.sums.float() / stored.counts.float().clamp_min(_LEAST_COUNT).unsqueeze(1)
+        return stored.sums.float() / stored.counts.float().clamp_min(LEAST_COUNT).unsqueeze(1)
 
     @torch.no_grad()
     def write(

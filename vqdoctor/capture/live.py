@@ -65,7 +65,10 @@ class Replay:
 
     def _note(self, path: str, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if module.training:
-            given: tuple[Args, Kwargs] = tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
+            if kwargs or not all(isinstance(arg, torch.Tensor) for arg in args):
+                given: tuple[Args, Kwargs] = tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
+            else:  # as mostly, without a walk through containers
+                given = (tuple(arg.detach() for arg in args), {})
             self.calls[path] = [*self.calls.get(path, [])[1 - MOST_CALLS :], given]
 
     @property

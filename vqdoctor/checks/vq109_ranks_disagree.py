@@ -11,9 +11,10 @@ processes but one are lost.
 Files whose names differ in the number of the process alone (`rank0`, `rank_1`) are opened, and the codes of
 each layer are compared one by one. Under torchrun (`torchrun --nproc-per-node 2 -m vqdoctor inspect …
 --task …`) the model is built anew in each process, as the task builds it and as the file has it, and each
-process runs four batches of its own. A code is another one where it is a thousandth of the spread of the
-codes away: sums in another order make 1e-6 of it, another codebook about 1. A revival of their own shows as
-a few codes; the median then stays at 0.
+process runs up to 16 batches of its own. A code is another one where it is a thousandth of the spread of the
+codes away, or of its own length where that is less: sums in another order make 1e-6 of it, another codebook
+about 1. A revival of their own shows as a few codes; the median then stays at 0. An expiry that takes more
+batches shows in the files alone.
 
 ## Remedy
 Add up the counts and the sums of all processes before the codes are written, and draw what is random on one

@@ -16,6 +16,9 @@ from vqdoctor.layouts.place import Place
 
 Array = NDArray[np.float32]
 
+LEAST_COUNT = 1e-5
+"""Counts are no smaller where codes are computed from sums and counts, as in Mimi."""
+
 Told = TypeVar("Told")
 
 Lookup = Literal["euclidean", "cosine", "logits"]

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from vqdoctor.core.frozen import frozen
-from vqdoctor.metrics.geometry import Rows, spread
+from vqdoctor.metrics.geometry import Rows, row_norms, spread
 
 SAME = 1e-3
 """Share of the codes' spread by which a code of two processes may differ: rounding makes 1e-6."""
@@ -32,7 +32,9 @@ class Apart:
     """Two codebooks of the same form.
 
     Attributes:
-        typical: median distance of a code to the same code of the other one, over the spread of the codes.
+        typical: median distance of a code to the same code of the other one, over the spread of the codes, or
+            over its own length where that is less: codes of hardly any count may be blown up, and their
+            spread with them.
         codes: how many codes are another one.
     """
 
@@ -42,5 +44,8 @@ class Apart:
     @classmethod
     def of(cls, own: Rows, other: Rows) -> Apart:
         """Compare two codebooks [K, D] code by code."""
-        distances = np.linalg.norm(own - other, axis=1) / (spread(own) or 1.0)
+        norms = row_norms(own)
+        whole = spread(own) or 1.0
+        scale = np.where(norms > 0, np.minimum(norms, whole), whole)
+        distances = np.linalg.norm(own - other, axis=1) / scale
         return cls(typical=float(np.median(distances)), codes=int((distances > SAME).sum()))

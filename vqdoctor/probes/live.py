@@ -65,7 +65,8 @@ class LayerMemory:
         codes = seen.chosen.cpu().numpy()
         samples = seen.samples if seen.samples and len(codes) % seen.samples == 0 else len(codes)
         of = np.repeat(np.arange(samples), len(codes) // samples)
-        self.add(codes[codes >= 0], of[codes >= 0])
+        kept = codes >= 0
+        self.add(*(codes, of) if kept.all() else (codes[kept], of[kept]))
 
     def add(self, codes: NDArray[np.integer[Any]], samples: NDArray[np.integer[Any]]) -> None:
         """Keep codes [N] of samples [N] that are numbered from 0, all of them new."""

@@ -25,13 +25,12 @@ import numpy as np
 from vqdoctor.layouts.build import build, fit, is_matrix
 from vqdoctor.layouts.layout import Ema, Layout, Orientation, Specificity, Vocabulary
 from vqdoctor.layouts.state_dict import StateDict, join
-from vqdoctor.layouts.view import Array, QuantizerView
+from vqdoctor.layouts.view import LEAST_COUNT, Array, QuantizerView
 
 _SUMS = ("embedding_sum", "embed_sum", "embed_avg")
 _COUNTS = ("cluster_usage", "cluster_size")
 _FLAGS = ("_initialized", "initialized", "inited")
 _STORED = ("embed", "embedding", "weight")
-_LEAST_USAGE = np.float32(1e-5)
 _EMA = Ema(start_count=1.0, smoothing=0.0, default_decay=0.99)
 
 
@@ -70,7 +69,7 @@ def _roles(state: StateDict, path: str, sums: str) -> dict[str, str] | None:
 def _codebook(view: QuantizerView) -> Array:
     assert view.sums is not None
     assert view.counts is not None
-    return np.asarray(view.sums / np.maximum(view.counts, _LEAST_USAGE)[:, None], dtype=np.float32)
+    return np.asarray(view.sums / np.maximum(view.counts, np.float32(LEAST_COUNT))[:, None], dtype=np.float32)
 
 
 LAYOUT = Layout(

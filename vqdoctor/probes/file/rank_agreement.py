@@ -9,7 +9,7 @@ import numpy as np
 
 from vqdoctor.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from vqdoctor.core.evidence import Evidence, RankAgreement, Unavailable
-from vqdoctor.layouts.view import QuantizerView
+from vqdoctor.layouts.view import LEAST_COUNT, QuantizerView
 from vqdoctor.probes._agreement import Apart, rank_of, without_rank
 from vqdoctor.probes.file._context import FileContext
 from vqdoctor.probes.probe import Missing, Probe
@@ -58,10 +58,14 @@ def _others(path: Path) -> Iterator[Checkpoint]:
 
 def _apart(view: QuantizerView, other: Checkpoint) -> Apart | None:
     """Return how the codebook differs from the other file's; None where that has none."""
-    stored = other.tensors.get(view.keys["codebook"])
-    if stored is None or view.derived:
+    needed = ("sums", "counts") if view.derived else ("codebook",)
+    stored = [other.tensors.get(view.keys.get(role, "")) for role in needed]
+    if not view.writable or None in stored:
         return None
-    theirs = np.asarray(view.place.codes(stored.read()), dtype=np.float32)
+    codes, *counts = (each.read().astype(np.float32) for each in stored if each is not None)
+    theirs = view.place.codes(codes)
+    if counts:
+        theirs = theirs / np.maximum(view.place.counts(counts[0]), LEAST_COUNT)[:, None]
     if theirs.shape != view.codebook.shape or not np.isfinite(theirs).all():
         return None
     return Apart.of(np.asarray(view.codebook), theirs)

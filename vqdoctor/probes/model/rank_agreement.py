@@ -27,8 +27,9 @@ from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.probe import Missing
 
-STEPS = 4
-"""Batches of each process: the first may initialise a codebook, the next move it, and revive a code."""
+STEPS = 16
+"""Batches of each process, forward alone: the first may initialise a codebook, the next move it, and
+the count of a code that nothing chooses falls to a fifth at a decay of 0.9, so that it is revived."""
 
 
 def measure(context: ModelContext) -> dict[str, RankAgreement]:
@@ -92,7 +93,7 @@ def _each(
     for batch in batches:
         context.task.losses(model, batch)
     for name, layer in context.layers.items():
-        if layer.tensors.get("codebook") and not layer.view.derived:
+        if layer.tensors.get("codebook") and layer.view.writable:
             own, *others = _codebooks(layer.on(model))
             yield name, [Apart.of(own, other) for other in others]
 
