@@ -268,12 +268,13 @@ def _unknown(gathered: Gathered, layer: str | None = None) -> list[type[Evidence
 def _gather_live(session: Session, gathered: Gathered) -> None:
     """Gather the evidence of a model at work, and its layers that no key of the file shows."""
     from vqdoctor.engine.in_part import refuse_in_part
+    from vqdoctor.models.process_group import as_single_process
     from vqdoctor.models.untouched import untouched
     from vqdoctor.probes import model as model_probes
     from vqdoctor.probes.model import experiments
 
     model, context = session.model, session.model_context()
-    with untouched(model.model, session.settings.seed, session.device):
+    with untouched(model.model, session.settings.seed, session.device), as_single_process():
         _ = context.layers  # the first batch, after which the task knows its losses
         refuse_in_part(model, context)
         found = _discover(session, context, gathered)

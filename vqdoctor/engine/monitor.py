@@ -32,6 +32,7 @@ from vqdoctor.engine.watchers import Watchers
 from vqdoctor.engine.writers import Scalars, Writer, bins_of, writer_of
 from vqdoctor.layouts import Found
 from vqdoctor.layouts.stacks import stacks
+from vqdoctor.models.process_group import as_single_process
 from vqdoctor.models.untouched import same_randomness, unwrapped
 from vqdoctor.probes.live import LayerMemory, measure
 from vqdoctor.probes.model import ModelContext, gradient_path
@@ -259,7 +260,8 @@ class Monitor:
 
     def _find(self) -> list[Event]:
         """Find the layers, start the trace, and return what the way of a gradient through them shows."""
-        context = locate_live(self._replay, self._found, ModelContext, self._seed)
+        with as_single_process():
+            context = locate_live(self._replay, self._found, ModelContext, self._seed)
         self._layers = tuple(context.on(self._model))
         self._replay.paths = (self._replay.called or "",)
         names = [layer.name for layer in self._layers]
@@ -297,7 +299,7 @@ class Monitor:
             self._writer = TraceWriter(self._out, start)
             self._symptoms.told |= {event.fingerprint for event in self._writer.told}
         gathered = Gathered()
-        with same_randomness(self._seed):
+        with same_randomness(self._seed), as_single_process():
             gathered.run((gradient_path.PROBE,), context, "batch")
         return self._symptoms.look(self.steps, gathered.evidence)
 
@@ -347,7 +349,8 @@ class Monitor:
         task = self._task if known else self._replay
         user_model = UserModel(task=task, model=self._model, optimizer=self._optimizer, steps=self.steps)
         try:
-            return examine(None, user_model=user_model, settings=settings)
+            with as_single_process():
+                return examine(None, user_model=user_model, settings=settings)
         except Exception as error:  # whatever the user's code or a full memory raises
             said = f"vqdoctor could not examine the model: {type(error).__name__}: {error}"
             warnings.warn(said, CollapseWarning, stacklevel=5)

@@ -12,6 +12,8 @@ import torch
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.models.lookups import lookups_shown
+from vqdoctor.models.process_group import as_all_processes
+from vqdoctor.models.sharded import gathered
 from vqdoctor.models.stepped_task import SteppedTask
 from vqdoctor.models.task import Batch, Losses, Split, Task
 from vqdoctor.models.tensors import tensors_of
@@ -77,9 +79,10 @@ class GuardedTask:
         return (*getattr(self._task, "notes", ()), *self._said, *more)
 
     def model(self) -> torch.nn.Module:
-        """Return the task's model."""
-        with blamed("task.model()"):
-            return self._task.model()
+        """Return the task's model, whole where its processes share it."""
+        with blamed("task.model()"), as_all_processes():
+            model: object = self._task.model()
+            return cast("torch.nn.Module", gathered(model) if isinstance(model, torch.nn.Module) else model)
 
     def batches(self, split: Split) -> Iterator[Batch]:
         """Yield the first batches of a split.

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import distributed
@@ -25,16 +26,26 @@ def gpu_of(launched: Launched) -> torch.device | None:
     return torch.device("cuda", launched.local_rank) if there else None
 
 
+_left: list[Any] = []
+"""The group of all processes, while `as_single_process` has left it."""
+
+
 @contextlib.contextmanager
 def default_group(launched: Launched) -> Iterator[torch.device | None]:
     """Let the user's code see the launcher's processes, as in its own training, while the context lasts.
 
-    Each has its own GPU, which the context gives, as the current one: NCCL lets no two share one.
+    Each has its own GPU, which the context gives, as the current one: NCCL lets no two share one. A group that
+    the user's own code has made, as a sharded model needs one, is used, and stays.
 
     Raises:
         RuntimeError: if another process does not come.
     """
     gpu = gpu_of(launched)
+    if distributed.is_initialized():
+        with as_all_processes():
+            _ask_anew()
+            yield gpu
+        return
     backend = "gloo" if gpu is None else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=TIMEOUT)
     _ask_anew()
@@ -44,6 +55,40 @@ def default_group(launched: Launched) -> Iterator[torch.device | None]:
     finally:
         distributed.destroy_process_group()
         _ask_anew()
+
+
+@contextlib.contextmanager
+def as_single_process() -> Iterator[None]:
+    """Let a layer that adds up what all processes saw add up its own alone, while the context lasts.
+
+    A copy that one process runs would wait for the others, or take part in what they send meanwhile.
+    """
+    if _left or not (distributed.is_available() and distributed.is_initialized()):
+        yield
+        return
+    group: Any = distributed.GroupMember
+    _left.append(group.WORLD)
+    own = distributed.new_group([distributed.get_rank()], use_local_synchronization=True)
+    group.WORLD = own
+    try:
+        yield
+    finally:
+        group.WORLD = _left.pop()
+        distributed.destroy_process_group(own)
+
+
+@contextlib.contextmanager
+def as_all_processes() -> Iterator[None]:
+    """Undo `as_single_process` while the context lasts, to build a model that needs all processes."""
+    if not _left:
+        yield
+        return
+    group: Any = distributed.GroupMember
+    own, group.WORLD = group.WORLD, _left[0]
+    try:
+        yield
+    finally:
+        group.WORLD = own
 
 
 def _ask_anew() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.models.sharded import is_sharded
 
 _HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
@@ -122,6 +123,9 @@ def _address(tensor: torch.Tensor) -> int:
 
 
 def _rebuilt(model: nn.Module, rebuild: Callable[[], nn.Module] | None, error: Exception) -> nn.Module:
+    if is_sharded(model):
+        what = "the model is sharded (fully_shard), and a copy of a part cannot run"
+        raise UserError(what, "examine its checkpoint: torchrun … -m vqdoctor inspect CKPT --task …")
     said = str(error).splitlines()[0] if str(error) else ""
     reason = f"the model cannot be copied ({type(error).__name__}: {said})"
     hint = "give a task whose model() builds it anew"
