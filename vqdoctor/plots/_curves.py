@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vqdoctor.core.frozen import frozen
-from vqdoctor.core.picture import INK
+from vqdoctor.core.picture import INK, PAPER
 from vqdoctor.core.printable import printable
 from vqdoctor.plots._plot import Drawing, plain_log
 
@@ -80,6 +80,7 @@ def curves(
                 rotation=90,
                 va="top",
                 fontsize=8,
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5},
             )
         if log:
             plain_log(panel, "y")
