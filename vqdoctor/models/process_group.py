@@ -34,8 +34,8 @@ _left: list[Any] = []
 def default_group(launched: Launched) -> Iterator[torch.device | None]:
     """Let the user's code see the launcher's processes, as in its own training, while the context lasts.
 
-    Each has its own GPU, which the context gives, as the current one: NCCL lets no two share one. A group that
-    the user's own code has made, as a sharded model needs one, is used, and stays.
+    Each has its own GPU, which the context gives, as the current one: NCCL lets no two share one. A group
+    that the user's own code has made, as a sharded model needs one, is used, and stays.
 
     Raises:
         RuntimeError: if another process does not come.
