@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.masks import MASKED
+from vqdoctor.capture.numbering import Numbering
 from vqdoctor.capture.vectors import by_position, channel_axis, rows
 from vqdoctor.capture.watch import Watch
 from vqdoctor.layouts.live_rows import is_unit, live_mask
@@ -37,14 +38,14 @@ class Reader:
     Attributes:
         view: the layer.
         heads: how many views share its module and codebook tensor, as its heads.
-        numbers: the outputs seen so far, of a layer that has no codebook and gives no indices.
+        numbering: of the outputs of a layer that has no codebook and gives no indices.
         axes: shapes of a call to the axis that was found for them: where two axes fit, it takes a look at all
             vectors, which a training cannot afford at every step.
     """
 
     view: QuantizerView
     heads: int = 1
-    numbers: dict[bytes, int] = field(default_factory=dict)
+    numbering: Numbering = field(default_factory=Numbering)
     axes: dict[tuple[torch.Size | None, ...], int] = field(default_factory=dict)
 
     @cached_property
@@ -102,13 +103,8 @@ class Reader:
     def _numbered(self, z_q: torch.Tensor) -> Codes | None:
         """Return the outputs of a layer without a codebook by number, in the order in which they came."""
         vectors = z_q.detach().float().cpu().numpy()
-        step = EXACT * max(float(np.abs(vectors).max(initial=0.0)), 1e-12)
-        whole = np.round(vectors.reshape(-1, vectors.shape[-1]) / step).astype(np.int64)
-        found, which = np.unique(whole, axis=0, return_inverse=True)
-        numbers = [self.numbers.setdefault(row.tobytes(), len(self.numbers)) for row in found]
-        if len(self.numbers) > self.view.num_codes:
-            return None
-        return np.array(numbers, dtype=np.int64)[which.ravel()].reshape(vectors.shape[:2])
+        codes = self.numbering.of(vectors.reshape(-1, vectors.shape[-1]))
+        return None if len(self.numbering) > self.view.num_codes else codes.reshape(vectors.shape[:2])
 
     def _from_output(self, z_q: torch.Tensor) -> Codes | None:
         """Return the codes that an output [B, positions, D] consists of; None unless all of it is codes."""

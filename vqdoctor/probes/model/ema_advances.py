@@ -22,6 +22,8 @@ from vqdoctor.probes.probe import Missing
 
 _APART = 1e-3
 """Least singular value of an EMA beside what a pass adds, both of length one: else they are the same."""
+_DIGITS = 6
+"""Digits of a ratio of two fits that are told: the last ones depend on where the numbers lie in memory."""
 _FIT = 0.01
 """Largest part of a change of the counts that no decay explains: rounding, and no revival or second input."""
 
@@ -196,7 +198,9 @@ def _ratio(counts: Change, sums: Change, decay: float | None) -> float | None:
         return None
     in_sums = of_sums[1] if of_sums else _weight(sums, memory)
     in_counts = of_counts[1] if of_counts else _weight(counts, memory)
-    return in_sums / in_counts if in_sums is not None and in_counts is not None and in_counts > 0 else None
+    if in_sums is None or in_counts is None or not in_counts > 0:
+        return None
+    return float(f"{in_sums / in_counts:.{_DIGITS}g}")
 
 
 def _weight(change: Change, memory: float) -> float | None:
