@@ -45,7 +45,7 @@ class Numbering:
 
 
 def _clusters(values: Projected, near: float) -> NDArray[np.int64]:
-    """Return for each value the number of its cluster: neighbours that are no farther apart than `near`."""
+    """Return for each value the number of its cluster: neighbours in it are at most `near` apart."""
     order = np.argsort(values, kind="stable")
     numbers = np.empty(len(values), dtype=np.int64)
     numbers[order] = np.concatenate([[0], np.cumsum(np.diff(values[order]) > near)]) if len(values) else 0
