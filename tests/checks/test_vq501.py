@@ -7,9 +7,10 @@ from judged import problems, says, usage
 
 from vqdoctor.checks._usage import IMPLICIT_USAGE
 from vqdoctor.core.check import CannotJudge
-from vqdoctor.core.evidence import Evidence
+from vqdoctor.core.evidence import Evidence, TaskMetrics
 
 STORED = IMPLICIT_USAGE.replace(num_codes=4096, perplexity=65.0, perplexity_high=66.0, implicit=False)
+CLASSIFIER = TaskMetrics.healthy(classes=10)
 EMA = usage(4096, 1_200, 150, 400, source="checkpoint", effective_size=None)
 
 
@@ -23,6 +24,9 @@ EMA = usage(4096, 1_200, 150, 400, source="checkpoint", effective_size=None)
         ([IMPLICIT_USAGE.replace(at_least=True)], "cannot judge"),
         ([IMPLICIT_USAGE.replace(perplexity=9.0, perplexity_high=9.5, at_least=True)], "error"),
         ([STORED], "error"),
+        # a pure classifier needs no more, whether its codes are stored or not
+        ([IMPLICIT_USAGE.replace(num_codes=4096, perplexity=30.0, perplexity_high=31.0), CLASSIFIER], "note"),
+        ([STORED.replace(perplexity=30.0, perplexity_high=31.0), CLASSIFIER], "note"),
         # max(min(50, 0.2 K), 0.05 K)
         ([usage(256, 28_752, 49.9, 60)], "error"),
         ([usage(256, 28_752, 50.1, 60)], "passes"),

@@ -103,7 +103,7 @@ def evaluate(
             raise CannotJudge(
                 f"{vectors:,.0f} independent vectors are too few for {k:,} codes: give {_usage.PLENTY * k:,}"
             )
-    if task is not None and not usage.implicit and _usage.enough_for_classes(usage, task):
+    if task is not None and _usage.enough_for_classes(usage, task):
         yield _classifier(usage, task, bar)
         return
     certain = usage.perplexity_high < bar
@@ -136,7 +136,7 @@ def _classifier(usage: Usage, task: TaskMetrics, bar: float) -> Problem:
         measured("classes", float(task.classes or 0)),
         measured("accuracy", accuracy),
         measured("bypass_accuracy", without),
-        remedies=(_usage.FEWER_CODES,),
+        remedies=() if usage.implicit else (_usage.FEWER_CODES,),
     )
 
 
