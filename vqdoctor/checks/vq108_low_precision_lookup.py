@@ -8,10 +8,10 @@ a precision cannot even add a hundredth to a sum. In float16 the square of a num
 all distances are then equal, and the first code is always chosen.
 
 ## How to read it
-With a model: the layer is asked twice for the same input, as it is (its own types and casts, and autocast if
-the task uses it) and in float32 throughout. Some disagreement is harmless, since the other code is nearly as near; a
-tight codebook far from the origin is what half precision cannot search (bfloat16 measured 0.15). An
-autocast that your training loop sets outside the task cannot be seen.
+With a model: the layer is asked twice for the same input, as it is (its own types and casts, and autocast
+if the task uses it) and in float32 throughout. Some disagreement is harmless, since the other code is nearly
+as near; a tight codebook far from the origin is what half precision cannot search (bfloat16 measured 0.15).
+An autocast that your training loop sets outside the task cannot be seen.
 Without a model: a codebook stored in half precision is common and harmless if it was trained in float32.
 It counts only where most codes have a neighbour so near that this precision cannot tell the two.
 

@@ -1,8 +1,8 @@
 """Does the layer choose the same codes in float32 as in the precision that it runs in?
 
 The layer itself is asked twice for the same input, once as the model asked it and once in float32, so that
-whatever else it does to its input stays the same: without autocast, and with float32 in place of every coarser
-type that it casts to by itself.
+whatever else it does to its input stays the same: without autocast, and with float32 in place of every
+coarser type that it casts to by itself.
 """
 
 from __future__ import annotations
