@@ -130,9 +130,9 @@ def _lost(gradient: CodebookGradient, memory: OptimizerMemory, limits: Limits) -
     size = gradient.gradient or 0.0
     return problem(
         Severity.ERROR,
-        f"The task's losses have a gradient of {figure(size)} at the codebook, but the training that saved "
-        f"this file gave it none: its optimizer remembers gradients of {memory.sample_size} other parameters "
-        "and none of the codebook, so the VQ loss lost its gradient on the way, as by .item() or .detach().",
+        f"The losses' gradient at the codebook is {figure(size)}, but the training that saved this file gave "
+        f"it none: its optimizer remembers {memory.sample_size} other parameters' gradients, so the VQ loss "
+        "lost its own on the way, as by .item() or .detach().",
         measured("codebook_gradient", size, limits.gradient),
         measured("parameters_with_state", memory.sample_size),
         confidence=Confidence.MEDIUM,
