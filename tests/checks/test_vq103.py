@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from judged import run_advice, says
+from torch import nn
+from torch.nn import functional
 
+from vqdoctor import Losses
 from vqdoctor.core.evidence import CodebookGradient, EmaState, Evidence, OptimizerMemory
+from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.engine.examine import examine
 
 MEMORY = OptimizerMemory.healthy()
 CODEBOOK = CodebookGradient.healthy()
 EMA = EmaState.healthy()
 UNLISTED = MEMORY.replace(codebook_listed=False, unlisted=True)
+REACHED = CODEBOOK.replace(ema_owned=False, trainable=True, gradient=0.3)
 UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
 
 
@@ -30,6 +39,13 @@ UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
         ([UNLISTED, CODEBOOK.replace(ema_owned=True, trainable=True, gradient=0.3)], "passes"),
         ([UNLISTED, CODEBOOK.replace(ema_owned=False)], "warning"),
         ([UNLISTED], "cannot judge"),
+        # the losses reach the codebook, and the training that saved the file did not
+        ([UNMOVED, REACHED], "error"),
+        ([UNMOVED.replace(before_gradient=None), REACHED], "error"),
+        ([UNMOVED.replace(before_gradient=0.0), REACHED], "passes"),
+        ([UNMOVED.replace(sample_size=0), REACHED], "passes"),
+        ([UNMOVED.replace(codebook_has_state=True), REACHED], "passes"),
+        ([UNMOVED, REACHED.replace(ema_owned=True)], "passes"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
@@ -43,3 +59,69 @@ def test_train_codebook_gives_the_codebook_a_gradient() -> None:
     assert isinstance(vq, torch.Tensor)
     (gradient,) = torch.autograd.grad(vq, codebook)
     assert gradient.abs().sum(1).nonzero().flatten().tolist() == [0, 1, 2, 7]
+
+
+class Model(nn.Module):
+    """An autoencoder of rows of 8 numbers around 16 codes of 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+        self.vq = Lookup()
+        self.decoder = nn.Linear(4, 8)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_q, loss = self.vq(self.encoder(x))
+        return self.decoder(z_q), loss
+
+
+class Lookup(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(16, 4)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_q = self.embedding(torch.cdist(z, self.embedding.weight.detach()).argmin(-1))
+        loss = functional.mse_loss(z_q, z.detach()) + 0.25 * functional.mse_loss(z, z_q.detach())
+        return z + (z_q - z).detach(), loss
+
+
+class Task:
+    vq_weight = 1.0
+
+    def model(self) -> Model:
+        return Model()
+
+    def batches(self, split: str) -> list[torch.Tensor]:
+        return list(torch.randn(128, 8, generator=torch.Generator().manual_seed(0)).split(32))
+
+    def losses(self, model: nn.Module, x: torch.Tensor) -> Losses:
+        out, loss = model(x)
+        return Losses(task=functional.mse_loss(out, x), vq=loss)
+
+
+@pytest.mark.parametrize("how", ["a number", "weight 0", "a tensor", "the decoder alone"])
+def test_a_file_tells_what_the_losses_of_the_task_do_not(how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, task = Model(), Task()
+    if how == "the decoder alone":
+        model.encoder.requires_grad_(False)
+        model.vq.requires_grad_(False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(3):
+        for x in task.batches("train"):
+            losses = task.losses(model, x)
+            assert losses.vq is not None
+            vq = {"a number": losses.vq.item(), "weight 0": 0.0 * losses.vq}.get(how, losses.vq)
+            optimizer.zero_grad()
+            (losses.task + vq).backward()
+            optimizer.step()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "model.pt")
+    user_model: Any = UserModel(task=task)
+    report = examine(
+        tmp_path / "model.pt", user_model=user_model, settings=Settings(select=("VQ103", "VQ201"))
+    )
+    lost = how in ("a number", "weight 0")
+    assert [finding.code for finding in report.findings] == ["VQ103"] * lost
+    if lost:
+        assert "the training that saved this file gave it none" in report.findings[0].message

@@ -6,11 +6,22 @@ import pytest
 from judged import problems, says
 
 from vqdoctor.checks._usage import IMPLICIT_USAGE
-from vqdoctor.core.evidence import Evidence, LossBalance, LossTerms, TaskMetrics, TrainingRecord, Usage
+from vqdoctor.core.evidence import (
+    CodebookGradient,
+    Evidence,
+    LossBalance,
+    LossTerms,
+    OptimizerMemory,
+    TaskMetrics,
+    TrainingRecord,
+    Usage,
+)
 
 BALANCE = LossBalance.healthy()
 RECORD = TrainingRecord.healthy()
 TERMS = LossTerms.healthy(beta=300.0, beta_from="layer", commitment=300.0)
+REACHED = CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.3)
+UNMOVED = OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=False)
 LOSES = TaskMetrics.healthy(accuracy=0.6, bypass_accuracy=0.93)
 
 
@@ -38,6 +49,10 @@ LOSES = TaskMetrics.healthy(accuracy=0.6, bypass_accuracy=0.93)
         ([BALANCE.replace(vq_weight=1.0), TERMS.replace(commitment=None)], "passes"),
         ([BALANCE.replace(vq_weight=1.0), TERMS.replace(commitment=0.25)], "passes"),
         ([BALANCE.replace(vq_weight=1.0), LossTerms.healthy(beta_from="layer")], "passes"),
+        # a training that had no gradient of the VQ loss is not the one that is measured
+        ([BALANCE.replace(ratio=38.0), REACHED, UNMOVED], "cannot judge"),
+        ([BALANCE.replace(ratio=38.0), REACHED, UNMOVED.replace(codebook_has_state=True)], "warning"),
+        ([BALANCE.replace(ratio=38.0), REACHED.replace(ema_owned=True), UNMOVED], "warning"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

@@ -8,7 +8,7 @@ from judged import says
 
 from vqdoctor.checks import _scale
 from vqdoctor.checks.vq309_ema_update_wrong import CHECK
-from vqdoctor.core.evidence import EmaRelation, LookupScale
+from vqdoctor.core.evidence import EmaAdvances, EmaRelation, LookupScale
 from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.engine.examine import examine
 
@@ -109,3 +109,22 @@ def test_the_first_models_layer_a_is_named_first_and_explains_the_rest():
     status = {outcome.code: outcome.status for outcome in report.outcomes}
     assert status["VQ101"] == "skipped", "large gradients behind the layer prove no cut"
     assert status["VQ505"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("sums", "counts", "expected"),
+    [
+        (0.99, 1.0, "error"),
+        (1.0, 0.99, "error"),
+        (0.99, 0.99499, "passes"),
+        (0.99, 0.99501, "error"),
+        (0.9995, 0.99999, "passes"),
+        (0.9994, 0.99999, "error"),
+        (1.0, 1.0, "passes"),
+        (None, 1.0, "passes"),
+        (0.9, None, "passes"),
+    ],
+)
+def test_two_memories(sums: float | None, counts: float | None, expected: str) -> None:
+    advances = EmaAdvances.healthy(sums_kept=sums, counts_kept=counts)
+    assert says("VQ309", EmaRelation.healthy(), advances) == expected

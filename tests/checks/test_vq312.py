@@ -75,7 +75,45 @@ class Warm(VectorQuantizerEMA2D):
         return divided
 
 
-LAYERS = {"twice in a call": Twice, "a decay that warms up": Warm, "heavy sums": HeavySums}
+class Kept(VectorQuantizerEMA2D):
+    """A layer that decays the `kept` ones of its EMAs by 1, and shows its codes by its output alone."""
+
+    kept: tuple[str, ...] = ()
+
+    def forward(self, z_e: torch.Tensor) -> Any:
+        quantized = super().forward(z_e)
+        return quantized._replace(indices=None)
+
+    def average(self, vectors: torch.Tensor, indices: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        emas = {"counts": self.ema_cluster_size, "sums": self.sums}
+        lost = {name: (1 - self.decay) * emas[name] for name in self.kept}
+        super().average(vectors, indices, counts)
+        for name, share in lost.items():
+            emas[name].add_(share)
+        return self.ema_cluster_size.unsqueeze(1).clamp_min(1e-5)
+
+
+class CountsKept(Kept):
+    kept = ("counts",)
+
+
+class SumsKept(Kept):
+    kept = ("sums",)
+
+
+class BothKept(Kept):
+    kept = ("counts", "sums")
+
+
+LAYERS = {
+    "twice in a call": Twice,
+    "a decay that warms up": Warm,
+    "heavy sums": HeavySums,
+    "neither kept": Kept,
+    "counts kept": CountsKept,
+    "sums kept": SumsKept,
+    "both kept": BothKept,
+}
 
 
 class Model(nn.Module):
@@ -166,3 +204,31 @@ def test_the_weight_of_new_vectors_in_sums_and_counts(
     (found,) = (evidence for evidence in report.evidence if isinstance(evidence, EmaAdvances))
     assert found.sums_over_counts == pytest.approx(ratio, rel=1e-3)
     assert ("VQ309" in {finding.code for finding in report.findings}) is (ratio > 1)
+
+
+@pytest.mark.parametrize(
+    ("how", "sums", "counts"),
+    [
+        ("neither kept", 0.9, 0.9),
+        ("counts kept", 0.9, 1.0),
+        ("sums kept", 1.0, 0.9),
+        ("both kept", 1.0, 1.0),
+    ],
+)
+def test_what_a_pass_keeps_of_sums_and_counts(how: str, sums: float, counts: float, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, task = Model(how), Task(how)
+    with torch.no_grad():
+        model.encoder.weight.mul_(4.0)
+        for times in (-1.0, 0.5, 2.0):  # batches of other codes: else the counts are those of every batch
+            model(times * task.batches("train")[0])
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pt")
+    user_model: Any = UserModel(task=task)
+    report = examine(
+        tmp_path / "model.pt", user_model=user_model, settings=Settings(select=("VQ309", "VQ312"))
+    )
+    (found,) = (evidence for evidence in report.evidence if isinstance(evidence, EmaAdvances))
+    assert (found.sums_kept, found.counts_kept) == pytest.approx((sums, counts), abs=1e-4)
+    assert ["VQ309"] * (sums != counts) == [f.code for f in report.findings if f.code == "VQ309"]
+    if sums != counts:
+        assert ("shorter" if sums < counts else "longer") in report.findings[0].message

@@ -527,6 +527,54 @@ def test_a_lookup_under_autocast(offset: float, guarded: bool, fires: bool) -> N
     assert ("VQ108" in codes(findings)) is fires
 
 
+class CastInside(nn.Module):
+    """A lookup that casts by itself, and returns no indices."""
+
+    def __init__(self, scale: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.embedding = nn.Embedding(K, DIM)
+        self.embedding.weight.data.mul_(0.5 * scale)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor]:
+        rows = z.permute(0, 2, 3, 1).reshape(-1, DIM)
+        cast, codes = rows.to(self.dtype), self.embedding.weight.to(self.dtype)
+        apart = cast.pow(2).sum(1, keepdim=True) + codes.pow(2).sum(1) - 2 * cast @ codes.T
+        z_q = self.embedding(apart.argmin(1))
+        loss = functional.mse_loss(z_q, rows.detach()) + functional.mse_loss(rows, z_q.detach())
+        out = rows + (z_q - rows).detach()
+        return out.view(len(z), SIDE, SIDE, DIM).permute(0, 3, 1, 2), None, loss
+
+
+class Scaled(nn.Module):
+    """A layer around a lookup that casts, whose vectors have any scale."""
+
+    def __init__(self, scale: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.scale, self.vq = scale, CastInside(scale, dtype)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor]:
+        z_q, _, loss = self.vq(self.scale * z)
+        return z_q / self.scale, None, loss
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "fires"),
+    [(1e-4, torch.float16, True), (1.0, torch.float16, False), (1e-4, torch.float32, False)],
+)
+def test_a_lookup_that_casts_by_itself(scale: float, dtype: torch.dtype, fires: bool) -> None:
+    torch.manual_seed(0)
+    model = Autoencoder(Scaled(scale, dtype))
+    evidence, findings = examine(model, ImageTask(model))
+    precision = evidence["lookup-precision", "vq.vq"]
+    assert precision.dtype == str(dtype).removeprefix("torch.")
+    if fires:  # all squares are less than the least number of float16, so the first code is chosen
+        assert precision.used == 1 < precision.used_in_full
+    else:
+        assert precision.agreement > 0.95
+    assert ("VQ108" in codes(findings)) is fires
+
+
 def test_agreement_is_one_in_float32_and_counts_are_naive() -> None:
     model = Autoencoder(Codebook())
     precision = examine(model, ImageTask(model))[0]["lookup-precision", "vq"]

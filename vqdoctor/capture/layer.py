@@ -172,25 +172,29 @@ class CapturedLayer:
                 return vectors
         return None
 
-    def chosen(self, watched: Watched) -> torch.Tensor | None:
+    def chosen(self, watched: Watched, codes: torch.Tensor | None = None) -> torch.Tensor | None:
         """Return the codes that a pass chose, int64 [N]; None where they are unknown.
 
         They are the layer's own, or else the nearest.
+
+        Args:
+            watched: the calls of the pass.
+            codes: the codes [K, D] that it looked up; None for those of now, which a pass may have moved.
         """
         for call in self.calls(watched):
-            codes = self.reader.given(call)
-            if codes is not None:
-                return codes.flatten()
+            given = self.reader.given(call)
+            if given is not None:
+                return given.flatten()
         vectors = None if self.view.lookup == "logits" else self.vectors(watched)
         if vectors is None:
             return None
         if self.view.lookup == "cosine":
             vectors = functional.normalize(vectors, dim=1)
-        return nearest(vectors, self.codes())[0]
+        return nearest(vectors, self.codes() if codes is None else codes)[0]
 
-    def counts(self, watched: Watched) -> torch.Tensor | None:
-        """Return how often a pass chose each code, float64 [K]; None where its output does not show it."""
-        chosen = self.chosen(watched)
+    def counts(self, watched: Watched, codes: torch.Tensor | None = None) -> torch.Tensor | None:
+        """Return how often a pass chose each code, float64 [K]; None where it is unknown: see `chosen`."""
+        chosen = self.chosen(watched, codes)
         if chosen is None:
             return None
         return torch.bincount(chosen[chosen >= 0], minlength=self.num_codes).double().cpu()

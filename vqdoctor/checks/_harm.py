@@ -10,7 +10,14 @@ from __future__ import annotations
 import math
 
 from vqdoctor.checks import _scale
-from vqdoctor.core.evidence import CodebookGradient, Directions, EmaRelation, LossBalance, TaskMetrics
+from vqdoctor.core.evidence import (
+    CodebookGradient,
+    Directions,
+    EmaRelation,
+    LossBalance,
+    OptimizerMemory,
+    TaskMetrics,
+)
 from vqdoctor.core.levels import Severity
 from vqdoctor.core.retraining import LOST
 
@@ -88,6 +95,17 @@ def outpulled(balance: LossBalance | None) -> bool:
 def waits(codebook: CodebookGradient | None) -> bool:
     """Whether the VQ loss alone can train the codes: they are parameters, and no EMA writes them."""
     return codebook is not None and codebook.trainable and not codebook.ema_owned
+
+
+def lost(codebook: CodebookGradient | None, memory: OptimizerMemory | None) -> bool:
+    """Whether the saved optimizer remembers gradients of the encoder and none of codes that the losses reach.
+
+    An optimizer that also remembers none of the encoder trained the decoder alone.
+    """
+    if codebook is None or codebook.ema_owned or not codebook.gradient or memory is None:
+        return False
+    trained = memory.sample_size > 0 and memory.before_gradient != 0
+    return trained and memory.codebook_listed is True and memory.codebook_has_state is False
 
 
 def apart(metrics: TaskMetrics | None, relation: EmaRelation | None) -> bool:

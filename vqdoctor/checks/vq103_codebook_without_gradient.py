@@ -14,6 +14,9 @@ that were ever written. An optimizer creates the state with the first gradient, 
 it has a state for every other parameter and does not list the codebook, an embedding's weight, nothing
 trains it: a warning, since codes may be frozen on purpose, and an error where data shows that the loss
 has a gradient for it. A codebook with an EMA is rightly without optimizer state.
+With both: the task's losses may reach the codebook where the training that saved the file did not. If the
+optimizer remembers gradients of the encoder, lists the codebook and remembers none of it, then the training
+lost the VQ loss's gradient on its way, as by `.item()` or `.detach()`.
 
 ## Remedy
 Use either a loss whose gradient reaches the raw looked-up codes, with the codebook among the
@@ -29,10 +32,12 @@ of its own (codes-by-ema); a codebook that is computed from other tensors cannot
 
 from functools import partial
 
-from vqdoctor.checks._words import Problems, error, figure, measured, warning
+from vqdoctor.checks import _harm
+from vqdoctor.checks._words import Problems, error, figure, measured, problem, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGradient, EmaState, LossPath, LossUse, OptimizerMemory
-from vqdoctor.core.levels import Confidence
+from vqdoctor.core.finding import Problem
+from vqdoctor.core.levels import Confidence, Severity
 
 TRAIN, BY_EMA = "train-codebook", "codes-by-ema"
 """The remedies: lines for the source, and what a retraining does. Codes that are frozen on purpose stay."""
@@ -59,7 +64,7 @@ def evaluate(
     path: LossPath | None,
     limits: Limits,
 ) -> Problems:
-    """Ask the live model; only where there is none, the optimizer and the EMA counts in the file."""
+    """Ask the live model beside the file's optimizer; without one, the optimizer and the EMA counts."""
     if use is not None and gradient is not None:
         unused = use.offered > 0 and use.used is False and not use.gradient
         if unused or (use.vq_weight is not None and use.vq_weight <= 0):
@@ -68,7 +73,10 @@ def evaluate(
         raise CannotJudge("the VQ loss has no gradient at all, so it moves no codebook (VQ206)")
     if gradient is not None:
         left_out = memory is not None and (memory.left_out or (memory.unlisted and gradient.trainable))
-        yield from _left_out(gradient, limits) if left_out else _live(gradient, limits)
+        if memory is not None and _harm.lost(gradient, memory):
+            yield _lost(gradient, memory, limits)
+        else:
+            yield from _left_out(gradient, limits) if left_out else _live(gradient, limits)
         return
     if ema is not None and not ema.never_written:
         return  # an EMA has moved it
@@ -114,6 +122,21 @@ def _left_out(gradient: CodebookGradient, limits: Limits) -> Problems:
         f"The loss's gradient at the codebook is {figure(size)}, but the optimizer saved with the model does "
         f"not list the codebook: its {gradient.sample_size} codes stay where they were initialised.",
         measured("codebook_gradient", size, limits.gradient),
+    )
+
+
+def _lost(gradient: CodebookGradient, memory: OptimizerMemory, limits: Limits) -> Problem:
+    """Say that the optimizer saved with the model remembers no gradient, which the losses have."""
+    size = gradient.gradient or 0.0
+    return problem(
+        Severity.ERROR,
+        f"The losses' gradient at the codebook is {figure(size)}, but the training that saved this file gave "
+        f"it none: its optimizer remembers {memory.sample_size} other parameters' gradients, so the VQ loss "
+        "lost its own on the way, as by .item() or .detach().",
+        measured("codebook_gradient", size, limits.gradient),
+        measured("parameters_with_state", memory.sample_size),
+        confidence=Confidence.MEDIUM,
+        remedies=("add-vq-loss", BY_EMA),
     )
 
 
@@ -163,6 +186,11 @@ CHECK = Check(
             "the same for a codebook that is a parameter under a name of its own",
             CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.3),
             OptimizerMemory.healthy(codebook_listed=False, unlisted=True),
+        ),
+        fires(
+            "the VQ loss is added as a number: the losses have a gradient, and the file's optimizer had none",
+            CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.3),
+            OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=False),
         ),
         passes(
             "a buffer that no optimizer lists, and whose EMA the file does not show",

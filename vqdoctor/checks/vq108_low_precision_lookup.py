@@ -4,7 +4,8 @@
 The search compares |z|^2 - 2 z e + |e|^2 between codes. The terms are large and nearly equal, and their
 difference decides; with 8 bits (bfloat16) or 11 bits (float16) it is often lost in rounding. Vectors then
 go to a code at random near the right one, or always to the same, and fewer codes are used. An EMA in such
-a precision cannot even add a hundredth to a sum.
+a precision cannot even add a hundredth to a sum. In float16 the square of a number under 2e-4 is 0:
+all distances are then equal, and the first code is always chosen.
 
 ## How to read it
 With a model: the layer is asked twice for the same input, as it is (its own types and casts, and autocast

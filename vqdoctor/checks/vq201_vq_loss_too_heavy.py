@@ -32,7 +32,16 @@ lower-vq-weight: `loss = task + 0.1 * vq`. warm-up: let the weight grow over the
 from vqdoctor.checks import _harm, _reduction, _scale
 from vqdoctor.checks._words import Problems, figure, if_known, measured, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
-from vqdoctor.core.evidence import EmaRelation, LossBalance, LossTerms, TaskMetrics, TrainingRecord, Usage
+from vqdoctor.core.evidence import (
+    CodebookGradient,
+    EmaRelation,
+    LossBalance,
+    LossTerms,
+    OptimizerMemory,
+    TaskMetrics,
+    TrainingRecord,
+    Usage,
+)
 from vqdoctor.core.levels import Confidence
 
 
@@ -58,6 +67,8 @@ def evaluate(
     metrics: TaskMetrics | None,
     relation: EmaRelation | None,
     terms: LossTerms | None,
+    codebook: CodebookGradient | None,
+    memory: OptimizerMemory | None,
     limits: Limits,
 ) -> Problems:
     """Compare the gradients where they were measured, else the recorded weight."""
@@ -65,6 +76,8 @@ def evaluate(
         raise NoEvidence("neither the gradients nor the recorded weight are known")
     if usage is not None and usage.implicit:
         raise CannotJudge("the loss of a layer without a codebook keeps its codes in use")
+    if _harm.lost(codebook, memory):
+        raise CannotJudge("the training that saved the file did not have the VQ loss's gradient (VQ103)")
     weights = _weights(balance, record, terms)
     name, weight = max(weights.items(), key=lambda item: item[1], default=("", 0.0))
     if balance is not None and balance.ratio is not None and balance.ratio > limits.gradient_ratio:

@@ -14,10 +14,11 @@ the counts. Sums over the mean of the counts, over a count plus one, over whole 
 batch instead of the EMA's), or times their counts are told in the same way. All are exact, so a file alone
 proves them. Where a model runs, a copy shows the same right after the layer's own updates in training, and
 whether each code then is the mean of that one batch alone. The same pass shows the weights with which its
-vectors enter the sums and their number enters the counts, which have to be equal. Counts that are stored as
-shares agree with the codes whatever the rule; there the codes are compared with the vectors that choose
-them. Codes that somebody moved differ one by one (VQ303, VQ505), and codes on a sphere have one length
-(VQ310). Smoothing matters only for codes with counts near zero, which are not compared.
+vectors enter the sums and their number enters the counts, which have to be equal, and what share of both
+it keeps, which has to be equal too. Counts that are stored as shares agree with the codes whatever the rule;
+there the codes are compared with the vectors that choose them. Codes that somebody moved differ one by one
+(VQ303, VQ505), and codes on a sphere have one length (VQ310). Smoothing matters only for codes with counts
+near zero, which are not compared.
 
 ## Remedy
 sound-ema-rule: the two lines of the published update. Retrain afterwards: the encoder was trained to
@@ -63,6 +64,16 @@ class Limits(CheckLimits):
         "Least difference from 1 of the weight of new vectors in the sums over that of their number in the "
         "counts. Both are 1 less the decay, so that only rounding is left, 0.0001.",
     )
+    forgets: float = limit(
+        0.5,
+        "Least difference of what one pass takes from the sums and from the counts, as a share of the "
+        "larger. Both are 1 less the decay; counts that were never decayed measured 1.0, sound layers 1e-5.",
+    )
+    kept: float = limit(
+        0.0005,
+        "Least difference of the share of the sums and of the counts that one pass keeps. Counts that are "
+        "smoothed as they are stored lose K eps / n more: 0.0003 with 8,192 codes, 1e-5 and 256 vectors.",
+    )
     batch_means: float = limit(
         0.9,
         "Least share of the chosen codes that are the mean of one batch. An EMA with decay d keeps d of each "
@@ -95,10 +106,29 @@ def evaluate(
             "vectors.",
             measured("sums_over_counts", ratio, 1 + limits.weights),
         )
+    elif relation is not None and advances is not None and _forget_unlike(relation, advances, limits):
+        sums, counts = advances.sums_kept or 0.0, advances.counts_kept or 0.0
+        yield problem(
+            Severity.ERROR,
+            f"A training pass keeps {figure(sums)} of the EMA sums and {figure(counts)} of the counts, so "
+            f"the codes, their ratio, become {'shorter' if sums < counts else 'longer'} with every pass.",
+            measured("sums_kept", sums),
+            measured("counts_kept", counts),
+            measured("difference", abs(sums - counts), limits.kept),
+        )
     elif relation is not None:
         yield from _related(relation, lookup, limits)
     elif forward is None and advances is None:
         raise CannotJudge("the layer stores no EMA sums that were ever written, and no model was run")
+
+
+def _forget_unlike(relation: EmaRelation, advances: EmaAdvances, limits: Limits) -> bool:
+    """Whether codes that are sums over counts have sums and counts of two memories."""
+    sums, counts = advances.sums_kept, advances.counts_kept
+    off = abs(relation.scale - 1) > limits.scale or relation.scale_spread > limits.scale_spread
+    if sums is None or counts is None or off:
+        return False
+    return abs(sums - counts) > max(limits.kept, limits.forgets * max(1 - sums, 1 - counts))
 
 
 def _related(relation: EmaRelation, lookup: LookupScale | None, limits: Limits) -> Iterator[Problem]:
@@ -243,6 +273,16 @@ CHECK = Check(
         ),
         fires("codes overwritten by the means of each batch", TrainForward.healthy(batch_means=1.0)),
         fires("sums that weigh new vectors by the decay itself", EmaAdvances.healthy(sums_over_counts=99.0)),
+        fires(
+            "counts that are never decayed, beside sums that are",
+            EmaRelation.healthy(),
+            EmaAdvances.healthy(sums_kept=0.95, counts_kept=1.0),
+        ),
+        passes(
+            "the same, where the codes are not the sums over these counts",
+            EmaRelation.healthy(scale=1.4, scale_spread=0.6, cosine=0.2),
+            EmaAdvances.healthy(sums_kept=0.95, counts_kept=1.0),
+        ),
         passes("sums and counts that learn alike", EmaRelation.healthy(), EmaAdvances.healthy()),
         passes("a sound EMA", EmaRelation.healthy()),
         passes("a sound EMA at work", EmaRelation.healthy(), TrainForward.healthy(batch_means=0.0)),

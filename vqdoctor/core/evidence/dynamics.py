@@ -184,14 +184,19 @@ class EmaAdvances(Evidence):
             that it chose; None where these do not tell, or the decay is another one at the next pass.
         sums_over_counts: weight with which a call adds its vectors to the EMA sums, over that with which it
             adds their number to the counts; None where no such weights explain the call's changes.
+        sums_kept: share of the EMA sums that a call keeps, by the same weights; None where unknown.
+        counts_kept: share of the EMA counts that a call keeps; likewise.
     """
 
     times: int
     decay: float | None = None
     applied: float | None = None
     sums_over_counts: float | None = None
+    sums_kept: float | None = None
+    counts_kept: float | None = None
 
 
 EmaAdvances.HEALTHY = EmaAdvances(
-    layer="vq", source="batch", sample_size=1, times=1, decay=0.99, applied=1.0, sums_over_counts=1.0
-)
+    layer="vq", source="batch", sample_size=1, times=1, decay=0.99, applied=1.0, sums_over_counts=1.0,
+    sums_kept=0.99, counts_kept=0.99,
+)  # fmt: skip

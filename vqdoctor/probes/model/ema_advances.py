@@ -107,6 +107,8 @@ class _Update(NamedTuple):
     decay: float | None
     applied: float | None = None
     sums_over_counts: float | None = None
+    sums_kept: float | None = None
+    counts_kept: float | None = None
 
 
 def _updates(context: ModelContext) -> dict[str, _Update]:
@@ -136,35 +138,37 @@ def _pass(context: ModelContext, model: nn.Module, layers: Sequence[CapturedLaye
         context.task.losses(model, context.first_batches[0])
     found: dict[str, _Update] = {}
     for layer in layers:
-        decay, chosen = own_decay(layer), layer.counts(watched)
-        (counts, sums), (new_counts, new_sums) = before[layer.name], _stored(layer)
+        (counts, sums, codes), (new_counts, new_sums, _) = before[layer.name], _stored(layer)
+        decay, chosen = own_decay(layer), layer.counts(watched, codes)
         found[layer.name] = _Update(decay)
         if chosen is None or counts is None or new_counts is None or counts.shape != chosen.shape:
             continue
         measured = None if decay is None else _decay(counts, new_counts, chosen)
         applied = None if measured is None or decay is None else math.log(measured) / math.log(decay)
-        added, ratio = _batch_sums(layer, watched), None
+        added = _batch_sums(layer, watched, codes)
+        found[layer.name] = _Update(decay, applied)
         if sums is not None and new_sums is not None and added is not None and added.shape == sums.shape:
             rows = chosen > 0  # the others may be revived by the same pass
-            ratio = _ratio(
-                (counts[rows], new_counts[rows], chosen[rows]),
-                (sums[rows], new_sums[rows], added[rows]),
-                measured,
-            )
-        found[layer.name] = _Update(decay, applied, ratio)
+            by_counts = (counts[rows], new_counts[rows], chosen[rows])
+            by_sums = (sums[rows], new_sums[rows], added[rows])
+            found[layer.name] = _Update(decay, applied, *_compared(by_counts, by_sums, measured))
     return found
 
 
-def _stored(layer: CapturedLayer) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Return copies of EMA counts [K] and sums [K, D], float64."""
+_Stored = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
+
+
+def _stored(layer: CapturedLayer) -> _Stored:
+    """Return copies of EMA counts [K] and sums [K, D], float64, and of the codes [K, D], float32."""
     stored = layer.codebook
     counts, sums = (None if t is None else t.double().cpu().clone() for t in (stored.counts, stored.sums))
-    return counts, sums
+    has_codes = stored.codes is not None or (counts is not None and sums is not None)
+    return counts, sums, layer.codes() if has_codes else None
 
 
-def _batch_sums(layer: CapturedLayer, watched: Watched) -> torch.Tensor | None:
-    """Return the sums [K, D] of the vectors that chose each code in a pass; None where they are not seen."""
-    vectors, chosen = layer.vectors(watched), layer.chosen(watched)
+def _batch_sums(layer: CapturedLayer, watched: Watched, codes: torch.Tensor | None) -> torch.Tensor | None:
+    """Return the sums [K, D] of the vectors that chose each of the codes in a pass; None where not seen."""
+    vectors, chosen = layer.vectors(watched), layer.chosen(watched, codes)
     if vectors is None or chosen is None or len(vectors) != len(chosen):
         return None
     kept = chosen >= 0
@@ -186,21 +190,28 @@ Change = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """A tensor before a pass and after it, and the pass's own share: counts or sums."""
 
 
-def _ratio(counts: Change, sums: Change, decay: float | None) -> float | None:
-    """Return the weight of a pass's vectors in the sums over that of their number in the counts.
+def _compared(
+    counts: Change, sums: Change, decay: float | None
+) -> tuple[float | None, float | None, float | None]:
+    """Return by how much a pass weighs more in the sums than in the counts, and what these keep.
 
-    Both are b of after = a before + b batch, by least squares; None where one does not fit. Where one of them
-    cannot tell a from b, as with a single code, it has the memory a of the other, or else the counts' decay.
+    These are b and a of after = a before + b batch, by least squares; None where one does not fit. Where one
+    of them cannot tell a from b, as with a single code, it has the memory a of the other, or else the counts'
+    decay; its own is then None.
     """
     of_sums, of_counts = (_weights(*(t.flatten() for t in change)) for change in (sums, counts))
     memory = of_sums[0] if of_sums else of_counts[0] if of_counts else decay
     if memory is None:
-        return None
+        return None, None, None
     in_sums = of_sums[1] if of_sums else _weight(sums, memory)
     in_counts = of_counts[1] if of_counts else _weight(counts, memory)
-    if in_sums is None or in_counts is None or not in_counts > 0:
-        return None
-    return float(f"{in_sums / in_counts:.{_DIGITS}g}")
+    ratio = in_sums / in_counts if in_sums is not None and in_counts is not None and in_counts > 0 else None
+    return _told(ratio), _told(of_sums and of_sums[0]), _told(of_counts and of_counts[0])
+
+
+def _told(value: float | None) -> float | None:
+    """Return a fitted number without its last digits."""
+    return None if value is None else float(f"{value:.{_DIGITS}g}")
 
 
 def _weight(change: Change, memory: float) -> float | None:

@@ -9,49 +9,95 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vqdoctor.capture.call import FAILURES, Call
+from vqdoctor.capture.reader import Codes, Reader
 from vqdoctor.core.evidence import LookupPrecision
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
 
 
+class _InFull(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, casts to coarser types than float32 are casts to float32.
+
+    Attributes:
+        replaced: the types that were asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.replaced: set[torch.dtype] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run the operation, with float32 for a coarser type."""
+        given = dict(kwargs or {})
+        dtype = given.get("dtype")
+        if isinstance(dtype, torch.dtype) and dtype.is_floating_point and _rounding(dtype) > _FLOAT32:
+            self.replaced.add(dtype)
+            given["dtype"] = torch.float32
+        return func(*args, **given)
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps
+
+
+_FLOAT32 = _rounding(torch.float32)
+
+
 def measure(context: ModelContext) -> dict[str, LookupPrecision]:
-    """Return, for every layer that gives indices, how many survive full precision."""
+    """Return, for every layer whose codes are seen, how many survive full precision."""
     calls, _ = context.first_calls(training=False)
     measured = {}
     for name, call in calls.items():
-        if call.indices is not None:
-            with contextlib.suppress(*FAILURES):
-                measured[name] = _precision(context, call)
+        with contextlib.suppress(*FAILURES):
+            found = _precision(context, context.layers[name].reader, call)
+            if found is not None:
+                measured[name] = found
     return measured
 
 
-def _precision(context: ModelContext, call: Call) -> LookupPrecision:
-    device = call.z_e.device.type
+def _precision(context: ModelContext, reader: Reader, call: Call) -> LookupPrecision | None:
+    device, full = call.z_e.device.type, _InFull()
     with torch.autocast(device, dtype=call.autocast, enabled=call.autocast is not None):
-        as_it_is = call.again(context.seed).indices
-    with torch.autocast(device, enabled=False):
-        in_full = call.again(context.seed, torch.Tensor.float, copy.deepcopy(call.module).float()).indices
-    assert as_it_is is not None and in_full is not None
+        as_it_is = _codes(reader, call.again(context.seed))
+    with torch.autocast(device, enabled=False), full:
+        twin = copy.deepcopy(call.module).float()
+        in_full = _codes(reader, call.again(context.seed, torch.Tensor.float, twin))
+    if as_it_is is None or in_full is None:
+        return None
     tensors = (call.z_e, *call.module.parameters(), *call.module.buffers())
     types = {t.dtype for t in tensors if t.is_floating_point()} | {call.autocast or torch.float32}
-    coarsest = max(types, key=lambda dtype: torch.finfo(dtype).eps)
     return LookupPrecision(
         source="batch",
-        sample_size=as_it_is.numel(),
-        dtype=str(coarsest).removeprefix("torch."),
-        agreement=float((as_it_is == in_full).float().mean()),
+        sample_size=as_it_is.size,
+        dtype=str(max(types | full.replaced, key=_rounding)).removeprefix("torch."),
+        agreement=float((as_it_is == in_full).mean()),
         used=_distinct(as_it_is),
         used_in_full=_distinct(in_full),
     )
 
 
-def _distinct(codes: torch.Tensor) -> int:
-    return int((torch.bincount(codes.flatten().clamp_min(0)) > 0).sum())
+def _codes(reader: Reader, call: Call) -> Codes | None:
+    """Return the codes [any] that a call gave, or else those that its output consists of."""
+    return reader.codes(call) if call.indices is None else call.indices.cpu().numpy()
 
 
-NOT_ASKED = "the layer gives no indices, or cannot be asked"
+def _distinct(codes: Codes) -> int:
+    return len(np.unique(codes.clip(0)))
+
+
+NOT_ASKED = "the layer does not show its codes, or cannot be asked"
 PROBE = each_layer(LookupPrecision, measure, NOT_ASKED, mode="eval")
