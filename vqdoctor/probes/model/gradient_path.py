@@ -22,6 +22,7 @@ from vqdoctor.layouts.stacks import stacks
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.model._looks import Looking, shared
+from vqdoctor.probes.model.task_gradient import DETACHED, passed_by
 from vqdoctor.probes.probe import Missing
 
 ROUNDING = 1e-4
@@ -79,7 +80,8 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
     looked = look.at(context)
     passed = _passed_by(context) if looked.unclear else set()
     around = {name: OUTSIDE for name, levels in looked.unclear.items() if levels & passed}
-    elsewhere = looked.elsewhere | around
+    detached = dict.fromkeys(passed_by(context) if looked.unclear else (), DETACHED)
+    elsewhere = looked.elsewhere | detached | around
     return {
         name: Missing(reason) if (reason := elsewhere.get(name)) else _judge(found)
         for name, found in looked.products.items()
