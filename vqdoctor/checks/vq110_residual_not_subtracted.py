@@ -44,7 +44,7 @@ def evaluate(level: ResidualLevel, limits: CheckLimits) -> Problems:
         if level.level > 2:  # the second gets what it should
             yield error(
                 f"Residual level {level.level} of {level.levels} gets the input of level 1 minus the codes "
-                f"of level {level.level - 1} alone: each residual is taken from z_e, and not from the residual "
+                f"of level {level.level - 1} alone: each residual is taken from z_e, and not from the one "
                 "before it.",
                 measured("level", level.level),
             )

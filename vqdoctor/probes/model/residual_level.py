@@ -19,7 +19,7 @@ from vqdoctor.layouts.stacks import stacks
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
-from vqdoctor.probes.model.data_match import AGREES
+from vqdoctor.probes.model.data_match import takes_nearest
 
 _ROUNDING = 1e-3
 """Relative difference up to which a level's input equals the rest that the level before it left."""
@@ -48,7 +48,7 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
         one_input = (
             not subtracted
             and _has_one_input(inputs)
-            and all(_looks_up_its_input(context.layers[name].reader, call) for name, call in levels.items())
+            and all(takes_nearest(context.layers[name].reader, call) for name, call in levels.items())
         )
         joined = _joined(context, names) if one_input or added or last_only else ""
         if subtracted or joined:
@@ -108,19 +108,6 @@ def _has_one_input(levels: Sequence[Call]) -> bool:
         and torch.equal(call.z_e, first.z_e)
         for call in levels
     )
-
-
-def _looks_up_its_input(reader: Reader, call: Call) -> bool:
-    """Whether a level's codes are the nearest to its input: else it has a map or logits of its own.
-
-    Codebooks that see one input each in a way of their own each add a part, and the sum of their codes is
-    meant (Shu and Nakayama 2018, arXiv:1711.01068).
-    """
-    nearest = reader.nearest(rows(call.z_e, reader.axis(call)).detach().float().cpu().numpy())
-    chosen = reader.codes(call)
-    if nearest is None or chosen is None or nearest.shape != chosen.shape:
-        return False
-    return bool((nearest == chosen).mean() >= AGREES)
 
 
 def _joined(context: ModelContext, names: Sequence[str]) -> str:

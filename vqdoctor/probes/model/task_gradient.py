@@ -103,7 +103,8 @@ def _evidence(looks: list[_Look], cut: bool) -> TaskGradient:
         known = [square for square in squares if square is not None]
         roots.append((sum(known) / len(known)) ** 0.5 if known else None)
     output, input_, before, after = roots
-    if not output and input_ is not None:  # it arrives around z_q: the estimator is outside
+    around = not output and input_ is not None  # the estimator is outside, or nothing reads z_q
+    if around:
         output = input_
     joined = {look.joined for look in looks} - {None}
     return TaskGradient(
@@ -115,6 +116,7 @@ def _evidence(looks: list[_Look], cut: bool) -> TaskGradient:
         before=0.0 if cut else before,
         after=after,
         joined=False if cut else any(joined) if joined else None,
+        around=around,
     )
 
 
