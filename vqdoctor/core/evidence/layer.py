@@ -43,6 +43,9 @@ class Flattening(Evidence):
         input_runs: whether each vector of the layer's input is a run of D values in memory of the
             channel-first tensor that it was made of: the permute before the layer is missing. None where
             no such tensor, with as many positions, precedes the layer.
+        output_as_stored: share of the vectors whose code is not at their position of the output but in the
+            run of D values in memory of their number: the permute back is missing. None where the layer's
+            vectors are such runs, or z_q is not seen.
     """
 
     positions: int
@@ -50,6 +53,7 @@ class Flattening(Evidence):
     equal_as_stored: float | None
     by_chance: float | None
     input_runs: bool | None
+    output_as_stored: float | None = None
 
 
 Flattening.HEALTHY = Flattening(
