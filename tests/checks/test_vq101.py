@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from judged import problems, says
+from torch import nn
+from torch.nn import functional
 
+import vqdoctor
 from vqdoctor.core.evidence import (
     CodebookGeometry,
     EmaRelation,
@@ -77,3 +81,38 @@ def test_a_guess_from_the_file_says_what_would_decide_it() -> None:
     (certain,) = problems("VQ101", GRADIENT.replace(estimator="none", ratio=0.0))
     assert certain.confidence is Confidence.HIGH
     assert certain.decide_with == ""
+
+
+class Quantizer(nn.Module):
+    """A layer with its estimator the wrong way round, or without one."""
+
+    def __init__(self, *, swapped: bool) -> None:
+        super().__init__()
+        self.codebook = nn.Parameter(torch.randn(16, 4))
+        self.swapped = swapped
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        z_q = self.codebook[torch.cdist(z, self.codebook).argmin(-1)]
+        return z_q + (z - z_q).detach() if self.swapped else z_q
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    ("swapped", "on_codes", "words"),
+    [(True, False, "wrong way round"), (False, False, "is missing"), (False, True, "is missing")],
+)
+def test_an_estimator_the_wrong_way_round(swapped: bool, on_codes: bool, words: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), Quantizer(swapped=swapped), nn.Linear(4, 4))
+    x = torch.randn(64, 8, 4)
+    if on_codes:  # z_e is a code, and so it is z_q
+        x = model[1].codebook.detach()[torch.randint(16, (64, 8))]
+        nn.init.eye_(model[0].weight)
+        nn.init.zeros_(model[0].bias)
+
+    def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
+        return vqdoctor.Losses(task=functional.mse_loss(model(x), x))
+
+    report = vqdoctor.examine(model, x, losses=losses)
+    (message,) = (f.message for f in report.findings if f.code == "VQ101")
+    assert words in message

@@ -24,6 +24,9 @@ def test_the_first_level_is_never_accused() -> None:
     assert says("VQ110", LEVEL.replace(subtracted=False)) == "error"
     assert says("VQ110", LEVEL.replace(subtracted=False, level=1)) == "passes"
     assert says("VQ110", LEVEL) == "passes"
+    from_z_e = LEVEL.replace(subtracted=False, last_only=True)
+    assert says("VQ110", from_z_e.replace(level=2)) == "passes"
+    assert says("VQ110", from_z_e.replace(level=3)) == "error"
 
 
 class Level(nn.Module):
@@ -43,8 +46,9 @@ class Model(nn.Module):
 
     Args:
         form: "sound", "no subtraction", "mean" for the same with the codes' mean, "added" where codes are
-            added to the residual, "side by side" for codebooks that quantize one vector each for themselves,
-            or "stream" for layers whose codes are added to what they read, as blocks of a transformer do.
+            added to the residual, "from z_e" where each residual is z_e minus the last codes, "side by side"
+            for codebooks that quantize one vector each for themselves, or "stream" for layers whose codes are
+            added to what they read, as blocks of a transformer do.
     """
 
     def __init__(self, form: str) -> None:
@@ -62,8 +66,8 @@ class Model(nn.Module):
             codes, loss = level(residual)
             found.append(codes)
             losses.append(loss)
-            sign = {"sound": -1, "added": 1, "stream": 1}.get(self.form, 0)
-            residual = residual + sign * codes.detach()
+            sign = {"sound": -1, "from z_e": -1, "added": 1, "stream": 1}.get(self.form, 0)
+            residual = (z[keep] if self.form == "from z_e" else residual) + sign * codes.detach()
         picked = torch.cat(found, 1) if self.form == "side by side" else torch.stack(found).sum(0)
         picked = picked / len(found) if self.form == "mean" else picked
         picked = residual if self.form == "stream" else picked
@@ -197,6 +201,7 @@ def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
         (Model, "no subtraction"),
         (Model, "mean"),
         (Model, "added"),
+        (Model, "from z_e"),
         (Model, "side by side"),
         (Model, "stream"),
         (Flat, "sound"),
@@ -210,8 +215,15 @@ def test_models(kind: type[nn.Module], form: str) -> None:
     torch.manual_seed(0)
     report = vqdoctor.examine(kind(form), torch.randn(64, 3, 10), losses=losses)
     accused = sorted(str(f.layer)[-1] for f in report.findings if f.code == "VQ110")
-    assert accused == (["1", "2"] if form in ("no subtraction", "mean", "added") else [])
-    words = {"no subtraction": "the sum of", "mean": "the mean of", "added": "plus the codes"}.get(form, "")
+    assert accused == ["1", "2"] * (form in ("no subtraction", "mean", "added")) + ["2"] * (
+        form == "from z_e"
+    )
+    words = {
+        "no subtraction": "the sum of",
+        "mean": "the mean of",
+        "added": "plus the codes",
+        "from z_e": "minus the codes of level 2 alone",
+    }.get(form, "")
     assert all(words in f.message for f in report.findings if f.code == "VQ110")
 
 

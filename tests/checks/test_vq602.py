@@ -51,6 +51,8 @@ def test_only_codes_that_nothing_reads_come_before_a_collapse() -> None:
     assert "VQ501" in problems("VQ602", UNREAD, AROUND)[0].explains
     assert not problems("VQ602", UNREAD)[0].explains
     assert not problems("VQ602", UNREAD, AROUND.replace(at_output=0.2, ratio=1.0))[0].explains
+    past_z_q = AROUND.replace(at_output=0.2, ratio=1.0, around=True)
+    assert "VQ313" in problems("VQ602", UNREAD, past_z_q)[0].explains
     assert not problems("VQ602", UNREAD, AROUND.replace(joined=False))[0].explains
     assert not problems("VQ602", UNREAD.replace(bypass_loss=0.201), AROUND)[0].explains
 
@@ -70,8 +72,8 @@ class Sequences(nn.Module):
     """An autoencoder of sequences.
 
     Args:
-        form: "sound"; "skip", where the decoder also gets the output of the layer before z_e; or "condition",
-            where it also gets a number that is computed from the input.
+        form: "sound"; "skip", where the decoder also gets the output of the layer before z_e; "condition",
+            where it also gets a number that is computed from the input; or "z_e", where it gets z_e itself.
     """
 
     def __init__(self, form: str) -> None:
@@ -82,7 +84,8 @@ class Sequences(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = torch.tanh(self.first(x))
-        z_q, loss = self.vq(self.second(hidden))
+        z_q, loss = self.vq(z_e := self.second(hidden))
+        z_q = z_e if self.form == "z_e" else z_q
         more = hidden if self.form == "skip" else x.mean(-1, keepdim=True) * (self.form == "condition")
         return self.decoder(torch.cat([z_q, more], -1)), loss
 
@@ -90,6 +93,15 @@ class Sequences(nn.Module):
 def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
     out, vq = model(x)
     return vqdoctor.Losses(task=functional.mse_loss(out, x), vq=vq)
+
+
+def test_a_decoder_that_gets_z_e_is_the_first_cause() -> None:
+    torch.manual_seed(0)
+    model, x = Sequences("z_e"), torch.randn(128, 8, 6)
+    with torch.no_grad():
+        model.vq.embedding.weight.copy_(model.second(torch.tanh(model.first(x)))[:16, 0])
+    report = vqdoctor.examine(model, x, losses=losses)
+    assert report.findings[0].code == "VQ602" and "the decoder gets z_e" in report.findings[0].message
 
 
 @pytest.mark.parametrize("form", ["sound", "skip", "condition"])

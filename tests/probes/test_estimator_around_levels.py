@@ -21,9 +21,18 @@ class Level(nn.Module):
 
 
 class Model(nn.Module):
-    def __init__(self, estimator: bool, *, encoder_cut: bool = False, decoder_dead: bool = False) -> None:
+    def __init__(
+        self,
+        estimator: bool,
+        *,
+        encoder_cut: bool = False,
+        decoder_dead: bool = False,
+        detached: bool = False,
+        total_cut: bool = False,
+    ) -> None:
         super().__init__()
         self.estimator, self.encoder_cut = estimator, encoder_cut
+        self.detached, self.total_cut = detached, total_cut
         self.encoder = nn.Linear(8, 4)
         self.decoder = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 8))
         if decoder_dead:
@@ -34,13 +43,15 @@ class Model(nn.Module):
         z_e = residual = self.encoder(x).detach() if self.encoder_cut else self.encoder(x)
         total, vq = torch.zeros_like(z_e), torch.zeros(())
         for level in self.rvq["levels"]:
-            z_q, _ = level(residual)
+            z_q, _ = level(residual.detach() if self.detached else residual)
             vq = (
                 vq + functional.mse_loss(z_q, residual.detach()) + functional.mse_loss(residual, z_q.detach())
             )
             total, residual = total + z_q, residual - z_q.detach()
         if self.estimator:
             total = z_e + (total - z_e).detach()
+        elif self.total_cut:
+            total = total.detach()
         return self.decoder(total), vq
 
 
@@ -78,3 +89,10 @@ def test_an_encoder_without_a_graph_is_not_a_missing_estimator() -> None:
 def test_a_dead_decoder_is_not_a_missing_estimator() -> None:
     assert roots(estimator=True, decoder_dead=True) == {}
     assert roots(estimator=False, decoder_dead=True).keys() == {"VQ101"}
+
+
+def test_levels_that_look_up_a_detached_residual_are_not_a_missing_estimator() -> None:
+    """The graph of a level then begins inside it, and only values show that the task trains the encoder."""
+    assert roots(estimator=True, detached=True) == {}
+    assert roots(estimator=False, detached=True).keys() == {"VQ101"}
+    assert roots(estimator=False, detached=True, total_cut=True).keys() == {"VQ101"}

@@ -86,7 +86,7 @@ def _by_output(capture: Capture, layer: CapturedLayer) -> CapturedLayer:
     """
     if layer.maps or not capture.first_batches or not layer.reader.has_codebook:
         return layer
-    codebook = torch.from_numpy(layer.view.codebook)
+    codebook = torch.tensor(layer.view.codebook)  # a file's array is read-only
     for path, table in capture.tables.items():
         if table.shape[1] == layer.view.dim and are_rows(table, codebook):
             return replace(layer, path=path, lookup_path=None, gap="", maps=True)

@@ -7,24 +7,24 @@ on one code. This is the most frequent cause of a collapse to perplexity 1, and 
 while it lasts.
 
 ## How to read it
-With a model and data: a random gradient is sent into z_q, and compared with the gradient that arrives
-at z_e. A straight-through estimator passes it unchanged (ratio 1). The rotation trick, cosine codes,
-FSQ and residual layers pass between 0.13 and several times the length, and all of these are right. A
-missing estimator passes exactly 0, which is the proof. A little is a warning, because small projections
-around the codes scale the gradient too, and Adam makes up for a scale. Without a model: the optimizer
-remembers how large the gradients were before and after the VQ layer. On 8x8 digits their ratio was
-0.001 to 0.018 with a cut encoder, 0.33 to 0.54 in health, and never under 0.69 with any other fault.
-This is circumstantial evidence, hence the medium confidence. A file has the order in which the modules
-were registered, which need not be that of the data: where it contradicts the names (encoder, decoder),
-the names decide and the confidence is low. A VQ loss with a large weight also moves a cut encoder and
-can hide the cut here; data cannot be deceived. Where the EMA writes codes on another scale than the
-vectors (VQ309, VQ310), the decoder's gradients are huge whatever the estimator, and the memory is not
-asked. Nor is it where codes are so large that their size explains the ratio: a weight behind the layer
-has a gradient in proportion to the codes. Cut encoders have small codes, since the VQ loss alone moves
-them (a root mean square of 0.0002 was measured). Where the learning rate was so small, or the steps so few,
-that no weight can have moved by its own size, the memory is that of an untrained model, and is not asked. Nor
-is it where the optimizer never had a gradient of an encoder that was trained all the same: a pretrained one
-that is frozen.
+With a model and data: a random gradient is sent into z_q, and compared with the gradient that arrives at z_e.
+A straight-through estimator passes it unchanged (ratio 1). The rotation trick, cosine codes, FSQ and residual
+layers pass between 0.13 and several times the length, and all of these are right. A missing estimator passes
+exactly 0, which is the proof. So does one the wrong way round, `z_q + (z_e - z_q).detach()`, and its output
+is z_e: the decoder then never gets a code. A little is a warning, because small projections around the codes
+scale the gradient too, and Adam makes up for a scale. Without a model: the optimizer remembers how large the
+gradients were before and after the VQ layer. On 8x8 digits their ratio was 0.001 to 0.018 with a cut encoder,
+0.33 to 0.54 in health, and never under 0.69 with any other fault. This is circumstantial evidence, hence the
+medium confidence. A file has the order in which the modules were registered, which need not be that of the
+data: where it contradicts the names (encoder, decoder), the names decide and the confidence is low. A VQ loss
+with a large weight also moves a cut encoder and can hide the cut here; data cannot be deceived. Where the EMA
+writes codes on another scale than the vectors (VQ309, VQ310), the decoder's gradients are huge whatever the
+estimator, and the memory is not asked. Nor is it where codes are so large that their size explains the ratio:
+a weight behind the layer has a gradient in proportion to the codes. Cut encoders have small codes, since the
+VQ loss alone moves them (a root mean square of 0.0002 was measured). Where the learning rate was so small, or
+the steps so few, that no weight can have moved by its own size, the memory is that of an untrained model, and
+is not asked. Nor is it where the optimizer never had a gradient of an encoder that was trained all the same:
+a pretrained one that is frozen.
 
 ## Remedy
 straight-through: `z_q = z_e + (z_q - z_e).detach()`, after the VQ losses, as the last step.
@@ -146,10 +146,15 @@ def evaluate(
 def _live(gradient: GradientPath, limits: Limits) -> Iterator[Problem]:
     ratio = measured("gradient_ratio", gradient.ratio, limits.gradient_ratio)
     if gradient.estimator in ("none", "zero"):
+        why = (
+            "it puts out z_e and not codes, so its straight-through estimator is the wrong way round: the "
+            "decoder gets no codes, and the task cannot train the encoder."
+            if gradient.puts_out_z_e
+            else "the straight-through estimator is missing, so the task cannot train the encoder."
+        )
         yield problem(
             Severity.ERROR,
-            f"The VQ layer passes {percent(gradient.ratio)} of the gradient back to the encoder: "
-            "the straight-through estimator is missing, so the task cannot train the encoder.",
+            f"The VQ layer passes {percent(gradient.ratio)} of the gradient back to the encoder: {why}",
             ratio,
         )
     elif gradient.ratio < limits.gradient_ratio:
@@ -179,6 +184,12 @@ CHECK = Check(
         fires(
             "z_q is detached and nothing is added",
             GradientPath.healthy(estimator="none", ratio=0.0, cosine=None, zero_share=1.0, worst_gain=0.0),
+        ),
+        fires(
+            "the estimator is the wrong way round",
+            GradientPath.healthy(
+                estimator="none", ratio=0.0, cosine=None, zero_share=1.0, worst_gain=0.0, puts_out_z_e=True
+            ),
         ),
         fires(
             "a bare file whose optimizer hardly saw the encoder",

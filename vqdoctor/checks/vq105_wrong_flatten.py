@@ -1,4 +1,4 @@
-"""The feature map is cut into vectors along the wrong axis.
+"""The feature map is cut into vectors, or put together again, along the wrong axis.
 
 ## Why it matters
 A convolution stores its output channel after channel. Flattened by `view(-1, D)` without a `permute`, a
@@ -11,7 +11,10 @@ Inside the layer: codes chosen at random are put on the positions and shuffled. 
 shuffled alike, exactly; a wrong cut shuffles hardly any alike, and all of them when strips of memory are
 shuffled in place of positions. Only both together are a finding: a layer that mixes positions on purpose
 follows neither. Before the layer: single vectors of its input are traced back to the last convolution or
-norm layer by their gradients; a strip of its memory in every vector is the missing permute.
+norm layer by their gradients; a strip of its memory in every vector is the missing permute. Behind the
+lookup: the layer is given codes chosen at random, and has to put out each at its position. Where they lie in
+strips of memory instead, one after the other, the way back has no permute: each position then gets numbers of
+several codes, and the gradient of other positions.
 
 ## Remedy
 `view` and `reshape` only count off memory, in which a feature map stores channel after channel;
@@ -27,6 +30,8 @@ afterwards.
 from vqdoctor.checks._words import Problems, error, if_known, measured, percent
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Flattening
+
+AFTER = "permute-after-lookup"
 
 
 class Limits(CheckLimits):
@@ -67,6 +72,14 @@ def evaluate(cut: Flattening, limits: Limits) -> Problems:
         return
     if cut.by_chance > limits.by_chance:
         raise CannotJudge(f"{percent(cut.by_chance)} of the codes agree however the positions are shuffled")
+    if cut.output_as_stored is not None and cut.output_as_stored >= limits.equal:
+        yield error(
+            f"{percent(cut.output_as_stored)} of the codes leave the VQ layer as strips of memory and not at "
+            "their positions: behind the lookup they are viewed channel-first without a permute.",
+            *shares,
+            remedies=(AFTER,),
+        )
+        return
     if cut.equal_as_stored is None or cut.equal_as_stored < limits.equal:
         raise CannotJudge(
             f"the layer mixes positions: only {percent(cut.equal)} of the codes follow theirs, and the codes "
@@ -90,7 +103,15 @@ CHECK = Check(
         code="vectors = z_e.permute(0, 2, 3, 1).reshape(-1, z_e.shape[1])",
         in_source=True,
     ),
+    other_advice=(
+        Advice(
+            name=AFTER,
+            how="Move the channels back behind the lookup, and train again.",
+            code="z_q = codes.reshape(b, h, w, d).permute(0, 3, 1, 2)",
+        ),
+    ),
     examples=(
+        fires("no permute back", Flattening.healthy(equal=0.0, equal_as_stored=0.04, output_as_stored=1.0)),
         fires("view, no permute", Flattening.healthy(equal=0.06, equal_as_stored=1.0, by_chance=0.06)),
         fires(
             "the encoder's output was viewed as [B, N, D] before the layer",

@@ -51,7 +51,7 @@ class Limits(CheckLimits):
 
 def evaluate(level: ResidualLevel, usage: Usage | None, terms: LossTerms | None, limits: Limits) -> Problems:
     """Judge the way back from this level, and on the first level the gain of the whole."""
-    if level.reach < limits.reach:
+    if level.reach is not None and level.reach < limits.reach:
         is_summed = terms is not None and _reduction.summed(terms) is not None
         is_cause = usage is not None and _usage.poor(usage) and not is_summed
         yield problem(
@@ -90,6 +90,7 @@ CHECK = Check(
         fires("level 2 cut off but working", ResidualLevel.healthy(reach=0.0, gain=1.0), Usage.healthy()),
         fires("twelve levels, each straight-through", ResidualLevel.healthy(level=1, levels=12, gain=12.0)),
         passes("detached, one step around all", ResidualLevel.healthy(), Usage.healthy()),
+        passes("levels that look up a detached residual", ResidualLevel.healthy(reach=None)),
         passes("four levels, each straight-through", ResidualLevel.healthy(level=1, gain=4.0)),
     ),
     doc=__doc__,

@@ -36,8 +36,11 @@ from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, 
 from vqdoctor.core.evidence import CodeDependence, TaskGradient, TaskMetrics
 from vqdoctor.core.levels import Severity
 
-CONSEQUENCES = ("VQ103", "VQ501", "VQ502", "VQ503", "VQ504", "VQ508", "VQ509", "VQ510")
-"""Findings on the codebook's use, and on a codebook that the task's gradient alone would move."""
+CONSEQUENCES = ("VQ103", "VQ313", "VQ501", "VQ502", "VQ503", "VQ504", "VQ508", "VQ509", "VQ510")
+"""Findings on the codebook's use, and on a codebook that the task's gradient alone would move.
+
+Codes that no vector reached are one on its use: what is left of the codebook's start.
+"""
 
 
 class Limits(CheckLimits):
@@ -72,10 +75,11 @@ def evaluate(
     metrics: TaskMetrics, gradient: TaskGradient | None, dependence: CodeDependence | None, limits: Limits
 ) -> Problems:
     """Compare the task with its codes and with the mean code: by accuracy, else by loss."""
-    if _is_unread(metrics, gradient):
+    if gradient is not None and _is_unread(metrics, gradient):
+        how = "the decoder gets z_e" if gradient.around else "the encoder learns around the VQ layer"
         yield error(
             f"Nothing reads the codes: the task loss is {figure(metrics.loss)} whatever z_q is, also with "
-            "z_e or the mean code in its place, and the encoder learns around the VQ layer.",
+            f"z_e or the mean code in its place, and {how}.",
             measured("loss_growth", 0.0, limits.loss_growth),
             explains=CONSEQUENCES,
         )
@@ -114,10 +118,10 @@ def evaluate(
         )
 
 
-def _is_unread(metrics: TaskMetrics, gradient: TaskGradient | None) -> bool:
+def _is_unread(metrics: TaskMetrics, gradient: TaskGradient) -> bool:
     """Whether the loss is the same for any z_q, while the task trains the encoder by another way."""
     tampered = {metrics.bypass_loss, metrics.shuffled_loss, metrics.mean_code_loss}
-    around = gradient is not None and bool(gradient.joined) and not gradient.at_output
+    around = bool(gradient.joined) and (gradient.around or not gradient.at_output)
     return around and tampered == {metrics.loss}
 
 
@@ -142,6 +146,11 @@ CHECK = Check(
         fires("an autoencoder whose loss does not change", _AUTOENCODER),
         fires(
             "a decoder that is given z_e",
+            TaskMetrics.healthy(loss=0.2, bypass_loss=0.2, shuffled_loss=0.2, mean_code_loss=0.2),
+            TaskGradient.healthy(around=True),
+        ),
+        fires(
+            "a decoder that is given what the encoder makes z_e of",
             TaskMetrics.healthy(loss=0.2, bypass_loss=0.2, shuffled_loss=0.2, mean_code_loss=0.2),
             TaskGradient.healthy(at_output=None, ratio=None),
         ),

@@ -22,9 +22,10 @@ that passes z_e on in training, itself for some samples (Mimi) or with noise of 
 error (NSVQ), is exempt: its eval mode costs what quantizing costs.
 
 ## Remedy
-Under soft samples: draw single codes in training, with a straight-through gradient, or let the temperature
-fall. Under noise: take dropout and noise out of the path before the layer. Otherwise: collect the running
-statistics afresh, by train-mode passes without steps, or take a norm without them (group or layer norm).
+Where the decoder gets z_e in training: give it the codes, with a straight-through gradient. Under soft
+samples: draw single codes in training, with a straight-through gradient, or let the temperature fall. Under
+noise: take dropout and noise out of the path before the layer. Otherwise: collect the running statistics
+afresh, by train-mode passes without steps, or take a norm without them (group or layer norm).
 
 ## References
 - Ioffe and Szegedy 2015, arXiv:1502.03167, section 3.1: population statistics at inference
@@ -92,6 +93,17 @@ def evaluate(modes: TrainEvalGap, limits: Limits) -> Iterator[Problem]:
     gap = modes.explained - modes.agreement
     loss = modes.eval_loss / modes.train_loss if modes.train_loss > 0 else 1.0
     perplexity = modes.eval_perplexity / modes.train_perplexity
+    if modes.never_codes and loss > limits.loss:
+        yield problem(
+            Severity.WARNING,
+            "In train mode the decoder gets z_e and never a code; in eval mode it gets codes, and the task "
+            f"loss is {figure(loss)} times as large.",
+            measured("loss_ratio", loss, limits.loss),
+            measured("agreement", modes.agreement),
+            confidence=Confidence.HIGH,
+            remedies=("straight-through",),
+        )
+        return
     if modes.blend is not None and modes.blend > limits.blend and loss > limits.loss:
         yield _blended(modes, modes.blend, loss, limits)
         return
@@ -180,6 +192,10 @@ CHECK = Check(
             TrainEvalGap.healthy(blend=0.8, train_loss=0.0073, eval_loss=0.26),
         ),
         fires(
+            "z_e in place of every code in train mode",
+            TrainEvalGap.healthy(never_codes=True, train_loss=0.01, eval_loss=0.2),
+        ),
+        fires(
             "running statistics that were never updated",
             TrainEvalGap.healthy(agreement=0.1, explained=0.9, eval_loss=0.9, eval_perplexity=40.0),
         ),
@@ -192,6 +208,7 @@ CHECK = Check(
             TrainEvalGap.healthy(agreement=0.14, repeated=0.1, eval_loss=0.025),
         ),
         passes("the same in both modes", TrainEvalGap.healthy()),
+        passes("no codes in eval mode either", TrainEvalGap.healthy(never_codes=True)),
         passes(
             "a batch norm before the layer, in small batches",
             TrainEvalGap.healthy(agreement=0.7, explained=0.65),

@@ -17,6 +17,8 @@ class GradientPath(Evidence):
             dimension than v.
         zero_share: share of the vectors whose g is zero.
         worst_gain: the largest |g| / |v| of a single vector.
+        puts_out_z_e: whether no path leads back, and yet z_q is z_e and not codes: with the estimator the
+            wrong way round it is `z_q + (z_e - z_q).detach()`.
     """
 
     estimator: str
@@ -24,6 +26,7 @@ class GradientPath(Evidence):
     cosine: float | None = None
     zero_share: float
     worst_gain: float
+    puts_out_z_e: bool = False
 
 
 GradientPath.HEALTHY = GradientPath(
@@ -44,6 +47,7 @@ class TaskGradient(Evidence):
         after: root mean square gradient of the other parameters that the task loss depends on.
         joined: whether a path of autograd leads from the task loss to the parameters before the layer; the
             gradient along it may be zero. None without parameters there, or where it is unknown.
+        around: whether no gradient arrives at z_q, and at_output is that at z_e.
     """
 
     at_output: float | None
@@ -52,6 +56,7 @@ class TaskGradient(Evidence):
     before: float | None = None
     after: float | None = None
     joined: bool | None = None
+    around: bool = False
 
 
 TaskGradient.HEALTHY = TaskGradient(

@@ -43,6 +43,9 @@ class Flattening(Evidence):
         input_runs: whether each vector of the layer's input is a run of D values in memory of the
             channel-first tensor that it was made of: the permute before the layer is missing. None where
             no such tensor, with as many positions, precedes the layer.
+        output_as_stored: share of the vectors whose code is not at their position of the output but in the
+            run of D values in memory of their number: the permute back is missing. None where the layer's
+            vectors are such runs, or z_q is not seen.
     """
 
     positions: int
@@ -50,6 +53,7 @@ class Flattening(Evidence):
     equal_as_stored: float | None
     by_chance: float | None
     input_runs: bool | None
+    output_as_stored: float | None = None
 
 
 Flattening.HEALTHY = Flattening(
@@ -65,22 +69,26 @@ class ResidualLevel(Evidence):
         level: its number, from 1.
         levels: levels of the quantizer, Q.
         reach: |g| / |v| for a random gradient v at this level's input and g at the first level's: 1 where
-            the residual is detached, 0 where the codes that are subtracted carry their own gradient.
+            the residual is detached, 0 where the codes that are subtracted carry their own gradient. None
+            where the level looks up a detached copy of the residual, and the way back is not seen.
         gain: the same from the output of the whole quantizer to its input; None where no module around
             the levels maps a float input to a float output of its shape. Both are medians over the vectors.
         subtracted: whether a level gets what the levels before it left. False where every level gets the
             very input of the first, and the model goes on with the sum or the mean of their codes.
         joined: what the model goes on with: the "sum" or the "mean" of the codes of all levels.
         added: whether a level gets the input of the level before it plus the codes of that one.
+        last_only: whether every level gets the input of the first minus the codes of the level before it
+            alone, and not those of all levels before it.
     """
 
     level: int
     levels: int
-    reach: float
+    reach: float | None
     gain: float | None
     subtracted: bool = True
     joined: str = "sum"
     added: bool = False
+    last_only: bool = False
 
 
 ResidualLevel.HEALTHY = ResidualLevel(

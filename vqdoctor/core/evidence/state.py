@@ -268,6 +268,8 @@ class TrainEvalGap(Evidence):
         blend: median distance of what the layer puts out in train mode from the nearest code, over the root
             mean square distance of the codes from their mean: 0 where it puts out codes, about 1 for their
             mean. None where the codes are unknown, or eval mode puts out something else as well.
+        never_codes: whether the decoder never gets a code in train mode: the layer puts out z_e itself there
+            and codes in eval mode, or the task loss is the same whatever the layer puts out.
     """
 
     agreement: float
@@ -278,6 +280,7 @@ class TrainEvalGap(Evidence):
     train_perplexity: float
     eval_perplexity: float
     blend: float | None = None
+    never_codes: bool = False
 
 
 TrainEvalGap.HEALTHY = TrainEvalGap(

@@ -6,10 +6,12 @@ from dataclasses import asdict
 
 import numpy as np
 
+from vqdoctor.capture.call import Call
 from vqdoctor.capture.discover import BY_OUTPUT
 from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.reader import Codes, Reader, Vectors
 from vqdoctor.capture.seen import Seen
+from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import DataMatch
 from vqdoctor.metrics.match import Assignment, match, nearest
 from vqdoctor.probes.model._context import ModelContext
@@ -101,6 +103,19 @@ def transformed(reader: Reader, seen: list[Seen]) -> bool:
         return False
     vectors, chosen = found
     return bool((chosen == nearest_of(reader, vectors)[2].indices).mean() < AGREES)
+
+
+def takes_nearest(reader: Reader, call: Call) -> bool:
+    """Return whether a call's codes are the nearest to its input: else it has a map or logits of its own.
+
+    Codebooks that see one input each in a way of their own each add a part, and the sum of their codes is
+    meant (Shu and Nakayama 2018, arXiv:1711.01068).
+    """
+    closest = reader.nearest(rows(call.z_e, reader.axis(call)).detach().float().cpu().numpy())
+    chosen = reader.codes(call)
+    if closest is None or chosen is None or closest.shape != chosen.shape:
+        return False
+    return bool((closest == chosen).mean() >= AGREES)
 
 
 PROBE = each_layer(DataMatch, measure, WHY_NOT, mode="eval", by_gradient=False)

@@ -59,7 +59,7 @@ def _flattening(context: ModelContext, view: QuantizerView, call: Call, axis: in
     z_e = call.z_e
     vectors = rows(z_e, axis)
     samples, positions, dim = vectors.shape
-    equal = as_stored = by_chance = None
+    equal = as_stored = by_chance = output_as_stored = None
     if positions > 1:
         probe = _random_codes(context, view, vectors)
         generator = torch.Generator().manual_seed(context.seed)
@@ -80,6 +80,8 @@ def _flattening(context: ModelContext, view: QuantizerView, call: Call, axis: in
             stored = _read(ask(z), z, axis, stored=True)
             moved = _read(ask(_pick(runs, order).reshape(z.shape)), z, axis, stored=True)
             as_stored = _agreement(moved, [_pick(part, order) for part in stored])
+            if plain.z_q is not None and plain.z_q.shape == z.shape and probe is not vectors:
+                output_as_stored = _agreement([plain.z_q.reshape(probe.shape)], [probe])
     return Flattening(
         source="batch",
         sample_size=samples * positions,
@@ -88,6 +90,7 @@ def _flattening(context: ModelContext, view: QuantizerView, call: Call, axis: in
         equal_as_stored=as_stored,
         by_chance=by_chance,
         input_runs=_input_runs(context, context.layers[view.name], axis),
+        output_as_stored=output_as_stored,
     )
 
 

@@ -10,18 +10,23 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from vqdoctor.capture.call import FAILURES, first_float
+from vqdoctor.capture.reader import EXACT, Reader
 from vqdoctor.capture.step import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import GradientPath
 from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.stacks import stacks
+from vqdoctor.metrics.geometry import spread
+from vqdoctor.metrics.match import nearest
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.model._looks import Looking, shared
+from vqdoctor.probes.model.task_gradient import DETACHED, passed_by
 from vqdoctor.probes.probe import Missing
 
 ROUNDING = 1e-4
@@ -40,6 +45,7 @@ class _Vjp:
     z_q: torch.Tensor
     is_path: bool
     rounding: float
+    puts_out_z_e: bool
 
 
 @frozen
@@ -79,7 +85,8 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
     looked = look.at(context)
     passed = _passed_by(context) if looked.unclear else set()
     around = {name: OUTSIDE for name, levels in looked.unclear.items() if levels & passed}
-    elsewhere = looked.elsewhere | around
+    detached = dict.fromkeys(passed_by(context) if looked.unclear else (), DETACHED)
+    elsewhere = looked.elsewhere | detached | around
     return {
         name: Missing(reason) if (reason := elsewhere.get(name)) else _judge(found)
         for name, found in looked.products.items()
@@ -144,14 +151,26 @@ def _vjp(step: Step, seed: int) -> _Vjp:
         for t in (step.z_e, step.z_q, arrived, cotangent)
     )
     coarsest = max(torch.finfo(t.dtype).eps for t in (step.z_e, step.z_q))
+    rounding = max(ROUNDING, 4 * coarsest)  # under autocast some of it is computed in bfloat16
+    same = z_e.shape == z_q.shape and float((z_q - z_e).norm()) <= rounding * float(z_e.norm())
     return _Vjp(
         arrived=arrived,
         sent=sent,
         z_e=z_e.norm(dim=1),
         z_q=z_q.norm(dim=1),
         is_path=g is not None,
-        rounding=max(ROUNDING, 4 * coarsest),  # under autocast some of it is computed in bfloat16
+        rounding=rounding,
+        puts_out_z_e=same and _is_no_code(step.layer.reader, z_e),
     )
+
+
+def _is_no_code(reader: Reader, z_e: torch.Tensor) -> bool:
+    """Return whether vectors [N, D] lie beside the codes."""
+    if not reader.has_codebook or z_e.shape[1] != reader.view.dim:
+        return False
+    codebook = reader.as_compared(reader.view.codebook)
+    found = nearest(reader.as_compared(z_e.cpu().numpy()), codebook)
+    return bool(np.median(found.vector_distance) > EXACT * spread(codebook))
 
 
 def _judge(products: list[_Vjp]) -> GradientPath:
@@ -181,6 +200,7 @@ def _judge(products: list[_Vjp]) -> GradientPath:
         cosine=float((g * v).sum() / (g.norm() * v.norm())) if ratio and comparable else None,
         zero_share=float((arrived == 0).float().mean()),
         worst_gain=float(gain.max()),
+        puts_out_z_e=estimator == "none" and all(p.puts_out_z_e for p in products),
     )
 
 

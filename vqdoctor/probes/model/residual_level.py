@@ -19,7 +19,7 @@ from vqdoctor.layouts.stacks import stacks
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
-from vqdoctor.probes.model.data_match import AGREES
+from vqdoctor.probes.model.data_match import takes_nearest
 
 _ROUNDING = 1e-3
 """Relative difference up to which a level's input equals the rest that the level before it left."""
@@ -42,13 +42,15 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
         levels = {name: calls[name] for name in names if name in calls}
         if len(levels) < len(names):
             continue
-        subtracted, added = (_leaves(list(levels.values()), sign) for sign in (-1, 1))
+        inputs = list(levels.values())
+        subtracted, added = (_leaves(inputs, sign) for sign in (-1, 1))
+        last_only = not subtracted and _leaves_of_the_first(inputs)
         one_input = (
             not subtracted
-            and _has_one_input(list(levels.values()))
-            and all(_looks_up_its_input(context.layers[name].reader, call) for name, call in levels.items())
+            and _has_one_input(inputs)
+            and all(takes_nearest(context.layers[name].reader, call) for name, call in levels.items())
         )
-        joined = _joined(context, names) if one_input or added else ""
+        joined = _joined(context, names) if one_input or added or last_only else ""
         if subtracted or joined:
             reader = context.layers[names[0]].reader
             whole, gain = calls.get(f"whole of {names[0]}"), None
@@ -59,7 +61,9 @@ def measure(context: ModelContext) -> dict[str, ResidualLevel]:
             found = _levels(levels, gain, reader)
             measured.update(
                 {
-                    name: level.replace(subtracted=subtracted, added=added, joined=joined or "sum")
+                    name: level.replace(
+                        subtracted=subtracted, added=added, last_only=last_only, joined=joined or "sum"
+                    )
                     for name, level in found.items()
                 }
             )
@@ -78,14 +82,21 @@ def whole_of(model: nn.Module, paths: Sequence[str]) -> str | None:
 
 def _leaves(levels: Sequence[Call], sign: int) -> bool:
     """Return whether every level's input is the input of the one before it plus `sign` times its codes."""
-    for upper, lower in itertools.pairwise(levels):
-        if upper.z_q is None or not upper.z_e.shape == upper.z_q.shape == lower.z_e.shape:
-            return False
-        rest = (upper.z_e + sign * upper.z_q - lower.z_e).detach()
-        size = upper.z_e.detach().norm() + upper.z_q.detach().norm()
-        if not float(rest.norm()) <= _ROUNDING * float(size):
-            return False
-    return True
+    return all(_gives(upper.z_e, upper, lower, sign) for upper, lower in itertools.pairwise(levels))
+
+
+def _leaves_of_the_first(levels: Sequence[Call]) -> bool:
+    """Return whether every level's input is the first one's minus the codes of the level before it alone."""
+    return all(_gives(levels[0].z_e, upper, lower, -1) for upper, lower in itertools.pairwise(levels))
+
+
+def _gives(whole: torch.Tensor, upper: Call, lower: Call, sign: int) -> bool:
+    """Return whether a level's input is `whole` plus `sign` times the codes of the level before it."""
+    if upper.z_q is None or not whole.shape == upper.z_q.shape == lower.z_e.shape:
+        return False
+    rest = (whole + sign * upper.z_q - lower.z_e).detach()
+    size = whole.detach().norm() + upper.z_q.detach().norm()
+    return float(rest.norm()) <= _ROUNDING * float(size)
 
 
 def _has_one_input(levels: Sequence[Call]) -> bool:
@@ -97,19 +108,6 @@ def _has_one_input(levels: Sequence[Call]) -> bool:
         and torch.equal(call.z_e, first.z_e)
         for call in levels
     )
-
-
-def _looks_up_its_input(reader: Reader, call: Call) -> bool:
-    """Whether a level's codes are the nearest to its input: else it has a map or logits of its own.
-
-    Codebooks that see one input each in a way of their own each add a part, and the sum of their codes is
-    meant (Shu and Nakayama 2018, arXiv:1711.01068).
-    """
-    nearest = reader.nearest(rows(call.z_e, reader.axis(call)).detach().float().cpu().numpy())
-    chosen = reader.codes(call)
-    if nearest is None or chosen is None or nearest.shape != chosen.shape:
-        return False
-    return bool((nearest == chosen).mean() >= AGREES)
 
 
 def _joined(context: ModelContext, names: Sequence[str]) -> str:
@@ -171,11 +169,18 @@ def _levels(levels: Mapping[str, Call], gain: float | None, reader: Reader) -> d
             sample_size=call.z_e.numel() // call.z_e.shape[reader.axis(call)],
             level=number,
             levels=len(levels),
-            reach=1.0 if call.z_e is first else _ratio(call.z_e, first, reader.axis(call)),
+            reach=_reach(call.z_e, first, reader.axis(call)),
             gain=gain,
         )
         for number, (name, call) in enumerate(levels.items(), start=1)
     }
+
+
+def _reach(z_e: torch.Tensor, first: torch.Tensor, axis: int) -> float | None:
+    """Return the share of a gradient at a level's input that reaches the first's; None where detached."""
+    if z_e is first:
+        return 1.0
+    return None if z_e.is_leaf else _ratio(z_e, first, axis)
 
 
 def _ratio(end: torch.Tensor, start: torch.Tensor, axis: int) -> float:

@@ -17,19 +17,34 @@ from vqdoctor.core.frozen import frozen
 from vqdoctor.probes.model._context import ModelContext, outside, square_sum
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.model._looks import each_step
+from vqdoctor.probes.probe import Missing
 
+DETACHED = (
+    "the layer looks up a detached z_e, and the task's gradient reaches the encoder around it: the estimator "
+    "is outside the layer"
+)
 Squares = tuple[float | None, ...]
 """Square gradients at z_q and at z_e, and mean square ones before and after the layer."""
 
 
 @frozen
 class _Look:
-    """One layer on one batch."""
+    """One layer on one batch.
+
+    Attributes:
+        vectors: vectors that were quantized.
+        squares: the square gradients.
+        joined: see `_around`.
+        apart: see `_around`.
+        beside: names of all parameters that the task trains, those in VQ layers left out, where z_e has no
+            graph and no path leads to z_q; else none.
+    """
 
     vectors: int
     squares: Squares
     joined: bool | None
     apart: tuple[str, ...]
+    beside: frozenset[str]
 
 
 def _look(context: ModelContext, step: Step) -> _Look:
@@ -37,15 +52,42 @@ def _look(context: ModelContext, step: Step) -> _Look:
     grads = (step.pulls.of(step.losses.task, t) for t in (step.entered, step.z_e))
     squares = (None if grad is None else square_sum(grad) for grad in grads)
     around, joined, apart = _around(step, paths)
-    return _Look(vectors=step.vectors, squares=(*squares, *around), joined=joined, apart=apart)
+    unseen = step.z_e.is_leaf and step.pulls.of(step.losses.task, step.entered) is None
+    beside = step.pulls.of_task.keys() & outside(step.model, paths).keys() if unseen else ()
+    return _Look(
+        vectors=step.vectors,
+        squares=(*squares, *around),
+        joined=joined,
+        apart=apart,
+        beside=frozenset(beside),
+    )
 
 
 LOOK = each_step(_look)
 
 
-def measure(context: ModelContext) -> dict[str, TaskGradient]:
+def measure(context: ModelContext) -> dict[str, TaskGradient | Missing]:
     """Return the task's gradient at z_q, at z_e, and before and after every layer."""
-    return {name: _evidence(looks, _cut(context, name, looks)) for name, looks in LOOK.at(context).items()}
+    passed = passed_by(context)
+    return {
+        name: Missing(DETACHED) if name in passed else _evidence(looks, _cut(context, name, looks))
+        for name, looks in LOOK.at(context).items()
+    }
+
+
+def passed_by(context: ModelContext) -> set[str]:
+    """Return the layers that look up a detached z_e, and that the task's gradient passes by.
+
+    Autograd shows neither: z_e depends by value on parameters that the task trains, and no path leads from
+    the task loss to z_q.
+    """
+    beside = {
+        name: frozenset.intersection(*(look.beside for look in looks))
+        for name, looks in LOOK.at(context).items()
+    }
+    names = frozenset[str]().union(*beside.values())
+    moved = context.moved_by(names)[0] if names else set()
+    return {name for name in moved if beside.get(name)}
 
 
 def _cut(context: ModelContext, name: str, looks: list[_Look]) -> bool:
@@ -61,7 +103,8 @@ def _evidence(looks: list[_Look], cut: bool) -> TaskGradient:
         known = [square for square in squares if square is not None]
         roots.append((sum(known) / len(known)) ** 0.5 if known else None)
     output, input_, before, after = roots
-    if not output and input_ is not None:  # it arrives around z_q: the estimator is outside
+    around = not output and input_ is not None  # the estimator is outside, or nothing reads z_q
+    if around:
         output = input_
     joined = {look.joined for look in looks} - {None}
     return TaskGradient(
@@ -73,6 +116,7 @@ def _evidence(looks: list[_Look], cut: bool) -> TaskGradient:
         before=0.0 if cut else before,
         after=after,
         joined=False if cut else any(joined) if joined else None,
+        around=around,
     )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vqdoctor.capture.call import FAILURES, Call
-from vqdoctor.capture.layer import CapturedLayer, watching
+from vqdoctor.capture.layer import CapturedLayer, Change, watching
 from vqdoctor.capture.reader import EXACT, Reader, Vectors
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import Evidence, TrainEvalGap, Unavailable
@@ -23,7 +23,7 @@ from vqdoctor.models.task import Batch
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import by_layer
-from vqdoctor.probes.model.data_match import AGREES
+from vqdoctor.probes.model.data_match import AGREES, takes_nearest
 from vqdoctor.probes.probe import Probe
 
 SAMPLES = "the layer draws its codes at random in training, or its codes are not seen"
@@ -54,16 +54,21 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
 
 def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
     other = _run(context, context.copy(training=True), batch, context.seed + 1)
-    drawn = _drawn(context, other)
+    drawn, noisy = _drawn(context, other)
     training = _run(context, context.copy(training=True), batch)
     evaluated = _run(context, context.copy(training=False), batch)
     noise = _batch_norm_noise(context, batch)
+    unread = _unread(context, batch, training)
     found = {}
     for name in training.codes.keys() & evaluated.codes.keys() - drawn:
+        reader, calls = context.layers[name].reader, (training.calls[name], evaluated.calls[name])
+        if reader.given(calls[1]) is None and not takes_nearest(reader, calls[1]):
+            continue
         same = _agreement(training.codes[name], evaluated.codes[name])
         if same is None:
             continue
         again = _agreement(training.codes[name], other.codes[name]) if name in other.codes else None
+        blend, only_z_e = _blend(reader, *calls, noisy=name in noisy)
         found[name] = TrainEvalGap(
             layer=name,
             source="batch",
@@ -75,15 +80,37 @@ def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
             eval_loss=evaluated.loss,
             train_perplexity=_perplexity(training.codes[name]),
             eval_perplexity=_perplexity(evaluated.codes[name]),
-            blend=_blend(context.layers[name].reader, training.calls[name], evaluated.calls[name]),
+            blend=blend,
+            never_codes=only_z_e or name in unread,
         )
     return found
 
 
-def _run(context: ModelContext, model: nn.Module, batch: Batch, seed: int | None = None) -> _Run:
+def _unread(context: ModelContext, batch: Batch, training: _Run) -> set[str]:
+    """Return the layers whose z_q the task loss does not depend on in train mode: any other does as well."""
+    changed: set[str] = set()
+    generator = torch.Generator().manual_seed(context.seed)  # its own, so that dropout draws the same
+
+    def change(layer: CapturedLayer, call: Call) -> torch.Tensor:
+        assert call.z_q is not None
+        changed.add(layer.name)
+        noise = torch.randn(call.z_q.shape, generator=generator).to(call.z_q)
+        return call.z_q + noise * (1 + call.z_q.square().mean().sqrt())
+
+    loss = _run(context, context.copy(training=True), batch, change=change).loss
+    return changed if loss == training.loss else set()
+
+
+def _run(
+    context: ModelContext,
+    model: nn.Module,
+    batch: Batch,
+    seed: int | None = None,
+    change: Change | None = None,
+) -> _Run:
     layers = context.on(model)
     seed_all(context.seed if seed is None else seed)
-    with watching(layers) as watched, torch.no_grad():
+    with watching(layers, change) as watched, torch.no_grad():
         losses = context.task.losses(model, batch)
     calls = {layer.name: layer.calls(watched) for layer in layers}
     codes = {layer.name: c for layer in layers if (c := _codes(layer, calls[layer.name])) is not None}
@@ -92,8 +119,12 @@ def _run(context: ModelContext, model: nn.Module, batch: Batch, seed: int | None
 
 
 def _codes(layer: CapturedLayer, calls: list[Call]) -> torch.Tensor | None:
-    """Return the codes of the layer's first call, int64 [B, positions]; None where it gives none."""
-    return layer.reader.given(calls[0]) if calls else None
+    """Return the codes that the layer's first call gave, int64 [B, positions]; else those nearest to z_e."""
+    given = layer.reader.given(calls[0]) if calls else None
+    if given is not None or not calls:
+        return given
+    closest = layer.reader.nearest(_input(layer.reader, calls[0]))
+    return None if closest is None else torch.from_numpy(closest)
 
 
 def _agreement(one: torch.Tensor, other: torch.Tensor) -> float | None:
@@ -110,22 +141,42 @@ def _perplexity(codes: torch.Tensor) -> float:
     return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))
 
 
-def _blend(reader: Reader, training: Call, evaluated: Call) -> float | None:
+def _blend(reader: Reader, training: Call, evaluated: Call, *, noisy: bool) -> tuple[float | None, bool]:
     """Return how far the output in train mode is from codes, where that in eval mode consists of these.
 
-    None too where the layer passes z_e on, itself or up to noise of the size of the quantization error: the
-    decoder then learns from vectors around each code.
+    None too where the layer passes z_e on for some vectors, or noise of the size of the quantization error:
+    the decoder then learns from vectors around each code.
+
+    Args:
+        reader: of the layer.
+        training: its call in train mode.
+        evaluated: its call in eval mode.
+        noisy: whether the same z_e gives other outputs with another seed.
+
+    Returns:
+        the distance, and whether the output in train mode is z_e itself, of every vector.
     """
     in_train, in_eval = (_output(reader, call) for call in (training, evaluated))
     if in_train is None or in_eval is None or not reader.has_codebook or reader.head is not None:
-        return None
+        return None, False
     codebook = reader.view.codebook
     apart = spread(codebook)
-    if not apart > 0 or _passes_z_e_on(reader, training, in_train):
-        return None
+    if not apart > 0 or _passes_z_e_on(reader, training, in_train, noisy=noisy):
+        return None, False
     both = [nearest(vectors, codebook).vector_distance for vectors in (in_train, in_eval)]
     blended, single = (float(np.median(distance)) / apart for distance in both)
-    return blended if single <= EXACT else None
+    if single > EXACT:
+        return None, False
+    z_e = _input(reader, training)
+    if blended <= EXACT or z_e.size != in_train.size:
+        return blended, False
+    return blended, bool((row_norms(in_train - z_e.reshape(in_train.shape)) <= EXACT * apart).all())
+
+
+def _input(reader: Reader, call: Call) -> Vectors:
+    """Return the vectors of a call's z_e, [B, positions, D]."""
+    vectors: Vectors = rows(call.z_e, reader.axis(call)).detach().float().cpu().numpy()
+    return vectors
 
 
 def _output(reader: Reader, call: Call) -> Vectors | None:
@@ -137,34 +188,54 @@ def _output(reader: Reader, call: Call) -> Vectors | None:
     return vectors.reshape(-1, reader.view.dim) if fits else None
 
 
-def _passes_z_e_on(reader: Reader, call: Call, output: Vectors) -> bool:
-    """Whether a layer that chooses the nearest codes puts out [N, D] what is as near to z_e as these are."""
-    z_e = rows(call.z_e, reader.axis(call)).detach().float().cpu().numpy()
+def _passes_z_e_on(reader: Reader, call: Call, output: Vectors, *, noisy: bool) -> bool:
+    """Whether a layer that chooses the nearest codes puts out [N, D] what is as near to z_e as these are.
+
+    So is a soft mixture of the codes around z_e. Without noise, an output is z_e itself for some vectors, or
+    just as far from it as the code is (NSVQ's noise has that length); a mixture is at any distance.
+    """
+    z_e = _input(reader, call)
     given, closest = reader.given(call), reader.nearest(z_e)
-    if given is None or closest is None or given.shape != closest.shape:
+    if closest is None or (given is not None and given.shape != closest.shape):
         return False
     vectors, chosen = z_e.reshape(output.shape), closest.reshape(-1)
-    if np.mean(given.flatten().cpu().numpy() == chosen) < AGREES:
+    if given is not None and np.mean(given.flatten().cpu().numpy() == chosen) < AGREES:
         return False
     error = row_norms(vectors - reader.view.codebook[chosen])
-    return bool(np.median(row_norms(output - vectors)) <= (1 + EXACT) * np.median(error))
+    moved = row_norms(output - vectors)
+    if np.median(moved) > (1 + EXACT) * np.median(error):
+        return False
+    itself, as_far = moved <= EXACT * error, np.abs(moved - error) <= EXACT * error
+    return noisy or (not itself.all() and bool(np.mean(itself | as_far) >= AGREES))
 
 
-def _drawn(context: ModelContext, run: _Run) -> set[str]:
-    """Return the layers that give other codes for the same z_e and another seed, or cannot be asked."""
+def _drawn(context: ModelContext, run: _Run) -> tuple[set[str], set[str]]:
+    """Ask each layer twice for the same z_e, with two seeds.
+
+    Returns:
+        the layers that give other codes, or that cannot be asked; and those whose output is another one. Of a
+        layer that gives no codes the output alone tells.
+    """
     layers = {layer.name: layer for layer in context.on(context.copy(training=True))}
-    drawn = set(context.mapped) - run.calls.keys()
+    drawn, noisy = set(context.mapped) - run.calls.keys(), set[str]()
     for name, call in run.calls.items():
         drawn.add(name)
         with contextlib.suppress(*FAILURES):
             reader = layers[name].reader
             twins = [copy.deepcopy(layers[name].module).train() for _ in range(2)]
-            one, other = (
-                reader.given(call.again(context.seed + n, module=twin)) for n, twin in enumerate(twins)
-            )
-            if one is not None and other is not None and torch.equal(one, other):
+            asked = [call.again(context.seed + n, module=twin) for n, twin in enumerate(twins)]
+            one, other = (reader.given(answer) for answer in asked)
+            same = _are_equal(asked[0].z_q, asked[1].z_q)
+            if same if one is None and other is None else _are_equal(one, other):
                 drawn.discard(name)
-    return drawn
+            if not same:
+                noisy.add(name)
+    return drawn, noisy
+
+
+def _are_equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    """Whether both are there and hold the same numbers."""
+    return one is not None and other is not None and torch.equal(one, other)
 
 
 def _batch_norm_noise(context: ModelContext, batch: Batch) -> dict[str, float]:
