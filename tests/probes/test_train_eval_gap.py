@@ -72,7 +72,8 @@ class Near(nn.Module):
 
     Args:
         form: what it puts out in train mode: "bypass" for z_e in place of some codes, "z_e" for all, "noise",
-            a "mixture", or one that is "near" z_e; or "around" where the model goes around it in train mode.
+            a "mixture", or one that is "near" z_e; or "around" where the model goes around it in train mode,
+            and "never" where it does so in both.
         silent: whether it gives no indices.
     """
 
@@ -108,7 +109,8 @@ class Tokens(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         z_q = self.quantizer(z_e := self.encoder(x))[0]
-        around = self.training and getattr(self.quantizer, "form", "") == "around"
+        form = getattr(self.quantizer, "form", "")
+        around = form == "never" or (self.training and form == "around")
         return self.decoder(z_e if around else z_q)
 
 
@@ -160,3 +162,9 @@ def test_z_e_in_place_of_its_code_is_no_mixture_of_codes(form: str, words: str |
     assert gap is None if silent and words is None else gap is not None
     assert gap is None or gap.eval_loss > 1.5 * gap.train_loss
     assert [words is not None and words in message for message in said] == [True] * (words is not None)
+
+
+def test_codes_that_the_decoder_gets_in_no_mode_are_no_gap_between_modes() -> None:
+    torch.manual_seed(0)
+    gap, _ = told_of_modes(Near("never"), 8)
+    assert gap is not None and not gap.never_codes

@@ -269,7 +269,7 @@ class TrainEvalGap(Evidence):
             mean square distance of the codes from their mean: 0 where it puts out codes, about 1 for their
             mean. None where the codes are unknown, or eval mode puts out something else as well.
         never_codes: whether the decoder never gets a code in train mode: the layer puts out z_e itself there
-            and codes in eval mode, or the task loss is the same whatever the layer puts out.
+            and codes in eval mode, or the task loss depends on what it puts out in eval mode alone.
     """
 
     agreement: float

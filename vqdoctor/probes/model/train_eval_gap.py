@@ -58,7 +58,7 @@ def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
     training = _run(context, context.copy(training=True), batch)
     evaluated = _run(context, context.copy(training=False), batch)
     noise = _batch_norm_noise(context, batch)
-    unread = _unread(context, batch, training)
+    unread = _unread(context, batch, training, evaluated)
     found = {}
     for name in training.codes.keys() & evaluated.codes.keys() - drawn:
         reader, calls = context.layers[name].reader, (training.calls[name], evaluated.calls[name])
@@ -86,19 +86,23 @@ def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
     return found
 
 
-def _unread(context: ModelContext, batch: Batch, training: _Run) -> set[str]:
-    """Return the layers whose z_q the task loss does not depend on in train mode: any other does as well."""
+def _unread(context: ModelContext, batch: Batch, training: _Run, evaluated: _Run) -> set[str]:
+    """Return the layers on whose z_q the task loss depends in eval mode alone, and not in train mode."""
     changed: set[str] = set()
-    generator = torch.Generator().manual_seed(context.seed)  # its own, so that dropout draws the same
 
-    def change(layer: CapturedLayer, call: Call) -> torch.Tensor:
-        assert call.z_q is not None
-        changed.add(layer.name)
-        noise = torch.randn(call.z_q.shape, generator=generator).to(call.z_q)
-        return call.z_q + noise * (1 + call.z_q.square().mean().sqrt())
+    def again(*, train: bool) -> float:
+        generator = torch.Generator().manual_seed(context.seed)  # its own, so that dropout draws the same
 
-    loss = _run(context, context.copy(training=True), batch, change=change).loss
-    return changed if loss == training.loss else set()
+        def change(layer: CapturedLayer, call: Call) -> torch.Tensor:
+            assert call.z_q is not None
+            changed.add(layer.name)
+            noise = torch.randn(call.z_q.shape, generator=generator).to(call.z_q)
+            return call.z_q + noise * (1 + call.z_q.square().mean().sqrt())
+
+        return _run(context, context.copy(training=train), batch, change=change).loss
+
+    in_eval_alone = again(train=True) == training.loss and again(train=False) != evaluated.loss
+    return changed if in_eval_alone else set()
 
 
 def _run(
