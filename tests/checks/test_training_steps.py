@@ -24,7 +24,7 @@ def without_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vqdoctor.engine.session.MOST_STEPS", 0)
 
 
-@pytest.mark.parametrize("weight", [0.001, 0.1])
+@pytest.mark.parametrize("weight", [0.001, pytest.param(0.1, marks=pytest.mark.accept)])
 def test_a_trace_shows_a_runaway_early_and_whether_training_still_helps(
     tmp_path: Path, weight: float
 ) -> None:
@@ -43,7 +43,7 @@ def test_a_trace_shows_a_runaway_early_and_whether_training_still_helps(
     assert advice[1].confidence is (Confidence.LOW if weight == 0.001 else Confidence.MEDIUM)
 
 
-@pytest.mark.parametrize("name", ["healthy-256.pt", "healthy-512.pt"])
+@pytest.mark.parametrize("name", ["healthy-256.pt", pytest.param("healthy-512.pt", marks=pytest.mark.accept)])
 def test_healthy_samples_stay_healthy_under_a_trace(name: str) -> None:
     report = examine(DIGITS.with_name(name), data=DIGITS, settings=Settings(probe_steps=20))
     assert report.findings == ()

@@ -129,8 +129,9 @@ def test_hundreds_of_thousands_of_keys_are_no_burden(fake):
     tensors = fake({"vq.embedding": (12, 5), "vq.ema_cluster_size": (12,), "vq.ema_embedding_sum": (12, 5)})
     one = next(iter(fake({"x": (4, 4)}).values()))
     tensors |= dict.fromkeys(shapes, one)
-    costs_at_most(10, lambda: find_quantizers(tensors, layer="vq"))
-    assert names(find_quantizers(tensors, layer="vq")) == ["vq"]
+    found: list[str] = []
+    costs_at_most(10, lambda: found.extend(names(find_quantizers(tensors, layer="vq"))))
+    assert set(found) == {"vq"}
     assert one.reads == 0
 
 
