@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from judged import problems, says
 
-from vqdoctor.core.evidence import Evidence, TrainEvalGap
+from vqdoctor.core.evidence import Evidence, ResidualLevel, TrainEvalGap
 
 GAP = TrainEvalGap.healthy(
     agreement=0.3, explained=0.9, train_loss=0.1, eval_loss=0.5, train_perplexity=100.0, eval_perplexity=100.0
@@ -38,6 +38,10 @@ NOISY = TrainEvalGap.healthy(agreement=0.33, repeated=0.33)
         ([BLEND.replace(blend=None)], "passes"),
         ([GAP.replace(sample_size=8)], "warning"),
         ([GAP.replace(sample_size=7)], "cannot judge"),
+        # levels after the first follow those before them; what they put out in training is their own
+        ([GAP, ResidualLevel.healthy(level=1)], "warning"),
+        ([GAP, ResidualLevel.healthy(level=2)], "cannot judge"),
+        ([BLEND, ResidualLevel.healthy(level=2)], "warning"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

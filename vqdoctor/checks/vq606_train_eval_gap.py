@@ -19,7 +19,8 @@ A layer may choose the same codes in both modes and yet put out something else: 
 training, as soft samples of a Gumbel layer at a high temperature are, and single codes in eval mode, which
 the decoder never saw. The distance of its outputs from the nearest code, and the task loss, tell. A layer
 that passes z_e on in training, itself for some samples (Mimi) or with noise of the size of the quantization
-error (NSVQ), is exempt: its eval mode costs what quantizing costs.
+error (NSVQ), is exempt: its eval mode costs what quantizing costs. The codes of residual levels after the
+first change with those of the levels before them, and are not judged.
 
 ## Remedy
 Where the decoder gets z_e in training: give it the codes, with a straight-through gradient. Under soft
@@ -38,7 +39,7 @@ from collections.abc import Iterator
 
 from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import TrainEvalGap
+from vqdoctor.core.evidence import ResidualLevel, TrainEvalGap
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -86,7 +87,7 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(modes: TrainEvalGap, limits: Limits) -> Iterator[Problem]:
+def evaluate(modes: TrainEvalGap, level: ResidualLevel | None, limits: Limits) -> Iterator[Problem]:
     """Fire on a gap that batch norms do not explain, and that costs something."""
     if modes.sample_size < limits.vectors:
         raise CannotJudge(f"a batch of {modes.sample_size} samples is too small to compare the modes")
@@ -107,6 +108,11 @@ def evaluate(modes: TrainEvalGap, limits: Limits) -> Iterator[Problem]:
     if modes.blend is not None and modes.blend > limits.blend and loss > limits.loss:
         yield _blended(modes, modes.blend, loss, limits)
         return
+    if level is not None and level.level > 1:
+        raise CannotJudge(
+            f"level {level.level} of {level.levels} quantizes what the levels before it left, and any change "
+            "of their codes changes its own: the first level shows it"
+        )
     costs = loss > limits.loss or perplexity < limits.perplexity
     drawn = modes.explained - modes.repeated
     most = limits.random * modes.explained
@@ -187,6 +193,11 @@ CHECK = Check(
     ),
     explained_by=("VQ901",),
     examples=(
+        fires(
+            "noise before the first level",
+            TrainEvalGap.healthy(agreement=0.12, repeated=0.09, eval_perplexity=18.0),
+            ResidualLevel.healthy(level=1),
+        ),
         fires(
             "soft samples at a high temperature, and single codes in eval mode",
             TrainEvalGap.healthy(blend=0.8, train_loss=0.0073, eval_loss=0.26),
