@@ -12,13 +12,14 @@ from state_models import CODES, DIM, OURS, EmaVQ, GradientVQ, Task, found, live,
 from torch import nn
 from vector_quantize_pytorch import VectorQuantize
 
-from vqdoctor.core.evidence import Evidence, Initialisation, TrainForward
+from vqdoctor.core.evidence import EmaState, Evidence, Initialisation, TrainForward
 from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.engine import examine
 
 START = Initialisation.healthy()
 TRAIN = TrainForward.healthy()
 FRESH = START.replace(counts_written=False, stepped=None, updates=None, structure=0.7)
+SAVED_FIRST = FRESH.replace(stepped=False, updates=0, structure=460.0, counts_written=True)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,7 +39,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([FRESH.replace(stepped=False, structure=6.1)], "passes"),
         ([FRESH.replace(stepped=False, counts_written=True)], "passes"),
         ([FRESH.replace(stepped=False, frozen=True)], "passes"),
-        ([FRESH.replace(stepped=False, updates=0, structure=460.0, counts_written=True)], "error"),
+        # k-means placed the codes, and no step followed; without an EMA they may be another training's
+        ([SAVED_FIRST, EmaState.healthy(updates=0, start_weight=1.0)], "error"),
+        ([SAVED_FIRST], "passes"),
         ([FRESH.replace(stepped=None, updates=0, structure=460.0, counts_written=True)], "passes"),
         ([FRESH, TRAIN], "error"),
         ([FRESH, TRAIN.replace(writes_counts=False)], "passes"),

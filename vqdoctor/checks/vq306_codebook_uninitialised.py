@@ -10,10 +10,10 @@ none. The usage of a file that was saved before the first step is meaningless: i
 Five signs. All rows are equal, or zero. The stored flag (`initted`, `inited`) says that the initialisation
 is still to come; the flag "done" is not a proof, since it is also set where no data initialisation was
 asked for. The optimizer in the file never took a step, or the file records zero updates; both together are
-proof enough, even of codes that were placed in the data. Or the EMA counts were never written, though a
-train-mode forward pass writes them. Or all rows are as a known constructor draws them, U(±1/K) for one,
-where no optimizer says otherwise. For the last ones the codebook must look like random noise as well: the
-squared correlations between its dimensions exceed those of independent numbers by no more than chance
+proof enough for an EMA, even of codes that were placed in the data. Or the EMA counts were never written,
+though a train-mode forward pass writes them. Or all rows are as a known constructor draws them, U(±1/K) for
+one, where no optimizer says otherwise. For the last ones the codebook must look like random noise as well:
+the squared correlations between its dimensions exceed those of independent numbers by no more than chance
 allows (random starts measured -3 to 4 standard deviations, trained codebooks 460 and more). Tables that are
 frozen on purpose are left out, and levels that were never reached while others were trained (VQ506).
 
@@ -76,11 +76,12 @@ def evaluate(
             f"forward pass overwrites its {rows:,} codes.",
             measured("initialised", 0.0, 1.0),
         )
-    elif start.stepped is False and start.updates == 0:
+    elif ema is not None and start.stepped is False and start.updates == 0:
         yield error(
             "The optimizer saved with it never took a step, and the file records 0 updates: it was saved "
-            "before the training, whatever its codes look like.",
+            "before its training began, and its codes are those of k-means or of another training.",
             measured("updates", 0),
+            confidence=Confidence.MEDIUM,
         )
     elif not start.frozen and start.counts_written is not True and start.structure < limits.structure:
         yield from _never_trained(start, forward, drawn, limits)
@@ -129,7 +130,15 @@ CHECK = Check(
         ),
         fires("the flag says that it is to come", _FRESH.replace(flag=False)),
         fires("saved at step 0, with its optimizer", _FRESH.replace(stepped=False)),
-        fires("the same after k-means", Initialisation.healthy(stepped=False, updates=0)),
+        fires(
+            "the same after k-means",
+            Initialisation.healthy(stepped=False, updates=0),
+            EmaState.healthy(updates=0, start_weight=1.0),
+        ),
+        passes(
+            "trained codes without an EMA, saved before they are trained further",
+            Initialisation.healthy(stepped=False, updates=0),
+        ),
         fires("counts that a training pass would have written", _FRESH, TrainForward.healthy()),
         fires("all levels", _FRESH.replace(flag=False), LevelUse.healthy(written=False, others_written=0)),
         fires(
