@@ -122,8 +122,10 @@ def test_an_accuracy_is_shown_with_its_paired_interval(reports: dict[str, Report
     assert report.retraining is not None
     paired = Paired(samples=397, gained=10, lost=18, low=-0.046, high=0.006)
     goal = Goal(name="accuracy", layer=None, value=0.96, limit=0.965, met=True, paired=paired)
-    done = replace(report.retraining, goals=(goal,))
+    ece = Goal(name="ece", layer=None, value=0.1, limit=0.098, met=True)
+    done = replace(report.retraining, goals=(goal, ece))
     text = " ".join(shown(replace(report, retraining=done), format).split())
+    assert "at most 0.098, within the paired interval" in text
     assert "difference -2.0 points (95 % interval -4.6 to +0.6, paired)" in text.replace("\\", "")
     assert "at least 0.965, within the paired interval" in text
 

@@ -256,11 +256,14 @@ def _price(price: Price) -> str:
 
 
 def _limit(goal: Goal) -> str:
-    if goal.name in ("ece", "loss"):
-        return f"at most {goal.limit:.3f}" if goal.name == "ece" else f"at most {goal.limit:.4g}"
+    if goal.name == "loss":
+        return f"at most {goal.limit:.4g}"
     if goal.name == "usage":
         return f"at least {goal.limit:.0%} of the expected"
-    within = ", within the paired interval" if goal.met and goal.value < goal.limit else ""
+    reached = goal.value <= goal.limit if goal.name == "ece" else goal.value >= goal.limit
+    within = ", within the paired interval" if goal.met and not reached else ""
+    if goal.name == "ece":
+        return f"at most {goal.limit:.3f}{within}"
     return f"at least {number(goal.limit) if goal.name == 'perplexity' else f'{goal.limit:.3f}'}{within}"
 
 
