@@ -137,10 +137,10 @@ def test_copies_without_known_usage_are_a_warning() -> None:
 @pytest.mark.parametrize(
     ("usage", "threshold", "says_what"),
     [
-        (Usage.healthy(), None, "warning"),
+        (Usage.healthy(), None, "error"),
         (COLLAPSED_USAGE, None, "cannot judge"),
         # 400 vectors for 256 codes: fewer than two each, whatever the usage
-        (COLLAPSED_USAGE, 2.0, "warning"),
+        (COLLAPSED_USAGE, 2.0, "error"),
     ],
 )
 def test_codes_that_are_replaced(usage: Evidence, threshold: float | None, says_what: str) -> None:

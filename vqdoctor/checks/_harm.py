@@ -45,6 +45,8 @@ UNDONE = 0.3
 """Largest share of what one mean code gets wrong that a sound model gets wrong with its own codes, where z_e
 has lost its directions. A healthy image autoencoder measured 0.18, the same with a commitment weight of 1e-6
 0.36, and with a summed VQ loss 0.58: z_e was then as bad as its codes."""
+FAILS = 0.5
+"""Share of the task still to do from which a model fails at it: VQ601 calls a skill of half well done."""
 
 
 def severity(metrics: TaskMetrics | None, *, acts: bool = False) -> Severity:
