@@ -185,7 +185,7 @@ def _one(model: Model, sick: Path, how: str, settings: Settings) -> tuple[Treatm
         ended="interrupted" if done.interrupted else done.ended,
         epochs=len(done.epochs),
         seconds=round(done.seconds, 1),
-        refused=done.source[0].why if done.ended == "source" else "",
+        refused=done.source[0].why if done.ended in ("source", "nothing") and done.source else "",
         exit=int(exit_code(report)),
     )
     return told, report

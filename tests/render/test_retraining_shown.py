@@ -156,3 +156,17 @@ def test_a_hostile_layer_obeys_nobody(
     if format == "markdown":
         html = MarkdownIt("commonmark").enable("table").render(text)
         assert "<script>" not in html and "<h1>head" not in html
+
+
+def test_a_cause_that_no_training_reaches_is_told_though_all_goals_hold(reports: dict[str, Report]) -> None:
+    report = retrained(reports["healthy"])
+    assert report.retraining is not None
+    needless = replace(report.retraining, after=None, epochs=(), ended="nothing", source=(), trial=())
+    step = PlanStep(step=1, remedy="straight-through", codes=("VQ101",), how="Let the gradient pass.")
+    sick = replace(report, findings=(CAUSE,), plan=(step,), verdict="at-risk", retraining=needless)
+    told = " ".join(shown(sick, "rich").split())
+    assert told.startswith(
+        "NOTHING TO CURE BY TRAINING: no retraining reaches VQ101; the plan is yours to do: straight-through"
+    )
+    well = " ".join(shown(replace(report, retraining=needless), "rich").split())
+    assert well.startswith("NOTHING TO CURE: all 2 goals held before; no finding asks for a training")
