@@ -607,6 +607,12 @@ def test_the_terms_of_a_learnable_vector_quantize_are_told() -> None:
     assert (terms.commitment, terms.codebook, terms.beta) == pytest.approx((0.7, 0.7, 0.7), rel=0.02)
 
 
+def test_the_weight_of_the_encoders_term_holds_its_share_of_the_loss() -> None:
+    vq = SimVQ(DIM, K, channel_first=True, commitment_weight=0.8, input_to_quantize_commit_loss_weight=0.5)
+    terms = examine(*trained(Autoencoder(vq)))[0]["loss-terms", "vq"]
+    assert (terms.commitment, terms.beta, terms.beta_from) == (pytest.approx(0.4, rel=0.02), 0.4, "layer")
+
+
 class Summed(ImageTask):
     """The reconstruction summed over the pixels, not averaged."""
 

@@ -14,8 +14,8 @@ suspicious, and it is a finding only where the codebook is poorly used. A layer 
 itself (taming-transformers, diffusers) is swapped on purpose, and judged in the same way. With an EMA
 there is only one term, and nothing to swap.
 
-Swapped terms do harm by tying the encoder, so the pull of the VQ loss at z_e tells whether they do. Up to that
-of the task they are a note, which is no cause of anything: transformers' Chameleon is made like that. Four
+Swapped terms do harm by tying the encoder, so the pull of the VQ loss at z_e tells whether they do. Up to the
+task's they are a note, which is no cause of anything: transformers' Chameleon is made like that. Four
 sound models with its layer measured pulls of 0.21 to 0.56 and used their codes. With diffusers' layer, a
 squared error was 0.97 times that of the right order at a pull of 0.63.
 
@@ -89,11 +89,11 @@ def _problem(
     expected = "where less than 1 is usual" if beta is None else f"where beta = {figure(beta)} asks for that"
     pull = None if balance is None else balance.ratio
     harmless = pull is not None and not _harm.outpulled(balance)
-    pulls = f" It pulls {figure(pull)} times as hard at the encoder as the task does." if pull else ""
+    pulls = f", and it pulls {figure(pull)} times as hard at the encoder as the task does" if pull else ""
     return problem(
         Severity.NOTE if harmless else Severity.WARNING,
         f"The VQ loss holds the encoder {figure(ratio)} times as hard as the codebook, {expected}: "
-        f"its two terms are swapped.{pulls}",
+        f"its two terms are swapped{pulls}.",
         measured("ratio", ratio, limits.ratio if beta is None else beta),
         if_known("beta", beta),
         if_known("pull", pull, _harm.OUTPULLED),

@@ -36,9 +36,8 @@ from vqdoctor.core.evidence import LevelUse, Usage
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
-
-CONSEQUENCES = ("VQ301", "VQ313", "VQ501", "VQ502", "VQ503")
-"""What is found of codes that no update ever moved."""
+CONSEQUENCES = ("VQ103", "VQ301", "VQ313", "VQ501", "VQ502", "VQ503")
+"""What is found of codes that no training ever moved."""
 
 
 class Limits(CheckLimits):
@@ -66,9 +65,9 @@ def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Problems:
     if level.written is False and level.others_written < limits.others_written:
         return  # nothing was trained, which is another finding
     if level.written is False:
-        still = "are whole numbers, as its initialisation counted" if level.placed else "have their start value"
+        start = "are the whole numbers of its initialisation" if level.placed else "have their start value"
         yield warning(
-            f"Level {level.level} of {level.levels} was never trained: all of its EMA counts {still}, "
+            f"Level {level.level} of {level.levels} was never trained: all of its EMA counts {start}, "
             f"while the counts of {level.others_written} other levels moved.",
             measured("others_written", level.others_written, limits.others_written, unit="levels"),
             explains=CONSEQUENCES,

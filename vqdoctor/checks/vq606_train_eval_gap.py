@@ -44,6 +44,8 @@ from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 REFRESH, NO_NOISE, HARD = "refresh-batch-norm", "no-noise-before-codes", "hard-samples"
+INFLATED = ("VQ201",)
+"""Found where noise before the layer makes the VQ loss larger in training than it is."""
 
 
 class Limits(CheckLimits):
@@ -136,6 +138,7 @@ def evaluate(modes: TrainEvalGap, level: ResidualLevel | None, limits: Limits) -
         measured("repeated", modes.repeated),
         confidence=Confidence.HIGH,
         remedies=(NO_NOISE if noisy else REFRESH,),
+        explains=INFLATED if noisy else (),
     )
 
 

@@ -22,6 +22,9 @@ FIT = 0.9
 """Least cosine of a gradient and its squared-error form for the weight to mean anything."""
 _BETA = ("beta", "commitment_weight", "commitment_cost", "_commitment_cost", "commitment", "commit_weight")
 
+_WITHIN = "input_to_quantize_commit_loss_weight"
+"""Beside a weight of both terms: the share of it that the encoder's has, as in SimVQ."""
+
 
 @shared(passes=1)
 def look(context: ModelContext) -> Looking[dict[str, LossTerms]]:
@@ -91,10 +94,15 @@ def _beta(context: ModelContext, layer: nn.Module) -> tuple[float | None, str]:
         return recorded, "record"
     for module in layer.modules():
         for attribute in _BETA:
-            value = getattr(module, attribute, None)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value), "layer"
+            if (value := _number(module, attribute)) is not None:
+                within = _number(module, _WITHIN)
+                return value * (1.0 if within is None else within), "layer"
     return None, ""
+
+
+def _number(module: nn.Module, attribute: str) -> float | None:
+    value = getattr(module, attribute, None)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 NO_LOSS = "the task reports no VQ loss"
