@@ -10,8 +10,8 @@ another finding. Never trained: all EMA counts of the level have their start val
 of other levels moved; the training never reached it, as when the dropout of levels draws from a range
 that is one too short; then its own initialisation is still to come as well. Or the first evaluation made that
 initialisation: then the counts are the whole numbers of k-means on its vectors, where the updates have left
-fractions in those of other levels. What such a level lacks comes from this. Collapsed: its codes have a
-perplexity near 1 although the levels before leave a rest to quantize. Where they leave next to nothing,
+fractions in those of other levels. Poor usage of such a level is a symptom of this. Collapsed: its codes have
+a perplexity near 1 although the levels before leave a rest to quantize. Where they leave next to nothing,
 the level is superfluous, which is a note. A level that is only unfinished (poor usage, but moving) is
 neither: the checks of usage and of the EMA see it.
 
@@ -37,7 +37,7 @@ from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 CONSEQUENCES = ("VQ103", "VQ301", "VQ313", "VQ501", "VQ502", "VQ503")
-"""What is found of codes that no training ever moved."""
+"""Findings that codes without any training give."""
 
 
 class Limits(CheckLimits):

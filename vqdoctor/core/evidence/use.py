@@ -14,7 +14,7 @@ class LevelUse(Evidence):
         left: root mean square distance of its input to the mean input, over that of the first level: what
             the levels before leave to it. None without data.
         first_perplexity: perplexity of the first level's codes; None without data.
-        placed: whether its counts are the whole numbers of an initialisation on data, and no update's.
+        placed: whether its counts are still the whole numbers of an initialisation on data.
     """
 
     level: int
