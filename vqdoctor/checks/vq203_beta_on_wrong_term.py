@@ -46,8 +46,9 @@ class Limits(CheckLimits):
 
     factor: float = limit(
         2.0,
-        "Factor within which the ratio of the two weights counts as beta, or as 1/beta. Single layers meet "
-        "it to 1 %; the levels of a residual quantizer pull together and measured up to 1.6 times more.",
+        "Factor within which the ratio of the two weights counts as beta, or as 1/beta. Single layers and "
+        "residual levels meet it to 1 %; levels that are given the same z_e, as nothing is subtracted between "
+        "them, measured up to 1.8 times beta.",
     )
     ratio: float = limit(
         2.0,
