@@ -47,8 +47,8 @@ class Limits(CheckLimits):
     factor: float = limit(
         2.0,
         "Factor within which the ratio of the two weights counts as beta, or as 1/beta. Single layers and "
-        "residual levels meet it to 1 %; levels that are given the same z_e, as nothing is subtracted between "
-        "them, measured up to 1.8 times beta.",
+        "residual levels meet it to 1 %; levels that are given the same z_e, for want of a subtraction, "
+        "measured up to 1.8 times beta.",
     )
     ratio: float = limit(
         2.0,

@@ -42,8 +42,8 @@ class Limits(CheckLimits):
     factor: float = limit(
         _reduction.FACTOR,
         "Factor within which the weight at z_e must meet beta times D to count as a sum over dimensions. "
-        "Single layers and residual levels meet it to 1 %; levels that are given the same z_e, as nothing is "
-        "subtracted between them, measured up to 1.8 times beta.",
+        "Single layers and residual levels meet it to 1 %; levels that are given the same z_e, for "
+        "want of a subtraction, measured up to 1.8 times beta.",
     )
     beta_low: float = limit(
         _reduction.BETA_LOW,

@@ -3,7 +3,7 @@
 A squared-error VQ loss, a mean over everything, w_c mean (z_e - sg z_q)^2 + w_b mean (sg z_e - z_q)^2, has at
 z_e the gradient w_c 2 (z_e - z_q) / n and at the codebook w_b times the sums of 2 (z_q - z_e) / n by code.
 Projecting the measured gradients on these gives w_c and w_b, whatever the training called them. The z_e of a
-residual level is that of the levels after it too, so their errors may stand beside its own.
+residual level is that of the levels after it too, so their errors may add to its own.
 """
 
 from __future__ import annotations
