@@ -34,7 +34,7 @@ def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usa
 
 
 def run_advice(code: str, **names: object) -> dict[str, object]:
-    """Run the lines that a check's advice, or its first remedy, shows, on values of these names; return all."""
+    """Run the lines of a check's advice, or of its first remedy, on values of these names; return all."""
     import torch
 
     from vqdoctor.remedies import with_advice
