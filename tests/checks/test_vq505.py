@@ -14,9 +14,13 @@ from torch import nn
 from use_models import DIGITS, DIM, Layer, Model, Task, build_and_examine, found, trained
 from vector_quantize_pytorch import VectorQuantize
 
-from vqdoctor.core.evidence import Evidence, Revival
+from vqdoctor.checks import all_checks
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.core.evidence import Evidence, Revival, StartRows, UnmovedRows
 from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.engine import examine
+from vqdoctor.engine.evaluate import evaluate
+from vqdoctor.engine.rank import rank
 from vqdoctor.reference.recipes import PLAIN
 from vqdoctor.reference.train import encode, train
 from vqdoctor.vq.codebook import Codebook
@@ -42,6 +46,26 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ505", *evidence) == expected
+
+
+@pytest.mark.parametrize(
+    ("revival", "root"),
+    [
+        (REVIVAL.replace(undone=16), "VQ505"),
+        # a guess from the file alone explains no codes that were never chosen
+        (REVIVAL.replace(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=200), "VQ313"),
+        (REVIVAL, "VQ313"),
+    ],
+)
+def test_codes_that_no_vector_reached_hang_under_a_revival_that_passes_undo(
+    revival: Revival, root: str
+) -> None:
+    left = [StartRows.healthy(), UnmovedRows.healthy(rows=204, offset=45.0), COLLAPSED_USAGE]
+    findings = rank(evaluate(all_checks(), ["vq"], [revival, *left], []).findings, all_checks())
+    assert findings[0].code == root
+    assert [f.explained_by for f in findings if f.code == "VQ313"] == [
+        f"{root}:vq" if root == "VQ505" else None
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ sum over count in the file, and that the first pass put back there. From a file 
 from it (codes that are hardly ever chosen only where the smoothing of the counts is known; a few such codes
 are a note), or, where the file records the count under which codes are replaced, codes under half of that
 count that equal their sum over count. The last is a guess: a layer that replaces a few codes at a time leaves
-some waiting. A revival that runs only every few steps needs `--probe-steps`.
+some waiting. A revival that runs only every few steps needs `--probe-steps`. Where passes are seen to undo
+a revival, codes that were never chosen (VQ313) are its effect: one that works moves them into the data.
 
 ## Remedy
 revive-dead-codes: write the sums and the counts with the codes.
@@ -57,6 +58,7 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
             "revival does not write the EMA's sums and counts.",
             measured("undone_share", revival.undone / k, limits.share),
             Confidence.HIGH,
+            explains=("VQ313",),
         )
     elif revival.returned > limits.share * k:
         fate = "the first forward pass put them back" if live else "the next update puts them back"
@@ -83,13 +85,16 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
         )
 
 
-def _problem(message: str, measurement: Measurement, confidence: Confidence) -> Problem:
+def _problem(
+    message: str, measurement: Measurement, confidence: Confidence, explains: tuple[str, ...] = ()
+) -> Problem:
     return problem(
         Severity.WARNING,
         message,
         measurement,
         confidence=confidence,
         decide_with="" if confidence is Confidence.HIGH else "--data batch.npz --probe-steps 20",
+        explains=explains,
     )
 
 
