@@ -121,11 +121,14 @@ class EvalForward(Evidence):
         changed: names of the parameters and buffers that changed, the first 16.
         changed_count: how many changed.
         codebook: whether a codebook is among them.
+        again: whether a second pass over the same batch changes a codebook as well, as an EMA does and an
+            initialisation does not; None where the first changes none.
     """
 
     changed: tuple[str, ...] = ()
     changed_count: int = 0
     codebook: bool = False
+    again: bool | None = None
 
 
 EvalForward.HEALTHY = EvalForward(layer="vq", source="batch", sample_size=3)
