@@ -9,7 +9,9 @@ encoder that gives the same output for everything.
 Rows nearer than a thousandth of the codebook's spread to an earlier row, as a share of all rows. Dead
 codes that an EMA has let fade to zero all look alike and are left out: they are counted as dead.
 A copy is dead by birth, so copies explain dead codes and a low perplexity. Where they are less than half
-of the codes that are not active, most died of something else, and the copies are a note beside that.
+of the codes that are not active, most died of something else, and the copies are a note beside that. Where
+EMA counts tell which codes are unused, all of these that lie on another code count: the one of them that was
+chosen may have moved on. An evaluation that trains the codebook (VQ307) moves codes, and makes no copies.
 
 ## Remedy
 spread-duplicates: keep one of each and move the copies onto other encoder outputs.
@@ -21,7 +23,7 @@ spread-duplicates: keep one of each and move the copies onto other encoder outpu
 
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE, poor
-from vqdoctor.checks._words import Problems, measured, percent, problem
+from vqdoctor.checks._words import Problems, if_known, measured, percent, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, Usage
 from vqdoctor.core.levels import Severity
@@ -48,12 +50,14 @@ def evaluate(geometry: CodebookGeometry, usage: Usage | None, limits: Limits) ->
     share = copies / geometry.sample_size
     if share > limits.duplicate_share:
         dead = usage.num_codes - usage.active if usage is not None and poor(usage) else 0
+        born_dead = max(copies, geometry.unused_copies or 0)
         yield problem(
-            Severity.NOTE if copies < limits.dead_share * dead else Severity.WARNING,
+            Severity.NOTE if born_dead < limits.dead_share * dead else Severity.WARNING,
             f"{copies:,} of {geometry.sample_size:,} codes ({percent(share)}) are copies of "
             "other codes and can never be chosen.",
             measured("duplicate_share", share, limits.duplicate_share),
             measured("duplicates", copies, unit="codes"),
+            if_known("unused_copies", geometry.unused_copies, unit="codes"),
         )
 
 
@@ -63,12 +67,17 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("spread-duplicates",),
-    explained_by=COLLAPSE,
+    explained_by=tuple(code for code in COLLAPSE if code != "VQ307"),
     examples=(
         fires("k-means with few vectors", CodebookGeometry.healthy(duplicate_rows=191, effective_rank=7.9)),
         fires("dead copies", CodebookGeometry.healthy(duplicate_rows=191), Usage.healthy(used=65, active=60)),
         fires(
             "a few copies in a collapse: a note", CodebookGeometry.healthy(duplicate_rows=20), COLLAPSED_USAGE
+        ),
+        fires(
+            "dead copies of codes that moved on",
+            CodebookGeometry.healthy(duplicate_rows=90, unused_copies=130),
+            COLLAPSED_USAGE,
         ),
         passes("healthy", CodebookGeometry.healthy()),
         passes("dead codes that faded to zero", CodebookGeometry.healthy(zero_rows=200, norm_min=0.0)),

@@ -93,6 +93,8 @@ class CodebookGeometry(Evidence):
         zero_rows: rows that are zero, or under 1e-6 of the median norm of the live rows.
         oversized_rows: rows whose norm is over 100 times the median of the live rows.
         duplicate_rows: rows closer than 1e-3 of the codebook's spread to an earlier row, and not to zero.
+        unused_copies: rows that lie on another one, earlier or later, and were not chosen lately by the EMA
+            counts; None without counts.
         effective_rank: exp of the entropy of the normalised squared singular values, at most min(K, D).
         init_box_rows: rows that still lie within ±1/K in every dimension.
         unit_rows: whether every live row has norm one (a cosine codebook).
@@ -111,6 +113,7 @@ class CodebookGeometry(Evidence):
     effective_rank: float
     init_box_rows: int
     unit_rows: bool
+    unused_copies: int | None = None
 
 
 CodebookGeometry.HEALTHY = CodebookGeometry(

@@ -11,7 +11,7 @@ from vqdoctor.metrics.geometry import (
     COPY,
     OVERSIZE,
     ZERO_SHARE,
-    duplicate_rows,
+    copies,
     effective_rank,
     faded_rows,
     init_box_rows,
@@ -35,6 +35,13 @@ def measure(context: FileContext, view: QuantizerView) -> CodebookGeometry:
     if (chosen := chosen_lately(view.counts)) is not None:
         faded |= ~chosen[live] & (norms[live] < FADED * median)
     lasting = alive[~faded] if faded.any() else alive  # a copy of a large table is as large
+    tolerance = COPY * spread(alive) if len(lasting) else 0.0
+    later = copies(lasting, tolerance, context.seed)
+    unused = None if chosen is None else ~chosen[live][~faded]
+    if (
+        unused is not None and later.any()
+    ):  # from the other end, the last of equal rows is the one that is kept
+        unused &= later | copies(lasting[::-1], tolerance, context.seed)[::-1]
     return CodebookGeometry(
         source="checkpoint",
         sample_size=len(rows),
@@ -47,7 +54,8 @@ def measure(context: FileContext, view: QuantizerView) -> CodebookGeometry:
         mean_norm=float(np.linalg.norm(rows.mean(axis=0, dtype=np.float64))),
         zero_rows=int(np.sum((norms == 0) | (norms < ZERO_SHARE * median))),
         oversized_rows=int(np.sum(norms > OVERSIZE * median)) if median > 0 else 0,
-        duplicate_rows=duplicate_rows(lasting, COPY * spread(alive), context.seed) if len(lasting) else 0,
+        duplicate_rows=int(later.sum()),
+        unused_copies=None if unused is None else int(unused.sum()) if later.any() else 0,
         effective_rank=effective_rank(alive) if live.any() else 0.0,
         init_box_rows=init_box_rows(rows),
         unit_rows=is_unit(norms, live),
