@@ -59,10 +59,10 @@ ONE_LENGTH = 1e-3
 """Largest spread of the lengths of rows that were put on a sphere; float32 leaves 5e-8."""
 GROWN = 0.75
 """Largest spread of log(|S| / c) over that of log |S|, of sums that grow with their counts. Layers with other
-names measured 0.04 to 0.79, most of them under 0.55; two tables of codes beside counts measure over 1."""
+names measured 0.04 to 0.79, mostly under 0.55; two tables of codes beside counts over 1."""
 THERE = 0.5
-"""Largest median distance of S / c to the nearest code, over the spread of the codes. Two clusterings of one z_e
-measured 0.22, noise of the same size 0.9."""
+"""Largest median distance of S / c to the nearest code, over the spread of the codes. Two clusterings of one
+z_e measured 0.22, noise of the same size 0.9."""
 _SUMS = re.compile(r"sum|avg|average|mean|mass|total|acc|ema|run")
 """Names of a table of sums; a table of codes hardly ever has one."""
 
