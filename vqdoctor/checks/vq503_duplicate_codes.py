@@ -25,7 +25,7 @@ from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE, poor
 from vqdoctor.checks._words import Problems, if_known, measured, percent, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import CodebookGeometry, Usage
+from vqdoctor.core.evidence import CodebookGeometry, EvalForward, Usage
 from vqdoctor.core.levels import Severity
 
 
@@ -44,20 +44,25 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(geometry: CodebookGeometry, usage: Usage | None, limits: Limits) -> Problems:
+def evaluate(
+    geometry: CodebookGeometry, usage: Usage | None, in_eval: EvalForward | None, limits: Limits
+) -> Problems:
     """Compare the share of copies with its limit, then with the dead codes."""
     copies = geometry.duplicate_rows
     share = copies / geometry.sample_size
     if share > limits.duplicate_share:
         dead = usage.num_codes - usage.active if usage is not None and poor(usage) else 0
         born_dead = max(copies, geometry.unused_copies or 0)
+        most = born_dead >= limits.dead_share * dead
         yield problem(
-            Severity.NOTE if born_dead < limits.dead_share * dead else Severity.WARNING,
+            Severity.WARNING if most else Severity.NOTE,
             f"{copies:,} of {geometry.sample_size:,} codes ({percent(share)}) are copies of "
             "other codes and can never be chosen.",
             measured("duplicate_share", share, limits.duplicate_share),
             measured("duplicates", copies, unit="codes"),
             if_known("unused_copies", geometry.unused_copies, unit="codes"),
+            # an EMA that runs in eval mode moves codes, and copies none
+            explains=("VQ502",) if most and in_eval is not None and in_eval.codebook else (),
         )
 
 
@@ -67,7 +72,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("spread-duplicates",),
-    explained_by=tuple(code for code in COLLAPSE if code != "VQ307"),
+    explained_by=COLLAPSE,
     examples=(
         fires("k-means with few vectors", CodebookGeometry.healthy(duplicate_rows=191, effective_rank=7.9)),
         fires("dead copies", CodebookGeometry.healthy(duplicate_rows=191), Usage.healthy(used=65, active=60)),

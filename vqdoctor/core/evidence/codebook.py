@@ -93,6 +93,7 @@ class CodebookGeometry(Evidence):
         zero_rows: rows that are zero, or under 1e-6 of the median norm of the live rows.
         oversized_rows: rows whose norm is over 100 times the median of the live rows.
         duplicate_rows: rows closer than 1e-3 of the codebook's spread to an earlier row, and not to zero.
+        most_copied: the most rows that equal each other; None from earlier releases.
         unused_copies: rows that lie on another one, earlier or later, and were not chosen lately by the EMA
             counts; None without counts.
         effective_rank: exp of the entropy of the normalised squared singular values, at most min(K, D).
@@ -113,6 +114,7 @@ class CodebookGeometry(Evidence):
     effective_rank: float
     init_box_rows: int
     unit_rows: bool
+    most_copied: int | None = None
     unused_copies: int | None = None
 
 

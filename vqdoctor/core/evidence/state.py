@@ -71,6 +71,7 @@ class UnmovedRows(Evidence):
             distances of these from their mean, or, beside a single other code, of the start from its mean;
             None where these do not vary.
         frozen: whether the layer's table may rightly stay as it was drawn.
+        count: the EMA count that they share; None where the optimizer tells of them.
     """
 
     rows: int
@@ -78,6 +79,7 @@ class UnmovedRows(Evidence):
     structure: float
     offset: float | None
     frozen: bool = False
+    count: float | None = None
 
 
 UnmovedRows.HEALTHY = UnmovedRows(

@@ -11,6 +11,7 @@ from vqdoctor.metrics.geometry import (
     COPY,
     OVERSIZE,
     ZERO_SHARE,
+    Rows,
     copies,
     effective_rank,
     faded_rows,
@@ -55,11 +56,20 @@ def measure(context: FileContext, view: QuantizerView) -> CodebookGeometry:
         zero_rows=int(np.sum((norms == 0) | (norms < ZERO_SHARE * median))),
         oversized_rows=int(np.sum(norms > OVERSIZE * median)) if median > 0 else 0,
         duplicate_rows=int(later.sum()),
+        most_copied=_most_copied(lasting[later], context.seed),
         unused_copies=None if unused is None else int(unused.sum()) if later.any() else 0,
         effective_rank=effective_rank(alive) if live.any() else 0.0,
         init_box_rows=init_box_rows(rows),
         unit_rows=is_unit(norms, live),
     )
+
+
+def _most_copied(copied: Rows, seed: int) -> int:
+    """Return how many rows equal each other at most, where `copied` [N, D] are all but the first of them."""
+    if not len(copied):
+        return 0
+    axis = np.random.default_rng(seed).standard_normal(copied.shape[1])
+    return int(np.unique(copied @ axis, return_counts=True)[1].max()) + 1
 
 
 PROBE = each_layer(CodebookGeometry, measure)
