@@ -76,8 +76,8 @@ class Limits(CheckLimits):
     by_z_e: float = limit(
         0.1,
         "Largest change of the loss, as a share, or of the accuracy above chance, by z_e in place of codes "
-        "that the model does not use, at which the way around does the task. Autoencoders with a U-Net's skip "
-        "connection measured 0.02 to 0.05, the same without it 0.15 to 4.3.",
+        "that the model does not use, at which the way around does the task. Autoencoders with the skip "
+        "connection of a U-Net measured 0.02 to 0.05, the same without it 0.15 to 4.3.",
     )
     skill: float = limit(
         0.1, "Least accuracy above chance, over its largest possible value, for a classifier to be judged."
