@@ -83,7 +83,7 @@ def test_a_table_that_a_trained_map_makes_the_codes_of_is_no_codebook(how: str, 
     report = examined(how, tmp_path)
     assert [layer.layout for layer in report.layers] == ["implicit"]
     assert not {"VQ103", "VQ301", "VQ306"} & {finding.code for finding in report.findings}
-    (note,) = (note for note in report.notes if "no codebook" in note)
+    (note,) = (note for note in report.notes if "not a codebook" in note)
     assert ("vq.basis" if how == "matrix" else "vq.mix.0.weight") in note
 
 

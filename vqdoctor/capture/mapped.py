@@ -1,6 +1,6 @@
-"""Tables that are no codebooks: a trained matrix maps the whole table to the codes, as in SimVQ.
+"""Tables that look like a codebook: a trained matrix maps the whole table to the codes, as in SimVQ.
 
-Such a table rightly stays as it was drawn, and distances to its rows say nothing. It is known by the
+Such a table rightly stays as it was drawn, and distances to its rows have no meaning. It is known by the
 operation that gets both it and a trained matrix; a lookup, and a comparison with z_e, get no such matrix.
 """
 

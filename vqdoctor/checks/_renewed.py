@@ -6,7 +6,7 @@ SMOOTHED = 1e-4
 """Ten times the usual epsilon, 1e-5: smoothing that is written back at each update with decay d holds the
 counts of unused codes at epsilon / (1 - d)."""
 ABOVE = 10.0
-"""A count is no remainder of the start above this many times what is left of all counts after d^t."""
+"""A count of more than this many times what is left of all counts after d^t was written later."""
 
 
 def set_later(unmoved: UnmovedRows, ema: EmaState | None, forward: TrainForward | None) -> bool:

@@ -39,6 +39,7 @@ straight-through: `z_q = z_e + (z_q - z_e).detach()`, after the VQ losses, as th
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 from vqdoctor.checks import _levels, _scale
 from vqdoctor.checks._words import figure, measured, percent, problem
@@ -57,6 +58,7 @@ from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 WARMER = "raise-temperature"
+_missing = partial(problem, remedies=("straight-through",))
 
 
 class Limits(CheckLimits):
@@ -134,7 +136,7 @@ def evaluate(
                 "as large, so that they prove no cut"
             )
         if memory.ratio < limits.moment_ratio:
-            yield problem(
+            yield _missing(
                 Severity.ERROR,
                 f"The encoder's remembered gradients are only {figure(memory.ratio)} times those behind the "
                 "VQ layer: the task's gradient does not reach the encoder, usually because the "
@@ -156,13 +158,13 @@ def _live(gradient: GradientPath, limits: Limits) -> Iterator[Problem]:
             if gradient.puts_out_z_e
             else "the straight-through estimator is missing, so the task cannot train the encoder."
         )
-        yield problem(
+        yield _missing(
             Severity.ERROR,
             f"The VQ layer passes {percent(gradient.ratio)} of the gradient back to the encoder: {why}",
             ratio,
         )
     elif gradient.ratio < limits.gradient_ratio:
-        yield problem(
+        yield _missing(
             Severity.WARNING,
             f"The VQ layer passes only {percent(gradient.ratio)} of the gradient back to the "
             "encoder: its estimator is scaled down, or the projections around the codes are tiny.",
@@ -183,7 +185,7 @@ def _live(gradient: GradientPath, limits: Limits) -> Iterator[Problem]:
             remedies=(WARMER,),
         )
     elif gradient.zero_share > limits.zero_share:
-        yield problem(
+        yield _missing(
             Severity.WARNING,
             f"The VQ layer passes no gradient back for {percent(gradient.zero_share)} of the vectors.",
             measured("zero_share", gradient.zero_share, limits.zero_share),

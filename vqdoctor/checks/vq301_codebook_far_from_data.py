@@ -17,7 +17,7 @@ that is ten times as large. Together: z_e is many times as large as the codes, a
 its variance. When z_e itself has collapsed, its standard deviation is tiny and the first three become large;
 that is a symptom, and the report names the cause. Where it hardly varies at all, this check is skipped, and
 VQ507 judges. Where half of the codes are copies and a typical one lies among the data, the middle of the
-codebook is that of one vector, and its offset says nothing.
+codebook is that of one vector, and its offset is not judged.
 
 ## Remedy
 data-init: initialise the codebook from encoder outputs (k-means). normalise-before-vq: a norm layer
@@ -57,7 +57,7 @@ class Limits(CheckLimits):
     scale_ratio: float = limit(
         5.0,
         "Largest size of z_e over that of the codes where quantizing loses most of the variance. 83 layers "
-        "of healthy models measured up to 2.2, a sample with most codes dead 6.0, and it lost 21 % of the "
+        "of healthy models measured up to 2.2. One with most codes dead measured 6.0, and lost 21 % of the "
         "variance. Behind an encoder gain that was in part learnt away: 10 and 16.",
     )
     lost: float = limit(

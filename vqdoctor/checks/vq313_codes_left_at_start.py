@@ -14,7 +14,7 @@ dimensions must not correlate. Where usage is poor, codes that were never chosen
 too, whatever they were drawn from: an EMA shrinks their counts and sums by one factor, so the quotient still
 is where they began, and an optimizer that never had a gradient left them there. They are the cause if they
 are half of the dead codes, and began far from all codes in use, or as independent noise where z_e has fewer
-directions than dimensions, as no vector of such data is. Copies of one another are no noise (VQ503), and
+directions than dimensions, as no vector of such data is. Copies of one another are a case of VQ503, and
 counts that are too large for the number of updates were written later, by a revival. Other causes leave codes
 at their start too: an encoder without gradient, a loss that is too heavy. So this is the cause only if all of
 these are absent. Where all rows are at the start, nothing was trained: VQ306.

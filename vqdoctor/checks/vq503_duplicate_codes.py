@@ -10,7 +10,7 @@ Rows nearer than a thousandth of the codebook's spread to an earlier row, as a s
 codes that an EMA has let fade to zero all look alike and are left out: they are counted as dead.
 A copy is dead by birth, so copies explain dead codes and a low perplexity. Where they are less than half
 of the codes that are not active, most died of something else, and the copies are a note beside that. Where
-EMA counts tell which codes are unused, all of these that lie on another code count: the one of them that was
+EMA counts show which codes are unused, all of these that lie on another code count: the one of them that was
 chosen may have moved on. An evaluation that trains the codebook (VQ307) moves codes, and makes no copies.
 
 ## Remedy

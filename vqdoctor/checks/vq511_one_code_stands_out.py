@@ -11,7 +11,7 @@ of a working codebook. So the codebook has not collapsed; which codes are dead i
 others. In a model with 81 % padding the perplexity was 3.9 of 128 codes, and 101 on the real frames.
 Data that is mostly one thing, such as silence in speech, gives the same picture. Where the padding entered
 the codebook's start or a revival as well, it has left copies: half of the codes and more are one and the same
-row, one code takes most of the vectors, and most of the codes that are no copies are in use.
+row, one code takes most of the vectors, and most of the other codes are in use.
 
 ## Remedy
 mask-padding: pass the mask to the layer, so that masked positions are neither quantized nor counted, and
@@ -45,7 +45,7 @@ class Limits(CheckLimits):
     )
     others: float = limit(
         0.5,
-        "Least share of the codes that are no copies that are in use: a collapse leaves few of them. The "
+        "Least share of the other codes, without the copies, that are in use: a collapse leaves few. The "
         "layer above measured 0.94, and the least of a codebook that works is the same half (VQ502).",
     )
 

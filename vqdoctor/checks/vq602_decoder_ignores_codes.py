@@ -16,7 +16,7 @@ the encoder learns from the task all the same, nothing reads z_q. Then this come
 nothing reads is used as it happens to be.
 
 Where the mean code costs nothing, z_e has a way to the loss around z_q, and neither z_e in place of the codes
-nor the codes of another sample change anything, the way around does the task. Then nothing but the VQ loss
+nor the codes of another sample change anything, the way around does the task. Then the VQ loss alone
 moves z_e, which shrinks onto few codes, and this comes before a collapse, a codebook far from z_e and a VQ
 loss that pulls harder than the task: none of these would cost anything.
 

@@ -219,7 +219,7 @@ def _without_mapped(session: Session) -> list[str]:
         tables = mapped(context)
     session.leave_out(tables)
     return [
-        f"{name}: {matrix} is trained and maps the stored table to the codes, so the table is no codebook"
+        f"{name}: {matrix} is trained and maps the stored table to the codes, and the table is not a codebook"
         for name, matrix in tables.items()
     ]
 

@@ -71,7 +71,7 @@ class UnmovedRows(Evidence):
             distances of these from their mean, or, beside a single other code, of the start from its mean;
             None where these do not vary.
         frozen: whether the layer's table may rightly stay as it was drawn.
-        count: the EMA count that they share; None where the optimizer tells of them.
+        count: the EMA count that they share; None where the optimizer shows them.
     """
 
     rows: int

@@ -28,7 +28,7 @@ class Warmed:
 
 
 def warmed(context: ModelContext, name: str) -> Warmed | None:
-    """Return what a temperature of 1 changes in a layer; None where it has no low temperature."""
+    """Return a layer's low temperature, and the effect of a temperature of 1; None where it has none."""
     model = context.copy(training=True)
     layer = context.layers[name].on(model)
     found = next(iter(_temperatures(layer.module)), None) if layer.maps else None

@@ -17,7 +17,7 @@ _NAMED = 16
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
     """Yield the changes of one eval-mode pass to every VQ layer, and to the rest of the model.
 
-    Where a codebook is among them, a second pass over the same batch tells whether it goes on.
+    Where a codebook is among them, a second pass over the same batch shows whether it goes on.
     """
     if not context.first_batches:
         yield Missing("the task serves no batch").gap(EvalForward, None, "batch")
