@@ -47,6 +47,11 @@ def test_limits(usage: Usage, expected: tuple[str, str, str]) -> None:
         ([PADDED.replace(used=34), COPIED], "warning"),
         ([PADDED.replace(used=33), COPIED], "passes"),
         ([COLLAPSED_USAGE, COPIED], "passes"),
+        # or few codes at all, or next to no vectors for the others
+        ([PADDED.replace(used=8), COPIED.replace(duplicate_rows=240)], "warning"),
+        ([PADDED.replace(used=7), COPIED.replace(duplicate_rows=250)], "passes"),
+        ([PADDED.replace(max_share=0.979), COPIED], "warning"),
+        ([PADDED.replace(max_share=0.981), COPIED], "passes"),
     ],
 )
 def test_copies_of_padding(evidence: list[Evidence], expected: str) -> None:

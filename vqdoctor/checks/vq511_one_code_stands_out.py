@@ -48,6 +48,15 @@ class Limits(CheckLimits):
         "Least share of the other codes, without the copies, that are in use: a collapse leaves few. The "
         "layer above measured 0.94, and the least of a codebook that works is the same half (VQ502).",
     )
+    used: float = limit(
+        8.0,
+        "Fewest codes in use. A collapse beside copies used 1 of 2 codes that were left, the layer above 16.",
+    )
+    left: float = limit(
+        0.02,
+        "Least share of the vectors that the others keep, as beside one code that stands out. "
+        "The layer above measured 0.13, a collapse beside copies 0.",
+    )
 
 
 def evaluate(usage: Usage, geometry: CodebookGeometry | None, limits: Limits) -> Problems:
@@ -79,8 +88,8 @@ def _is_copied(usage: Usage, geometry: CodebookGeometry, limits: Limits) -> bool
     others = geometry.sample_size - geometry.duplicate_rows
     return (
         (geometry.most_copied or 0) >= limits.copies * geometry.sample_size
-        and usage.max_share >= limits.share
-        and usage.used >= limits.others * others
+        and limits.share <= usage.max_share <= 1 - limits.left
+        and usage.used >= max(limits.others * others, limits.used)
     )
 
 
@@ -109,6 +118,12 @@ CHECK = Check(
         fires("81 % padding on one code", PADDED_USAGE),
         fires("most codes were placed on padding", _ON_PADDING, _COPIED),
         passes("a collapse beside as many copies", COLLAPSED_USAGE, _COPIED),
+        passes(
+            "a collapse onto the two codes that copies have left",
+            COLLAPSED_USAGE.replace(used=2, max_share=0.7),
+            CodebookGeometry.healthy(duplicate_rows=253, most_copied=254),
+        ),
+        passes("a collapse that touches others hardly ever", _ON_PADDING.replace(max_share=0.99), _COPIED),
         passes("healthy", Usage.healthy()),
         passes("a collapse", COLLAPSED_USAGE),
         passes(
