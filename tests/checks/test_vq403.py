@@ -9,10 +9,11 @@ import torch
 from judged import run_advice, says
 from state_models import OURS, EmaVQ, Task, found, live, saved
 
-from vqdoctor.core.evidence import BatchMixing, Evidence
+from vqdoctor.core.evidence import BatchMixing, Evidence, TaskMetrics
 from vqdoctor.core.levels import Severity
 
 MIXING = BatchMixing.healthy()
+METRICS = TaskMetrics.healthy(bypass_accuracy=0.55, chance_accuracy=0.1)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,6 +30,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([MIXING.replace(label_drift=0.9, label_z=4.9)], "passes"),
         ([MIXING.replace(code_drift=0.21, code_z=5.1)], "warning"),
         ([MIXING.replace(label_drift=-0.5, label_z=-30.0)], "passes"),
+        # the encoder has forgotten with its codes: half of the task is still to do
+        ([MIXING.replace(label_drift=0.3, label_z=9.0), METRICS.replace(accuracy=0.54)], "error"),
+        ([MIXING.replace(label_drift=0.3, label_z=9.0), METRICS.replace(accuracy=0.56)], "warning"),
+        ([MIXING.replace(label_drift=0.1, label_z=9.0), METRICS.replace(accuracy=0.54)], "note"),
         ([MIXING.replace(label_drift=None, label_z=None, code_drift=None, code_z=None)], "passes"),
     ],
 )

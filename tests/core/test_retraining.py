@@ -119,6 +119,23 @@ def test_the_calibration_need_not_be_better_than_without_vq(
 
 
 @pytest.mark.parametrize(
+    ("without", "value", "low", "met"),
+    [
+        (0.098, 0.100, -0.02, True),  # the samples do not tell the two apart
+        (0.098, 0.100, 0.001, False),  # they do
+        (0.098, 0.120, -0.02, False),  # 2.2 points more: no doubt excuses so much
+        (0.03, 0.052, -0.02, False),  # 0.05 is a limit by itself, and nothing is compared
+    ],
+)
+def test_a_calibration_is_judged_by_its_pairs(without: float, value: float, low: float, met: bool) -> None:
+    paired = Paired(samples=335, gained=9, lost=9, low=-0.02, high=0.02, ece_low=low, ece_high=0.03)
+    goals = Goals().beside(replace(FIGURES, ece=without), TOLERANCE)
+    after = replace(FIGURES, ece=value)
+    assert next(goal.met for goal in goals.compare(after, paired) if goal.name == "ece") == met
+    assert not next(goal.met for goal in goals.compare(after) if goal.name == "ece")
+
+
+@pytest.mark.parametrize(
     ("gained", "lost", "low", "high", "behind"),
     [
         (9, 9, -0.02, 0.02, False),

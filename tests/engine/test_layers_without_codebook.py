@@ -20,6 +20,7 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import CodebookGeometry, GradientPath, ImplicitLevels, TaskMetrics, Usage
 from vqdoctor.core.report import Report
 from vqdoctor.engine import Settings, UserModel, examine, exit_code
+from vqdoctor.engine.retrain import retrain
 
 DIM = 8
 
@@ -325,3 +326,23 @@ def test_distances_mean_nothing_where_a_map_of_logits_chooses() -> None:
     report = vqdoctor.examine(model, x, losses=losses)
     assert [layer.layout for layer in report.layers] == ["found by its output"]
     assert not {finding.code for finding in report.findings} & {"VQ301", "VQ310", "VQ504"}
+
+
+@pytest.mark.parametrize("build", [fsq, lfq])
+def test_a_layer_without_a_codebook_is_retrained_by_the_remedies_that_write_no_codes(
+    build: Callable[[], nn.Module], tmp_path: Path
+) -> None:
+    task = Reconstruction(build)
+    torch.save({"state_dict": trained(task, 1).state_dict()}, tmp_path / "c.pt")
+    settings = Settings(epochs=2, only=("lower-vq-weight", "data-init"))
+    report = retrain(
+        tmp_path / "c.pt", tmp_path / "out.pt", user_model=UserModel(task=task), settings=settings
+    )
+    done = report.retraining
+    assert done is not None and done.before is not None and done.after is not None and done.written
+    assert done.after.loss < done.before.loss and "bottleneck" in done.after.layers
+    assert {r.remedy: r.status for r in report.repairs} == {
+        "lower-vq-weight": "applied",
+        "data-init": "skipped",
+    }
+    task.model().load_state_dict(torch.load(tmp_path / "out.pt", weights_only=True)["state_dict"])

@@ -27,6 +27,12 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="+", metavar="NUMBER", help="only these models")
     parser.add_argument("--decide", action="store_true", help="examine as `inspect --decide` does")
     parser.add_argument("--cures", type=int, metavar="N", help="retrain so many of the sick ones instead")
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=("plan", "trial", "random"),
+        help="of retraining; all by default",
+    )
     parser.add_argument("--epochs", type=int, default=50, help="the budget of each retraining")
     parser.add_argument("--out", type=Path, required=True, help="the folder of checkpoints, rows and tables")
     options = parser.parse_args()
@@ -61,10 +67,11 @@ def _examine(models: list[Model], options: argparse.Namespace) -> None:
 
 
 def _treat(models: list[Model], options: argparse.Namespace) -> None:
-    from fault_bench.treat import markdown, treatments
+    from fault_bench.treat import HOW, markdown, treatments
 
     done = []
-    for model, those in treatments(models, options.out, options.jobs, options.epochs):
+    ways = options.ways or HOW
+    for model, those in treatments(models, options.out, options.jobs, options.epochs, ways):
         done.append((model, those))
         said = ", ".join(f"{treatment.how} {treatment.result}" for treatment in those)
         print(_line(model, len(done), len(models), "", said), flush=True)

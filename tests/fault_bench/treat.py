@@ -12,7 +12,7 @@ import random
 import traceback
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -106,9 +106,18 @@ def chosen(models: Iterable[Model], count: int, seed: int) -> list[Model]:
 
 
 def treatments(
-    models: Iterable[Model], folder: Path, jobs: int = 1, epochs: int = EPOCHS
+    models: Iterable[Model], folder: Path, jobs: int = 1, epochs: int = EPOCHS, ways: Sequence[str] = HOW
 ) -> Iterator[tuple[Model, tuple[Treatment, ...]]]:
-    """Treat what the folder does not hold yet; in the order in which they are done."""
+    """Treat what the folder does not hold yet; in the order in which they are done.
+
+    Args:
+        models: the sick models.
+        folder: where they and their treatments are kept.
+        jobs: how many processes work at once.
+        epochs: the budget of each retraining.
+        ways: those of `HOW` that are tried; the plan always is.
+    """
+    ways = tuple(how for how in HOW if how == PLAN or how in ways)
     (folder / "models").mkdir(parents=True, exist_ok=True)
     kept = folder / "cures.jsonl"
     done = defaultdict(dict)
@@ -118,33 +127,36 @@ def treatments(
     left = []
     for model in models:
         found = done[model.number, key(model.setup), tool()]
-        if set(found) == set(HOW):
-            yield model, tuple(found[how] for how in HOW)
+        if set(found) >= set(ways):
+            yield model, tuple(found[how] for how in ways)
         else:
             left.append(model)
-    for model, those in spread(treated, left, jobs, folder, epochs):
+    for model, those in spread(treated, left, jobs, folder, epochs, ways):
         with kept.open("a") as lines:
             lines.writelines(json.dumps(asdict(treatment)) + "\n" for treatment in those)
         yield model, those
 
 
-def treated(model: Model, folder: Path, epochs: int) -> tuple[Treatment, ...]:
-    """Retrain one model in every way; the plan comes first, since the random choice is measured by it."""
+def treated(model: Model, folder: Path, epochs: int, ways: Sequence[str] = HOW) -> tuple[Treatment, ...]:
+    """Retrain one model in these ways; the plan comes first, since the random choice is measured by it."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     sick = trained(model, folder)
     settings = Settings(seed=model.number, epochs=epochs, overwrite=True)
     plan, report = _one(model, sick, PLAN, settings)
-    trial, _ = _one(model, sick, TRIAL, replace(settings, trial=True))
-    if report is None or report.retraining is None:
-        return plan, trial, replace(plan, how=RANDOM)
-    names = [r.name for r in all_remedies() if r.plan is not None and not r.changes_model]
-    amount = min(len(plan.remedies), len(names))
-    if not amount:  # the plan was to train on
-        return plan, trial, replace(plan, how=RANDOM)
-    drawn = tuple(random.Random(f"{model.number} remedies").sample(names, k=amount))
-    chance, _ = _one(model, sick, RANDOM, replace(settings, only=drawn, goals=_same_goals(report.retraining)))
-    return plan, trial, chance
+    done = [plan]
+    if TRIAL in ways:
+        done.append(_one(model, sick, TRIAL, replace(settings, trial=True))[0])
+    if RANDOM in ways:
+        names = [r.name for r in all_remedies() if r.plan is not None and not r.changes_model]
+        amount = min(len(plan.remedies), len(names))
+        if report is None or report.retraining is None or not amount:  # refused, or the plan was to train on
+            done.append(replace(plan, how=RANDOM))
+        else:
+            drawn = tuple(random.Random(f"{model.number} remedies").sample(names, k=amount))
+            goals = _same_goals(report.retraining)
+            done.append(_one(model, sick, RANDOM, replace(settings, only=drawn, goals=goals))[0])
+    return tuple(done)
 
 
 def _one(model: Model, sick: Path, how: str, settings: Settings) -> tuple[Treatment, Report | None]:
@@ -173,7 +185,7 @@ def _one(model: Model, sick: Path, how: str, settings: Settings) -> tuple[Treatm
         ended="interrupted" if done.interrupted else done.ended,
         epochs=len(done.epochs),
         seconds=round(done.seconds, 1),
-        refused=done.source[0].why if done.ended == "source" else "",
+        refused=done.source[0].why if done.ended in ("source", "nothing") and done.source else "",
         exit=int(exit_code(report)),
     )
     return told, report
@@ -214,8 +226,8 @@ def _ways(done: list[tuple[Model, tuple[Treatment, ...]]]) -> list[str]:
         "| | cured | not cured | refused | crashed | worse than before, yet cured | epochs | seconds |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for place, how in enumerate(HOW):
-        those = [treatments[place] for _, treatments in done]
+    for how in dict.fromkeys(t.how for _, treatments in done for t in treatments):
+        those = [t for _, treatments in done for t in treatments if t.how == how]
         ran = [t for t in those if not t.refused and not t.crash]
         cured = sum(t.cured for t in ran)
         mean = [sum(getattr(t, name) for t in ran) / max(len(ran), 1) for name in ("epochs", "seconds")]

@@ -7,6 +7,7 @@ from sklearn.metrics import accuracy_score
 
 from vqdoctor.metrics.calibration import (
     accuracy,
+    calibration_difference,
     calibration_interval,
     chance_accuracy,
     expected_calibration_error,
@@ -110,3 +111,28 @@ def test_the_interval_of_the_calibration_error_holds_the_estimate_and_repeats():
     low, high = calibration_interval(probabilities, labels, 3)
     assert 0 < low < expected_calibration_error(probabilities, labels) < high < 1
     assert calibration_interval(probabilities, labels, 3) == (low, high)
+
+
+@pytest.mark.parametrize("more", [0.0, 0.06])
+def test_the_truth_lies_within_the_interval_of_the_difference_of_two_calibration_errors(more):
+    """Two models are right on the same samples and sure by different amounts, so that it is exact."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for seed in range(60):
+        confidence = (rng.integers(8, 13, 400) + 0.5) / 15
+        right = rng.random(400) < confidence - 0.08
+        labels = np.where(right, 0, 1)
+        one, other = (np.stack([c, 1 - c], axis=1) for c in (confidence + more, confidence))
+        low, high = calibration_difference(one, other, labels, seed)
+        inside += low <= more + 1e-12 and more - 1e-12 <= high
+    assert inside >= 55  # 95 % of 60 is 57
+
+
+def test_the_interval_of_a_difference_of_calibration_errors_repeats_and_turns_with_the_models():
+    rng = np.random.default_rng(0)
+    one, other = rng.dirichlet([4, 1, 1], 300), rng.dirichlet([1, 1, 1], 300)
+    labels = rng.integers(0, 3, 300)
+    low, high = calibration_difference(one, other, labels, 3)
+    assert calibration_difference(one, other, labels, 3) == (low, high)
+    assert calibration_difference(other, one, labels, 3) == pytest.approx((-high, -low))
+    assert calibration_difference(one, one, labels) == (0.0, 0.0)

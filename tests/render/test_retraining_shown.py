@@ -122,8 +122,10 @@ def test_an_accuracy_is_shown_with_its_paired_interval(reports: dict[str, Report
     assert report.retraining is not None
     paired = Paired(samples=397, gained=10, lost=18, low=-0.046, high=0.006)
     goal = Goal(name="accuracy", layer=None, value=0.96, limit=0.965, met=True, paired=paired)
-    done = replace(report.retraining, goals=(goal,))
+    ece = Goal(name="ece", layer=None, value=0.1, limit=0.098, met=True)
+    done = replace(report.retraining, goals=(goal, ece))
     text = " ".join(shown(replace(report, retraining=done), format).split())
+    assert "at most 0.098, within the paired interval" in text
     assert "difference -2.0 points (95 % interval -4.6 to +0.6, paired)" in text.replace("\\", "")
     assert "at least 0.965, within the paired interval" in text
 
@@ -154,3 +156,17 @@ def test_a_hostile_layer_obeys_nobody(
     if format == "markdown":
         html = MarkdownIt("commonmark").enable("table").render(text)
         assert "<script>" not in html and "<h1>head" not in html
+
+
+def test_a_cause_that_no_training_reaches_is_told_though_all_goals_hold(reports: dict[str, Report]) -> None:
+    report = retrained(reports["healthy"])
+    assert report.retraining is not None
+    needless = replace(report.retraining, after=None, epochs=(), ended="nothing", source=(), trial=())
+    step = PlanStep(step=1, remedy="straight-through", codes=("VQ101",), how="Let the gradient pass.")
+    sick = replace(report, findings=(CAUSE,), plan=(step,), verdict="at-risk", retraining=needless)
+    told = " ".join(shown(sick, "rich").split())
+    assert told.startswith(
+        "NOTHING TO CURE BY TRAINING: no retraining reaches VQ101; the plan is yours to do: straight-through"
+    )
+    well = " ".join(shown(replace(report, retraining=needless), "rich").split())
+    assert well.startswith("NOTHING TO CURE: all 2 goals held before; no finding asks for a training")

@@ -12,6 +12,7 @@ from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from vqdoctor.capture.layer import CapturedLayer, watching
 from vqdoctor.capture.placing import place_codes
+from vqdoctor.metrics.calibration import expected_calibration_error, softmax
 from vqdoctor.training.evaluate import compared
 from vqdoctor.training.revival import Revival
 from vqdoctor.training.splits import HELD_BACK, Splits, Stretches
@@ -255,10 +256,17 @@ def test_holding_back_looks_at_no_more_batches_than_it_must() -> None:
 
 
 def test_two_models_are_compared_on_the_same_samples_alone() -> None:
+    labels = np.zeros(5, np.int64)
     right, without = np.array([1, 1, 1, 0, 0], bool), np.array([1, 0, 0, 1, 0], bool)
-    paired = compared(right, without)
+    scores, others = (
+        np.stack([hit * 2.0, ~hit * 2.0], axis=1).astype(np.float32) for hit in (right, without)
+    )
+    paired = compared(scores, others, labels)
     assert paired is not None
     assert (paired.samples, paired.gained, paired.lost) == (5, 2, 1)
     assert paired.difference == pytest.approx(right.mean() - without.mean())
     assert paired.low < paired.difference < paired.high
-    assert compared(right, without[:4]) is None
+    assert paired.ece_low is not None and paired.ece_high is not None
+    own, other = (expected_calibration_error(softmax(s), labels) for s in (scores, others))
+    assert paired.ece_low < own - other < paired.ece_high
+    assert compared(scores, others[:4], labels) is None

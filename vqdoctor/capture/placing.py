@@ -46,7 +46,7 @@ def place_codes(
     left = {}
     for layer in layers:
         if not layer.view.writable:
-            left[layer.name] = "its codebook is computed from other tensors"
+            left[layer.name] = "its codes are computed from other tensors, or are combinations of levels"
             continue
         say(f"k-means for {layer.name}")
         found = _vectors(model, task, batches(), layer, gather)

@@ -19,8 +19,17 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from vqdoctor.capture.call import Args, Call, Kwargs, first_float, is_integer, swap
 from vqdoctor.models.tensors import tensors_of
 
-METHODS = ("encode", "decode", "quantize", "dequantize", "embed_code", "decode_code", "decode_latents")
-"""Methods by which models use a quantizer without calling it."""
+METHODS = (
+    "encode",
+    "decode",
+    "quantize",
+    "dequantize",
+    "embed_code",
+    "decode_code",
+    "decode_latents",
+    "inference",
+)
+"""Methods by which models use a quantizer without calling it; `inference` is that of nsvq in eval mode."""
 
 
 @dataclass

@@ -57,6 +57,7 @@ CHECK = Check(
         "training data.",
         code="mean, std = x_train.mean(), x_train.std()\n"
         "x_train, x_val = (x_train - mean) / std, (x_val - mean) / std",
+        in_source=True,
     ),
     examples=(
         fires("validation images of 0 to 255", FirstInput.healthy(val_rms=124.0)),

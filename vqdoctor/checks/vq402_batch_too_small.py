@@ -22,6 +22,9 @@ replaces them rightly, and the batch is judged by the threshold alone.
 
 With several processes that share their counts, a batch is all of theirs.
 
+A code lives for as many steps as it takes to replace all K. Where that is less than the steps that an average
+needs, a code is one vector of the data and was never the mean of its own: then it is an error.
+
 ## Remedy
 The sum of the EMA counts is the number of vectors in a batch, so the mean count is vectors over K, and
 it changes with the batch, the crop and the codebook. A tenth of it finds the codes that are hardly
@@ -37,7 +40,7 @@ should be due several times.
 from collections.abc import Iterator
 
 from vqdoctor.checks import _usage
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import figure, if_known, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodeExpiry, Usage
 from vqdoctor.core.finding import Measurement, Problem
@@ -61,6 +64,11 @@ class Limits(CheckLimits):
         0.5,
         "Largest share of min(K, vectors) that one pass may replace. Runaway replacement measured 0.67 and "
         "more, a batch of just the threshold up to 0.3.",
+    )
+    lifetime: float = limit(
+        10.0,
+        "Least steps for which a code lives on average, where the replacement was measured. It is half the "
+        "memory of an EMA with decay 0.95, the usual fast one: no code lives to be a mean.",
     )
 
 
@@ -87,10 +95,14 @@ def evaluate(expiry: CodeExpiry, usage: Usage | None, limits: Limits) -> Iterato
         )
         if expiry.expired == 1 and not live:  # the counts are the threshold's, and say nothing of the batch
             batch = f"each of the {expiry.sample_size:,} codes has just that count: all are due"
+        lifetime = _lifetime(expiry)
+        brief = lifetime is not None and lifetime < limits.lifetime
+        lives = f": a code lives for {figure(lifetime)} steps" if lifetime is not None and brief else ""
         yield problem(
-            Severity.WARNING,
-            f"{rule}, but {batch}.",
+            Severity.ERROR if brief else Severity.WARNING,
+            f"{rule}, but {batch}{lives}.",
             *broken,
+            if_known("lifetime", lifetime, limits.lifetime, unit="steps"),
             confidence=Confidence.HIGH if live and not ours else Confidence.MEDIUM,
             decide_with="" if live and not ours else "--task FILE.py:NAME" if live else "--data batch.npz",
         )
@@ -105,6 +117,13 @@ def _broken(expiry: CodeExpiry, limits: Limits) -> Iterator[Measurement]:
         yield measured("expired", expiry.expired, limits.expired)
     if expiry.replaced is not None and expiry.replaced > limits.replaced:
         yield measured("replaced", expiry.replaced, limits.replaced)
+
+
+def _lifetime(expiry: CodeExpiry) -> float | None:
+    """Return the mean life of a code, in steps; None where no replacement was measured."""
+    if not expiry.replaced:
+        return None
+    return expiry.sample_size / (expiry.replaced * min(expiry.sample_size, expiry.vectors))
 
 
 CHECK = Check(

@@ -14,6 +14,8 @@ cost 6 to 25, and sorted data ended at 0.10 to 0.36. A permutation test says whe
 an order that is certain but of small effect is a note.
 Batches that are alike within but come in a random order, as some samplers make them on purpose, are not
 meant: 0.25 of that left the accuracy at 0.957 or more. Two passes may come in the same order.
+It is an error where the codes cost the task, or where most of the task is still to do: the encoder forgets
+with its codes, so that z_e in their place does no better.
 Where the task's `batches("train")` is not the loader that trained the model, the result does not hold for
 the training.
 
@@ -65,8 +67,10 @@ def evaluate(mixing: BatchMixing, metrics: TaskMetrics | None, limits: Limits) -
     ]
     if drifts:
         drift, z, what = max(drifts)
+        forgot = (_harm.undone(metrics) or 0.0) > _harm.FAILS  # the encoder too, so z_e is no better
+        severity = Severity.ERROR if forgot else _harm.severity(metrics)
         yield problem(
-            _harm.severity(metrics) if drift > limits.drift else Severity.NOTE,
+            severity if drift > limits.drift else Severity.NOTE,
             f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a random "
             f"order gives 0 ({mixing.batches} batches of {mixing.batch_size}): the loader does not shuffle.",
             measured(f"{what}_drift", drift, limits.drift),
@@ -96,6 +100,11 @@ CHECK = Check(
             "sorted, and the codes cost the task: an error",
             BatchMixing.healthy(label_drift=0.97, label_z=210.0),
             TaskMetrics.healthy(accuracy=0.31, bypass_accuracy=0.83),
+        ),
+        fires(
+            "sorted, and the encoder has forgotten too: an error",
+            BatchMixing.healthy(label_drift=0.97, label_z=210.0),
+            TaskMetrics.healthy(accuracy=0.26, bypass_accuracy=0.33, chance_accuracy=0.19),
         ),
         fires("a small drift for certain: a note", BatchMixing.healthy(label_drift=0.09, label_z=41.0)),
         passes("a random order", BatchMixing.healthy()),

@@ -69,7 +69,7 @@ def make_plan(
         trained_vq_weight: the weight of the VQ loss in the training so far; None is unknown.
         remedies: the remedies to choose from; None is all of them.
         summaries: the layers of the report, whose names the code of the remedies takes on.
-        unwritable: layers whose codes are computed from other tensors.
+        unwritable: layers whose codes are computed from other tensors, or are combinations of levels.
         unable: remedies that this training cannot take, each with the reason.
 
     Raises:
@@ -202,7 +202,7 @@ def _refused(remedy: Remedy, settings: Settings, *, written: bool) -> str:
     if remedy.changes_model and remedy.name not in settings.only:
         return f"it changes the model, so it is only done when asked for (--only {remedy.name})"
     if remedy.writes_codes and not written:
-        return "the codes are computed from other tensors"
+        return "the codes are computed from other tensors, or are combinations of levels"
     if remedy.name == RAISE_WEIGHT and _weight_is_set(settings):
         return "the weight is as asked"
     return ""

@@ -284,12 +284,20 @@ def untrained(plan: Plan, found: Trainable, settings: Settings) -> Retraining | 
 def trainable(session: Session) -> Trainable:
     """Return a session's model, of which fresh copies can be trained.
 
-    Layers that no key of the file shows are looked for in the model at work, as the examination does.
+    Where no key of the file shows a layer, they are looked for in the model at work, as the examination does;
+    those without a codebook (FSQ, LFQ) where none has one.
     """
     context = session.model_context(training=True)
+    if not context.mapped:
+        with same_randomness(session.settings.seed):
+            discovered = context.discover()
+        if discovered.explicit:
+            context = context.also(discovered)
+        elif discovered.implicit:
+            context = context.others(discovered)
     return Trainable(
         examined=session.model,
-        context=context if context.views else context.also(context.discover()),
+        context=context,
         recipe=SavedRecipe.of(session.saved, session.found.views),
         say=session.say,
     )

@@ -115,7 +115,8 @@ class QuantizerView:
     @property
     def writable(self) -> bool:
         """Whether new codes can be written to the stored tensors."""
-        return not self.derived or {"sums", "counts"} <= self.keys.keys()
+        there = {"sums", "counts"} if self.derived else {"codebook"}
+        return there <= self.keys.keys()
 
 
 def once_a_view(tell: Callable[[QuantizerView], Told]) -> Callable[[QuantizerView], Told]:

@@ -124,6 +124,37 @@ def calibration_interval(
     return max(0.0, measured - float(np.mean(by_chance)) - spread), min(1.0, measured + spread)
 
 
+def calibration_difference(
+    probabilities: ArrayLike, others: ArrayLike, labels: ArrayLike, seed: int = 0, bins: int = BINS
+) -> tuple[float, float]:
+    """Return a 95 % interval of the calibration error of one model less that of another on the same samples.
+
+    The middle is the difference itself; the width is 1.96 standard deviations of a bootstrap that draws the
+    samples of both together: the share that chance alone leaves in the bins is in both.
+
+    Args:
+        probabilities: class probabilities of the one, [N, C].
+        others: class probabilities of the other, [N, C].
+        labels: int [N].
+        seed: of the bootstrap.
+        bins: how many bins.
+
+    Raises:
+        ValueError: if there are no rows, or the numbers of rows differ.
+    """
+    one, other = (_binned(scores, labels, bins) for scores in (probabilities, others))
+    rng = np.random.default_rng(seed)
+    rows = len(one[0])
+
+    def difference(drawn: Ints | slice) -> float:
+        gaps = [_gap(w[drawn], (r - c)[drawn], bins) for w, c, r in (one, other)]
+        return gaps[0] - gaps[1]
+
+    measured = difference(slice(None))
+    spread = Z * float(np.std([difference(rng.integers(0, rows, rows)) for _ in range(_DRAWS)], ddof=1))
+    return max(-1.0, measured - spread), min(1.0, measured + spread)
+
+
 def _binned(probabilities: ArrayLike, labels: ArrayLike, bins: int) -> tuple[Ints, Floats, Mask]:
     """Return each row's bin and confidence, and whether it is right."""
     scores, labels = _checked(probabilities, labels)

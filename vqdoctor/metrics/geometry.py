@@ -30,7 +30,7 @@ _PIECE = 1 << 19
 """Values in float64 at a time: 4 MiB."""
 
 
-def row_norms(rows: Rows) -> Floats:
+def row_norms(rows: Rows | Floats) -> Floats:
     """Return the Euclidean norms [K] of `rows` [K, D], summed in float64."""
     return np.asarray(np.sqrt(np.einsum("kd,kd->k", rows, rows, dtype=np.float64)))
 

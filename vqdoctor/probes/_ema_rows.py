@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from vqdoctor.metrics.ema_relation import SMOOTHINGS, far_above_smoothing
 from vqdoctor.metrics.geometry import Mask, middle, row_norms, spread
 from vqdoctor.metrics.match import nearest
 from vqdoctor.vq.ema import divisor
+
+Rule = TypeVar("Rule")
+Key = TypeVar("Key", float, tuple[int, float])
 
 AWAY = 0.1
 """A code is away when it is farther from its sum over count than this share of the codes' spread."""
@@ -25,6 +29,9 @@ measured 0 to 0.15, numbers of 8 bits 0.01, a sound EMA 1."""
 NEAR_OWN = 0.9
 """Least share of codes in use whose nearest mean is their own. Averages of weights measured 0.94 to 1, codes
 placed anew 0.01."""
+EXACT = 1e-6
+"""A rule is the library's own, and no other is asked, where the median code is no farther from its mean than
+this share of its length: sixteen times the rounding of float32."""
 LARGE_SMOOTHINGS = (1e-3, 1e-2)
 """Epsilons of home-made layers: with 0.01 rare codes lie 10 % off their means."""
 ASKED = 512
@@ -50,11 +57,31 @@ def ema_rows(view: QuantizerView) -> NDArray[np.float64] | None:
         return None
 
     is_stale = _staleness(view)
+    exact = EXACT * middle(row_norms(view.codebook))
 
     def disagreement(rows: NDArray[np.float64]) -> tuple[int, float]:
-        return int(is_stale(rows).sum()), middle(np.linalg.norm(rows - view.codebook, axis=1))
+        return int(is_stale(rows).sum()), middle(row_norms(rows - view.codebook))
 
-    return min(means_by_rule(view, counts, sums), key=disagreement)
+    return best(means_by_rule(view, counts, sums), disagreement, enough=(0, exact))
+
+
+def best(rules: Iterable[Rule], key: Callable[[Rule], Key], enough: Key) -> Rule:
+    """Return the rule with the least key, the first of several; none is asked after one that has `enough`.
+
+    Args:
+        rules: what each rule gives; at least one.
+        key: how far it is from agreeing.
+        enough: a key from which on a rule is the library's own.
+    """
+    found, least = None, None
+    for rule in rules:
+        reached = key(rule)
+        if least is None or reached < least:
+            found, least = rule, reached
+        if least <= enough:
+            break
+    assert found is not None
+    return found
 
 
 def means_by_rule(
@@ -113,13 +140,13 @@ def _staleness(view: QuantizerView) -> Callable[[NDArray[np.float64]], Mask]:
     norms = row_norms(view.codebook)
 
     def stale_by(means: NDArray[np.float64]) -> Mask:
-        away = np.linalg.norm(means - view.codebook, axis=1) > bar
+        away = row_norms(means - view.codebook) > bar
         if far is None:
             return np.asarray(away)
         if view.smoothing is None:
             return np.asarray(away & far)
         along = np.einsum("kd,kd->k", means, view.codebook, dtype=np.float64)
-        aligned = along > (1 - AWAY**2) * np.linalg.norm(means, axis=1) * norms
+        aligned = along > (1 - AWAY**2) * row_norms(means) * norms
         return np.asarray(away & (far | ~aligned))
 
     return stale_by

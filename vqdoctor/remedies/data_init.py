@@ -72,4 +72,5 @@ REMEDY = Remedy(
     doc=__doc__,
     apply=apply,
     plan=plan,
+    writes_codes=True,
 )

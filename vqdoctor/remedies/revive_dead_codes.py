@@ -53,4 +53,5 @@ REMEDY = Remedy(
     doc=__doc__,
     apply=apply,
     plan=plan,
+    writes_codes=True,
 )

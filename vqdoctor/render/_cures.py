@@ -47,12 +47,27 @@ def headline(report: Report) -> Headline | None:
         left = done.cured and at_risk and not is_left_in_source(report)
         word = f"{word}, BUT {report.verdict.upper().replace('-', ' ')}" if left else word
         word = "NOTHING TO CURE" if done.needless else word
-        return Headline(word=word, tone="good" if done.cured and not left else "warn", text=_ended(done))
+        standing = _standing(report) if done.ended == "nothing" else ""
+        word = f"{word} BY TRAINING" if standing else word
+        return Headline(
+            word=word, tone="good" if done.cured and not left else "warn", text=standing or _ended(done)
+        )
     if report.source is not None:
         return _patched(report.source)
     if not (report.repairs or {DRY_RUN, NOT_WRITTEN} & {*report.notes}):
         return None
     return Headline(word="FIX", tone="plain", text=_fixed(report))
+
+
+def _standing(report: Report) -> str:
+    """Return which causes stand though no remedy of theirs is one of a training; "" where none does."""
+    roots = [f for f in report.roots() if f.severity > Severity.NOTE]
+    if not roots:
+        return ""
+    codes = tuple(dict.fromkeys(f.code for f in roots))
+    steps = dict.fromkeys(s.remedy for code in codes for s in report.plan if code in s.codes)
+    todo = f": {', '.join(steps)}" if steps else ""
+    return f"no retraining reaches {', '.join(codes)}; the plan is yours to do{todo}"
 
 
 def _patched(patch: SourcePatch) -> Headline:
@@ -256,11 +271,14 @@ def _price(price: Price) -> str:
 
 
 def _limit(goal: Goal) -> str:
-    if goal.name in ("ece", "loss"):
-        return f"at most {goal.limit:.3f}" if goal.name == "ece" else f"at most {goal.limit:.4g}"
+    if goal.name == "loss":
+        return f"at most {goal.limit:.4g}"
     if goal.name == "usage":
         return f"at least {goal.limit:.0%} of the expected"
-    within = ", within the paired interval" if goal.met and goal.value < goal.limit else ""
+    reached = goal.value <= goal.limit if goal.name == "ece" else goal.value >= goal.limit
+    within = ", within the paired interval" if goal.met and not reached else ""
+    if goal.name == "ece":
+        return f"at most {goal.limit:.3f}{within}"
     return f"at least {number(goal.limit) if goal.name == 'perplexity' else f'{goal.limit:.3f}'}{within}"
 
 

@@ -18,13 +18,15 @@ from vqdoctor.capture.observe import Scored
 from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
 from vqdoctor.core.retraining import Figures, LayerFigures, Paired
-from vqdoctor.metrics.calibration import expected_calibration_error, softmax
+from vqdoctor.metrics.calibration import calibration_difference, expected_calibration_error, softmax
 from vqdoctor.metrics.entropy import grassberger_entropy
 from vqdoctor.metrics.expectation import expected_active
 from vqdoctor.metrics.geometry import histogram_quantiles
 from vqdoctor.metrics.interval import paired_interval
 from vqdoctor.models.task import Batch, Task
 from vqdoctor.models.untouched import in_eval_mode
+
+Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +43,7 @@ class Measured:
 
     figures: Figures
     right: NDArray[np.bool_] | None
-    logits: NDArray[np.float32] | None = None
+    logits: Logits | None = None
     labels: NDArray[np.int64] | None = None
     losses: tuple[tuple[float, int], ...] = ()
 
@@ -118,18 +120,23 @@ def measure(
     )
 
 
-def compared(right: NDArray[np.bool_], without_vq: NDArray[np.bool_]) -> Paired | None:
-    """Return the accuracy of two models sample by sample; None where the samples are not the same.
+def compared(logits: Logits, without_vq: Logits, labels: NDArray[np.int64]) -> Paired | None:
+    """Return two models compared sample by sample; None where the samples are not the same.
 
     Args:
-        right: whether the retrained model has each sample right, bool [samples].
-        without_vq: whether the one without VQ has, bool [samples], in the same order.
+        logits: class scores of the retrained model, [samples, classes].
+        without_vq: those of the one without VQ, in the same order.
+        labels: class labels [samples].
     """
-    if right.shape != without_vq.shape:
+    if logits.shape != without_vq.shape:
         return None
-    gained, lost = int((right & ~without_vq).sum()), int((without_vq & ~right).sum())
+    right, other = (scores.argmax(axis=1) == labels for scores in (logits, without_vq))
+    gained, lost = int((right & ~other).sum()), int((other & ~right).sum())
     low, high = paired_interval(gained, lost, len(right))
-    return Paired(samples=len(right), gained=gained, lost=lost, low=low, high=high)
+    ece_low, ece_high = calibration_difference(softmax(logits), softmax(without_vq), labels)
+    return Paired(
+        samples=len(right), gained=gained, lost=lost, low=low, high=high, ece_low=ece_low, ece_high=ece_high
+    )
 
 
 def is_worse(after: Measured, before: Measured) -> bool:
@@ -138,8 +145,8 @@ def is_worse(after: Measured, before: Measured) -> bool:
     The accuracy decides, sample by sample; without labels it is the task loss.
     """
     pairs = None
-    if after.right is not None and before.right is not None:
-        pairs = compared(after.right, before.right)
+    if after.logits is not None and before.logits is not None and after.labels is not None:
+        pairs = compared(after.logits, before.logits, after.labels)
     if pairs is not None:
         return pairs.behind
     loss = after.figures.loss

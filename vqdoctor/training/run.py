@@ -8,16 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import TOLERANCE, Epoch, Figures, Goals, Retraining, reachable_loss
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.clock import Clock
-from vqdoctor.training.evaluate import Measured, compared, is_worse, one_vector
+from vqdoctor.training.evaluate import Logits, Measured, compared, is_worse, one_vector
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.resume import KIND, RESTART, load_state, save_state, state_path
@@ -80,7 +78,7 @@ class Run:
             KeyboardInterrupt: if the run is interrupted before the first epoch of the retraining is done.
         """
         self._take_up()
-        baseline, stop, right_without_vq, reachable = self._without_vq()
+        baseline, stop, without_vq, reachable = self._without_vq()
         # What ends the training is stricter than what is quoted.
         by_stop = self.goals.beside(stop, TOLERANCE / 2)
         by_val = self.goals.beside(baseline, TOLERANCE).no_worse_than(self.trainable.before, reachable)
@@ -91,8 +89,9 @@ class Run:
         interrupted = self._train(trainer, "retraining")
         measured = trainer.measure()
         paired, worse, at_start = None, False, self.trainable.measured_before
-        if measured is not None and measured.right is not None and right_without_vq is not None:
-            paired = compared(measured.right, right_without_vq)
+        if measured is not None and without_vq is not None and measured.logits is not None:
+            assert measured.labels is not None
+            paired = compared(measured.logits, without_vq, measured.labels)
         if measured is not None and at_start is not None:
             worse = is_worse(measured, at_start)
         before, after = self.trainable.before, None if measured is None else measured.figures
@@ -146,11 +145,11 @@ class Run:
             measures = {name: found["measures"][name] for name in UNTIMED}
             self.plan = replace(self.plan, untreated=replace(self.plan.untreated, **measures))
 
-    def _without_vq(self) -> tuple[Figures | None, Figures | None, NDArray[np.bool_] | None, float]:
+    def _without_vq(self) -> tuple[Figures | None, Figures | None, Logits | None, float]:
         """Return the figures of the same model without VQ, trained as long, on the val and the stop split.
 
-        The third value is whether it has each sample of the val split right; the fourth the task loss that it
-        shows to be possible with codes.
+        The third value is its class scores on the val split; the fourth the task loss that it shows to be
+        possible with codes.
         """
         if "baseline" not in self.state:
             measured: Measured | None = None
@@ -166,19 +165,19 @@ class Run:
                 one = trainer.measure(change=one_vector)
                 if measured is not None and one is not None:
                     reachable = reachable_loss(measured.figures.loss, one.figures.loss)
-            right = None if measured is None else measured.right
+            logits = None if measured is None else measured.logits
             self.state["baseline"] = {
                 "figures": [
                     None if found is None else encode(found)
                     for found in (None if measured is None else measured.figures, stop)
                 ],
-                "right": None if right is None else torch.from_numpy(right),
+                "logits": None if logits is None else torch.from_numpy(logits),
                 "reachable": reachable,
             }
             self.state.pop("training", None)
         kept = self.state["baseline"]
         val, stop = (None if f is None else decode(Figures, f, "state", RESTART) for f in kept["figures"])
-        told = None if kept["right"] is None else kept["right"].numpy()
+        told = None if (logits := kept.get("logits")) is None else logits.numpy()
         return val, stop, told, kept.get("reachable", math.inf)
 
     def _tried(self, goals: Goals) -> Tried | None:

@@ -22,7 +22,6 @@ from vqdoctor.core.retraining import Epoch, LayerFigures
 from vqdoctor.engine.ablate.cells import Training
 from vqdoctor.engine.ablate.subject import Subject
 from vqdoctor.engine.retrain import trainable
-from vqdoctor.engine.session import Session
 from vqdoctor.metrics.calibration import (
     chance_accuracy,
     expected_calibration_error,
@@ -64,7 +63,7 @@ class Bench:
         model = self.trainings[run].model
         if model not in self._open:
             session = self._stack.enter_context(self.subject.open(model))
-            self._open[model] = found_in(session)
+            self._open[model] = trainable(session)
         return self._open[model]
 
     def close(self) -> None:
@@ -91,17 +90,6 @@ class Bench:
             run=run, seed=seed, seconds=time.monotonic() - started, peak_memory_mb=_peak_memory(device)
         )
         return Run(run=run, seed=seed, figures=figures, failed=failed), cost
-
-
-def found_in(session: Session) -> Trainable:
-    """Return a session's model; where no layer has a codebook, with the layers that show by their output."""
-    found = trainable(session)
-    if found.context.mapped:
-        return found
-    with same_randomness(session.settings.seed):
-        discovered = found.context.discover()
-    context = found.context.also(discovered) if discovered.explicit else found.context.others(discovered)
-    return replace(found, context=context)
 
 
 def _figures(trainer: Trainer) -> AblationFigures:

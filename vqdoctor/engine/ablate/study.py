@@ -29,11 +29,11 @@ from vqdoctor.core.settings import Settings
 from vqdoctor.engine.ablate.cells import Training, lay_out, lay_out_stages
 from vqdoctor.engine.ablate.kept import Kept
 from vqdoctor.engine.ablate.latency import time_batches
-from vqdoctor.engine.ablate.one import THREADS, Bench, found_in
+from vqdoctor.engine.ablate.one import THREADS, Bench
 from vqdoctor.engine.ablate.subject import STAGES, Subject
 from vqdoctor.engine.examine import examine_session
 from vqdoctor.engine.plan import EPOCHS, make_plan
-from vqdoctor.engine.retrain import decisive, plan_for, sigterm_as_interrupt
+from vqdoctor.engine.retrain import decisive, plan_for, sigterm_as_interrupt, trainable
 from vqdoctor.models.untouched import same_randomness
 
 NO_VAL = "The task serves no val split: every figure is of the data that the models are trained on."
@@ -81,7 +81,7 @@ def _laid_out(subject: Subject, watcher: Watcher) -> tuple[Study, Mapping[str, T
     bounded = replace(settings, epochs=epochs)
     with subject.open(say=watcher.say) as session:
         with same_randomness(settings.seed):
-            found = found_in(session)
+            found = trainable(session)
             if subject.path is None:
                 weight = found.context.vq_weight
                 mapped, unable = tuple(found.context.mapped), found.unable(bounded)

@@ -10,7 +10,7 @@ from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.ema_relation import far_above_smoothing
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.geometry import middle, row_norms
-from vqdoctor.probes._ema_rows import blurred, means_by_rule
+from vqdoctor.probes._ema_rows import EXACT, best, blurred, means_by_rule
 from vqdoctor.probes.file._context import FileContext, each_layer
 from vqdoctor.probes.file.code_expiry import FEWEST
 from vqdoctor.probes.probe import Missing
@@ -76,11 +76,11 @@ def _disagreement(view: QuantizerView, counts: Floats) -> Floats:
     if not compared.any():
         return np.zeros(0)
     codes = view.codebook[compared]
+    lengths = row_norms(codes)
     by_rule = (
-        np.linalg.norm(codes - means[compared], axis=1) / row_norms(codes)
-        for means in means_by_rule(view, counts, view.sums)
+        row_norms(codes - means[compared]) / lengths for means in means_by_rule(view, counts, view.sums)
     )
-    return min(by_rule, key=middle) if len(codes) else np.zeros(0)
+    return best(by_rule, middle, enough=EXACT) if len(codes) else np.zeros(0)
 
 
 def _means_spread(view: QuantizerView, counts: Floats) -> float | None:

@@ -27,7 +27,7 @@ from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.model._looks import Looking, shared
 from vqdoctor.probes.model._temperature import warmed
-from vqdoctor.probes.model.task_gradient import DETACHED, passed_by
+from vqdoctor.probes.model.task_gradient import DETACHED, UNTRAINED, passed_by, untrained
 from vqdoctor.probes.probe import Missing
 
 ROUNDING = 1e-4
@@ -89,7 +89,8 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
     passed = _passed_by(context) if looked.unclear else set()
     around = {name: OUTSIDE for name, levels in looked.unclear.items() if levels & passed}
     detached = dict.fromkeys(passed_by(context) if looked.unclear else (), DETACHED)
-    elsewhere = looked.elsewhere | detached | around
+    nothing = dict.fromkeys(untrained(context) if looked.unclear else (), UNTRAINED)
+    elsewhere = looked.elsewhere | detached | around | nothing
     judged = {name: _judge(found) for name, found in looked.products.items() if not elsewhere.get(name)}
     return {
         name: _with_temperature(context, name, judged[name]) if name in judged else Missing(elsewhere[name])
