@@ -57,6 +57,33 @@ def test_only_codes_that_nothing_reads_come_before_a_collapse() -> None:
     assert not problems("VQ602", UNREAD.replace(bypass_loss=0.201), AROUND)[0].explains
 
 
+@pytest.mark.parametrize(
+    ("bypass", "way", "expected"),
+    [
+        (0.109, BYPASS, True),
+        (0.111, BYPASS, False),
+        (0.091, BYPASS, True),
+        (0.089, BYPASS, False),
+        (None, BYPASS, False),
+        (0.1, BYPASS.replace(around=0.0), False),
+        (0.1, BYPASS.replace(swapped=0.11), False),
+    ],
+)
+def test_a_way_around_that_does_the_task_comes_before_a_collapse(
+    bypass: float | None, way: CodeDependence, expected: bool
+) -> None:
+    metrics = METRICS.replace(accuracy=None, loss=0.1, mean_code_loss=0.1, bypass_loss=bypass)
+    (problem,) = problems("VQ602", metrics, way)
+    assert ("VQ301" in problem.explains) is ("VQ201" in problem.explains) is expected
+    assert ("way around" in problem.message) is expected
+
+
+def test_of_a_classifier_the_accuracy_with_z_e_counts() -> None:
+    unused = METRICS.replace(mean_code_accuracy=METRICS.accuracy)
+    assert problems("VQ602", unused.replace(bypass_accuracy=0.9), BYPASS)[0].explains  # of 0.95
+    assert not problems("VQ602", unused.replace(bypass_accuracy=0.8), BYPASS)[0].explains
+
+
 class Codebook(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -125,7 +125,7 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         if any(_related(found.path, path) for path in known):
             continue
         name = found.path or "vq"
-        table = tables.holding(found.outputs[:MOST_LEVELS], len(found.outputs))
+        table = tables.holding(found.outputs[:MOST_LEVELS], len(found.outputs), found.path)
         if table is not None:
             explicit.append(_explicit(name, model, *table))
         elif found.num_codes is not None:
@@ -172,7 +172,7 @@ def quantizing(
         # one output may be a dead module's, and few may be the whole model's: then its own codebook proves it
         is_sure = quantizer.gives_codes or (len(quantizer.outputs) > 1 and path != "")
         outputs = quantizer.outputs
-        stored = None if is_sure else tables.holding(outputs[:MOST_LEVELS], len(outputs))
+        stored = None if is_sure else tables.holding(outputs[:MOST_LEVELS], len(outputs), path)
         if is_sure or (stored is not None and (not path or stored[0].startswith(f"{path}."))):
             found.append(quantizer)
     return found[::-1]
