@@ -125,6 +125,8 @@ def test_codes_without_a_gradient_are_moved_by_an_ema_where_they_can_be_written(
     still = finding("VQ103", "train-codebook", "codes-by-ema")
     found = planned(still)
     assert found.training.sound_ema and found.blocking == ()
+    assert found.training.start == "scratch", "the model was trained around codes that stood still"
+    assert planned(still.replace(severity=Severity.WARNING)).training.start == "checkpoint"
     computed = make_plan([still], LAYERS, unwritable=["one"])
     assert not computed.training.sound_ema
     assert [p.remedy.name for p in computed.blocking] == ["train-codebook"]
