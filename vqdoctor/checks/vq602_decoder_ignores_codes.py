@@ -121,7 +121,8 @@ def evaluate(
 def _is_unread(metrics: TaskMetrics, gradient: TaskGradient) -> bool:
     """Whether the loss is the same for any z_q, while the task trains the encoder by another way."""
     tampered = {metrics.bypass_loss, metrics.shuffled_loss, metrics.mean_code_loss}
-    around = bool(gradient.joined) and (gradient.around or not gradient.at_output)
+    learns = bool(gradient.joined) and bool(gradient.before)  # behind a dead decoder nothing learns
+    around = learns and (gradient.around or not gradient.at_output)
     return around and tampered == {metrics.loss}
 
 
@@ -158,6 +159,19 @@ CHECK = Check(
             "a skip connection carries most of the task",
             TaskMetrics.healthy(mean_code_accuracy=0.7),
             CodeDependence.healthy(swapped=0.02, around=1.0),
+        ),
+        passes(
+            "a dead decoder, which gives the same output and no gradient for anything",
+            TaskMetrics.healthy(
+                accuracy=0.075,
+                mean_code_accuracy=0.075,
+                chance_accuracy=0.125,
+                loss=2.3,
+                bypass_loss=2.3,
+                shuffled_loss=2.3,
+                mean_code_loss=2.3,
+            ),
+            TaskGradient.healthy(at_output=0.0, at_input=0.0, ratio=None, before=0.0, around=True),
         ),
         passes("the codes carry the task", TaskMetrics.healthy(), TaskGradient.healthy()),
         passes(
