@@ -55,6 +55,28 @@ def test_only_codes_that_nothing_reads_come_before_a_collapse() -> None:
     assert "VQ313" in problems("VQ602", UNREAD, past_z_q)[0].explains
     assert not problems("VQ602", UNREAD, AROUND.replace(joined=False))[0].explains
     assert not problems("VQ602", UNREAD.replace(bypass_loss=0.201), AROUND)[0].explains
+    dead = AROUND.replace(at_output=0.0, at_input=0.0, before=0.0, around=True)
+    assert not problems("VQ602", UNREAD, dead)[0].explains  # a decoder that gives the same for anything
+
+
+LET_GO = METRICS.replace(accuracy=None, loss=0.1, mean_code_loss=0.1, bypass_loss=0.096)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "is_cause"),
+    [
+        ([LET_GO, BYPASS], True),
+        ([LET_GO], False),  # one code for all: the collapse may be the cause
+        ([LET_GO, BYPASS.replace(around=0.0)], False),
+        ([LET_GO, BYPASS.replace(swapped=0.11)], False),
+        ([LET_GO.replace(bypass_loss=0.094), BYPASS], False),  # the decoder would read z_e
+    ],
+)
+def test_a_way_around_the_codes_comes_before_a_collapsed_encoder(
+    evidence: list[Evidence], is_cause: bool
+) -> None:
+    explains = problems("VQ602", *evidence)[0].explains
+    assert ("VQ507" in explains, "VQ501" in explains) == (is_cause, is_cause)
 
 
 class Codebook(nn.Module):

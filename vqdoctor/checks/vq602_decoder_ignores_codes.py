@@ -9,7 +9,9 @@ codebook may look healthy or collapsed; neither changes what the model does.
 The share of the model's success that is lost with the mean code: for a classifier, accuracy above
 chance; otherwise the growth of the task loss. About 1 is normal, about 0 means that the model does
 not depend on the codes. A classifier at chance cannot lose accuracy, so it is not judged. Where all vectors
-share one code the mean code is that code: the collapse is then the cause, and the report says so.
+share one code the mean code is that code: the collapse is then the cause, and the report says so. It is not
+where z_e has a way around the codes that tells the samples apart: no gradient asks the codes for anything
+then, and the encoder puts nothing into them.
 
 Where the loss is exactly the same with z_e in place of z_q, with shuffled codes and with the mean code, and
 the encoder learns from the task all the same, nothing reads z_q. Then this comes first: a codebook that
@@ -30,8 +32,9 @@ them.
 - van den Oord et al. 2017, arXiv:1711.00937, section 4: posterior collapse under powerful decoders
 """
 
+from vqdoctor.checks import _harm
 from vqdoctor.checks._causes import COLLAPSE
-from vqdoctor.checks._words import Problems, error, figure, measured, percent, problem
+from vqdoctor.checks._words import Problems, error, figure, if_known, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodeDependence, TaskGradient, TaskMetrics
 from vqdoctor.core.levels import Severity
@@ -41,6 +44,9 @@ CONSEQUENCES = ("VQ103", "VQ313", "VQ501", "VQ502", "VQ503", "VQ504", "VQ508", "
 
 Codes that no vector reached are one on its use: what is left of the codebook's start.
 """
+
+UNUSED = (*(code for code in CONSEQUENCES if code.startswith("VQ5")), "VQ507")
+"""Findings on the use of codes that the decoder needs for nothing, and on an encoder that puts nothing in."""
 
 
 class Limits(CheckLimits):
@@ -65,6 +71,11 @@ class Limits(CheckLimits):
         "Least share of the skill, or of the loss with the mean code, that goes with the mean code for codes "
         "to carry what no other way does: half. The skip connections measured 0.08 to 0.29, a predictor of "
         "nearly still images, whose codes hold what moves, 0.89.",
+    )
+    cost: float = limit(
+        _harm.COST,
+        "Largest share of the loss that z_e in place of the codes may save where a way around them carries "
+        "the task: what healthy codes cost at most. One whose encoder let its codes go measured 0.008.",
     )
     skill: float = limit(
         0.1, "Least accuracy above chance, over its largest possible value, for a classifier to be judged."
@@ -97,10 +108,15 @@ def evaluate(
         what, replaced, real = "the task loss", metrics.mean_code_loss, metrics.loss
         name, effect, least = "loss_growth", replaced / real - 1, limits.loss_growth
     if effect < least:
+        carried = dependence is not None and _is_carried(metrics, dependence, limits)
         yield error(
             f"The model does not use its codes: {what} is {figure(replaced)} with every code replaced by the "
-            f"mean code, and {figure(real)} with the real codes.",
+            f"mean code, and {figure(real)} with the real codes"
+            f"{', since z_e has a way around the VQ layer' if carried else ''}.",
             measured(name, effect, least),
+            if_known("swapped", dependence.swapped if carried and dependence else None, limits.swapped),
+            if_known("around", dependence.around if carried and dependence else None),
+            explains=UNUSED if carried else (),
         )
     elif (
         dependence is not None
@@ -116,6 +132,13 @@ def evaluate(
             measured("around", dependence.around),
             measured(name, effect, least),
         )
+
+
+def _is_carried(metrics: TaskMetrics, dependence: CodeDependence, limits: Limits) -> bool:
+    """Whether a way around the codes tells samples apart, and z_e in their place would do no better."""
+    cost = metrics.loss - metrics.bypass_loss if metrics.bypass_loss is not None else 0.0
+    passed = bool(dependence.around) and dependence.swapped < limits.swapped
+    return passed and cost <= limits.cost * abs(metrics.loss)
 
 
 def _is_unread(metrics: TaskMetrics, gradient: TaskGradient) -> bool:
@@ -156,22 +179,14 @@ CHECK = Check(
             TaskGradient.healthy(at_output=None, ratio=None),
         ),
         fires(
+            "a skip connection that carries the task alone, behind which the encoder let its codes go",
+            _AUTOENCODER.replace(loss=0.00032, mean_code_loss=0.00032, bypass_loss=0.00032),
+            CodeDependence.healthy(swapped=0.0, around=0.02),
+        ),
+        fires(
             "a skip connection carries most of the task",
             TaskMetrics.healthy(mean_code_accuracy=0.7),
             CodeDependence.healthy(swapped=0.02, around=1.0),
-        ),
-        passes(
-            "a dead decoder, which gives the same output and no gradient for anything",
-            TaskMetrics.healthy(
-                accuracy=0.075,
-                mean_code_accuracy=0.075,
-                chance_accuracy=0.125,
-                loss=2.3,
-                bypass_loss=2.3,
-                shuffled_loss=2.3,
-                mean_code_loss=2.3,
-            ),
-            TaskGradient.healthy(at_output=0.0, at_input=0.0, ratio=None, before=0.0, around=True),
         ),
         passes("the codes carry the task", TaskMetrics.healthy(), TaskGradient.healthy()),
         passes(
