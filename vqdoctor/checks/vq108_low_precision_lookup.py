@@ -93,7 +93,7 @@ def evaluate(precision: LookupPrecision, limits: Limits) -> Problems:
 
 
 def _errs(precision: LookupPrecision, limits: Limits) -> bool:
-    """Whether the other codes are so much farther that it is no matter of near ties."""
+    """Whether the other codes are farther than near ties explain."""
     growth, added = precision.error_growth, precision.added_error
     if growth is None or added is None:
         return False

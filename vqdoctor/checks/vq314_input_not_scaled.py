@@ -38,7 +38,7 @@ from vqdoctor.core.evidence import DataMatch, FirstInput, TaskMetrics, WeightDec
 from vqdoctor.core.levels import Confidence
 
 OF_LARGE_UNITS = ("VQ201", "VQ301", "VQ313", "VQ501", "VQ502", "VQ504", "VQ607")
-"""What z_e in the units of one channel leaves: a VQ loss with the square of them, and codes far behind."""
+"""Findings on a z_e in the units of one channel: a VQ loss with the square of them, and codes far behind."""
 
 
 class Limits(CheckLimits):

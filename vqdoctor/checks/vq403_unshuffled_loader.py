@@ -36,7 +36,7 @@ from vqdoctor.core.evidence import BatchMixing, TaskMetrics
 from vqdoctor.core.levels import Confidence, Severity
 
 FORGOTTEN = ("VQ301", "VQ607", "VQ501", "VQ502")
-"""What the last kind leaves: its codes alone are in use, and the others lie where no vector of today is."""
+"""Findings on a codebook of which the last kind alone is in use, far from all other vectors."""
 
 
 class Limits(CheckLimits):

@@ -46,7 +46,7 @@ Codes that no vector reached are one on its use: what is left of the codebook's 
 """
 
 UNUSED = (*(code for code in CONSEQUENCES if code.startswith("VQ5")), "VQ507")
-"""Findings on the use of codes that the decoder needs for nothing, and on an encoder that puts nothing in."""
+"""Findings on the use of codes that the decoder does without, and on an encoder that follows it in that."""
 
 
 class Limits(CheckLimits):

@@ -48,7 +48,7 @@ MOST_COUNTS = 16
 FEWEST = 8
 """Codes from which one factor for all of them is a proof; numbers from which an exact relation is one."""
 TINY = float(np.finfo(np.float32).tiny)
-"""The smallest number that float32 holds with all its digits. Counts that fell under it tell no ratio."""
+"""The smallest number that float32 holds with all its digits; a ratio to smaller counts is rounding."""
 PARALLEL = 1e-4
 """Largest median relative difference of a row and a multiple of the row beside it that no chance explains. A
 division leaves 1e-7 in float32, and an average of weights beside the weights 1e-3."""

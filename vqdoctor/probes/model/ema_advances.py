@@ -136,7 +136,7 @@ def _on_the_batch(context: ModelContext, names: Sequence[str]) -> dict[str, floa
     """Return the weight in the sums over that in the counts of layers whose codes were placed on vectors.
 
     Each code is put on a vector of the first batch, with counts between half and one and a half of its even
-    share, so that what the EMA holds and what the batch adds to it differ.
+    share, so that the rows of the EMA and those of the batch differ.
     """
     model, generator = context.copy(training=True), torch.Generator().manual_seed(context.seed)
     layers = [layer for layer in context.on(model) if layer.name in names and layer.view.writable]

@@ -57,7 +57,7 @@ def _rounding(dtype: torch.dtype) -> float:
 
 _FLOAT32 = _rounding(torch.float32)
 _NEAREST = 0.99
-"""Least share of the codes chosen in float32 that are the nearest; of two equally near, either may be."""
+"""Least share of the codes chosen in float32 that are the nearest: two may be equally near."""
 
 
 def measure(context: ModelContext) -> dict[str, LookupPrecision]:
