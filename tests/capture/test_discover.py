@@ -119,6 +119,15 @@ def test_a_codebook_is_known_by_its_rows() -> None:
     assert torch.equal(torch.from_numpy(view.codebook), layer.anchors.T)
 
 
+def test_of_equal_codebooks_each_layer_has_its_own() -> None:
+    layer = nn.Sequential(Prototypes(), nn.Linear(DIM, DIM), Prototypes())
+    with torch.no_grad():
+        layer[2].anchors.copy_(layer[0].anchors)
+    found = found_in(layer)
+    keys = {view.name: view.keys["codebook"] for view in found.explicit}
+    assert keys == {"1.0": "1.0.anchors", "1.2": "1.2.anchors"}
+
+
 @pytest.mark.parametrize(
     "layer",
     [

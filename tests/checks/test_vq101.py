@@ -74,6 +74,25 @@ def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ101", *evidence) == expected
 
 
+@pytest.mark.parametrize(
+    ("changed", "remedies"),
+    [
+        ({}, ("raise-temperature",)),
+        ({"zero_share_at_one": 0.49}, ("raise-temperature",)),
+        # at 1 most vectors lack a gradient as well: the temperature is not the cause
+        ({"zero_share_at_one": 0.51}, ("straight-through",)),
+        ({"temperature": None, "zero_share_at_one": None}, ("straight-through",)),
+    ],
+)
+def test_a_temperature_that_keeps_the_gradient_from_most_vectors(
+    changed: dict[str, float | None], remedies: tuple[str, ...]
+) -> None:
+    low = GRADIENT.replace(estimator="custom", zero_share=0.9, temperature=1e-3, zero_share_at_one=0.0)
+    (problem,) = problems("VQ101", low.replace(**changed))
+    assert problem.remedies == remedies
+    assert ("temperature" in problem.message) is ("raise-temperature" in remedies)
+
+
 def test_a_guess_from_the_file_says_what_would_decide_it() -> None:
     (guess,) = problems("VQ101", MEMORY.replace(ratio=0.0015))
     assert guess.confidence is Confidence.MEDIUM

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from judged import problems, says
 
-from vqdoctor.core.evidence import DataMatch, Evidence, WeightDecay
+from vqdoctor.core.evidence import CodebookGeometry, DataMatch, Evidence, WeightDecay
 
 MATCH = DataMatch.healthy()
+COPIES = CodebookGeometry.healthy(duplicate_rows=200)
 FAR = MATCH.replace(codebook_rms=0.1)
 SHORT = WeightDecay.healthy(reach=0.1)
 
@@ -17,6 +18,14 @@ SHORT = WeightDecay.healthy(reach=0.1)
     [
         ([MATCH.replace(mean_offset=2.01)], "error"),
         ([MATCH.replace(mean_offset=1.99)], "passes"),
+        # the middle of a codebook whose half are copies is that of one vector, unless it has no data near it
+        ([MATCH.replace(mean_offset=2.01), COPIES.replace(duplicate_rows=128)], "passes"),
+        ([MATCH.replace(mean_offset=2.01), COPIES.replace(duplicate_rows=127)], "error"),
+        ([MATCH.replace(mean_offset=2.01, nearest_data=1.51), COPIES], "error"),
+        ([MATCH.replace(quantization_error=1.01), COPIES], "error"),
+        ([MATCH.replace(scale_ratio=5.1, quantization_error=0.51)], "error"),
+        ([MATCH.replace(scale_ratio=5.1, quantization_error=0.49)], "passes"),
+        ([MATCH.replace(scale_ratio=4.9, quantization_error=0.51)], "passes"),
         ([MATCH.replace(quantization_error=1.01)], "error"),
         ([MATCH.replace(nearest_data=1.49)], "passes"),
         ([MATCH.replace(nearest_data=1.51)], "error"),

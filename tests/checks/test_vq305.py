@@ -56,8 +56,13 @@ def test_a_flag_in_a_buffer_is_saved() -> None:
     assert bool(vq.state_dict()["initted"])
 
 
-def test_a_second_initialisation_explains_that_an_eval_pass_writes() -> None:
-    eval_pass = EvalForward.healthy(changed=("vq.embed", "vq.initted"), changed_count=2, codebook=True)
+@pytest.mark.parametrize(("again", "cause"), [(None, "VQ305:vq"), (False, "VQ305:vq"), (True, None)])
+def test_a_second_initialisation_explains_that_an_eval_pass_writes_once(
+    again: bool | None, cause: str | None
+) -> None:
+    eval_pass = EvalForward.healthy(
+        changed=("vq.embed", "vq.initted"), changed_count=2, codebook=True, again=again
+    )
     evidence = [TRAIN.replace(first_moved=1.3), eval_pass]
     findings = rank(evaluate(all_checks(), ["vq"], evidence, []).findings, all_checks())
-    assert [(f.code, f.explained_by) for f in findings] == [("VQ305", None), ("VQ307", "VQ305:vq")]
+    assert [(f.code, f.explained_by) for f in findings] == [("VQ305", None), ("VQ307", cause)]

@@ -12,7 +12,16 @@ from torch.nn import functional
 
 import vqdoctor
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.core.evidence import DataMatch, EncoderSpread, Evidence, StartRows, UnmovedRows, Usage
+from vqdoctor.core.evidence import (
+    CodebookGeometry,
+    DataMatch,
+    EmaState,
+    EncoderSpread,
+    Evidence,
+    StartRows,
+    UnmovedRows,
+    Usage,
+)
 
 START = StartRows.healthy(sample_size=1000, start="U(±1/1,000)")
 HEALTHY = StartRows.healthy()
@@ -26,6 +35,7 @@ MOSTLY_DEAD = Usage.healthy(
     perplexity_high=212.0,
 )  # fmt: skip
 UNMOVED = UnmovedRows.healthy(rows=204, offset=4.1, structure=50.0)
+EMA = EmaState.healthy(total=16_384.0, decay=0.95, updates=200)
 NOISE = UNMOVED.replace(offset=0.4, structure=5.9)
 
 
@@ -54,6 +64,17 @@ NOISE = UNMOVED.replace(offset=0.4, structure=5.9)
         ([HEALTHY, NOISE, COLLAPSED_USAGE, DataMatch.healthy(dim=64, data_effective_rank=31.0)], "warning"),
         ([HEALTHY, NOISE, COLLAPSED_USAGE, DataMatch.healthy(dim=64, data_effective_rank=33.0)], "passes"),
         ([HEALTHY, NOISE.replace(structure=6.1), COLLAPSED_USAGE, DataMatch.healthy()], "passes"),
+        # copies of one another are no noise
+        ([HEALTHY, UNMOVED, COLLAPSED_USAGE, CodebookGeometry.healthy(duplicate_rows=102)], "warning"),
+        ([HEALTHY, UNMOVED, COLLAPSED_USAGE, CodebookGeometry.healthy(duplicate_rows=103)], "passes"),
+        # of counts that began at 16,384 in all, 0.95^200 is left: 0.57, and no more than ten times that
+        ([HEALTHY, UNMOVED.replace(count=5.7), COLLAPSED_USAGE, EMA], "warning"),
+        ([HEALTHY, UNMOVED.replace(count=5.8), COLLAPSED_USAGE, EMA], "passes"),
+        ([HEALTHY, UNMOVED.replace(count=5.8), COLLAPSED_USAGE, EMA.replace(decay=None)], "warning"),
+        ([HEALTHY, UNMOVED.replace(count=5.8), COLLAPSED_USAGE, EMA.replace(updates=None)], "warning"),
+        # after many updates: what smoothing with 1e-5 that is written back holds, 0.0002
+        ([HEALTHY, UNMOVED.replace(count=0.0019), COLLAPSED_USAGE, EMA.replace(updates=2000)], "warning"),
+        ([HEALTHY, UNMOVED.replace(count=0.0021), COLLAPSED_USAGE, EMA.replace(updates=2000)], "passes"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

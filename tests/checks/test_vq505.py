@@ -14,9 +14,21 @@ from torch import nn
 from use_models import DIGITS, DIM, Layer, Model, Task, build_and_examine, found, trained
 from vector_quantize_pytorch import VectorQuantize
 
-from vqdoctor.core.evidence import Evidence, Revival
+from vqdoctor.checks import all_checks
+from vqdoctor.checks._usage import COLLAPSED_USAGE
+from vqdoctor.core.evidence import (
+    DataMatch,
+    EmaState,
+    Evidence,
+    Revival,
+    StartRows,
+    TrainForward,
+    UnmovedRows,
+)
 from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.engine import examine
+from vqdoctor.engine.evaluate import evaluate
+from vqdoctor.engine.rank import rank
 from vqdoctor.reference.recipes import PLAIN
 from vqdoctor.reference.train import encode, train
 from vqdoctor.vq.codebook import Codebook
@@ -42,6 +54,57 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ505", *evidence) == expected
+
+
+ANEW = UnmovedRows.healthy(rows=200, count=1.0)
+OFF = DataMatch.healthy(mean_offset=42.0, quantization_error=1.0, nearest_data=438.0)
+LATE = EmaState.healthy(updates=2000)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ([], "warning"),
+        ([ANEW.replace(rows=128)], "passes"),
+        ([ANEW.replace(rows=129)], "warning"),
+        ([OFF.replace(nearest_data=2.9)], "passes"),
+        ([OFF.replace(nearest_data=3.1)], "warning"),
+        # z_e has collapsed: any distance is many of its standard deviations
+        ([OFF.replace(data_std=1e-4 * OFF.data_rms)], "passes"),
+        # the start can have left that count: 0.95^100 of all
+        ([LATE.replace(updates=100, decay=None)], "passes"),
+        ([ANEW.replace(count=1e-4)], "passes"),
+        ([TrainForward.healthy(decay=None)], "passes"),
+    ],
+)
+def test_a_revival_that_writes_codes_where_there_is_no_data(changed: list[Evidence], expected: str) -> None:
+    given: list[Evidence] = [REVIVAL, ANEW, OFF, LATE.replace(decay=None), TrainForward.healthy(decay=0.95)]
+    kinds = {type(item): item for item in (*given, *changed)}
+    assert says("VQ505", *kinds.values()) == expected
+    findings = rank(
+        evaluate(all_checks(), ["vq"], [*kinds.values(), COLLAPSED_USAGE], []).findings, all_checks()
+    )
+    assert (findings[0].code == "VQ505") is (expected == "warning")
+
+
+@pytest.mark.parametrize(
+    ("revival", "root"),
+    [
+        (REVIVAL.replace(undone=16), "VQ505"),
+        # a guess from the file alone explains no codes that were never chosen
+        (REVIVAL.replace(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=200), "VQ313"),
+        (REVIVAL, "VQ313"),
+    ],
+)
+def test_codes_that_no_vector_reached_hang_under_a_revival_that_passes_undo(
+    revival: Revival, root: str
+) -> None:
+    left = [StartRows.healthy(), UnmovedRows.healthy(rows=204, offset=45.0), COLLAPSED_USAGE]
+    findings = rank(evaluate(all_checks(), ["vq"], [revival, *left], []).findings, all_checks())
+    assert findings[0].code == root
+    assert [f.explained_by for f in findings if f.code == "VQ313"] == [
+        f"{root}:vq" if root == "VQ505" else None
+    ]
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,44 @@ def test_a_collapse_hides_no_statistics_whose_smoothing_is_small() -> None:
     assert view.keys == {"codebook": "vq.codebook", "counts": "vq.usage_ema", "sums": "vq.codes_ema"}
 
 
+def clusterings(codes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return counts and means of random vectors around 32 places, and other vectors as codes."""
+    generator = torch.Generator().manual_seed(1)
+    places = torch.randn(codes, DIM, generator=generator)
+    means = places + 0.1 * torch.randn(codes, DIM, generator=generator)
+    written = (places + 0.1 * torch.randn(codes, DIM, generator=generator)).flip(0)
+    return 30 * torch.rand(codes, generator=generator) + 1, means, written
+
+
+def test_codes_written_without_their_sums_are_known_by_sums_that_grow_with_the_counts() -> None:
+    counts, means, codes = clusterings(64)
+    sums = means * counts[:, None]
+    (view,) = found({"vq.codebook": codes, "vq.usage_ema": counts, "vq.codes_ema": sums})
+    assert view.keys == {"codebook": "vq.codebook", "counts": "vq.usage_ema", "sums": "vq.codes_ema"}
+    assert np.array_equal(view.sums, sums.numpy())
+
+
+@pytest.mark.parametrize(
+    "why", ["codes that an average follows", "elsewhere", "another size", "no quantizer", "names"]
+)
+def test_other_tables_beside_counts_are_no_sums(why: str) -> None:
+    counts, means, codes = clusterings(64)
+    sums, owner, name = means * counts[:, None], "vq", "codes_ema"
+    match why:
+        case "codes that an average follows":
+            sums = codes + 0.01 * means
+        case "elsewhere":
+            sums = (means + 5) * counts[:, None]
+        case "another size":
+            sums = 0.1 * sums
+        case "no quantizer":
+            owner = "router"
+        case "names":
+            name = "gain"
+    views = found({f"{owner}.codebook": codes, f"{owner}.usage": counts, f"{owner}.{name}": sums})
+    assert all("sums" not in view.keys for view in views)
+
+
 WRONG = {
     "divided by the mean of the counts": lambda s, c: s / c.mean(),
     "never divided": lambda s, c: s.clone(),

@@ -6,7 +6,6 @@ from scipy.spatial.distance import pdist, squareform
 
 from vqdoctor.metrics.geometry import (
     copies,
-    duplicate_rows,
     effective_rank,
     faded_rows,
     histogram_quantiles,
@@ -38,7 +37,7 @@ def test_duplicates_are_those_of_all_pairs(seed, close, equal):
     codes[40 : 40 + close] = codes[rng.integers(0, 20, close)] + 1e-5 * rng.normal(size=(close, 6))
     codes[55 : 55 + equal] = codes[3]
     tolerance = 1e-3 * spread(codes)
-    assert duplicate_rows(codes, tolerance) == naive_duplicates(codes, tolerance) == close + equal
+    assert copies(codes, tolerance).sum() == naive_duplicates(codes, tolerance) == close + equal
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
@@ -55,12 +54,12 @@ def test_every_copy_on_a_crowded_plane_is_found(dim):
 
 def test_all_rows_equal_or_nearly_so():
     codes = np.ones((500, 8), np.float32)
-    assert duplicate_rows(codes, 0.0) == 499
-    assert duplicate_rows(codes + 1e-6 * rows(0, 500, 8), 1e-3) == 499
+    assert copies(codes, 0.0).sum() == 499
+    assert copies(codes + 1e-6 * rows(0, 500, 8), 1e-3).sum() == 499
 
 
 def test_a_far_offset_does_not_make_duplicates():
-    assert duplicate_rows(rows(0, 300, 4) + 1000, 1e-3) == 0
+    assert copies(rows(0, 300, 4) + 1000, 1e-3).sum() == 0
 
 
 def test_effective_rank_is_that_of_scipys_svd_of_centred_rows():

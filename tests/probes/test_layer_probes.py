@@ -372,6 +372,30 @@ def test_a_view_before_a_mask_picks_the_vectors(right: bool) -> None:
     assert codes(findings) == (set() if right else {"VQ105"})
 
 
+class Series(nn.Module):
+    """12 tokens of 12 dimensions: behind a convolution over the tokens, or one whose channels come first."""
+
+    def __init__(self, over_tokens: bool) -> None:
+        super().__init__()
+        mixed = nn.Sequential(nn.Linear(5, DIM), nn.Conv1d(DIM, DIM, 1))
+        self.over_tokens = over_tokens
+        self.encoder = mixed if over_tokens else nn.Conv1d(5, DIM, 3, padding=1)
+        self.vq = VectorQuantize(**ROWS)
+        self.decoder = nn.Linear(DIM, 5)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        series = x.flatten(1)[:, : 5 * DIM].reshape(len(x), DIM, 5)
+        z_q, _, loss = self.vq(self.encoder(series if self.over_tokens else series.transpose(1, 2)))
+        image = functional.pad(self.decoder(z_q).flatten(1), (0, 4))
+        return image.reshape(x.shape), loss.sum()
+
+
+@pytest.mark.parametrize("over_tokens", [True, False])
+def test_a_convolution_over_as_many_tokens_as_dimensions_needs_no_permute(over_tokens: bool) -> None:
+    _, findings = examine(*trained(Series(over_tokens)))
+    assert codes(findings) == (set() if over_tokens else {"VQ105"})
+
+
 # --- VQ106 residual ----------------------------------------------------------------------------------
 
 

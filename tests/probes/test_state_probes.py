@@ -174,6 +174,7 @@ def test_nothing_changes_in_eval_mode_unless_it_initialises(trained_first: bool)
     assert (rest.layer, rest.changed_count) == (None, 0)  # BatchNorm's statistics stand still
     assert layer.sample_size == len(list(vq.buffers())) and rest.sample_size == 9
     assert layer.codebook is not trained_first
+    assert layer.again is (None if trained_first else False)
     if not trained_first:
         assert "vq._codebook.embed" in layer.changed and "vq._codebook.initted" in layer.changed
 
@@ -189,10 +190,26 @@ class CountsInEval(VectorQuantize):
         return out
 
 
+class UnguardedEma(VectorQuantize):
+    """Its EMA follows every batch, in eval mode as well."""
+
+    def forward(self, z: torch.Tensor) -> Any:  # type: ignore[override]
+        out = super().forward(z)
+        if not self.training:
+            self._codebook.embed.lerp_(z.mean((0, 1)), 0.1)
+        return out
+
+
+def test_an_ema_that_runs_in_eval_mode_changes_the_codebook_again() -> None:
+    layer, _ = ask(eval_forward, context(trained(UnguardedEma(dim=DIM, codebook_size=CODES))))
+    assert isinstance(layer, EvalForward)
+    assert layer.codebook and layer.again
+
+
 def test_counts_that_change_in_eval_mode_are_no_change_of_the_codebook() -> None:
     layer, _ = ask(eval_forward, context(trained(CountsInEval(dim=DIM, codebook_size=CODES))))
     assert isinstance(layer, EvalForward)
-    assert (layer.changed, layer.codebook) == (("vq._codebook.cluster_size",), False)
+    assert (layer.changed, layer.codebook, layer.again) == (("vq._codebook.cluster_size",), False, None)
 
 
 def learnable() -> Classifier:

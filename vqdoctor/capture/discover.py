@@ -126,7 +126,7 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
             continue
         name = found.path or "vq"
         outputs = found.outputs[:MOST_LEVELS]
-        if (table := tables.holding(outputs, len(found.outputs))) is not None:
+        if (table := tables.holding(outputs, len(found.outputs), found.path)) is not None:
             explicit.append(_explicit(name, model, table[0], Place(transposed=table[1])))
         elif (grouped := tables.in_parts(outputs)) is not None:
             key, axis = grouped
@@ -179,7 +179,7 @@ def quantizing(
         # one output may be a dead module's, and few may be the whole model's: then its own codebook proves it
         is_sure = quantizer.gives_codes or (len(quantizer.outputs) > 1 and path != "")
         outputs = quantizer.outputs
-        stored = None if is_sure else tables.holding(outputs[:MOST_LEVELS], len(outputs))
+        stored = None if is_sure else tables.holding(outputs[:MOST_LEVELS], len(outputs), path)
         if is_sure or (stored is not None and (not path or stored[0].startswith(f"{path}."))):
             found.append(quantizer)
     return found[::-1]

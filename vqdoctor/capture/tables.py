@@ -24,15 +24,17 @@ class Tables:
     model: nn.Module
     _near: dict[tuple[str, bool], torch.Tensor] = field(default_factory=dict)
 
-    def holding(self, vectors: torch.Tensor, rows: int) -> tuple[str, bool] | None:
+    def holding(self, vectors: torch.Tensor, rows: int, path: str) -> tuple[str, bool] | None:
         """Return the name of the matrix that all vectors are rows (or columns, True) of; None if none is.
 
         Args:
             vectors: float [N, D].
             rows: the least rows of the table.
+            path: of the module that puts them out: of equal matrices, its own one is meant.
         """
-        dim = vectors.shape[1]
-        for name, tensor in self.model.state_dict().items():
+        dim, matrices = vectors.shape[1], self.model.state_dict()
+        for name in sorted(matrices, key=lambda name: not name.startswith(f"{path}.")):
+            tensor = matrices[name]
             if tensor.ndim != 2 or not tensor.is_floating_point() or dim not in tensor.shape:
                 continue
             for transposed in (False, True):

@@ -12,19 +12,21 @@ A straight-through estimator passes it unchanged (ratio 1). The rotation trick, 
 layers pass between 0.13 and several times the length, and all of these are right. A missing estimator passes
 exactly 0, which is the proof. So does one the wrong way round, `z_q + (z_e - z_q).detach()`, and its output
 is z_e: the decoder then never gets a code. A little is a warning, because small projections around the codes
-scale the gradient too, and Adam makes up for a scale. Without a model: the optimizer remembers how large the
-gradients were before and after the VQ layer. On 8x8 digits their ratio was 0.001 to 0.018 with a cut encoder,
-0.33 to 0.54 in health, and never under 0.69 with any other fault. This is circumstantial evidence, hence the
-medium confidence. A file has the order in which the modules were registered, which need not be that of the
-data: where it contradicts the names (encoder, decoder), the names decide and the confidence is low. A VQ loss
-with a large weight also moves a cut encoder and can hide the cut here; data cannot be deceived. Where the EMA
-writes codes on another scale than the vectors (VQ309, VQ310), the decoder's gradients are huge whatever the
-estimator, and the memory is not asked. Nor is it where codes are so large that their size explains the ratio:
-a weight behind the layer has a gradient in proportion to the codes. Cut encoders have small codes, since the
-VQ loss alone moves them (a root mean square of 0.0002 was measured). Where the learning rate was so small, or
-the steps so few, that no weight can have moved by its own size, the memory is that of an untrained model, and
-is not asked. Nor is it where the optimizer never had a gradient of an encoder that was trained all the same:
-a pretrained one that is frozen.
+scale the gradient too, and Adam makes up for a scale. So is a gradient that most vectors lack; where the
+layer keeps a temperature under 0.1, and at 1 they get it, that is the cause: soft draws have become choices.
+Without a model: the optimizer remembers how large the gradients were before and after the VQ layer. On 8x8
+digits their ratio was 0.001 to 0.018 with a cut encoder, 0.33 to 0.54 in health, and never under 0.69 with
+any other fault. This is circumstantial evidence, hence the medium confidence. A file has the order in which
+the modules were registered, which need not be that of the data: where it contradicts the names (encoder,
+decoder), the names decide and the confidence is low. A VQ loss with a large weight also moves a cut encoder
+and can hide the cut here; data cannot be deceived. Where the EMA writes codes on another scale than the
+vectors (VQ309, VQ310), the decoder's gradients are huge whatever the estimator, and the memory is not asked.
+Nor is it where codes are so large that their size explains the ratio: a weight behind the layer has a
+gradient in proportion to the codes. Cut encoders have small codes, since the VQ loss alone moves them (a root
+mean square of 0.0002 was measured). Where the learning rate was so small, or the steps so few, that no weight
+can have moved by its own size, the memory is that of an untrained model, and is not asked. Nor is it where
+the optimizer never had a gradient of an encoder that was trained all the same: a pretrained one that is
+frozen.
 
 ## Remedy
 straight-through: `z_q = z_e + (z_q - z_e).detach()`, after the VQ losses, as the last step.
@@ -37,10 +39,11 @@ straight-through: `z_q = z_e + (z_q - z_e).detach()`, after the VQ losses, as th
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 from vqdoctor.checks import _levels, _scale
 from vqdoctor.checks._words import figure, measured, percent, problem
-from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import (
     CodebookGeometry,
     EmaRelation,
@@ -53,6 +56,9 @@ from vqdoctor.core.evidence import (
 )
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
+
+WARMER = "raise-temperature"
+_missing = partial(problem, remedies=("straight-through",))
 
 
 class Limits(CheckLimits):
@@ -130,7 +136,7 @@ def evaluate(
                 "as large, so that they prove no cut"
             )
         if memory.ratio < limits.moment_ratio:
-            yield problem(
+            yield _missing(
                 Severity.ERROR,
                 f"The encoder's remembered gradients are only {figure(memory.ratio)} times those behind the "
                 "VQ layer: the task's gradient does not reach the encoder, usually because the "
@@ -152,21 +158,34 @@ def _live(gradient: GradientPath, limits: Limits) -> Iterator[Problem]:
             if gradient.puts_out_z_e
             else "the straight-through estimator is missing, so the task cannot train the encoder."
         )
-        yield problem(
+        yield _missing(
             Severity.ERROR,
             f"The VQ layer passes {percent(gradient.ratio)} of the gradient back to the encoder: {why}",
             ratio,
         )
     elif gradient.ratio < limits.gradient_ratio:
-        yield problem(
+        yield _missing(
             Severity.WARNING,
             f"The VQ layer passes only {percent(gradient.ratio)} of the gradient back to the "
             "encoder: its estimator is scaled down, or the projections around the codes are tiny.",
             ratio,
             confidence=Confidence.MEDIUM,
         )
-    elif gradient.zero_share > limits.zero_share:
+    elif gradient.zero_share > limits.zero_share >= (gradient.zero_share_at_one or 0.0) and (
+        gradient.temperature is not None
+    ):
         yield problem(
+            Severity.WARNING,
+            f"The VQ layer passes no gradient back for {percent(gradient.zero_share)} of the vectors at its "
+            f"{gradient.temperature_name} of {figure(gradient.temperature)}, and at 1 for "
+            f"{percent(gradient.zero_share_at_one or 0.0)}: its temperature makes soft draws single choices.",
+            measured("zero_share", gradient.zero_share, limits.zero_share),
+            measured("temperature", gradient.temperature),
+            measured("zero_share_at_one", gradient.zero_share_at_one or 0.0, limits.zero_share),
+            remedies=(WARMER,),
+        )
+    elif gradient.zero_share > limits.zero_share:
+        yield _missing(
             Severity.WARNING,
             f"The VQ layer passes no gradient back for {percent(gradient.zero_share)} of the vectors.",
             measured("zero_share", gradient.zero_share, limits.zero_share),
@@ -180,6 +199,13 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("straight-through",),
+    other_advice=(
+        Advice(
+            name=WARMER,
+            how="Let the temperature fall slowly, once per epoch and not per step, and stop at about 0.5.",
+            code="tau = max(0.5, 0.95 ** epoch)\nsoft = F.gumbel_softmax(logits, tau=tau)",
+        ),
+    ),
     examples=(
         fires(
             "z_q is detached and nothing is added",
@@ -213,6 +239,17 @@ CHECK = Check(
         fires(
             "an estimator that is scaled down to next to nothing",
             GradientPath.healthy(estimator="custom", ratio=1e-5, worst_gain=2e-5),
+        ),
+        fires(
+            "a Gumbel layer whose temperature has fallen to 0.001",
+            GradientPath.healthy(
+                estimator="custom",
+                cosine=None,
+                zero_share=0.97,
+                temperature_name="tau",
+                temperature=0.001,
+                zero_share_at_one=0.0,
+            ),
         ),
         passes(
             "DAC as it is built: small projections around the codes",

@@ -18,6 +18,7 @@ decay has won over the training, and it is an error if the task is badly done: t
 so z_e in place of the codes is no better. An EMA codebook is not affected.
 
 ## Remedy
+exempt-codebook: a parameter group of its own for the codebook, without weight decay.
 Weight decay is meant for weights that multiply activations. A code is a point in the data: pulled to
 zero it leaves the data. The same holds for AdamW's default of 0.01 over a long training, and for any
 decay in plain Adam, which turns it into full steps of the learning rate. Codes that have already shrunk

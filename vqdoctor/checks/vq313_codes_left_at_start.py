@@ -15,9 +15,10 @@ usage is poor, codes that were never chosen in the whole training tell
 too, whatever they were drawn from: an EMA shrinks their counts and sums by one factor, so the quotient still
 is where they began, and an optimizer that never had a gradient left them there. They are the cause if they
 are half of the dead codes, and began far from all codes in use, or as independent noise where z_e has fewer
-directions than dimensions, as no vector of such data is. Other causes leave codes at their start too: an
-encoder without gradient, a loss that is too heavy. So this is the cause only if all of these are absent.
-Where all rows are at the start, nothing was trained: VQ306.
+directions than dimensions, as no vector of such data is. Copies of one another are a case of VQ503, and
+counts that are too large for the number of updates were written later, by a revival. Other causes leave codes
+at their start too: an encoder without gradient, a loss that is too heavy. So this is the cause only if all of
+these are absent. Where all rows are at the start, nothing was trained: VQ306.
 
 ## Remedy
 data-init: place the codebook by k-means on encoder outputs before the first step. revive-dead-codes
@@ -32,10 +33,20 @@ brings those back that are lost later.
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._encoder import CONSTANT
+from vqdoctor.checks._renewed import set_later
 from vqdoctor.checks._usage import COLLAPSED_USAGE
 from vqdoctor.checks._words import Problems, figure, if_known, measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import DataMatch, EncoderSpread, StartRows, UnmovedRows, Usage
+from vqdoctor.core.evidence import (
+    CodebookGeometry,
+    DataMatch,
+    EmaState,
+    EncoderSpread,
+    StartRows,
+    TrainForward,
+    UnmovedRows,
+    Usage,
+)
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -79,6 +90,9 @@ def evaluate(
     unmoved: UnmovedRows | None,
     usage: Usage | None,
     match: DataMatch | None,
+    geometry: CodebookGeometry | None,
+    ema: EmaState | None,
+    forward: TrainForward | None,
     limits: Limits,
 ) -> Problems:
     """Compare the share of the rows at their start; then look for codes that were never chosen."""
@@ -94,7 +108,10 @@ def evaluate(
     if usage is not None and poor and _usage.active_share(usage) < _usage.ACTIVE_WARNING:
         least = min(least, limits.dead_share * (usage.num_codes - usage.active))
     if start.rows < least:
-        if unmoved is not None and usage is not None and poor:
+        if unmoved is None or usage is None or not poor:
+            return
+        copied = geometry is not None and 2 * geometry.duplicate_rows > unmoved.rows
+        if not copied and not set_later(unmoved, ema, forward):
             yield from _never_chosen(unmoved, usage, match, limits)
         return
     fails = start.rows >= limits.fail * codes
@@ -173,6 +190,21 @@ CHECK = Check(
             UnmovedRows.healthy(rows=204, structure=80.0, offset=1.1),
             COLLAPSED_USAGE,
             DataMatch.healthy(),
+        ),
+        passes(
+            "copies of one vector",
+            StartRows.healthy(),
+            UnmovedRows.healthy(rows=204, offset=45.0),
+            COLLAPSED_USAGE,
+            CodebookGeometry.healthy(duplicate_rows=200),
+        ),
+        passes(
+            "codes that a revival wrote after the start",
+            StartRows.healthy(),
+            UnmovedRows.healthy(rows=204, offset=45.0, count=1.0),
+            COLLAPSED_USAGE,
+            EmaState.healthy(updates=2000),
+            TrainForward.healthy(decay=0.95),
         ),
         passes("placed in the data", StartRows.healthy()),
         passes("a few left", StartRows.healthy(rows=40, start="U(±1/256)", unused=44)),

@@ -12,7 +12,11 @@ sum over count in the file, and that the first pass put back there. From a file 
 from it (codes that are hardly ever chosen only where the smoothing of the counts is known; a few such codes
 are a note), or, where the file records the count under which codes are replaced, codes under half of that
 count that equal their sum over count. The last is a guess: a layer that replaces a few codes at a time leaves
-some waiting. A revival that runs only every few steps needs `--probe-steps`.
+some waiting. A revival that runs only every few steps needs `--probe-steps`. Where passes are seen to undo
+a revival, codes that were never chosen (VQ313) are its effect: one that works moves them into the data. With
+data, so is a codebook far from it (VQ301) where most codes were set long after the start, as counts say that
+are too large for the number of updates, were not chosen since, and lie far from z_e: the revival writes them
+there.
 
 ## Remedy
 revive-dead-codes: write the sums and the counts with the codes.
@@ -25,9 +29,11 @@ revive-dead-codes: write the sums and the counts with the codes.
 
 from collections.abc import Iterator
 
+from vqdoctor.checks._encoder import CONSTANT
+from vqdoctor.checks._renewed import set_later
 from vqdoctor.checks._words import figure, measured, note, problem
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import Revival
+from vqdoctor.core.evidence import DataMatch, EmaState, Revival, TrainForward, UnmovedRows
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -46,9 +52,27 @@ class Limits(CheckLimits):
         "revival that works leaves none, except those that found no vector in the last batch.",
     )
 
+    astray: float = limit(
+        0.5,
+        "Least share of the codes that were set after the start, not chosen since, and lie off the data: a "
+        "typical code has to be one of them, as its distance to the data is measured.",
+    )
+    nearest_data: float = limit(
+        3.0,
+        "Least distance of a typical code from its nearest z_e, in standard deviations of z_e: twice that "
+        "from which VQ301 fires, since z_e moves on. Revived with noise of 100 times the spread: 438.",
+    )
 
-def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
-    """Look for codes that were put back, then for codes off their sums, then for waiting codes."""
+
+def evaluate(
+    revival: Revival,
+    unmoved: UnmovedRows | None,
+    match: DataMatch | None,
+    ema: EmaState | None,
+    forward: TrainForward | None,
+    limits: Limits,
+) -> Iterator[Problem]:
+    """Look for codes that were put back, that are off the data or their sums, then for waiting codes."""
     k = revival.num_codes
     live = revival.sample_size > 0
     if revival.undone > limits.share * k:
@@ -57,6 +81,23 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
             "revival does not write the EMA's sums and counts.",
             measured("undone_share", revival.undone / k, limits.share),
             Confidence.HIGH,
+            explains=("VQ313",),
+        )
+    elif (
+        unmoved is not None
+        and match is not None
+        and unmoved.rows > limits.astray * k
+        and match.nearest_data > limits.nearest_data
+        and match.data_std >= CONSTANT * match.data_rms * match.dim**0.5
+        and set_later(unmoved, ema, forward)
+    ):
+        yield _problem(
+            f"{unmoved.rows:,} of {k:,} codes were written anew in the training, and no vector has chosen "
+            f"them since: a typical code is {figure(match.nearest_data)} standard deviations away from the "
+            "nearest encoder output, so the revival writes codes where there is no data.",
+            measured("astray_share", unmoved.rows / k, limits.astray),
+            Confidence.MEDIUM,
+            explains=("VQ301", "VQ313"),
         )
     elif revival.returned > limits.share * k:
         fate = "the first forward pass put them back" if live else "the next update puts them back"
@@ -83,15 +124,20 @@ def evaluate(revival: Revival, limits: Limits) -> Iterator[Problem]:
         )
 
 
-def _problem(message: str, measurement: Measurement, confidence: Confidence) -> Problem:
+def _problem(
+    message: str, measurement: Measurement, confidence: Confidence, explains: tuple[str, ...] = ()
+) -> Problem:
     return problem(
         Severity.WARNING,
         message,
         measurement,
         confidence=confidence,
         decide_with="" if confidence is Confidence.HIGH else "--data batch.npz --probe-steps 20",
+        explains=explains,
     )
 
+
+_SET_LATER = UnmovedRows.healthy(rows=240, count=1.0)
 
 CHECK = Check(
     code="VQ505",
@@ -107,6 +153,22 @@ CHECK = Check(
         fires(
             "a bare file: most codes are under the recorded threshold, and untouched",
             Revival.healthy(source="checkpoint", sample_size=0, threshold=2.0, under_threshold=190),
+        ),
+        fires(
+            "a revival adds noise of 100 times the spread of z_e",
+            Revival.healthy(),
+            _SET_LATER,
+            DataMatch.healthy(mean_offset=42.0, quantization_error=1.0, nearest_data=438.0),
+            EmaState.healthy(updates=2000),
+            TrainForward.healthy(decay=0.95),
+        ),
+        passes(
+            "codes that the start has left far from the data",
+            Revival.healthy(),
+            _SET_LATER.replace(count=1e-30),
+            DataMatch.healthy(mean_offset=42.0, quantization_error=1.0, nearest_data=438.0),
+            EmaState.healthy(updates=2000),
+            TrainForward.healthy(decay=0.95),
         ),
         passes("a revival that works, or none", Revival.healthy()),
         passes(

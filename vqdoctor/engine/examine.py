@@ -105,6 +105,9 @@ def examine_session(session: Session) -> Examination:
     checks = choose(all_checks(), session.settings)
     checkpoint, found, gathered = session.checkpoint, session.found, Gathered()
     sha256 = session.sha256
+    if session.runs_users_model or (not session.is_dump and "x" in (session.arrays or ())):
+        gathered.notes += _without_mapped(session)
+        found = session.found
     _gather_file(session, gathered)
     _gather_batch(session, gathered)
     views = (*found.views, *gathered.views)
@@ -198,6 +201,27 @@ def _gather_file(session: Session, gathered: Gathered) -> None:
             absent.append(kinds.OptimizerMemory)
     probes = [probe for probe in file.all_probes() if not set(probe.kinds) & set(absent)]
     gathered.run(probes, session.file_context(), "checkpoint", session.say)
+
+
+def _without_mapped(session: Session) -> list[str]:
+    """Leave out the tables that a trained map makes the codes of, and return a note on each.
+
+    The model shows such a layer by its output. A table that the user names stays.
+    """
+    if session.settings.codebook_key is not None or not session.found.views:
+        return []
+    from vqdoctor.capture.mapped import mapped
+    from vqdoctor.models.process_group import as_single_process
+    from vqdoctor.models.untouched import untouched
+
+    model, context = session.model, session.model_context()
+    with untouched(model.model, session.settings.seed, session.device), as_single_process():
+        tables = mapped(context)
+    session.leave_out(tables)
+    return [
+        f"{name}: {matrix} is trained and maps the stored table to the codes, and the table is not a codebook"
+        for name, matrix in tables.items()
+    ]
 
 
 def _gather_batch(session: Session, gathered: Gathered) -> None:

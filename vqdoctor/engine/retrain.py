@@ -284,8 +284,8 @@ def untrained(plan: Plan, found: Trainable, settings: Settings) -> Retraining | 
 def trainable(session: Session) -> Trainable:
     """Return a session's model, of which fresh copies can be trained.
 
-    Where no key of the file shows a layer, they are looked for in the model at work, as the examination does;
-    those without a codebook (FSQ, LFQ) where none has one.
+    A file whose keys show no VQ layer may still have some: these are looked for in the model at work, as the
+    examination does, first those with a codebook, then those without one (FSQ, LFQ).
     """
     context = session.model_context(training=True)
     if not context.mapped:

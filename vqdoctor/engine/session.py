@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -223,6 +223,14 @@ class Session:
         self.say("building the model")
         with same_randomness(self.settings.seed):
             return build_model(self)
+
+    def leave_out(self, names: Container[str]) -> None:
+        """Take layers out of those of the file and of the model, as the model shows that they are none."""
+        found, model = self.found, self.model
+        vars(self).update(  # where `cached_property` keeps what it has found
+            found=replace(found, views=tuple(view for view in found.views if view.name not in names)),
+            model=replace(model, views=tuple(view for view in model.views if view.name not in names)),
+        )
 
     @cached_property
     def device(self) -> torch.device:

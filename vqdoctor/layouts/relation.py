@@ -10,6 +10,10 @@ counts, up to one factor. Values are read only where the shapes fit so, which fe
 A wrong update leaves another relation, which proves the same: codes that are the sums times one number, or
 over the counts plus a number, or over whole numbers, or at one length. Such tables are parallel row by row.
 
+Codes that were written without their sums leave no relation to them. Sums and counts still tell what they
+are: the sums grow with the counts, and the quotients lie where the codes do. Such tables are taken only in a
+module that is named after quantization, and where their names say which is which.
+
 An EMA that never ran leaves its start: counts of one and sums that are the codes, bit by bit; or counts and
 sums of zero, which prove less and are taken only in a module that is named after quantization.
 """
@@ -31,7 +35,8 @@ from vqdoctor.layouts.state_dict import StateDict
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.layouts.words import is_code_word, is_map, is_projection, near_vq
 from vqdoctor.metrics.ema_relation import divisor_of
-from vqdoctor.metrics.geometry import relative_range
+from vqdoctor.metrics.geometry import relative_range, spread
+from vqdoctor.metrics.match import nearest
 
 BY_RELATION = "proven by its relation"
 """Layout of such a layer."""
@@ -54,6 +59,12 @@ PARALLEL = 1e-4
 division leaves 1e-7 in float32, and an average of weights beside the weights 1e-3."""
 ONE_LENGTH = 1e-3
 """Largest spread of the lengths of rows that were put on a sphere; float32 leaves 5e-8."""
+GROWN = 0.75
+"""Largest spread of log(|S| / c) over that of log |S|, of sums that grow with their counts. Layers with other
+names measured 0.04 to 0.79, mostly under 0.55; two tables of codes beside counts over 1."""
+THERE = 0.5
+"""Largest median distance of S / c to the nearest code, over the spread of the codes. Two clusterings of one
+z_e measured 0.22, noise of the same size 0.9."""
 _SUMS = re.compile(r"sum|avg|average|mean|mass|total|acc|ema|run")
 """Names of a table of sums; a table of codes hardly ever has one."""
 
@@ -86,6 +97,7 @@ def proven(state: StateDict, known: Collection[str]) -> Iterator[QuantizerView]:
                 _codes(state, counts, tables)
                 or _never_run(state, owner, counts, tables)
                 or _by_wrong_rule(state, owner, counts, tables)
+                or _by_growth(state, owner, counts, tables)
             )
             if codes is not None:
                 sums = next(name for name in tables if name != codes)
@@ -165,6 +177,35 @@ def _by_wrong_rule(state: StateDict, owner: str, counts: str, tables: list[str])
         if rule in ("constant", "added", "whole") or relative_range(own) <= ONE_LENGTH:
             return codes
     return None
+
+
+def _by_growth(state: StateDict, owner: str, counts: str, tables: list[str]) -> str | None:
+    """Return which of two tables is a codebook that was written without its sums; None if neither is."""
+    leaves = {name: name.removeprefix(f"{owner}.").removesuffix(".weight").lower() for name in tables}
+    codes = [name for name in tables if is_code_word(leaves[name]) and not _SUMS.search(leaves[name])]
+    if len(codes) != 1 or not near_vq(owner.split(".")):
+        return None
+    (other,) = (name for name in tables if name not in codes)
+    if not _SUMS.search(leaves[other]):
+        return None
+    weights, rows, sums = (
+        np.asarray(state.entries[name].read(), dtype=np.float64) for name in (counts, codes[0], other)
+    )
+    if not all(np.isfinite(table).all() for table in (rows, sums, weights)) or weights.min() < 0:
+        return None
+    live = (weights > RARE * weights.mean()) & sums.any(axis=-1)
+    if live.sum() < FEWEST:
+        return None
+    lengths = np.log(np.linalg.norm(sums[live], axis=-1))
+    if np.std(lengths - np.log(weights[live])) > GROWN * np.std(lengths):
+        return None
+    means = (sums[live] / weights[live][:, None]).astype(np.float32)
+    flat = rows.reshape(-1, rows.shape[-1]).astype(np.float32)
+    extent = spread(flat)
+    if not extent or not THERE < spread(means) / extent < 1 / THERE:
+        return None
+    apart = nearest(means, flat).vector_distance
+    return codes[0] if np.median(apart) < THERE * extent else None
 
 
 def _differs(table: Floats) -> bool:

@@ -188,11 +188,6 @@ def faded_rows(rows: Rows) -> Mask:
     return np.asarray(row_norms(rows) <= COPY * spread(rows))
 
 
-def duplicate_rows(rows: Rows, tolerance: float, seed: int = 0) -> int:
-    """Return how many of `rows` [K, D] lie within `tolerance` of another one that is kept: see `copies`."""
-    return int(copies(rows, tolerance, seed).sum())
-
-
 def copies(rows: Rows, tolerance: float, seed: int = 0) -> Mask:
     """Return which of `rows` [K, D] lie within `tolerance` of an earlier row, bool [K].
 

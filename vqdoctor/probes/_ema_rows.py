@@ -30,8 +30,8 @@ NEAR_OWN = 0.9
 """Least share of codes in use whose nearest mean is their own. Averages of weights measured 0.94 to 1, codes
 placed anew 0.01."""
 EXACT = 1e-6
-"""A rule is the library's own, and no other is asked, where the median code is no farther from its mean than
-this share of its length: sixteen times the rounding of float32."""
+"""A rule is the library's own, and no other is asked, where the median code lies within this share of its
+length from its mean: sixteen times the rounding of float32."""
 LARGE_SMOOTHINGS = (1e-3, 1e-2)
 """Epsilons of home-made layers: with 0.01 rare codes lie 10 % off their means."""
 ASKED = 512

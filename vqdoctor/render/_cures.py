@@ -60,7 +60,7 @@ def headline(report: Report) -> Headline | None:
 
 
 def _standing(report: Report) -> str:
-    """Return which causes stand though no remedy of theirs is one of a training; "" where none does."""
+    """Return the causes that stand and ask for steps outside of a training; "" for a model without causes."""
     roots = [f for f in report.roots() if f.severity > Severity.NOTE]
     if not roots:
         return ""

@@ -93,6 +93,9 @@ class CodebookGeometry(Evidence):
         zero_rows: rows that are zero, or under 1e-6 of the median norm of the live rows.
         oversized_rows: rows whose norm is over 100 times the median of the live rows.
         duplicate_rows: rows closer than 1e-3 of the codebook's spread to an earlier row, and not to zero.
+        most_copied: the most rows that equal each other; None from earlier releases.
+        unused_copies: rows that lie on another one, earlier or later, and were not chosen lately by the EMA
+            counts; None without counts.
         effective_rank: exp of the entropy of the normalised squared singular values, at most min(K, D).
         init_box_rows: rows that still lie within ±1/K in every dimension.
         unit_rows: whether every live row has norm one (a cosine codebook).
@@ -111,6 +114,8 @@ class CodebookGeometry(Evidence):
     effective_rank: float
     init_box_rows: int
     unit_rows: bool
+    most_copied: int | None = None
+    unused_copies: int | None = None
 
 
 CodebookGeometry.HEALTHY = CodebookGeometry(
@@ -309,55 +314,6 @@ LookupScale.HEALTHY = LookupScale(
     layer="vq", source="batch", sample_size=28_752, code_norm=21.0, vector_norm=24.3, factor=0.98,
     vector_spread=0.4,
 )  # fmt: skip
-
-
-class GroupChoice(Evidence):
-    """The codes that one group of a product quantizer chose, beside those of the first. Sample size: vectors.
-
-    Levels of a residual stack are groups as well: each codebook gets another input.
-
-    Attributes:
-        group: its number, from 1.
-        groups: how many there are.
-        same: share of its codes that have the index of the first group's.
-        nearest: share of its codes that are the nearest to its own input.
-        first_nearest: the same in the first group.
-        nearest_same: share of the nearest codes that have the index of the first group's choice.
-    """
-
-    group: int
-    groups: int
-    same: float
-    nearest: float
-    first_nearest: float
-    nearest_same: float
-
-
-GroupChoice.HEALTHY = GroupChoice(
-    layer="vq", source="batch", sample_size=569, group=2, groups=6, same=0.07, nearest=1.0, first_nearest=1.0,
-    nearest_same=0.07,
-)  # fmt: skip
-
-
-class GroupInput(Evidence):
-    """Which part of their module's input the groups of a product quantizer get. Sample size: vectors.
-
-    Attributes:
-        group: its number, from 1.
-        groups: how many there are.
-        parts: how many vectors of a group's dimension lie side by side in the module's input.
-        read: how many of these parts any group gets.
-    """
-
-    group: int
-    groups: int
-    parts: int
-    read: int
-
-
-GroupInput.HEALTHY = GroupInput(
-    layer="vq", source="batch", sample_size=569, group=2, groups=4, parts=4, read=4
-)
 
 
 class CodeChoice(Evidence):

@@ -19,6 +19,10 @@ class GradientPath(Evidence):
         worst_gain: the largest |g| / |v| of a single vector.
         puts_out_z_e: whether no path leads back, and yet z_q is z_e and not codes: with the estimator the
             wrong way round it is `z_q + (z_e - z_q).detach()`.
+        temperature_name: name of the low temperature that the layer keeps; "" where it keeps none, or most
+            vectors get a gradient.
+        temperature: its value.
+        zero_share_at_one: the `zero_share` of the first batch if it were 1.
     """
 
     estimator: str
@@ -27,6 +31,9 @@ class GradientPath(Evidence):
     zero_share: float
     worst_gain: float
     puts_out_z_e: bool = False
+    temperature_name: str = ""
+    temperature: float | None = None
+    zero_share_at_one: float | None = None
 
 
 GradientPath.HEALTHY = GradientPath(

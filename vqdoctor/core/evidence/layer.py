@@ -264,3 +264,52 @@ class CollapseReward(Evidence):
 CollapseReward.HEALTHY = CollapseReward(
     layer="vq", source="batch", sample_size=400, codes=4, spread=0.4, one=1.8, reach=0.5, vq_weight=0.1
 )
+
+
+class GroupChoice(Evidence):
+    """The codes that one group of a product quantizer chose, beside those of the first. Sample size: vectors.
+
+    Levels of a residual stack are groups as well: each codebook gets another input.
+
+    Attributes:
+        group: its number, from 1.
+        groups: how many there are.
+        same: share of its codes that have the index of the first group's.
+        nearest: share of its codes that are the nearest to its own input.
+        first_nearest: the same in the first group.
+        nearest_same: share of the nearest codes that have the index of the first group's choice.
+    """
+
+    group: int
+    groups: int
+    same: float
+    nearest: float
+    first_nearest: float
+    nearest_same: float
+
+
+GroupChoice.HEALTHY = GroupChoice(
+    layer="vq", source="batch", sample_size=569, group=2, groups=6, same=0.07, nearest=1.0, first_nearest=1.0,
+    nearest_same=0.07,
+)  # fmt: skip
+
+
+class GroupInput(Evidence):
+    """Which part of their module's input the groups of a product quantizer get. Sample size: vectors.
+
+    Attributes:
+        group: its number, from 1.
+        groups: how many there are.
+        parts: how many vectors of a group's dimension lie side by side in the module's input.
+        read: how many of these parts any group gets.
+    """
+
+    group: int
+    groups: int
+    parts: int
+    read: int
+
+
+GroupInput.HEALTHY = GroupInput(
+    layer="vq", source="batch", sample_size=569, group=2, groups=4, parts=4, read=4
+)

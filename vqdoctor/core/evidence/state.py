@@ -71,6 +71,7 @@ class UnmovedRows(Evidence):
             distances of these from their mean, or, beside a single other code, of the start from its mean;
             None where these do not vary.
         frozen: whether the layer's table may rightly stay as it was drawn.
+        count: the EMA count that they share; None where the optimizer shows them.
     """
 
     rows: int
@@ -78,6 +79,7 @@ class UnmovedRows(Evidence):
     structure: float
     offset: float | None
     frozen: bool = False
+    count: float | None = None
 
 
 UnmovedRows.HEALTHY = UnmovedRows(
@@ -121,11 +123,14 @@ class EvalForward(Evidence):
         changed: names of the parameters and buffers that changed, the first 16.
         changed_count: how many changed.
         codebook: whether a codebook is among them.
+        again: whether a second pass over the same batch changes a codebook as well, as an EMA does and an
+            initialisation does not; None where the first changes none.
     """
 
     changed: tuple[str, ...] = ()
     changed_count: int = 0
     codebook: bool = False
+    again: bool | None = None
 
 
 EvalForward.HEALTHY = EvalForward(layer="vq", source="batch", sample_size=3)

@@ -11,7 +11,8 @@ from vqdoctor.metrics.geometry import (
     COPY,
     OVERSIZE,
     ZERO_SHARE,
-    duplicate_rows,
+    Rows,
+    copies,
     effective_rank,
     faded_rows,
     init_box_rows,
@@ -35,6 +36,13 @@ def measure(context: FileContext, view: QuantizerView) -> CodebookGeometry:
     if (chosen := chosen_lately(view.counts)) is not None:
         faded |= ~chosen[live] & (norms[live] < FADED * median)
     lasting = alive[~faded] if faded.any() else alive  # a copy of a large table is as large
+    tolerance = COPY * spread(alive) if len(lasting) else 0.0
+    later = copies(lasting, tolerance, context.seed)
+    unused = None if chosen is None else ~chosen[live][~faded]
+    if (
+        unused is not None and later.any()
+    ):  # from the other end, the last of equal rows is the one that is kept
+        unused &= later | copies(lasting[::-1], tolerance, context.seed)[::-1]
     return CodebookGeometry(
         source="checkpoint",
         sample_size=len(rows),
@@ -47,11 +55,21 @@ def measure(context: FileContext, view: QuantizerView) -> CodebookGeometry:
         mean_norm=float(np.linalg.norm(rows.mean(axis=0, dtype=np.float64))),
         zero_rows=int(np.sum((norms == 0) | (norms < ZERO_SHARE * median))),
         oversized_rows=int(np.sum(norms > OVERSIZE * median)) if median > 0 else 0,
-        duplicate_rows=duplicate_rows(lasting, COPY * spread(alive), context.seed) if len(lasting) else 0,
+        duplicate_rows=int(later.sum()),
+        most_copied=_most_copied(lasting[later], context.seed),
+        unused_copies=None if unused is None else int(unused.sum()) if later.any() else 0,
         effective_rank=effective_rank(alive) if live.any() else 0.0,
         init_box_rows=init_box_rows(rows),
         unit_rows=is_unit(norms, live),
     )
+
+
+def _most_copied(copied: Rows, seed: int) -> int:
+    """Return how many rows equal each other at most, where `copied` [N, D] are all but the first of them."""
+    if not len(copied):
+        return 0
+    axis = np.random.default_rng(seed).standard_normal(copied.shape[1])
+    return int(np.unique(copied @ axis, return_counts=True)[1].max()) + 1
 
 
 PROBE = each_layer(CodebookGeometry, measure)

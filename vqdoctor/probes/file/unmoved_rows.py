@@ -41,6 +41,7 @@ def measure(context: FileContext, view: QuantizerView) -> UnmovedRows:
         structure=structure(start) if rows.any() else 0.0,
         offset=offset,
         frozen=view.frozen or view.derived,
+        count=float(view.counts.min()) if view.counts is not None and rows.any() else None,
     )
 
 

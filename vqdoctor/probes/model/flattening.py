@@ -28,6 +28,7 @@ _CHANNEL_FIRST = (
     nn.modules.instancenorm._InstanceNorm,
     nn.GroupNorm,
 )
+_CHANNEL_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.RNNBase)
 _ASKED = 5
 """Vectors whose elements are traced back to the encoder's output."""
 _SAME = 1e-3
@@ -132,10 +133,17 @@ def _input_runs(context: ModelContext, layer: CapturedLayer, axis: int) -> bool 
     model = context.copy(training=False)
     stood: list[torch.Tensor] = []
     z_e: list[torch.Tensor] = []
+    tokens: list[torch.Size] = []
 
-    def passed(_: nn.Module, __: Any, output: Any) -> Any:
+    def passed(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        output = output[0] if isinstance(module, nn.RNNBase) else output
         if z_e or not isinstance(output, torch.Tensor) or output.ndim < 3:
             return None
+        if isinstance(module, _CHANNEL_LAST):
+            tokens[:] = [output.shape]
+            return None
+        if tokens and args and args[0].shape == tokens[0] and args[0].is_contiguous():
+            return None  # a convolution over tokens that were not permuted: its channels are the positions
         # a frozen encoder has no graph: start one here
         alive = output if output.requires_grad else output.detach().requires_grad_()
         stood[:] = [alive]
@@ -151,7 +159,7 @@ def _input_runs(context: ModelContext, layer: CapturedLayer, axis: int) -> bool 
     with contextlib.ExitStack() as stack:
         inside = layer.on(model).module
         for module in model.modules():
-            if isinstance(module, _CHANNEL_FIRST) and module not in set(inside.modules()):
+            if isinstance(module, _CHANNEL_FIRST + _CHANNEL_LAST) and module not in set(inside.modules()):
                 stack.callback(module.register_forward_hook(passed).remove)
         stack.callback(inside.register_forward_pre_hook(arrived, with_kwargs=True).remove)
         context.task.losses(model, context.first_batches[0])

@@ -26,11 +26,14 @@ from vqdoctor.metrics.match import nearest
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.model._looks import Looking, shared
+from vqdoctor.probes.model._temperature import warmed
 from vqdoctor.probes.model.task_gradient import DETACHED, UNTRAINED, passed_by, untrained
 from vqdoctor.probes.probe import Missing
 
 ROUNDING = 1e-4
 """Relative difference up to which two float32 gradients are the same."""
+MOST = 0.5
+"""Share of vectors without a gradient above which a temperature is looked for."""
 OUTSIDE = "the estimator is outside the layer: the task's gradient reaches z_e around z_q"
 NO_GRAD = "the model runs the layer under no_grad: there is no gradient path to judge"
 
@@ -88,10 +91,19 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
     detached = dict.fromkeys(passed_by(context) if looked.unclear else (), DETACHED)
     nothing = dict.fromkeys(untrained(context) if looked.unclear else (), UNTRAINED)
     elsewhere = looked.elsewhere | detached | around | nothing
+    judged = {name: _judge(found) for name, found in looked.products.items() if not elsewhere.get(name)}
     return {
-        name: Missing(reason) if (reason := elsewhere.get(name)) else _judge(found)
-        for name, found in looked.products.items()
+        name: _with_temperature(context, name, judged[name]) if name in judged else Missing(elsewhere[name])
+        for name in looked.products
     }
+
+
+def _with_temperature(context: ModelContext, name: str, found: GradientPath) -> GradientPath:
+    """Return the path with the layer's temperature, where that may keep the gradient from most vectors."""
+    low = warmed(context, name) if found.estimator == "custom" and found.zero_share > MOST else None
+    if low is None:
+        return found
+    return found.replace(temperature_name=low.name, temperature=low.value, zero_share_at_one=low.zero_share)
 
 
 def _elsewhere(step: Step, levels: Iterable[Step]) -> str:

@@ -72,11 +72,13 @@ LOOK = each_step(_look)
 
 def measure(context: ModelContext) -> dict[str, TaskGradient | Missing]:
     """Return the task's gradient at z_q, at z_e, and before and after every layer."""
-    none = dict.fromkeys(passed_by(context), DETACHED) | dict.fromkeys(untrained(context), UNTRAINED)
-    return {
-        name: Missing(none[name]) if name in none else _evidence(looks, _cut(context, name, looks))
-        for name, looks in LOOK.at(context).items()
+    passed = passed_by(context)
+    found = {name: _evidence(looks, _cut(context, name, looks)) for name, looks in LOOK.at(context).items()}
+    nothing = untrained(context) if any(not evidence.at_input for evidence in found.values()) else set()
+    none = dict.fromkeys(passed, DETACHED) | {
+        name: UNTRAINED for name in nothing if not found[name].at_input and found[name].before is None
     }
+    return {name: Missing(none[name]) if name in none else evidence for name, evidence in found.items()}
 
 
 def untrained(context: ModelContext) -> set[str]:
