@@ -18,6 +18,10 @@ STORED = PRECISION.replace(
     [
         ([PRECISION.replace(agreement=0.51)], "passes"),
         ([PRECISION.replace(agreement=0.49)], "warning"),
+        ([PRECISION.replace(agreement=0.6, error_growth=0.26, added_error=0.011)], "warning"),
+        ([PRECISION.replace(agreement=0.6, error_growth=0.24, added_error=0.2)], "passes"),
+        ([PRECISION.replace(agreement=0.6, error_growth=2.0, added_error=0.009)], "passes"),
+        ([PRECISION.replace(agreement=0.6, error_growth=None, added_error=None)], "passes"),
         ([STORED.replace(blurred_rows=128)], "passes"),
         ([STORED.replace(blurred_rows=129)], "warning"),
     ],

@@ -16,6 +16,8 @@ GEOMETRY = CodebookGeometry.healthy()
     [
         ([GEOMETRY.replace(oversized_rows=1), EMA.replace(zero_counts=1)], "warning"),
         ([GEOMETRY.replace(oversized_rows=1), EMA], "passes"),
+        ([GEOMETRY.replace(oversized_rows=1), EMA.replace(zero_counts=1, divided_by_zero=1)], "warning"),
+        ([GEOMETRY.replace(oversized_rows=1), EMA.replace(zero_counts=1, divided_by_zero=0)], "passes"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

@@ -122,12 +122,15 @@ class Model(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
         self.how = how
+        self.centred = False
         self.encoder = nn.Conv2d(1, 8, 2, 2)
         self.vq = LAYERS.get(how, VectorQuantizerEMA2D)(16, 8, decay=0.9)
         self.decoder = nn.ConvTranspose2d(8, 1, 2, 2)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         z_e = self.encoder(x)
+        if self.centred:
+            z_e = z_e - z_e.mean((0, 2, 3), keepdim=True)
         if self.how == "a second pass":
             self.vq(z_e)
         if self.how == "another scale":
@@ -201,6 +204,32 @@ def test_the_weight_of_new_vectors_in_sums_and_counts(
     report = examine(
         tmp_path / "model.pt", user_model=user_model, settings=Settings(select=("VQ309", "VQ312"))
     )
+    (found,) = (evidence for evidence in report.evidence if isinstance(evidence, EmaAdvances))
+    assert found.sums_over_counts == pytest.approx(ratio, rel=1e-3)
+    assert ("VQ309" in {finding.code for finding in report.findings}) is (ratio > 1)
+
+
+class Centred(Task):
+    """The task of a model whose vectors add up to zero, as behind a batch norm."""
+
+    def model(self) -> Model:
+        model = super().model()
+        model.centred = True
+        return model
+
+
+@pytest.mark.parametrize(("how", "ratio"), [("once", 1.0), ("heavy sums", 9.0)])
+def test_the_weight_shows_where_one_code_has_vectors_that_cancel(
+    how: str, ratio: float, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = Model(how)
+    with torch.no_grad():
+        model.vq.embedding.mul_(50.0)[0] = 0.0
+        model.vq.ema_embedding_sum.copy_(model.vq.embedding)
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pt")
+    user_model: Any = UserModel(task=Centred(how))
+    report = examine(tmp_path / "model.pt", user_model=user_model, settings=Settings(select=("VQ309",)))
     (found,) = (evidence for evidence in report.evidence if isinstance(evidence, EmaAdvances))
     assert found.sums_over_counts == pytest.approx(ratio, rel=1e-3)
     assert ("VQ309" in {finding.code for finding in report.findings}) is (ratio > 1)

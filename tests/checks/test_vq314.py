@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 import vqdoctor
-from vqdoctor.core.evidence import DataMatch, Evidence, FirstInput, WeightDecay
+from vqdoctor.core.evidence import DataMatch, Evidence, FirstInput, TaskMetrics, WeightDecay
+from vqdoctor.core.settings import Settings, UserModel
+from vqdoctor.engine import examine
 
 FAR = DataMatch.healthy(data_rms=10.0)
 STEPS = WeightDecay.healthy(reach=1.0)
@@ -29,6 +32,92 @@ RAW = FirstInput.healthy(rms=30.0)
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ314", *evidence) == expected
+
+
+UNITS = FirstInput.healthy(rms=30.0, channel_rank=2.0, scaled_rank=4.0)
+BEHIND = DataMatch.healthy(quantization_error=0.4, data_effective_rank=2.4)
+FAILS = TaskMetrics.healthy(accuracy=0.6, chance_accuracy=0.25)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        ([BEHIND, UNITS, FAILS], "error"),
+        ([BEHIND, UNITS], "error"),
+        ([BEHIND, UNITS, STEPS.replace(reach=100.0), FAILS], "error"),
+        ([BEHIND, UNITS, STEPS.replace(reach=100.0), FAILS.replace(accuracy=0.8)], "passes"),
+        ([BEHIND, UNITS, FAILS.replace(accuracy=0.8)], "cannot judge"),
+        ([BEHIND, UNITS.replace(rms=29.0), FAILS], "cannot judge"),
+        ([BEHIND, UNITS.replace(channel_rank=2.6, scaled_rank=6.0), FAILS], "cannot judge"),
+        ([BEHIND, UNITS.replace(scaled_rank=3.9), FAILS], "cannot judge"),
+        ([BEHIND, UNITS.replace(channel_rank=None), FAILS], "cannot judge"),
+        ([BEHIND.replace(quantization_error=0.39), UNITS, FAILS], "cannot judge"),
+        ([BEHIND.replace(data_effective_rank=2.6), UNITS, FAILS], "cannot judge"),
+    ],
+)
+def test_channels_of_different_units(evidence: list[Evidence], expected: str) -> None:
+    assert says("VQ314", *evidence) == expected
+
+
+class Plant(nn.Module):
+    """A classifier of measurements in raw units, which may standardise them itself."""
+
+    def __init__(self, scaled: bool) -> None:
+        super().__init__()
+        self.scale = nn.BatchNorm1d(6, affine=False, momentum=None) if scaled else nn.Identity()
+        self.encoder, self.head = nn.Linear(6, 3), nn.Linear(3, 4)
+        self.quantize = nn.Module()
+        self.quantize.embedding = nn.Embedding(16, 3)
+        self.quantize.forward = self.look_up  # type: ignore[method-assign]
+
+    def look_up(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        codes = self.quantize.embedding.weight
+        z_q = functional.embedding(torch.cdist(z, codes).argmin(1), codes)
+        return z + (z_q - z).detach(), functional.mse_loss(z, z_q)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_q, loss = self.quantize(self.encoder(self.scale(x)))
+        return self.head(z_q), loss
+
+
+class Measurements:
+    vq_weight = 0.1
+
+    def __init__(self, scaled: bool) -> None:
+        draw = torch.Generator().manual_seed(0)
+        units, middle = (
+            torch.tensor([250.0, 60, 5, 0.4, 0.09, 0.03]),
+            torch.tensor([1e5, 1500, 64, 2, 0.4, 0.1]),
+        )
+        self.x = middle + units * torch.randn(256, 6, generator=draw)
+        self.y = torch.randint(4, (256,), generator=draw)
+        self.scaled = scaled
+
+    def model(self) -> Plant:
+        return Plant(self.scaled)
+
+    def batches(self, split: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return list(zip(self.x.split(64), self.y.split(64), strict=True))
+
+    def losses(self, model: Plant, batch: tuple[torch.Tensor, torch.Tensor]) -> vqdoctor.Losses:
+        logits, loss = model(batch[0])
+        task = functional.cross_entropy(logits, batch[1])
+        return vqdoctor.Losses(task=task, vq=loss, logits=logits, labels=batch[1])
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_channels_that_the_first_layer_gets(scaled: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    task, model = Measurements(scaled), Plant(scaled)
+    model(task.x)  # takes the statistics of the data
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pt")
+    user: Any = UserModel(task=task)
+    report = examine(tmp_path / "model.pt", user_model=user, settings=Settings(select=("VQ314", "VQ507")))
+    first = report.find(FirstInput, None)
+    assert first is not None and first.channel_rank is not None
+    assert first.scaled_rank == pytest.approx(6.0, abs=0.2)
+    assert first.channel_rank == pytest.approx(6.0 if scaled else 1.2, abs=0.3)
+    assert [f.code for f in report.findings] == ([] if scaled else ["VQ314"])
 
 
 class Pictures(nn.Module):

@@ -50,6 +50,24 @@ class OneTensor(nn.Module):
         return z_q, loss, chosen.T.reshape(*z.shape[:-1], GROUPS)
 
 
+class Unnamed(nn.Module):
+    """One tensor under a name that says nothing, [G, K, D] or [K, G, D], and no indices."""
+
+    def __init__(self, *, shared: bool, axis: int) -> None:
+        super().__init__()
+        shape = [CODES, DIM]
+        shape.insert(axis, GROUPS)
+        self.C, self.shared, self.axis = nn.Parameter(torch.randn(shape)), shared, axis
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        tables, parts = self.C.movedim(self.axis, 0), z.unflatten(-1, (GROUPS, DIM)).flatten(0, -3)
+        chosen = torch.cdist(parts.transpose(0, 1), tables).argmin(-1)
+        chosen = chosen[:1].expand_as(chosen) if self.shared else chosen
+        codes = tables[torch.arange(GROUPS)[:, None], chosen].transpose(0, 1)
+        loss = functional.mse_loss(codes, parts.detach()) + 0.25 * functional.mse_loss(parts, codes.detach())
+        return (parts + (codes - parts).detach()).reshape(z.shape), loss
+
+
 class Group(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -101,6 +119,18 @@ def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
 def test_models(style: type[nn.Module], shared: bool) -> None:
     torch.manual_seed(0)
     report = vqdoctor.examine(Model(style(shared=shared)), torch.randn(300, 6, 10), losses=losses)
+    accused = [f.layer for f in report.findings if f.code == "VQ316"]
+    assert len(accused) == (GROUPS - 1 if shared else 0)
+    assert not [o for o in report.outcomes if o.status == "crashed"]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shared", [False, True])
+def test_tables_that_no_name_gives_away(axis: int, shared: bool) -> None:
+    torch.manual_seed(0)
+    model = Model(Unnamed(shared=shared, axis=axis))
+    report = vqdoctor.examine(model, torch.randn(300, 10), losses=losses)
+    assert [layer.name for layer in report.layers] == [f"quantizer[head {i}]" for i in range(GROUPS)]
     accused = [f.layer for f in report.findings if f.code == "VQ316"]
     assert len(accused) == (GROUPS - 1 if shared else 0)
     assert not [o for o in report.outcomes if o.status == "crashed"]

@@ -9,6 +9,7 @@ import torch
 from judged import run_advice, says
 from state_models import OURS, EmaVQ, Task, found, live, saved
 
+from vqdoctor.checks.vq403_unshuffled_loader import Limits, evaluate
 from vqdoctor.core.evidence import BatchMixing, Evidence, TaskMetrics
 from vqdoctor.core.levels import Severity
 
@@ -39,6 +40,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ403", *evidence) == expected
+
+
+@pytest.mark.parametrize(
+    ("drift", "accuracy", "forgot"), [(0.51, 0.2, True), (0.49, 0.2, False), (0.6, 0.7, False)]
+)
+def test_a_codebook_far_from_the_data_is_a_symptom_of_forgetting(
+    drift: float, accuracy: float, forgot: bool
+) -> None:
+    """Batches of one kind in order and a failed model: the codes lie where the last kind was."""
+    evidence = [MIXING.replace(label_drift=drift, label_z=90.0), METRICS.replace(accuracy=accuracy)]
+    (problem,) = evaluate(*evidence, Limits())
+    assert ("VQ301" in problem.explains) is forgot
 
 
 @pytest.mark.parametrize("sorted_by_class", [True, False])

@@ -55,6 +55,8 @@ def test_only_codes_that_nothing_reads_come_before_a_collapse() -> None:
     assert "VQ313" in problems("VQ602", UNREAD, past_z_q)[0].explains
     assert not problems("VQ602", UNREAD, AROUND.replace(joined=False))[0].explains
     assert not problems("VQ602", UNREAD.replace(bypass_loss=0.201), AROUND)[0].explains
+    dead = AROUND.replace(at_output=0.0, at_input=0.0, before=0.0, around=True)
+    assert not problems("VQ602", UNREAD, dead)[0].explains  # a decoder that gives the same for anything
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,7 @@ def test_a_way_around_that_does_the_task_comes_before_a_collapse(
     metrics = METRICS.replace(accuracy=None, loss=0.1, mean_code_loss=0.1, bypass_loss=bypass)
     (problem,) = problems("VQ602", metrics, way)
     assert ("VQ301" in problem.explains) is ("VQ201" in problem.explains) is expected
+    assert ("VQ507" in problem.explains) is expected
     assert ("way around" in problem.message) is expected
 
 

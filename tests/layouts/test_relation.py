@@ -199,3 +199,26 @@ def test_sums_times_the_counts_are_codes_where_the_names_say_so() -> None:
     assert view.keys == {"codebook": "vq.codebook", "counts": "vq.usage_ema", "sums": "vq.codes_ema"}
     (sound,) = found({"vq.codes_ema": codes, "vq.n": counts, "vq.codebook": codes * counts[:, None]})
     assert sound.keys["codebook"] == "vq.codes_ema"
+
+
+def collapsed(count: float, rows: int = 3, off: float = 0.0) -> dict[str, torch.Tensor]:
+    """An EMA of which all codes but the first few were left long ago: their counts have decayed so far."""
+    codes = statistics()[0]
+    counts = torch.full((CODES,), count)
+    counts[:rows] = torch.arange(20.0, 20.0 + 30 * rows, 30)
+    sums = codes * counts[:, None]
+    return {"bottle.total": sums * (1 + off), "bottle.mass": counts, "bottle.proto": codes}
+
+
+@pytest.mark.parametrize("count", [4e-45, 1e-30, 1e-4])
+@pytest.mark.parametrize("order", [1, -1])
+def test_codes_left_long_ago_do_not_turn_codes_and_sums_around(count: float, order: int) -> None:
+    """All dead codes have one count, and so fit either way round, however small it is."""
+    (view,) = found(dict(list(collapsed(count).items())[::order]))
+    assert view.keys == {"codebook": "bottle.proto", "counts": "bottle.mass", "sums": "bottle.total"}
+
+
+def test_a_few_codes_in_use_prove_the_relation_only_where_it_is_exact() -> None:
+    assert len(found(collapsed(4e-45, rows=1))) == 0  # six numbers
+    assert len(found(collapsed(4e-45, rows=2))) == 1
+    assert found(collapsed(4e-45, off=0.01)) == ()

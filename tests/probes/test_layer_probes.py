@@ -551,6 +551,34 @@ def test_a_lookup_under_autocast(offset: float, guarded: bool, fires: bool) -> N
     assert ("VQ108" in codes(findings)) is fires
 
 
+class Shifted(nn.Module):
+    """A layer around a lookup whose vectors share an offset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vq = Codebook(spread=0.05)
+        self.vq.embedding.weight.data += 1.0
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.vq(0.1 * z.float() + 1.0)
+
+
+def test_the_error_that_a_precision_adds_is_that_of_the_farther_codes() -> None:
+    model = Autoencoder(Shifted())
+    precision = examine(model, Half(model))[0]["lookup-precision", "vq.vq"]
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        z = 0.1 * model.eval().encoder(ImageTask(model).x[:32]).float() + 1.0
+        chosen = model.vq.vq(z)[1]
+    vectors, codes = z.permute(0, 2, 3, 1).reshape(-1, DIM), model.vq.vq.embedding.weight.detach()
+    found = (vectors - codes[chosen.flatten()]).square().sum(1).mean()
+    least = torch.cdist(vectors, codes).square().amin(1).mean()
+    assert precision.error_growth == pytest.approx(float(found / least - 1), rel=0.02)
+    assert precision.added_error == pytest.approx(
+        float((found - least) / vectors.var(0, correction=0).sum()), rel=0.02
+    )
+    assert precision.error_growth > 0.01
+
+
 class CastInside(nn.Module):
     """A lookup that casts by itself, and returns no indices."""
 
@@ -606,6 +634,7 @@ def test_agreement_is_one_in_float32_and_counts_are_naive() -> None:
         chosen = model.eval().vq(model.encoder(ImageTask(model).x[:32]))[1]
     assert (precision.agreement, precision.used) == (1.0, len(chosen.unique()))
     assert precision.dtype == "float32"
+    assert (precision.error_growth, precision.added_error) == (0.0, 0.0)
 
 
 # --- VQ203, VQ204: the terms of the loss -------------------------------------------------------------

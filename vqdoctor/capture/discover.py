@@ -125,9 +125,16 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         if any(_related(found.path, path) for path in known):
             continue
         name = found.path or "vq"
-        table = tables.holding(found.outputs[:MOST_LEVELS], len(found.outputs), found.path)
-        if table is not None:
-            explicit.append(_explicit(name, model, *table))
+        outputs = found.outputs[:MOST_LEVELS]
+        if (table := tables.holding(outputs, len(found.outputs), found.path)) is not None:
+            explicit.append(_explicit(name, model, table[0], Place(transposed=table[1])))
+        elif (grouped := tables.in_parts(outputs)) is not None:
+            key, axis = grouped
+            heads = range(model.state_dict()[key].shape[axis])
+            views = [_explicit(f"{name}[head {i}]", model, key, Place(head=i, head_axis=axis)) for i in heads]
+            explicit += views
+            places.update({view.name: found.path for view in views})
+            continue
         elif found.num_codes is not None:
             several = found.codebooks > 1
             names = [f"{name}[head {i}]" for i in range(found.codebooks)] if several else [name]
@@ -166,7 +173,7 @@ def quantizing(
         if any(_related(path, inner.path) for inner in found):
             continue
         call = next((call for call in watched[module].forwards if call.z_q is not None), None)
-        quantizer = None if call is None else _read(path, module, call)
+        quantizer = None if call is None else _read(path, module, call, tables)
         if quantizer is None:
             continue
         # one output may be a dead module's, and few may be the whole model's: then its own codebook proves it
@@ -197,7 +204,7 @@ def looked_up(model: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Qua
     with torch.no_grad(), lookups_found(tables) as found:
         run(model)
     return tuple(
-        _explicit(name.removesuffix(".weight"), model, name, transposed=False, layout=BY_LOOKUP)
+        _explicit(name.removesuffix(".weight"), model, name, Place(), layout=BY_LOOKUP)
         for name, lookup in found.items()
         if _is_nearest(lookup, tables[name])
     )
@@ -216,19 +223,19 @@ def _related(path: str, other: str) -> bool:
     return inside or not path or not other
 
 
-def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
+def _read(path: str, module: nn.Module, call: Call, tables: Tables) -> Quantizing | None:
     """Return the module as a quantizer, on the axis along which its output repeats itself most."""
     assert call.z_q is not None
     last = call.z_e.ndim - 1
     axes = {2: [1], 3: [2, 1]}.get(call.z_e.ndim, [1, last] if last > 2 else [])
-    read = [found for axis in axes if (found := _along(path, module, call, axis)) is not None]
+    read = [found for axis in axes if (found := _along(path, module, call, axis, tables)) is not None]
     z_q = call.z_q
     if read and any(z_q.shape[axis] > 1 and bool(((z_q != 0).sum(dim=axis) == 1).all()) for axis in axes):
         return None  # one-hot: a choice, and the code is what is looked up for it
     return min(read, key=lambda found: len(found.outputs), default=None)
 
 
-def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | None:
+def _along(path: str, module: nn.Module, call: Call, axis: int, tables: Tables) -> Quantizing | None:
     """Return the module as a quantizer of the vectors along an axis, if it is one."""
     assert call.z_q is not None
     positions, others = ([n for i, n in enumerate(t.shape) if i != axis] for t in (call.z_e, call.z_q))
@@ -247,6 +254,8 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
         is_one = is_fewer and _follows(z_q, codes)
     else:
         few = bool(levels) or (z_q.shape[1] > 1 and put_out <= given / FEW and bool(z_q.any()))
+        # codes side by side are as many as their combinations, and each part of them is a row of its table
+        few = few or tables.in_parts(z_q[:MOST_LEVELS]) is not None
         is_one = few and (put_out == 1 or _varies(rows(call.z_q, axis)))
     if not is_one:
         return None
@@ -351,24 +360,21 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
     return math.prod(listed) if listed else None
 
 
-def _explicit(
-    name: str, model: nn.Module, key: str, transposed: bool, layout: str = BY_OUTPUT
-) -> QuantizerView:
+def _explicit(name: str, model: nn.Module, key: str, place: Place, layout: str = BY_OUTPUT) -> QuantizerView:
     tensor = model.state_dict()[key]
-    shape = tuple(tensor.shape)[::-1] if transposed else tuple(tensor.shape)
+    codes = place.codes(tensor)
 
     def load() -> Array:
-        table = tensor.detach().float().cpu().numpy()
-        return np.ascontiguousarray(table.T if transposed else table)
+        return np.ascontiguousarray(place.codes(tensor).detach().float().cpu().numpy())
 
     return QuantizerView(
         name=name,
         layout=layout,
         confidence=Confidence.MEDIUM,
-        num_codes=shape[0],
-        dim=shape[1],
+        num_codes=codes.shape[0],
+        dim=codes.shape[1],
         keys={"codebook": key},
-        place=Place(transposed=transposed),
+        place=place,
         load_codebook=load,
     )
 

@@ -49,6 +49,31 @@ class Tables:
                     return name, transposed
         return None
 
+    def in_parts(self, vectors: torch.Tensor) -> tuple[str, int] | None:
+        """Return the name of the tensor of several tables that the parts of all vectors are rows of, or None.
+
+        A product quantizer puts its codes side by side: the first D numbers are a row of its first table, and
+        so on.
+
+        Args:
+            vectors: float [N, G · D].
+
+        Returns:
+            The name, and the axis of the G tables, 0 of [G, K, D] or 1 of [K, G, D].
+        """
+        for name, tensor in self.model.state_dict().items():
+            if tensor.ndim != 3 or not tensor.is_floating_point():
+                continue
+            dim = tensor.shape[-1]
+            for axis in (0, 1):
+                groups, codes = tensor.shape[axis], tensor.shape[1 - axis]
+                if groups < 2 or codes < 2 or groups * dim != vectors.shape[1]:
+                    continue
+                tables, parts = tensor.detach().float().cpu().unbind(axis), torch.split(vectors, dim, dim=1)
+                if all(map(are_rows, parts, tables)):
+                    return name, axis
+        return None
+
 
 def near(table: torch.Tensor) -> torch.Tensor:
     """Return the distance within which a vector is a row of a table [K, D]."""

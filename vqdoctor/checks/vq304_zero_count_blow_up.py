@@ -46,7 +46,7 @@ def evaluate(geometry: CodebookGeometry, ema: EmaState, limits: Limits) -> Probl
             measured("norm_max", geometry.norm_max),
             if_known("start_weight", ema.start_weight),
         )
-    elif geometry.oversized_rows > limits.oversized_rows and ema.zero_counts:
+    elif geometry.oversized_rows > limits.oversized_rows and ema.zero_counts and ema.divided_by_zero != 0:
         yield warning(
             f"{geometry.oversized_rows} of {geometry.sample_size} codes have blown up, to norms "
             f"of up to {figure(geometry.norm_max)} against {figure(geometry.norm_median)}: their EMA "
@@ -76,6 +76,11 @@ CHECK = Check(
             EmaState.healthy(zero_counts=120, count_min=9.6e-4, start_weight=0.04, from_zero=120),
         ),
         passes("healthy", CodebookGeometry.healthy(), EmaState.healthy()),
+        passes(
+            "one code in use, at the middle of the data, and others that were left one by one",
+            CodebookGeometry.healthy(oversized_rows=95, norm_max=80.0, norm_median=25.0),
+            EmaState.healthy(zero_counts=95, count_min=1e-4, divided_by_zero=0),
+        ),
         passes("a dead code that stayed small", CodebookGeometry.healthy(), EmaState.healthy(zero_counts=12)),
     ),
     doc=__doc__,

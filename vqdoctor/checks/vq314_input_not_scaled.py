@@ -7,12 +7,18 @@ rate at most. The few codes on the near side get all vectors, the VQ loss is hug
 codebook stays behind.
 
 ## How to read it
-Two measurements, and both must hold. The size of the numbers that the first layer with weights gets: a
-model that divides by 255 itself passes. The size of z_e over the longest way that one number of a code
-can have gone, the learning rate times the updates in the file's optimizer. It is only judged for Adam
-and its kin, whose steps are bounded by it, and where an optimizer moves the codes: an EMA follows at
-any scale. Where z_e is that large behind an input of ordinary size, it ran away from the codes, and
-VQ202 judges.
+Two measurements, and both must hold, of numbers that are large all alike. The size of the numbers that the
+first layer with weights gets: a model that divides by 255 itself passes. The size of z_e over the longest
+way that one number of a code can have gone, the learning rate times the updates in the file's optimizer. It
+is only judged for Adam and its kin, whose steps are bounded by it, and where an optimizer moves the codes:
+an EMA follows at any scale. Where z_e is that large behind an input of ordinary size, it ran away from the
+codes, and VQ202 judges.
+
+Tables of measurements have another scale in every column. Where the largest columns alone decide the
+directions of the input, z_e follows them and hides all others: a pressure in Pa beside fractions of one. It
+counts where the input is raw, its channels have at least twice the effective rank once each has standard
+deviation 1, z_e has as few directions as the input, the codes did not reach it (quantizing loses 40 % of its
+variance and more), and most of the task is still to do.
 
 ## Remedy
 Bring the input to mean 0 and standard deviation 1, or divide it by its range, in training and
@@ -24,11 +30,15 @@ well.
 - Kingma & Ba 2015, Adam, arXiv:1412.6980, section 2.1: a step is bounded by the learning rate
 """
 
-from vqdoctor.checks._reach import BEYOND, RAW, is_raw
-from vqdoctor.checks._words import Problems, error, figure, measured
+from vqdoctor.checks import _harm
+from vqdoctor.checks._reach import BEYOND, FEW, RAW, hides_channels, is_raw
+from vqdoctor.checks._words import Problems, error, figure, if_known, measured, percent
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import DataMatch, FirstInput, WeightDecay
+from vqdoctor.core.evidence import DataMatch, FirstInput, TaskMetrics, WeightDecay
 from vqdoctor.core.levels import Confidence
+
+OF_LARGE_UNITS = ("VQ201", "VQ301", "VQ313", "VQ501", "VQ502", "VQ504", "VQ607")
+"""Findings on a z_e in the units of one channel: a VQ loss with the square of them, and codes far behind."""
 
 
 class Limits(CheckLimits):
@@ -44,14 +54,39 @@ class Limits(CheckLimits):
         "Least size of z_e, in ways that a code can have gone. Models trained on scaled digits measured 1.1, "
         "and 1.6 behind an encoder gain of 40; one on digits of 0 to 255 measured 6,700.",
     )
+    unreached: float = limit(
+        0.4,
+        "Least quantization error, as a share of the variance of z_e, at which codes have not reached a z_e "
+        "of the units of a few channels. Tables in raw units that failed measured 0.57 to 1.05, those that "
+        "did well 0.11 to 0.25, and standardised ones 0.01 to 0.09.",
+    )
 
 
-def evaluate(match: DataMatch, decay: WeightDecay, first: FirstInput, limits: Limits) -> Problems:
+def evaluate(
+    match: DataMatch,
+    decay: WeightDecay | None,
+    first: FirstInput,
+    metrics: TaskMetrics | None,
+    limits: Limits,
+) -> Problems:
     """Fire where the first layer's input is raw, and z_e beyond the reach of the codes."""
-    way = decay.reach
-    if way is None:
+    way = None if decay is None else decay.reach
+    if _in_large_units(match, first, metrics, limits):
+        yield error(
+            f"The first layer ({first.module}) gets channels of such different sizes that they vary in "
+            f"{figure(first.channel_rank or 0.0)} directions, and in {figure(first.scaled_rank or 0.0)} once "
+            f"each has standard deviation 1: z_e follows the largest, and quantizing loses "
+            f"{percent(match.quantization_error)} of its variance.",
+            measured("input_size", first.rms, limits.raw),
+            if_known("channel_rank", first.channel_rank, FEW),
+            if_known("scaled_rank", first.scaled_rank),
+            measured("quantization_error", match.quantization_error, limits.unreached),
+            measured("z_e_rank", match.data_effective_rank, FEW),
+            explains=OF_LARGE_UNITS,
+        )
+    elif way is None:
         raise CannotJudge("it is not known how far the optimizer can have moved a code")
-    if is_raw(match, decay, first, limits.raw, limits.beyond):
+    elif is_raw(match, decay, first, limits.raw, limits.beyond):
         yield error(
             f"The first layer ({first.module}) gets numbers of size {figure(first.rms)}, and z_e has size "
             f"{figure(match.data_rms)}, while a code can have moved by {figure(way)} at most.",
@@ -60,6 +95,17 @@ def evaluate(match: DataMatch, decay: WeightDecay, first: FirstInput, limits: Li
             measured("reach", way),
             confidence=Confidence.HIGH,
         )
+
+
+def _in_large_units(match: DataMatch, first: FirstInput, metrics: TaskMetrics | None, limits: Limits) -> bool:
+    """Whether z_e follows a few channels of a raw input, which hide the others, and codes and task fail.
+
+    A residual level of a sound model may leave as much of what it is given.
+    """
+    undone = _harm.undone(metrics)
+    fails = undone is None or undone > _harm.UNDONE
+    follows = 0 < match.data_effective_rank < FEW and match.quantization_error >= limits.unreached
+    return first.rms >= limits.raw and hides_channels(first) and follows and fails
 
 
 _RAW = FirstInput.healthy(rms=147.0, largest=255.0)
@@ -81,6 +127,17 @@ CHECK = Check(
     explained_by=("VQ901", "VQ101", "VQ102", "VQ103", "VQ306", "VQ404"),
     examples=(
         fires("images of 0 to 255", _FAR, _SHORT, _RAW),
+        fires(
+            "pressures in Pa beside fractions of one, in an EMA's or any other codebook",
+            DataMatch.healthy(quantization_error=0.59, data_effective_rank=1.0),
+            FirstInput.healthy(rms=35_800.0, largest=1e5, channel_rank=1.2, scaled_rank=7.0),
+        ),
+        passes(
+            "the same units, which the codes have followed",
+            DataMatch.healthy(quantization_error=0.11, data_effective_rank=1.1),
+            WeightDecay.healthy(reach=5.3),
+            FirstInput.healthy(rms=35_800.0, largest=1e5, channel_rank=1.2, scaled_rank=7.0),
+        ),
         passes("healthy", DataMatch.healthy(), _LONG, FirstInput.healthy()),
         passes("z_e ran away behind an ordinary input", _FAR, _SHORT, FirstInput.healthy()),
         passes("a raw input that the encoder scales", DataMatch.healthy(), _LONG, _RAW),

@@ -24,10 +24,11 @@ wake-encoder: fix the cause that starves the encoder, and start it afresh.
 from vqdoctor.checks import _usage
 from vqdoctor.checks._causes import BEFORE_USE
 from vqdoctor.checks._encoder import CONSTANT
+from vqdoctor.checks._reach import hides_channels
 from vqdoctor.checks._usage import COLLAPSED_USAGE
 from vqdoctor.checks._words import Problems, error, figure, measured, note
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import EncoderSpread, Usage
+from vqdoctor.core.evidence import EncoderSpread, FirstInput, Usage
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence
 
@@ -50,23 +51,25 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(spread: EncoderSpread, usage: Usage | None, limits: Limits) -> Problems:
+def evaluate(
+    spread: EncoderSpread, usage: Usage | None, first: FirstInput | None, limits: Limits
+) -> Problems:
     """Blame the data where it hardly varies and the codes show it; else an encoder whose output does not.
 
-    A working encoder varies with a tone: where z_e is constant, the encoder is at fault however few the
-    directions of the input.
+    Channels that the scales of others hide vary all the same (VQ314). A working encoder varies with a tone:
+    where z_e is constant, the encoder is at fault however few the directions of the input.
     """
     constant = spread.output_spread < limits.output_spread
     if usage is not None and not _usage.few(usage):
         return  # the codes distinguish the small differences
     if spread.input_spread is not None and spread.input_spread < limits.input_spread:
-        if constant or usage is not None:
+        if (constant or usage is not None) and not hides_channels(first):
             yield _data(
                 "The input is nearly constant",
                 measured("input_spread", spread.input_spread, limits.input_spread),
             )
     elif spread.input_rank is not None and spread.input_rank < limits.input_rank and not constant:
-        if usage is not None:
+        if usage is not None and not hides_channels(first):
             yield _data(
                 f"The input varies in {figure(spread.input_rank)} directions only, as a single tone does",
                 measured("input_rank", spread.input_rank, limits.input_rank),
@@ -109,6 +112,12 @@ CHECK = Check(
             "a single tone at random phases, with some noise",
             EncoderSpread.healthy(output_spread=0.4, input_spread=1.0, input_rank=2.01),
             COLLAPSED_USAGE.replace(used=8, active=8, perplexity=3.3, perplexity_high=3.4),
+        ),
+        passes(
+            "pressures in Pa beside fractions of one: the input varies behind its scales",
+            EncoderSpread.healthy(output_spread=0.98, input_spread=0.003, input_rank=1.2),
+            COLLAPSED_USAGE,
+            FirstInput.healthy(rms=35_800.0, channel_rank=1.2, scaled_rank=7.0),
         ),
         passes("healthy", EncoderSpread.healthy(), Usage.healthy()),
         passes(

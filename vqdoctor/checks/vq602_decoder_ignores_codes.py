@@ -17,8 +17,9 @@ nothing reads is used as it happens to be.
 
 Where the mean code costs nothing, z_e has a way to the loss around z_q, and neither z_e in place of the codes
 nor the codes of another sample change anything, the way around does the task. Then the VQ loss alone
-moves z_e, which shrinks onto few codes, and this comes before a collapse, a codebook far from z_e and a VQ
-loss that pulls harder than the task: none of these would cost anything.
+moves z_e, which shrinks onto few codes or a single point, and this comes before a collapse of codebook or
+encoder, a codebook far from z_e and a VQ loss that pulls harder than the task: none of these would cost
+anything.
 
 A skip connection may also do most of the work beside codes that still help a little. Where z_e has a way to
 the loss around z_q, and the output of a sample hardly changes with the codes of another sample, it is a
@@ -46,8 +47,9 @@ CONSEQUENCES = ("VQ103", "VQ313", "VQ501", "VQ502", "VQ503", "VQ504", "VQ508", "
 
 Codes that no vector reached are one on its use: what is left of the codebook's start.
 """
-UNNEEDED = (*CONSEQUENCES, "VQ201", "VQ301")
-"""The same, and findings on a z_e that the task does not pull, where another way does the task."""
+UNNEEDED = (*CONSEQUENCES, "VQ201", "VQ301", "VQ507")
+"""The same, and findings on a z_e that the task does not pull, or that is constant, where another way does
+the task."""
 
 
 class Limits(CheckLimits):
@@ -139,7 +141,8 @@ def evaluate(
 def _is_unread(metrics: TaskMetrics, gradient: TaskGradient) -> bool:
     """Whether the loss is the same for any z_q, while the task trains the encoder by another way."""
     tampered = {metrics.bypass_loss, metrics.shuffled_loss, metrics.mean_code_loss}
-    around = bool(gradient.joined) and (gradient.around or not gradient.at_output)
+    learns = bool(gradient.joined) and bool(gradient.before)  # behind a dead decoder nothing learns
+    around = learns and (gradient.around or not gradient.at_output)
     return around and tampered == {metrics.loss}
 
 

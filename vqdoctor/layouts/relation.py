@@ -51,7 +51,9 @@ that are all alike make no difference."""
 MOST_COUNTS = 16
 """Tensors of one module that are tried as the counts of two tables, each of which is read for it."""
 FEWEST = 8
-"""Codes from which one factor for all of them is a proof."""
+"""Codes from which one factor for all of them is a proof; numbers from which an exact relation is one."""
+TINY = float(np.finfo(np.float32).tiny)
+"""The smallest number that float32 holds with all its digits; a ratio to smaller counts is rounding."""
 PARALLEL = 1e-4
 """Largest median relative difference of a row and a multiple of the row beside it that no chance explains. A
 division leaves 1e-7 in float32, and an average of weights beside the weights 1e-3."""
@@ -116,17 +118,20 @@ def _codes(state: StateDict, counts: str, tables: list[str]) -> str | None:
     """
     weights = np.asarray(state.entries[counts].read(), dtype=np.float64)
     one, two = (np.asarray(state.entries[name].read(), dtype=np.float64) for name in tables)
-    for (codes, quotient), (sums, others) in (
-        ((tables[0], one), (tables[1], two)),
-        ((tables[1], two), (tables[0], one)),
-    ):
-        if not _is_quotient(quotient, others, weights):
-            continue
-        factor = np.linalg.norm(quotient * weights[..., None]) / np.linalg.norm(others)
-        leaf, other = (name.rpartition(".")[2] for name in (codes, sums))
-        swapped = _SUMS.search(leaf.lower()) and not _SUMS.search(other.lower()) and is_code_word(other)
-        return sums if swapped and abs(factor - 1) > SAME else codes
-    return None
+    fits = [
+        (abs(np.linalg.norm(quotient * weights[..., None]) / np.linalg.norm(others) - 1), codes, sums)
+        for codes, quotient, sums, others in (
+            (tables[0], one, tables[1], two),
+            (tables[1], two, tables[0], one),
+        )
+        if _is_quotient(quotient, others, weights)
+    ]
+    if not fits:
+        return None
+    off, codes, sums = min(fits, key=lambda fit: fit[0] > SAME)  # codes with one count fit both ways round
+    leaf, other = (name.rpartition(".")[2] for name in (codes, sums))
+    swapped = _SUMS.search(leaf.lower()) and not _SUMS.search(other.lower()) and is_code_word(other)
+    return sums if swapped and off > SAME else codes
 
 
 def _never_run(state: StateDict, owner: str, counts: str, tables: list[str]) -> str | None:
@@ -227,12 +232,26 @@ def _is_quotient(codes: Floats, sums: Floats, counts: Floats) -> bool:
     if not all(np.isfinite(table).all() for table in (codes, sums, counts)) or counts.min() < 0:
         return False
     live = counts > RARE * min(counts.mean(), 1.0)
-    if live.sum() < FEWEST:  # where the smoothing is far smaller, the codes that lost it fit as well
-        live = counts > 0
+    if live.sum() < FEWEST:
+        if _is_exact(codes[live], sums[live], counts[live]):
+            return True
+        live = counts >= TINY  # where the smoothing is far smaller, the codes that lost it fit as well
     if live.sum() < FEWEST:
         return False
     apart = _apart(codes[live], sums[live] / counts[live][:, None])
     return apart < SAME and apart < BETTER * _apart(codes[live], sums[live])
+
+
+def _is_exact(codes: Floats, sums: Floats, counts: Floats) -> bool:
+    """Whether codes [N, D] are their sums over their counts up to rounding, and would not be so without them.
+
+    A collapse leaves too few codes in use for a factor to be common to all of them. So none is allowed here.
+    """
+    lengths = np.linalg.norm(codes, axis=1)
+    if codes.size < FEWEST or not lengths.all():
+        return False
+    off = np.linalg.norm(codes - sums / counts[:, None], axis=1) / lengths
+    return bool(off.max() < PARALLEL and BETTER * np.median(np.abs(counts - 1)) > PARALLEL)
 
 
 def _apart(rows: Floats, means: Floats) -> float:
@@ -242,4 +261,4 @@ def _apart(rows: Floats, means: Floats) -> float:
     if factor <= 0:
         return np.inf
     differences = np.linalg.norm(rows - factor * means, axis=1)
-    return float(np.median(differences / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)))
+    return float(np.median(differences / np.maximum(np.linalg.norm(rows, axis=1), TINY)))

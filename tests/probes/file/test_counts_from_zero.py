@@ -51,3 +51,27 @@ def test_shares_of_the_usage_tell_neither_a_start_nor_vectors(tmp_path: Path) ->
     assert state is not None and state.from_zero == 0
     assert expiry is not None and expiry.epoch_vectors is None
     assert "VQ405" not in {f.code for f in report.findings}
+
+
+@pytest.mark.parametrize(
+    ("in_use", "left", "found"),
+    [
+        (1, [0.0] * 63, 63),  # counts that no vector ever added to
+        (1, [0.0] * 40 + [1e-4 * (1 + i) for i in range(23)], 40),
+        (1, [1e-4 * (1 + i / 63) for i in range(63)], 0),  # a start of one that was left one by one
+        (1, [1e-4] * 63, 0),  # … or never left
+        (2, [1e-4] * 62, 62),  # stored as they were smoothed: the other codes tell how long a code should be
+    ],
+)
+def test_codes_that_are_divided_by_zero(tmp_path: Path, in_use: int, left: list[float], found: int) -> None:
+    counts = torch.tensor([100.0 + i for i in range(in_use)] + left)
+    codes = torch.randn(CODES, DIM, generator=torch.Generator().manual_seed(0))
+    state = {
+        "vq._embedding.weight": codes,
+        "vq._ema_cluster_size": counts,
+        "vq._ema_w": codes * counts[:, None],
+    }
+    torch.save({"model": state}, tmp_path / "model.pt")
+    evidence = vqdoctor.examine(tmp_path / "model.pt").find(EmaState, "vq")
+    assert evidence is not None
+    assert evidence.divided_by_zero == found

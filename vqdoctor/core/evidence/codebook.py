@@ -182,6 +182,8 @@ class EmaState(Evidence):
             their length; None without sums of codes in use.
         blurred: whether the codes in use lie near their own S/c and hardly any on it, as averages of weights
             and numbers of 8 bits do.
+        divided_by_zero: codes with a count under 1e-3 of the mean that no vector ever added to: all have the
+            same. 0 where that may be what a start of one has shrunk to; None in reports that lack it.
     """
 
     total: float
@@ -198,6 +200,7 @@ class EmaState(Evidence):
     means_spread: float | None = None
     blurred: bool = False
     from_zero: int = 0
+    divided_by_zero: int | None = None
 
 
 EmaState.HEALTHY = EmaState(

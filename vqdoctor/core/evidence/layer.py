@@ -135,6 +135,9 @@ class LookupPrecision(Evidence):
         used_in_full: codes chosen in float32; None from a checkpoint.
         blurred_rows: stored codes whose squared distance to the nearest other code is under the rounding
             error of their squared norm in that type; 0 from a model.
+        error_growth: growth of the mean squared distance from a vector to its code, over that with the codes
+            chosen in float32; None where the vectors are not seen, or float32 takes others than the nearest.
+        added_error: the same growth as a share of the vectors' total variance; None likewise.
     """
 
     dtype: str
@@ -142,10 +145,20 @@ class LookupPrecision(Evidence):
     used: int | None = None
     used_in_full: int | None = None
     blurred_rows: int = 0
+    error_growth: float | None = None
+    added_error: float | None = None
 
 
 LookupPrecision.HEALTHY = LookupPrecision(
-    layer="vq", source="batch", sample_size=400, dtype="float32", agreement=1.0, used=240, used_in_full=240
+    layer="vq",
+    source="batch",
+    sample_size=400,
+    dtype="float32",
+    agreement=1.0,
+    used=240,
+    used_in_full=240,
+    error_growth=0.0,
+    added_error=0.0,
 )
 
 

@@ -39,16 +39,29 @@ class FirstInput(Evidence):
         rms: their root mean square.
         largest: the largest magnitude among them.
         val_rms: root mean square of the same on validation batches; None where there are none.
+        channel_rank: effective rank of its channels about their means, as they come; None where they are one
+            or very many.
+        scaled_rank: the same with every channel at standard deviation one: larger where the scales of a few
+            channels hide the others.
     """
 
     module: str
     rms: float
     largest: float
     val_rms: float | None = None
+    channel_rank: float | None = None
+    scaled_rank: float | None = None
 
 
 FirstInput.HEALTHY = FirstInput(
-    source="batch", sample_size=115_008, module="encoder.0", rms=0.484, largest=1.0, val_rms=0.486
+    source="batch",
+    sample_size=115_008,
+    module="encoder.0",
+    rms=0.484,
+    largest=1.0,
+    val_rms=0.486,
+    channel_rank=18.0,
+    scaled_rank=21.0,
 )
 
 

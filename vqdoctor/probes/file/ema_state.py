@@ -7,7 +7,7 @@ import numpy as np
 from vqdoctor.core.evidence import EmaState
 from vqdoctor.layouts.live_rows import RARE, chosen_lately, live_mask, never_written
 from vqdoctor.layouts.view import QuantizerView
-from vqdoctor.metrics.ema_relation import far_above_smoothing
+from vqdoctor.metrics.ema_relation import SMOOTHINGS, far_above_smoothing
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.geometry import middle, row_norms
 from vqdoctor.probes._ema_rows import EXACT, best, blurred, means_by_rule
@@ -49,6 +49,7 @@ def measure(context: FileContext, view: QuantizerView) -> EmaState:
         means_spread=_means_spread(view, counts),
         blurred=blurred(view),
         from_zero=_from_zero(view, context.saved.start_weight(view)),
+        divided_by_zero=_divided_by_zero(counts),
     )
 
 
@@ -61,6 +62,21 @@ def _from_zero(view: QuantizerView, start_weight: float | None) -> int:
     norms, median, _ = live_mask(view)
     low = view.counts.astype(np.float64) < BELOW * start_weight
     return int(np.sum(low & view.sums.any(axis=1) & (norms > GROWN * median)))
+
+
+def _divided_by_zero(counts: Floats) -> int:
+    """Return how many counts [K] are next to zero, and no vector ever added to them.
+
+    Such counts are equal, while those of codes that were left at one time or another differ. A code that was
+    ever chosen is at most 1 / (1 - d) times too long. Equal counts above the smoothing may be a start of one
+    that has shrunk along with its sum, which makes no code longer. Then a single code in use, which may lie
+    anywhere, does not tell how long the others should be.
+    """
+    rare = counts <= RARE * counts.mean()
+    least = counts.min()
+    if least > SMOOTHINGS[0] and len(counts) - int(rare.sum()) < 2:
+        return 0
+    return int(np.sum(rare & (counts <= least * (1 + EXACT))))
 
 
 def _disagreement(view: QuantizerView, counts: Floats) -> Floats:

@@ -114,16 +114,44 @@ class _Update(NamedTuple):
 def _updates(context: ModelContext) -> dict[str, _Update]:
     """Return, for each layer, how a pass in train mode changes its EMA.
 
-    The times that it applies the layer's decay are None where a second pass applies it another number of
-    times: a decay that warms up does.
+    Where one code has all vectors, or vectors that cancel, the weights do not show. Such layers are asked
+    again with their codes on the batch. The times that a call applies the layer's decay are None where a
+    second pass applies it another number of times: a decay that warms up does.
     """
     model = context.copy(training=True)
     layers = context.on(model)
     first, second = (_pass(context, model, layers) for _ in range(2))
+    untold = [name for name, update in first.items() if update.sums_over_counts is None]
+    placed = _on_the_batch(context, untold)
     return {
-        name: update if _alike(update.applied, second[name].applied) else update._replace(applied=None)
+        name: update._replace(
+            applied=update.applied if _alike(update.applied, second[name].applied) else None,
+            sums_over_counts=placed.get(name, update.sums_over_counts),
+        )
         for name, update in first.items()
     }
+
+
+def _on_the_batch(context: ModelContext, names: Sequence[str]) -> dict[str, float | None]:
+    """Return the weight in the sums over that in the counts of layers whose codes were placed on vectors.
+
+    Each code is put on a vector of the first batch, with counts between half and one and a half of its even
+    share, so that the rows of the EMA and those of the batch differ.
+    """
+    model, generator = context.copy(training=True), torch.Generator().manual_seed(context.seed)
+    layers = [layer for layer in context.on(model) if layer.name in names and layer.view.writable]
+    seed_all(context.seed)
+    with watching(layers) as watched, torch.no_grad():
+        if layers:
+            context.task.losses(model, context.first_batches[0])
+    for layer in layers:
+        vectors, (_, sums, codes) = layer.vectors(watched), _stored(layer)
+        if vectors is not None and codes is not None and sums is not None and vectors.isfinite().all():
+            drawn = torch.randint(len(vectors), (layer.num_codes,), generator=generator)
+            counts = (0.5 + torch.rand(layer.num_codes, generator=generator)) * len(vectors) / len(codes)
+            layer.write(torch.arange(layer.num_codes), vectors[drawn.to(vectors.device)], counts)
+    found = _pass(context, model, layers) if layers else {}
+    return {name: update.sums_over_counts for name, update in found.items()}
 
 
 def _alike(one: float | None, other: float | None) -> bool:

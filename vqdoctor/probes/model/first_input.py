@@ -6,13 +6,15 @@ import itertools
 import math
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from vqdoctor.core.evidence import FirstInput
+from vqdoctor.metrics.geometry import effective_rank
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch
 from vqdoctor.probes.model._context import ModelContext
@@ -20,25 +22,62 @@ from vqdoctor.probes.model._enough import Enough
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
 
-_WITH_WEIGHTS = (
-    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-    nn.RNNBase, nn.Bilinear,
+_CONVOLUTIONS = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 )  # fmt: skip
+_WITH_WEIGHTS = (nn.Linear, *_CONVOLUTIONS, nn.RNNBase, nn.Bilinear)
+MOST_ROWS = 2048
+"""Rows of channels that are looked at."""
+_ROUNDING = 1e-6
+"""Share of a channel's size below which its deviation is rounding: it is constant."""
+MOST_CHANNELS = 512
+"""Channels up to which their effective rank is taken, which takes the cube of their number."""
 
 
 @dataclass(kw_only=True)
 class Sum:
-    """The input of the first layer with weights: its path; the numbers' squares, count and largest size."""
+    """The input of the first layer with weights.
+
+    Attributes:
+        module: its path.
+        squares: sum of the numbers' squares.
+        count: how many numbers there are.
+        largest: their largest size.
+        rows: the first of them as rows of channels, float [any, C].
+    """
 
     module: str = ""
     squares: float = 0.0
     count: int = 0
     largest: float = 0.0
+    rows: list[torch.Tensor] = field(default_factory=list)
 
     @property
     def rms(self) -> float | None:
         """The root mean square of the numbers; None where there are none, or one is not finite."""
         return math.sqrt(self.squares / self.count) if self.count and math.isfinite(self.squares) else None
+
+    def note(self, module: nn.Module, values: torch.Tensor) -> None:
+        """Add the input of a call, whose channels are the last axis, or that before a convolution's own."""
+        self.squares += float(values.double().square().sum())
+        self.count += values.numel()
+        self.largest = max(self.largest, float(values.abs().max()) if values.numel() else 0.0)
+        left = MOST_ROWS - sum(map(len, self.rows))
+        if values.ndim > 1 and left > 0:
+            at = -1 - len(module.kernel_size) if isinstance(module, _CONVOLUTIONS) else -1
+            self.rows.append(values.movedim(at, -1).flatten(0, -2)[:left].float().cpu())
+
+    def ranks(self) -> tuple[float | None, float | None]:
+        """Return the effective rank of the channels as they come, and with each at standard deviation one."""
+        if not self.rows or any(row.shape[1:] != self.rows[0].shape[1:] for row in self.rows):
+            return None, None
+        rows = torch.cat(self.rows).numpy()
+        if len(rows) < 2 or not 1 < rows.shape[1] <= MOST_CHANNELS or not np.isfinite(rows).all():
+            return None, None
+        deviations = rows.std(axis=0, dtype=np.float64)
+        varying = deviations > _ROUNDING * np.abs(rows).max(axis=0)
+        scaled = (rows[:, varying] - rows[:, varying].mean(axis=0, dtype=np.float64)) / deviations[varying]
+        return effective_rank(rows), effective_rank(scaled.astype(np.float32)) if varying.any() else 0.0
 
 
 def measure(context: ModelContext) -> FirstInput:
@@ -52,6 +91,7 @@ def measure(context: ModelContext) -> FirstInput:
         raise Missing("no layer with weights gets finite numbers first")
     others = itertools.islice(context.task.batches("val"), context.train_batches)
     val = first_input(context, model, (moved(batch, context.device) for batch in others))
+    channel_rank, scaled_rank = train.ranks()
     return FirstInput(
         source="batch",
         sample_size=train.count,
@@ -59,6 +99,8 @@ def measure(context: ModelContext) -> FirstInput:
         rms=train.rms,
         largest=train.largest,
         val_rms=val.rms,
+        channel_rank=channel_rank,
+        scaled_rank=scaled_rank,
     )
 
 
@@ -85,10 +127,7 @@ def first_input(context: ModelContext, model: nn.Module, batches: Iterable[Batch
                 context.task.losses(model, batch)
             for path, values in seen:
                 found.module = path
-                found.squares += float(values.double().square().sum())
-                found.count += values.numel()
-                largest = float(values.abs().max()) if values.numel() else 0.0
-                found.largest = max(found.largest, largest)
+                found.note(model.get_submodule(path), values)
     return found
 
 

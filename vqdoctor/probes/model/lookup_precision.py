@@ -21,6 +21,7 @@ from vqdoctor.capture.reader import Codes, Reader
 from vqdoctor.core.evidence import LookupPrecision
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.model.data_match import nearest_of
 
 
 class _InFull(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -55,6 +56,8 @@ def _rounding(dtype: torch.dtype) -> float:
 
 
 _FLOAT32 = _rounding(torch.float32)
+_NEAREST = 0.99
+"""Least share of the codes chosen in float32 that are the nearest: two may be equally near."""
 
 
 def measure(context: ModelContext) -> dict[str, LookupPrecision]:
@@ -79,6 +82,7 @@ def _precision(context: ModelContext, reader: Reader, call: Call) -> LookupPreci
     if as_it_is is None or in_full is None:
         return None
     tensors = (call.z_e, *call.module.parameters(), *call.module.buffers())
+    growth, added = _error(reader, call, as_it_is.flatten(), in_full.flatten()) or (None, None)
     types = {t.dtype for t in tensors if t.is_floating_point()} | {call.autocast or torch.float32}
     return LookupPrecision(
         source="batch",
@@ -87,7 +91,28 @@ def _precision(context: ModelContext, reader: Reader, call: Call) -> LookupPreci
         agreement=float((as_it_is == in_full).mean()),
         used=_distinct(as_it_is),
         used_in_full=_distinct(in_full),
+        error_growth=growth,
+        added_error=added,
     )
+
+
+def _error(reader: Reader, call: Call, chosen: Codes, in_full: Codes) -> tuple[float, float] | None:
+    """Return how the squared error of codes [N] grows over that of others: over itself, and over Var.
+
+    None where the vectors are not seen, or the others are not the nearest codes.
+    """
+    vectors = reader.looked_up(call) if reader.has_codebook else None
+    if vectors is None or not 0 < len(vectors) == len(chosen) == len(in_full):
+        return None
+    compared, codebook, best = nearest_of(reader, vectors)
+    is_nearest = (best.indices == in_full).mean() >= _NEAREST
+    if not is_nearest or chosen.min() < 0 or not np.isfinite(vectors).all():
+        return None
+    least, found = (
+        float(np.square(compared - codebook[codes]).sum(axis=1).mean()) for codes in (in_full, chosen)
+    )
+    variance = float(compared.var(axis=0, dtype=np.float64).sum())
+    return (found / least - 1, (found - least) / variance) if least > 0 and variance > 0 else None
 
 
 def _codes(reader: Reader, call: Call) -> Codes | None:
