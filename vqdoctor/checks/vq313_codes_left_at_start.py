@@ -139,6 +139,7 @@ CHECK = Check(
         "VQ314",
         "VQ315",
         "VQ404",
+        "VQ406",
         *(code for code in COLLAPSE if code < "VQ313"),
     ),
     examples=(
