@@ -66,7 +66,7 @@ def evaluate(size: StepSize, metrics: TaskMetrics | None, limits: Limits) -> Pro
         Severity.WARNING if left is None else harm,
         f"The learning rate fell from {figure(size.highest_rate)} to {figure(size.learning_rate)}, and in "
         f"{percent(1 - moving)} of the {size.updates:,} updates it was too small to change a weight at all: "
-        "a scheduler that is meant to be stepped per epoch was stepped per batch, or its factor is too strong.",
+        "its scheduler is meant for epochs and was stepped per batch, or its factor is too strong.",
         measured("fallen", fallen, limits.fallen),
         measured("idle", 1 - moving, limits.idle),
         measured("learning_rate", size.learning_rate),
@@ -86,8 +86,8 @@ CHECK = Check(
     scope="model",
     advice=Advice(
         name="step-per-epoch",
-        how="Call the scheduler once an epoch, behind the loop over the batches, and train from the start.",
-        code="for epoch in range(epochs):\n    for batch in loader:\n        step(batch)\n    scheduler.step()",
+        how="Call the scheduler once an epoch, behind the loop over batches, and train from the start.",
+        code="for epoch in range(epochs):\n    for b in loader:\n        step(b)\n    scheduler.step()",
     ),
     explained_by=("VQ901",),
     examples=(
