@@ -188,10 +188,11 @@ def looked_up(model: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Qua
         model: a working copy; it is put in eval mode and run once.
         run: runs a model on a batch.
     """
+    stored = model.state_dict().keys()  # a buffer that is not persistent is none of the file's tables
     tables = {
         name: tensor
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
-        if tensor.ndim == 2 and tensor.is_floating_point() and len(tensor) > 1
+        if tensor.ndim == 2 and tensor.is_floating_point() and len(tensor) > 1 and name in stored
     }
     model.eval()
     with torch.no_grad(), lookups_found(tables) as found:
