@@ -29,24 +29,20 @@ def measure(context: ModelContext) -> UnsavedTable:
     """
     if not context.first_batches:
         raise Missing("there is no training batch")
-    found = dict(unsaved(context.model))
-    if not found or loads_itself(context.model):
-        return UnsavedTable(source="batch", sample_size=0)
-    seed_all(context.seed + _OTHER_SEED)
-    built = dict(unsaved(unwrapped(context.task.model())))
-    drawn = {
-        name: table for name, table in found.items() if name not in built or not _equal(table, built[name])
-    }
-    seen = _in_use(context, drawn)
-    used = [name for name in drawn if name in seen]
-    first = drawn[used[0]] if used else torch.empty(0, 0)
+    tables = dict(unsaved(context.model))
+    seen = {} if not tables or loads_itself(context.model) else _in_use(context, tables)
+    if seen:
+        seed_all(context.seed + _OTHER_SEED)
+        built = dict(unsaved(unwrapped(context.task.model())))
+        seen = {name: n for name, n in seen.items() if not _equal(tables[name], built.get(name))}
+    first = next(iter(seen), "")
     return UnsavedTable(
         source="batch",
         sample_size=sum(seen.values()),
-        tables=tuple(used),
-        codes=len(first),
-        dim=first.shape[1],
-        buffer=bool(used) and used[0] in dict(context.model.named_buffers()),
+        tables=tuple(seen),
+        codes=len(tables[first]) if seen else 0,
+        dim=tables[first].shape[1] if seen else 0,
+        buffer=first in dict(context.model.named_buffers()),
     )
 
 
@@ -73,8 +69,6 @@ def loads_itself(model: nn.Module) -> bool:
 def _in_use(context: ModelContext, tables: dict[str, torch.Tensor]) -> dict[str, int]:
     """Return how many rows of each table the model was seen to look up in eval mode, of those in use."""
     used: dict[str, int] = {}
-    if not tables:
-        return used
     for outputs in context.tables.values():
         for name, table in tables.items():
             fits = outputs.shape[1] == table.shape[1] and 1 < len(outputs) <= len(table)
@@ -89,8 +83,8 @@ def _in_use(context: ModelContext, tables: dict[str, torch.Tensor]) -> dict[str,
     return used
 
 
-def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one.cpu(), other.cpu())
+def _equal(one: torch.Tensor, other: torch.Tensor | None) -> bool:
+    return other is not None and one.shape == other.shape and torch.equal(one.cpu(), other.cpu())
 
 
 PROBE = of_model(UnsavedTable, measure, mode="eval")
