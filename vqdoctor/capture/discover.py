@@ -10,18 +10,17 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from vqdoctor.capture.call import Call
-from vqdoctor.capture.tables import Tables
+from vqdoctor.capture.stored import stored
+from vqdoctor.capture.tables import Held, Tables
 from vqdoctor.capture.vectors import by_position, rows
 from vqdoctor.capture.watch import watch_each
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.view import Array, QuantizerView
 from vqdoctor.models.lookups import Found, lookups_found
 
@@ -127,17 +126,15 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         name = found.path or "vq"
         table = tables.holding(found.outputs[:MOST_LEVELS], len(found.outputs))
         if table is not None:
-            explicit.append(_explicit(name, model, *table))
+            views = stored(name, model, table, BY_OUTPUT)
+            explicit += views
+            places.update((view.name, found.path) for view in views)
         elif found.num_codes is not None:
             several = found.codebooks > 1
             names = [f"{name}[head {i}]" for i in range(found.codebooks)] if several else [name]
             implicit += [_implicit(one, found, found.num_codes) for one in names]
             radixes.update(dict.fromkeys(names, found.radix) if found.radix else {})
             places.update(dict.fromkeys(names, found.path))
-            continue
-        else:
-            continue
-        places[name] = found.path
     if known or explicit or any(view.confidence is Confidence.HIGH for view in implicit):
         implicit = [view for view in implicit if view.confidence is Confidence.HIGH]
     return Discovered(
@@ -166,14 +163,14 @@ def quantizing(
         if any(_related(path, inner.path) for inner in found):
             continue
         call = next((call for call in watched[module].forwards if call.z_q is not None), None)
-        quantizer = None if call is None else _read(path, module, call)
+        quantizer = None if call is None else _read(path, module, call) or _of_stack(path, call, tables)
         if quantizer is None:
             continue
         # one output may be a dead module's, and few may be the whole model's: then its own codebook proves it
         is_sure = quantizer.gives_codes or (len(quantizer.outputs) > 1 and path != "")
         outputs = quantizer.outputs
-        stored = None if is_sure else tables.holding(outputs[:MOST_LEVELS], len(outputs))
-        if is_sure or (stored is not None and (not path or stored[0].startswith(f"{path}."))):
+        held = None if is_sure else tables.holding(outputs[:MOST_LEVELS], len(outputs))
+        if is_sure or (held is not None and (not path or held.name.startswith(f"{path}."))):
             found.append(quantizer)
     return found[::-1]
 
@@ -188,19 +185,20 @@ def looked_up(model: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Qua
         model: a working copy; it is put in eval mode and run once.
         run: runs a model on a batch.
     """
-    stored = model.state_dict().keys()  # a buffer that is not persistent is none of the file's tables
+    saved = model.state_dict().keys()  # a buffer that is not persistent is none of the file's tables
     tables = {
         name: tensor
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
-        if tensor.ndim == 2 and tensor.is_floating_point() and len(tensor) > 1 and name in stored
+        if tensor.ndim == 2 and tensor.is_floating_point() and len(tensor) > 1 and name in saved
     }
     model.eval()
     with torch.no_grad(), lookups_found(tables) as found:
         run(model)
     return tuple(
-        _explicit(name.removesuffix(".weight"), model, name, transposed=False, layout=BY_LOOKUP)
+        view
         for name, lookup in found.items()
         if _is_nearest(lookup, tables[name])
+        for view in stored(name.removesuffix(".weight"), model, Held(name=name), BY_LOOKUP)
     )
 
 
@@ -227,6 +225,23 @@ def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
     if read and any(z_q.shape[axis] > 1 and bool(((z_q != 0).sum(dim=axis) == 1).all()) for axis in axes):
         return None  # one-hot: a choice, and the code is what is looked up for it
     return min(read, key=lambda found: len(found.outputs), default=None)
+
+
+def _of_stack(path: str, call: Call, tables: Tables) -> Quantizing | None:
+    """Return the module as a quantizer of the parts of its vectors, if a stack of tables in it holds these.
+
+    Groups of many codes put out as many different vectors as come in.
+    """
+    assert call.z_q is not None
+    if not path or call.z_q.shape != call.z_e.shape:
+        return None
+    for axis in {call.z_e.ndim - 1, 1}:
+        if next(tables.stacks(call.z_q.shape[axis], f"{path}."), None) is None:
+            continue
+        outputs = _some(call.z_q, axis)[:MOST_LEVELS]
+        if len(outputs) >= FEWEST and tables.stack(outputs, under=f"{path}.") is not None:
+            return Quantizing(path=path, outputs=torch.unique(outputs, dim=0), num_codes=None)
+    return None
 
 
 def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | None:
@@ -350,28 +365,6 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
             return said
     listed = _whole(module, _LEVELS) or levels
     return math.prod(listed) if listed else None
-
-
-def _explicit(
-    name: str, model: nn.Module, key: str, transposed: bool, layout: str = BY_OUTPUT
-) -> QuantizerView:
-    tensor = model.state_dict()[key]
-    shape = tuple(tensor.shape)[::-1] if transposed else tuple(tensor.shape)
-
-    def load() -> Array:
-        table = tensor.detach().float().cpu().numpy()
-        return np.ascontiguousarray(table.T if transposed else table)
-
-    return QuantizerView(
-        name=name,
-        layout=layout,
-        confidence=Confidence.MEDIUM,
-        num_codes=shape[0],
-        dim=shape[1],
-        keys={"codebook": key},
-        place=Place(transposed=transposed),
-        load_codebook=load,
-    )
 
 
 def _implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:

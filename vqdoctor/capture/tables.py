@@ -1,11 +1,15 @@
-"""Tables of codes among all matrices of a model, told by the vectors that a module puts out."""
+"""Tables of codes among all tensors of a model, told by the vectors that a module puts out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import nn
+
+from vqdoctor.core.frozen import frozen
 
 _OF_SPREAD = 256
 """Rows of which the spread of a table is taken."""
@@ -13,9 +17,25 @@ _FIRST = 4
 """Numbers of a vector by which a table is ruled out."""
 
 
+@frozen
+class Held:
+    """The tensor that holds a layer's codes.
+
+    Attributes:
+        name: its name in the state dict.
+        transposed: whether the codes are its columns.
+        heads: how many tables of one shape it holds, [H, K, D], each for its part of a vector; None for one
+            table [K, D].
+    """
+
+    name: str
+    transposed: bool = False
+    heads: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tables:
-    """The matrices of a model, each as a table of its rows and of its columns.
+    """The matrices of a model and its stacks of them, each as a table of its rows and of its columns.
 
     Attributes:
         model: the model.
@@ -24,12 +44,12 @@ class Tables:
     model: nn.Module
     _near: dict[tuple[str, bool], torch.Tensor] = field(default_factory=dict)
 
-    def holding(self, vectors: torch.Tensor, rows: int) -> tuple[str, bool] | None:
-        """Return the name of the matrix that all vectors are rows (or columns, True) of; None if none is.
+    def holding(self, vectors: torch.Tensor, rows: int) -> Held | None:
+        """Return the tensor that all vectors are rows (or columns) of; None if none is.
 
         Args:
             vectors: float [N, D].
-            rows: the least rows of the table.
+            rows: the least rows of a single table.
         """
         dim = vectors.shape[1]
         for name, tensor in self.model.state_dict().items():
@@ -44,8 +64,35 @@ class Tables:
                 if key not in self._near:
                     self._near[key] = near(table)
                 if are_rows(vectors, table, self._near[key]):
-                    return name, transposed
+                    return Held(name=name, transposed=transposed)
+        return self.stack(vectors)
+
+    def stack(self, vectors: torch.Tensor, under: str = "") -> Held | None:
+        """Return the stack [H, K, D] whose tables hold the parts of all vectors [N, H · D], or None.
+
+        Args:
+            vectors: float [N, any].
+            under: how the tensor's name begins.
+        """
+        for held, stack in self.stacks(vectors.shape[1], under):
+            parts = vectors.reshape(len(vectors), len(stack), -1).unbind(1)
+            if all(are_rows(part, table.float().cpu()) for part, table in zip(parts, stack, strict=True)):
+                return held
         return None
+
+    def stacks(self, width: int, under: str = "") -> Iterator[tuple[Held, torch.Tensor]]:
+        """Yield the stacks [H, K, D] for vectors of a width H · D."""
+        for name, stored in self._deep.items():
+            for transposed in (False, True):
+                stack = stored.transpose(1, 2) if transposed else stored
+                heads, codes, dim = stack.shape
+                if heads * dim == width and min(heads, codes, dim) > 1 and name.startswith(under):
+                    yield Held(name=name, transposed=transposed, heads=heads), stack
+
+    @cached_property
+    def _deep(self) -> dict[str, torch.Tensor]:
+        saved = self.model.state_dict().items()
+        return {name: t.detach() for name, t in saved if t.ndim == 3 and t.is_floating_point()}
 
 
 def near(table: torch.Tensor) -> torch.Tensor:
