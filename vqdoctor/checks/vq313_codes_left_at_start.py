@@ -140,6 +140,7 @@ CHECK = Check(
         "VQ315",
         "VQ404",
         "VQ406",
+        "VQ319",
         *(code for code in COLLAPSE if code < "VQ313"),
     ),
     examples=(
