@@ -101,8 +101,8 @@ def _never_trained(
     left_behind = by_count and (start.stepped is True or (start.updates or 0) > 0)
     if left_behind:
         sign = (
-            "so are its EMA counts, though the model was trained: a copy of the parameters alone was saved, "
-            "as an average of weights, or the layer was in eval mode"
+            "so are its EMA counts, though the model was trained: a copy of its parameters alone was saved, "
+            "such as an average, or the layer was in eval mode"
         )
     elif by_count:
         sign = "its EMA counts were never written, though a training pass writes them"

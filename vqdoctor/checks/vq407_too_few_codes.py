@@ -74,7 +74,7 @@ def evaluate(
     better = metrics.bypass_loss if metrics.bypass_loss is not None else metrics.loss
     yield warning(
         f"All {codes:,} codes are in use, and yet the quantization error is {percent(error)} of z_e's "
-        f"variance and the task loss {figure(metrics.loss)}, with z_e in place of the codes {figure(better)}: "
+        f"variance and the task loss {figure(metrics.loss)}, with z_e in their place {figure(better)}: "
         "the codebook is too small for its task.",
         measured("quantization_error", error, limits.error),
         measured("undone", left, limits.undone),
