@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import nn
@@ -179,7 +180,8 @@ def looked_up(model: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Qua
     """Return the tables [K, D] whose rows the model itself chooses for vectors, and looks up.
 
     The choice has to be that of the nearest row, or of the row with the largest product: an embedding is
-    asked for the tokens of its input.
+    asked for the tokens of its input. A row of the largest logit counts where the model mixes the rows by a
+    Gumbel-softmax of these in training.
 
     Args:
         model: a working copy; it is put in eval mode and run once.
@@ -192,14 +194,19 @@ def looked_up(model: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Qua
         if tensor.ndim == 2 and tensor.is_floating_point() and len(tensor) > 1 and name in saved
     }
     model.eval()
-    with torch.no_grad(), lookups_found(tables) as found:
+    with torch.no_grad(), lookups_found(tables, also="logits") as found:
         run(model)
-    return tuple(
-        view
-        for name, lookup in found.items()
-        if _is_nearest(lookup, tables[name])
-        for view in stored(name.removesuffix(".weight"), model, Held(name=name), BY_LOOKUP)
-    )
+    mixed: dict[str, Found] = {}
+    if any(lookup.by_logits for lookup in found.values()):
+        model.train()
+        with torch.no_grad(), lookups_found(tables, also="mixtures") as mixed:
+            run(model)
+    views = []
+    for name, lookup in found.items():
+        if name in mixed and mixed[name].by_logits if lookup.by_logits else _is_nearest(lookup, tables[name]):
+            how: Literal["logits"] | None = "logits" if lookup.by_logits else None
+            views += stored(name.removesuffix(".weight"), model, Held(name=name), BY_LOOKUP, how)
+    return tuple(views)
 
 
 def _is_nearest(lookup: Found, table: torch.Tensor) -> bool:

@@ -12,10 +12,12 @@ from torch import nn
 from vqdoctor.capture.tables import Held
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.place import Place
-from vqdoctor.layouts.view import Array, QuantizerView
+from vqdoctor.layouts.view import Array, Lookup, QuantizerView
 
 
-def stored(name: str, model: nn.Module, held: Held, layout: str) -> list[QuantizerView]:
+def stored(
+    name: str, model: nn.Module, held: Held, layout: str, lookup: Lookup | None = None
+) -> list[QuantizerView]:
     """Return the view of a layer, or one for each of its heads.
 
     Args:
@@ -23,6 +25,7 @@ def stored(name: str, model: nn.Module, held: Held, layout: str) -> list[Quantiz
         model: the model.
         held: the tensor that holds its codes.
         layout: how it was found.
+        lookup: how its codes are chosen, where that was seen.
     """
     saved = model.state_dict()
     codes = saved[held.name]
@@ -41,6 +44,7 @@ def stored(name: str, model: nn.Module, held: Held, layout: str) -> list[Quantiz
                 num_codes=num_codes,
                 dim=dim,
                 keys=keys,
+                lookup=lookup,
                 place=place,
                 load_codebook=partial(_rows, codes, place.codes),
                 load_counts=None if counts is None else partial(_rows, saved[counts], place.counts),
