@@ -2,9 +2,9 @@
 
 VQ606 is among them whatever its stage: figures are taken in eval mode, and where it differs from training,
 they are those of another model than the one that was trained. So are VQ404 and VQ406: steps that are too
-large spoil the encoder, the codes and the task alike, and steps of nothing leave them at their start. VQ511
-is the last: where much of the data is padding, codes that are placed on vectors of the data are copies of
-one another.
+large spoil the encoder, the codes and the task alike, and steps that move no weight leave them at their
+start. VQ511 is the last: where much of the data is padding, codes that are placed on vectors of the data are
+copies of one another.
 """
 
 COLLAPSE = (  # VQ901 is first: beside NaN no other figure counts

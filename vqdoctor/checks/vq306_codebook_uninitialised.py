@@ -17,7 +17,7 @@ the squared correlations between its dimensions exceed those of independent numb
 allows (random starts measured -3 to 4 standard deviations, trained codebooks 460 and more). Tables that are
 frozen on purpose are left out, and levels that were never reached while others were trained (VQ506).
 
-Counts that were never written, in a file that tells of a training, are those of a copy that got the trained
+Counts that were never written, in a file that records a training, are those of a copy that got the trained
 parameters and none of the buffers: averages of the weights that are written by hand often leave them out.
 
 ## Remedy

@@ -10,7 +10,7 @@ The learning rate in the file's optimizer is compared with the highest that it r
 straight line ends at 0, or at a floor that somebody chose: so it is in health. Only a factor applied again
 and again leaves a positive rate below a 1e16th of its start. Such a rate falls by the same factor in every
 update, which says from which update on a step of Adam was lost in the rounding of the weights: a float32
-number keeps 24 binary digits. What the schedule did is certain; the harm is what the model gets wrong: an
+number keeps 24 binary digits. The fall itself is certain. The harm is measured by the task: an
 error where more of the task is left to do than a sound model leaves, a note where the task is done.
 
 ## Remedy

@@ -6,11 +6,11 @@ differ in more than that, the codes swallow the difference. Usage and perplexity
 
 ## How to read it
 All of these must hold. The codes are evenly in use. The quantization error is a large part of the variance
-of z_e. It is about what K codes leave of vectors with so many directions, K^(-2 / directions), so that the
-codes lie well: misplaced codes are another cause. The task is far better with z_e in place of the codes, and
-much of it is still to do with them. Vectors of many directions would need too many codes, and are not judged.
-Nor are residual levels and groups, which share the vector. A codebook may be small on purpose, hence the
-medium confidence.
+of z_e. It is about K^(-2 / directions), which K codes leave of vectors with that number of directions, so
+that the codes lie well: misplaced codes are another cause. The task is far better with z_e in place of the
+codes, and much of it is still to do with them. Vectors of many directions would need too many codes, and are
+not judged. Nor are residual levels and groups, which share the vector. A codebook may be small on purpose,
+hence the medium confidence.
 
 ## Remedy
 more-codes: eight times as many codes leave 8^(-2 / directions) of the error. Residual levels add the most for
@@ -43,7 +43,7 @@ class Limits(CheckLimits):
     )
     placed: float = limit(
         2.0,
-        "Largest ratio of that error and K^(-2 / directions) at which the codes lie as well as so many can. "
+        "Largest ratio of that error and K^(-2 / directions) at which the codes lie well. "
         "The 4 codes measured 1.2.",
     )
     directions: float = limit(

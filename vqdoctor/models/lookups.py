@@ -161,7 +161,7 @@ class _Table:
     def by_logits(
         self, logits: torch.Tensor, codes: torch.Tensor, indices: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return what the model gets for logits: codes, or in training a mixture of codes."""
+        """Return the model's codes for logits, or in training its mixture of codes."""
         axis = _axis_of_logits(logits, len(self.table))
         largest = logits.argmax(axis)
         if logits.shape[axis] != len(self.table) or codes.numel() != largest.numel() * self.table.shape[1]:
