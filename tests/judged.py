@@ -34,11 +34,14 @@ def usage(k: int, n: float, perplexity: float, used: int, **more: object) -> Usa
 
 
 def run_advice(code: str, **names: object) -> dict[str, object]:
-    """Run the lines that a check's advice shows, on values of these names; return all names."""
+    """Run the lines of a check's advice, or of its first remedy, on values of these names; return all."""
     import torch
 
-    advice = CHECKS[code].advice
-    assert advice is not None
+    from vqdoctor.remedies import with_advice
+
+    check = CHECKS[code]
+    shown = {remedy.name: remedy.code for remedy in with_advice([check])}
+    name = check.advice.name if check.advice is not None else check.remedies[0]
     scope: dict[str, object] = {"torch": torch, "F": torch.nn.functional, **names}
-    exec(advice.code, scope)
+    exec(shown[name], scope)
     return scope

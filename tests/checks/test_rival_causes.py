@@ -30,6 +30,7 @@ from vqdoctor.core.evidence import (
     LossUse,
     ResidualLevel,
     Trace,
+    TrainEvalGap,
     Usage,
 )
 from vqdoctor.engine.evaluate import evaluate
@@ -184,3 +185,23 @@ def test_two_causes_of_one_collapse_name_the_experiment_and_either_alone_does_no
     assert first(heavy, slow, *beside) == ("VQ201", "--decide")
     assert first(heavy, *beside) == ("VQ201", "")
     assert first(slow, *beside) == ("VQ302", "")
+
+
+@pytest.mark.parametrize(
+    ("modes", "balance", "cause"),
+    [
+        # running statistics that lag behind an encoder which the weight brings down
+        (
+            TrainEvalGap.healthy(agreement=0.3, explained=0.98, eval_loss=0.05),
+            LossBalance.healthy(vq_weight=300.0, ratio=0.44),
+            "VQ201",
+        ),
+        # noise before the layer, of which the VQ loss consists
+        (TrainEvalGap.healthy(agreement=0.1, repeated=0.08), LossBalance.healthy(ratio=12.0), "VQ606"),
+    ],
+)
+def test_a_gap_between_the_modes_explains_a_heavy_vq_loss_where_it_is_noise(
+    modes: Evidence, balance: Evidence, cause: str
+) -> None:
+    assert first(modes, balance, COLLAPSED_USAGE)[0] == cause
+    assert says("VQ201", balance) == says("VQ606", modes) == "warning"

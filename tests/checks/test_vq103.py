@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from vqdoctor import Losses
-from vqdoctor.core.evidence import CodebookGradient, EmaState, Evidence, OptimizerMemory
+from vqdoctor.core.evidence import CodebookGradient, CodebookWriters, EmaState, Evidence, OptimizerMemory
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine
 
@@ -21,6 +21,7 @@ CODEBOOK = CodebookGradient.healthy()
 EMA = EmaState.healthy()
 UNLISTED = MEMORY.replace(codebook_listed=False, unlisted=True)
 REACHED = CODEBOOK.replace(ema_owned=False, trainable=True, gradient=0.3)
+WRITERS = CodebookWriters.healthy(gradient=0.3, kept=1.0)
 UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
 
 
@@ -37,6 +38,13 @@ UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
         # not in the optimizer, under a name of its own: a parameter says a running model, and not a buffer
         ([UNLISTED, CODEBOOK.replace(ema_owned=False, trainable=True, gradient=0.3)], "error"),
         ([UNLISTED, CODEBOOK.replace(ema_owned=True, trainable=True, gradient=0.3)], "passes"),
+        # the task's own optimizer does not hold it, unless the saved one remembers its gradients
+        ([REACHED, WRITERS.replace(listed=False)], "error"),
+        ([REACHED, WRITERS.replace(listed=True)], "passes"),
+        ([REACHED, WRITERS.replace(listed=None)], "passes"),
+        ([REACHED, WRITERS.replace(listed=False, replaced=True)], "passes"),  # VQ104 tells it
+        ([REACHED, WRITERS.replace(listed=False), MEMORY.replace(codebook_has_state=True)], "passes"),
+        ([REACHED.replace(ema_owned=True), WRITERS.replace(listed=False)], "passes"),
         ([UNLISTED, CODEBOOK.replace(ema_owned=False)], "warning"),
         ([UNLISTED], "cannot judge"),
         # the losses reach the codebook, and the training that saved the file did not

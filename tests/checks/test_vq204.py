@@ -7,13 +7,14 @@ from judged import says
 
 from vqdoctor.checks import all_checks
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.core.evidence import Evidence, LossBalance, LossTerms, TaskMetrics, Usage
+from vqdoctor.core.evidence import Directions, Evidence, LossBalance, LossTerms, TaskMetrics, Usage
 from vqdoctor.engine.evaluate import evaluate
 from vqdoctor.engine.rank import rank
 
 TERMS = LossTerms.healthy()
 BALANCE = LossBalance.healthy()
 LOSES = TaskMetrics.healthy(accuracy=0.6, bypass_accuracy=0.93)
+ONE_WAY = Directions.healthy(dim=64, vector_directions=1, input_directions=18)
 NO_BETA = {"beta": None, "beta_from": ""}
 
 
@@ -32,6 +33,10 @@ NO_BETA = {"beta": None, "beta_from": ""}
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.38), Usage.healthy()], "note"),
         ([TERMS.replace(commitment=16.0, **NO_BETA), BALANCE.replace(ratio=0.38), COLLAPSED_USAGE], "note"),
         ([TERMS.replace(commitment=16.0, **NO_BETA), BALANCE.replace(ratio=0.38), Usage.healthy()], "passes"),
+        # at rest, of z_e's directions one is left, and few codes are in use
+        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.41), ONE_WAY, COLLAPSED_USAGE], "warning"),
+        ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=0.41), ONE_WAY, Usage.healthy()], "note"),
+        ([TERMS, BALANCE.replace(ratio=0.41), ONE_WAY, COLLAPSED_USAGE], "passes"),
         ([TERMS.replace(commitment=16.0), BALANCE.replace(ratio=None)], "cannot judge"),
         ([TERMS.replace(commitment=7.9), BALANCE.replace(ratio=9.0)], "passes"),
         ([TERMS.replace(commitment=16.0 * 400), BALANCE.replace(ratio=9.0)], "warning"),

@@ -16,6 +16,15 @@ from vqdoctor.core.evidence import DataMatch, EncoderSpread, Evidence, StartRows
 
 START = StartRows.healthy(sample_size=1000, start="U(±1/1,000)")
 HEALTHY = StartRows.healthy()
+FEW_USED = Usage.healthy(
+    num_codes=1000, used=1000, active=900, expected_used=1000.0, expected_active=1000.0, perplexity=9.0,
+    perplexity_high=9.2,
+)  # fmt: skip
+"""Poor usage, though most codes are active."""
+MOSTLY_DEAD = Usage.healthy(
+    num_codes=1000, used=450, active=390, expected_used=1000.0, expected_active=1000.0, perplexity=210.0,
+    perplexity_high=212.0,
+)  # fmt: skip
 UNMOVED = UnmovedRows.healthy(rows=204, offset=4.1, structure=50.0)
 NOISE = UNMOVED.replace(offset=0.4, structure=5.9)
 
@@ -31,6 +40,11 @@ NOISE = UNMOVED.replace(offset=0.4, structure=5.9)
         ([START.replace(rows=1000)], "cannot judge"),
         ([START.replace(rows=900, frozen=True)], "cannot judge"),
         ([START.replace(rows=900), EncoderSpread.healthy(output_spread=1e-3)], "cannot judge"),
+        # half of the dead codes, where these are more than six of ten codes
+        ([START.replace(rows=306), MOSTLY_DEAD], "warning"),
+        ([START.replace(rows=304), MOSTLY_DEAD], "passes"),
+        ([START.replace(rows=306), FEW_USED], "passes"),
+        ([START.replace(rows=0), FEW_USED.replace(active=1000)], "passes"),
         # never chosen in the whole training: half of the dead codes (256 - 1), far away or on noise
         ([HEALTHY, UNMOVED.replace(rows=128), COLLAPSED_USAGE], "warning"),
         ([HEALTHY, UNMOVED.replace(rows=127), COLLAPSED_USAGE], "passes"),

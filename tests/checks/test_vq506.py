@@ -11,10 +11,14 @@ from judged import says
 from torch import nn
 from use_models import DIM, POSITIONS, Layer, Levels, Model, build_and_examine, found
 
+from vqdoctor.checks import all_checks
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.core.evidence import Evidence, LevelUse
+from vqdoctor.checks.vq506_residual_level_unused import CONSEQUENCES
+from vqdoctor.core.evidence import Evidence, Flattening, LevelUse
 from vqdoctor.core.levels import Severity
 from vqdoctor.engine import examine
+from vqdoctor.engine.evaluate import evaluate
+from vqdoctor.engine.rank import rank
 
 LEVEL = LevelUse.healthy()
 SILENT = COLLAPSED_USAGE.replace(perplexity_high=1.49)
@@ -27,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
     [
         ([LEVEL.replace(written=False, others_written=0)], "passes"),
         ([LEVEL.replace(written=False, others_written=1)], "warning"),
+        ([LEVEL.replace(written=False, others_written=0, placed=True)], "passes"),
         ([LEVEL], "passes"),
         ([LEVEL.replace(written=None)], "cannot judge"),
         ([LEVEL.replace(left=0.049), SILENT], "note"),
@@ -53,6 +58,35 @@ def test_a_last_level_that_is_never_drawn(tmp_path: Path, stop: int) -> None:
     assert len(report.layers) == 3
     bare = examine(tmp_path / "model.pt")
     assert [f.layer for f in bare.findings if f.code == "VQ506"] == at
+
+
+@pytest.mark.parametrize(
+    ("last", "named"),
+    [
+        ([16.0, 245.0] * 8, True),  # as k-means counts
+        ([15.2, 231.7] * 8, False),  # the same after an update
+        ([2.0] * 16, False),  # a revival of all codes sets its threshold
+    ],
+)
+def test_a_last_level_that_the_first_evaluation_placed(
+    tmp_path: Path, last: list[float], named: bool
+) -> None:
+    model = levels()
+    for layer, counts in zip(model.vq.layers, ([7.3, 20.1] * 8, [5.5, 21.9] * 8, last), strict=True):
+        layer._codebook.cluster_size.copy_(torch.tensor(counts))
+        layer._codebook.embed_avg.copy_(layer._codebook.embed * torch.tensor(counts)[:, None])
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    report = examine(tmp_path / "model.pt")
+    at = [f.layer for f in report.findings if f.code == "VQ506"]
+    assert at == (["vq.layers.2"] if named else [])
+
+
+def test_a_level_without_training_is_no_symptom_of_the_wrong_axis() -> None:
+    untrained = [LEVEL.replace(written=False), COLLAPSED_USAGE]
+    cut = Flattening.healthy(equal=0.1, equal_as_stored=1.0)
+    findings = rank(evaluate(all_checks(), ["vq"], [*untrained, cut], []).findings, all_checks())
+    assert [f.code for f in findings if f.explained_by is None] == ["VQ105", "VQ506"]
+    assert {f.explained_by for f in findings if f.code in CONSEQUENCES} == {"VQ506:vq"}
 
 
 def test_a_file_of_the_first_moment_accuses_no_level(tmp_path: Path) -> None:

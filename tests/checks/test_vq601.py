@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from judged import says, usage
+from judged import problems, says, usage
 
 from vqdoctor.core.evidence import Evidence, PositionInformation, Usage
 
 INFORMATION, EVEN = PositionInformation.healthy(), Usage.healthy()
+PLACED = INFORMATION.replace(
+    code_information=0.3, code_accuracy=0.16, pooled_accuracy=0.4, code_entropy=0.64, position_share=0.71
+)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +23,25 @@ INFORMATION, EVEN = PositionInformation.healthy(), Usage.healthy()
         ([INFORMATION.replace(code_information=0.6, code_entropy=1.6, pooled_accuracy=0.4), EVEN], "passes"),
         ([INFORMATION.replace(code_information=0.6, code_entropy=1.6, code_accuracy=0.85), EVEN], "passes"),
         ([INFORMATION.replace(positions=1), EVEN], "cannot judge"),
+        # z_e tells the position, so that each has codes of its own: in a model that fails as well
+        ([PLACED, EVEN], "error"),
+        ([PLACED.replace(position_share=0.69), EVEN], "passes"),
+        ([PLACED.replace(position_share=None), EVEN], "passes"),
+        ([PLACED.replace(code_entropy=2.5), EVEN], "passes"),
+        ([PLACED.replace(code_information=1.1), EVEN], "passes"),
+        # a codebook that is poorly used over all positions hides nothing
+        ([PLACED, usage(256, 28_752, 2.0, 4)], "passes"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ601", *evidence) == expected
+
+
+def test_the_advice_fits_what_hides_the_collapse() -> None:
+    done_well = PLACED.replace(pooled_accuracy=0.95)
+    (placed,) = problems("VQ601", done_well.replace(position_share=0.8), EVEN)
+    (masked,) = problems("VQ601", done_well.replace(position_share=0.2), EVEN)
+    assert placed.remedies == ("position-after-codes",)
+    assert placed.message.startswith("80 % of the variance of z_e lies between the positions")
+    assert masked.remedies == ("check-per-position",)
+    assert "averaging over 16 positions" in masked.message

@@ -31,6 +31,13 @@ NOISY = TrainEvalGap.healthy(agreement=0.33, repeated=0.33)
         ([NOISY.replace(repeated=0.34)], "passes"),
         ([NOISY.replace(agreement=0.26, repeated=0.26, explained=0.8)], "warning"),
         ([NOISY.replace(agreement=0.27, repeated=0.27, explained=0.8)], "passes"),
+        # where z_e was seen twice, its noise tells more than how many codes it changes
+        ([NOISY.replace(noise=0.26)], "warning"),
+        ([NOISY.replace(noise=0.24)], "passes"),
+        ([NOISY.replace(noise=0.24, eval_loss=1.0)], "warning"),
+        ([NOISY.replace(noise=0.26, agreement=0.74, repeated=0.74)], "warning"),
+        ([NOISY.replace(noise=0.26, agreement=0.76, repeated=0.74)], "passes"),
+        ([NOISY.replace(noise=0.26, agreement=0.74, repeated=0.76)], "passes"),
         # the same codes, and something else than codes put out in training
         ([BLEND], "warning"),
         ([BLEND.replace(blend=0.24)], "passes"),

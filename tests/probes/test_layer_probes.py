@@ -607,6 +607,22 @@ def test_the_terms_of_a_learnable_vector_quantize_are_told() -> None:
     assert (terms.commitment, terms.codebook, terms.beta) == pytest.approx((0.7, 0.7, 0.7), rel=0.02)
 
 
+def test_the_weight_of_the_encoders_term_holds_its_share_of_the_loss() -> None:
+    vq = SimVQ(DIM, K, channel_first=True, commitment_weight=0.8, input_to_quantize_commit_loss_weight=0.5)
+    terms = examine(*trained(Autoencoder(vq)))[0]["loss-terms", "vq"]
+    assert (terms.commitment, terms.beta, terms.beta_from) == (pytest.approx(0.4, rel=0.02), 0.4, "layer")
+
+
+@pytest.mark.parametrize("rotation_trick", [True, False])
+def test_every_level_of_a_residual_stack_tells_the_weight_of_its_own_term(rotation_trick: bool) -> None:
+    """At the z_e of a level pull the levels after it too, each by its own error."""
+    settings = {"num_quantizers": 3, "kmeans_init": True, "rotation_trick": rotation_trick}
+    vq = AsRows(ResidualVQ(**ROWS, **settings, commitment_weight=0.7))
+    evidence = examine(*trained(Autoencoder(vq)))[0]
+    terms = [item for (kind, _), item in evidence.items() if kind == "loss-terms"]
+    assert [item.commitment for item in terms] == pytest.approx([0.7] * 3, rel=1e-3)
+
+
 class Summed(ImageTask):
     """The reconstruction summed over the pixels, not averaged."""
 

@@ -282,6 +282,11 @@ def test_the_reference_model_channel_first() -> None:
     assert match.data_rms == pytest.approx(float(np.sqrt(np.mean(z_e**2))), rel=1e-4)
     position = found[PositionInformation, "vq"]
     assert isinstance(position, PositionInformation) and position.positions == 16
+    vectors = z_e.reshape(48, 16, 8)
+    middle = z_e.mean(axis=0)
+    between = sum(48 * ((vectors[:, p].mean(axis=0) - middle) ** 2).sum() for p in range(16))
+    share = between / ((z_e - middle) ** 2).sum()
+    assert position.position_share == pytest.approx(share, rel=1e-3) and 0 < share < 1
 
 
 def test_samples_are_counted_where_there_are_no_labels() -> None:

@@ -33,21 +33,22 @@ class With(Digits):
 
 
 @pytest.mark.parametrize(
-    ("more", "epochs", "fires"),
+    ("more", "epochs", "fires", "noise"),
     [
-        (nn.BatchNorm2d(8, momentum=1e-4), 4, True),
-        (nn.BatchNorm2d(8), 20, False),
-        (Noise(), 4, True),
-        (nn.Dropout(0.2), 20, False),
-        (nn.Identity(), 4, False),
+        (nn.BatchNorm2d(8, momentum=1e-4), 4, True, (0.0, 0.0)),
+        (nn.BatchNorm2d(8), 20, False, (0.0, 0.0)),
+        (Noise(), 4, True, (0.6, 1.0)),
+        (nn.Dropout(0.2), 20, False, (0.17, 0.24)),
+        (nn.Identity(), 4, False, (0.0, 0.0)),
     ],
 )
 def test_stale_statistics_and_strong_noise_are_told_from_health(
-    more: nn.Module, epochs: int, fires: bool
+    more: nn.Module, epochs: int, fires: bool, noise: tuple[float, float]
 ) -> None:
     task = With(more)
     evidence, findings = live(trained(task, epochs), task, (train_eval_gap,), "VQ606")
-    assert "train-eval-gap" in evidence
+    gap = evidence["train-eval-gap"]
+    assert isinstance(gap, TrainEvalGap) and gap.noise is not None and noise[0] <= gap.noise <= noise[1]
     assert (set(findings) == {"VQ606"}) is fires
 
 

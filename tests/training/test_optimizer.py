@@ -206,3 +206,22 @@ def test_the_state_of_all_comes_back() -> None:
     other.load_state_dict(one.state_dict())
     assert [o.param_groups[0]["lr"] for o in other.all] == [0.025, 0.025]
     assert isinstance(other, Optimizers)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+def test_an_exempt_parameter_keeps_its_rate_and_loses_the_decay(kind: type[torch.optim.Optimizer]) -> None:
+    """A code without a gradient stays where it is; all else is trained as before."""
+    kept, rest, other = (torch.nn.Parameter(torch.ones(3)) for _ in range(3))
+    groups = [
+        {"params": [kept, rest], "lr": 0.1, "weight_decay": 0.5},
+        {"params": [other], "lr": 0.2, "weight_decay": 0.0},
+    ]
+    both = Optimizers(main=kind(groups))
+    both.exempt([kept])
+    assert both.rates == [[0.1, 0.2, 0.1]]
+    (kept * 0 + rest * 0 + other * 0).sum().backward()
+    both.main.step()
+    assert torch.equal(kept, torch.ones(3)) and bool((rest < 1).all()) and torch.equal(other, torch.ones(3))
+    alone = Optimizers(main=kind([kept], lr=0.1, weight_decay=0.5))
+    alone.exempt([kept])
+    assert len(alone.main.param_groups) == 1 and alone.main.param_groups[0]["weight_decay"] == 0

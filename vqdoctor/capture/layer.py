@@ -221,15 +221,16 @@ def watching(
     Args:
         layers: the layers that were found.
         change: gives the tensor that the model gets in place of a layer's z_q. Of several layers in one
-            module, as heads, the first is asked.
+            module, as heads, the first is asked; it is asked for every level that uses its codebook.
         keep_graph: whether z_e and z_q of the layers stay in the autograd graph.
     """
     layers = tuple(layers)
     own = {layer.module: None for layer in layers}
     further = [m for layer in layers for m in (layer.lookup, *layer.shared) if m is not None and m not in own]
-    first = {layer.module: layer for layer in reversed(layers) if layer.maps}
+    mapping = [(m, layer) for layer in reversed(layers) if layer.maps for m in (layer.module, *layer.shared)]
+    first = dict(mapping)
     changes = {} if change is None else {module: partial(change, layer) for module, layer in first.items()}
-    with watch_each(own, changes, keep_graph=keep_graph) as seen, watch_each(further) as others:
+    with watch_each(own, changes, keep_graph=keep_graph) as seen, watch_each(further, changes) as others:
         yield {**seen, **others}
 
 

@@ -106,8 +106,12 @@ def observe(capture: Capture, split: Split, change: Change | None = None) -> Obs
                         parts.setdefault(layer.name, []).append(seen)
                 elif (codes := fetched(layer.reader, watched[layer.module])) is not None:
                     bare.setdefault(layer.name, []).append(codes)
+    joined = {name: join(found) for name, found in parts.items()}
+    for layer in layers:
+        if (seen := joined.get(layer.name)) is not None and (pair := seen.asked_and_chosen) is not None:
+            layer.reader.learn(*pair)
     return Observed(
-        seen={name: join(found) for name, found in parts.items()},
+        seen=joined,
         bare={name: np.concatenate(found) for name, found in bare.items()},
         scored=Scored.join(scores) if scores else None,
     )

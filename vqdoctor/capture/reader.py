@@ -27,6 +27,12 @@ EXACT = 1e-3
 """An output is a code when it is nearer to it than this share of the codes' spread: rounding only."""
 OFF = 0.05
 """An output is another vector than the stored code when it is off by over this share of the codes' spread."""
+ANGLE = "angle"
+ASKED = 512
+"""Choices that are compared: a share of 512 is known to 4 points."""
+ALWAYS, OFTEN = 0.99, 0.9
+"""Least share of choices that are nearest by angle, and largest share of them that are nearest in space, at
+which only directions count. Rounding leaves a sound lookup above the first, whichever it is."""
 MOST_CODES = 2**24
 """Codes that are counted one by one; of more, as of 40 bits, no sample would tell anything."""
 
@@ -41,12 +47,15 @@ class Reader:
         numbering: of the outputs of a layer that has no codebook and gives no indices.
         axes: shapes of a call to the axis that was found for them: where two axes fit, it takes a look at all
             vectors, which a training cannot afford at every step.
+        shown: what its calls have shown of a layer whose layout does not say how it compares: "angle" once
+            its outputs or choices prove that only directions count.
     """
 
     view: QuantizerView
     heads: int = 1
     numbering: Numbering = field(default_factory=Numbering)
     axes: dict[tuple[torch.Size | None, ...], int] = field(default_factory=dict)
+    shown: set[str] = field(default_factory=set)
 
     @cached_property
     def head(self) -> int | None:
@@ -112,11 +121,30 @@ class Reader:
         if parts is None or not self.has_codebook:
             return None
         codebook = self.view.codebook
-        found = nearest(parts.reshape(-1, self.view.dim), codebook)
-        spread = float(np.linalg.norm(codebook - codebook.mean(axis=0), axis=1).mean())
-        if len(found.indices) == 0 or float(found.vector_distance.max()) > EXACT * spread:
-            return None
-        return found.indices.reshape(len(parts), -1)
+        found = _rows_among(parts, codebook)
+        if (
+            found is None
+            and self.view.lookup is None
+            and (found := _rows_among(parts, unit(codebook))) is not None
+        ):
+            self.shown.add(ANGLE)
+        return found
+
+    def learn(self, vectors: Vectors, chosen: Codes) -> None:
+        """Note whether the choices [N] for vectors [N, D] are the codes nearest by angle, not in space."""
+        if not self.has_codebook or self.view.lookup is not None or vectors.shape[1] != self.view.dim:
+            return
+        if self.by_angle or not len(chosen):
+            return
+        some = np.linspace(0, len(chosen) - 1, min(len(chosen), ASKED), dtype=np.int64)
+        tables = (self.view.codebook, unit(self.view.codebook))
+        given = (vectors[some], unit(vectors[some]))
+        in_space, by_angle = (
+            float((nearest(asked, table).indices == chosen[some]).mean())
+            for asked, table in zip(given, tables, strict=True)
+        )
+        if by_angle >= ALWAYS and in_space < OFTEN:
+            self.shown.add(ANGLE)
 
     def _parts(self, vectors: torch.Tensor) -> Vectors | None:
         """Return the part of vectors [B, positions, any] that is this head's, or all heads' one by one."""
@@ -164,9 +192,13 @@ class Reader:
         found = nearest(self.as_compared(z_e.reshape(-1, self.view.dim)), self.view.codebook)
         return found.indices.reshape(z_e.shape[:2])
 
-    @cached_property
+    @property
     def by_angle(self) -> bool:
         """Whether vectors and codes are compared by their angle."""
+        return ANGLE in self.shown or self._has_unit_codes
+
+    @cached_property
+    def _has_unit_codes(self) -> bool:
         if self.view.lookup is not None:
             return self.view.lookup == "cosine"
         norms, _, live = live_mask(self.view)
@@ -175,3 +207,12 @@ class Reader:
     def as_compared(self, vectors: Vectors) -> Vectors:
         """Return vectors or codes [N, D] at the length at which they are compared."""
         return unit(vectors) if self.by_angle else vectors
+
+
+def _rows_among(parts: Vectors, codebook: Vectors) -> Codes | None:
+    """Return which rows of a codebook the outputs [B, positions, D] are; None unless all are such rows."""
+    found = nearest(parts.reshape(-1, codebook.shape[1]), codebook)
+    spread = float(np.linalg.norm(codebook - codebook.mean(axis=0), axis=1).mean())
+    if len(found.indices) == 0 or float(found.vector_distance.max()) > EXACT * spread:
+        return None
+    return found.indices.reshape(len(parts), -1)

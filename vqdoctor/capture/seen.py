@@ -64,6 +64,17 @@ class Seen:
         fits = self.data is not None and len(self.looked_up) == self.data.size
         return self.looked_up[self.data.ravel()] if fits and self.data is not None else self.looked_up
 
+    @property
+    def asked_and_chosen(self) -> tuple[Vectors, Codes] | None:
+        """The vectors [N, D] that the codebook is asked for and the codes [N] that the layer itself chose.
+
+        None where the codes are not seen, or do not belong to these vectors one by one.
+        """
+        if self.indices is None:
+            return None
+        chosen = self.indices[self.indices != MASKED]
+        return (self.asked, chosen) if 0 < len(chosen) == len(self.asked) else None
+
 
 def read(
     reader: Reader,

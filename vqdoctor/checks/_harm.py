@@ -83,7 +83,12 @@ def undone(metrics: TaskMetrics | None) -> float | None:
 def narrowed(directions: Directions | None, metrics: TaskMetrics | None) -> bool:
     """Whether z_e has lost its directions and the task shows it: the encoder itself is ruined."""
     left = undone(metrics)
-    if directions is None or directions.vector_directions is None or left is None or left <= UNDONE:
+    return left is not None and left > UNDONE and is_narrow(directions)
+
+
+def is_narrow(directions: Directions | None) -> bool:
+    """Whether z_e is left with a handful of the directions that its dimensions and the input have."""
+    if directions is None or directions.vector_directions is None:
         return False
     few = 0 < directions.vector_directions <= DIRECTIONS < NARROW_DIM < directions.dim
     return few and (directions.input_directions or DIRECTIONS * 2) >= 2 * directions.vector_directions

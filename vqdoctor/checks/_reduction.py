@@ -5,8 +5,8 @@ import math
 from vqdoctor.core.evidence import LossTerms
 
 FACTOR = 2.0
-"""Factor within which the weight at z_e must meet beta times D: single layers meet it to 1 %, residual levels
-pull together and measured up to 1.6 times more."""
+"""Factor within which the weight at z_e must meet beta times D: single layers and residual levels meet it
+to 1 %, levels that are given the same z_e measured up to 1.8 times beta."""
 BETA_LOW = 0.1
 """Smallest beta that is assumed where beta is unknown; below it a sum looks like a mean of large weight."""
 BETA_HIGH = 2.0

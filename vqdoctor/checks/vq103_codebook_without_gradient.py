@@ -35,7 +35,14 @@ from functools import partial
 from vqdoctor.checks import _harm
 from vqdoctor.checks._words import Problems, error, figure, measured, problem, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import CodebookGradient, EmaState, LossPath, LossUse, OptimizerMemory
+from vqdoctor.core.evidence import (
+    CodebookGradient,
+    CodebookWriters,
+    EmaState,
+    LossPath,
+    LossUse,
+    OptimizerMemory,
+)
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -62,6 +69,7 @@ def evaluate(
     ema: EmaState | None,
     use: LossUse | None,
     path: LossPath | None,
+    writers: CodebookWriters | None,
     limits: Limits,
 ) -> Problems:
     """Ask the live model beside the file's optimizer; without one, the optimizer and the EMA counts."""
@@ -72,11 +80,13 @@ def evaluate(
     if path is not None and path.reported and path.alive is False and path.value and path.vq_weight != 0:
         raise CannotJudge("the VQ loss has no gradient at all, so it moves no codebook (VQ206)")
     if gradient is not None:
-        left_out = memory is not None and (memory.left_out or (memory.unlisted and gradient.trainable))
+        saved = memory is not None and (memory.left_out or (memory.unlisted and gradient.trainable))
         if memory is not None and _harm.lost(gradient, memory):
             yield _lost(gradient, memory, limits)
+        elif saved or _is_unheld(gradient, memory, writers):
+            yield from _left_out(gradient, "saved with the model" if saved else "of the task", limits)
         else:
-            yield from _left_out(gradient, limits) if left_out else _live(gradient, limits)
+            yield from _live(gradient, limits)
         return
     if ema is not None and not ema.never_written:
         return  # an EMA has moved it
@@ -112,15 +122,27 @@ def evaluate(
         )
 
 
-def _left_out(gradient: CodebookGradient, limits: Limits) -> Problems:
-    """Fire where the loss reaches the codebook, and the saved optimizer does not hold it."""
+def _is_unheld(
+    gradient: CodebookGradient, memory: OptimizerMemory | None, writers: CodebookWriters | None
+) -> bool:
+    """Whether the task's own optimizer leaves out a codebook that it alone could move.
+
+    Codes for which the saved optimizer remembers gradients were moved, whatever the task builds.
+    """
+    if writers is None or writers.listed is not False or writers.replaced or not gradient.trainable:
+        return False
+    return memory is None or not memory.codebook_has_state
+
+
+def _left_out(gradient: CodebookGradient, which: str, limits: Limits) -> Problems:
+    """Fire where the loss reaches the codebook, and the optimizer does not hold it."""
     size = gradient.gradient or 0.0
     if gradient.ema_owned or size <= limits.gradient:
         yield from _live(gradient, limits)
         return
     yield _error(
-        f"The loss's gradient at the codebook is {figure(size)}, but the optimizer saved with the model does "
-        f"not list the codebook: its {gradient.sample_size} codes stay where they were initialised.",
+        f"The loss's gradient at the codebook is {figure(size)}, but the optimizer {which} does not list the "
+        f"codebook: its {gradient.sample_size} codes stay where they were initialised.",
         measured("codebook_gradient", size, limits.gradient),
     )
 

@@ -15,7 +15,8 @@ of 0.13 to 0.64 of the task's; with a summed VQ loss and a mean task loss 0.96 t
 start, and each collapsed to one code. A residual model of three levels with that mismatch pulled at 0.38 to
 0.57 when it was trained, and its third level used a third of its codes: where beta is known or usage is poor,
 such a sum is told as a note. At rest the two pulls come close to each other whatever the weight was: where
-z_e has lost its directions and the task is badly done, the sum is an error at any pull. The reverse, a summed
+z_e has lost its directions and the task is badly done, the sum is an error at any pull; where it has lost
+them and few codes are in use, a warning. The reverse, a summed
 task loss beside a mean VQ loss, leaves the encoder without a hold and is judged by its signs (VQ202).
 
 ## Remedy
@@ -29,10 +30,10 @@ sum must stay, divide the VQ weight by D.
 
 from vqdoctor.checks import _harm, _reduction, _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
-from vqdoctor.checks._words import Problems, error, figure, measured, note, problem
+from vqdoctor.checks._words import Problems, figure, measured, note, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import Directions, LossBalance, LossTerms, TaskMetrics, Usage
-from vqdoctor.core.levels import Confidence
+from vqdoctor.core.levels import Confidence, Severity
 
 
 class Limits(CheckLimits):
@@ -41,7 +42,8 @@ class Limits(CheckLimits):
     factor: float = limit(
         _reduction.FACTOR,
         "Factor within which the weight at z_e must meet beta times D to count as a sum over dimensions. "
-        "Single layers meet it to 1 %; residual levels pull together and measured up to 1.6 times more.",
+        "Single layers and residual levels meet it to 1 %; levels that are given the same z_e, for "
+        "want of a subtraction, measured up to 1.8 times beta.",
     )
     beta_low: float = limit(
         _reduction.BETA_LOW,
@@ -82,27 +84,30 @@ def evaluate(
         measured("weight_as_a_mean", _reduction.weight_told(terms) or 0.0),
         measured("dimensions", terms.dim),
     )
+    confidence = Confidence.HIGH if terms.beta else Confidence.MEDIUM
+    poor = usage is not None and _usage.poor(usage)
     is_sum = f"The VQ loss is a sum over {size:,} {what}, so it weighs as much more than a mean"
     if balance.ratio > limits.pull:
         yield problem(
             _harm.severity(metrics, acts=_harm.outpulled(balance)),
             f"{is_sum}, and pulls {figure(balance.ratio)} times as hard at the encoder as the task does.",
             *measurements,
-            confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
+            confidence=confidence,
         )
-    elif _harm.narrowed(directions, metrics):
-        yield error(
-            f"{is_sum}. By now it pulls {figure(balance.ratio)} times as hard at the encoder as the task "
+    elif (ruined := _harm.narrowed(directions, metrics)) or (poor and _harm.is_narrow(directions)):
+        yield problem(
+            Severity.ERROR if ruined else Severity.WARNING,
+            f"{is_sum}: by now it pulls {figure(balance.ratio)} times as hard at the encoder as the task "
             "does, and z_e is left with a handful of directions.",
             *measurements,
-            confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
+            confidence=confidence,
         )
-    elif terms.beta or (usage is not None and _usage.poor(usage)):
-        poor = ", and the usage is poor here" if usage is not None and _usage.poor(usage) else ""
+    elif terms.beta or poor:
         yield note(
-            f"{is_sum}: right only where the task loss is a sum as well{poor}.",
+            f"{is_sum}: right only where the task loss is a sum as well"
+            f"{', and the usage is poor here' if poor else ''}.",
             *measurements,
-            confidence=Confidence.HIGH if terms.beta else Confidence.MEDIUM,
+            confidence=confidence,
         )
 
 
@@ -143,6 +148,13 @@ CHECK = Check(
             "a sum that pulls no harder than a mean: a note, since the task loss may be a sum",
             LossTerms.healthy(commitment=16.0, codebook=64.0),
             LossBalance.healthy(vq_weight=1.0, ratio=0.59),
+        ),
+        fires(
+            "a sum at rest, to which z_e has lost its directions",
+            LossTerms.healthy(commitment=16.0, codebook=64.0),
+            LossBalance.healthy(vq_weight=1.0, ratio=0.41),
+            Directions.healthy(vector_directions=1),
+            COLLAPSED_USAGE,
         ),
         passes("both are means", LossTerms.healthy(), LossBalance.healthy()),
         passes(

@@ -31,7 +31,7 @@ need a revival as well.
 from vqdoctor.checks import _harm, _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
 from vqdoctor.checks._words import Problems, figure, measured, percent, problem
-from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, TaskMetrics, Usage, WeightDecay
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -94,14 +94,7 @@ CHECK = Check(
     name="weight-decay-on-codebook",
     evaluate=evaluate,
     limits=Limits(),
-    advice=Advice(
-        name="exempt-codebook",
-        how="Give the codebook a parameter group of its own with weight decay 0, and use AdamW, not Adam.",
-        code="rest = [p for p in model.parameters() if p is not parameter]\n"
-        'groups = [{"params": rest}, {"params": [parameter], "weight_decay": 0.0}]\n'
-        "optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01)",
-        names=("parameter",),
-    ),
+    remedies=("exempt-codebook",),
     examples=(
         fires("Adam with L2, usage poor", _ADAM, COLLAPSED_USAGE),
         fires("Adam with L2, a bare file", _ADAM),

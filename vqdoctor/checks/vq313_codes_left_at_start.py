@@ -10,7 +10,8 @@ The start is recognised by its distribution. A start within ±1/K, as in taming-
 diffusers, is so narrow that a row shows by itself. Wider starts, N(0, 1) of `nn.Embedding` among them,
 are compared with the rows that data, EMA counts or the optimizer's memory show to be unused. Kolmogorov
 and Smirnov's test must not tell the rows from independent draws (one chance in 1,000), and their
-dimensions must not correlate. Where usage is poor, codes that were never chosen in the whole training tell
+dimensions must not correlate. Where most codes are dead, it counts that half of these are such rows. Where
+usage is poor, codes that were never chosen in the whole training tell
 too, whatever they were drawn from: an EMA shrinks their counts and sums by one factor, so the quotient still
 is where they began, and an optimizer that never had a gradient left them there. They are the cause if they
 are half of the dead codes, and began far from all codes in use, or as independent noise where z_e has fewer
@@ -53,7 +54,7 @@ class Limits(CheckLimits):
     dead_share: float = limit(
         0.5,
         "Least share of the codes that are not active, where the usage is poor, that were never chosen at "
-        "all: with less, most of them died of something else.",
+        "all, or are at their start: with less, most of them died of something else.",
     )
     offset: float = limit(
         4.0,
@@ -88,17 +89,21 @@ def evaluate(
         raise CannotJudge("all codes are as they were drawn, so the codebook was never trained (VQ306)")
     if spread is not None and spread.output_spread < CONSTANT:
         raise CannotJudge("z_e hardly varies, so no code but one could be reached (VQ507)")
-    share = start.rows / codes
-    if share < limits.warn:
-        if unmoved is not None and usage is not None and _usage.poor(usage):
+    poor = usage is not None and _usage.poor(usage)
+    least = limits.warn * codes
+    if usage is not None and poor and _usage.active_share(usage) < _usage.ACTIVE_WARNING:
+        least = min(least, limits.dead_share * (usage.num_codes - usage.active))
+    if start.rows < least:
+        if unmoved is not None and usage is not None and poor:
             yield from _never_chosen(unmoved, usage, match, limits)
         return
-    fails = share >= limits.fail
+    fails = start.rows >= limits.fail * codes
     yield problem(
         Severity.ERROR if fails else Severity.WARNING,
-        f"{start.rows:,} of {codes:,} codes ({percent(share)}) still are as the constructor drew them, from "
-        f"{start.start}: the codebook was not placed in the data, and no vector ever reached them.",
-        measured("rows_at_start", start.rows, (limits.fail if fails else limits.warn) * codes, unit="codes"),
+        f"{start.rows:,} of {codes:,} codes ({percent(start.rows / codes)}) still are as the constructor "
+        f"drew them, from {start.start}: the codebook was not placed in the data, and no vector ever reached "
+        "them.",
+        measured("rows_at_start", start.rows, limits.fail * codes if fails else least, unit="codes"),
         if_known("unused", start.unused, unit="codes"),
         confidence=Confidence.HIGH if start.source == "batch" else Confidence.MEDIUM,
         decide_with="" if start.source == "batch" else "--data batch.npz",

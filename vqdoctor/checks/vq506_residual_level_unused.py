@@ -8,8 +8,10 @@ used, and one that gives the same code for everything adds a constant.
 Level by level, the first left out: a collapse of the first is a collapse of the whole codebook, which is
 another finding. Never trained: all EMA counts of the level have their start value, while the counts
 of other levels moved; the training never reached it, as when the dropout of levels draws from a range
-that is one too short; then its own initialisation is still to come as well. Collapsed: its codes have a
-perplexity near 1 although the levels before leave a rest to quantize. Where they leave next to nothing,
+that is one too short; then its own initialisation is still to come as well. Or the first evaluation made that
+initialisation: then the counts are the whole numbers of k-means on its vectors, where the updates have left
+fractions in those of other levels. Poor usage of such a level is a symptom of this. Collapsed: its codes have
+a perplexity near 1 although the levels before leave a rest to quantize. Where they leave next to nothing,
 the level is superfluous, which is a note. A level that is only unfinished (poor usage, but moving) is
 neither: the checks of usage and of the EMA see it.
 
@@ -33,6 +35,9 @@ from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, 
 from vqdoctor.core.evidence import LevelUse, Usage
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
+
+CONSEQUENCES = ("VQ103", "VQ301", "VQ313", "VQ501", "VQ502", "VQ503")
+"""Findings that codes without any training give."""
 
 
 class Limits(CheckLimits):
@@ -60,10 +65,12 @@ def evaluate(level: LevelUse, usage: Usage | None, limits: Limits) -> Problems:
     if level.written is False and level.others_written < limits.others_written:
         return  # nothing was trained, which is another finding
     if level.written is False:
+        start = "are the whole numbers of its initialisation" if level.placed else "have their start value"
         yield warning(
-            f"Level {level.level} of {level.levels} was never trained: all of its EMA counts have their "
-            f"start value, while the counts of {level.others_written} other levels moved.",
+            f"Level {level.level} of {level.levels} was never trained: all of its EMA counts {start}, "
+            f"while the counts of {level.others_written} other levels moved.",
             measured("others_written", level.others_written, limits.others_written, unit="levels"),
+            explains=CONSEQUENCES,
         )
         return
     if level.level == 1:
@@ -113,6 +120,11 @@ CHECK = Check(
             "the last level was never drawn in training",
             LevelUse.healthy(level=4, written=False, left=0.2),
             Usage.healthy(perplexity=160.0),
+        ),
+        fires(
+            "the last level was placed by the first evaluation, and never trained",
+            LevelUse.healthy(level=4, written=False, placed=True, left=0.2),
+            Usage.healthy(perplexity=230.0),
         ),
         fires("one code, with a rest left to quantize", LevelUse.healthy(), COLLAPSED_USAGE),
         fires("a superfluous level: no rest is left", LevelUse.healthy(left=0.004), COLLAPSED_USAGE),

@@ -44,6 +44,7 @@ class TrainingPlan:
         moment_matching: whether all codes are moved towards the mean and the covariance of z_e.
         frozen_epochs: epochs at the start, after those without VQ, in which what leads to z_e is not trained.
         entropy_weight: weight of the entropy of the usage, which is taken off the loss; 0 is without it.
+        exempt_codebook: whether the optimizer puts no weight decay on the codebooks.
     """
 
     start: Start = "checkpoint"
@@ -67,6 +68,7 @@ class TrainingPlan:
     moment_matching: bool = False
     frozen_epochs: int = 0
     entropy_weight: float = 0.0
+    exempt_codebook: bool = False
 
 
 @frozen

@@ -13,6 +13,8 @@ RARE = 1e-3
 START_COUNTS = (0.0, 1.0)
 """EMA counts that libraries start from; every layout here has one of the two."""
 _UNIT = 1e-3
+_EXACT = 2.0**23
+"""A float32 from which on all numbers are whole."""
 
 
 @once_a_view
@@ -49,6 +51,14 @@ def _tied(counts: NDArray[np.float32] | NDArray[np.float64]) -> bool:
 def _is_start(counts: NDArray[np.float32] | NDArray[np.float64]) -> bool:
     """Whether the first count is one that libraries start from: shares of the usage start at 1/K."""
     return counts[0] in START_COUNTS or bool(np.isclose(counts[0] * len(counts), 1.0, rtol=1e-6))
+
+
+def counted(counts: NDArray[np.float32]) -> bool:
+    """Whether all counts are whole numbers, as k-means on vectors leaves them, and no decaying update does.
+
+    Equal ones are the start, or what a revival of all codes sets.
+    """
+    return bool((counts == np.rint(counts)).all() and np.abs(counts).max() < _EXACT) and not _tied(counts)
 
 
 def reset_to(counts: NDArray[np.float32] | NDArray[np.float64]) -> float | None:

@@ -101,12 +101,29 @@ class Optimizers:
 
     def __post_init__(self) -> None:
         """Note the learning rates."""
+        self._note_rates()
+
+    def _note_rates(self) -> None:
         self.rates = [[float(group["lr"]) for group in one.param_groups] for one in self.all]
 
     @property
     def all(self) -> tuple[torch.optim.Optimizer, ...]:
         """Every one of them."""
         return (self.main, *self.further)
+
+    def exempt(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Take weight decay off some parameters: they get groups of their own, at the rates they have."""
+        some = {id(parameter) for parameter in parameters}
+        for one in self.all:
+            for group in [group for group in one.param_groups if group.get("weight_decay")]:
+                theirs = [p for p in group["params"] if id(p) in some]
+                if len(theirs) == len(group["params"]):
+                    group["weight_decay"] = 0.0
+                elif theirs:
+                    group["params"] = [p for p in group["params"] if id(p) not in some]
+                    settings = {name: value for name, value in group.items() if name != "params"}
+                    one.add_param_group({**settings, "params": theirs, "weight_decay": 0.0})
+        self._note_rates()
 
     def set_rates(self, share: float) -> None:
         """Set the learning rates to a share of their full value."""

@@ -23,6 +23,7 @@ from vqdoctor.remedies import all_remedies
 from vqdoctor.training.optimizer import Optimizers
 
 SUMMED = "the task's own step adds up the losses, which takes no further term and no weight by gradients"
+NO_EXEMPTION = "the task's own step builds its optimizers, so that the codebook keeps their weight decay"
 NO_STAND_IN = "the task's own step adds up the losses: no commitment loss stood in for one without a gradient"
 UNTOLD = "the task has a step of its own, and no vq_weight of which the weight could be a multiple"
 UNSEEN = "the task has a step of its own, and its VQ loss does not come from the VQ layers alone"

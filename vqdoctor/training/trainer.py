@@ -23,7 +23,7 @@ from vqdoctor.training.codebooks import Codebooks
 from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
 from vqdoctor.training.optimizer import Optimizers, SavedRecipe, optimizers_of
-from vqdoctor.training.own_steps import NO_STAND_IN, OwnSteps, weighed
+from vqdoctor.training.own_steps import NO_EXEMPTION, NO_STAND_IN, OwnSteps, weighed
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
 from vqdoctor.training.pursuit import Pursuit
 from vqdoctor.training.ranks import Ranks
@@ -105,7 +105,9 @@ class Trainer:
         self.optimizers = optimizers_of(self.task, self.model, self.recipe)
         if getattr(self.task, "trains_itself", False):
             self._own = OwnSteps(task=self.task, model=self.model, optimizers=self.optimizers)
-            self.notes += [NO_STAND_IN] * self.plan.sound_ema
+            self.notes += [NO_STAND_IN] * self.plan.sound_ema + [NO_EXEMPTION] * self.plan.exempt_codebook
+        elif self.plan.exempt_codebook:
+            self.optimizers.exempt(table for layer in self.layers if (table := layer.stored()) is not None)
         self._stretches = Stretches(self.splits, self.plan.seed)
         self._shares = Shares(ranks=self.ranks)
         self.ending = Ending(plan=self.plan, goals=self.goals, clock=self.clock)

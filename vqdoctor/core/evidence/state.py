@@ -270,6 +270,8 @@ class TrainEvalGap(Evidence):
             mean. None where the codes are unknown, or eval mode puts out something else as well.
         never_codes: whether the decoder never gets a code in train mode: the layer puts out z_e itself there
             and codes in eval mode, or the task loss depends on what it puts out in eval mode alone.
+        noise: share of the variance of z_e in train mode that two passes with other random numbers do not
+            share: p under a dropout of p. None where z_e was not seen twice.
     """
 
     agreement: float
@@ -281,6 +283,7 @@ class TrainEvalGap(Evidence):
     eval_perplexity: float
     blend: float | None = None
     never_codes: bool = False
+    noise: float | None = None
 
 
 TrainEvalGap.HEALTHY = TrainEvalGap(

@@ -130,6 +130,8 @@ class PositionInformation(Evidence):
         pooled_accuracy: accuracy of the model, which sees all positions.
         chance_accuracy: share of the most frequent label.
         code_entropy: entropy of the codes given their position, in bits: what a position says at all.
+        position_share: share of the variance of z_e that the mean z_e of each position has: 1 where z_e tells
+            the position alone. None where z_e was not seen.
     """
 
     positions: int
@@ -139,9 +141,11 @@ class PositionInformation(Evidence):
     pooled_accuracy: float
     chance_accuracy: float
     code_entropy: float
+    position_share: float | None = None
 
 
 PositionInformation.HEALTHY = PositionInformation(
     layer="vq", source="batch", sample_size=28_752, positions=16, code_information=1.61, label_entropy=3.32,
     code_accuracy=0.5, pooled_accuracy=0.95, chance_accuracy=0.11, code_entropy=5.1,
+    position_share=0.2,
 )  # fmt: skip

@@ -9,11 +9,12 @@ class LevelUse(Evidence):
     Attributes:
         level: its number, from 1.
         levels: how many there are.
-        written: whether its EMA counts were ever written; None where it has none.
+        written: whether an EMA update ever wrote its counts; None where it has none.
         others_written: levels of the stack whose EMA counts were written.
         left: root mean square distance of its input to the mean input, over that of the first level: what
             the levels before leave to it. None without data.
         first_perplexity: perplexity of the first level's codes; None without data.
+        placed: whether its counts are still the whole numbers of an initialisation on data.
     """
 
     level: int
@@ -22,6 +23,7 @@ class LevelUse(Evidence):
     others_written: int
     left: float | None = None
     first_perplexity: float | None = None
+    placed: bool = False
 
 
 LevelUse.HEALTHY = LevelUse(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -63,13 +63,20 @@ class ModelContext(Capture):
 
         Of several the first is the model's.
         """
+        own = self.own_optimizers(model)
+        return None if own is None else (own[0], own[1][0])
+
+    def own_optimizers(
+        self, model: torch.nn.Module | None = None
+    ) -> tuple[torch.nn.Module, Sequence[torch.optim.Optimizer]] | None:
+        """Return a copy of the model, the given or a new one, and all optimizers of the task, if any."""
         build = getattr(self.task, "optimizer", None)
         if not callable(build):
             return None
         model = self.copy(training=True) if model is None else model
         with without_compiler():
             built = build(model)
-        return model, built[0] if isinstance(built, list | tuple) else built
+        return model, built if isinstance(built, list | tuple) else [built]
 
     def optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
         """Return the task's own optimizer of a copy; else Adam, with the file's learning rate if known."""

@@ -1,9 +1,12 @@
 """How much of the output changes with the codes of another sample, and whether z_e has a way around z_q.
 
 Swapping needs no scale of the task loss: without a way around, the codes of another sample make its output.
+They are those of the undisturbed pass: the levels of a residual quantizer would undo a swap before them.
 """
 
 from __future__ import annotations
+
+from collections import defaultdict
 
 import torch
 from torch import nn
@@ -25,15 +28,21 @@ def measure(context: ModelContext) -> CodeDependence:
     """Return the share of the output that follows the codes of all layers, on the first training batch."""
     if not context.first_batches or not context.mapped:
         raise Missing("no VQ layer's z_q is seen")
-    own = _outputs(context, lambda layer, call: None)
+    given: dict[str, list[torch.Tensor]] = defaultdict(list)
+
+    def note(layer: CapturedLayer, call: Call) -> None:
+        assert call.z_q is not None
+        given[layer.name].append(call.z_q)
+
+    own = _outputs(context, note)
     samples = len(own[0]) if own else 0
     if samples < LEAST_SAMPLES:
         raise Missing("the model's output is not seen, or has too few samples")
 
     def swap(layer: CapturedLayer, call: Call) -> torch.Tensor | None:
-        assert call.z_q is not None
-        rows = len(call.z_q)
-        return call.z_q.roll(rows // samples * (samples // 2), 0) if rows % samples == 0 else None
+        z_q = given[layer.name].pop(0)
+        rows = len(z_q)
+        return z_q.roll(rows // samples * (samples // 2), 0) if rows % samples == 0 else None
 
     shares = [
         float((other - output).square().mean() / apart)

@@ -90,12 +90,12 @@ def _forward(context: ModelContext, model: torch.nn.Module) -> Losses:
 
 
 def _listed(context: ModelContext, layers: Mapping[str, CapturedLayer]) -> set[str] | None:
-    """Return the layers whose codebook the task's own optimizer holds; None where the task builds none."""
-    own = context.own_optimizer()
+    """Return the layers whose codebook an optimizer of the task holds; None where the task builds none."""
+    own = context.own_optimizers()
     if own is None:
         return None
-    model, optimizer = own
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    model, optimizers = own
+    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     return {name for name, layer in layers.items() if id(_codebook(layer.on(model))) in held}
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.discover import BY_OUTPUT
-from vqdoctor.capture.masks import MASKED
 from vqdoctor.capture.reader import Codes, Reader, Vectors
 from vqdoctor.capture.seen import Seen
 from vqdoctor.capture.vectors import rows
@@ -79,14 +78,11 @@ def asked_and_chosen(reader: Reader, seen: list[Seen]) -> tuple[Vectors, Codes] 
 
     None where they are not seen, or do not belong together.
     """
-    vectors, own = (
-        asked(reader, seen),
-        [s.indices[s.indices != MASKED] for s in seen if s.indices is not None],
-    )
-    if vectors is None or len(own) < len(seen):
+    vectors = asked(reader, seen)
+    pairs = [pair for s in seen if (pair := s.asked_and_chosen) is not None]
+    if vectors is None or len(pairs) < len(seen):
         return None
-    chosen: Codes = np.concatenate(own)
-    return (vectors, chosen) if len(chosen) == len(vectors) else None
+    return vectors, np.concatenate([chosen for _, chosen in pairs])
 
 
 def transformed(reader: Reader, seen: list[Seen]) -> bool:

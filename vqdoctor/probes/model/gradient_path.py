@@ -26,7 +26,7 @@ from vqdoctor.metrics.match import nearest
 from vqdoctor.probes.model._context import ModelContext, gradient
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.model._looks import Looking, shared
-from vqdoctor.probes.model.task_gradient import DETACHED, passed_by
+from vqdoctor.probes.model.task_gradient import DETACHED, UNTRAINED, passed_by, untrained
 from vqdoctor.probes.probe import Missing
 
 ROUNDING = 1e-4
@@ -86,7 +86,8 @@ def measure(context: ModelContext) -> dict[str, GradientPath | Missing]:
     passed = _passed_by(context) if looked.unclear else set()
     around = {name: OUTSIDE for name, levels in looked.unclear.items() if levels & passed}
     detached = dict.fromkeys(passed_by(context) if looked.unclear else (), DETACHED)
-    elsewhere = looked.elsewhere | detached | around
+    nothing = dict.fromkeys(untrained(context) if looked.unclear else (), UNTRAINED)
+    elsewhere = looked.elsewhere | detached | around | nothing
     return {
         name: Missing(reason) if (reason := elsewhere.get(name)) else _judge(found)
         for name, found in looked.products.items()

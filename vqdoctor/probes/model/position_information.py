@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vqdoctor.core.evidence import PositionInformation
 from vqdoctor.metrics.calibration import accuracy, chance_accuracy
 from vqdoctor.metrics.information import (
@@ -26,6 +29,7 @@ def measure(context: ModelContext) -> dict[str, PositionInformation]:
     for name, codes in context.codes(SPLIT).items():
         if codes.shape[0] != len(scored.labels) or codes.shape[1] < 2 or codes.min() < 0:
             continue
+        seen = context.seen.get(SPLIT, {}).get(name)
         measured[name] = PositionInformation(
             source="batch",
             sample_size=codes.size,
@@ -36,8 +40,17 @@ def measure(context: ModelContext) -> dict[str, PositionInformation]:
             pooled_accuracy=accuracy(scored.logits, scored.labels),
             chance_accuracy=chance_accuracy(scored.labels),
             code_entropy=conditional_entropy_bits(codes),
+            position_share=None if seen is None else _position_share(seen.z_e),
         )
     return measured
+
+
+def _position_share(z_e: NDArray[np.float32]) -> float | None:
+    """Return the share of the variance of z_e [samples, positions, D] that its mean at each position has."""
+    vectors = z_e.astype(np.float64)
+    total = np.square(vectors - vectors.mean(axis=(0, 1))).mean()
+    inside = np.square(vectors - vectors.mean(axis=0)).mean()
+    return 1 - float(inside / total) if total > 0 else None
 
 
 WHY_NOT = "there are no labels, or only one position"

@@ -23,6 +23,7 @@ DETACHED = (
     "the layer looks up a detached z_e, and the task's gradient reaches the encoder around it: the estimator "
     "is outside the layer"
 )
+UNTRAINED = "no parameter that is trained moves z_e: nothing before the layer waits for a gradient"
 Squares = tuple[float | None, ...]
 """Square gradients at z_q and at z_e, and mean square ones before and after the layer."""
 
@@ -38,6 +39,7 @@ class _Look:
         apart: see `_around`.
         beside: names of all parameters that the task trains, those in VQ layers left out, where z_e has no
             graph and no path leads to z_q; else none.
+        alone: whether z_e has no graph.
     """
 
     vectors: int
@@ -45,6 +47,7 @@ class _Look:
     joined: bool | None
     apart: tuple[str, ...]
     beside: frozenset[str]
+    alone: bool
 
 
 def _look(context: ModelContext, step: Step) -> _Look:
@@ -60,6 +63,7 @@ def _look(context: ModelContext, step: Step) -> _Look:
         joined=joined,
         apart=apart,
         beside=frozenset(beside),
+        alone=step.z_e.is_leaf,
     )
 
 
@@ -68,11 +72,25 @@ LOOK = each_step(_look)
 
 def measure(context: ModelContext) -> dict[str, TaskGradient | Missing]:
     """Return the task's gradient at z_q, at z_e, and before and after every layer."""
-    passed = passed_by(context)
+    none = dict.fromkeys(passed_by(context), DETACHED) | dict.fromkeys(untrained(context), UNTRAINED)
     return {
-        name: Missing(DETACHED) if name in passed else _evidence(looks, _cut(context, name, looks))
+        name: Missing(none[name]) if name in none else _evidence(looks, _cut(context, name, looks))
         for name, looks in LOOK.at(context).items()
     }
+
+
+def untrained(context: ModelContext) -> set[str]:
+    """Return the layers that no trained parameter comes before: they quantize the data, or a frozen z_e.
+
+    Autograd shows no graph there, as behind a `no_grad` by mistake; changed parameters move that z_e.
+    """
+    alone = {name for name, looks in LOOK.at(context).items() if all(look.alone for look in looks)}
+    if not alone:
+        return set()
+    codebooks = {layer.tensors.get("codebook") for layer in context.mapped.values()}
+    parameters = context.model.named_parameters()
+    moved, _ = context.moved_by({n for n, p in parameters if p.requires_grad and n not in codebooks})
+    return alone - moved
 
 
 def passed_by(context: ModelContext) -> set[str]:

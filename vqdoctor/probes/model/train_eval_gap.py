@@ -82,8 +82,19 @@ def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
             eval_perplexity=_perplexity(evaluated.codes[name]),
             blend=blend,
             never_codes=only_z_e or name in unread,
+            noise=_noise(reader, training.calls[name], other.calls.get(name)),
         )
     return found
+
+
+def _noise(reader: Reader, one: Call, other: Call | None) -> float | None:
+    """Return the share of z_e's variance that another pass in train mode draws anew."""
+    if other is None or other.z_e.shape != one.z_e.shape:
+        return None
+    first, second = (_input(reader, call).astype(np.float64) for call in (one, other))
+    apart = np.square(first - second).mean() / 2
+    variance = np.mean([np.square(z - z.mean(axis=(0, 1))).mean() for z in (first, second)])
+    return float(apart / variance) if variance > 0 else None
 
 
 def _unread(context: ModelContext, batch: Batch, training: _Run, evaluated: _Run) -> set[str]:
