@@ -41,7 +41,9 @@ class Quantizer(nn.Module):
         codes = torch.randn(CODES, DIM)
         if kept == "of a fixed seed":
             codes = torch.randn(CODES, DIM, generator=torch.Generator().manual_seed(3))
-        if kept == "attribute":
+        if kept == "computed":
+            self.codes_v = nn.Parameter(codes)
+        if kept in ("attribute", "computed"):
             self.codes = codes
         else:
             persistent = kept in ("saved", "beside another table")
@@ -91,19 +93,21 @@ class Task:
         return vqdoctor.Losses(task=functional.mse_loss(out, x), vq=vq)
 
 
-@pytest.mark.parametrize("inline", [False, True])
 @pytest.mark.parametrize(
-    ("kept", "name"),
+    ("kept", "inline", "name"),
     [
-        ("buffer", "a buffer with persistent=False"),
-        ("attribute", "a plain attribute"),
-        ("saved", ""),
-        ("of a fixed seed", ""),
-        ("filled at the load", ""),
-        ("beside another table", ""),
+        ("buffer", False, "a buffer with persistent=False"),
+        ("buffer", True, "a buffer with persistent=False"),
+        ("attribute", False, "a plain attribute"),
+        ("saved", False, ""),
+        ("computed", False, ""),
+        ("of a fixed seed", False, ""),
+        ("of a fixed seed", True, ""),
+        ("filled at the load", False, ""),
+        ("beside another table", False, ""),
     ],
 )
-def test_models(tmp_path: Path, kept: str, name: str, *, inline: bool) -> None:
+def test_models(tmp_path: Path, kept: str, inline: bool, name: str) -> None:
     torch.manual_seed(0)
     task = Task(kept, inline=inline)
     torch.save(task.model().state_dict(), tmp_path / "model.pt")
@@ -111,6 +115,7 @@ def test_models(tmp_path: Path, kept: str, name: str, *, inline: bool) -> None:
     assert not [o for o in report.outcomes if o.status == "crashed"]
     told = [f.message for f in report.findings if f.code == "VQ319"]
     assert len(told) == bool(name)
+    assert inline or [layer.num_codes for layer in report.layers] == [CODES]
     assert all(name in message and "quantizer.codes" in message for message in told)
 
 

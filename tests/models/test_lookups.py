@@ -153,14 +153,12 @@ class Gumbel(nn.Module):
         return self.decoder(weights @ self.book.weight)
 
 
-@pytest.mark.parametrize(
-    ("tau", "hard", "gap"), [(8.0, False, True), (8.0, True, False), (0.05, False, False)]
-)
+@pytest.mark.parametrize(("hard", "gap"), [(False, True), (True, False)])
 def test_soft_samples_at_a_high_temperature_are_seen_where_no_module_shows_them(
-    tau: float, hard: bool, *, gap: bool
+    hard: bool, gap: bool
 ) -> None:
     torch.manual_seed(0)
-    model, x = Gumbel(tau, hard), torch.randn(512, 8, 5)
+    model, x = Gumbel(8.0, hard), torch.randn(512, 8, 5)
     with torch.no_grad():
         model.encoder.weight.mul_(8)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

@@ -133,7 +133,9 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         elif found.num_codes is not None:
             several = found.codebooks > 1
             names = [f"{name}[head {i}]" for i in range(found.codebooks)] if several else [name]
-            implicit += [_implicit(one, found, found.num_codes) for one in names]
+            # codes in a table that is not saved: their channels take as many values as there are codes
+            own = None if found.gives_codes else tables.unsaved_codes(found.outputs[:MOST_LEVELS])
+            implicit += [_implicit(one, found, own or found.num_codes) for one in names]
             radixes.update(dict.fromkeys(names, found.radix) if found.radix else {})
             places.update(dict.fromkeys(names, found.path))
     if known or explicit or any(view.confidence is Confidence.HIGH for view in implicit):

@@ -89,10 +89,32 @@ class Tables:
                 if heads * dim == width and min(heads, codes, dim) > 1 and name.startswith(under):
                     yield Held(name=name, transposed=transposed, heads=heads), stack
 
+    def unsaved_codes(self, vectors: torch.Tensor) -> int | None:
+        """Return how many codes the unsaved table has that holds all vectors [N, D]; None without one."""
+        for _, table in unsaved(self.model):
+            fits = table.shape[1] == vectors.shape[1]
+            if fits and are_rows(vectors, table.detach().float().cpu()):
+                return len(table)
+        return None
+
     @cached_property
     def _deep(self) -> dict[str, torch.Tensor]:
         saved = self.model.state_dict().items()
         return {name: t.detach() for name, t in saved if t.ndim == 3 and t.is_floating_point()}
+
+
+def unsaved(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield name and table [K, D] of the matrices that a model holds and its state dict leaves out.
+
+    A `weight` beside a parameter `weight_v`, `weight_orig` or the like is computed from that one.
+    """
+    for path, module in model.named_modules():
+        buffers = {name: module._buffers.get(name) for name in module._non_persistent_buffers_set}
+        for name, tensor in {**vars(module), **buffers}.items():
+            computed = any(other.startswith(f"{name}_") for other in module._parameters)
+            is_tensor = isinstance(tensor, torch.Tensor) and not computed
+            if is_tensor and tensor.ndim == 2 and tensor.is_floating_point():
+                yield (f"{path}.{name}" if path else name), tensor
 
 
 def near(table: torch.Tensor) -> torch.Tensor:

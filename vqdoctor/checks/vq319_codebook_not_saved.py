@@ -35,8 +35,8 @@ def evaluate(unsaved: UnsavedTable, limits: CheckLimits) -> Problems:
     what = "a buffer with persistent=False" if unsaved.buffer else "a plain attribute"
     yield error(
         f"The model looks its codes up in {listed(unsaved.tables)} ({unsaved.codes:,} × {unsaved.dim:,}), "
-        f"{what} that no checkpoint holds: the codes examined here are as they were drawn when the model was "
-        "built, and the trained ones are lost.",
+        f"{what} that no checkpoint holds: a model that loads one keeps the codes that its constructor drew, "
+        "and the trained ones are lost.",
         measured("unsaved_tables", len(unsaved.tables), 0),
         measured("codes_seen", unsaved.sample_size),
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import nn
 
-from vqdoctor.capture.tables import are_rows
+from vqdoctor.capture.tables import are_rows, unsaved
 from vqdoctor.core.evidence import UnsavedTable
 from vqdoctor.models.lookups import lookups_found
 from vqdoctor.models.untouched import seed_all, unwrapped
@@ -44,15 +42,6 @@ def measure(context: ModelContext) -> UnsavedTable:
         dim=tables[first].shape[1] if seen else 0,
         buffer=first in dict(context.model.named_buffers()),
     )
-
-
-def unsaved(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield name and table [K, D] of the matrices that a model holds and its state dict leaves out."""
-    for path, module in model.named_modules():
-        buffers = {name: module._buffers.get(name) for name in module._non_persistent_buffers_set}
-        for name, tensor in {**vars(module), **buffers}.items():
-            if isinstance(tensor, torch.Tensor) and tensor.ndim == 2 and tensor.is_floating_point():
-                yield (f"{path}.{name}" if path else name), tensor
 
 
 def loads_itself(model: nn.Module) -> bool:
