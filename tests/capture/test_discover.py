@@ -128,9 +128,46 @@ def test_of_equal_codebooks_each_layer_has_its_own() -> None:
     assert keys == {"1.0": "1.0.anchors", "1.2": "1.2.anchors"}
 
 
+class Groups(nn.Module):
+    """A product quantizer whose tables lie in one tensor, [H, K, D] or [H, D, K], with a buffer beside it."""
+
+    def __init__(self, codes: int = 12, *, columns: bool = False, beside: float = 1.0) -> None:
+        super().__init__()
+        self.columns = columns
+        self.pots = nn.Parameter(torch.randn((2, DIM // 2, codes) if columns else (2, codes, DIM // 2)))
+        self.register_buffer("tally", torch.full((2, codes), beside))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        tables = self.pots.mT if self.columns else self.pots
+        parts = zip(z.chunk(2, -1), tables, strict=True)
+        chosen = [table[torch.cdist(part, table.expand(len(z), -1, -1)).argmin(-1)] for part, table in parts]
+        return z + (torch.cat(chosen, -1) - z).detach()
+
+
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("codes", [12, 300])
+def test_the_tables_of_groups_in_one_tensor_are_known_by_their_rows(codes: int, *, columns: bool) -> None:
+    found = found_in(layer := Groups(codes, columns=columns))
+    assert not found.implicit
+    assert [view.name for view in found.explicit] == ["1[head 0]", "1[head 1]"]
+    assert found.places == {"1[head 0]": "1", "1[head 1]": "1"}
+    tables = layer.pots.mT if columns else layer.pots
+    for view, table in zip(found.explicit, tables, strict=True):
+        assert (view.num_codes, view.dim, view.keys["codebook"]) == (codes, DIM // 2, "1.pots")
+        assert torch.equal(torch.from_numpy(view.codebook), table.detach())
+        assert view.keys["counts"] == "1.tally" and view.counts is not None and view.counts.sum() == codes
+
+
+@pytest.mark.parametrize("beside", [0.0, 3.0])
+def test_a_buffer_of_other_values_may_be_anything(beside: float) -> None:
+    for view in found_in(Groups(beside=beside)).explicit:
+        assert view.counts is None and "counts" not in view.keys
+
+
 @pytest.mark.parametrize(
     "layer",
     [
+        lambda: Does(lambda z: nn.Conv1d(DIM, DIM, 3, padding=1)(z.mT).mT),
         Experts,
         lambda: nn.Sequential(nn.Linear(DIM, DIM), nn.ReLU()),
         lambda: nn.Dropout(0.5),
@@ -145,6 +182,7 @@ def test_of_equal_codebooks_each_layer_has_its_own() -> None:
         lambda: Does(torch.zeros_like),
     ],
     ids=[
+        "convolution",
         "experts",
         "relu",
         "dropout",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from judged import run_advice, says
+from judged import problems, run_advice, says
 
 from vqdoctor.checks._usage import COLLAPSED_USAGE
 from vqdoctor.core.evidence import CollapseReward, Evidence, Usage
+from vqdoctor.core.levels import Confidence
 
 REWARD = CollapseReward.healthy(spread=1.8, one=0.4)
 
@@ -17,6 +18,7 @@ REWARD = CollapseReward.healthy(spread=1.8, one=0.4)
         ([REWARD], "warning"),
         ([REWARD, Usage.healthy()], "warning"),
         ([REWARD, COLLAPSED_USAGE], "error"),
+        ([REWARD, Usage.healthy(perplexity=61.0, perplexity_low=60.0, perplexity_high=62.0)], "warning"),
         ([REWARD.replace(spread=0.4, one=1.8)], "passes"),
         ([REWARD.replace(spread=1.03, one=1.0)], "warning"),
         ([REWARD.replace(spread=1.01, one=1.0)], "passes"),
@@ -27,6 +29,14 @@ REWARD = CollapseReward.healthy(spread=1.8, one=0.4)
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ207", *evidence) == expected
+
+
+def test_with_enough_codes_in_use_it_may_be_a_rate_term() -> None:
+    (collapsed,), (works,) = (
+        problems("VQ207", REWARD, usage) for usage in (COLLAPSED_USAGE, Usage.healthy())
+    )
+    assert (collapsed.confidence, works.confidence) == (Confidence.HIGH, Confidence.MEDIUM)
+    assert "rate term" in works.message and "rate term" not in collapsed.message
 
 
 def test_the_advice_rewards_many_codes() -> None:

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from judged import problems, run_advice, says
-from state_models import CODES, DIM, OURS, EmaVQ, GradientVQ, Task, found, live, saved
+from state_models import CODES, DIM, OURS, EmaVQ, GradientVQ, Task, found, live, saved, trained
 from torch import nn
 from vector_quantize_pytorch import VectorQuantize
 
 from vqdoctor.core.evidence import EmaState, Evidence, Initialisation, TrainForward
 from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.engine import examine
+from vqdoctor.models.task import Losses
 
 START = Initialisation.healthy()
 TRAIN = TrainForward.healthy()
@@ -50,6 +51,78 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ306", *evidence) == expected
+
+
+@pytest.mark.parametrize(
+    ("evidence", "remedy"),
+    [
+        (FRESH.replace(stepped=True), ("copy-buffers",)),
+        (FRESH.replace(updates=420), ("copy-buffers",)),
+        (FRESH, ()),
+        (FRESH.replace(updates=0), ()),
+    ],
+)
+def test_a_training_that_left_the_buffers_behind(evidence: Initialisation, remedy: tuple[str, ...]) -> None:
+    (seen,) = problems("VQ306", evidence, TRAIN)
+    assert seen.remedies == remedy
+    assert ("such as an average" in seen.message) == bool(remedy)
+
+
+class Load(nn.Module):
+    """Two heads whose tables lie in one buffer, and their counts beside it, under names of no meaning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.d = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
+        self.heads = Heads()
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_q, loss = self.heads(self.e(x))
+        return self.d(z_q), loss
+
+
+class Heads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("pots", torch.randn(2, CODES, DIM // 2))
+        self.register_buffer("tally", torch.ones(2, CODES))
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = z.detach().reshape(-1, 2, DIM // 2).transpose(0, 1)
+        chosen = torch.cdist(parts, self.pots).argmin(-1)
+        if self.training:
+            votes = nn.functional.one_hot(chosen, CODES).float()
+            tally = self.tally.lerp(votes.sum(1), 0.05)
+            self.pots.mul_(0.95 * self.tally[..., None]).add_(0.05 * votes.mT @ parts).div_(tally[..., None])
+            self.tally.copy_(tally)
+        codes = torch.stack([table[c] for table, c in zip(self.pots, chosen, strict=True)], 1).view_as(z)
+        return z + (codes - z).detach(), nn.functional.mse_loss(z, codes)
+
+
+class Loads(Task):
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def model(self) -> nn.Module:
+        torch.manual_seed(0)
+        return Load()
+
+    def losses(self, model: nn.Module, batch: Any) -> Losses:
+        out, vq = model(batch[0])
+        return Losses(task=nn.functional.mse_loss(out, batch[0]), vq=vq)
+
+
+@pytest.mark.parametrize("buffers", [False, True])
+def test_an_average_of_weights_with_and_without_its_buffers(tmp_path: Path, *, buffers: bool) -> None:
+    task = Loads()
+    state = trained(task, 120)
+    average = task.model()
+    for ours, name in zip(average.parameters(), dict(average.named_parameters()), strict=True):
+        ours.data.copy_(state["model"][name])
+    for name, ours in average.named_buffers() if buffers else ():
+        ours.copy_(state["model"][name])
+    torch.save({**state, "model": average.state_dict()}, tmp_path / "model.pt")
+    assert found(live(tmp_path / "model.pt", task), "VQ306") == ({} if buffers else {"VQ306": Severity.ERROR})
 
 
 def test_only_a_training_pass_that_writes_the_counts_is_known_for_sure() -> None:

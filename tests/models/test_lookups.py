@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import vqdoctor
 from vqdoctor.core.errors import UserError
 from vqdoctor.models.lookups import Found, attach, lookups_found, lookups_shown
 from vqdoctor.models.user_code import blamed
@@ -90,6 +91,109 @@ def _lookups(run: Callable[[nn.Parameter], object]) -> dict[str, Found]:
 )
 def test_what_is_no_lookup_of_codes(run: Callable[[nn.Parameter], object]) -> None:
     assert _lookups(run) == {}
+
+
+def images(logits: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A dVAE: logits [B, K, H, W], codes [B, D, H, W], in eval and in train mode."""
+    hard = functional.one_hot(logits.argmax(1), K).permute(0, 3, 1, 2).float()
+    mixed = functional.gumbel_softmax(logits, tau=2.0, dim=1)
+    return torch.einsum("bkhw,kd->bdhw", hard, table), torch.einsum("bkhw,kd->bdhw", mixed, table)
+
+
+def sequences(logits: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = logits.flatten(2).mT
+    return table[logits.argmax(-1)], functional.gumbel_softmax(logits, hard=True).flatten(0, 1) @ table
+
+
+@pytest.mark.parametrize("choose", [images, sequences])
+def test_the_logits_of_a_gumbel_softmax(choose: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> None:
+    torch.manual_seed(0)
+    table, logits = nn.Parameter(torch.randn(K, D)), torch.randn(2, K, 4, 5)
+    with lookups_found({"table": table}, also="logits") as found:
+        hard, _ = choose(logits, table)
+    assert found["table"].by_logits and torch.equal(found["table"].z_q, hard)
+    assert torch.equal(found["table"].z_e.argmax(1 if choose is images else -1), found["table"].indices)
+    with lookups_found({"table": table}, also="mixtures") as found:
+        mixed = functional.gumbel_softmax(logits, dim=1).permute(0, 2, 3, 1) @ table
+        functional.softmax(logits, 1).permute(0, 2, 3, 1) @ table
+    assert torch.equal(found["table"].z_q, mixed) and torch.equal(found["table"].z_e, logits)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda table: torch.randn(40, K).softmax(-1) @ table,
+        lambda table: functional.embedding(torch.randn(40, K).argmin(1), table),
+        lambda table: functional.gumbel_softmax(torch.randn(40, 3)) @ table[:3],
+    ],
+    ids=["attention", "the smallest", "a part of the table"],
+)
+def test_what_is_no_choice_by_logits(run: Callable[[nn.Parameter], object]) -> None:
+    table = nn.Parameter(torch.randn(K, D))
+    for also in ("logits", "mixtures"):
+        with lookups_found({"table": table}, also=also) as found:
+            run(table)
+        assert found == {}
+
+
+class Gumbel(nn.Module):
+    """A user's dVAE without a module for its codes."""
+
+    def __init__(self, tau: float, hard: bool) -> None:
+        super().__init__()
+        self.tau, self.hard = tau, hard
+        self.encoder, self.book, self.decoder = nn.Linear(5, K), nn.Embedding(K, D), nn.Linear(D, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.encoder(x)
+        if self.training:
+            weights = functional.gumbel_softmax(logits, tau=self.tau, hard=self.hard)
+        else:
+            weights = functional.one_hot(logits.argmax(-1), K).float()
+        return self.decoder(weights @ self.book.weight)
+
+
+@pytest.mark.parametrize(("hard", "gap"), [(False, True), (True, False)])
+def test_soft_samples_at_a_high_temperature_are_seen_where_no_module_shows_them(
+    hard: bool, gap: bool
+) -> None:
+    torch.manual_seed(0)
+    model, x = Gumbel(8.0, hard), torch.randn(512, 8, 5)
+    with torch.no_grad():
+        model.encoder.weight.mul_(8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        functional.mse_loss(model(x), x).backward()
+        optimizer.step()
+
+    def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
+        return vqdoctor.Losses(task=functional.mse_loss(model(x), x), vq=None)
+
+    report = vqdoctor.examine(model, x, losses=losses)
+    assert [layer.name for layer in report.layers] == ["book"]
+    assert not [o for o in report.outcomes if o.status == "crashed"]
+    assert ("VQ606" in {f.code for f in report.findings}) is gap
+
+
+class Router(nn.Module):
+    """A mixture of experts: the row of the largest logit, in both modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.bias, self.head = nn.Linear(5, K), nn.Embedding(K, D), nn.Linear(D, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.bias(self.router(x).argmax(-1)))
+
+
+def test_a_router_is_no_vq_layer() -> None:
+    torch.manual_seed(0)
+
+    def losses(model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
+        return vqdoctor.Losses(task=functional.mse_loss(model(x), x), vq=None)
+
+    assert not vqdoctor.examine(Router(), torch.randn(64, 8, 5), losses=losses).layers
 
 
 def test_an_error_of_the_model_stays_the_models() -> None:

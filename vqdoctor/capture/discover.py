@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from vqdoctor.capture.call import Call
-from vqdoctor.capture.tables import Tables
+from vqdoctor.capture.stored import stored
+from vqdoctor.capture.tables import Held, Tables
 from vqdoctor.capture.vectors import by_position, rows
 from vqdoctor.capture.watch import watch_each
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Confidence
-from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.view import Array, QuantizerView
 from vqdoctor.models.lookups import Found, lookups_found
 
@@ -125,26 +125,19 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         if any(_related(found.path, path) for path in known):
             continue
         name = found.path or "vq"
-        outputs = found.outputs[:MOST_LEVELS]
-        if (table := tables.holding(outputs, len(found.outputs), found.path)) is not None:
-            explicit.append(_explicit(name, model, table[0], Place(transposed=table[1])))
-        elif (grouped := tables.in_parts(outputs)) is not None:
-            key, axis = grouped
-            heads = range(model.state_dict()[key].shape[axis])
-            views = [_explicit(f"{name}[head {i}]", model, key, Place(head=i, head_axis=axis)) for i in heads]
+        table = tables.holding(found.outputs[:MOST_LEVELS], len(found.outputs), found.path)
+        if table is not None:
+            views = stored(name, model, table, BY_OUTPUT)
             explicit += views
-            places.update({view.name: found.path for view in views})
-            continue
+            places.update((view.name, found.path) for view in views)
         elif found.num_codes is not None:
             several = found.codebooks > 1
             names = [f"{name}[head {i}]" for i in range(found.codebooks)] if several else [name]
-            implicit += [_implicit(one, found, found.num_codes) for one in names]
+            # codes in a table that is not saved: their channels take as many values as there are codes
+            own = None if found.gives_codes else tables.unsaved_codes(found.outputs[:MOST_LEVELS])
+            implicit += [_implicit(one, found, own or found.num_codes) for one in names]
             radixes.update(dict.fromkeys(names, found.radix) if found.radix else {})
             places.update(dict.fromkeys(names, found.path))
-            continue
-        else:
-            continue
-        places[name] = found.path
     if known or explicit or any(view.confidence is Confidence.HIGH for view in implicit):
         implicit = [view for view in implicit if view.confidence is Confidence.HIGH]
     return Discovered(
@@ -173,14 +166,14 @@ def quantizing(
         if any(_related(path, inner.path) for inner in found):
             continue
         call = next((call for call in watched[module].forwards if call.z_q is not None), None)
-        quantizer = None if call is None else _read(path, module, call, tables)
+        quantizer = None if call is None else _read(path, module, call) or _of_stack(path, call, tables)
         if quantizer is None:
             continue
         # one output may be a dead module's, and few may be the whole model's: then its own codebook proves it
         is_sure = quantizer.gives_codes or (len(quantizer.outputs) > 1 and path != "")
         outputs = quantizer.outputs
-        stored = None if is_sure else tables.holding(outputs[:MOST_LEVELS], len(outputs), path)
-        if is_sure or (stored is not None and (not path or stored[0].startswith(f"{path}."))):
+        held = None if is_sure else tables.holding(outputs[:MOST_LEVELS], len(outputs), path)
+        if is_sure or (held is not None and (not path or held.name.startswith(f"{path}."))):
             found.append(quantizer)
     return found[::-1]
 
@@ -189,25 +182,33 @@ def looked_up(model: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Qua
     """Return the tables [K, D] whose rows the model itself chooses for vectors, and looks up.
 
     The choice has to be that of the nearest row, or of the row with the largest product: an embedding is
-    asked for the tokens of its input.
+    asked for the tokens of its input. A row of the largest logit counts where the model mixes the rows by a
+    Gumbel-softmax of these in training.
 
     Args:
         model: a working copy; it is put in eval mode and run once.
         run: runs a model on a batch.
     """
+    saved = model.state_dict().keys()  # a buffer that is not persistent is none of the file's tables
     tables = {
         name: tensor
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
-        if tensor.ndim == 2 and tensor.is_floating_point() and len(tensor) > 1
+        if tensor.ndim == 2 and tensor.is_floating_point() and len(tensor) > 1 and name in saved
     }
     model.eval()
-    with torch.no_grad(), lookups_found(tables) as found:
+    with torch.no_grad(), lookups_found(tables, also="logits") as found:
         run(model)
-    return tuple(
-        _explicit(name.removesuffix(".weight"), model, name, Place(), layout=BY_LOOKUP)
-        for name, lookup in found.items()
-        if _is_nearest(lookup, tables[name])
-    )
+    mixed: dict[str, Found] = {}
+    if any(lookup.by_logits for lookup in found.values()):
+        model.train()
+        with torch.no_grad(), lookups_found(tables, also="mixtures") as mixed:
+            run(model)
+    views = []
+    for name, lookup in found.items():
+        if name in mixed and mixed[name].by_logits if lookup.by_logits else _is_nearest(lookup, tables[name]):
+            how: Literal["logits"] | None = "logits" if lookup.by_logits else None
+            views += stored(name.removesuffix(".weight"), model, Held(name=name), BY_LOOKUP, how)
+    return tuple(views)
 
 
 def _is_nearest(lookup: Found, table: torch.Tensor) -> bool:
@@ -223,19 +224,36 @@ def _related(path: str, other: str) -> bool:
     return inside or not path or not other
 
 
-def _read(path: str, module: nn.Module, call: Call, tables: Tables) -> Quantizing | None:
+def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
     """Return the module as a quantizer, on the axis along which its output repeats itself most."""
     assert call.z_q is not None
     last = call.z_e.ndim - 1
     axes = {2: [1], 3: [2, 1]}.get(call.z_e.ndim, [1, last] if last > 2 else [])
-    read = [found for axis in axes if (found := _along(path, module, call, axis, tables)) is not None]
+    read = [found for axis in axes if (found := _along(path, module, call, axis)) is not None]
     z_q = call.z_q
     if read and any(z_q.shape[axis] > 1 and bool(((z_q != 0).sum(dim=axis) == 1).all()) for axis in axes):
         return None  # one-hot: a choice, and the code is what is looked up for it
     return min(read, key=lambda found: len(found.outputs), default=None)
 
 
-def _along(path: str, module: nn.Module, call: Call, axis: int, tables: Tables) -> Quantizing | None:
+def _of_stack(path: str, call: Call, tables: Tables) -> Quantizing | None:
+    """Return the module as a quantizer of the parts of its vectors, if a stack of tables in it holds these.
+
+    Groups of many codes put out as many different vectors as come in.
+    """
+    assert call.z_q is not None
+    if not path or call.z_q.shape != call.z_e.shape:
+        return None
+    for axis in {call.z_e.ndim - 1, 1}:
+        if next(tables.stacks(call.z_q.shape[axis], f"{path}."), None) is None:
+            continue
+        outputs = _some(call.z_q, axis)[:MOST_LEVELS]
+        if len(outputs) >= FEWEST and tables.stack(outputs, under=f"{path}.") is not None:
+            return Quantizing(path=path, outputs=torch.unique(outputs, dim=0), num_codes=None)
+    return None
+
+
+def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | None:
     """Return the module as a quantizer of the vectors along an axis, if it is one."""
     assert call.z_q is not None
     positions, others = ([n for i, n in enumerate(t.shape) if i != axis] for t in (call.z_e, call.z_q))
@@ -254,8 +272,6 @@ def _along(path: str, module: nn.Module, call: Call, axis: int, tables: Tables) 
         is_one = is_fewer and _follows(z_q, codes)
     else:
         few = bool(levels) or (z_q.shape[1] > 1 and put_out <= given / FEW and bool(z_q.any()))
-        # codes side by side are as many as their combinations, and each part of them is a row of its table
-        few = few or tables.in_parts(z_q[:MOST_LEVELS]) is not None
         is_one = few and (put_out == 1 or _varies(rows(call.z_q, axis)))
     if not is_one:
         return None
@@ -358,25 +374,6 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
             return said
     listed = _whole(module, _LEVELS) or levels
     return math.prod(listed) if listed else None
-
-
-def _explicit(name: str, model: nn.Module, key: str, place: Place, layout: str = BY_OUTPUT) -> QuantizerView:
-    tensor = model.state_dict()[key]
-    codes = place.codes(tensor)
-
-    def load() -> Array:
-        return np.ascontiguousarray(place.codes(tensor).detach().float().cpu().numpy())
-
-    return QuantizerView(
-        name=name,
-        layout=layout,
-        confidence=Confidence.MEDIUM,
-        num_codes=codes.shape[0],
-        dim=codes.shape[1],
-        keys={"codebook": key},
-        place=place,
-        load_codebook=load,
-    )
 
 
 def _implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:

@@ -12,7 +12,7 @@ from vqdoctor.capture.call import Call
 from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.capture.watch import watch_each
 from vqdoctor.layouts.place import Place
-from vqdoctor.models.lookups import attach, origins
+from vqdoctor.models.lookups import origins
 
 if TYPE_CHECKING:
     from vqdoctor.capture.run import Capture
@@ -34,7 +34,7 @@ def inline(capture: Capture, located: Mapping[str, CapturedLayer]) -> dict[str, 
     if not wanted or not capture.first_batches:
         return {}
     model = capture.copy(training=True)
-    paths = {layer.name: attach(model, layer.tensors["codebook"]) for layer in wanted}
+    paths = {layer.name: layer.stand_in(model) for layer in wanted}
     modules = {name: model.get_submodule(path) for name, path in paths.items()}
     with watch_each(modules.values(), keep_graph=True) as watched:
         losses = capture.task.losses(model, capture.first_batches[0])

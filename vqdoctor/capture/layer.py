@@ -72,8 +72,12 @@ class CapturedLayer:
     def on(self, model: nn.Module) -> CapturedLayer:
         """Return the same layer of a copy of the model."""
         if self.inline:
-            attach(model, self.tensors["codebook"])
+            self.stand_in(model)
         return replace(self, model=model)
+
+    def stand_in(self, model: nn.Module) -> str:
+        """Put a stand-in for the layer into a copy of the model, if there is none yet; return its path."""
+        return attach(model, self.tensors["codebook"], by_logits=self.view.lookup == "logits")
 
     @cached_property
     def module(self) -> nn.Module:

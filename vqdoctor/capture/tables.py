@@ -1,11 +1,15 @@
-"""Tables of codes among all matrices of a model, told by the vectors that a module puts out."""
+"""Tables of codes among all tensors of a model, told by the vectors that a module puts out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import nn
+
+from vqdoctor.core.frozen import frozen
 
 _OF_SPREAD = 256
 """Rows of which the spread of a table is taken."""
@@ -13,9 +17,26 @@ _FIRST = 4
 """Numbers of a vector by which a table is ruled out."""
 
 
+@frozen
+class Held:
+    """The tensor that holds a layer's codes.
+
+    Attributes:
+        name: its name in the state dict.
+        transposed: whether the codes are its columns.
+        heads: how many tables of one shape it holds, each for a part of a vector; None for one table [K, D].
+        head_axis: the axis of these, 0 of [H, K, D] or 1 of [K, H, D].
+    """
+
+    name: str
+    transposed: bool = False
+    heads: int | None = None
+    head_axis: int = 0
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tables:
-    """The matrices of a model, each as a table of its rows and of its columns.
+    """The matrices of a model and its stacks of them, each as a table of its rows and of its columns.
 
     Attributes:
         model: the model.
@@ -24,17 +45,17 @@ class Tables:
     model: nn.Module
     _near: dict[tuple[str, bool], torch.Tensor] = field(default_factory=dict)
 
-    def holding(self, vectors: torch.Tensor, rows: int, path: str) -> tuple[str, bool] | None:
-        """Return the name of the matrix that all vectors are rows (or columns, True) of; None if none is.
+    def holding(self, vectors: torch.Tensor, rows: int, path: str) -> Held | None:
+        """Return the tensor that all vectors are rows (or columns) of; None if none is.
 
         Args:
             vectors: float [N, D].
-            rows: the least rows of the table.
+            rows: the least rows of a single table.
             path: of the module that puts them out: of equal matrices, its own one is meant.
         """
-        dim, matrices = vectors.shape[1], self.model.state_dict()
-        for name in sorted(matrices, key=lambda name: not name.startswith(f"{path}.")):
-            tensor = matrices[name]
+        dim, saved = vectors.shape[1], self.model.state_dict()
+        for name in sorted(saved, key=lambda name: not name.startswith(f"{path}.")):
+            tensor = saved[name]
             if tensor.ndim != 2 or not tensor.is_floating_point() or dim not in tensor.shape:
                 continue
             for transposed in (False, True):
@@ -46,33 +67,57 @@ class Tables:
                 if key not in self._near:
                     self._near[key] = near(table)
                 if are_rows(vectors, table, self._near[key]):
-                    return name, transposed
-        return None
+                    return Held(name=name, transposed=transposed)
+        return self.stack(vectors)
 
-    def in_parts(self, vectors: torch.Tensor) -> tuple[str, int] | None:
-        """Return the name of the tensor of several tables that the parts of all vectors are rows of, or None.
-
-        A product quantizer puts its codes side by side: the first D numbers are a row of its first table, and
-        so on.
+    def stack(self, vectors: torch.Tensor, under: str = "") -> Held | None:
+        """Return the stack [H, K, D] whose tables hold the parts of all vectors [N, H · D], or None.
 
         Args:
-            vectors: float [N, G · D].
-
-        Returns:
-            The name, and the axis of the G tables, 0 of [G, K, D] or 1 of [K, G, D].
+            vectors: float [N, any].
+            under: how the tensor's name begins.
         """
-        for name, tensor in self.model.state_dict().items():
-            if tensor.ndim != 3 or not tensor.is_floating_point():
-                continue
-            dim = tensor.shape[-1]
-            for axis in (0, 1):
-                groups, codes = tensor.shape[axis], tensor.shape[1 - axis]
-                if groups < 2 or codes < 2 or groups * dim != vectors.shape[1]:
-                    continue
-                tables, parts = tensor.detach().float().cpu().unbind(axis), torch.split(vectors, dim, dim=1)
-                if all(map(are_rows, parts, tables)):
-                    return name, axis
+        for held, stack in self.stacks(vectors.shape[1], under):
+            parts = vectors.reshape(len(vectors), len(stack), -1).unbind(1)
+            if all(are_rows(part, table.float().cpu()) for part, table in zip(parts, stack, strict=True)):
+                return held
         return None
+
+    def stacks(self, width: int, under: str = "") -> Iterator[tuple[Held, torch.Tensor]]:
+        """Yield the stacks, as [H, K, D], for vectors of a width H · D."""
+        for name, stored in self._deep.items():
+            for transposed, axis in ((False, 0), (True, 0), (False, 1)):
+                stack = stored.transpose(1, 2) if transposed else stored.movedim(axis, 0)
+                heads, codes, dim = stack.shape
+                if heads * dim == width and min(heads, codes, dim) > 1 and name.startswith(under):
+                    yield Held(name=name, transposed=transposed, heads=heads, head_axis=axis), stack
+
+    def unsaved_codes(self, vectors: torch.Tensor) -> int | None:
+        """Return how many codes the unsaved table has that holds all vectors [N, D]; None without one."""
+        for _, table in unsaved(self.model):
+            fits = table.shape[1] == vectors.shape[1]
+            if fits and are_rows(vectors, table.detach().float().cpu()):
+                return len(table)
+        return None
+
+    @cached_property
+    def _deep(self) -> dict[str, torch.Tensor]:
+        saved = self.model.state_dict().items()
+        return {name: t.detach() for name, t in saved if t.ndim == 3 and t.is_floating_point()}
+
+
+def unsaved(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield name and table [K, D] of the matrices that a model holds and its state dict leaves out.
+
+    A `weight` beside a parameter `weight_v`, `weight_orig` or the like is computed from that one.
+    """
+    for path, module in model.named_modules():
+        buffers = {name: module._buffers.get(name) for name in module._non_persistent_buffers_set}
+        for name, tensor in {**vars(module), **buffers}.items():
+            computed = any(other.startswith(f"{name}_") for other in module._parameters)
+            is_tensor = isinstance(tensor, torch.Tensor) and not computed
+            if is_tensor and tensor.ndim == 2 and tensor.is_floating_point():
+                yield (f"{path}.{name}" if path else name), tensor
 
 
 def near(table: torch.Tensor) -> torch.Tensor:

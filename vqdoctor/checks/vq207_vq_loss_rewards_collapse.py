@@ -6,13 +6,14 @@ codes in use. With the wrong sign they do the opposite: the fewer codes are chos
 one is left. No initialisation, warm-up or revival makes up for it.
 
 ## How to read it
-Measured where few codes are left in use, on the first training batch. In place of z_e the layer gets a few
-vectors that choose different codes, each equally often; then all of them the first of these vectors, all the
-second, and so on. A commitment or codebook loss is a mean over vectors, so that its value is the same in
-both, whatever the vectors are. A difference comes from a term that couples vectors. It is judged where the
-loss is lower with one code, and where the gradient of that term reaches z_e. A term on the codes alone,
-such as one that makes them orthogonal, reaches no encoder and is not judged. A rate term, which makes codes
-cheap to store, does the same on purpose: then its weight is too large.
+Measured where less than half of the codes are in use, on the first training batch. In place of z_e the layer
+gets a few vectors that choose different codes, each equally often; then all of them the first of these
+vectors, all the second, and so on. A commitment or codebook loss is a mean over vectors, so that its value is
+the same in both, whatever the vectors are. A difference comes from a term that couples vectors. It is judged
+where the loss is lower with one code, and where the gradient of that term reaches z_e. A term on the codes
+alone, such as one that makes them orthogonal, reaches no encoder and is not judged. A rate term, which makes
+codes cheap to store, does the same on purpose: then its weight is too large, where few codes are left. With
+enough of them left it is a warning of medium confidence.
 
 ## Remedy
 Turn the sign of the term around: subtract the entropy of the mean use, add the entropy of each vector.
@@ -26,7 +27,7 @@ from vqdoctor.checks._usage import poor
 from vqdoctor.checks._words import Problems, figure, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CollapseReward, Usage
-from vqdoctor.core.levels import Severity
+from vqdoctor.core.levels import Confidence, Severity
 
 
 class Limits(CheckLimits):
@@ -49,13 +50,15 @@ def evaluate(reward: CollapseReward, usage: Usage | None, limits: Limits) -> Pro
     size = abs(reward.spread) + abs(reward.one)
     gap = (reward.spread - reward.one) / size if size else 0.0
     if gap >= limits.gap and reward.reach >= limits.reach:
+        works = usage is not None and not poor(usage)  # a rate term is meant to, and may be light enough
         yield problem(
-            Severity.ERROR if usage is not None and poor(usage) else Severity.WARNING,
+            Severity.ERROR if usage is not None and not works else Severity.WARNING,
             f"The VQ loss is {figure(reward.one)} where all vectors choose one code, and "
             f"{figure(reward.spread)} where they choose {reward.codes}: it rewards collapse, as an entropy "
-            "or diversity term with the wrong sign does.",
+            f"or diversity term with the wrong sign does{', or a rate term on purpose' if works else ''}.",
             measured("gap", gap, limits.gap),
             measured("reach", reward.reach, limits.reach),
+            confidence=Confidence.MEDIUM if works else Confidence.HIGH,
         )
 
 

@@ -126,7 +126,7 @@ _OFF_CENTRE = DataMatch.healthy(
 _CAUSES = (
     "VQ901", "VQ309", "VQ310", "VQ101", "VQ102", "VQ103", "VQ105", "VQ108", "VQ113", "VQ404", "VQ204",
     "VQ201", "VQ306", "VQ311", "VQ302", "VQ304", "VQ205", "VQ202", "VQ606", "VQ314", "VQ315", "VQ308",
-    "VQ307",
+    "VQ307", "VQ319",
 )  # fmt: skip
 _TOO_LARGE = DataMatch.healthy(
     codebook_rms=12.0, codebook_std=96.0, scale_ratio=0.13, quantization_error=0.97, nearest_data=7.4,

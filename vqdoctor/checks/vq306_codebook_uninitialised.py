@@ -17,11 +17,15 @@ the squared correlations between its dimensions exceed those of independent numb
 allows (random starts measured -3 to 4 standard deviations, trained codebooks 460 and more). Tables that are
 frozen on purpose are left out, and levels that were never reached while others were trained (VQ506).
 
+Counts that were never written, in a file that records a training, are those of a copy that got the trained
+parameters and none of the buffers: averages of the weights that are written by hand often leave them out.
+
 ## Remedy
 A codebook that was never trained has nothing to repair. Either the wrong file was given (saved at step
 0, or a model built anew without its weights), or the weights did not load: compare the names of the
 file's tensors with the model's. A layer that initialises itself from data has to see a batch in train
-mode before it is saved.
+mode before it is saved. A copy with averaged weights needs the model's buffers as well: the codes, and the
+EMA's counts and sums.
 
 ## References
 - lucidrains/vector-quantize-pytorch#102: a codebook of zeros in eval mode and after loading
@@ -32,6 +36,8 @@ from vqdoctor.checks._words import Problems, error, figure, measured
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import EmaState, Initialisation, LevelUse, StartRows, TrainForward
 from vqdoctor.core.levels import Confidence
+
+COPY_BUFFERS = "copy-buffers"
 
 
 class Limits(CheckLimits):
@@ -92,7 +98,13 @@ def _never_trained(
 ) -> Problems:
     rows = start.sample_size
     by_count = start.counts_written is False and forward is not None and bool(forward.writes_counts)
-    if by_count:
+    left_behind = by_count and (start.stepped is True or (start.updates or 0) > 0)
+    if left_behind:
+        sign = (
+            "so are its EMA counts, though the model was trained: a copy of its parameters alone was saved, "
+            "such as an average, or the layer was in eval mode"
+        )
+    elif by_count:
         sign = "its EMA counts were never written, though a training pass writes them"
     elif start.stepped is False:
         sign = "the optimizer saved with it never took a step"
@@ -104,9 +116,10 @@ def _never_trained(
         return
     yield error(
         f"The codebook is as it was drawn at random ({figure(start.structure)} standard deviations "
-        f"from pure noise), and {sign}: it was never trained.",
+        f"from pure noise), and {sign}{'' if left_behind else ': it was never trained'}.",
         measured("structure", start.structure, limits.structure),
         confidence=Confidence.HIGH if by_count else Confidence.MEDIUM,
+        remedies=(COPY_BUFFERS,) if left_behind else (),
     )
 
 
@@ -122,6 +135,13 @@ CHECK = Check(
         how="Give the checkpoint of a trained model, and see that all of its tensors are loaded.",
         code="missing, unexpected = model.load_state_dict(state, strict=False)\n"
         "assert not missing and not unexpected, (missing, unexpected)",
+    ),
+    other_advice=(
+        Advice(
+            name=COPY_BUFFERS,
+            how="Copy the buffers into the averaged model too, or average them, and save again.",
+            code="for ours, theirs in zip(average.buffers(), model.buffers()):\n    ours.data.copy_(theirs)",
+        ),
     ),
     examples=(
         fires(
@@ -140,6 +160,11 @@ CHECK = Check(
             Initialisation.healthy(stepped=False, updates=0),
         ),
         fires("counts that a training pass would have written", _FRESH, TrainForward.healthy()),
+        fires(
+            "a copy that got the trained parameters and no buffers",
+            _FRESH.replace(stepped=True, updates=420),
+            TrainForward.healthy(),
+        ),
         fires("all levels", _FRESH.replace(flag=False), LevelUse.healthy(written=False, others_written=0)),
         fires(
             "every code as the constructor draws it",

@@ -161,6 +161,8 @@ CHECK = Check(
         "VQ314",
         "VQ315",
         "VQ404",
+        "VQ406",
+        "VQ319",
         *(code for code in COLLAPSE if code < "VQ313"),
     ),
     examples=(

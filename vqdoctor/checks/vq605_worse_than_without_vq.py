@@ -78,7 +78,7 @@ CHECK = Check(
         "trained without the VQ layer.",
         code="first = vq_1(z_e)\nz_q = first + vq_2(z_e - first.detach())   # a second level",
     ),
-    explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
+    explained_by=(*COLLAPSE, "VQ407", "VQ501", "VQ502", "VQ503"),
     examples=(
         fires("the encoder knows, the codes fail", TaskMetrics.healthy(accuracy=0.31, bypass_accuracy=0.93)),
         passes("healthy", TaskMetrics.healthy()),

@@ -66,7 +66,7 @@ REMOVALS = {
         Removal(name="heavier-vq-loss", codes=("VQ202",), shows="VQ202"),
         Removal(name="straight-through", codes=("VQ101",)),
         Removal(name="lower-rate", codes=("VQ404",), shows="VQ404"),
-        Removal(name="higher-rate", codes=("VQ401",)),
+        Removal(name="higher-rate", codes=("VQ401", "VQ406")),
         Removal(name="faster-ema", codes=("VQ302",), by_usage=True),
         Removal(name="frozen-codebook", codes=("VQ104", "VQ303", "VQ308", "VQ309", "VQ505")),
         Removal(name="shuffled-samples", codes=("VQ403",)),

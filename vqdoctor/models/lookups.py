@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from vqdoctor.core.frozen import frozen
@@ -30,35 +31,51 @@ _FACTORS = (1, 2, -2, -1)
 """Factors of the vectors in a comparison with codes."""
 _ORIGIN = "_vqdoctor_origin"
 """Attribute of a tensor: the only other tensor that it was made of."""
+_LOGITS = "_vqdoctor_logits"
+"""Attribute of the weights of a Gumbel-softmax: the logits that they were drawn from."""
 
 
 class Lookup(nn.Module):
-    """The stand-in of a VQ layer: vectors in, the codes that the model itself looked up for them out."""
+    """The stand-in of a VQ layer: vectors in, the codes that the model itself looked up for them out.
 
-    def __init__(self) -> None:
-        """Make a stand-in that has seen no lookup yet."""
+    Of a Gumbel layer it is logits in; in training it is what the model mixes of its codes out.
+    """
+
+    def __init__(self, table: torch.Tensor, *, by_logits: bool) -> None:
+        """Make a stand-in for a table [K, D] that has seen no lookup yet."""
         super().__init__()
-        self.table: list[torch.Tensor] = []  # in a list, so that it is no parameter of this module
+        self.table = [table]  # in a list, so that it is no parameter of this module
+        self.by_logits = by_logits
         self.found: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def forward(self, z_e: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the codes that were looked up, and their indices.
 
-        Outside of the model's own lookup these are the nearest ones, [..., D] in, [..., D] and [...] out.
+        Outside of the model's own lookup these are the nearest ones, [..., D] in, [..., D] and [...] out; of
+        a Gumbel layer those of the largest logits.
         """
         if self.found:
             return self.found.pop()
         table = self.table[0]
+        if self.by_logits:
+            axis = _axis_of_logits(z_e, len(table))
+            indices = z_e.argmax(axis)
+            return table[indices].movedim(-1, axis), indices
         indices = torch.cdist(z_e.flatten(0, -2), table.to(z_e)).argmin(-1).view(z_e.shape[:-1])
         return table[indices], indices
 
 
-def attach(model: nn.Module, name: str) -> str:
+def _axis_of_logits(logits: torch.Tensor, codes: int) -> int:
+    """Return the axis of K logits: that of channels, as torch's images have it, or else the last."""
+    return 1 if logits.ndim > 2 and logits.shape[1] == codes else logits.ndim - 1
+
+
+def attach(model: nn.Module, name: str, *, by_logits: bool = False) -> str:
     """Put a stand-in beside a table of a working copy, if there is none yet, and return its path."""
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
     if leaf + _SUFFIX not in module._modules:
-        module.add_module(leaf + _SUFFIX, Lookup())
+        module.add_module(leaf + _SUFFIX, Lookup(getattr(module, leaf), by_logits=by_logits))
     return f"{owner}.{leaf}{_SUFFIX}" if owner else leaf + _SUFFIX
 
 
@@ -76,28 +93,39 @@ def lookups_shown(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lookups_found(tables: Mapping[str, torch.Tensor]) -> Iterator[dict[str, Found]]:
+def lookups_found(
+    tables: Mapping[str, torch.Tensor], also: Literal["logits", "mixtures"] | None = None
+) -> Iterator[dict[str, Found]]:
     """Find the tables whose rows a model chooses by comparing vectors with them.
 
     Args:
         tables: name to matrix [K, D], the model's own tensor.
+        also: what counts too: the row of the largest of K logits, whatever these are made of; or a mixture
+            of the rows by a Gumbel-softmax.
 
     Yields:
         name to the first lookup, filled while the context lasts.
     """
     found: dict[str, Found] = {}
-    watched = [_Table(table=table, first=partial(found.setdefault, name)) for name, table in tables.items()]
+    watched = [
+        _Table(table=table, first=partial(found.setdefault, name), also=also)
+        for name, table in tables.items()
+    ]
     with _Watching(watched):
         yield found
 
 
 @frozen
 class Found:
-    """One lookup: the vectors [..., D], their codes [..., D] and the indices [...]."""
+    """One lookup: the vectors [..., D], their codes [..., D] and the indices [...].
+
+    By logits it is the logits [..., K, ...], with codes or a mixture of codes [..., D, ...].
+    """
 
     z_e: torch.Tensor
     z_q: torch.Tensor
     indices: torch.Tensor
+    by_logits: bool = False
 
 
 @dataclass(kw_only=True, eq=False)
@@ -106,17 +134,20 @@ class _Table:
 
     table: torch.Tensor
     show: Lookup | None = None
+    also: str | None = None
     first: Callable[[Found], object] | None = None
     asked: deque[torch.Tensor] = field(default_factory=lambda: deque(maxlen=_KEPT))
     answered: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
-    def look_up(self, indices: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Return the codes that the model gets for these indices."""
+    def look_up(
+        self, indices: torch.Tensor, codes: torch.Tensor, scores: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the codes that the model gets for indices, which may be those of the largest scores."""
         if id(indices) in self.answered:  # the same codes again, as for the loss
             return self.answered[id(indices)][1]
         vectors = next((t for t in reversed(self.asked) if t.numel() == codes.numel()), None)
         if vectors is None:
-            return codes
+            return codes if scores is None else self.by_logits(scores, codes, indices)
         z_e = vectors.reshape(codes.shape)  # the model may go on with what this is a view or a copy of
         z_e = next((t for t in reversed(origins(vectors)) if _same(t, z_e)), z_e)
         if self.first is not None:
@@ -125,6 +156,23 @@ class _Table:
             self.show.found = [(codes, indices.view(codes.shape[:-1]))]
             codes = self.show(z_e)[0]
         self.answered[id(indices)] = indices, codes
+        return codes
+
+    def by_logits(
+        self, logits: torch.Tensor, codes: torch.Tensor, indices: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the model's codes for logits, or in training its mixture of codes."""
+        axis = _axis_of_logits(logits, len(self.table))
+        largest = logits.argmax(axis)
+        if logits.shape[axis] != len(self.table) or codes.numel() != largest.numel() * self.table.shape[1]:
+            return codes
+        if indices is not None and not torch.equal(largest.flatten(), indices.flatten()):
+            return codes
+        if self.first is not None and self.also == ("mixtures" if indices is None else "logits"):
+            self.first(Found(z_e=logits.detach(), z_q=codes.detach(), indices=largest, by_logits=True))
+        if self.show is not None and self.show.by_logits:
+            self.show.found = [(codes, largest)]
+            codes = self.show(logits)[0]
         return codes
 
 
@@ -146,6 +194,15 @@ def origins(tensor: torch.Tensor) -> list[torch.Tensor]:
     return found
 
 
+@frozen
+class _Choice:
+    """A choice of one row for each vector: the indices, of how many rows, and the numbers that decided it."""
+
+    indices: torch.Tensor
+    options: int
+    scores: torch.Tensor
+
+
 class _Watching(TorchFunctionMode):
     """Follows the tables, the choices of one row among K, and the lookups of these rows."""
 
@@ -153,8 +210,7 @@ class _Watching(TorchFunctionMode):
         super().__init__()
         self._of = {id(table.table): table for table in tables}
         self._alive: list[torch.Tensor] = [table.table for table in tables]  # no id is used again
-        # id of indices, or of their one-hot rows, to the indices, and of how many rows they choose one
-        self._chosen: dict[int, tuple[torch.Tensor, int]] = {}
+        self._chosen: dict[int, _Choice] = {}  # by the id of the indices, or of their one-hot rows
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -166,12 +222,17 @@ class _Watching(TorchFunctionMode):
             return output
         own = [table for t in given if (table := self._of.get(id(t))) is not None]
         choice = next((found for t in given if (found := self._chosen.get(id(t))) is not None), None)
-        if own and choice is not None:
-            (indices, options), (codes, dim) = choice, own[0].table.shape
-            if options == codes and made[0].is_floating_point() and made[0].numel() == indices.numel() * dim:
-                return own[0].look_up(indices, made[0])
+        if func is functional.gumbel_softmax:
+            setattr(made[0], _LOGITS, given[0])
+        elif own and choice is not None:
+            indices, (codes, dim) = choice.indices, own[0].table.shape
+            fits = made[0].is_floating_point() and made[0].numel() == indices.numel() * dim
+            if choice.options == codes and fits:
+                return own[0].look_up(indices, made[0], choice.scores)
         elif own and len(own) == len(given):
             self._keep(made, own[0])
+        elif own and (logits := _logits_of(given)) is not None:
+            return own[0].by_logits(logits, made[0])
         elif own:
             self._compared(own[0], given)
         elif len(given) == 1 or choice is not None:
@@ -190,20 +251,27 @@ class _Watching(TorchFunctionMode):
             if id(t) not in self._of and t.is_floating_point() and t.ndim > 1 and t.shape[-1] == dim
         )
 
-    def _follow(
-        self, given: torch.Tensor, made: list[torch.Tensor], choice: tuple[torch.Tensor, int] | None
-    ) -> None:
+    def _follow(self, given: torch.Tensor, made: list[torch.Tensor], choice: _Choice | None) -> None:
         """Follow a choice through changes of its form, and note what a tensor was made of."""
         for tensor in made:
             if choice is not None:
-                indices, options = choice
+                indices, options = choice.indices, choice.options
                 if tensor.numel() in (indices.numel(), indices.numel() * options):
-                    self._choose(tensor, tensor if tensor.numel() == indices.numel() else indices, options)
+                    indices = tensor if tensor.numel() == indices.numel() else indices
+                    self._choose(tensor, _Choice(indices=indices, options=options, scores=choice.scores))
             elif tensor.is_floating_point():
                 setattr(tensor, _ORIGIN, given)
             elif tensor.dtype == torch.int64 and 0 < tensor.numel() < given.numel():
-                self._choose(tensor, tensor, given.numel() // tensor.numel())
+                options = given.numel() // tensor.numel()
+                self._choose(tensor, _Choice(indices=tensor, options=options, scores=given))
 
-    def _choose(self, tensor: torch.Tensor, indices: torch.Tensor, options: int) -> None:
+    def _choose(self, tensor: torch.Tensor, choice: _Choice) -> None:
         self._alive.append(tensor)
-        self._chosen[id(tensor)] = indices, options
+        self._chosen[id(tensor)] = choice
+
+
+def _logits_of(given: list[torch.Tensor]) -> torch.Tensor | None:
+    """Return the logits of a Gumbel-softmax whose weights are among these tensors; None without one."""
+    made_of = (origin for tensor in given for origin in origins(tensor))
+    found = (getattr(origin, _LOGITS, None) for origin in made_of)
+    return next((logits for logits in found if logits is not None), None)

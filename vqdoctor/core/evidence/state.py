@@ -295,3 +295,22 @@ TrainEvalGap.HEALTHY = TrainEvalGap(
     layer="vq", source="batch", sample_size=25, agreement=1.0, explained=1.0, train_loss=0.026,
     eval_loss=0.026, train_perplexity=149.0, eval_perplexity=149.0, blend=0.0,
 )  # fmt: skip
+
+
+class UnsavedTable(Evidence):
+    """Whether a state dict leaves out the codes that the model looks up. Sample size: the codes seen at work.
+
+    Attributes:
+        tables: names of the tables of codes in use that are in no state dict, and differ in each new model.
+        codes: rows of the first; 0 without one.
+        dim: numbers of each row.
+        buffer: whether it is a buffer that is not persistent; else a plain attribute.
+    """
+
+    tables: tuple[str, ...] = ()
+    codes: int = 0
+    dim: int = 0
+    buffer: bool = False
+
+
+UnsavedTable.HEALTHY = UnsavedTable(source="batch", sample_size=64)

@@ -1,0 +1,79 @@
+"""Codes at work that no state dict holds: a buffer that is not persistent, or a plain attribute."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vqdoctor.capture.tables import are_rows, unsaved
+from vqdoctor.core.evidence import UnsavedTable
+from vqdoctor.models.lookups import lookups_found
+from vqdoctor.models.untouched import seed_all, unwrapped
+from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._gaps import of_model
+from vqdoctor.probes.probe import Missing
+
+_MOST_ROWS = 64
+"""Different outputs of a module that are looked for in a table."""
+_OTHER_SEED = 1
+"""Added to the seed, so that a model built for comparison draws other numbers than the examined one."""
+
+
+def measure(context: ModelContext) -> UnsavedTable:
+    """Return the tables in use that a checkpoint lacks, and that every new model draws anew.
+
+    Tables that are computed, and so are the same in every model, are as good as saved: FSQ's, or random ones
+    of a fixed seed. A model that loads in a way of its own may fill them there, and is passed over.
+    """
+    if not context.first_batches:
+        raise Missing("there is no training batch")
+    tables = dict(unsaved(context.model))
+    seen = {} if not tables or loads_itself(context.model) else _in_use(context, tables)
+    if seen:
+        seed_all(context.seed + _OTHER_SEED)
+        built = dict(unsaved(unwrapped(context.task.model())))
+        seen = {name: n for name, n in seen.items() if not _equal(tables[name], built.get(name))}
+    first = next(iter(seen), "")
+    return UnsavedTable(
+        source="batch",
+        sample_size=sum(seen.values()),
+        tables=tuple(seen),
+        codes=len(tables[first]) if seen else 0,
+        dim=tables[first].shape[1] if seen else 0,
+        buffer=first in dict(context.model.named_buffers()),
+    )
+
+
+def loads_itself(model: nn.Module) -> bool:
+    """Whether any module does more at a load than torch's own, such as computing a table from what it got."""
+    own = ("load_state_dict", "_load_from_state_dict", "set_extra_state")
+    return any(
+        module._load_state_dict_pre_hooks
+        or module._load_state_dict_post_hooks
+        or any(getattr(type(module), name) is not getattr(nn.Module, name) for name in own)
+        for module in model.modules()
+    )
+
+
+def _in_use(context: ModelContext, tables: dict[str, torch.Tensor]) -> dict[str, int]:
+    """Return how many rows of each table the model was seen to look up in eval mode, of those in use."""
+    used: dict[str, int] = {}
+    for outputs in context.tables.values():
+        for name, table in tables.items():
+            fits = outputs.shape[1] == table.shape[1] and 1 < len(outputs) <= len(table)
+            if fits and are_rows(outputs[:_MOST_ROWS], table.detach().float().cpu()):
+                used[name] = len(outputs)
+    model = context.copy(training=False)
+    own = {name: table for name, table in unsaved(model) if name in tables}
+    with torch.no_grad(), lookups_found(own) as looked_up:
+        context.task.losses(model, context.first_batches[0])
+    for name, lookup in looked_up.items():
+        used.setdefault(name, len(torch.unique(lookup.indices)))
+    return used
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor | None) -> bool:
+    return other is not None and one.shape == other.shape and torch.equal(one.cpu(), other.cpu())
+
+
+PROBE = of_model(UnsavedTable, measure, mode="eval")
