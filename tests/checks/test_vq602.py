@@ -134,6 +134,15 @@ def test_a_decoder_that_gets_z_e_is_the_first_cause() -> None:
     assert report.findings[0].code == "VQ602" and "the decoder gets z_e" in report.findings[0].message
 
 
+def test_a_classifier_that_embeds_the_indices_uses_its_codes() -> None:
+    """Its accuracy is that of any z_q; the reconstruction beside it is not. Without one, nothing tells."""
+    same = {"accuracy": 0.27, "bypass_accuracy": 0.27, "shuffled_accuracy": 0.27, "mean_code_accuracy": 0.27}
+    both = TaskMetrics.healthy(chance_accuracy=0.15, loss=1.9, mean_code_loss=2.3, **same)
+    assert says("VQ602", both) == "cannot judge"
+    assert says("VQ602", both.replace(mean_code_loss=1.9)) == "error"
+    assert says("VQ602", both.replace(shuffled_accuracy=0.268)) == "error"
+
+
 @pytest.mark.parametrize("form", ["sound", "skip", "condition"])
 def test_trained_models(form: str) -> None:
     torch.manual_seed(0)

@@ -107,3 +107,24 @@ def test_the_codes_of_all_levels_of_one_codebook_are_swapped_together() -> None:
     (dependence,) = (item for item in report.evidence if isinstance(item, CodeDependence))
     assert dependence.swapped == pytest.approx(1.0, abs=1e-3)
     assert dependence.around == 0
+
+
+class Follows(nn.Module):
+    """An EMA table; the model reshapes z_e for its lookup, and takes loss and estimator before that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(8, D), nn.Linear(D, 8)
+        self.register_buffer("table", torch.randn(K, D))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = self.encoder(x)
+        z_q = self.table[torch.cdist(z.reshape(-1, D), self.table).argmin(-1)].view_as(z)
+        return self.decoder(z + (z_q - z).detach()), functional.mse_loss(z, z_q.detach())
+
+
+def test_a_loss_that_takes_z_e_before_it_is_reshaped_is_in_the_loss() -> None:
+    torch.manual_seed(0)
+    report = examined(Follows(), torch.randn(128, 6, 8))
+    assert [layer.name for layer in report.layers] == ["table"]
+    assert not {"VQ101", "VQ102", "VQ205"} & {finding.code for finding in report.findings}

@@ -104,6 +104,8 @@ def evaluate(
         gain = metrics.accuracy - chance
         if gain <= 0 or gain < limits.skill * (1 - chance):
             raise CannotJudge("the model does no better than chance, so replacing its codes cannot hurt")
+        if _reads_indices(metrics, limits):
+            raise CannotJudge("no class score reads z_q while the loss does: the scores may read the indices")
         what, replaced, real = "accuracy", metrics.mean_code_accuracy, metrics.accuracy
         name, effect, least = "accuracy_share", (real - replaced) / gain, limits.accuracy_share
         by_z_e = None if metrics.bypass_accuracy is None else (real - metrics.bypass_accuracy) / gain
@@ -136,6 +138,15 @@ def evaluate(
             measured("around", dependence.around),
             measured(name, effect, least),
         )
+
+
+def _reads_indices(metrics: TaskMetrics, limits: Limits) -> bool:
+    """Whether any z_q leaves each sample's class as it is, and the loss grows all the same.
+
+    A tokenizer whose classifier embeds the indices reads no z_q, and its decoder does.
+    """
+    tampered = {metrics.bypass_accuracy, metrics.shuffled_accuracy, metrics.mean_code_accuracy}
+    return tampered == {metrics.accuracy} and metrics.mean_code_loss > (1 + limits.loss_growth) * metrics.loss
 
 
 def _is_unread(metrics: TaskMetrics, gradient: TaskGradient) -> bool:
