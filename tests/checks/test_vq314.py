@@ -48,11 +48,13 @@ FAILS = TaskMetrics.healthy(accuracy=0.6, chance_accuracy=0.25)
         ([BEHIND, UNITS, STEPS.replace(reach=100.0), FAILS.replace(accuracy=0.8)], "passes"),
         ([BEHIND, UNITS, FAILS.replace(accuracy=0.8)], "cannot judge"),
         ([BEHIND, UNITS.replace(rms=29.0), FAILS], "cannot judge"),
-        ([BEHIND, UNITS.replace(channel_rank=2.6, scaled_rank=6.0), FAILS], "cannot judge"),
-        ([BEHIND, UNITS.replace(scaled_rank=3.9), FAILS], "cannot judge"),
-        ([BEHIND, UNITS.replace(channel_rank=None), FAILS], "cannot judge"),
+        ([BEHIND, UNITS.replace(channel_rank=2.6, scaled_rank=6.0), FAILS], "warning"),
+        ([BEHIND, UNITS.replace(scaled_rank=3.9), FAILS], "warning"),
+        ([BEHIND, UNITS.replace(channel_rank=None), FAILS], "warning"),
         ([BEHIND.replace(quantization_error=0.39), UNITS, FAILS], "cannot judge"),
-        ([BEHIND.replace(data_effective_rank=2.6), UNITS, FAILS], "cannot judge"),
+        ([BEHIND.replace(data_effective_rank=2.6), UNITS, FAILS], "warning"),
+        # a raw input of any form, where more than half of the task is still to do
+        ([BEHIND, UNITS.replace(channel_rank=None), FAILS.replace(accuracy=0.63)], "cannot judge"),
     ],
 )
 def test_channels_of_different_units(evidence: list[Evidence], expected: str) -> None:

@@ -34,6 +34,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([COME_DOWN], "passes"),
         ([COME_DOWN.replace(growth=3.9)], "passes"),
         ([COME_DOWN.replace(growth=4.1)], "error"),
+        # the task's own optimizer, where the file has none: only beside a sign that it was used
+        ([LARGE.replace(source="batch", growth=1.0)], "passes"),
+        ([LARGE.replace(source="batch", growth=1.0), USELESS], "error"),
+        ([LARGE.replace(source="batch", growth=4.1)], "error"),
         # z_e without a commitment term grows too
         ([STEP.replace(growth=6.8)], "passes"),
     ],
@@ -56,6 +60,17 @@ def test_a_model_that_cannot_settle_beside_its_twin(tmp_path: Path) -> None:
     others = {f.code: f.explained_by for f in report.findings[1:] if f.severity.label != "note"}
     assert set(others.values()) <= {"VQ404:"}, others
     assert "VQ404" not in {f.code for f in live(saved(tmp_path, twin, 80), twin).findings}
+
+
+@pytest.mark.parametrize("steep", [True, False])
+def test_a_bare_state_dict_beside_the_tasks_own_optimizer(tmp_path: Path, steep: bool) -> None:
+    task = Steep(GradientVQ) if steep else Task(GradientVQ)
+    path = saved(tmp_path, task, 80)
+    torch.save(torch.load(path, weights_only=True)["model"], path)
+    report = live(path, task)
+    size = report.find(StepSize)
+    assert (size is not None and size.source == "batch") or not steep
+    assert ("VQ404" in {f.code for f in report.findings}) == steep
 
 
 def test_the_advice_builds_an_optimizer() -> None:

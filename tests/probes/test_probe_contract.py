@@ -102,8 +102,8 @@ def test_without_a_known_vq_loss_only_those_that_judge_it_tell_another_story(nam
         assert kinds(hidden) == kinds(told)
 
 
-ASKS_FOR_MORE = ("batch_mixing", "input_summary", "encoder_start", "collapse_reward")
-"""More batches, a tensor alone, larger matrices than those of this model, and few codes in use."""
+ASKS_FOR_MORE = ("batch_mixing", "input_summary", "encoder_start", "collapse_reward", "step_size")
+"""More batches, a tensor alone, larger matrices than this model has, few codes in use, and an optimizer."""
 
 
 @pytest.mark.parametrize("name", [name for name, probe in PROBES.items() if not probe.needs_codebook])

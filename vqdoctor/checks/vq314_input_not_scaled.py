@@ -18,7 +18,8 @@ Tables of measurements have another scale in every column. Where the largest col
 directions of the input, z_e follows them and hides all others: a pressure in Pa beside fractions of one. It
 counts where the input is raw, its channels have at least twice the effective rank once each has standard
 deviation 1, z_e has as few directions as the input, the codes did not reach it (quantizing loses 40 % of its
-variance and more), and most of the task is still to do.
+variance and more), and most of the task is still to do. A raw input without either sign, as of numbers around
+1,013, is a warning where the codes did not reach z_e and more than half of the task is still to do.
 
 ## Remedy
 Bring the input to mean 0 and standard deviation 1, or divide it by its range, in training and
@@ -32,7 +33,7 @@ well.
 
 from vqdoctor.checks import _harm
 from vqdoctor.checks._reach import BEYOND, FEW, RAW, hides_channels, is_raw
-from vqdoctor.checks._words import Problems, error, figure, if_known, measured, percent
+from vqdoctor.checks._words import Problems, error, figure, if_known, measured, percent, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import DataMatch, FirstInput, TaskMetrics, WeightDecay
 from vqdoctor.core.levels import Confidence
@@ -70,7 +71,7 @@ def evaluate(
     limits: Limits,
 ) -> Problems:
     """Fire where the first layer's input is raw, and z_e beyond the reach of the codes."""
-    way = None if decay is None else decay.reach
+    way, undone = None if decay is None else decay.reach, _harm.undone(metrics) or 0.0
     if _in_large_units(match, first, metrics, limits):
         yield error(
             f"The first layer ({first.module}) gets channels of such different sizes that they vary in "
@@ -84,9 +85,7 @@ def evaluate(
             measured("z_e_rank", match.data_effective_rank, FEW),
             explains=OF_LARGE_UNITS,
         )
-    elif way is None:
-        raise CannotJudge("it is not known how far the optimizer can have moved a code")
-    elif is_raw(match, decay, first, limits.raw, limits.beyond):
+    elif way is not None and is_raw(match, decay, first, limits.raw, limits.beyond):
         yield error(
             f"The first layer ({first.module}) gets numbers of size {figure(first.rms)}, and z_e has size "
             f"{figure(match.data_rms)}, while a code can have moved by {figure(way)} at most.",
@@ -95,6 +94,18 @@ def evaluate(
             measured("reach", way),
             confidence=Confidence.HIGH,
         )
+    elif first.rms >= limits.raw and undone > _harm.FAILS and match.quantization_error >= limits.unreached:
+        yield warning(
+            f"The first layer ({first.module}) gets numbers of size {figure(first.rms)}, quantizing loses "
+            f"{percent(match.quantization_error)} of z_e's variance, and {percent(undone)} of the task is "
+            "still to do.",
+            measured("input_size", first.rms, limits.raw),
+            measured("quantization_error", match.quantization_error, limits.unreached),
+            measured("undone", undone, _harm.FAILS),
+            confidence=Confidence.MEDIUM,
+        )
+    elif way is None:
+        raise CannotJudge("it is not known how far the optimizer can have moved a code")
 
 
 def _in_large_units(match: DataMatch, first: FirstInput, metrics: TaskMetrics | None, limits: Limits) -> bool:
@@ -131,6 +142,12 @@ CHECK = Check(
             "pressures in Pa beside fractions of one, in an EMA's or any other codebook",
             DataMatch.healthy(quantization_error=0.59, data_effective_rank=1.0),
             FirstInput.healthy(rms=35_800.0, largest=1e5, channel_rank=1.2, scaled_rank=7.0),
+        ),
+        fires(
+            "a pressure around 1,013 beside columns of other offsets: codes and task fail",
+            FirstInput.healthy(rms=508.0, largest=1031.0),
+            DataMatch.healthy(data_rms=1.66, quantization_error=0.72),
+            TaskMetrics.healthy(accuracy=0.532, bypass_accuracy=0.528, chance_accuracy=0.186),
         ),
         passes(
             "the same units, which the codes have followed",

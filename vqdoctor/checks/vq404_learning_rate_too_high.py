@@ -12,7 +12,8 @@ learning rate times sqrt(f) of its size, even where the signs of the moves are i
 the matrices in the file's optimizer is compared with the limit. Where a schedule has lowered the rate since,
 its start or peak counts if the weights have grown many times over too. SGD and optimizers that find their own
 rate (Lamb, Adafactor, Prodigy) are not judged: their steps have no such size. It is an error where the task
-loss is no better than with one code everywhere, or the weights have grown.
+loss is no better than with one code everywhere, or the weights have grown. Where the file has no optimizer,
+the task's own tells the rate, and counts beside such a sign alone.
 
 ## Remedy
 lower-learning-rate: divide it by 10 until the loss falls from the first steps on, and start afresh: dead
@@ -51,8 +52,10 @@ def evaluate(size: StepSize, metrics: TaskMetrics | None, limits: Limits) -> Pro
     now = size.step >= limits.step
     if not now and not (grown and size.highest_step >= limits.step):
         return
-    rate, step = (size.learning_rate, size.step) if now else (size.highest_rate, size.highest_step)
     useless = metrics is not None and metrics.loss >= metrics.mean_code_loss
+    if size.source == "batch" and not (grown or useless):
+        return  # the task's word for it, and no sign that such steps were taken
+    rate, step = (size.learning_rate, size.step) if now else (size.highest_rate, size.highest_step)
     when = "is" if now else "was, at the highest,"
     yield problem(
         Severity.ERROR if grown or useless else Severity.WARNING,

@@ -52,7 +52,7 @@ def each_layer(
 
 
 def of_model(
-    kind: type[Evidence], measure: Callable[[ModelContext], Evidence], *, mode: Mode
+    kind: type[Evidence], measure: Callable[[ModelContext], Evidence], *, mode: Mode | None
 ) -> Probe[ModelContext]:
     """Return the probe that measures a model as a whole; `measure` raises `Missing` where it cannot."""
 
