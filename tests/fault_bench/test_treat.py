@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -67,13 +68,14 @@ def test_the_table_counts_what_became_of_them(tmp_path: Path) -> None:
 def test_what_is_treated_is_not_treated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = sample(400)[0]
 
-    def treated(model: object, folder: Path, epochs: int) -> tuple[Treatment, ...]:
-        return tuple(_treatment(how, key=key(sample(400)[0].setup), tool=treat.tool()) for how in HOW)
+    def treated(model: object, folder: Path, epochs: int, ways: Sequence[str]) -> tuple[Treatment, ...]:
+        return tuple(_treatment(how, key=key(sample(400)[0].setup), tool=treat.tool()) for how in ways)
 
     monkeypatch.setattr(treat, "treated", treated)
     done = list(treatments([model], tmp_path))
     monkeypatch.setattr(treat, "treated", None)
     assert list(treatments([model], tmp_path)) == done
+    assert [t.how for t in next(treatments([model], tmp_path, ways=("random",)))[1]] == ["plan", "random"]
 
 
 @pytest.mark.accept

@@ -66,6 +66,11 @@ class Limits(CheckLimits):
         "digits measured 0.14 to 0.49, of photos and movements at most 0.19, two with an embedding of the "
         "position in front of the layer, four times as large as z_e, 0.82.",
     )
+    samples: float = limit(
+        10.0,
+        "Least samples for each code that the entropy's limit allows a position, K to the power of that "
+        "share: 5 of 256. With 8 samples a position of a sound model shows 8 codes at most, and looks poor.",
+    )
 
 
 def evaluate(
@@ -86,7 +91,10 @@ def evaluate(
     if entropy >= limits.entropy_share or information >= limits.information_share:
         return
     share = position.position_share
-    placed = share is not None and share > limits.position_share and not _usage.poor(usage)
+    enough = (
+        position.sample_size / position.positions >= limits.samples * usage.num_codes**limits.entropy_share
+    )
+    placed = enough and share is not None and share > limits.position_share and not _usage.poor(usage)
     masked = pooled >= limits.pooled_skill and pooled - single >= limits.skill_gain
     if not placed and not masked:
         return
