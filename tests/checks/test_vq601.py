@@ -29,6 +29,9 @@ PLACED = INFORMATION.replace(
         ([PLACED.replace(position_share=None), EVEN], "passes"),
         ([PLACED.replace(code_entropy=2.5), EVEN], "passes"),
         ([PLACED.replace(code_information=1.1), EVEN], "passes"),
+        # 52 samples of 16 positions are too few for 256 codes, 53 enough
+        ([PLACED.replace(sample_size=16 * 52), EVEN], "passes"),
+        ([PLACED.replace(sample_size=16 * 53), EVEN], "error"),
         # a codebook that is poorly used over all positions hides nothing
         ([PLACED, usage(256, 28_752, 2.0, 4)], "passes"),
     ],

@@ -69,7 +69,7 @@ class Limits(CheckLimits):
     samples: float = limit(
         10.0,
         "Least samples for each code that the entropy's limit allows a position, K to the power of that "
-        "share: 5 of 256. In 8 samples any position shows 8 codes at most, and looks poor in a sound model too.",
+        "share: 5 of 256. In 8 samples any position shows 8 codes at most, and looks poor in health too.",
     )
 
 
