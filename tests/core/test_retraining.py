@@ -8,7 +8,8 @@ import pytest
 from cured import FIGURES, LAYER
 
 from vqdoctor.core.codec import decode, encode
-from vqdoctor.core.retraining import TOLERANCE, Arm, Epoch, Figures, Goals, Paired, Retraining, reachable_loss
+from vqdoctor.core.paired import TOLERANCE, Paired
+from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, Retraining, reachable_loss
 from vqdoctor.core.training_plan import TrainingPlan
 
 GOALS = Goals(min_accuracy=0.95)
@@ -100,6 +101,21 @@ def test_an_accuracy_is_judged_by_its_pairs(
     )
     assert not by_itself.met
     assert (judged.met, judged.limit, judged.paired) == (met, pytest.approx(0.835), paired)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "asked", "met"), [(0.18, None, False), (0.2, None, True), (0.18, 0.15, True)]
+)
+def test_a_model_at_chance_is_no_cure_though_it_is_as_bad_without_vq(
+    accuracy: float, asked: float | None, met: bool
+) -> None:
+    """Labels of other samples: 0.146 without VQ and by a guess. A goal that the user sets is kept."""
+    without = replace(FIGURES, accuracy=0.146, chance=0.146)
+    paired = Paired(samples=500, gained=40, lost=22, low=0.0, high=0.07)
+    goals = Goals(min_accuracy=asked).beside(without, TOLERANCE)
+    after = replace(without, accuracy=accuracy)
+    for given in (None, paired) if asked is None else (None,):
+        assert next(goal.met for goal in goals.compare(after, given) if goal.name == "accuracy") == met
 
 
 def test_pairs_never_make_a_good_accuracy_a_missed_one() -> None:

@@ -9,8 +9,9 @@ from markdown_it import MarkdownIt
 
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
+from vqdoctor.core.paired import Paired
 from vqdoctor.core.report import PlanStep, Repair, Report
-from vqdoctor.core.retraining import Arm, Figures, Goal, LayerFigures, Paired, Price, Retraining, SourceChange
+from vqdoctor.core.retraining import Arm, Figures, Goal, LayerFigures, Price, Retraining, SourceChange
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.render import RenderOptions, renderer_of
 

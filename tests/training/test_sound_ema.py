@@ -9,6 +9,7 @@ import torch
 from small_training import CPU, Digits
 from torch.nn import functional
 
+from vqdoctor.capture.call import Call
 from vqdoctor.capture.layer import CapturedLayer, watching
 from vqdoctor.capture.reader import Reader
 from vqdoctor.core.levels import Confidence
@@ -67,6 +68,20 @@ def test_a_layer_that_takes_directions_is_told_from_one_that_takes_vectors(
     batch = next(iter(trainer.splits.in_order()))
     found = takes_directions(trainer.model, trainer.task, batch, trainer.layers)
     assert found == (trainer.layers if directions else ())
+    assert all(torch.equal(before[name], now) for name, now in trainer.model.state_dict().items())
+
+
+def test_a_layer_that_cannot_be_called_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mimi's codebook is used through methods alone: its module has no forward."""
+
+    def no_forward(*_: object) -> Call:
+        raise NotImplementedError("the module is missing the required forward function")
+
+    trainer = patient("unnormalised")
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    monkeypatch.setattr(Call, "again", no_forward)
+    batch = next(iter(trainer.splits.in_order()))
+    assert takes_directions(trainer.model, trainer.task, batch, trainer.layers) == ()
     assert all(torch.equal(before[name], now) for name, now in trainer.model.state_dict().items())
 
 

@@ -20,9 +20,10 @@ bring the codes that have blown up back to the data.
 - lucidrains/vector-quantize-pytorch, commit 4c514db: counts start at one
 """
 
-from vqdoctor.checks._words import Problems, figure, if_known, measured, warning
+from vqdoctor.checks._words import Problems, figure, if_known, measured, problem, warning
 from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodebookGeometry, EmaState
+from vqdoctor.core.levels import Severity
 
 
 class Limits(CheckLimits):
@@ -33,12 +34,20 @@ class Limits(CheckLimits):
         "Largest number of codes over 100 times the median norm. A code that data chooses cannot leave the "
         "data, so a healthy file has none.",
     )
+    share: float = limit(
+        0.1,
+        "Least share of the codes that have grown from a count of zero, for it to cause poor usage: a "
+        "note on fewer explains nothing. Counts that started at zero grew 45 to 85 % of the codes; a "
+        "codebook too large for its data, under VideoGPT's rule, 0.8 %.",
+    )
 
 
 def evaluate(geometry: CodebookGeometry, ema: EmaState, limits: Limits) -> Problems:
     """Fire on oversized rows where there are zero counts to explain them, or on counts that prove it."""
     if ema.from_zero > limits.oversized_rows >= geometry.oversized_rows:
-        yield warning(
+        few = ema.from_zero < limits.share * geometry.sample_size
+        yield problem(
+            Severity.NOTE if few else Severity.WARNING,
             f"{ema.from_zero} of {geometry.sample_size} codes have grown to norms of up to "
             f"{figure(geometry.norm_max)} against {figure(geometry.norm_median)}: their EMA counts are under "
             "what one would have shrunk to, so they started at zero, and the update divides by them.",

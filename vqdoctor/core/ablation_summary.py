@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from vqdoctor.core.ablation import AblationFigures, Cell, CodebookFigures, StageFigures, Study
 from vqdoctor.core.frozen import frozen
-from vqdoctor.core.retraining import MAX_ECE, TOLERANCE
+from vqdoctor.core.paired import TOLERANCE
+from vqdoctor.core.retraining import MAX_ECE
 
 COUNTS_CODES = 1.25
 """Ratio of two perplexities from which the difference counts. Seeds of a cured codebook differ by 1 %

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.option import GOALS, number, option
+from vqdoctor.core.paired import Paired
 from vqdoctor.core.training_plan import TrainingPlan
 
 
@@ -52,6 +53,7 @@ class Figures:
         samples: samples of the split.
         accuracy: share of right labels; None where the task has no labels.
         ece: expected calibration error; None where the task has no labels.
+        chance: share of the most frequent label, which a guess has right; None where the task has no labels.
         layers: layer to its usage; layers whose codes are unknown are left out.
     """
 
@@ -59,7 +61,13 @@ class Figures:
     samples: int
     accuracy: float | None = None
     ece: float | None = None
+    chance: float | None = None
     layers: Mapping[str, LayerFigures]
+
+    @property
+    def least_accuracy(self) -> float:
+        """The accuracy under which a model has learned nothing of its task: no retraining of it is a cure."""
+        return 0.0 if self.chance is None else self.chance + SKILL * (1 - self.chance)
 
 
 @frozen
@@ -87,65 +95,14 @@ Ended = Literal["", "goals", "plateau", "time", "epochs", "budget", "source", "n
 """Why a training ended: the goals held, the task loss fell no further, the minutes were over, or all epochs
 were done ("budget": while it still fell); or why none began: the cause is in the user's source, or no finding
 asks for a training and all goals hold."""
-TOLERANCE = 0.015
-"""By how much the accuracy may stay behind the one without VQ: 1.5 points."""
-MOST_DOUBT = 0.015
-"""By how much it may seem to stay behind further, where its interval reaches the tolerance: the doubt that
-some 850 samples leave where the two models differ on 5 % of them. A small split excuses no more."""
 LOST = 0.2
 """Largest share of the skill with z_e that may be lost with the codes. Healthy digit models lost at most
 0.006 of their accuracy and 0.014 of their reconstruction, codecs of waves 0.003; a classifier of sequences
 lost 0.15 with 16 codes and 0.44 with 8, models whose codes had collapsed all of it."""
+SKILL = 0.05
+"""Least accuracy above chance, over its largest possible value, of a model that has learned (see VQ607)."""
 MAX_ECE = 0.05
 """Expected calibration error that is good enough, whatever it is without VQ."""
-
-
-@frozen
-class Paired:
-    """Two models on the same samples: the retrained one, and the one without VQ.
-
-    Attributes:
-        samples: how many there are.
-        gained: samples that only the retrained model has right.
-        lost: samples that only the model without VQ has right.
-        low: lower end of the 95 % interval of the difference of the accuracies.
-        high: its upper end.
-        ece_low: lower end of the 95 % interval of the difference of the calibration errors; None where it is
-            unknown.
-        ece_high: its upper end.
-    """
-
-    derived: ClassVar = ("difference",)
-    samples: int
-    gained: int
-    lost: int
-    low: float
-    high: float
-    ece_low: float | None = None
-    ece_high: float | None = None
-
-    @property
-    def difference(self) -> float:
-        """Accuracy of the retrained model less that of the one without VQ."""
-        return (self.gained - self.lost) / self.samples
-
-    @property
-    def within(self) -> bool:
-        """Whether the samples leave it open that the model is within the tolerance, and it seems near it."""
-        return self.high >= -TOLERANCE and self.difference >= -TOLERANCE - MOST_DOUBT
-
-    def calibrated(self, more: float) -> bool:
-        """Whether the samples leave it open that the calibration error is no larger, and it seems near.
-
-        Args:
-            more: calibration error of the retrained model less that of the one without VQ.
-        """
-        return self.ece_low is not None and self.ece_low <= 0 and more <= MOST_DOUBT
-
-    @property
-    def behind(self) -> bool:
-        """Whether the model has fewer right, beyond doubt."""
-        return self.high < 0
 
 
 @frozen
@@ -213,7 +170,7 @@ class Goals:
         """
         accuracy, ece = self.min_accuracy, self.max_ece
         if without_vq is not None and accuracy is None and without_vq.accuracy is not None:
-            accuracy = without_vq.accuracy - tolerance
+            accuracy = max(without_vq.accuracy - tolerance, without_vq.least_accuracy)
         if without_vq is not None and ece is None and without_vq.ece is not None:
             ece = max(MAX_ECE, without_vq.ece)
         return replace(self, min_accuracy=accuracy, max_ece=ece)
@@ -244,7 +201,7 @@ class Goals:
             found.append(_at_least("usage", name, layer.active_share, self.min_usage))
         if figures.accuracy is not None and self.min_accuracy is not None:
             goal = _at_least("accuracy", None, figures.accuracy, self.min_accuracy)
-            near = paired is not None and paired.within
+            near = paired is not None and paired.within and figures.accuracy >= figures.least_accuracy
             found.append(replace(goal, met=goal.met or near, paired=paired))
         if figures.ece is not None:
             limit = MAX_ECE if self.max_ece is None else self.max_ece

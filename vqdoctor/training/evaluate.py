@@ -17,8 +17,14 @@ from vqdoctor.capture.layer import CapturedLayer, Change, passes
 from vqdoctor.capture.observe import Scored
 from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
-from vqdoctor.core.retraining import Figures, LayerFigures, Paired
-from vqdoctor.metrics.calibration import calibration_difference, expected_calibration_error, softmax
+from vqdoctor.core.paired import Paired
+from vqdoctor.core.retraining import Figures, LayerFigures
+from vqdoctor.metrics.calibration import (
+    calibration_difference,
+    chance_accuracy,
+    expected_calibration_error,
+    softmax,
+)
 from vqdoctor.metrics.entropy import grassberger_entropy
 from vqdoctor.metrics.expectation import expected_active
 from vqdoctor.metrics.geometry import histogram_quantiles
@@ -104,6 +110,7 @@ def measure(
         samples=whole.samples,
         accuracy=None if right is None else float(right.mean()),
         ece=ece,
+        chance=None if right is None or labels is None else chance_accuracy(labels),
         layers={
             layer.name: _figures(counts[layer.name].numpy(), layer.num_codes, errors[layer.name].share)
             for layer in layers

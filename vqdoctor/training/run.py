@@ -12,7 +12,8 @@ import torch
 
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.retraining import TOLERANCE, Epoch, Figures, Goals, Retraining, reachable_loss
+from vqdoctor.core.paired import TOLERANCE
+from vqdoctor.core.retraining import Epoch, Figures, Goals, Retraining, reachable_loss
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.clock import Clock
 from vqdoctor.training.evaluate import Logits, Measured, compared, is_worse, one_vector

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vqdoctor.capture.call import Call
+from vqdoctor.capture.call import FAILURES, Call
 from vqdoctor.capture.decay import own_decay
 from vqdoctor.capture.layer import CapturedLayer, Watched, watching
 from vqdoctor.capture.reader import Codes
@@ -138,5 +138,11 @@ def takes_directions(
 
 
 def _answer(layer: CapturedLayer, call: Call, factor: float) -> Codes | None:
-    """Return the codes of a call's vectors made longer by a factor."""
-    return layer.reader.codes(call.again(0, lambda z_e: z_e * factor))
+    """Return the codes of a call's vectors made longer by a factor; None where the layer cannot be called.
+
+    A layer that its model uses through methods (Mimi) has no forward.
+    """
+    try:
+        return layer.reader.codes(call.again(0, lambda z_e: z_e * factor))
+    except FAILURES:
+        return None
