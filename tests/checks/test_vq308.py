@@ -13,7 +13,8 @@ from torch import nn
 from vqdoctor.checks._usage import COLLAPSED_USAGE
 from vqdoctor.core.evidence import CodebookGeometry, Evidence, TaskMetrics, Usage, WeightDecay
 from vqdoctor.core.levels import Confidence
-from vqdoctor.engine import examine
+from vqdoctor.engine import Settings, UserModel, examine
+from vqdoctor.engine.retrain import retrain
 
 DECAY = WeightDecay.healthy()
 CRUSHED = DECAY.replace(lost=1.0, learning_rate=2e-3)
@@ -68,3 +69,22 @@ def test_an_exempt_codebook_keeps_its_length() -> None:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     assert torch.equal(codebook, start) and not torch.equal(model["encoder"].weight, weight)
+
+
+def test_a_retraining_takes_the_decay_off_and_its_file_is_not_accused_of_it(tmp_path: Path) -> None:
+    """Nor of the learning rate at which the schedule before had ended, which the file's optimizer keeps."""
+    task = Task(GradientVQ, weight_decay=1e-2)
+    path, output = saved(tmp_path, task, 1200), tmp_path / "out.pt"
+    assert "VQ308" in {finding.code for finding in live(path, task).findings}
+    state = torch.load(path, weights_only=True)
+    for group in state["optimizer"]["param_groups"]:
+        group.update(lr=1e-30, initial_lr=3e-3)
+    torch.save(state, path)
+    settings = Settings(epochs=2, only=("exempt-codebook",), keep_worse=True)
+    report = retrain(path, output, user_model=UserModel(task=task), settings=settings)
+    assert report.retraining is not None and report.retraining.plan.exempt_codebook
+    assert any(
+        note.startswith("the optimizer in the file keeps its learning rate 1e-30") for note in report.notes
+    )
+    for found_again in (examine(output), live(output, task)):
+        assert not {"VQ308", "VQ404", "VQ406"} & {finding.code for finding in found_again.findings}

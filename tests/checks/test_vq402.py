@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([EXPIRY.replace(threshold=1.57)], "warning"),
         ([EXPIRY.replace(threshold=1.56)], "passes"),
         ([EXPIRY.replace(replaced=0.51)], "error"),  # 256 codes, all new after two steps
+        ([EXPIRY.replace(threshold=2.0, replaced=0.39)], "warning"),  # a batch of just the threshold
         ([EXPIRY.replace(sample_size=2_041, replaced=0.51)], "warning"),  # after 10.005
         ([EXPIRY.replace(sample_size=2_039, replaced=0.51)], "error"),
         ([EXPIRY.replace(replaced=0.49)], "passes"),

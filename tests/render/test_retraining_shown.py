@@ -171,3 +171,13 @@ def test_a_cause_that_no_training_reaches_is_told_though_all_goals_hold(reports:
     )
     well = " ".join(shown(replace(report, retraining=needless), "rich").split())
     assert well.startswith("NOTHING TO CURE: all 2 goals held before; no finding asks for a training")
+
+
+def test_an_accuracy_that_a_guess_has_too_is_told_as_that(reports: dict[str, Report]) -> None:
+    report = retrained(reports["healthy"])
+    assert report.retraining is not None
+    goal = Goal(name="accuracy", layer=None, value=0.18, limit=0.131, met=False)
+    done = replace(report.retraining, goals=(goal,))
+    told = " ".join(shown(replace(report, retraining=done), "rich").split())
+    assert told.startswith("NOT CURED: ")
+    assert "accuracy 0.180, wanted at least 0.131, and more than a guess" in told

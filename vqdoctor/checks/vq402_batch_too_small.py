@@ -67,8 +67,8 @@ class Limits(CheckLimits):
     )
     lifetime: float = limit(
         10.0,
-        "Least steps for which a code lives on average, where the replacement was measured. It is half the "
-        "memory of an EMA with decay 0.95, the usual fast one: no code lives to be a mean.",
+        "Least steps for which a code lives on average, where a runaway replacement was measured. It is half "
+        "the memory of an EMA with decay 0.95, the usual fast one: no code lives to be a mean.",
     )
 
 
@@ -96,7 +96,8 @@ def evaluate(expiry: CodeExpiry, usage: Usage | None, limits: Limits) -> Iterato
         if expiry.expired == 1 and not live:  # the counts are the threshold's, and say nothing of the batch
             batch = f"each of the {expiry.sample_size:,} codes has just that count: all are due"
         lifetime = _lifetime(expiry)
-        brief = lifetime is not None and lifetime < limits.lifetime
+        runs_away = (expiry.replaced or 0.0) > limits.replaced
+        brief = runs_away and lifetime is not None and lifetime < limits.lifetime
         lives = f": a code lives for {figure(lifetime)} steps" if lifetime is not None and brief else ""
         yield problem(
             Severity.ERROR if brief else Severity.WARNING,

@@ -170,7 +170,7 @@ class Goals:
         """
         accuracy, ece = self.min_accuracy, self.max_ece
         if without_vq is not None and accuracy is None and without_vq.accuracy is not None:
-            accuracy = max(without_vq.accuracy - tolerance, without_vq.least_accuracy)
+            accuracy = without_vq.accuracy - tolerance
         if without_vq is not None and ece is None and without_vq.ece is not None:
             ece = max(MAX_ECE, without_vq.ece)
         return replace(self, min_accuracy=accuracy, max_ece=ece)
@@ -201,8 +201,9 @@ class Goals:
             found.append(_at_least("usage", name, layer.active_share, self.min_usage))
         if figures.accuracy is not None and self.min_accuracy is not None:
             goal = _at_least("accuracy", None, figures.accuracy, self.min_accuracy)
-            near = paired is not None and paired.within and figures.accuracy >= figures.least_accuracy
-            found.append(replace(goal, met=goal.met or near, paired=paired))
+            near = paired is not None and paired.within
+            learned = paired is None or figures.accuracy >= figures.least_accuracy
+            found.append(replace(goal, met=(goal.met or near) and learned, paired=paired))
         if figures.ece is not None:
             limit = MAX_ECE if self.max_ece is None else self.max_ece
             near = paired is not None and limit > MAX_ECE and paired.calibrated(figures.ece - limit)

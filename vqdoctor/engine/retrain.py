@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -26,10 +26,11 @@ from vqdoctor.engine.examine import examine, examine_session
 from vqdoctor.engine.plan import make_plan
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.models.untouched import same_randomness
+from vqdoctor.saved.optimizer import Slot
 from vqdoctor.saved.record import RETRAINED
 from vqdoctor.training.clock import Clock
 from vqdoctor.training.moments import new_moments
-from vqdoctor.training.optimizer import SavedRecipe
+from vqdoctor.training.optimizer import Optimizers, SavedRecipe
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.ranks import OtherHasTold, Ranks, joined
@@ -49,6 +50,9 @@ REPEATED = (
 NO_OPTIMIZER = (
     "the output has no optimizer state, as the input has none: a training from it starts with a new one"
 )
+
+VANISHED = 1e-3
+"""Least learning rate in the input's optimizer, as a share of the retraining's, with which one can go on."""
 
 
 def retrain(
@@ -108,12 +112,24 @@ def retrain(
     more += [NEGATIVE] * any((row.vq_loss or 0.0) < 0 for row in done.epochs)
     more += [REPEATED] * outcome.trainer.splits.repeats
     more += [outcome.trainer.optimizers.told, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
+    more += vanished(session.saved.slots, outcome.trainer.optimizers) if done.written else []
     return replace(
         after,
         retraining=replace(done, source=tuple(source) if done.written else (), seconds=seconds),
         repairs=tuple(outcome.repairs()),
         notes=(*after.notes, *notes, *more, *outcome.trainer.notes),
     )
+
+
+def vanished(slots: Iterable[Slot], used: Optimizers) -> list[str]:
+    """Return a note where the optimizer in the file keeps a learning rate with which nothing moves.
+
+    Tensors alone are written anew: a schedule that has ended at nothing is as it was.
+    """
+    kept = max((slot.rate for slot in slots if slot.rate is not None), default=None)
+    if kept is None or kept >= VANISHED * max(max(rates) for rates in used.rates):
+        return []
+    return [f"the optimizer in the file keeps its learning rate {kept:g}: set another before you train on"]
 
 
 def rehearse(

@@ -279,6 +279,8 @@ def _limit(goal: Goal) -> str:
     within = ", within the paired interval" if goal.met and not reached else ""
     if goal.name == "ece":
         return f"at most {goal.limit:.3f}{within}"
+    if reached and not goal.met:
+        within = ", and more than a guess"  # the model without VQ has learned nothing either
     return f"at least {number(goal.limit) if goal.name == 'perplexity' else f'{goal.limit:.3f}'}{within}"
 
 

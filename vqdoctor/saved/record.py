@@ -215,7 +215,13 @@ def as_retrained(record: TrainingRecord, notes: Sequence[Mapping[str, Any]]) -> 
             found[name] = int(value) if name in _WHOLE else float(value)
     known = [where for where in record.found_at if where.partition("=")[0] not in found]
     found_at = (*known, *(f"{name}={RETRAINED} by vqdoctor" for name in found))
-    return record.replace(**found, found_at=found_at, sample_size=len(found_at))
+    return record.replace(
+        **found,
+        retrained=True,
+        exempt_codebook=told.get("exempt_codebook") is True,
+        found_at=found_at,
+        sample_size=len(found_at),
+    )
 
 
 def _fits(value: _Value, setting: _Setting) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+EXEMPT = "the retraining that wrote the file took weight decay off the codebook"
 _EPSILON = 1e-8
 """Adam's: under this size a gradient no longer makes a full step."""
 _SHORT = 0.1

@@ -75,6 +75,7 @@ class Outcome:
             "decay": plan.decay,
             "epochs": len(rows),
             "updates": steps if anew or before.updates is None else before.updates + steps,
+            "exempt_codebook": plan.exempt_codebook,
         }
 
     def repairs(self) -> Iterator[Repair]:

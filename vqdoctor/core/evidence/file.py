@@ -18,6 +18,8 @@ class TrainingRecord(Evidence):
         learning_rate: learning rate, from the config or the optimizer's groups.
         revival_threshold: the EMA count under which the training replaces a code.
         task: the built-in task that the file names.
+        retrained: whether `fix --retrain` wrote the file: its optimizer settings are of the training before.
+        exempt_codebook: whether that retraining took weight decay off the codebook.
         found_at: where each setting was found, as "setting=key.path" strings.
     """
 
@@ -30,6 +32,8 @@ class TrainingRecord(Evidence):
     learning_rate: float | None = None
     revival_threshold: float | None = None
     task: str | None = None
+    retrained: bool = False
+    exempt_codebook: bool = False
     found_at: tuple[str, ...] = ()
 
 

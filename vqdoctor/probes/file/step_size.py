@@ -26,6 +26,8 @@ def measure(context: FileContext) -> Iterator[Evidence | Unavailable]:
 
 
 def _evidence(context: FileContext) -> StepSize:
+    if context.saved.record.retrained:
+        raise Missing("the rates in the file are those of the training before the retraining")
     tables = {view.codebook.shape for view in context.views}
     moved = [(slot, slot.shape) for slot in context.saved.slots if slot.adam and slot.state]
     rates = [

@@ -9,13 +9,15 @@ from vqdoctor.metrics.geometry import root_mean_square, row_norms
 from vqdoctor.probes.file._context import FileContext, each_layer
 from vqdoctor.probes.probe import Missing
 from vqdoctor.saved.placement import codebook_slot
-from vqdoctor.saved.weight_decay import lost_length, short_rows
+from vqdoctor.saved.weight_decay import EXEMPT, lost_length, short_rows
 
 
 def measure(context: FileContext, view: QuantizerView) -> WeightDecay:
     """Return the weight decay of a codebook that an optimizer moves."""
     if view.counts is not None and not never_written(view.counts):
         raise Missing("an EMA writes the codebook, whatever an optimizer does")
+    if context.saved.record.exempt_codebook:
+        raise Missing(EXEMPT)
     slot = codebook_slot(context.saved, view, context.views)
     if slot is None or slot.weight_decay is None:
         raise Missing("no optimizer in the file is known to hold the codebook")

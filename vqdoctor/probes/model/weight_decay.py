@@ -16,11 +16,13 @@ from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.probe import Missing
 from vqdoctor.saved.optimizer import RATES
-from vqdoctor.saved.weight_decay import decays_adaptively, lost_length, short_rows
+from vqdoctor.saved.weight_decay import EXEMPT, decays_adaptively, lost_length, short_rows
 
 
 def measure(context: ModelContext) -> dict[str, WeightDecay]:
     """Return the weight decay of every codebook that the optimizer moves."""
+    if context.record is not None and context.record.exempt_codebook:
+        raise Missing(EXEMPT)
     own = context.own_optimizer()
     if own is None:
         raise Missing("the task has no optimizer")
