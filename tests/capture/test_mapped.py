@@ -29,14 +29,15 @@ class Quantizer(nn.Module):
         self.project_in, self.project_out = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
 
     def codes(self) -> torch.Tensor:
-        if self.how == "matrix":
+        if self.how in ("matrix", "rows, embedded by a map"):
             return self.codebook @ self.basis
         return self.mix(self.codebook) if self.how == "network" else self.codebook
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         around, codes = self.how in ("projected around", "one-hot"), self.codes()
         z = self.project_in(z) if around else z
-        chosen = torch.cdist(z.flatten(0, 1), codes).argmin(1).view(z.shape[:2])
+        compared = self.codebook if self.how == "rows, embedded by a map" else codes
+        chosen = torch.cdist(z.flatten(0, 1), compared).argmin(1).view(z.shape[:2])
         one_hot = functional.one_hot(chosen, K).float()
         z_q = one_hot @ codes if self.how == "one-hot" else codes[chosen]
         loss = functional.mse_loss(z_q, z.detach()) + 0.25 * functional.mse_loss(z, z_q.detach())
@@ -87,7 +88,7 @@ def test_a_table_that_a_trained_map_makes_the_codes_of_is_no_codebook(how: str, 
     assert ("vq.basis" if how == "matrix" else "vq.mix.0.weight") in note
 
 
-@pytest.mark.parametrize("how", ["rows", "projected around", "one-hot"])
+@pytest.mark.parametrize("how", ["rows", "projected around", "one-hot", "rows, embedded by a map"])
 def test_a_frozen_codebook_stays_one(how: str, tmp_path: Path) -> None:
     report = examined(how, tmp_path)
     assert [layer.num_codes for layer in report.layers] == [K]

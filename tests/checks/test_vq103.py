@@ -133,3 +133,19 @@ def test_a_file_tells_what_the_losses_of_the_task_do_not(how: str, tmp_path: Pat
     assert [finding.code for finding in report.findings] == ["VQ103"] * lost
     if lost:
         assert "the training that saved this file gave it none" in report.findings[0].message
+
+
+@pytest.mark.parametrize(("held", "told"), [("encoder decoder", True), ("decoder", False)])
+def test_a_task_that_trains_the_decoder_alone_leaves_the_codes_on_purpose(
+    held: str, told: bool, tmp_path: Path
+) -> None:
+    class Stage(Task):
+        def optimizer(self, model: Model) -> torch.optim.Optimizer:
+            parts = [model.get_submodule(name) for name in held.split()]
+            return torch.optim.Adam([p for part in parts for p in part.parameters()], lr=1e-3)
+
+    torch.manual_seed(0)
+    torch.save(Model().state_dict(), tmp_path / "model.pt")
+    user_model: Any = UserModel(task=Stage())
+    report = examine(tmp_path / "model.pt", user_model=user_model, settings=Settings(select=("VQ103",)))
+    assert [finding.code for finding in report.findings] == ["VQ103"] * told

@@ -48,6 +48,8 @@ class Quantizer(nn.Module):
         else:
             persistent = kept in ("saved", "beside another table")
             self.register_buffer("codes", codes, persistent=persistent)
+        if kept == "refilled":
+            self.drawn = nn.Parameter(torch.randn(CODES, DIM))
         if kept == "filled at the load":
             self.register_load_state_dict_post_hook(lambda module, keys: None)
         if kept == "beside another table":
@@ -55,6 +57,8 @@ class Quantizer(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if hasattr(self, "drawn"):  # a work buffer
+            self.codes.copy_(functional.normalize(self.drawn.detach(), dim=1))
         codes = self.codes[torch.cdist(z, self.codes).argmin(-1)]
         return z + (codes - z).detach(), functional.mse_loss(z, codes) * self.scale.detach()
 
@@ -104,6 +108,8 @@ class Task:
         ("of a fixed seed", False, ""),
         ("of a fixed seed", True, ""),
         ("filled at the load", False, ""),
+        ("refilled", False, ""),
+        ("refilled", True, ""),
         ("beside another table", False, ""),
     ],
 )

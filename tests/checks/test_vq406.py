@@ -9,13 +9,20 @@ import pytest
 import torch
 from judged import says
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    StepLR,
+)
 
 from vqdoctor.core.evidence import Evidence, StepSize, TaskMetrics
 from vqdoctor.engine.examine import examine
 
 START = StepSize.healthy(learning_rate=1e-3, highest_rate=1e-3, step=0.011, highest_step=0.011)
-GONE = START.replace(learning_rate=0.9e-19, step=1e-18)
+GONE = START.replace(learning_rate=0.9e-25, step=1e-24)
 LEFT = TaskMetrics.healthy(accuracy=None, chance_accuracy=None, loss=0.42, mean_code_loss=0.9)
 
 
@@ -23,7 +30,7 @@ LEFT = TaskMetrics.healthy(accuracy=None, chance_accuracy=None, loss=0.42, mean_
     ("evidence", "expected"),
     [
         ([GONE], "warning"),
-        ([GONE.replace(learning_rate=1.1e-19)], "passes"),
+        ([GONE.replace(learning_rate=1.1e-25)], "passes"),
         # what it cost: the task is still to do, or it is done all the same
         ([GONE, LEFT], "error"),
         ([GONE, LEFT.replace(loss=0.26)], "note"),
@@ -33,7 +40,7 @@ LEFT = TaskMetrics.healthy(accuracy=None, chance_accuracy=None, loss=0.42, mean_
         ([START, LEFT], "passes"),
         ([START.replace(learning_rate=0.0, step=0.0), LEFT], "passes"),
         # the weights moved for more than half of the training
-        ([GONE.replace(highest_step=180.0), LEFT], "passes"),
+        ([GONE.replace(highest_step=2e5), LEFT], "passes"),
         ([GONE.replace(highest_step=5.0), LEFT], "error"),
     ],
 )
@@ -41,7 +48,7 @@ def test_limits(evidence: list[Evidence], expected: str) -> None:
     assert says("VQ406", *evidence) == expected
 
 
-UPDATES = 480
+UPDATES = 720
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -55,6 +62,8 @@ UPDATES = 480
         (lambda o: CosineAnnealingLR(o, UPDATES), False),
         (lambda o: CosineAnnealingLR(o, UPDATES + 1), False),
         (lambda o: OneCycleLR(o, 1e-2, total_steps=UPDATES + 1), False),
+        (lambda o: OneCycleLR(o, 1e-2, total_steps=UPDATES + 1, final_div_factor=1e20), False),
+        (lambda o: LinearLR(o, 1.0, 0.0, total_iters=UPDATES), False),  # ends at the rounding beside 0
     ],
 )
 def test_a_schedule_that_torch_ran(

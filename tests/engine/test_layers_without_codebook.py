@@ -328,19 +328,23 @@ def test_distances_mean_nothing_where_a_map_of_logits_chooses() -> None:
     assert not {finding.code for finding in report.findings} & {"VQ301", "VQ310", "VQ504"}
 
 
-@pytest.mark.parametrize("build", [fsq, lfq])
+@pytest.mark.parametrize("build", [fsq, lfq, Rounding])
 def test_a_layer_without_a_codebook_is_retrained_by_the_remedies_that_write_no_codes(
     build: Callable[[], nn.Module], tmp_path: Path
 ) -> None:
     task = Reconstruction(build)
-    torch.save({"state_dict": trained(task, 1).state_dict()}, tmp_path / "c.pt")
+    epochs = 6 if build is Rounding else 1  # how many levels it has is known by their use alone
+    torch.save({"state_dict": trained(task, epochs).state_dict()}, tmp_path / "c.pt")
     settings = Settings(epochs=2, only=("lower-vq-weight", "data-init"))
     report = retrain(
         tmp_path / "c.pt", tmp_path / "out.pt", user_model=UserModel(task=task), settings=settings
     )
     done = report.retraining
     assert done is not None and done.before is not None and done.after is not None and done.written
-    assert done.after.loss < done.before.loss and "bottleneck" in done.after.layers
+    assert done.after.loss < done.before.loss
+    (name,) = done.after.layers
+    assert name == ("bottleneck.round" if build is Rounding else "bottleneck")
+    assert 1 < done.after.layers[name].used <= done.after.layers[name].num_codes
     assert {r.remedy: r.status for r in report.repairs} == {
         "lower-vq-weight": "applied",
         "data-init": "skipped",

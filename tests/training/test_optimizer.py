@@ -225,3 +225,24 @@ def test_an_exempt_parameter_keeps_its_rate_and_loses_the_decay(kind: type[torch
     alone = Optimizers(main=kind([kept], lr=0.1, weight_decay=0.5))
     alone.exempt([kept])
     assert len(alone.main.param_groups) == 1 and alone.main.param_groups[0]["weight_decay"] == 0
+
+
+def test_names_of_parameters_go_with_them() -> None:
+    model = Model()
+    named = Optimizers(main=torch.optim.AdamW(model.named_parameters(), lr=0.1))
+    assert named.exempt([model.vq.weight])
+    rest, own = named.main.param_groups
+    assert (own["param_names"], own["weight_decay"]) == (["vq.weight"], 0.0)
+    assert own["params"] == [model.vq.weight] and len(rest["params"]) == len(rest["param_names"]) == 4
+    assert "vq.weight" not in rest["param_names"]
+
+
+def test_an_optimizer_with_a_schedule_on_its_hooks_stays_as_it_is() -> None:
+    model = Model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    optimizer.register_step_post_hook(lambda *_: schedule.step())
+    hooked = Optimizers(main=optimizer)
+    assert not hooked.exempt([model.vq.weight])
+    hooked.step(model(torch.randn(8, 5)).square().sum(), (), ())
+    assert [(len(group["params"]), group["lr"]) for group in optimizer.param_groups] == [(5, 0.05)]

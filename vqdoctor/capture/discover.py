@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from vqdoctor.capture.call import Call
-from vqdoctor.capture.stored import stored
+from vqdoctor.capture.stored import stored, tied
 from vqdoctor.capture.tables import Held, Tables
 from vqdoctor.capture.vectors import by_position, rows
 from vqdoctor.capture.watch import watch_each
@@ -141,7 +141,7 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
     if known or explicit or any(view.confidence is Confidence.HIGH for view in implicit):
         implicit = [view for view in implicit if view.confidence is Confidence.HIGH]
     return Discovered(
-        explicit=tuple(explicit),
+        explicit=tied(explicit, model),
         implicit=tuple(implicit),
         places=places,
         radixes=radixes,
@@ -166,7 +166,7 @@ def quantizing(
         if any(_related(path, inner.path) for inner in found):
             continue
         call = next((call for call in watched[module].forwards if call.z_q is not None), None)
-        quantizer = None if call is None else _read(path, module, call) or _of_stack(path, call, tables)
+        quantizer = None if call is None else _read(path, module, call) or _of_table(path, call, tables)
         if quantizer is None:
             continue
         # one output may be a dead module's, and few may be the whole model's: then its own codebook proves it
@@ -236,20 +236,20 @@ def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
     return min(read, key=lambda found: len(found.outputs), default=None)
 
 
-def _of_stack(path: str, call: Call, tables: Tables) -> Quantizing | None:
-    """Return the module as a quantizer of the parts of its vectors, if a stack of tables in it holds these.
+def _of_table(path: str, call: Call, tables: Tables) -> Quantizing | None:
+    """Return the module as a quantizer, if what it puts out are rows of a table, or a stack of them, in it.
 
-    Groups of many codes put out as many different vectors as come in.
+    Many codes, or groups of codes, may put out as many different vectors as come in.
     """
     assert call.z_q is not None
     if not path or call.z_q.shape != call.z_e.shape:
         return None
     for axis in {call.z_e.ndim - 1, 1}:
-        if next(tables.stacks(call.z_q.shape[axis], f"{path}."), None) is None:
-            continue
-        outputs = _some(call.z_q, axis)[:MOST_LEVELS]
-        if len(outputs) >= FEWEST and tables.stack(outputs, under=f"{path}.") is not None:
-            return Quantizing(path=path, outputs=torch.unique(outputs, dim=0), num_codes=None)
+        z_q = _some(call.z_q, axis)[:MOST_LEVELS]
+        outputs = torch.unique(_rounded(z_q), dim=0)
+        is_enough = len(z_q) >= FEWEST and _varies(rows(call.z_q, axis))
+        if is_enough and tables.holding(outputs, len(outputs), path, inside=True) is not None:
+            return Quantizing(path=path, outputs=outputs, num_codes=None)
     return None
 
 
@@ -260,8 +260,7 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
     z_e, z_q = (_some(t, axis) for t in (call.z_e, call.z_q))
     if positions != others or len(z_e) < FEWEST or not (z_e.isfinite().all() and z_q.isfinite().all()):
         return None
-    # z_e + (z_q - z_e).detach() gives the code but for rounding
-    z_q = (z_q / (step := z_q.abs().max().clamp_min(1e-12) * ROUNDING)).round() * step
+    z_q = _rounded(z_q)
     given, put_out = _different(z_e), _different(z_q)
     codes = _codes(call, positions, len(z_q))
     levels = _levels(z_e, z_q)
@@ -286,6 +285,12 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
         codebooks=1 if codes is None else codes.shape[1],
         radix=radix,
     )
+
+
+def _rounded(z_q: torch.Tensor) -> torch.Tensor:
+    """Return vectors as the codes that they are: z_e + (z_q - z_e).detach() rounds these a little."""
+    step = z_q.abs().max().clamp_min(1e-12) * ROUNDING
+    return (z_q / step).round() * step
 
 
 def _different(vectors: torch.Tensor) -> int:

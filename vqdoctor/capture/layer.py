@@ -189,7 +189,8 @@ class CapturedLayer:
             given = self.reader.given(call)
             if given is not None:
                 return given.flatten()
-        vectors = None if self.view.lookup == "logits" else self.vectors(watched)
+        by_distance = self.view.lookup != "logits" and "codebook" in self.view.keys
+        vectors = self.vectors(watched) if by_distance else None
         if vectors is None:
             return None
         if self.view.lookup == "cosine":
@@ -227,8 +228,9 @@ def watching(
     layers = tuple(layers)
     own = {layer.module: None for layer in layers}
     further = [m for layer in layers for m in (layer.lookup, *layer.shared) if m is not None and m not in own]
-    mapping = [(m, layer) for layer in reversed(layers) if layer.maps for m in (layer.module, *layer.shared)]
-    first = dict(mapping)
+    mapping = [layer for layer in reversed(layers) if layer.maps]
+    first = {module: layer for layer in mapping for module in layer.shared}
+    first |= {layer.module: layer for layer in mapping}
     changes = {} if change is None else {module: partial(change, layer) for module, layer in first.items()}
     with watch_each(own, changes, keep_graph=keep_graph) as seen, watch_each(further, changes) as others:
         yield {**seen, **others}

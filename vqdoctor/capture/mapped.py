@@ -1,12 +1,13 @@
 """Tables that look like a codebook: a trained matrix maps the whole table to the codes, as in SimVQ.
 
 Such a table rightly stays as it was drawn, and distances to its rows have no meaning. It is known by the
-operation that gets both it and a trained matrix; a lookup, and a comparison with z_e, get no such matrix.
+operation that gets both it and a trained matrix; a lookup, and a comparison with z_e, get no such matrix. A
+table that is compared with z_e itself is a codebook, whatever else is made of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,10 +37,10 @@ def mapped(capture: Capture) -> dict[str, str]:
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     tables = {tensors[at].data_ptr(): name for name, at in still.items()}
     trained = {p.data_ptr(): name for name, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
-    maps = _Maps(tables, trained)
+    maps = _Maps(tables, trained, {tensor.data_ptr() for tensor in tensors.values()})
     with maps:
         capture.task.losses(model, capture.first_batches[0])
-    return maps.found
+    return {name: matrix for name, matrix in maps.found.items() if name not in maps.compared}
 
 
 class _Maps(TorchFunctionMode):
@@ -47,19 +48,24 @@ class _Maps(TorchFunctionMode):
 
     Attributes:
         found: the tables' layers, each with the first matrix.
+        compared: the tables' layers of which an operation gets the table itself and what the model computed.
     """
 
-    def __init__(self, tables: Mapping[int, str], matrices: Mapping[int, str]) -> None:
+    def __init__(self, tables: Mapping[int, str], matrices: Mapping[int, str], own: Container[int]) -> None:
         super().__init__()
-        self._tables, self._matrices = tables, matrices
+        self._tables, self._matrices, self._own = tables, matrices, own
         self.found: dict[str, str] = {}
+        self.compared: set[str] = set()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         if isinstance(output, torch.Tensor) and output.is_floating_point():
-            given = [t.data_ptr() for t in tensors_of((args, kwargs or {})) if t.layout is torch.strided]
+            floats = (t for t in tensors_of((args, kwargs or {})) if t.is_floating_point() and t.numel() > 1)
+            given = [t.data_ptr() for t in floats if t.layout is torch.strided]
+            if any(at not in self._own for at in given):
+                self.compared.update(self._tables[at] for at in given if at in self._tables)
             matrix = next((self._matrices[at] for at in given if at in self._matrices), None)
             if matrix is not None:
                 self.found.update((self._tables[at], matrix) for at in given if at in self._tables)

@@ -134,8 +134,11 @@ class Capture:
         found = discover(self.copy(training=False), run, known)
         if not (known or found.views):
             return Discovered(explicit=looked_up(self.copy(training=False), run))
-        taken = {layer.tensors.get("codebook") for layer in self.layers.values()}
-        fresh = [view for view in found.explicit if view.keys["codebook"] not in taken]
+        # tied tables have several names, and are one codebook
+        stored = (layer.stored() for layer in self.layers.values())
+        taken = {tensor.data_ptr() for tensor in stored if tensor is not None}
+        saved = self.model.state_dict()
+        fresh = [view for view in found.explicit if saved[view.keys["codebook"]].data_ptr() not in taken]
         return replace(found, explicit=tuple(fresh))
 
     def steps(self, count: int | None = None) -> Iterator[Steps]:

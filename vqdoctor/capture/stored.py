@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -31,7 +32,7 @@ def stored(
     codes = saved[held.name]
     counts = _never_counted(model, held, codes)
     heads = range(held.heads) if held.heads else (None,)
-    keys = {"codebook": held.name} | ({} if counts is None else {"counts": counts})
+    keys = {"codebook": held.name}  # what may be counts is only read
     views = []
     for head in heads:
         place = Place(head=head, head_axis=held.head_axis, transposed=held.transposed)
@@ -51,6 +52,17 @@ def stored(
             )
         )
     return views
+
+
+def tied(views: Sequence[QuantizerView], model: nn.Module) -> tuple[QuantizerView, ...]:
+    """Return one view for the layers whose codes are one tensor: the first, which names the others."""
+    saved = model.state_dict()
+    shared: dict[Hashable, list[QuantizerView]] = {}
+    for view in views:
+        shared.setdefault((saved[view.keys["codebook"]].data_ptr(), view.place.head), []).append(view)
+    return tuple(
+        replace(first, shared_with=tuple(view.name for view in others)) for first, *others in shared.values()
+    )
 
 
 def _never_counted(model: nn.Module, held: Held, codes: torch.Tensor) -> str | None:

@@ -45,17 +45,20 @@ class Tables:
     model: nn.Module
     _near: dict[tuple[str, bool], torch.Tensor] = field(default_factory=dict)
 
-    def holding(self, vectors: torch.Tensor, rows: int, path: str) -> Held | None:
+    def holding(self, vectors: torch.Tensor, rows: int, path: str, *, inside: bool = False) -> Held | None:
         """Return the tensor that all vectors are rows (or columns) of; None if none is.
 
         Args:
             vectors: float [N, D].
             rows: the least rows of a single table.
             path: of the module that puts them out: of equal matrices, its own one is meant.
+            inside: whether only the module's own ones count.
         """
-        dim, saved = vectors.shape[1], self.model.state_dict()
-        for name in sorted(saved, key=lambda name: not name.startswith(f"{path}.")):
+        dim, saved, own = vectors.shape[1], self.model.state_dict(), f"{path}."
+        for name in sorted(saved, key=lambda name: not name.startswith(own)):
             tensor = saved[name]
+            if inside and not name.startswith(own):
+                break
             if tensor.ndim != 2 or not tensor.is_floating_point() or dim not in tensor.shape:
                 continue
             for transposed in (False, True):
@@ -68,23 +71,18 @@ class Tables:
                     self._near[key] = near(table)
                 if are_rows(vectors, table, self._near[key]):
                     return Held(name=name, transposed=transposed)
-        return self.stack(vectors)
+        return self._stack(vectors, own if inside else "")
 
-    def stack(self, vectors: torch.Tensor, under: str = "") -> Held | None:
-        """Return the stack [H, K, D] whose tables hold the parts of all vectors [N, H · D], or None.
-
-        Args:
-            vectors: float [N, any].
-            under: how the tensor's name begins.
-        """
-        for held, stack in self.stacks(vectors.shape[1], under):
+    def _stack(self, vectors: torch.Tensor, under: str) -> Held | None:
+        """Return the stack [H, K, D] whose tables hold the parts of all vectors [N, H · D], or None."""
+        for held, stack in self._stacks(vectors.shape[1], under):
             parts = vectors.reshape(len(vectors), len(stack), -1).unbind(1)
             if all(are_rows(part, table.float().cpu()) for part, table in zip(parts, stack, strict=True)):
                 return held
         return None
 
-    def stacks(self, width: int, under: str = "") -> Iterator[tuple[Held, torch.Tensor]]:
-        """Yield the stacks, as [H, K, D], for vectors of a width H · D."""
+    def _stacks(self, width: int, under: str) -> Iterator[tuple[Held, torch.Tensor]]:
+        """Yield the stacks under such a name, as [H, K, D], for vectors of a width H · D."""
         for name, stored in self._deep.items():
             for transposed, axis in ((False, 0), (True, 0), (False, 1)):
                 stack = stored.transpose(1, 2) if transposed else stored.movedim(axis, 0)

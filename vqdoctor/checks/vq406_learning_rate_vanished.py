@@ -7,11 +7,12 @@ the codes stay near their start, and more epochs change nothing.
 
 ## How to read it
 The learning rate in the file's optimizer is compared with the highest that it records. A cosine or a
-straight line ends at 0, or at a floor that somebody chose: so it is in health. Only a factor applied again
-and again leaves a positive rate below a 1e16th of its start. Such a rate falls by the same factor in every
-update, which says from which update on a step of Adam was lost in the rounding of the weights: a float32
-number keeps 24 binary digits. The fall itself is certain. The harm is measured by the task: an
-error where more of the task is left to do than a sound model leaves, a note where the task is done.
+straight line ends at 0, at the rounding of float64 beside 0, or at a floor that somebody chose: so it is in
+health. Only a factor applied again and again leaves a positive rate below a 1e22nd of its start. Such a rate
+falls by the same factor in every update, which says from which update on a step of Adam was lost in the
+rounding of the weights: a float32 number keeps 24 binary digits. The fall itself is certain. The harm is
+measured by the task: an error where more of the task is left to do than a sound model leaves, a note where
+the task is done.
 
 ## Remedy
 step-per-epoch: call `scheduler.step()` once an epoch, or give the scheduler its step size in batches. Train
@@ -38,10 +39,10 @@ class Limits(CheckLimits):
     """When a learning rate has vanished, and how early is too early."""
 
     fallen: float = limit(
-        1e-16,
+        1e-22,
         "Largest ratio of the learning rate and its highest value that only a repeated factor leaves. A "
         "cosine is 2.5e-12 of its start one update before the end of a million, and 0 at the end; OneCycleLR "
-        "ends at 4e-6.",
+        "ends at 4e-6. LinearLR may end at the rounding of float64 beside 0, 1e-17 to 1e-20 of its start.",
     )
     idle: float = limit(
         0.5,

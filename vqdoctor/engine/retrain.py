@@ -122,7 +122,7 @@ def retrain(
 
 
 def vanished(slots: Iterable[Slot], used: Optimizers) -> list[str]:
-    """Return a note where the optimizer in the file keeps a learning rate with which nothing moves.
+    """Return a note where the optimizer in the file keeps a learning rate too small to move a weight.
 
     Tensors alone are written anew: a schedule that has ended at nothing is as it was.
     """

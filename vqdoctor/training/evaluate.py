@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.error import QuantizationError
-from vqdoctor.capture.layer import CapturedLayer, Change, passes
+from vqdoctor.capture.layer import CapturedLayer, Change, Watched, passes
+from vqdoctor.capture.numbering import Numbering
 from vqdoctor.capture.observe import Scored
+from vqdoctor.capture.reader import Reader
 from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
 from vqdoctor.core.paired import Paired
@@ -86,6 +88,7 @@ def measure(
     """
     counts = {layer.name: torch.zeros(layer.num_codes, dtype=torch.float64) for layer in layers}
     errors = {layer.name: QuantizationError() for layer in layers}
+    readers = {layer: replace(layer.reader, numbering=Numbering()) for layer in layers}
     untold: set[str] = set()
     scores: list[Scored] = []
     with in_eval_mode(model), torch.no_grad():
@@ -93,7 +96,7 @@ def measure(
             scores.append(Scored.of(losses, batch))
             for layer in layers:
                 errors[layer.name].add(layer, watched)
-                chosen = layer.counts(watched)
+                chosen = _counts(layer, watched, readers[layer])
                 if chosen is None:
                     untold.add(layer.name)
                 else:
@@ -125,6 +128,18 @@ def measure(
         labels=labels if known else None,
         losses=tuple((score.loss, score.samples) for score in scores),
     )
+
+
+def _counts(layer: CapturedLayer, watched: Watched, reader: Reader) -> torch.Tensor | None:
+    """Return how often a pass chose each code; of a layer that tells none, how often each output came."""
+    found = layer.counts(watched)
+    if found is not None or "codebook" in layer.view.keys:
+        return found
+    first = next(iter(layer.calls(watched)), None)
+    codes = None if first is None else reader.codes(first)
+    if codes is None:
+        return None
+    return torch.bincount(torch.from_numpy(codes.ravel()), minlength=layer.num_codes).double()
 
 
 def compared(logits: Logits, without_vq: Logits, labels: NDArray[np.int64]) -> Paired | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ HIGHEST_RATE = 0.01
 """Of another kind, as Adam. Each is ten times what is usual: torch's default, and for SGD the 0.1 of
 torchvision's recipes. A rate above it is more likely the damage than the way out: three models of other
 people, saved at Adam rates of 0.2, 0.3 and 0.5, had all collapsed; at 0.001 and 0.002 their like had not."""
+HOOKED = "the optimizer has hooks, which may know its groups, so that the codebook keeps its weight decay"
 _SETTINGS = (
     "betas", "eps", "weight_decay", "amsgrad", "momentum", "dampening", "nesterov", "alpha", "centered",
     "momentum_decay", "lr_decay", "initial_accumulator_value",
@@ -111,19 +113,24 @@ class Optimizers:
         """Every one of them."""
         return (self.main, *self.further)
 
-    def exempt(self, parameters: Iterable[torch.Tensor]) -> None:
-        """Take weight decay off some parameters: they get groups of their own, at the rates they have."""
+    def exempt(self, parameters: Iterable[torch.Tensor]) -> bool:
+        """Take weight decay off some parameters: they get groups of their own, at the rates they have.
+
+        Returns:
+            False where an optimizer is hooked, as by a schedule that knows its groups: all stays as it is.
+        """
         some = {id(parameter) for parameter in parameters}
+        if any(one._optimizer_step_pre_hooks or one._optimizer_step_post_hooks for one in self.all):
+            return False
         for one in self.all:
             for group in [group for group in one.param_groups if group.get("weight_decay")]:
-                theirs = [p for p in group["params"] if id(p) in some]
-                if len(theirs) == len(group["params"]):
+                theirs = [id(p) in some for p in group["params"]]
+                if all(theirs):
                     group["weight_decay"] = 0.0
-                elif theirs:
-                    group["params"] = [p for p in group["params"] if id(p) not in some]
-                    settings = {name: value for name, value in group.items() if name != "params"}
-                    one.add_param_group({**settings, "params": theirs, "weight_decay": 0.0})
+                elif any(theirs):
+                    one.add_param_group({**_split(group, theirs), "weight_decay": 0.0})
         self._note_rates()
+        return True
 
     def set_rates(self, share: float) -> None:
         """Set the learning rates to a share of their full value."""
@@ -183,6 +190,17 @@ class Optimizers:
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _split(group: dict[str, Any], taken: Sequence[bool]) -> dict[str, Any]:
+    """Take parameters out of a group, with their names if it knows them; return these as a new group."""
+    settings = {key: value for key, value in group.items() if key not in ("params", "param_names")}
+    params, names = group["params"], group.get("param_names")
+    whole = params if names is None else list(zip(names, params, strict=True))
+    for key in ("params", "param_names"):
+        if key in group:
+            group[key] = [item for item, is_taken in zip(group[key], taken, strict=True) if not is_taken]
+    return {**settings, "params": list(itertools.compress(whole, taken))}
 
 
 def optimizers_of(task: Task, model: torch.nn.Module, recipe: SavedRecipe | None = None) -> Optimizers:

@@ -22,7 +22,7 @@ from vqdoctor.training.clock import Clock
 from vqdoctor.training.codebooks import Codebooks
 from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
-from vqdoctor.training.optimizer import Optimizers, SavedRecipe, optimizers_of
+from vqdoctor.training.optimizer import HOOKED, Optimizers, SavedRecipe, optimizers_of
 from vqdoctor.training.own_steps import NO_EXEMPTION, NO_STAND_IN, OwnSteps, weighed
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
 from vqdoctor.training.pursuit import Pursuit
@@ -107,7 +107,8 @@ class Trainer:
             self._own = OwnSteps(task=self.task, model=self.model, optimizers=self.optimizers)
             self.notes += [NO_STAND_IN] * self.plan.sound_ema + [NO_EXEMPTION] * self.plan.exempt_codebook
         elif self.plan.exempt_codebook:
-            self.optimizers.exempt(table for layer in self.layers if (table := layer.stored()) is not None)
+            tables = [table for layer in self.layers if (table := layer.stored()) is not None]
+            self.notes += [] if self.optimizers.exempt(tables) else [HOOKED]
         self._stretches = Stretches(self.splits, self.plan.seed)
         self._shares = Shares(ranks=self.ranks)
         self.ending = Ending(plan=self.plan, goals=self.goals, clock=self.clock)

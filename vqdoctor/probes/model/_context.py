@@ -178,6 +178,17 @@ def outside(model: torch.nn.Module, paths: Iterable[str]) -> Parameters:
     return {name: p for name, p in model.named_parameters() if not name.startswith(inside)}
 
 
+def share_held(
+    model: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer], names: Collection[str]
+) -> float | None:
+    """Return the share of the numbers of parameters that optimizers hold and may move; None without any."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    moved = {id(p) for group in groups for p in group["params"] if p.requires_grad}
+    own = [p for name, p in model.named_parameters() if name in names]
+    total = sum(p.numel() for p in own)
+    return sum(p.numel() for p in own if id(p) in moved) / total if total else None
+
+
 def total_gradient(
     losses: Losses,
     at: torch.Tensor,

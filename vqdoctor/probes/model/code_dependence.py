@@ -40,6 +40,8 @@ def measure(context: ModelContext) -> CodeDependence:
         raise Missing("the model's output is not seen, or has too few samples")
 
     def swap(layer: CapturedLayer, call: Call) -> torch.Tensor | None:
+        if not given[layer.name]:
+            return None  # called more often than in the undisturbed pass
         z_q = given[layer.name].pop(0)
         rows = len(z_q)
         return z_q.roll(rows // samples * (samples // 2), 0) if rows % samples == 0 else None

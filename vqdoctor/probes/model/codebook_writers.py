@@ -6,21 +6,25 @@ go forward once more. The share of the move that is left says who has the last w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from vqdoctor.capture.call import FAILURES
 from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.capture.pulls import leading_to
 from vqdoctor.core.evidence import CodebookWriters
 from vqdoctor.models.task import Losses
 from vqdoctor.models.untouched import seed_all
-from vqdoctor.probes.model._context import ModelContext, total_gradient
+from vqdoctor.probes.model._context import ModelContext, outside, share_held, total_gradient
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.probe import Missing
 
 MOVE = 1e-3
 """Size of the move, relative to the codebook's root mean square: it changes hardly any choice of code."""
+
+_MOST = 0.5
+"""Share of the weights before the layers that an optimizer of the whole model holds, at least."""
 
 
 def measure(context: ModelContext) -> dict[str, CodebookWriters]:
@@ -90,13 +94,29 @@ def _forward(context: ModelContext, model: torch.nn.Module) -> Losses:
 
 
 def _listed(context: ModelContext, layers: Mapping[str, CapturedLayer]) -> set[str] | None:
-    """Return the layers whose codebook an optimizer of the task holds; None where the task builds none."""
+    """Return the layers whose codebook an optimizer of the task holds.
+
+    None where the task builds none, or one that leaves the encoder alone too, as for a second stage.
+    """
     own = context.own_optimizers()
     if own is None:
         return None
     model, optimizers = own
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    return {name for name, layer in layers.items() if id(_codebook(layer.on(model))) in held}
+    listed = {name for name, layer in layers.items() if id(_codebook(layer.on(model))) in held}
+    return listed if listed == layers.keys() or _trains_the_encoder(context, model, optimizers) else None
+
+
+def _trains_the_encoder(
+    context: ModelContext, model: torch.nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> bool:
+    """Whether the optimizers hold most of what may be trained before the layers, if there is anything."""
+    learning = context.learning_copy()
+    calls, _ = context.first_calls(training=True, model=learning)
+    outer = outside(learning, (layer.path for layer in context.mapped.values() if layer.path))
+    before = set[str]().union(*(leading_to(call.z_e, outer) for call in calls.values()))
+    share = share_held(model, optimizers, {n for n in before if model.get_parameter(n).requires_grad})
+    return share is None or share > _MOST
 
 
 def _codebook(layer: CapturedLayer) -> torch.Tensor:

@@ -5,15 +5,13 @@ A copy runs with every parameter requiring a gradient, so that autograd also say
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from vqdoctor.capture.pulls import leading_to
 from vqdoctor.core.evidence import EncoderStart
 from vqdoctor.metrics.entropy import Floats
 from vqdoctor.metrics.start import LEAST_ENTRIES, is_drawn
-from vqdoctor.probes.model._context import ModelContext, Parameters, outside
+from vqdoctor.probes.model._context import ModelContext, Parameters, outside, share_held
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
 
@@ -45,7 +43,7 @@ def measure(context: ModelContext) -> EncoderStart:
         before_drawn=first_drawn / first,
         after=last,
         after_drawn=last_drawn / last,
-        listed=None if own is None else _listed(*own, before),
+        listed=None if own is None else share_held(own[0], own[1:], before),
     )
 
 
@@ -63,15 +61,6 @@ def _drawn(parameters: Parameters, names: set[str]) -> tuple[int, int]:
 def _sample(weight: torch.Tensor) -> Floats:
     flat = weight.detach().flatten()
     return flat[:: -(-len(flat) // _SAMPLE)].double().cpu().numpy()
-
-
-def _listed(model: torch.nn.Module, optimizer: torch.optim.Optimizer, names: set[str]) -> float | None:
-    """Return the share of the numbers of these parameters that an optimizer holds and may move."""
-    held: Sequence[torch.Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
-    moved = {id(p) for p in held if p.requires_grad}
-    own = [p for name, p in model.named_parameters() if name in names]
-    total = sum(p.numel() for p in own)
-    return sum(p.numel() for p in own if id(p) in moved) / total if total else None
 
 
 PROBE = of_model(EncoderStart, measure, mode="train")

@@ -8,7 +8,7 @@ from torch import nn
 from vqdoctor.capture.tables import are_rows, unsaved
 from vqdoctor.core.evidence import UnsavedTable
 from vqdoctor.models.lookups import lookups_found
-from vqdoctor.models.untouched import seed_all, unwrapped
+from vqdoctor.models.untouched import seed_all, unwrapped, working_copy
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._gaps import of_model
 from vqdoctor.probes.probe import Missing
@@ -17,22 +17,24 @@ _MOST_ROWS = 64
 """Different outputs of a module that are looked for in a table."""
 _OTHER_SEED = 1
 """Added to the seed, so that a model built for comparison draws other numbers than the examined one."""
+_TOLERANCE = 1e-4
+"""Difference of two tables, as a share of the largest value, up to which they are one: rounding."""
 
 
 def measure(context: ModelContext) -> UnsavedTable:
     """Return the tables in use that a checkpoint lacks, and that every new model draws anew.
 
-    Tables that are computed, and so are the same in every model, are as good as saved: FSQ's, or random ones
-    of a fixed seed. A model that loads in a way of its own may fill them there, and is passed over.
+    A table is as good as saved where a new model with the same state dict has it too: FSQ's, which its
+    constructor computes, or a work buffer that each forward pass fills. A model that loads in a way of its
+    own may fill its tables there, and is passed over.
     """
     if not context.first_batches:
         raise Missing("there is no training batch")
     tables = dict(unsaved(context.model))
     seen = {} if not tables or loads_itself(context.model) else _in_use(context, tables)
     if seen:
-        seed_all(context.seed + _OTHER_SEED)
-        built = dict(unsaved(unwrapped(context.task.model())))
-        seen = {name: n for name, n in seen.items() if not _equal(tables[name], built.get(name))}
+        loaded = _loaded_anew(context)
+        seen = {name: n for name, n in seen.items() if not _equal(tables[name], loaded.get(name))}
     first = next(iter(seen), "")
     return UnsavedTable(
         source="batch",
@@ -56,24 +58,44 @@ def loads_itself(model: nn.Module) -> bool:
 
 
 def _in_use(context: ModelContext, tables: dict[str, torch.Tensor]) -> dict[str, int]:
-    """Return how many rows of each table the model was seen to look up in eval mode, of those in use."""
+    """Return how many rows of each table the model was seen to look up in eval mode, of those in use.
+
+    The tables become what the model's pass has made of them.
+    """
+    model = context.copy(training=False)
+    own = {name: table for name, table in unsaved(model) if name in tables}
+    with torch.no_grad(), lookups_found(own) as looked_up:
+        context.task.losses(model, context.first_batches[0])
+    tables.update(unsaved(model))
     used: dict[str, int] = {}
     for outputs in context.tables.values():
         for name, table in tables.items():
             fits = outputs.shape[1] == table.shape[1] and 1 < len(outputs) <= len(table)
             if fits and are_rows(outputs[:_MOST_ROWS], table.detach().float().cpu()):
                 used[name] = len(outputs)
-    model = context.copy(training=False)
-    own = {name: table for name, table in unsaved(model) if name in tables}
-    with torch.no_grad(), lookups_found(own) as looked_up:
-        context.task.losses(model, context.first_batches[0])
     for name, lookup in looked_up.items():
         used.setdefault(name, len(torch.unique(lookup.indices)))
     return used
 
 
+def _loaded_anew(context: ModelContext) -> dict[str, torch.Tensor]:
+    """Return the tables of a new model with the examined one's state dict, after a pass of the same batch."""
+    seed_all(context.seed + _OTHER_SEED)
+    model = working_copy(unwrapped(context.task.model()), training=False).to(context.device)
+    try:
+        model.load_state_dict(context.model.state_dict())
+    except RuntimeError as error:
+        raise Missing(f"a new model does not load the state: {error}") from error
+    with torch.no_grad():
+        context.task.losses(model, context.first_batches[0])
+    return dict(unsaved(model))
+
+
 def _equal(one: torch.Tensor, other: torch.Tensor | None) -> bool:
-    return other is not None and one.shape == other.shape and torch.equal(one.cpu(), other.cpu())
+    if other is None or one.shape != other.shape:
+        return False
+    apart = (one.detach().cpu() - other.detach().cpu()).abs().max()
+    return bool(apart <= _TOLERANCE * one.detach().abs().max())
 
 
 PROBE = of_model(UnsavedTable, measure, mode="eval")
