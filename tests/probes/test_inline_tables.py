@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import vqdoctor
-from vqdoctor.core.evidence import Usage
+from vqdoctor.core.evidence import GradientPath, TaskGradient, Usage
 from vqdoctor.core.report import Report
 
 K, D = 16, 4
@@ -111,6 +111,84 @@ def test_each_table_is_found_and_counted_by_the_models_own_choices(kind: Any) ->
 def test_a_missing_estimator_is_seen(kind: Any) -> None:
     report, chosen = examined(kind, False)
     assert {finding.layer for finding in report.findings if finding.code == "VQ101"} == chosen.keys()
+
+
+class Average(nn.Module):
+    """Codes that an EMA moves, looked up in a method under no_grad."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("embed", torch.randn(K, D))
+        self.register_buffer("n", torch.ones(K))
+        self.register_buffer("s", self.embed.clone())
+
+    @torch.no_grad()
+    def find(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = torch.cdist(flat, self.embed).argmin(1)
+        return self.embed[chosen], chosen
+
+    @torch.no_grad()
+    def update(self, flat: torch.Tensor, chosen: torch.Tensor) -> None:
+        ones = functional.one_hot(chosen, K).to(flat)
+        self.n.lerp_(ones.sum(0), 0.1)
+        self.s.lerp_(ones.T @ flat, 0.1)
+        self.embed.copy_(self.s / self.n.clamp_min(1e-3)[:, None])
+
+
+class Helped(Map):
+    """The same with its codes in a helper, and the commitment loss and the estimator in the model."""
+
+    def __init__(self, estimator: bool = True, *, moves: bool = True, again: bool = False) -> None:
+        super().__init__(estimator)
+        del self.words
+        self.words, self.moves, self.again = Average(), moves, again
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = self.encoder(x)
+        flat = z.permute(0, 2, 3, 1).reshape(-1, D)
+        codes, chosen = self.words.find(flat.detach())
+        self.chosen = {"words": chosen}
+        if self.training and self.moves:
+            self.words.update(flat, chosen)
+        if self.again:  # the same form once more, in tensors of its own
+            z_e = z.permute(0, 2, 3, 1)
+            z_q = codes.view(z_e.shape)
+            z_q = (z_e + (z_q - z_e).detach()).permute(0, 3, 1, 2)
+        else:
+            z_q = codes.view(len(z), *z.shape[2:], D).permute(0, 3, 1, 2)
+            z_q = z + (z_q - z).detach() if self.estimator else z_q
+        return self.decoder(z_q), functional.mse_loss(z, z_q.detach())
+
+
+def said(model: nn.Module, weight: float = 1.0) -> tuple[Report, set[str]]:
+    torch.manual_seed(0)
+    x = torch.rand(64, 1, 8, 8)
+    report = vqdoctor.examine(model, x, losses=losses, trained_vq_weight=weight)
+    assert not [outcome.code for outcome in report.outcomes if outcome.status == "crashed"]
+    return report, {finding.code for finding in report.findings}
+
+
+def test_an_estimator_around_the_map_is_where_the_gradient_is_judged() -> None:
+    report, found = said(Helped())
+    assert not [o.code for o in report.outcomes if "looks its codes up itself" in (o.reason or "")]
+    (path,) = (e for e in report.evidence if isinstance(e, GradientPath))
+    assert path.layer == "words" and path.estimator == "straight-through"
+    assert not found & {"VQ101", "VQ102", "VQ103", "VQ201"}
+    assert report.find(TaskGradient, "words") is not None
+    usage = report.find(Usage, "words")
+    assert usage is not None and usage.source == "batch"
+
+
+def test_an_estimator_on_another_view_of_the_map_is_not_accused() -> None:
+    report, found = said(Helped(again=True))
+    assert not found & {"VQ101", "VQ102", "VQ103", "VQ201", "VQ205", "VQ206"}
+    assert report.find(Usage, "words") is not None
+
+
+def test_what_is_wrong_around_the_map_is_told() -> None:
+    assert "VQ102" in said(Helped(estimator=False))[1]
+    assert "VQ103" in said(Helped(moves=False))[1]
+    assert "VQ201" in said(Helped(), weight=3000.0)[1]
 
 
 class Words(nn.Module):

@@ -12,7 +12,8 @@ from vqdoctor.capture.call import Call
 from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.capture.watch import watch_each
 from vqdoctor.layouts.place import Place
-from vqdoctor.models.lookups import origins
+from vqdoctor.models.lookups import origins, stand_in_of
+from vqdoctor.models.task import Losses
 
 if TYPE_CHECKING:
     from vqdoctor.capture.run import Capture
@@ -33,27 +34,33 @@ def inline(capture: Capture, located: Mapping[str, CapturedLayer]) -> dict[str, 
     wanted = [layer for layer in located.values() if _is_wanted(layer, located)]
     if not wanted or not capture.first_batches:
         return {}
+    calls, losses = _shown(capture, wanted)
+    found = {}
+    around = []
+    for layer in wanted:
+        is_around = bool(calls[layer.name]) and _is_around(losses.task, calls[layer.name][0])
+        judged = bool(layer.path) and layer.hides_codes and not layer.gap  # its module shows the gradient
+        if calls[layer.name] and not (is_around and judged):
+            found[layer.name] = _at_stand_in(layer, gap=INLINE if is_around else "")
+            around += [replace(layer, around=True)] * is_around
+    if around:
+        calls, _ = _shown(capture, around)
+        found.update({layer.name: _at_stand_in(layer) for layer in around if calls[layer.name]})
+    return found
+
+
+def _shown(capture: Capture, layers: list[CapturedLayer]) -> tuple[dict[str, list[Call]], Losses]:
+    """Return the calls of the layers' stand-ins on the first batch, in train mode, and the losses."""
     model = capture.copy(training=True)
-    paths = {layer.name: layer.stand_in(model) for layer in wanted}
-    modules = {name: model.get_submodule(path) for name, path in paths.items()}
+    modules = {layer.name: model.get_submodule(layer.stand_in(model)) for layer in layers}
     with watch_each(modules.values(), keep_graph=True) as watched:
         losses = capture.task.losses(model, capture.first_batches[0])
-    calls = {name: watched[module].mapped for name, module in modules.items()}
-    found = {}
-    for layer in wanted:
-        around = bool(calls[layer.name]) and _is_around(losses.task, calls[layer.name][0])
-        judged = bool(layer.path) and layer.hides_codes and not layer.gap  # its module shows the gradient
-        if calls[layer.name] and not (around and judged):
-            found[layer.name] = replace(
-                layer,
-                path=paths[layer.name],
-                lookup_path=None,
-                gap=INLINE if around else "",
-                maps=True,
-                hides_codes=False,
-                inline=True,
-            )
-    return found
+    return {name: watched[module].mapped for name, module in modules.items()}, losses
+
+
+def _at_stand_in(layer: CapturedLayer, gap: str = "") -> CapturedLayer:
+    path = stand_in_of(layer.tensors["codebook"])
+    return replace(layer, path=path, lookup_path=None, gap=gap, maps=True, hides_codes=False, inline=True)
 
 
 def _is_wanted(layer: CapturedLayer, located: Mapping[str, CapturedLayer]) -> bool:

@@ -45,6 +45,7 @@ class CapturedLayer:
         maps: whether z_e and z_q are seen there; else its codes alone.
         hides_codes: whether its module shows neither its codes nor the vectors that it compares with them.
         inline: whether that module is a stand-in, for a table whose codes the model looks up itself.
+        around: whether the model's estimator stands around the lookup, on vectors of another form.
     """
 
     view: QuantizerView
@@ -58,6 +59,7 @@ class CapturedLayer:
     maps: bool = False
     hides_codes: bool = False
     inline: bool = False
+    around: bool = False
 
     @property
     def name(self) -> str:
@@ -77,7 +79,8 @@ class CapturedLayer:
 
     def stand_in(self, model: nn.Module) -> str:
         """Put a stand-in for the layer into a copy of the model, if there is none yet; return its path."""
-        return attach(model, self.tensors["codebook"], by_logits=self.view.lookup == "logits")
+        by_logits = self.view.lookup == "logits"
+        return attach(model, self.tensors["codebook"], by_logits=by_logits, around=self.around)
 
     @cached_property
     def module(self) -> nn.Module:

@@ -64,10 +64,11 @@ def evaluate(task: TaskGradient, path: GradientPath | None, limits: Limits) -> P
     elif task.at_output == 0:
         raise CannotJudge(ZERO.format("z_q"))
     elif task.at_input < limits.gradient_ratio * task.at_output:
+        share = task.at_input / task.at_output
         yield error(
-            f"Only {figure(task.at_input / task.at_output)} of the task's gradient at the VQ layer's output "
+            f"{f'Only {figure(share)}' if share else 'None'} of the task's gradient at the VQ layer's output "
             "arrives at its input, so the task cannot train the encoder.",
-            measured("gradient_ratio", task.at_input / task.at_output, limits.gradient_ratio),
+            measured("gradient_ratio", share, limits.gradient_ratio),
         )
     elif task.before is not None and task.after and task.joined:
         raise CannotJudge(ZERO.format("the encoder"))

@@ -5,6 +5,9 @@ quantizer into its forward: compare vectors with a table, choose one row for eac
 No module has z_e for its input and z_q for its output then. So a working copy gets a stand-in for such a
 layer beside its table, and while the task runs every lookup of the table passes through the stand-in.
 Whatever watches or changes the calls of a VQ layer works on it as well.
+
+A model may also flatten a feature map for the lookup, and write the straight-through estimator on the map. In
+training the estimator passes through the stand-in in place of such a lookup, which gets no gradient.
 """
 
 from __future__ import annotations
@@ -31,6 +34,10 @@ _FACTORS = (1, 2, -2, -1)
 """Factors of the vectors in a comparison with codes."""
 _ORIGIN = "_vqdoctor_origin"
 """Attribute of a tensor: the only other tensor that it was made of."""
+_STEP = "_vqdoctor_step"
+"""Attribute of a tensor beside its origin: how it was made of that one."""
+_ROUNDING = 1e-4
+"""Difference of an estimator's output and the codes, as a share of the largest value in it: rounding."""
 _LOGITS = "_vqdoctor_logits"
 """Attribute of the weights of a Gumbel-softmax: the logits that they were drawn from."""
 
@@ -41,11 +48,11 @@ class Lookup(nn.Module):
     Of a Gumbel layer it is logits in; in training it is what the model mixes of its codes out.
     """
 
-    def __init__(self, table: torch.Tensor, *, by_logits: bool) -> None:
+    def __init__(self, table: torch.Tensor, *, by_logits: bool, around: bool) -> None:
         """Make a stand-in for a table [K, D] that has seen no lookup yet."""
         super().__init__()
         self.table = [table]  # in a list, so that it is no parameter of this module
-        self.by_logits = by_logits
+        self.by_logits, self.around = by_logits, around
         self.found: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def forward(self, z_e: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,13 +77,26 @@ def _axis_of_logits(logits: torch.Tensor, codes: int) -> int:
     return 1 if logits.ndim > 2 and logits.shape[1] == codes else logits.ndim - 1
 
 
-def attach(model: nn.Module, name: str, *, by_logits: bool = False) -> str:
-    """Put a stand-in beside a table of a working copy, if there is none yet, and return its path."""
+def attach(model: nn.Module, name: str, *, by_logits: bool = False, around: bool = False) -> str:
+    """Put a stand-in beside a table of a working copy, if there is none yet, and return its path.
+
+    Args:
+        model: the copy.
+        name: the table's name.
+        by_logits: whether logits choose its rows.
+        around: whether, in training, the stand-in shows the estimator around the lookup.
+    """
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
     if leaf + _SUFFIX not in module._modules:
-        module.add_module(leaf + _SUFFIX, Lookup(getattr(module, leaf), by_logits=by_logits))
-    return f"{owner}.{leaf}{_SUFFIX}" if owner else leaf + _SUFFIX
+        stand_in = Lookup(getattr(module, leaf), by_logits=by_logits, around=around)
+        module.add_module(leaf + _SUFFIX, stand_in.train(module.training))
+    return stand_in_of(name)
+
+
+def stand_in_of(name: str) -> str:
+    """Return the path of a table's stand-in."""
+    return name + _SUFFIX
 
 
 @contextlib.contextmanager
@@ -138,6 +158,7 @@ class _Table:
     first: Callable[[Found], object] | None = None
     asked: deque[torch.Tensor] = field(default_factory=lambda: deque(maxlen=_KEPT))
     answered: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    waiting: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def look_up(
         self, indices: torch.Tensor, codes: torch.Tensor, scores: torch.Tensor | None
@@ -152,11 +173,33 @@ class _Table:
         z_e = next((t for t in reversed(origins(vectors)) if _same(t, z_e)), z_e)
         if self.first is not None:
             self.first(Found(z_e=z_e.detach(), z_q=codes.detach(), indices=indices))
-        if self.show is not None:
+        if self.show is not None and self.show.around and self.show.training:
+            self.waiting = z_e, codes, indices
+        elif self.show is not None:
             self.show.found = [(codes, indices.view(codes.shape[:-1]))]
             codes = self.show(z_e)[0]
         self.answered[id(indices)] = indices, codes
         return codes
+
+    def estimated(self, given: list[torch.Tensor], out: torch.Tensor) -> torch.Tensor | None:
+        """Return what the model gets of an estimator around the latest lookup; None for another operation.
+
+        An estimator is given what the vectors of the lookup were made of, and its output has that form, their
+        gradient, and the values of the codes.
+        """
+        if self.waiting is None or self.show is None:
+            return None
+        z_e, codes, indices = self.waiting
+        if not out.requires_grad or out.numel() != codes.numel() or not out.is_floating_point():
+            return None
+        for at in origins(z_e)[::-1]:
+            beside = at.shape == out.shape and at.requires_grad and any(t is at for t in given)
+            if beside and (flat := _as_made(z_e, at, out.detach())) is not None and _near(flat, codes):
+                self.waiting = None
+                self.show.found = [(out, indices)]
+                shown: torch.Tensor = self.show(at)[0]
+                return shown
+        return None
 
     def by_logits(
         self, logits: torch.Tensor, codes: torch.Tensor, indices: torch.Tensor | None = None
@@ -194,6 +237,22 @@ def origins(tensor: torch.Tensor) -> list[torch.Tensor]:
     return found
 
 
+def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    apart = (one - other.detach()).abs().max()
+    return one.shape == other.shape and bool(apart <= _ROUNDING * one.abs().max())
+
+
+def _as_made(made: torch.Tensor, of: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
+    """Return another tensor changed as one was made of its origin; None where that is not known."""
+    chain = origins(made)
+    for tensor in reversed(chain[: next(i for i, t in enumerate(chain) if t is of)]):
+        step: Callable[[torch.Tensor], torch.Tensor] | None = getattr(tensor, _STEP, None)
+        if step is None:
+            return None
+        other = step(other)
+    return other
+
+
 @frozen
 class _Choice:
     """A choice of one row for each vector: the indices, of how many rows, and the numbers that decided it."""
@@ -209,6 +268,7 @@ class _Watching(TorchFunctionMode):
     def __init__(self, tables: list[_Table]) -> None:
         super().__init__()
         self._of = {id(table.table): table for table in tables}
+        self._shown = [table for table in tables if table.show is not None and table.show.around]
         self._alive: list[torch.Tensor] = [table.table for table in tables]  # no id is used again
         self._chosen: dict[int, _Choice] = {}  # by the id of the indices, or of their one-hot rows
 
@@ -220,6 +280,9 @@ class _Watching(TorchFunctionMode):
         made = [t for t in tensors_of(output) if not any(t is one for one in given)]
         if not given or not made:
             return output
+        for stood_in in self._shown:
+            if output is made[0] and (shown := stood_in.estimated(given, output)) is not None:
+                return shown
         own = [table for t in given if (table := self._of.get(id(t))) is not None]
         choice = next((found for t in given if (found := self._chosen.get(id(t))) is not None), None)
         if func is functional.gumbel_softmax:
@@ -237,6 +300,9 @@ class _Watching(TorchFunctionMode):
             self._compared(own[0], given)
         elif len(given) == 1 or choice is not None:
             self._follow(given[0], made, choice)
+            if args and args[0] is given[0]:
+                for tensor in made:
+                    setattr(tensor, _STEP, lambda other: func(other, *args[1:], **(kwargs or {})))
         return output
 
     def _keep(self, made: list[torch.Tensor], table: _Table) -> None:
