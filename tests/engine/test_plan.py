@@ -127,9 +127,26 @@ def test_codes_without_a_gradient_are_moved_by_an_ema_where_they_can_be_written(
     assert found.training.sound_ema and found.blocking == ()
     assert found.training.start == "scratch", "the model was trained around codes that stood still"
     assert planned(still.replace(severity=Severity.WARNING)).training.start == "checkpoint"
-    computed = make_plan([still], LAYERS, unwritable=["one"])
+    computed = make_plan([still], LAYERS, unwritable={"one": "its vectors are not seen"})
     assert not computed.training.sound_ema
     assert [p.remedy.name for p in computed.blocking] == ["train-codebook"]
+
+
+def test_codes_that_no_training_can_place_are_not_placed() -> None:
+    dead = finding("VQ502", "revive-dead-codes", layer=None)
+    unseen = make_plan([dead], LAYERS, unwritable=dict.fromkeys(LAYERS, "its vectors are not seen"))
+    refused = {p.remedy.name: p.refused for p in unseen.remedies if p.refused}
+    assert refused == dict.fromkeys(("data-init", "revive-dead-codes"), "its vectors are not seen")
+    assert {*refused} <= {*unseen.unable}, "and no trial draws them"
+    one_is_seen = make_plan([dead], LAYERS, unwritable={"one": "its vectors are not seen"})
+    assert one_is_seen.training.data_init and one_is_seen.training.revive_under
+
+
+def test_codes_chosen_by_logits_are_not_placed() -> None:
+    dead = finding("VQ502", "revive-dead-codes")
+    assert make_plan([dead], LAYERS, by_logits=LAYERS).remedies == ()
+    other = make_plan([dead.replace(layer="two")], LAYERS, by_logits=["one"])
+    assert other.training.revive_under
 
 
 def test_a_loss_without_commitment_gets_the_term_and_keeps_its_weight() -> None:
