@@ -187,7 +187,12 @@ def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
     z_q = call.z_q
     if read and any(z_q.shape[axis] > 1 and bool(((z_q != 0).sum(dim=axis) == 1).all()) for axis in axes):
         return None  # one-hot: a choice, and the code is what is looked up for it
-    return min(read, key=lambda found: len(found.outputs), default=None)
+    # codes come out along the right axis alone, and single numbers repeat themselves more than vectors
+    return min(
+        read,
+        key=lambda found: (not found.gives_codes, found.outputs.shape[1] == 1, len(found.outputs)),
+        default=None,
+    )
 
 
 def _of_table(path: str, call: Call, tables: Tables) -> Quantizing | None:

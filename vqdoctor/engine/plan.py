@@ -108,8 +108,7 @@ def make_plan(
                 remedy=replace(remedy, code=code),
                 because=tuple(sorted({f.code for f in causes})),
                 layers=on,
-                refused=_refused(remedy, settings, _unwritten(on, unwritable))
-                or unable.get(remedy.name, ""),
+                refused=_refused(remedy, settings, _unwritten(on, unwritable)) or unable.get(remedy.name, ""),
             )
         )
     return Plan(
