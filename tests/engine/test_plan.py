@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.engine.plan import RECIPE, make_plan
 from vqdoctor.remedies import Remedy
+from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.trial import _contestants
 
@@ -298,3 +300,20 @@ def test_what_a_training_cannot_take_is_left_out_with_its_reason() -> None:
     assert found.training.warm_up_epochs == 0 and found.training.data_init
     tried = {name for arm in _contestants(found) for name in arm.remedies}
     assert "moment-matching" in tried and tried.isdisjoint(unable)
+
+
+@pytest.mark.parametrize(("own_steps", "skip"), [(False, ()), (True, ()), (False, ("step-per-epoch",))])
+def test_a_schedule_that_the_retraining_does_not_have_is_said_to_be_no_fault_of_it(
+    own_steps: bool, skip: tuple[str, ...]
+) -> None:
+    plan = planned(finding("VQ406", "step-per-epoch", layer=None), skip=skip)
+    outcome = Outcome(
+        trainer=SimpleNamespace(task=SimpleNamespace(trains_itself=own_steps)),  # type: ignore[arg-type]
+        plan=plan,
+        retraining=SimpleNamespace(before=None, after=None, trial=(), written=True),  # type: ignore[arg-type]
+    )
+    (repair,) = outcome.repairs()
+    assert repair.status == "skipped"
+    without = not (own_steps or skip)
+    assert repair.reason.startswith("the retraining held its learning rate") == without
+    assert ("scheduler" in repair.reason) == (not skip)

@@ -18,7 +18,6 @@ from torch.nn import functional
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
 
 import vqdoctor
-
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import GradientPath, LossBalance, TaskMetrics, Usage
 from vqdoctor.core.report import Report
