@@ -11,5 +11,5 @@ RUN = (GradientPath, TaskMetrics, UnsavedTable)
 
 
 def was_run(evidence: Iterable[Evidence]) -> bool:
-    """Return whether a model was run, even where none of its VQ layers was seen at work."""
+    """Return whether a model was run, even if its VQ layers were not seen at work."""
     return any(isinstance(item, RUN) for item in evidence)

@@ -238,7 +238,7 @@ class _Choice:
         indices: the rows.
         options: of how many.
         scores: the numbers that decided it.
-        part: the places among the indices of those that are left, where the model took a part of them.
+        part: the places of the remaining indices among all, where the model took a part.
     """
 
     indices: torch.Tensor
