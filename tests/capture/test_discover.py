@@ -278,3 +278,11 @@ class FloatLevels(nn.Module):
 def test_levels_may_be_floats(gain) -> None:
     (view,) = found_in(nn.Sequential(Does(lambda z: gain * z), FloatLevels())).implicit
     assert (view.name, view.num_codes) == ("1.1", 5**DIM)
+
+
+@pytest.mark.parametrize("module", [FSQ(levels=[8, 6, 5, 5]), LFQ(codebook_size=16, dim=4)])
+def test_a_single_vector_of_each_sample_keeps_its_channels(module: nn.Module) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(10, 4), module), torch.randn(256, 1, 10)
+    (view,) = discover(model, lambda m: m(x)).implicit
+    assert view.dim == 4

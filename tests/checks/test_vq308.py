@@ -88,3 +88,20 @@ def test_a_retraining_takes_the_decay_off_and_its_file_is_not_accused_of_it(tmp_
     )
     for found_again in (examine(output), live(output, task)):
         assert not {"VQ308", "VQ404", "VQ406"} & {finding.code for finding in found_again.findings}
+
+
+def test_a_schedule_that_lowered_the_rate_makes_the_lost_length_a_bound(tmp_path: Path) -> None:
+    (told,) = problems("VQ308", DECAY.replace(lost=0.88, lost_at_most=0.98))
+    assert "has taken at most 98 % of the length" in told.message
+    assert "(88 % if the learning rate fell evenly; " in told.message
+    task = Task(GradientVQ, weight_decay=1e-3)
+    path = saved(tmp_path, task, 40)
+    state = torch.load(path, weights_only=True)
+    for scheduled in (False, True):
+        for group in state["optimizer"]["param_groups"] if scheduled else ():
+            group.update(lr=group["lr"] * 1e-3)
+        torch.save(state, path)
+        seen = live(path, task).evidence
+        decay = next(e for e in seen if isinstance(e, WeightDecay) and e.source == "batch")
+        assert decay.lost is not None and (decay.lost_at_most is not None) == scheduled
+        assert decay.lost_at_most is None or decay.lost < decay.lost_at_most

@@ -73,10 +73,36 @@ class Model(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         z = self.encoder(x.flatten(0, 1))
         if self.inline:
-            z_q, loss = Quantizer.forward(self.quantizer, z)
+            z_q, loss = type(self.quantizer).forward(self.quantizer, z)
         else:
             z_q, loss = self.quantizer(z)
         return self.decoder(z_q).view_as(x), loss
+
+
+class Grouped(nn.Module):
+    """Two groups whose codes are one tensor [H, K, D]."""
+
+    def __init__(self, persistent: bool) -> None:
+        super().__init__()
+        self.register_buffer("codes", torch.randn(2, CODES, DIM // 2), persistent=persistent)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = z.view(-1, 2, DIM // 2)
+        chosen = (parts[:, :, None] - self.codes[None]).square().sum(-1).argmin(-1)
+        codes = torch.stack([self.codes[h][chosen[:, h]] for h in range(2)], dim=1).flatten(1)
+        return z + (codes - z).detach(), functional.mse_loss(z, codes)
+
+
+@pytest.mark.parametrize("inline", [False, True])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_groups_in_one_tensor(tmp_path: Path, inline: bool, persistent: bool) -> None:
+    torch.manual_seed(0)
+    task = GroupedTask("saved" if persistent else "buffer", inline=inline)
+    torch.save(task.model().state_dict(), tmp_path / "model.pt")
+    report = examine(tmp_path / "model.pt", user_model=UserModel(task=task))
+    told = [f.message for f in report.findings if f.code == "VQ319"]
+    assert len(told) == (not persistent)
+    assert all("quantizer.codes (48 × 3)" in message for message in told)
 
 
 class Task:
@@ -95,6 +121,13 @@ class Task:
     def losses(self, model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
         out, vq = model(x)
         return vqdoctor.Losses(task=functional.mse_loss(out, x), vq=vq)
+
+
+class GroupedTask(Task):
+    def model(self) -> nn.Module:
+        model = Model(self.kept, inline=self.inline)
+        model.quantizer = Grouped(self.kept == "saved")
+        return model
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -350,3 +350,56 @@ def test_a_layer_without_a_codebook_is_retrained_by_the_remedies_that_write_no_c
         "data-init": "skipped",
     }
     task.model().load_state_dict(torch.load(tmp_path / "out.pt", weights_only=True)["state_dict"])
+
+
+class _Grouped(nn.Module):
+    """Two groups whose codes are one tensor of the model itself, which looks them up itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Parameter(torch.randn(2, 16, 4))
+        self.encoder, self.decoder = nn.Linear(10, 8), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.encoder(x).view(-1, 2, 4)
+        chosen = (z[:, :, None] - self.words[None]).square().sum(-1).argmin(-1)
+        codes = torch.stack([self.words[h][chosen[:, h]] for h in range(2)], dim=1)
+        return self.decoder((z + (codes - z).detach()).flatten(1))  # type: ignore[no-any-return]
+
+
+class _GroupedTask:
+    vq_weight = 1.0
+
+    def model(self) -> nn.Module:
+        return _Grouped()
+
+    def batches(self, split: str) -> Iterator[torch.Tensor]:
+        return iter(torch.randn(256, 10, generator=torch.Generator().manual_seed(1)).split(64))
+
+    def losses(self, model: nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
+        return vqdoctor.Losses(task=(model(x) - x).square().mean())
+
+
+def test_codes_whose_vectors_are_not_seen_are_found_and_a_retraining_does_not_claim_to_place_them(
+    tmp_path: Path,
+) -> None:
+    task = UserModel(task=_GroupedTask())
+    torch.manual_seed(0)
+    torch.save(_Grouped().state_dict(), tmp_path / "c.pt")
+    layers = [layer.name for layer in examine(tmp_path / "c.pt", user_model=task).layers]
+    assert layers == ["words[head 0]", "words[head 1]"]
+    settings = Settings(epochs=1, only=("data-init", "revive-dead-codes"), codebook_key="words")
+    report = retrain(tmp_path / "c.pt", tmp_path / "out.pt", user_model=task, settings=settings)
+    assert {r.remedy: (r.status, "cannot be seen" in r.reason) for r in report.repairs} == {
+        "data-init": ("skipped", True),
+        "revive-dead-codes": ("skipped", True),
+    }
+
+
+def test_the_plan_places_no_codes_that_logits_choose(tmp_path: Path) -> None:
+    table = torch.randn(64, 4)
+    table[20:] = table[0]
+    state = {"quantize.embed.weight": table, "quantize.proj.weight": torch.randn(64, 6, 1, 1)}
+    torch.save(state, tmp_path / "c.pt")
+    names = {step.remedy for step in vqdoctor.examine(tmp_path / "c.pt").plan}
+    assert "warm-up" in names and not names & {"data-init", "revive-dead-codes"}

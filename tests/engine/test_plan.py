@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.engine.plan import RECIPE, make_plan
 from vqdoctor.remedies import Remedy
+from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.trial import _contestants
 
@@ -127,9 +129,26 @@ def test_codes_without_a_gradient_are_moved_by_an_ema_where_they_can_be_written(
     assert found.training.sound_ema and found.blocking == ()
     assert found.training.start == "scratch", "the model was trained around codes that stood still"
     assert planned(still.replace(severity=Severity.WARNING)).training.start == "checkpoint"
-    computed = make_plan([still], LAYERS, unwritable=["one"])
+    computed = make_plan([still], LAYERS, unwritable={"one": "its vectors are not seen"})
     assert not computed.training.sound_ema
     assert [p.remedy.name for p in computed.blocking] == ["train-codebook"]
+
+
+def test_codes_that_no_training_can_place_are_not_placed() -> None:
+    dead = finding("VQ502", "revive-dead-codes", layer=None)
+    unseen = make_plan([dead], LAYERS, unwritable=dict.fromkeys(LAYERS, "its vectors are not seen"))
+    refused = {p.remedy.name: p.refused for p in unseen.remedies if p.refused}
+    assert refused == dict.fromkeys(("data-init", "revive-dead-codes"), "its vectors are not seen")
+    assert {*refused} <= {*unseen.unable}, "and no trial draws them"
+    one_is_seen = make_plan([dead], LAYERS, unwritable={"one": "its vectors are not seen"})
+    assert one_is_seen.training.data_init and one_is_seen.training.revive_under
+
+
+def test_codes_chosen_by_logits_are_not_placed() -> None:
+    dead = finding("VQ502", "revive-dead-codes")
+    assert make_plan([dead], LAYERS, by_logits=LAYERS).remedies == ()
+    other = make_plan([dead.replace(layer="two")], LAYERS, by_logits=["one"])
+    assert other.training.revive_under
 
 
 def test_a_loss_without_commitment_gets_the_term_and_keeps_its_weight() -> None:
@@ -281,3 +300,20 @@ def test_what_a_training_cannot_take_is_left_out_with_its_reason() -> None:
     assert found.training.warm_up_epochs == 0 and found.training.data_init
     tried = {name for arm in _contestants(found) for name in arm.remedies}
     assert "moment-matching" in tried and tried.isdisjoint(unable)
+
+
+@pytest.mark.parametrize(("own_steps", "skip"), [(False, ()), (True, ()), (False, ("step-per-epoch",))])
+def test_a_schedule_that_the_retraining_does_not_have_is_said_to_be_no_fault_of_it(
+    own_steps: bool, skip: tuple[str, ...]
+) -> None:
+    plan = planned(finding("VQ406", "step-per-epoch", layer=None), skip=skip)
+    outcome = Outcome(
+        trainer=SimpleNamespace(task=SimpleNamespace(trains_itself=own_steps)),  # type: ignore[arg-type]
+        plan=plan,
+        retraining=SimpleNamespace(before=None, after=None, trial=(), written=True),  # type: ignore[arg-type]
+    )
+    (repair,) = outcome.repairs()
+    assert repair.status == "skipped"
+    without = not (own_steps or skip)
+    assert repair.reason.startswith("the retraining held its learning rate") == without
+    assert ("scheduler" in repair.reason) == (not skip)

@@ -16,6 +16,7 @@ from vqdoctor.core.evidence import (
     TaskMetrics,
     Trace,
     TrainingRecord,
+    UnsavedTable,
     Usage,
 )
 from vqdoctor.core.finding import Finding
@@ -142,6 +143,12 @@ def test_a_cause_that_is_itself_a_symptom_is_no_rival() -> None:
 def test_poor_usage_without_a_cause_names_the_experiment() -> None:
     assert rank([finding("VQ501")], CHECKS, LIVE)[0].decide_with == "--decide"
     assert rank([finding("VQ501", NOTE)], CHECKS, LIVE)[0].decide_with == ""
+
+
+def test_a_run_that_shows_no_layer_at_work_is_not_told_to_bring_a_task() -> None:
+    assert "--task" in rank([finding("VQ501")], CHECKS, (EMA_USAGE,))[0].decide_with
+    seen = (EMA_USAGE, UnsavedTable.HEALTHY)
+    assert rank([finding("VQ501")], CHECKS, seen)[0].decide_with == ""
 
 
 def test_what_a_check_itself_would_do_to_be_certain_comes_first() -> None:

@@ -15,8 +15,9 @@ import torch
 from small_vqvae import VQVAE, WEIGHT, DigitsTask, Found, digits, save, trained
 from torch import nn
 from torch.nn import functional
-from vector_quantize_pytorch import ResidualVQ
+from vector_quantize_pytorch import ResidualVQ, VectorQuantize
 
+import vqdoctor
 from vqdoctor.core.errors import MissingPackageError, UserError
 from vqdoctor.core.evidence import GradientPath, LossBalance, TaskMetrics, Usage
 from vqdoctor.core.report import Report
@@ -466,3 +467,25 @@ def test_a_model_without_a_vq_layer_is_run_and_found_wanting(tmp_path: Path) -> 
     report = examine(tmp_path / "c.pt", data={"x": np.ones((5, 4), "f")}, user_model=UserModel(model=Plain))
     assert report.layers == ()
     assert report.verdict == "inconclusive"
+
+
+def test_the_ema_decay_that_the_layer_of_a_task_keeps_is_not_assumed(tmp_path: Path) -> None:
+    class Task:
+        def model(self) -> torch.nn.Module:
+            return VectorQuantize(dim=4, codebook_size=16, decay=0.9)
+
+        def batches(self, split: str) -> list[torch.Tensor]:
+            return [torch.randn(8, 16, 4, generator=torch.Generator().manual_seed(0))]
+
+        def losses(self, model: torch.nn.Module, x: torch.Tensor) -> vqdoctor.Losses:
+            return vqdoctor.Losses(task=model(x)[0].square().mean())
+
+    vq = Task().model()
+    for seed in range(8):
+        vq(torch.randn(8, 16, 4, generator=torch.Generator().manual_seed(seed)))
+    torch.save(vq.state_dict(), tmp_path / "c.pt")
+    bare = next(e for e in examine(tmp_path / "c.pt").evidence if isinstance(e, Usage))
+    assert bare.assumed_decay == 0.8
+    report = examine(tmp_path / "c.pt", user_model=UserModel(task=Task()))
+    known = next(e for e in report.evidence if isinstance(e, Usage) and e.source == "checkpoint")
+    assert known.assumed_decay is None and known.window == pytest.approx(19)

@@ -225,3 +225,14 @@ def test_no_experiment_is_run_where_none_is_needed() -> None:
     (got,) = experiments.PROBE.measure(context)
     assert isinstance(got, Unavailable)
     assert got.reason == experiments.NOTHING_OPEN
+
+
+def test_a_weight_of_zero_is_neither_raised_nor_lowered() -> None:
+    class Weightless(Task):
+        vq_weight = 0.0
+
+    seen = model()
+    got = ask(Weightless(seen), steps=2, seen=seen)
+    assert isinstance(got, Experiments)
+    assert not {"lighter-vq-loss", "heavier-vq-loss"} & {*got.names}
+    assert any(line.startswith("lighter-vq-loss: the VQ loss has weight 0") for line in got.left_out)

@@ -9,28 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.stored import stored, tied
-from vqdoctor.capture.tables import Held, Tables
+from vqdoctor.capture.tables import Tables
 from vqdoctor.capture.vectors import by_position, rows
 from vqdoctor.capture.watch import watch_each
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.view import Array, QuantizerView
-from vqdoctor.models.lookups import Found, lookups_found
 
 IMPLICIT = "implicit"
 """Layout of a layer without a codebook: its codes are combinations of levels."""
 BY_OUTPUT = "found by its output"
 """Layout of a layer whose codebook has a name of no meaning."""
-BY_LOOKUP = "found by its lookups"
-"""Layout of a layer without a module: the model looks its codes up itself."""
 
 ENOUGH = 4096
 """Vectors of a call that are looked at, where they are not long."""
@@ -178,47 +173,6 @@ def quantizing(
     return found[::-1]
 
 
-def looked_up(model: nn.Module, run: Callable[[nn.Module], object]) -> tuple[QuantizerView, ...]:
-    """Return the tables [K, D] whose rows the model itself chooses for vectors, and looks up.
-
-    The choice has to be that of the nearest row, or of the row with the largest product: an embedding is
-    asked for the tokens of its input. A row of the largest logit counts where the model mixes the rows by a
-    Gumbel-softmax of these in training.
-
-    Args:
-        model: a working copy; it is put in eval mode and run once.
-        run: runs a model on a batch.
-    """
-    saved = model.state_dict().keys()  # a buffer that is not persistent is none of the file's tables
-    tables = {
-        name: tensor
-        for name, tensor in (*model.named_parameters(), *model.named_buffers())
-        if tensor.ndim == 2 and tensor.is_floating_point() and len(tensor) > 1 and name in saved
-    }
-    model.eval()
-    with torch.no_grad(), lookups_found(tables, also="logits") as found:
-        run(model)
-    mixed: dict[str, Found] = {}
-    if any(lookup.by_logits for lookup in found.values()):
-        model.train()
-        with torch.no_grad(), lookups_found(tables, also="mixtures") as mixed:
-            run(model)
-    views = []
-    for name, lookup in found.items():
-        if name in mixed and mixed[name].by_logits if lookup.by_logits else _is_nearest(lookup, tables[name]):
-            how: Literal["logits"] | None = "logits" if lookup.by_logits else None
-            views += stored(name.removesuffix(".weight"), model, Held(name=name), BY_LOOKUP, how)
-    return tuple(views)
-
-
-def _is_nearest(lookup: Found, table: torch.Tensor) -> bool:
-    vectors, chosen = lookup.z_e.flatten(0, -2)[:ENOUGH], lookup.indices.flatten()[:ENOUGH]
-    if len(vectors) < FEWEST:
-        return False
-    scores = (-torch.cdist(vectors, table), vectors @ table.T, vectors @ functional.normalize(table).T)
-    return any(float((score.argmax(1) == chosen).float().mean()) > MOSTLY for score in scores)
-
-
 def _related(path: str, other: str) -> bool:
     inside = f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
     return inside or not path or not other
@@ -233,7 +187,12 @@ def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
     z_q = call.z_q
     if read and any(z_q.shape[axis] > 1 and bool(((z_q != 0).sum(dim=axis) == 1).all()) for axis in axes):
         return None  # one-hot: a choice, and the code is what is looked up for it
-    return min(read, key=lambda found: len(found.outputs), default=None)
+    # codes come out along the right axis alone, and single numbers repeat themselves more than vectors
+    return min(
+        read,
+        key=lambda found: (not found.gives_codes, found.outputs.shape[1] == 1, len(found.outputs)),
+        default=None,
+    )
 
 
 def _of_table(path: str, call: Call, tables: Tables) -> Quantizing | None:

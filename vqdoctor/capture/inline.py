@@ -12,7 +12,8 @@ from vqdoctor.capture.call import Call
 from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.capture.watch import watch_each
 from vqdoctor.layouts.place import Place
-from vqdoctor.models.lookups import origins, stand_in_of
+from vqdoctor.models.lookups import stand_in_of
+from vqdoctor.models.origins import origins
 from vqdoctor.models.task import Losses
 
 if TYPE_CHECKING:

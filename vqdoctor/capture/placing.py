@@ -13,6 +13,8 @@ from vqdoctor.vq.kmeans import codes_from_data
 
 VECTORS_PER_CODE = 64
 """Vectors that k-means gets for each code, where the data has as many."""
+NOT_STORED = "its codes are computed from other tensors, or are combinations of levels"
+UNSEEN = "its vectors cannot be seen in the codebook's dimension"
 
 
 def place_codes(
@@ -46,12 +48,12 @@ def place_codes(
     left = {}
     for layer in layers:
         if not layer.view.writable:
-            left[layer.name] = "its codes are computed from other tensors, or are combinations of levels"
+            left[layer.name] = NOT_STORED
             continue
         say(f"k-means for {layer.name}")
         found = _vectors(model, task, batches(), layer, gather)
         if found is None:
-            left[layer.name] = "its vectors cannot be seen in the codebook's dimension"
+            left[layer.name] = UNSEEN
             continue
         vectors, per_batch = found
         codes, counts = codes_from_data(vectors, layer.num_codes, generator=generator)

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from vqdoctor.capture.call import Call
-from vqdoctor.capture.discover import Discovered, discover, looked_up, quantizing
+from vqdoctor.capture.discover import Discovered, discover, quantizing
 from vqdoctor.capture.layer import CapturedLayer, Change, watching
 from vqdoctor.capture.locate import locate, stop_dropping_levels
+from vqdoctor.capture.looked_up import looked_up
 from vqdoctor.capture.observe import SPLITS, Observed, Scored, observe
 from vqdoctor.capture.pulls import Pulls
 from vqdoctor.capture.reader import Codes, Reader

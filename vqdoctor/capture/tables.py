@@ -76,8 +76,7 @@ class Tables:
     def _stack(self, vectors: torch.Tensor, under: str) -> Held | None:
         """Return the stack [H, K, D] whose tables hold the parts of all vectors [N, H · D], or None."""
         for held, stack in self._stacks(vectors.shape[1], under):
-            parts = vectors.reshape(len(vectors), len(stack), -1).unbind(1)
-            if all(are_rows(part, table.float().cpu()) for part, table in zip(parts, stack, strict=True)):
+            if are_stacked(vectors, stack):
                 return held
         return None
 
@@ -104,8 +103,10 @@ class Tables:
         return {name: t.detach() for name, t in saved if t.ndim == 3 and t.is_floating_point()}
 
 
-def unsaved(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def unsaved(model: nn.Module, *, stacks: bool = False) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield name and table [K, D] of the matrices that a model holds and its state dict leaves out.
+
+    With stacks [H, K, D] or [K, H, D] these too.
 
     A `weight` beside a parameter `weight_v`, `weight_orig` or the like is computed from that one.
     """
@@ -114,8 +115,14 @@ def unsaved(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in {**vars(module), **buffers}.items():
             computed = any(other.startswith(f"{name}_") for other in module._parameters)
             is_tensor = isinstance(tensor, torch.Tensor) and not computed
-            if is_tensor and tensor.ndim == 2 and tensor.is_floating_point():
+            if is_tensor and tensor.ndim in (2, 3 if stacks else 2) and tensor.is_floating_point():
                 yield (f"{path}.{name}" if path else name), tensor
+
+
+def are_stacked(vectors: torch.Tensor, stack: torch.Tensor) -> bool:
+    """Return whether the parts of all vectors [N, H · D] are rows of the tables of a stack [H, K, D]."""
+    parts = vectors.reshape(len(vectors), len(stack), -1).unbind(1)
+    return all(are_rows(part, table.float().cpu()) for part, table in zip(parts, stack, strict=True))
 
 
 def near(table: torch.Tensor) -> torch.Tensor:

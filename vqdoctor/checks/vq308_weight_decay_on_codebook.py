@@ -7,15 +7,16 @@ with L2 (`torch.optim.Adam(weight_decay=…)`) the decay is divided by its own s
 the learning rate every step, however small the decay is.
 
 ## How to read it
-The number is the share of its length that a code which is never chosen has lost: 1 - (1 - lr · wd)^t for
-SGD and AdamW; for Adam t · lr against t · lr plus the size of an element now. On a gradient codebook
-(K = 256, digits, 1,000 steps) AdamW with 0.01 lost 2 % and left the perplexity as it was (23 without
-decay, 22 with it), 0.1 lost 18 % (20), 1 lost 87 % (11). Adam with L2 lost everything, and had perplexity
-16 with 1e-5, 15 with 1e-4 and 5 with 1e-2. So a loss of half is the limit. It is a note where the usage
-is good in spite of it, or where the usage is unknown and the codes have kept their length, unless the task
-lost by the codes. Where every code is shorter than the learning rate, which is one step of the optimizer, the
-decay has won over the training, and it is an error if the task is badly done: the encoder went the same way,
-so z_e in place of the codes is no better. An EMA codebook is not affected.
+The number is the share of its length that a code which is never chosen has lost: 1 - (1 - lr · wd)^t for SGD
+and AdamW, where a schedule lowered lr with the mean of its first and last value; for Adam t · lr against t ·
+lr plus the size of an element now. On a gradient codebook (K = 256, digits, 1,000 steps) AdamW with 0.01 lost
+2 % and left the perplexity as it was (23 without decay, 22 with it), 0.1 lost 18 % (20), 1 lost 87 % (11).
+Adam with L2 lost everything, and had perplexity 16 with 1e-5, 15 with 1e-4 and 5 with 1e-2. So a loss of half
+is the limit. It is a note where the usage is good in spite of it, or where the usage is unknown and the codes
+have kept their length, unless the task lost by the codes. Where every code is shorter than the learning rate,
+which is one step of the optimizer, the decay has won over the training, and it is an error if the task is
+badly done: the encoder went the same way, so z_e in place of the codes is no better. An EMA codebook is not
+affected.
 
 ## Remedy
 exempt-codebook: a parameter group of its own for the codebook, without weight decay.
@@ -75,10 +76,13 @@ def evaluate(
     ruined = crushed and undone > _harm.UNDONE
     harmed = harmed or crushed or (metrics is not None and _harm.costs(metrics))
     longest = figure(geometry.norm_max) if geometry is not None and crushed else ""
+    bound = decay.lost_at_most
+    taken = percent(decay.lost) if bound is None else f"at most {percent(bound)}"
+    evenly = "" if bound is None else f"{percent(decay.lost)} if the learning rate fell evenly; "
     yield problem(
         Severity.ERROR if ruined else Severity.WARNING if harmed else Severity.NOTE,
-        f"Weight decay {figure(decay.weight_decay)} on the codebook has taken {percent(decay.lost)} "
-        f"of the length of every code that is not chosen ({decay.updates or 0:,} updates)"
+        f"Weight decay {figure(decay.weight_decay)} on the codebook has taken {taken} "
+        f"of the length of every code that is not chosen ({evenly}{decay.updates or 0:,} updates)"
         + (f": the longest one measures {longest}, less than one step of the optimizer." if crushed else "."),
         measured("lost", decay.lost, limits.lost),
         measured("weight_decay", decay.weight_decay),

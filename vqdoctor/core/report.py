@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
-from vqdoctor.core.evidence import SOURCES, Evidence, GradientPath, TaskMetrics, Unavailable, Usage
+from vqdoctor.core.evidence import SOURCES, Evidence, TaskMetrics, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Outcome
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.gate import Gate
+from vqdoctor.core.model_run import was_run
 from vqdoctor.core.retraining import Retraining
 from vqdoctor.core.source import SourcePatch
 
@@ -207,7 +208,7 @@ class Report:
     @property
     def runs_model(self) -> bool:
         """Whether a model was run for it."""
-        return any(isinstance(item, GradientPath) for item in self.evidence)
+        return was_run(self.evidence)
 
     def roots(self) -> tuple[Finding, ...]:
         """Return the findings that no other finding explains, in rank order."""

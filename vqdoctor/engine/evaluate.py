@@ -10,10 +10,11 @@ from typing import Generic, TypeVar
 
 from vqdoctor.core.check import CannotJudge, Check, NoEvidence
 from vqdoctor.core.errors import UserError, near
-from vqdoctor.core.evidence import SOURCES, Evidence, GradientPath, TaskMetrics, Unavailable, Usage
+from vqdoctor.core.evidence import SOURCES, Evidence, Unavailable, Usage
 from vqdoctor.core.finding import Finding, Outcome, Status
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.levels import Severity
+from vqdoctor.core.model_run import RUN
 from vqdoctor.core.settings import Settings
 
 T = TypeVar("T", Evidence, Unavailable, Finding)
@@ -154,7 +155,7 @@ class _Given:
     """The layers for which a model was run, and for which data was given; None is the whole model."""
 
     def __init__(self, evidence: Sequence[Evidence]) -> None:
-        self._ran = {item.layer for item in evidence if isinstance(item, GradientPath | TaskMetrics)}
+        self._ran = {item.layer for item in evidence if isinstance(item, RUN)}
         self._data = {item.layer for item in evidence if isinstance(item, Usage) and item.source == "batch"}
 
     def still_asked(self, finding: Finding) -> Finding:

@@ -150,7 +150,8 @@ def examine_session(session: Session) -> Examination:
         unread=found.unread,
         notes=(*checkpoint.notes, *unread, *file_notes, *gathered.notes),
     )
-    return Examination(report=concluded(report, checks), views=views, vectors=gathered.vectors)
+    by_logits = [view.name for view in views if view.lookup == "logits"]
+    return Examination(report=concluded(report, checks, by_logits), views=views, vectors=gathered.vectors)
 
 
 def _gather_trace(path: Path | None, layers: Sequence[str], gathered: Gathered) -> None:
@@ -172,8 +173,14 @@ def _gather_trace(path: Path | None, layers: Sequence[str], gathered: Gathered) 
             gathered.unavailable.append(item)
 
 
-def concluded(report: Report, checks: Sequence[Check]) -> Report:
-    """Return a report with the findings, the plan and the verdict that its evidence leads to."""
+def concluded(report: Report, checks: Sequence[Check], by_logits: Sequence[str] = ()) -> Report:
+    """Return a report with the findings, the plan and the verdict that its evidence leads to.
+
+    Args:
+        report: the report, with its evidence.
+        checks: the checks to run.
+        by_logits: layers whose codes are chosen by logits, wherever they lie.
+    """
     crashed = (outcome for outcome in report.outcomes if outcome.code.startswith(CRASHED_PROBE))
     names = [layer.name for layer in report.layers]
     evaluated = with_shown(
@@ -185,7 +192,7 @@ def concluded(report: Report, checks: Sequence[Check]) -> Report:
         report,
         outcomes=(*evaluated.outcomes, *crashed),
         findings=findings,
-        plan=make_plan(findings, trained, summaries=report.layers).steps,
+        plan=make_plan(findings, trained, summaries=report.layers, by_logits=by_logits).steps,
         verdict=verdict(findings, report.layers, report.evidence, evaluated.outcomes),
     )
 

@@ -55,7 +55,8 @@ def make_plan(
     trained_vq_weight: float | None = None,
     remedies: Sequence[Remedy] | None = None,
     summaries: Sequence[LayerSummary] = (),
-    unwritable: Collection[str] = (),
+    unwritable: Mapping[str, str] | None = None,
+    by_logits: Collection[str] = (),
     unable: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan for ranked findings.
@@ -73,17 +74,25 @@ def make_plan(
         trained_vq_weight: the weight of the VQ loss in the training so far; None is unknown.
         remedies: the remedies to choose from; None is all of them.
         summaries: the layers of the report, whose names the code of the remedies takes on.
-        unwritable: layers whose codes are computed from other tensors, or are combinations of levels.
+        unwritable: layers whose codes a training cannot place, each with the reason.
+        by_logits: layers whose codes are chosen by logits, wherever they lie: placing them helps none.
         unable: remedies that this training cannot take, each with the reason.
 
     Raises:
         UserError: if a remedy is unknown, or a retraining cannot apply it.
     """
-    settings, unable = settings or Settings(), unable or {}
+    settings, unable, unwritable = settings or Settings(), unable or {}, unwritable or {}
     known = {remedy.name: remedy for remedy in (with_advice(all_checks()) if remedies is None else remedies)}
     _require_remedies(settings, known)
-    asked = _asked(findings)
-    names = settings.only or (*asked, *_recipe(asked, layers, settings, known))
+    writing = {name for name, remedy in known.items() if remedy.writes_codes}
+    unable = {**dict.fromkeys(writing, why), **unable} if (why := _unwritten(layers, unwritable)) else unable
+
+    def helps(name: str, causes: Sequence[Finding] = ()) -> bool:
+        on = {*_on(causes, layers)}
+        return name not in writing or not on or not on <= {*by_logits}
+
+    asked = {name: causes for name, causes in _asked(findings).items() if helps(name, causes)}
+    names = settings.only or (*asked, *filter(helps, _recipe(asked, layers, settings, known)))
     ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
     opens = next((remedy for remedy in ordered if remedy.name in asked), None)
     ordered.sort(key=lambda remedy: remedy is not opens)
@@ -91,18 +100,12 @@ def make_plan(
     epochs = min(EPOCHS if settings.epochs is None else settings.epochs, settings.steps or 2**63)
     planned = []
     for remedy in ordered:
-        causes = asked.get(remedy.name, ())
-        on = tuple(dict.fromkeys(f.layer for f in causes if f.layer is not None)) or tuple(layers)
+        on = _on(asked.get(remedy.name, ()), layers)
         code = in_their_words(remedy, [summary for summary in summaries if summary.name in on])
-        planned.append(
-            PlannedRemedy(
-                remedy=replace(remedy, code=code),
-                because=tuple(sorted({f.code for f in causes})),
-                layers=on,
-                refused=_refused(remedy, settings, written=not set(on) <= set(unwritable))
-                or unable.get(remedy.name, ""),
-            )
-        )
+        why = _refused(remedy, settings, _unwritten(on, unwritable)) or unable.get(remedy.name, "")
+        because = tuple(sorted({finding.code for finding in asked.get(remedy.name, ())}))
+        own = replace(remedy, code=code)
+        planned.append(PlannedRemedy(remedy=own, because=because, layers=on, refused=why))
     return Plan(
         untreated=TrainingPlan(
             epochs=epochs,
@@ -192,13 +195,24 @@ def _weight_is_set(settings: Settings) -> bool:
     return settings.vq_weight is not None or settings.balanced
 
 
-def _refused(remedy: Remedy, settings: Settings, *, written: bool) -> str:
+def _on(causes: Iterable[Finding], layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers that a remedy is for: those of its findings, or all where these name none."""
+    return tuple(dict.fromkeys(f.layer for f in causes if f.layer is not None)) or tuple(layers)
+
+
+def _unwritten(layers: Collection[str], unwritable: Mapping[str, str]) -> str:
+    """Return why none of these layers can have its codes placed; "" where one can, or there is none."""
+    whys = [unwritable.get(name, "") for name in layers]
+    return "" if "" in whys else "; ".join(dict.fromkeys(whys))
+
+
+def _refused(remedy: Remedy, settings: Settings, unwritten: str) -> str:
     """Return why a retraining leaves a remedy out; "" where it applies it.
 
     Args:
         remedy: the remedy.
         settings: the user's settings.
-        written: whether the codes of any of its layers can be written.
+        unwritten: why the codes of none of its layers can be placed; "" where those of one can.
     """
     if remedy.name in settings.skip:
         return "left out, as asked"
@@ -206,8 +220,8 @@ def _refused(remedy: Remedy, settings: Settings, *, written: bool) -> str:
         return f"retraining cannot apply it: {remedy.how}"
     if remedy.changes_model and remedy.name not in settings.only:
         return f"it changes the model, so it is only done when asked for (--only {remedy.name})"
-    if remedy.writes_codes and not written:
-        return "the codes are computed from other tensors, or are combinations of levels"
+    if remedy.writes_codes and unwritten:
+        return unwritten
     if remedy.name == RAISE_WEIGHT and _weight_is_set(settings):
         return "the weight is as asked"
     return ""

@@ -23,6 +23,7 @@ from vqdoctor.core.evidence import (
 )
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
+from vqdoctor.core.model_run import was_run
 from vqdoctor.core.undecided import CAUSES_IN_USE
 from vqdoctor.engine.decide import OPEN, weighed
 
@@ -51,7 +52,7 @@ def rank(
     """
     items = () if evidence is None else tuple(evidence)
     next_step = "" if evidence is None else experiment(items)
-    runs_model = any(isinstance(item, GradientPath) for item in items)
+    runs_model = was_run(items)
     explained_by = {check.code: check.explained_by for check in checks}
     tried = weighed(findings, explained_by, items)
     order = {w.finding.fingerprint: w.order for w in tried}
@@ -157,5 +158,7 @@ def experiment(evidence: Iterable[Evidence]) -> str:
         return weight
     if GradientPath in kinds:
         return f"{weight} --decide".strip()
+    if was_run(items):  # no VQ layer is seen at work: no experiment can be run, and no task is lacking
+        return weight
     built_in = any(isinstance(item, TrainingRecord) and item.task for item in items)
     return f"{DATA if built_in else '--task FILE.py:NAME'} --decide"

@@ -328,7 +328,8 @@ def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
         seed=settings.seed,
         trained_vq_weight=found.context.vq_weight,
         summaries=report.layers,
-        unwritable=[name for name, layer in found.context.mapped.items() if not layer.view.writable],
+        unwritable=found.unwritable,
+        by_logits=[name for name, layer in found.context.mapped.items() if layer.view.lookup == "logits"],
         unable=found.unable(settings),
     )
 

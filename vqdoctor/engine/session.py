@@ -201,13 +201,26 @@ class Session:
 
     def file_context(self, views: tuple[QuantizerView, ...] | None = None) -> FileContext:
         """Return the context of the file's probes, for these layers; None is the layers of the file."""
+        views = self.found.views if views is None else views
         return FileContext(
             checkpoint=self.checkpoint,
-            views=self.found.views if views is None else views,
+            views=views,
+            decays=self._decays(views) if self.runs_users_model else {},
             seed=self.settings.seed,
             histogram=self.settings.histogram,
             verify=self.settings.verify,
         )
+
+    def _decays(self, views: tuple[QuantizerView, ...]) -> dict[str, float]:
+        """Return the EMA decays that the modules of the user's model keep, beside each layer's codes."""
+        from vqdoctor.capture.decay import decay_beside
+        from vqdoctor.models.untouched import unwrapped
+
+        model = unwrapped(self.model.model)
+        names = {raw: name for name, raw in self.model.raw_keys.items()}
+        keys = {view.name: view.keys.get("counts", view.keys.get("codebook", "")) for view in views}
+        kept = {name: decay_beside(model, names.get(key, "")) for name, key in keys.items()}
+        return {name: decay for name, decay in kept.items() if decay is not None}
 
     @cached_property
     def model(self) -> ExaminedModel:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -25,19 +25,20 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from vqdoctor.core.frozen import frozen
+from vqdoctor.models.origins import changed_alike, note_origin, note_step, origins
 from vqdoctor.models.tensors import tensors_of
 
 _SUFFIX = "_lookup"
 _KEPT = 2
 """Latest tensors that were compared with a table which are kept until its codes are looked up."""
+_PARTS = ("__getitem__", "select", "narrow", "unbind", "chunk", "split", "expand", "expand_as", "repeat")
+"""Functions that take a part of the indices, or repeat them."""
 _FACTORS = (1, 2, -2, -1)
 """Factors of the vectors in a comparison with codes."""
-_ORIGIN = "_vqdoctor_origin"
-"""Attribute of a tensor: the only other tensor that it was made of."""
-_STEP = "_vqdoctor_step"
-"""Attribute of a tensor beside its origin: how it was made of that one."""
 _ROUNDING = 1e-4
 """Difference of an estimator's output and the codes, as a share of the largest value in it: rounding."""
+_ASKED = "_vqdoctor_asked"
+"""Attribute of the distances to the codes of a stack: the vectors that were compared with these."""
 _LOGITS = "_vqdoctor_logits"
 """Attribute of the weights of a Gumbel-softmax: the logits that they were drawn from."""
 
@@ -119,7 +120,7 @@ def lookups_found(
     """Find the tables whose rows a model chooses by comparing vectors with them.
 
     Args:
-        tables: name to matrix [K, D], the model's own tensor.
+        tables: name to matrix [K, D] or stack of them [H, K, D] or [K, H, D], the model's own tensor.
         also: what counts too: the row of the largest of K logits, whatever these are made of; or a mixture
             of the rows by a Gumbel-softmax.
 
@@ -160,13 +161,38 @@ class _Table:
     answered: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     waiting: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
+    def holds(self, choice: _Choice, made: torch.Tensor) -> bool:
+        """Whether what was made may be this table's rows for a choice."""
+        *codes, dim = self.table.shape
+        if not made.is_floating_point() or choice.options not in codes:
+            return False
+        if choice.part is None:
+            return made.numel() == choice.indices.numel() * dim
+        return len(codes) > 1 and made.numel() in (choice.part.numel(), choice.part.numel() * dim)
+
+    def look_up_part(self, choice: _Choice, codes: torch.Tensor) -> None:
+        """Note the codes of a stack that the model gets for a part of its vectors, as for one head.
+
+        The part may name each number of a code, as `torch.gather` has it.
+        """
+        assert choice.part is not None
+        dim = self.table.shape[-1]
+        part = choice.part.flatten()[:: choice.part.numel() * dim // codes.numel()]
+        whole = choice.indices.numel() * dim
+        vectors = next((t for t in reversed(self.asked) if t.numel() == whole), None)
+        if vectors is not None and self.first is not None:
+            z_e = vectors.detach().reshape(-1, dim)[part]
+            self.first(Found(z_e=z_e, z_q=codes.detach().reshape(-1, dim), indices=part))
+
     def look_up(
         self, indices: torch.Tensor, codes: torch.Tensor, scores: torch.Tensor | None
     ) -> torch.Tensor:
         """Return the codes that the model gets for indices, which may be those of the largest scores."""
         if id(indices) in self.answered:  # the same codes again, as for the loss
             return self.answered[id(indices)][1]
-        vectors = next((t for t in reversed(self.asked) if t.numel() == codes.numel()), None)
+        compared = None if scores is None else _compared_vectors(scores)
+        asked = (*self.asked, *(() if compared is None else (compared,)))
+        vectors = next((t for t in reversed(asked) if t.numel() == codes.numel()), None)
         if vectors is None:
             return codes if scores is None else self.by_logits(scores, codes, indices)
         z_e = vectors.reshape(codes.shape)  # the model may go on with what this is a view or a copy of
@@ -182,7 +208,7 @@ class _Table:
         return codes
 
     def estimated(self, given: list[torch.Tensor], out: torch.Tensor) -> torch.Tensor | None:
-        """Return what the model gets of an estimator around the latest lookup; None for another operation.
+        """Return the output of an estimator around the latest lookup as the model gets it, or None.
 
         An estimator is given what the vectors of the lookup were made of, and its output has that form, their
         gradient, and the values of the codes.
@@ -194,7 +220,7 @@ class _Table:
             return None
         for at in origins(z_e)[::-1]:
             beside = at.shape == out.shape and at.requires_grad and any(t is at for t in given)
-            if beside and (flat := _as_made(z_e, at, out.detach())) is not None and _near(flat, codes):
+            if beside and (flat := changed_alike(z_e, at, out.detach())) is not None and _near(flat, codes):
                 self.waiting = None
                 self.show.found = [(out, indices)]
                 shown: torch.Tensor = self.show(at)[0]
@@ -205,6 +231,8 @@ class _Table:
         self, logits: torch.Tensor, codes: torch.Tensor, indices: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the model's codes for logits, or in training its mixture of codes."""
+        if self.table.ndim > 2:
+            return codes
         axis = _axis_of_logits(logits, len(self.table))
         largest = logits.argmax(axis)
         if logits.shape[axis] != len(self.table) or codes.numel() != largest.numel() * self.table.shape[1]:
@@ -229,37 +257,31 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return any(torch.equal((factor * one).to(other.dtype), other) for factor in _FACTORS)
 
 
-def origins(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """Return the tensor, then what it was made of, step by step, as far as each was made of one alone."""
-    found = [tensor]
-    while (made_of := getattr(found[-1], _ORIGIN, None)) is not None:
-        found.append(made_of)
-    return found
-
-
 def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
     apart = (one - other.detach()).abs().max()
     return one.shape == other.shape and bool(apart <= _ROUNDING * one.abs().max())
 
 
-def _as_made(made: torch.Tensor, of: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
-    """Return another tensor changed as one was made of its origin; None where that is not known."""
-    chain = origins(made)
-    for tensor in reversed(chain[: next(i for i, t in enumerate(chain) if t is of)]):
-        step: Callable[[torch.Tensor], torch.Tensor] | None = getattr(tensor, _STEP, None)
-        if step is None:
-            return None
-        other = step(other)
-    return other
+def _compared_vectors(scores: torch.Tensor) -> torch.Tensor | None:
+    """Return the vectors that scores are the distances of to the codes of a stack; None where unknown."""
+    return next((v for t in origins(scores) if (v := getattr(t, _ASKED, None)) is not None), None)
 
 
 @frozen
 class _Choice:
-    """A choice of one row for each vector: the indices, of how many rows, and the numbers that decided it."""
+    """A choice of one row for each vector.
+
+    Attributes:
+        indices: the rows.
+        options: of how many.
+        scores: the numbers that decided it.
+        part: the places of the remaining indices among all, where the model took a part.
+    """
 
     indices: torch.Tensor
     options: int
     scores: torch.Tensor
+    part: torch.Tensor | None = None
 
 
 class _Watching(TorchFunctionMode):
@@ -271,6 +293,7 @@ class _Watching(TorchFunctionMode):
         self._shown = [table for table in tables if table.show is not None and table.show.around]
         self._alive: list[torch.Tensor] = [table.table for table in tables]  # no id is used again
         self._chosen: dict[int, _Choice] = {}  # by the id of the indices, or of their one-hot rows
+        self._stacks = any(table.table.ndim > 2 for table in tables)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -288,21 +311,25 @@ class _Watching(TorchFunctionMode):
         if func is functional.gumbel_softmax:
             setattr(made[0], _LOGITS, given[0])
         elif own and choice is not None:
-            indices, (codes, dim) = choice.indices, own[0].table.shape
-            fits = made[0].is_floating_point() and made[0].numel() == indices.numel() * dim
-            if choice.options == codes and fits:
-                return own[0].look_up(indices, made[0], choice.scores)
+            if not own[0].holds(choice, made[0]):
+                return output
+            if choice.part is None:
+                return own[0].look_up(choice.indices, made[0], choice.scores)
+            own[0].look_up_part(choice, made[0])
         elif own and len(own) == len(given):
             self._keep(made, own[0])
         elif own and (logits := _logits_of(given)) is not None:
             return own[0].by_logits(logits, made[0])
         elif own:
             self._compared(own[0], given)
+            if own[0].table.ndim > 2 and own[0].asked:
+                setattr(made[0], _ASKED, own[0].asked[-1])
         elif len(given) == 1 or choice is not None:
             self._follow(given[0], made, choice)
             if args and args[0] is given[0]:
-                for tensor in made:
-                    setattr(tensor, _STEP, lambda other: func(other, *args[1:], **(kwargs or {})))
+                note_step(made, lambda other: func(other, *args[1:], **(kwargs or {})))
+            if choice is not None and self._stacks:
+                self._follow_part(func, args, kwargs or {}, output, choice)
         return output
 
     def _keep(self, made: list[torch.Tensor], table: _Table) -> None:
@@ -326,10 +353,25 @@ class _Watching(TorchFunctionMode):
                     indices = tensor if tensor.numel() == indices.numel() else indices
                     self._choose(tensor, _Choice(indices=indices, options=options, scores=choice.scores))
             elif tensor.is_floating_point():
-                setattr(tensor, _ORIGIN, given)
+                note_origin(tensor, given)
             elif tensor.dtype == torch.int64 and 0 < tensor.numel() < given.numel():
                 options = given.numel() // tensor.numel()
                 self._choose(tensor, _Choice(indices=tensor, options=options, scores=given))
+
+    def _follow_part(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, choice: _Choice
+    ) -> None:
+        """Follow a choice of which a part is taken, or which is repeated: do the same to the places."""
+        if getattr(func, "__name__", "") not in _PARTS or len(list(tensors_of((args, kwargs)))) != 1:
+            return
+        count = choice.indices.numel()
+        part = torch.arange(count, device=choice.indices.device) if choice.part is None else choice.part
+        if part.numel() != args[0].numel():
+            return  # one-hot rows
+        places = func(part.view(args[0].shape), *args[1:], **kwargs)
+        for tensor, place in zip(tensors_of(output), tensors_of(places), strict=True):
+            if place.numel() != count:
+                self._choose(tensor, replace(choice, part=place))
 
     def _choose(self, tensor: torch.Tensor, choice: _Choice) -> None:
         self._alive.append(tensor)

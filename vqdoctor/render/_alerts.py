@@ -92,6 +92,8 @@ def _gaps(report: Report) -> Iterator[Alert]:
         yield gap(title, f"{outcome.reason}. {phrases.CRASH}", outcome.layer, subject)
     if not report.layers:
         message = "No layer was examined. If there is a codebook, name it: --codebook-key KEY."
+        if not report.runs_model:
+            message += " A layer without one, such as FSQ, shows in a run: --task FILE.py:NAME."
         yield gap(phrases.no_layer(report), message, None, "layers:")
     for layer in report.layers:
         name = layer.name

@@ -114,7 +114,8 @@ def _undecided(report: Report) -> str:
     layers = undecided_layers(report)
     known = [report.usages(name) for name in layers if report.usages(name)]
     if known and all(usage.at_least for usages in known for usage in usages.values()):
-        return f"the number of codes of {listing(list(layers))} is unknown; --task FILE.py:NAME decides"
+        more = "" if report.runs_model else "; --task FILE.py:NAME decides"
+        return f"the number of codes of {listing(list(layers))} is unknown{more}"
     doubt = "is known from too few vectors" if len(known) == len(layers) else "is unknown"
     more = "more vectors in --data" if any("batch" in usage for usage in known) else "--data batch.npz"
     if report.runs_model:

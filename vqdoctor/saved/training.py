@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from vqdoctor.checkpoint import Checkpoint
@@ -25,9 +26,11 @@ class SavedTraining:
 
     Attributes:
         checkpoint: the opened file.
+        kept: layer name to the EMA decay that its module keeps, of the layers of a model that is at hand.
     """
 
     checkpoint: Checkpoint
+    kept: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def optimizers(self) -> tuple[SavedOptimizer, ...]:
@@ -71,13 +74,16 @@ class SavedTraining:
         return read_scores(self.checkpoint.tree, self.models, self.checkpoint.path)
 
     def decay(self, view: QuantizerView) -> float | None:
-        """Return the decay of a layer's EMA: the recorded one, or what its counts prove; None if unknown."""
+        """Return the decay of a layer's EMA; None if unknown.
+
+        It is the recorded one, or what the counts prove, or what the layer's own module keeps.
+        """
         if self.record.decay is not None:
             return self.record.decay
         if view.name not in self._proven:
             counts = view.counts
             proven = None if counts is None else proven_decay(counts, self.record.updates)
-            self._proven[view.name] = proven
+            self._proven[view.name] = self.kept.get(view.name) if proven is None else proven
         return self._proven[view.name]
 
     def start_weight(self, view: QuantizerView) -> float | None:

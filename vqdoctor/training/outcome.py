@@ -25,6 +25,8 @@ IN_ITS_PLACE = {
     "commitment-term": "does not hold z_e at the codes",
 }
 """Remedies that do a part of the source's own work at every step, and what the source does without them."""
+AS_IT_TRAINS = {"step-per-epoch": "the retraining held its learning rate, and so was without this fault"}
+"""Advice that every retraining follows by the way it trains, in words; a task's own steps may not."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +89,7 @@ class Outcome:
         for planned in self.plan.remedies:
             name = planned.remedy.name
             if planned.refused:
-                yield Repair(remedy=name, status="skipped", reason=planned.refused)
+                yield Repair(remedy=name, status="skipped", reason=self._why_skipped(planned))
             elif name in chosen and not self.retraining.written:
                 reason = "the retrained model does its task worse"
                 yield Repair(remedy=name, status="reverted", reason=reason, before=before, after=after)
@@ -105,6 +107,14 @@ class Outcome:
                 )
         for name in sorted(chosen - {planned.remedy.name for planned in self.plan.remedies}):
             yield Repair(remedy=name, status="applied", reason="won the trial", before=before, after=after)
+
+    def _why_skipped(self, planned: PlannedRemedy) -> str:
+        """Return why a remedy was left out; of one that the retraining does without it, what that leaves."""
+        followed = AS_IT_TRAINS.get(planned.remedy.name)
+        own_steps = getattr(self.trainer.task, "trains_itself", False)
+        if followed is None or own_steps or planned.remedy.how not in planned.refused:
+            return planned.refused
+        return f"{followed}; in your own training: {planned.remedy.how}"
 
     def left_in_source(self, still_found: Collection[str]) -> Iterator[SourceChange]:
         """Yield the changes that the retraining made and the user's source still lacks.

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from vqdoctor.capture.layer import bypassable
+import torch
+
+from vqdoctor.capture.layer import CapturedLayer, Watched, bypassable, passes
+from vqdoctor.capture.placing import NOT_STORED, UNSEEN
 from vqdoctor.core.retraining import Figures, Goals
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import TrainingPlan
@@ -114,8 +117,26 @@ class Trainable:
         return unable(self.against_weighing, balanced=settings.balanced)
 
     @cached_property
+    def unwritable(self) -> dict[str, str]:
+        """The layers whose codes a training cannot place, each with the reason."""
+        model = self.context.copy(training=False)
+        layers, batch = self.context.on(model), next(iter(self.splits.in_order()))
+        with torch.no_grad():
+            _, _, watched = next(passes(model, self.context.task, (batch,), layers))
+        whys = {layer.name: _why_not_placed(layer, watched) for layer in layers}
+        return {name: why for name, why in whys.items() if why}
+
+    @cached_property
     def runs_without_vq(self) -> bool:
         """Whether the model runs with z_e in place of z_q."""
         model = self.context.copy(training=False)
         batch = next(iter(self.splits.in_order()))
         return bypassable(model, self.context.task, batch, self.context.on(model))
+
+
+def _why_not_placed(layer: CapturedLayer, watched: Watched) -> str:
+    if not layer.view.writable:
+        return NOT_STORED
+    if layer.view.lookup != "logits" and layer.vectors(watched) is None:
+        return UNSEEN
+    return ""

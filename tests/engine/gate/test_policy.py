@@ -137,6 +137,14 @@ def test_neither_a_file_without_a_vq_layer_nor_a_crash_ever_passes(
             assert metric in [j.metric for j in found.judgements]
 
 
+def test_a_file_without_a_layer_asks_for_the_model_and_a_run_without_one_does_not() -> None:
+    reasons = [
+        gate(a_report(*seen, layers=()), rules=rules()).judgements[0].reason for seen in ((), (METRICS,))
+    ]
+    assert "--task" in reasons[0] and "FSQ" in reasons[0]
+    assert "--task" not in reasons[1] and "--codebook-key" in reasons[1]
+
+
 def test_without_assertions_no_codebook_may_have_collapsed() -> None:
     assert gate(a_report(a_usage(60, 5))).status == "pass"
     assert gate(a_report(a_usage(52, 5))).status == "inconclusive"

@@ -146,7 +146,9 @@ class WeightDecay(Evidence):
         adaptive: whether the decay goes through Adam's division by the gradient's size (L2 in Adam, not in
             AdamW), so that a code without a gradient of its own shrinks by the learning rate every step.
         lost: share of its length that a code which is never chosen has lost by now; None where the
-            learning rate or the updates are unknown.
+            learning rate or the updates are unknown. A task's learning rate that is higher than the file's is
+            taken to have fallen evenly.
+        lost_at_most: that share at the highest learning rate; None where no schedule is known.
         short_rows: rows under a tenth of the length of the longest.
         reach: the longest way that one number of a code can have gone: under Adam and its kin a step is at
             most about the learning rate (Kingma & Ba 2015, arXiv:1412.6980, section 2.1). None for optimizers
@@ -158,6 +160,7 @@ class WeightDecay(Evidence):
     updates: int | None = None
     adaptive: bool = False
     lost: float | None = None
+    lost_at_most: float | None = None
     short_rows: int = 0
     reach: float | None = None
 

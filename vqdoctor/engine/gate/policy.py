@@ -99,7 +99,9 @@ def _obstacles(report: Report) -> Iterator[Held]:
         reason = f"{', '.join(dict.fromkeys(crashed))} crashed, so their results are unknown"
         yield Held(judgement=certain("crashed", "<=", 0, len(crashed), reason))
     if not report.layers:
-        reason = "no VQ layer was found: --codebook-key KEY names the codebook"
+        task = "--task FILE.py:NAME runs the model, which shows a layer without a codebook, such as FSQ; "
+        key = "--codebook-key KEY names a codebook"
+        reason = f"no VQ layer was found: {'' if report.runs_model else task}{key}"
         yield Held(judgement=certain("layers", ">=", 1, 0, reason))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, wraps
 
 import numpy as np
@@ -26,6 +26,7 @@ class FileContext:
         seed: seed of everything that is drawn.
         histogram: whether the full counts go into the evidence.
         verify: whether every value is looked at, not samples.
+        decays: layer name to the EMA decay that its module keeps, of the layers of a model that is at hand.
     """
 
     checkpoint: Checkpoint
@@ -33,11 +34,12 @@ class FileContext:
     seed: int = 0
     histogram: bool = False
     verify: bool = False
+    decays: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def saved(self) -> SavedTraining:
         """The training as the file remembers it."""
-        return SavedTraining(checkpoint=self.checkpoint)
+        return SavedTraining(checkpoint=self.checkpoint, kept=self.decays)
 
     @cached_property
     def finite(self) -> frozenset[str]:

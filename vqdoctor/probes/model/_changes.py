@@ -34,6 +34,8 @@ DECAY = 0.9
 def _weighing(factor: float) -> Callable[[TrainedCopy], str]:
     def change(copy: TrainedCopy) -> str:
         before = copy.vq_weight
+        if before == 0:
+            raise Missing("the VQ loss has weight 0, and no factor changes that")
         copy.vq_weight *= factor
         assumed = "" if copy.context.vq_weight is not None else ", which was assumed,"
         return f"the VQ loss at weight {copy.vq_weight:.3g} in place of {before:.3g}{assumed}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vqdoctor.capture.tables import are_rows, unsaved
+from vqdoctor.capture.tables import are_rows, are_stacked, unsaved
 from vqdoctor.core.evidence import UnsavedTable
 from vqdoctor.models.lookups import lookups_found
 from vqdoctor.models.untouched import seed_all, unwrapped, working_copy
@@ -30,7 +30,7 @@ def measure(context: ModelContext) -> UnsavedTable:
     """
     if not context.first_batches:
         raise Missing("there is no training batch")
-    tables = dict(unsaved(context.model))
+    tables = dict(unsaved(context.model, stacks=True))
     seen = {} if not tables or loads_itself(context.model) else _in_use(context, tables)
     if seen:
         loaded = _loaded_anew(context)
@@ -40,8 +40,8 @@ def measure(context: ModelContext) -> UnsavedTable:
         source="batch",
         sample_size=sum(seen.values()),
         tables=tuple(seen),
-        codes=len(tables[first]) if seen else 0,
-        dim=tables[first].shape[1] if seen else 0,
+        codes=tables[first].shape[:-1].numel() if seen else 0,
+        dim=tables[first].shape[-1] if seen else 0,
         buffer=first in dict(context.model.named_buffers()),
     )
 
@@ -63,19 +63,31 @@ def _in_use(context: ModelContext, tables: dict[str, torch.Tensor]) -> dict[str,
     The tables become what the model's pass has made of them.
     """
     model = context.copy(training=False)
-    own = {name: table for name, table in unsaved(model) if name in tables}
+    own = {name: table for name, table in unsaved(model, stacks=True) if name in tables}
     with torch.no_grad(), lookups_found(own) as looked_up:
         context.task.losses(model, context.first_batches[0])
-    tables.update(unsaved(model))
+    tables.update(unsaved(model, stacks=True))
     used: dict[str, int] = {}
     for outputs in context.tables.values():
         for name, table in tables.items():
-            fits = outputs.shape[1] == table.shape[1] and 1 < len(outputs) <= len(table)
-            if fits and are_rows(outputs[:_MOST_ROWS], table.detach().float().cpu()):
+            if len(outputs) > 1 and _holds(table.detach().float().cpu(), outputs):
                 used[name] = len(outputs)
     for name, lookup in looked_up.items():
-        used.setdefault(name, len(torch.unique(lookup.indices)))
+        rows = lookup.z_q.reshape(-1, lookup.z_q.shape[-1])
+        used.setdefault(name, len(torch.unique(rows, dim=0)))
     return used
+
+
+def _holds(table: torch.Tensor, outputs: torch.Tensor) -> bool:
+    """Whether outputs are the codes of a table [K, D], or are put together of those of a stack."""
+    sample, width = outputs[:_MOST_ROWS], outputs.shape[1]
+    if table.ndim == 2:
+        return width == table.shape[1] and len(outputs) <= len(table) and are_rows(sample, table)
+    stacks = (table, table.movedim(1, 0))
+    return any(
+        min(stack.shape) > 1 and len(stack) * stack.shape[2] == width and are_stacked(sample, stack)
+        for stack in stacks
+    )
 
 
 def _loaded_anew(context: ModelContext) -> dict[str, torch.Tensor]:
@@ -88,7 +100,7 @@ def _loaded_anew(context: ModelContext) -> dict[str, torch.Tensor]:
         raise Missing(f"a new model does not load the state: {error}") from error
     with torch.no_grad():
         context.task.losses(model, context.first_batches[0])
-    return dict(unsaved(model))
+    return dict(unsaved(model, stacks=True))
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor | None) -> bool:

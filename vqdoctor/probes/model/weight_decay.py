@@ -46,6 +46,12 @@ def _evidence(
     decay, rate = float(group.get("weight_decay", 0.0)), float(group["lr"])
     adaptive = decays_adaptively(group)
     rms = float(codebook.detach().double().square().mean().sqrt())
+    last = rate if context.last_rate is None else min(context.last_rate, rate)
+    evenly = (rate + last) / 2  # the mean of a linear schedule, and of a cosine
+    lost = [
+        None if updates is None else lost_length(decay, each, updates, rms=rms, adaptive=adaptive)
+        for each in (evenly, rate)
+    ]
     highest = max(float(group[name]) for name in RATES if group.get(name) is not None)
     return WeightDecay(
         source="batch",
@@ -54,7 +60,8 @@ def _evidence(
         learning_rate=rate,
         updates=updates,
         adaptive=adaptive,
-        lost=None if updates is None else lost_length(decay, rate, updates, rms=rms, adaptive=adaptive),
+        lost=lost[0],
+        lost_at_most=lost[1] if last < rate else None,
         short_rows=short_rows(row_norms(view.codebook)),
         reach=highest * updates if updates and "betas" in group else None,
     )
