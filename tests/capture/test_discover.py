@@ -157,15 +157,19 @@ def test_a_table_that_a_batch_looks_up_nearly_whole_is_known_by_its_rows() -> No
 class Groups(nn.Module):
     """A product quantizer whose tables lie in one tensor, [H, K, D] or [H, D, K], with a buffer beside it."""
 
-    def __init__(self, codes: int = 12, *, columns: bool = False, beside: float = 1.0) -> None:
+    def __init__(
+        self, codes: int = 12, *, columns: bool = False, beside: float = 1.0, counts: bool = True
+    ) -> None:
         super().__init__()
-        self.columns = columns
+        self.columns, self.counts = columns, counts
         self.pots = nn.Parameter(torch.randn((2, DIM // 2, codes) if columns else (2, codes, DIM // 2)))
         self.register_buffer("tally", torch.full((2, codes), beside))
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         tables = self.pots.mT if self.columns else self.pots
         parts = zip(z.chunk(2, -1), tables, strict=True)
+        if self.training and self.counts:
+            self.tally.mul_(0.9)
         chosen = [table[torch.cdist(part, table.expand(len(z), -1, -1)).argmin(-1)] for part, table in parts]
         return z + (torch.cat(chosen, -1) - z).detach()
 
@@ -181,14 +185,15 @@ def test_the_tables_of_groups_in_one_tensor_are_known_by_their_rows(codes: int, 
     for view, table in zip(found.explicit, tables, strict=True):
         assert (view.num_codes, view.dim, view.keys["codebook"]) == (codes, DIM // 2, "1.pots")
         assert torch.equal(torch.from_numpy(view.codebook), table.detach())
-        assert view.counts is not None and view.counts.sum() == codes
-        assert "counts" not in view.keys  # a mask of ones looks the same: nothing is ever written there
+        assert view.keys["counts"] == "1.tally" and view.counts is not None and view.counts.sum() == codes
 
 
-@pytest.mark.parametrize("beside", [0.0, 3.0])
-def test_a_buffer_of_other_values_may_be_anything(beside: float) -> None:
-    for view in found_in(Groups(beside=beside)).explicit:
-        assert view.counts is None
+@pytest.mark.parametrize(("beside", "counts"), [(0.0, True), (3.0, True), (1.0, False)])
+def test_a_buffer_of_other_values_or_that_no_training_writes_may_be_anything(
+    beside: float, counts: bool
+) -> None:
+    for view in found_in(Groups(beside=beside, counts=counts)).explicit:
+        assert view.counts is None and "counts" not in view.keys
 
 
 @pytest.mark.parametrize(

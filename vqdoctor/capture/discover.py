@@ -122,7 +122,7 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         name = found.path or "vq"
         table = tables.holding(found.outputs[:MOST_LEVELS], len(found.outputs), found.path)
         if table is not None:
-            views = stored(name, model, table, BY_OUTPUT)
+            views = stored(name, model, run, table, BY_OUTPUT)
             explicit += views
             places.update((view.name, found.path) for view in views)
         elif found.num_codes is not None:

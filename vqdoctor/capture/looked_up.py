@@ -55,7 +55,7 @@ def looked_up(model: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Qua
             held = None
         if held is not None:
             how: Literal["logits"] | None = "logits" if lookup.by_logits else None
-            views += stored(name.removesuffix(".weight"), model, held, BY_LOOKUP, how)
+            views += stored(name.removesuffix(".weight"), model, run, held, BY_LOOKUP, how)
     return tuple(views)
 
 

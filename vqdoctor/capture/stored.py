@@ -14,25 +14,32 @@ from vqdoctor.capture.tables import Held
 from vqdoctor.core.levels import Confidence
 from vqdoctor.layouts.place import Place
 from vqdoctor.layouts.view import Array, Lookup, QuantizerView
+from vqdoctor.models.untouched import working_copy
 
 
 def stored(
-    name: str, model: nn.Module, held: Held, layout: str, lookup: Lookup | None = None
+    name: str,
+    model: nn.Module,
+    run: Callable[[nn.Module], object],
+    held: Held,
+    layout: str,
+    lookup: Lookup | None = None,
 ) -> list[QuantizerView]:
     """Return the view of a layer, or one for each of its heads.
 
     Args:
         name: the layer's name.
         model: the model.
+        run: runs a model on a batch.
         held: the tensor that holds its codes.
         layout: how it was found.
         lookup: how its codes are chosen, where that was seen.
     """
     saved = model.state_dict()
     codes = saved[held.name]
-    counts = _never_counted(model, held, codes)
+    counts = _never_counted(model, run, held, codes)
     heads = range(held.heads) if held.heads else (None,)
-    keys = {"codebook": held.name}  # what may be counts is only read
+    keys = {"codebook": held.name} | ({} if counts is None else {"counts": counts})
     views = []
     for head in heads:
         place = Place(head=head, head_axis=held.head_axis, transposed=held.transposed)
@@ -65,10 +72,13 @@ def tied(views: Sequence[QuantizerView], model: nn.Module) -> tuple[QuantizerVie
     )
 
 
-def _never_counted(model: nn.Module, held: Held, codes: torch.Tensor) -> str | None:
+def _never_counted(
+    model: nn.Module, run: Callable[[nn.Module], object], held: Held, codes: torch.Tensor
+) -> str | None:
     """Return the name of the buffer beside the codes that holds a count of one for each; None if none does.
 
-    Counts that were written have no form of their own: they may as well be ages or shares of the usage.
+    A training pass writes it: a mask of ones stays. Counts that were written have no form of their own: they
+    may as well be ages or shares of the usage.
     """
     owner = held.name.rpartition(".")[0]
     shape = codes.transpose(-1, -2).shape[:-1] if held.transposed else codes.shape[:-1]
@@ -76,7 +86,10 @@ def _never_counted(model: nn.Module, held: Held, codes: torch.Tensor) -> str | N
     for name, buffer in model.named_buffers():
         beside = name.rpartition(".")[0] == owner and name in saved
         if beside and buffer.is_floating_point() and buffer.shape == shape and bool((buffer == 1).all()):
-            return name
+            twin = working_copy(model, training=True)
+            with torch.no_grad():
+                run(twin)
+            return name if not torch.equal(twin.get_buffer(name), buffer) else None
     return None
 
 
