@@ -258,6 +258,28 @@ def test_few_levels_without_codes_count_only_where_nothing_else_quantizes() -> N
     assert [view.confidence.label for view in found_in(Signs()).implicit] == ["low"]
 
 
+class Mapped(nn.Module):
+    """SimVQ: a frozen table of 40 rows that a trained matrix maps to the codes."""
+
+    def __init__(self, *, tells: bool) -> None:
+        super().__init__()
+        self.tells = tells
+        self.register_buffer("basis", torch.randn(40, DIM))
+        self.map = nn.Linear(DIM, DIM, bias=False)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        table = self.map(self.basis)
+        chosen = torch.cdist(z, table.expand(len(z), -1, -1)).argmin(-1)
+        z_q = z + (table[chosen] - z).detach()
+        return (z_q, chosen) if self.tells else z_q
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_codes_that_are_made_of_a_table_are_as_many_as_its_rows(tells: bool) -> None:
+    (view,) = found_in(Mapped(tells=tells)).implicit
+    assert view.num_codes == 40
+
+
 def test_what_is_known_is_not_found_again() -> None:
     assert not found_in(Prototypes(), known=("1",)).explicit
 

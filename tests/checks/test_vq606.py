@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from judged import problems, says
 
-from vqdoctor.core.evidence import Evidence, ResidualLevel, TrainEvalGap
+from vqdoctor.core.evidence import Evidence, ResidualLevel, TaskMetrics, TrainEvalGap
 
 GAP = TrainEvalGap.healthy(
     agreement=0.3, explained=0.9, train_loss=0.1, eval_loss=0.5, train_perplexity=100.0, eval_perplexity=100.0
 )
 BLEND = TrainEvalGap.healthy(train_loss=0.1, eval_loss=0.16, blend=0.26)
+LEFT = TaskMetrics.healthy(accuracy=None, chance_accuracy=None, loss=0.31, mean_code_loss=1.0)
 NOISY = TrainEvalGap.healthy(agreement=0.33, repeated=0.33)
 
 
@@ -43,6 +44,12 @@ NOISY = TrainEvalGap.healthy(agreement=0.33, repeated=0.33)
         ([BLEND.replace(blend=0.24)], "passes"),
         ([BLEND.replace(eval_loss=0.14)], "passes"),
         ([BLEND.replace(blend=None)], "passes"),
+        # most of the task is still to do, and the modes differ in it
+        ([BLEND, LEFT], "error"),
+        ([GAP, LEFT], "error"),
+        ([NOISY, LEFT], "warning"),
+        ([BLEND.replace(blend=0.0, never_codes=True), LEFT], "error"),
+        ([BLEND, LEFT.replace(loss=0.29)], "warning"),
         ([GAP.replace(sample_size=8)], "warning"),
         ([GAP.replace(sample_size=7)], "cannot judge"),
         # levels after the first follow those before them; what they put out in training is their own

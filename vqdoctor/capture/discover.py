@@ -41,6 +41,8 @@ ROUNDING = 1e-4
 """Share of the largest output under which differences are rounding."""
 MOST_LEVELS = 64
 """Different values of a channel up to which it is a channel of levels (FSQ's usual levels are 3 to 16)."""
+FEWEST_CODES = 9
+"""Codes in use from which it is no chance that each channel tells all of them apart: few levels combine."""
 _SIZES = ("codebook_size", "num_codes", "n_codes", "num_embeddings", "n_embed", "n_e", "vocab_size")
 _LEVELS = ("levels", "_levels")
 _BASES = ("basis", "_basis", "mask")
@@ -235,7 +237,9 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
         return None
     outputs = torch.unique(z_q, dim=0)
     highest = int(codes.max()) if codes is not None else len(outputs) - 1
-    size = _size(module, highest, radix[1] if radix else levels)
+    # channels that each tell all codes apart are no levels: the codes are made of a table, as in SimVQ
+    is_table = radix is None and len(levels) > 1 and min(levels) == len(outputs) >= FEWEST_CODES
+    size = _table_size(module, highest) if is_table else _size(module, highest, radix[1] if radix else levels)
     return Quantizing(
         path=path,
         outputs=outputs,
@@ -338,6 +342,12 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
             return said
     listed = _whole(module, _LEVELS) or levels
     return math.prod(listed) if listed else None
+
+
+def _table_size(module: nn.Module, highest: int) -> int:
+    """Return how many codes a module has that it makes of one of its tensors."""
+    tables = (*module.parameters(), *module.buffers())
+    return min((len(t) for t in tables if t.ndim == 2 and len(t) > highest), default=highest + 1)
 
 
 def _implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:

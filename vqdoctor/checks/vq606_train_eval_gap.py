@@ -15,7 +15,8 @@ differ too. Where noise is a large share of the variance of z_e in training, it 
 this batch, since the codes were placed on noise and not on data. How many codes it changes says less: of many
 codes that lie close together, dropout of 0.1 changes three of four. Where z_e is not seen twice, it counts
 that noise decides about most codes. A layer that draws its codes at random (Gumbel, stochastic codes) is
-exempt.
+exempt. It is an error where the task loss rises in eval mode and more of the task is left to do than a
+sound model leaves.
 
 A layer may choose the same codes in both modes and yet put out something else: a mixture of many codes in
 training, as soft samples of a Gumbel layer at a high temperature are, and single codes in eval mode, which
@@ -39,9 +40,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vqdoctor.checks import _harm
 from vqdoctor.checks._words import figure, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import ResidualLevel, TrainEvalGap
+from vqdoctor.core.evidence import ResidualLevel, TaskMetrics, TrainEvalGap
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -97,16 +99,20 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(modes: TrainEvalGap, level: ResidualLevel | None, limits: Limits) -> Iterator[Problem]:
+def evaluate(
+    modes: TrainEvalGap, level: ResidualLevel | None, metrics: TaskMetrics | None, limits: Limits
+) -> Iterator[Problem]:
     """Fire on a gap that batch norms do not explain, and that costs something."""
     if modes.sample_size < limits.vectors:
         raise CannotJudge(f"a batch of {modes.sample_size} samples is too small to compare the modes")
     gap = modes.explained - modes.agreement
     loss = modes.eval_loss / modes.train_loss if modes.train_loss > 0 else 1.0
     perplexity = modes.eval_perplexity / modes.train_perplexity
+    is_lost = loss > limits.loss and (_harm.undone(metrics) or 0.0) > _harm.UNDONE
+    severity = Severity.ERROR if is_lost else Severity.WARNING
     if modes.never_codes and loss > limits.loss:
         yield problem(
-            Severity.WARNING,
+            severity,
             "In train mode the decoder gets z_e and never a code; in eval mode it gets codes, and the task "
             f"loss is {figure(loss)} times as large.",
             measured("loss_ratio", loss, limits.loss),
@@ -116,7 +122,7 @@ def evaluate(modes: TrainEvalGap, level: ResidualLevel | None, limits: Limits) -
         )
         return
     if modes.blend is not None and modes.blend > limits.blend and loss > limits.loss:
-        yield _blended(modes, modes.blend, loss, limits)
+        yield _blended(severity, modes, modes.blend, loss, limits)
         return
     if level is not None and level.level > 1:
         raise CannotJudge(
@@ -139,7 +145,7 @@ def evaluate(modes: TrainEvalGap, level: ResidualLevel | None, limits: Limits) -
         else f"where batch statistics explain {percent(1 - modes.explained)}"
     )
     yield problem(
-        Severity.WARNING,
+        severity,
         f"{percent(1 - modes.agreement)} of a training batch's codes change from train to eval mode, {beside}"
         f"{_cost(modes, loss, perplexity, limits)}.",
         measured("gap", gap, limits.gap) if costs else by_itself,
@@ -153,10 +159,10 @@ def evaluate(modes: TrainEvalGap, level: ResidualLevel | None, limits: Limits) -
     )
 
 
-def _blended(modes: TrainEvalGap, blend: float, loss: float, limits: Limits) -> Problem:
+def _blended(severity: Severity, modes: TrainEvalGap, blend: float, loss: float, limits: Limits) -> Problem:
     """Say that the decoder learned from other vectors than codes."""
     return problem(
-        Severity.WARNING,
+        severity,
         f"In train mode the layer puts out vectors that lie {figure(blend)} times the spread of the codes "
         f"away from the nearest one, and single codes in eval mode, where the task loss is {figure(loss)} "
         "times as large.",
@@ -215,6 +221,11 @@ CHECK = Check(
         fires(
             "soft samples at a high temperature, and single codes in eval mode",
             TrainEvalGap.healthy(blend=0.8, train_loss=0.0073, eval_loss=0.26),
+        ),
+        fires(
+            "the same, and most of the task is still to do: an error",
+            TrainEvalGap.healthy(blend=0.8, train_loss=0.0073, eval_loss=0.26),
+            TaskMetrics.healthy(accuracy=0.31, chance_accuracy=0.1),
         ),
         fires(
             "z_e in place of every code in train mode",

@@ -135,7 +135,8 @@ def entries_of(saved: SavedTraining, view: QuantizerView, views: Sequence[Quanti
     others = {key for v in views if v is not view for key in v.keys.values()}
     buffers = {key for v in views for role, key in v.keys.items() if role in _EMA_ROLES}
     ema_owned = {v.keys.get("codebook") for v in views if "counts" in v.keys and "sums" in v.keys}
-    names = [name for name in model.entries if not is_judges(name.split("."))]
+    # what holds the codebook is no discriminator, whatever it is called
+    names = [name for name in model.entries if model.raw[name] in own or not is_judges(name.split("."))]
     inside = [i for i, n in enumerate(names) if model.raw[n] in own or n.startswith(f"{view.name}.")]
     entries = []
     for i, name in enumerate(names):
