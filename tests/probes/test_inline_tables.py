@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -210,3 +211,46 @@ def test_tables_of_tokens_and_positions_are_no_codebooks() -> None:
     torch.manual_seed(0)
     report = vqdoctor.examine(Words(), torch.randn(64, 8), losses=losses)
     assert [layer.name for layer in report.layers] == []
+
+
+class Discretizing(nn.Module):
+    """Its quantizer has the short name of a discriminator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.disc, self.decoder = nn.Linear(64, 64), Atoms(), nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_q, loss = self.disc(self.encoder(x.flatten(1)))
+        return self.decoder(z_q).view_as(x), loss
+
+
+class Atoms(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.atoms = nn.Parameter(torch.randn(K, D))
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = z.unflatten(-1, (-1, D))
+        z_q = self.atoms[torch.cdist(parts, self.atoms).argmin(-1)]
+        return (parts + (z_q - parts).detach()).flatten(-2), pull(parts, z_q)
+
+
+def test_a_quantizer_called_disc_is_no_discriminator(tmp_path: Path) -> None:
+    torch.save({"model": Discretizing().state_dict()}, tmp_path / "model.pt")
+
+    class Task:
+        vq_weight = 1.0
+
+        def model(self) -> nn.Module:
+            return Discretizing()
+
+        def batches(self, split: str) -> list[torch.Tensor]:
+            return list(torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)).split(32))
+
+        def losses(self, model: nn.Module, batch: torch.Tensor) -> vqdoctor.Losses:
+            return losses(model, batch)
+
+    report = vqdoctor.examine(tmp_path / "model.pt", task=Task())
+    assert [layer.keys["codebook"] for layer in report.layers] == ["model.disc.atoms"]
+    assert not [outcome for outcome in report.outcomes if outcome.status == "crashed"]

@@ -42,7 +42,7 @@ ROUNDING = 1e-4
 MOST_LEVELS = 64
 """Different values of a channel up to which it is a channel of levels (FSQ's usual levels are 3 to 16)."""
 FEWEST_CODES = 9
-"""Codes in use from which it is no chance that each channel tells all of them apart: few levels combine."""
+"""Codes in use from which channels that each tell all of them apart are hardly levels: few levels combine."""
 _SIZES = ("codebook_size", "num_codes", "n_codes", "num_embeddings", "n_embed", "n_e", "vocab_size")
 _LEVELS = ("levels", "_levels")
 _BASES = ("basis", "_basis", "mask")
@@ -127,6 +127,8 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
             views = stored(name, model, run, table, BY_OUTPUT)
             explicit += views
             places.update((view.name, found.path) for view in views)
+        elif not found.gives_codes and tables.holds_parts(found.outputs[:MOST_LEVELS], found.path):
+            continue  # one table for all parts of a vector: its lookups show it
         elif found.num_codes is not None:
             several = found.codebooks > 1
             names = [f"{name}[head {i}]" for i in range(found.codebooks)] if several else [name]

@@ -89,6 +89,14 @@ class Tables:
                 if heads * dim == width and min(heads, codes, dim) > 1 and name.startswith(under):
                     yield Held(name=name, transposed=transposed, heads=heads, head_axis=axis), stack
 
+    def holds_parts(self, vectors: torch.Tensor, path: str) -> bool:
+        """Whether vectors [N, any] are made of rows of one table of the module at that path, side by side."""
+        own = (t for name, t in self.model.state_dict().items() if name.startswith(f"{path}."))
+        tables = (t.detach().float().cpu() for t in own if t.ndim == 2 and t.is_floating_point())
+        size = vectors.shape[1]
+        parted = (table for table in tables if 1 < (width := table.shape[1]) < size and size % width == 0)
+        return any(are_rows(vectors.reshape(-1, table.shape[1]), table) for table in parted)
+
     def unsaved_codes(self, vectors: torch.Tensor) -> int | None:
         """Return how many codes the unsaved table has that holds all vectors [N, D]; None without one."""
         for _, table in unsaved(self.model):
