@@ -81,6 +81,11 @@ def test_tensors_of_zeros_and_ones_prove_no_ema() -> None:
     assert found(pruned | {"dic.code": torch.ones(CODES, DIM)}) == ()
 
 
+def test_tables_of_two_widths_prove_no_ema() -> None:
+    codes, shares = statistics()
+    assert found({"dic.words": codes, "dic.hits": shares, "dic.total": torch.cat([codes, codes], 1)}) == ()
+
+
 def test_counts_that_have_hardly_moved_prove_an_ema_and_even_ones_do_not() -> None:
     codes, shares = statistics()
     counts = 0.993 + 0.01 * shares

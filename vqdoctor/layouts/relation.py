@@ -91,6 +91,8 @@ def proven(state: StateDict, known: Collection[str]) -> Iterator[QuantizerView]:
             tried[shape] += 1
             if tried[shape] > MOST_COUNTS:
                 continue
+            if len({state.entries[name].shape for name in tables}) > 1:
+                continue  # of a layer of weights, beside its bias
             if any(state.raw[name] in known for name in (counts, *tables)):
                 continue
             codes = (
