@@ -27,21 +27,22 @@ def inline(capture: Capture, located: Mapping[str, CapturedLayer]) -> dict[str, 
 
     Looked at are the tables that no module was found for or whose module shows no codes, as one that maps its
     vectors on the way in and out; and several tables of one module, which shows the codes of none of them.
+    Where a table's module passes no gradient, the model may hold the estimator, around that module.
 
     Args:
         capture: the model and its task.
         located: the layers with where they are, as far as a module shows it.
     """
-    wanted = [layer for layer in located.values() if _is_wanted(layer, located)]
-    if not wanted or not capture.first_batches:
-        return {}
-    calls, losses = _shown(capture, wanted)
+    plain = [layer for layer in located.values() if _is_plain(layer)] if capture.first_batches else []
+    wanted = [layer for layer in plain if _is_wanted(layer, located)]
     found = {}
-    around = []
+    around = [replace(layer, around=True) for layer in plain if layer.closed and layer not in wanted]
+    calls, losses = _shown(capture, wanted) if wanted else ({}, None)
     for layer in wanted:
-        is_around = bool(calls[layer.name]) and _is_around(losses.task, calls[layer.name][0])
+        shown = calls[layer.name]
+        is_around = losses is not None and bool(shown) and _is_around(losses.task, shown[0])
         judged = bool(layer.path) and layer.hides_codes and not layer.gap  # its module shows the gradient
-        if calls[layer.name] and not (is_around and judged):
+        if shown and not (is_around and judged):
             found[layer.name] = _at_stand_in(layer, gap=INLINE if is_around else "")
             around += [replace(layer, around=True)] * is_around
     if around:
@@ -64,11 +65,15 @@ def _at_stand_in(layer: CapturedLayer, gap: str = "") -> CapturedLayer:
     return replace(layer, path=path, lookup_path=None, gap=gap, maps=True, hides_codes=False, inline=True)
 
 
+def _is_plain(layer: CapturedLayer) -> bool:
+    """Whether a layer is a plain table [K, D]."""
+    known = "codebook" in layer.tensors and not layer.view.derived
+    return known and replace(layer.view.place, rows=None) == Place()
+
+
 def _is_wanted(layer: CapturedLayer, located: Mapping[str, CapturedLayer]) -> bool:
-    """Whether a layer is a plain table [K, D] that no module of its own shows at work."""
-    key = layer.tensors.get("codebook")
-    if key is None or layer.view.derived or replace(layer.view.place, rows=None) != Place():
-        return False
+    """Whether no module of its own shows a plain table at work."""
+    key = layer.tensors["codebook"]
     in_one = (other.tensors.get("codebook") for other in located.values() if other.path == layer.path)
     if not layer.path or layer.gap == INLINE or layer.hides_codes:
         return True

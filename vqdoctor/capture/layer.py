@@ -44,6 +44,7 @@ class CapturedLayer:
         gap: why no gradient can be judged there; "" where it can.
         maps: whether z_e and z_q are seen there; else its codes alone.
         hides_codes: whether its module shows neither its codes nor the vectors that it compares with them.
+        closed: whether its module gives z_q and passes no gradient to z_e, in a pass that could.
         inline: whether that module is a stand-in, for a table whose codes the model looks up itself.
         around: whether the model's estimator stands around the lookup, on vectors of another form.
     """
@@ -58,6 +59,7 @@ class CapturedLayer:
     gap: str = NO_MODULE
     maps: bool = False
     hides_codes: bool = False
+    closed: bool = False
     inline: bool = False
     around: bool = False
 

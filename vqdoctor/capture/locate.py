@@ -176,7 +176,8 @@ def judge(
     lookup = next((p for p in inward if layer.reader.lookups(watched[p])), None)
     gap = "" if alive is not None else _gap(model, path, call, watched[path], vq_loss)
     hides_codes = lookup is None and layer.reader.has_codebook and layer.reader.codes(call) is None
-    return replace(layer, path=path, lookup_path=lookup, gap=gap, maps=True, hides_codes=hides_codes)
+    found = replace(layer, path=path, lookup_path=lookup, gap=gap, maps=True, hides_codes=hides_codes)
+    return replace(found, closed=alive is None and gap in ("", METHODS_ONLY))
 
 
 def _gap(model: nn.Module, path: str, call: Call, watched: Watch, vq_loss: torch.Tensor | None) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from vqdoctor.capture.call import FAILURES, first_float
+from vqdoctor.capture.pulls import leading_to
 from vqdoctor.capture.reader import EXACT, Reader
 from vqdoctor.capture.step import Step
 from vqdoctor.capture.vectors import rows
@@ -111,8 +112,9 @@ def _elsewhere(step: Step, levels: Iterable[Step]) -> str:
 
     A model may look codes up in a module and write `z_e + (z_q - z_e).detach()` itself. Then the task's
     gradient passes z_q by, and reaches z_e all the same. Around the sum of several levels it passes all of
-    them by, and reaches the z_e of the first alone: those of the others are residuals. A path is enough:
-    behind units that are out of action the gradient along it is zero.
+    them by, and reaches the z_e of the first alone: those of the others are residuals. Where z_e is a view or
+    a copy of what the estimator is written on, the gradient reaches the parameters that both are made of. A
+    path is enough: behind units that are out of action the gradient along it is zero.
 
     Args:
         step: the layer at work.
@@ -123,7 +125,8 @@ def _elsewhere(step: Step, levels: Iterable[Step]) -> str:
     if step.pulls.of(step.losses.task, step.entered) is not None:
         return ""
     reached = (level.pulls.of(level.losses.task, level.z_e) is not None for level in (step, *levels))
-    return OUTSIDE if any(reached) else ""
+    learned = {name: p for name, p in step.pulls.parameters.items() if name in step.pulls.of_task}
+    return OUTSIDE if any(reached) or leading_to(step.z_e, learned) else ""
 
 
 def _passed_by(context: ModelContext) -> set[str]:
