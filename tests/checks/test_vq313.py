@@ -49,6 +49,7 @@ NOISE = UNMOVED.replace(offset=0.4, structure=5.9)
         ([START.replace(rows=999)], "error"),
         ([START.replace(rows=1000)], "cannot judge"),
         ([START.replace(rows=900, frozen=True)], "cannot judge"),
+        ([START.replace(rows=900, by_logits=True)], "cannot judge"),
         ([START.replace(rows=900), EncoderSpread.healthy(output_spread=1e-3)], "cannot judge"),
         # half of the dead codes, where these are more than six of ten codes
         ([START.replace(rows=306), MOSTLY_DEAD], "warning"),

@@ -11,6 +11,14 @@ from vqdoctor.core.evidence import Evidence, TaskMetrics
 
 STORED = IMPLICIT_USAGE.replace(num_codes=4096, perplexity=65.0, perplexity_high=66.0, implicit=False)
 CLASSIFIER = TaskMetrics.healthy(classes=10)
+
+
+def _decoder(loss: float, without: float) -> TaskMetrics:
+    return TaskMetrics.healthy(
+        accuracy=None, bypass_accuracy=None, loss=loss, bypass_loss=without, mean_code_loss=1.0
+    )
+
+
 EMA = usage(4096, 1_200, 150, 400, source="checkpoint", effective_size=None)
 
 
@@ -27,6 +35,10 @@ EMA = usage(4096, 1_200, 150, 400, source="checkpoint", effective_size=None)
         # a pure classifier needs no more, whether its codes are stored or not
         ([IMPLICIT_USAGE.replace(num_codes=4096, perplexity=30.0, perplexity_high=31.0), CLASSIFIER], "note"),
         ([STORED.replace(perplexity=30.0, perplexity_high=31.0), CLASSIFIER], "note"),
+        # a decoder of data with few modes needs no more, if next to no loss is left with codes or without
+        ([STORED, _decoder(0.0196, 0.0188)], "note"),
+        ([STORED, _decoder(0.0204, 0.0200)], "error"),
+        ([STORED, _decoder(0.0196, 0.0180)], "error"),
         # max(min(50, 0.2 K), 0.05 K)
         ([usage(256, 28_752, 49.9, 60)], "error"),
         ([usage(256, 28_752, 50.1, 60)], "passes"),

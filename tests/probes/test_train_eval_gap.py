@@ -55,17 +55,17 @@ def test_stale_statistics_and_strong_noise_are_told_from_health(
 class Soft(nn.Module):
     """Image tokens by Gumbel samples over a few positions, and argmax in eval mode."""
 
-    def __init__(self, tau: float, *, hard: bool) -> None:
+    def __init__(self, tau: float, *, hard: bool, silent: bool = False) -> None:
         super().__init__()
         self.logits, self.embedding = nn.Linear(12, 16), nn.Embedding(16, 8)
-        self.tau, self.hard = tau, hard
+        self.tau, self.hard, self.silent = tau, hard, silent
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         logits = self.logits(x)
         weights = functional.one_hot(logits.argmax(-1), 16).float()
         if self.training:
             weights = functional.gumbel_softmax(logits, self.tau, hard=self.hard)
-        return weights @ self.embedding.weight, logits.argmax(-1)
+        return weights @ self.embedding.weight, None if self.silent else logits.argmax(-1)
 
 
 class Near(nn.Module):
@@ -134,12 +134,15 @@ def told_of_modes(quantizer: nn.Module, dim: int) -> tuple[TrainEvalGap | None, 
     return gap, [f.message for f in report.findings if f.code == "VQ606"]
 
 
+@pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize(
     ("tau", "hard", "fires"), [(20.0, False, True), (1.0, True, False), (0.1, False, False)]
 )
-def test_soft_samples_that_the_decoder_learned_from(tau: float, hard: bool, fires: bool) -> None:
+def test_soft_samples_that_the_decoder_learned_from(
+    tau: float, hard: bool, fires: bool, silent: bool
+) -> None:
     torch.manual_seed(0)
-    _, said = told_of_modes(Soft(tau, hard=hard), 12)
+    _, said = told_of_modes(Soft(tau, hard=hard, silent=silent), 12)
     assert bool(said) is fires
     assert all("puts out vectors" in message for message in said)
 

@@ -18,7 +18,8 @@ are half of the dead codes, and began far from all codes in use, or as independe
 directions than dimensions, as no vector of such data is. Copies of one another are a case of VQ503, and
 counts that are too large for the number of updates were written later, by a revival. Other causes leave codes
 at their start too: an encoder without gradient, a loss that is too heavy. So this is the cause only if all of
-these are absent. Where all rows are at the start, nothing was trained: VQ306.
+these are absent. Where all rows are at the start, nothing was trained: VQ306. Codes that logits choose need
+not lie in the data.
 
 ## Remedy
 data-init: place the codebook by k-means on encoder outputs before the first step. revive-dead-codes
@@ -99,6 +100,8 @@ def evaluate(
     codes = start.sample_size
     if start.frozen:
         raise CannotJudge("the table rightly stays as it was drawn")
+    if start.by_logits:
+        raise CannotJudge("logits choose the codes, whichever place these have")
     if start.rows == codes:
         raise CannotJudge("all codes are as they were drawn, so the codebook was never trained (VQ306)")
     if spread is not None and spread.output_spread < CONSTANT:

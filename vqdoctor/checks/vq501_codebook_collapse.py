@@ -22,7 +22,9 @@ of K, which channels of 4 levels and more miss as soon as they use their two end
 
 A pure classifier, whose task loss is a cross-entropy and no more, needs about as many codes as classes, and
 its loss rewards no others. Where its perplexity is near the number of classes, and its accuracy as good as
-with z_e in place of z_q, no code has died for want of training: a note. A decoder asks for 50 to 200.
+with z_e in place of z_q, no code has died for want of training: a note. A decoder asks for 50 to 200, but of
+data with a handful of modes it needs no more codes than these: where next to nothing of its loss is left, and
+z_e in place of z_q leaves no less, it is a note too.
 
 ## Remedy
 Where the report names a cause, fix that. Otherwise data-init, then revive-dead-codes. Without a
@@ -41,7 +43,7 @@ from collections.abc import Iterator
 from vqdoctor.checks import _levels, _usage
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE, EMA_USAGE, IMPLICIT_USAGE
-from vqdoctor.checks._words import figure, measured, percent, problem
+from vqdoctor.checks._words import figure, if_known, measured, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import ImplicitLevels, TaskMetrics, Usage
 from vqdoctor.core.finding import Problem
@@ -103,8 +105,8 @@ def evaluate(
             raise CannotJudge(
                 f"{vectors:,.0f} independent vectors are too few for {k:,} codes: give {_usage.PLENTY * k:,}"
             )
-    if task is not None and _usage.enough_for_classes(usage, task):
-        yield _classifier(usage, task, bar)
+    if enough := _usage.enough_for_task(usage, task):
+        yield _enough(usage, task, bar, enough)
         return
     certain = usage.perplexity_high < bar
     doubt = "" if certain else f", {figure(usage.perplexity_high)} at best"
@@ -124,18 +126,16 @@ def evaluate(
     )
 
 
-def _classifier(usage: Usage, task: TaskMetrics, bar: float) -> Problem:
-    """Say that a pure classifier needs no more codes than it uses."""
-    accuracy, without = task.accuracy or 0.0, task.bypass_accuracy or 0.0
+def _enough(usage: Usage, task: TaskMetrics | None, bar: float, enough: str) -> Problem:
+    """Say that the task needs no more codes than the model uses."""
     return problem(
         Severity.NOTE,
         f"The model uses the equivalent of {figure(usage.perplexity)} of its {usage.num_codes:,} codes, "
-        f"which is enough for a pure classifier of {task.classes} classes: accuracy {percent(accuracy)}, and "
-        f"{percent(without)} without VQ.",
+        f"which is enough for {enough}.",
         measured("perplexity", usage.perplexity, bar, unit="codes"),
-        measured("classes", float(task.classes or 0)),
-        measured("accuracy", accuracy),
-        measured("bypass_accuracy", without),
+        if_known("classes", None if task is None else task.classes),
+        if_known("accuracy", None if task is None else task.accuracy),
+        if_known("bypass_accuracy", None if task is None else task.bypass_accuracy),
         remedies=() if usage.implicit else (_usage.FEWER_CODES,),
     )
 
@@ -162,6 +162,13 @@ _LARGE_FSQ_LEVELS = ImplicitLevels.healthy(
 _LARGE_FSQ = IMPLICIT_USAGE.replace(
     num_codes=64_000, used=1_827, expected_used=23_162.0, share=0.029, perplexity=618.0, perplexity_low=610.0,
     perplexity_high=626.0,
+)  # fmt: skip
+_FIVE_CODES = COLLAPSED_USAGE.replace(
+    num_codes=64, used=5, active=5, perplexity=5.0, perplexity_low=4.99, perplexity_high=5.03
+)
+_FIVE_WAVES = TaskMetrics.healthy(
+    classes=None, accuracy=None, bypass_accuracy=None, shuffled_accuracy=None, mean_code_accuracy=None,
+    chance_accuracy=None, loss=0.00249, bypass_loss=0.00245, mean_code_loss=0.379,
 )  # fmt: skip
 
 CHECK = Check(
@@ -203,6 +210,11 @@ CHECK = Check(
                 used=14, active=11, perplexity=11.0, perplexity_low=10.8, perplexity_high=11.2
             ),
             TaskMetrics.healthy(classes=10),
+        ),
+        fires(
+            "a decoder of five waveforms with a code for each: a note",
+            _FIVE_CODES,
+            _FIVE_WAVES,
         ),
         passes("healthy", Usage.healthy()),
         passes("padding on one code, and the others in use (VQ511)", _usage.PADDED_USAGE),

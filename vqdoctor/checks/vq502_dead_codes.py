@@ -70,11 +70,11 @@ def evaluate(usage: Usage, task: TaskMetrics | None, limits: Limits) -> Iterator
                 f"dead ones: give {needed:,.0f}"
             )
         return
-    if _usage.enough_for_classes(usage, task):
+    if _usage.enough_for_task(usage, task):
         yield problem(
             Severity.NOTE,
-            f"{usage.active:,} of {usage.num_codes:,} codes are active, enough for a pure classifier "
-            "of so few classes: a smaller codebook would do.",
+            f"{usage.active:,} of {usage.num_codes:,} codes are active, enough for this task: a smaller "
+            "codebook would do.",
             measured("active_share", active, limits.warn_below),
             measured("active", usage.active, unit="codes"),
             remedies=(_usage.FEWER_CODES,),

@@ -44,12 +44,14 @@ class StartRows(Evidence):
         unused: codes that are known to be unused, by data, EMA counts or the optimizer's memory; None if
             that is unknown.
         frozen: whether the layer's table may rightly stay as it was drawn.
+        by_logits: whether logits choose the codes, so that these need not lie where the data are.
     """
 
     rows: int
     start: str
     unused: int | None = None
     frozen: bool = False
+    by_logits: bool = False
 
 
 StartRows.HEALTHY = StartRows(layer="vq", source="checkpoint", sample_size=256, rows=0, start="", unused=0)

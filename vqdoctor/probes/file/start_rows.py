@@ -23,6 +23,7 @@ def measure(context: FileContext, view: QuantizerView) -> StartRows:
         start=start,
         unused=None if unused is None else int(unused.sum()),
         frozen=view.frozen or view.derived,
+        by_logits=view.lookup == "logits",
     )
 
 

@@ -28,6 +28,7 @@ def measure(context: ModelContext) -> dict[str, StartRows]:
                 start=start,
                 unused=int((~used).sum()),
                 frozen=layer.view.frozen or layer.view.derived,
+                by_logits=layer.view.lookup == "logits",
             )
     return measured
 

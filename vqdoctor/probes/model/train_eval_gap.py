@@ -45,7 +45,7 @@ class _Run:
 
 
 def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
-    """Yield, for every layer that does not draw its codes, how many are the same in both modes."""
+    """Yield, for every layer, how many codes are the same in both modes, unless it draws them at random."""
     measured: dict[str, TrainEvalGap] = {}
     if context.first_batches and context.mapped:
         measured = _measured(context, context.first_batches[0])
@@ -60,6 +60,9 @@ def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
     noise = _batch_norm_noise(context, batch)
     unread = _unread(context, batch, training, evaluated)
     found = {}
+    for name in training.calls.keys() & evaluated.calls.keys() & drawn:
+        mixed = _mixed(context.layers[name].reader, name, training, evaluated)
+        found.update({} if mixed is None else {name: mixed})
     for name in training.codes.keys() & evaluated.codes.keys() - drawn:
         reader, calls = context.layers[name].reader, (training.calls[name], evaluated.calls[name])
         if reader.given(calls[1]) is None and not takes_nearest(reader, calls[1]):
@@ -85,6 +88,32 @@ def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
             noise=_noise(reader, training.calls[name], other.calls.get(name)),
         )
     return found
+
+
+def _mixed(reader: Reader, name: str, training: _Run, evaluated: _Run) -> TrainEvalGap | None:
+    """Return the modes of a layer that draws what it puts out, where in train mode that consists of no codes.
+
+    Which codes it draws is chance, and no gap: the nearest ones to its outputs count as explained.
+    """
+    calls = training.calls[name], evaluated.calls[name]
+    blend, _ = _blend(reader, *calls, noisy=True)
+    outputs = [found for call in calls if (found := _output(reader, call)) is not None]
+    if blend is None or blend <= EXACT:
+        return None
+    codes = [torch.from_numpy(nearest(vectors, reader.view.codebook).indices) for vectors in outputs]
+    same = _agreement(*codes)
+    return TrainEvalGap(
+        layer=name,
+        source="batch",
+        sample_size=len(calls[0].z_e),
+        agreement=same or 0.0,
+        explained=same or 0.0,
+        train_loss=training.loss,
+        eval_loss=evaluated.loss,
+        train_perplexity=_perplexity(codes[0]),
+        eval_perplexity=_perplexity(codes[1]),
+        blend=blend,
+    )
 
 
 def _noise(reader: Reader, one: Call, other: Call | None) -> float | None:
