@@ -259,12 +259,12 @@ def test_few_levels_without_codes_count_only_where_nothing_else_quantizes() -> N
 
 
 class Mapped(nn.Module):
-    """SimVQ: a frozen table of 40 rows that a trained matrix maps to the codes."""
+    """SimVQ: a frozen table that a trained matrix maps to the codes."""
 
-    def __init__(self, *, tells: bool) -> None:
+    def __init__(self, rows: int, *, tells: bool) -> None:
         super().__init__()
         self.tells = tells
-        self.register_buffer("basis", torch.randn(40, DIM))
+        self.register_buffer("basis", torch.randn(rows, DIM))
         self.map = nn.Linear(DIM, DIM, bias=False)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
@@ -274,10 +274,28 @@ class Mapped(nn.Module):
         return (z_q, chosen) if self.tells else z_q
 
 
-@pytest.mark.parametrize("tells", [True, False])
-def test_codes_that_are_made_of_a_table_are_as_many_as_its_rows(tells: bool) -> None:
-    (view,) = found_in(Mapped(tells=tells)).implicit
-    assert view.num_codes == 40
+@pytest.mark.parametrize(("rows", "tells"), [(40, True), (40, False), (200, True)])
+def test_codes_that_are_made_of_a_table_are_as_many_as_its_rows(rows: int, tells: bool) -> None:
+    (view,) = found_in(Mapped(rows, tells=tells)).implicit
+    assert view.num_codes == rows
+
+
+class Directions(nn.Module):
+    """Codes that are the directions of a matrix's columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchors = nn.Parameter(3 * torch.randn(DIM, 40))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        codes = functional.normalize(self.anchors, dim=0).T
+        chosen = (functional.normalize(z, dim=-1) @ codes.T).argmax(-1)
+        return z + (codes[chosen] - z).detach()
+
+
+def test_codes_that_are_directions_are_found_in_the_stored_table() -> None:
+    (view,) = found_in(Directions()).explicit
+    assert view.place.transposed and view.num_codes == 40
 
 
 def test_what_is_known_is_not_found_again() -> None:

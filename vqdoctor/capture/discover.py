@@ -241,7 +241,9 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
     highest = int(codes.max()) if codes is not None else len(outputs) - 1
     # channels that each tell all codes apart are no levels: the codes are made of a table, as in SimVQ
     is_table = radix is None and len(levels) > 1 and min(levels) == len(outputs) >= FEWEST_CODES
-    size = _table_size(module, highest) if is_table else _size(module, highest, radix[1] if radix else levels)
+    size = _size(module, highest, radix[1] if radix else () if is_table else levels)
+    if size is None and (is_table or (codes is not None and codes.shape[1] == 1)):
+        size = _table_size(module, highest) or (highest + 1 if is_table else None)
     return Quantizing(
         path=path,
         outputs=outputs,
@@ -346,10 +348,10 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
     return math.prod(listed) if listed else None
 
 
-def _table_size(module: nn.Module, highest: int) -> int:
-    """Return how many codes a module has that it makes of one of its tensors."""
+def _table_size(module: nn.Module, highest: int) -> int | None:
+    """Return how many codes a module has that it makes of one of its tensors; None where none is as long."""
     tables = (*module.parameters(), *module.buffers())
-    return min((len(t) for t in tables if t.ndim == 2 and len(t) > highest), default=highest + 1)
+    return min((len(t) for t in tables if t.ndim == 2 and len(t) > highest), default=None)
 
 
 def _implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:

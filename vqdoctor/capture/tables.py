@@ -8,11 +8,14 @@ from functools import cached_property
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from vqdoctor.core.frozen import frozen
 
 _OF_SPREAD = 256
 """Rows of which the spread of a table is taken."""
+_ROUNDING = 1e-3
+"""Difference of a length from one that is rounding."""
 _FIRST = 4
 """Numbers of a vector by which a table is ruled out."""
 
@@ -48,6 +51,8 @@ class Tables:
     def holding(self, vectors: torch.Tensor, rows: int, path: str, *, inside: bool = False) -> Held | None:
         """Return the tensor that all vectors are rows (or columns) of; None if none is.
 
+        Vectors of length one may also be the directions of its rows.
+
         Args:
             vectors: float [N, D].
             rows: the least rows of a single table.
@@ -55,6 +60,7 @@ class Tables:
             inside: whether only the module's own ones count.
         """
         dim, saved, own = vectors.shape[1], self.model.state_dict(), f"{path}."
+        unit = bool(((vectors.norm(dim=1) - 1).abs() <= _ROUNDING).all())
         for name in sorted(saved, key=lambda name: not name.startswith(own)):
             tensor = saved[name]
             if inside and not name.startswith(own):
@@ -69,7 +75,8 @@ class Tables:
                 key = (name, transposed)
                 if key not in self._near:
                     self._near[key] = near(table)
-                if are_rows(vectors, table, self._near[key]):
+                directions = functional.normalize(table) if unit else table
+                if are_rows(vectors, table, self._near[key]) or (unit and are_rows(vectors, directions)):
                     return Held(name=name, transposed=transposed)
         return self._stack(vectors, own if inside else "")
 
