@@ -81,6 +81,23 @@ class Map(nn.Module):
         return self.decoder(z + (z_q - z).detach() if self.estimator else z_q), loss
 
 
+class Columns(nn.Module):
+    """The codes are the columns of a matrix."""
+
+    def __init__(self, estimator: bool = True) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(8, D), nn.Linear(D, 8)
+        self.words = nn.Parameter(torch.randn(D, K))
+        self.estimator = estimator
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = self.encoder(x)
+        far = z.square().sum(1, keepdim=True) - 2 * z @ self.words + self.words.square().sum(0)
+        self.chosen = {"words": far.argmin(1)}
+        z_q = functional.embedding(self.chosen["words"], self.words.t())
+        return self.decoder(z + (z_q - z).detach() if self.estimator else z_q), pull(z, z_q)
+
+
 def losses(model: nn.Module, batch: torch.Tensor) -> vqdoctor.Losses:
     reconstruction, vq = model(batch)
     return vqdoctor.Losses(task=functional.mse_loss(reconstruction, batch), vq=vq)
@@ -96,7 +113,7 @@ def examined(kind: Any, estimator: bool) -> tuple[Report, dict[str, torch.Tensor
     return report, model.chosen
 
 
-@pytest.mark.parametrize("kind", [Product, Residual, Map], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Product, Residual, Map, Columns], ids=lambda kind: kind.__name__)
 def test_each_table_is_found_and_counted_by_the_models_own_choices(kind: Any) -> None:
     report, chosen = examined(kind, True)
     usage = {layer.name: report.find(Usage, layer.name) for layer in report.layers}
@@ -108,7 +125,7 @@ def test_each_table_is_found_and_counted_by_the_models_own_choices(kind: Any) ->
     assert "VQ101" not in {finding.code for finding in report.findings}
 
 
-@pytest.mark.parametrize("kind", [Product, Residual, Map], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Product, Residual, Map, Columns], ids=lambda kind: kind.__name__)
 def test_a_missing_estimator_is_seen(kind: Any) -> None:
     report, chosen = examined(kind, False)
     assert {finding.layer for finding in report.findings if finding.code == "VQ101"} == chosen.keys()

@@ -66,9 +66,9 @@ def _at_stand_in(layer: CapturedLayer, gap: str = "") -> CapturedLayer:
 
 
 def _is_plain(layer: CapturedLayer) -> bool:
-    """Whether a layer is a plain table [K, D]."""
+    """Whether a layer is a plain table, [K, D] or [D, K]."""
     known = "codebook" in layer.tensors and not layer.view.derived
-    return known and replace(layer.view.place, rows=None) == Place()
+    return known and replace(layer.view.place, rows=None, transposed=False) == Place()
 
 
 def _is_wanted(layer: CapturedLayer, located: Mapping[str, CapturedLayer]) -> bool:

@@ -81,8 +81,13 @@ class CapturedLayer:
 
     def stand_in(self, model: nn.Module) -> str:
         """Put a stand-in for the layer into a copy of the model, if there is none yet; return its path."""
-        by_logits = self.view.lookup == "logits"
-        return attach(model, self.tensors["codebook"], by_logits=by_logits, around=self.around)
+        return attach(
+            model,
+            self.tensors["codebook"],
+            by_logits=self.view.lookup == "logits",
+            around=self.around,
+            transposed=self.view.place.transposed,
+        )
 
     @cached_property
     def module(self) -> nn.Module:

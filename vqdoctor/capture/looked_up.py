@@ -20,7 +20,7 @@ BY_LOOKUP = "found by its lookups"
 
 
 def looked_up(model: nn.Module, run: Callable[[nn.Module], object]) -> tuple[QuantizerView, ...]:
-    """Return the tables [K, D] whose rows the model itself chooses for vectors, and looks up; stacks too.
+    """Return the tables whose rows the model itself chooses for vectors, and looks up: matrices and stacks.
 
     The choice has to be that of the nearest row, or of the row with the largest product: an embedding is
     asked for the tokens of its input. A row of the largest logit counts where the model mixes the rows by a
@@ -52,7 +52,7 @@ def looked_up(model: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Qua
         elif lookup.by_logits:
             held = held if name in mixed and mixed[name].by_logits else None
         elif not _is_nearest(lookup, tables[name]):
-            held = None
+            held = Held(name=name, transposed=True) if _is_nearest(lookup, tables[name].T) else None
         if held is not None:
             how: Literal["logits"] | None = "logits" if lookup.by_logits else None
             views += stored(name.removesuffix(".weight"), model, run, held, BY_LOOKUP, how)
@@ -75,7 +75,7 @@ def _in_stack(lookup: Found, name: str, stack: torch.Tensor) -> Held | None:
 
 def _is_nearest(lookup: Found, table: torch.Tensor) -> bool:
     vectors, chosen = lookup.z_e.flatten(0, -2)[:ENOUGH], lookup.indices.flatten()[:ENOUGH]
-    if len(vectors) < FEWEST:
+    if len(vectors) < FEWEST or vectors.shape[1] != table.shape[1] or int(chosen.max()) >= len(table):
         return False
     scores = (-torch.cdist(vectors, table), vectors @ table.T, vectors @ functional.normalize(table).T)
     return any(float((score.argmax(1) == chosen).float().mean()) > MOSTLY for score in scores)

@@ -29,7 +29,7 @@ from vqdoctor.models.origins import changed_alike, note_origin, note_step, origi
 from vqdoctor.models.tensors import tensors_of
 
 _SUFFIX = "_lookup"
-_KEPT = 2
+_KEPT = 3
 """Latest tensors that were compared with a table which are kept until its codes are looked up."""
 _PARTS = ("__getitem__", "select", "narrow", "unbind", "chunk", "split", "expand", "expand_as", "repeat")
 """Functions that take a part of the indices, or repeat them."""
@@ -49,11 +49,11 @@ class Lookup(nn.Module):
     Of a Gumbel layer it is logits in; in training it is what the model mixes of its codes out.
     """
 
-    def __init__(self, table: torch.Tensor, *, by_logits: bool, around: bool) -> None:
-        """Make a stand-in for a table [K, D] that has seen no lookup yet."""
+    def __init__(self, table: torch.Tensor, *, by_logits: bool, around: bool, transposed: bool) -> None:
+        """Make a stand-in for a table [K, D], or [D, K], that has seen no lookup yet."""
         super().__init__()
         self.table = [table]  # in a list, so that it is no parameter of this module
-        self.by_logits, self.around = by_logits, around
+        self.by_logits, self.around, self.transposed = by_logits, around, transposed
         self.found: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def forward(self, z_e: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,7 +64,7 @@ class Lookup(nn.Module):
         """
         if self.found:
             return self.found.pop()
-        table = self.table[0]
+        table = self.table[0].T if self.transposed else self.table[0]
         if self.by_logits:
             axis = _axis_of_logits(z_e, len(table))
             indices = z_e.argmax(axis)
@@ -78,7 +78,9 @@ def _axis_of_logits(logits: torch.Tensor, codes: int) -> int:
     return 1 if logits.ndim > 2 and logits.shape[1] == codes else logits.ndim - 1
 
 
-def attach(model: nn.Module, name: str, *, by_logits: bool = False, around: bool = False) -> str:
+def attach(
+    model: nn.Module, name: str, *, by_logits: bool = False, around: bool = False, transposed: bool = False
+) -> str:
     """Put a stand-in beside a table of a working copy, if there is none yet, and return its path.
 
     Args:
@@ -86,11 +88,13 @@ def attach(model: nn.Module, name: str, *, by_logits: bool = False, around: bool
         name: the table's name.
         by_logits: whether logits choose its rows.
         around: whether, in training, the stand-in shows the estimator around the lookup.
+        transposed: whether its columns are the codes.
     """
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
     if leaf + _SUFFIX not in module._modules:
-        stand_in = Lookup(getattr(module, leaf), by_logits=by_logits, around=around)
+        form = {"by_logits": by_logits, "around": around, "transposed": transposed}
+        stand_in = Lookup(getattr(module, leaf), **form)
         module.add_module(leaf + _SUFFIX, stand_in.train(module.training))
     return stand_in_of(name)
 
@@ -120,7 +124,7 @@ def lookups_found(
     """Find the tables whose rows a model chooses by comparing vectors with them.
 
     Args:
-        tables: name to matrix [K, D] or stack of them [H, K, D] or [K, H, D], the model's own tensor.
+        tables: name to matrix [K, D], [D, K], or stack [H, K, D], [K, H, D], the model's own tensor.
         also: what counts too: the row of the largest of K logits, whatever these are made of; or a mixture
             of the rows by a Gumbel-softmax.
 
@@ -164,8 +168,11 @@ class _Table:
     def holds(self, choice: _Choice, made: torch.Tensor) -> bool:
         """Whether what was made may be this table's rows for a choice."""
         *codes, dim = self.table.shape
-        if not made.is_floating_point() or choice.options not in codes:
+        if not made.is_floating_point():
             return False
+        if choice.options not in codes:  # its columns may be the codes, [D, K]
+            columns = choice.part is None and codes == [made.shape[-1]] and choice.options == dim
+            return columns and made.numel() == choice.indices.numel() * codes[0]
         if choice.part is None:
             return made.numel() == choice.indices.numel() * dim
         return len(codes) > 1 and made.numel() in (choice.part.numel(), choice.part.numel() * dim)
@@ -337,11 +344,12 @@ class _Watching(TorchFunctionMode):
         self._of.update((id(t), table) for t in made)
 
     def _compared(self, table: _Table, given: list[torch.Tensor]) -> None:
-        dim = table.table.shape[-1]
+        shape = table.table.shape
+        dims = shape if len(shape) == 2 else shape[-1:]
         table.asked.extend(
             t
             for t in given
-            if id(t) not in self._of and t.is_floating_point() and t.ndim > 1 and t.shape[-1] == dim
+            if id(t) not in self._of and t.is_floating_point() and t.ndim > 1 and t.shape[-1] in dims
         )
 
     def _follow(self, given: torch.Tensor, made: list[torch.Tensor], choice: _Choice | None) -> None:
