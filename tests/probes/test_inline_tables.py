@@ -271,3 +271,34 @@ def test_a_quantizer_called_disc_is_no_discriminator(tmp_path: Path) -> None:
     report = vqdoctor.examine(tmp_path / "model.pt", task=Task())
     assert [layer.keys["codebook"] for layer in report.layers] == ["model.disc.atoms"]
     assert not [outcome for outcome in report.outcomes if outcome.status == "crashed"]
+
+
+class Scales(nn.Module):
+    """One table for a map at three scales, coarse to fine, as in VAR."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Conv2d(1, D, 2, 2), nn.ConvTranspose2d(D, 1, 2, 2)
+        self.words = nn.Embedding(K, D)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = self.encoder(x)
+        rest, total, self.chosen = z.detach(), torch.zeros_like(z), []
+        for side in (1, 2, 4):
+            flat = functional.adaptive_avg_pool2d(rest, side).permute(0, 2, 3, 1).reshape(-1, D)
+            self.chosen.append(torch.cdist(flat, self.words.weight).argmin(1))
+            codes = self.words(self.chosen[-1]).view(len(z), side, side, D).permute(0, 3, 1, 2)
+            total = total + functional.interpolate(codes, size=z.shape[2:])
+            rest = z.detach() - total.detach()
+        return self.decoder(z + (total - z).detach()), pull(z, total)
+
+
+def test_the_codes_of_all_scales_are_counted() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 1, 8, 8)
+    report = vqdoctor.examine(model := Scales(), x, losses=losses)
+    with torch.no_grad():
+        model.eval()(x)
+    usage = report.find(Usage, "words")
+    assert usage is not None and usage.sample_size == 64 * (1 + 4 + 16)
+    assert usage.used == len(torch.cat(model.chosen).unique())

@@ -87,7 +87,7 @@ def read(
 
     Calls of equally many rows (a layer that is called twice, levels that share one codebook) are taken
     for further positions of the same samples. A batch axis that holds several rows of each sample, such
-    as frames, is folded into positions.
+    as frames, is folded into positions; so are calls of more rows than others, as at several scales.
 
     Args:
         reader: of the layer.
@@ -96,6 +96,8 @@ def read(
         samples: how many samples the batch had; None where that is unknown.
         mask: the task's mask of the batch.
     """
+    rows_of = [rows(call.z_e, reader.axis(call)).shape[0] for call in calls]
+    samples = math.gcd(*rows_of) if samples is None and len(set(rows_of)) > 1 else samples
     parts = [_one(reader, call, samples, mask) for call in calls]
     forms = [(len(part.z_e), part.z_e.shape[-1], part.z_q_mean.shape) for part in parts]
     parts = [part for part, form in zip(parts, forms, strict=True) if form == forms[0]]
