@@ -24,11 +24,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         # the threshold, the counts, or what is seen to be replaced
         ([EXPIRY.replace(threshold=1.57)], "warning"),
         ([EXPIRY.replace(threshold=1.56)], "passes"),
-        ([EXPIRY.replace(replaced=0.51)], "error"),  # 256 codes, all new after two steps
+        ([EXPIRY.replace(replaced=0.41)], "error"),  # 256 codes, all new after three steps
         ([EXPIRY.replace(threshold=2.0, replaced=0.39)], "warning"),  # a batch of just the threshold
         ([EXPIRY.replace(sample_size=2_041, replaced=0.51)], "warning"),  # after 10.005
         ([EXPIRY.replace(sample_size=2_039, replaced=0.51)], "error"),
-        ([EXPIRY.replace(replaced=0.49)], "passes"),
+        ([EXPIRY.replace(replaced=0.4)], "passes"),
         ([EXPIRY.replace(threshold=1.0, expired=0.51)], "warning"),
         ([EXPIRY.replace(sample_size=100_000)], "passes"),
         ([EXPIRY.replace(source="checkpoint", replaced=None)], "cannot judge"),

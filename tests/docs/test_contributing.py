@@ -16,7 +16,7 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 
 def test_the_worked_example_is_a_check_whose_examples_behave(monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    module = ModuleType("vq312_ema_too_short")
+    module = ModuleType("vq321_ema_too_short")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # where dataclasses look
     exec(block, vars(module))
     check = module.CHECK
@@ -28,7 +28,7 @@ def test_the_worked_example_is_a_check_whose_examples_behave(monkeypatch: pytest
 
 def test_the_paths_exist() -> None:
     for path in re.findall(r"`((?:tests|vqdoctor)/[\w/.]*)`", TEXT):
-        if "vq312" not in path:
+        if "vq321" not in path:
             assert (ROOT / path).exists(), path
     for cell in re.findall(r"^\| \w+ \| (`.*?`) \| `\w+ = ", TEXT, re.MULTILINE):
         for path in re.findall(r"`(.*?)`", cell):

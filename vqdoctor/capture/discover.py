@@ -349,7 +349,7 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
 
 
 def _table_size(module: nn.Module, highest: int) -> int | None:
-    """Return how many codes a module has that it makes of one of its tensors; None where none is as long."""
+    """Return how many codes a module has that it makes of one of its tensors; None if all are shorter."""
     tables = (*module.parameters(), *module.buffers())
     return min((len(t) for t in tables if t.ndim == 2 and len(t) > highest), default=None)
 

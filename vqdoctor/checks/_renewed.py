@@ -1,12 +1,22 @@
-"""Whether codes that no vector has chosen since they were set were set long after the training began."""
+"""Whether codes were set anew long after the training began."""
 
-from vqdoctor.core.evidence import EmaState, TrainForward, UnmovedRows
+from vqdoctor.core.evidence import CodeExpiry, EmaState, LiveReplacement, TrainForward, UnmovedRows
 
 SMOOTHED = 1e-4
 """Ten times the usual epsilon, 1e-5: smoothing that is written back at each update with decay d holds the
 counts of unused codes at epsilon / (1 - d)."""
 ABOVE = 10.0
 """A count of more than this many times what is left of all counts after d^t was written later."""
+RUNAWAY = 0.4
+"""Share of all codes that a pass can replace from which a replacement runs away: see VQ402."""
+DRIVEN = 0.2
+"""Share of the codes in use that one pass may drive away from their vectors: see VQ408."""
+
+
+def replaces(expiry: CodeExpiry | None, live: LiveReplacement | None) -> bool:
+    """Return whether training passes replace most codes, or codes in use."""
+    most = expiry is not None and expiry.replaced is not None and expiry.replaced > RUNAWAY
+    return most or (live is not None and live.worst > DRIVEN)
 
 
 def set_later(unmoved: UnmovedRows, ema: EmaState | None, forward: TrainForward | None) -> bool:

@@ -27,9 +27,10 @@ cuts the optimizer's hold as well: write into the old one, `weight.data.copy_(co
 - zalandoresearch/pytorch-vq-vae: the EMA assigns a new nn.Parameter in every forward pass
 """
 
+from vqdoctor.checks._renewed import replaces
 from vqdoctor.checks._words import Problems, figure, measured, percent, problem, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import CodebookWriters, EmaState, OptimizerMemory
+from vqdoctor.core.evidence import CodebookWriters, CodeExpiry, EmaState, LiveReplacement, OptimizerMemory
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -50,9 +51,16 @@ class Limits(CheckLimits):
 
 
 def evaluate(
-    writers: CodebookWriters | None, memory: OptimizerMemory | None, ema: EmaState | None, limits: Limits
+    writers: CodebookWriters | None,
+    memory: OptimizerMemory | None,
+    ema: EmaState | None,
+    expiry: CodeExpiry | None,
+    live: LiveReplacement | None,
+    limits: Limits,
 ) -> Problems:
     """Ask the live model; only where there is none, the optimizer and the EMA in the file."""
+    if writers is not None and replaces(expiry, live):
+        raise CannotJudge("training passes replace codes in use, so a lost change shows no EMA")
     if writers is not None:
         yield from _live(writers, limits)
     elif memory is None or ema is None or ema.sums_disagreement is None or ema.never_written:

@@ -40,6 +40,7 @@ should be due several times.
 from collections.abc import Iterator
 
 from vqdoctor.checks import _usage
+from vqdoctor.checks._renewed import RUNAWAY
 from vqdoctor.checks._words import figure, if_known, measured, percent, problem
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import CodeExpiry, Usage
@@ -61,9 +62,9 @@ class Limits(CheckLimits):
         "the threshold asks for it measured up to 0.08, with as many up to 0.45, with fewer 0.91 and more.",
     )
     replaced: float = limit(
-        0.5,
+        RUNAWAY,
         "Largest share of min(K, vectors) that one pass may replace. Runaway replacement measured 0.67 and "
-        "more, a batch of just the threshold up to 0.3.",
+        "more, that of all codes under the mean count 0.44, a batch of just the threshold up to 0.3.",
     )
     lifetime: float = limit(
         10.0,

@@ -233,6 +233,23 @@ CodeExpiry.HEALTHY = CodeExpiry(
 )
 
 
+class LiveReplacement(Evidence):
+    """Codes in use that train-mode forward passes drive away from their vectors. Sample size: the passes.
+
+    A code in use is chosen at least half as often in a pass as an even usage would choose it.
+
+    Attributes:
+        worst: the largest share of the codes in use of a pass that it drove away.
+        mean: the same share over all passes: a code in use lives for 1 / mean passes.
+    """
+
+    worst: float
+    mean: float
+
+
+LiveReplacement.HEALTHY = LiveReplacement(layer="vq", source="batch", sample_size=67, worst=0.0, mean=0.0)
+
+
 class BatchMixing(Evidence):
     """How alike samples of neighbouring training batches are, against a random order. Sample size: samples.
 

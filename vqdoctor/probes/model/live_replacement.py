@@ -1,0 +1,129 @@
+"""Codes in use that train-mode forward passes drive away from the vectors that chose them.
+
+An EMA moves a code towards its vectors, and a revival gives a new place to codes that no vector chooses. What
+moves a code away from the many vectors that just chose it does neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqdoctor.capture.call import FAILURES, Call
+from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.capture.vectors import rows
+from vqdoctor.core.evidence import LiveReplacement
+from vqdoctor.metrics.match import nearest
+from vqdoctor.probes.model._context import ModelContext
+from vqdoctor.probes.model._forwards import FAR
+from vqdoctor.probes.model._gaps import each_layer
+from vqdoctor.probes.model._looks import Looking, shared
+
+PASSES = 4
+ALONE, WORK = 64, 2**31
+"""Passes of a layer alone, as a revival may come every ten or fifty steps; and the most products in them."""
+FAIR = 0.5
+"""A code is in use that a pass chooses at least this many times as often as an even usage would."""
+TWICE = 2
+"""Vectors that a code in use is chosen by, at least."""
+
+_Replaced = tuple[int, int]
+"""Codes in use in one pass, and those of them that it drove away."""
+
+
+@shared(passes=PASSES)
+def look(context: ModelContext) -> Looking[dict[str, list[_Replaced]]]:
+    """See the codes in use that passes of the whole model drive away; the first one may place the codes."""
+    found: dict[str, list[_Replaced]] = defaultdict(list)
+    before: dict[str, NDArray[np.float32]] = {}
+    for _ in range(PASSES):
+        for name, step in ((yield None) or {}).items():
+            after = _codes(step.layer)
+            if name in before and (pair := _driven(step.layer, step.call, before[name], after)) is not None:
+                found[name].append(pair)
+            before[name] = after
+    return found
+
+
+def measure(context: ModelContext) -> dict[str, LiveReplacement]:
+    """Return, for every layer, how many of its codes in use passes drive away."""
+    found = {name: list(pairs) for name, pairs in look.at(context).items() if pairs}
+    model = context.copy(training=True)
+    calls, _ = context.first_calls(training=True)
+    for name, pairs in found.items():
+        layer = context.layers[name].on(model)
+        if not layer.inline and name in calls:
+            pairs += _alone(layer, calls[name], context.seed)
+    return {
+        name: LiveReplacement(
+            source="batch",
+            sample_size=len(pairs),
+            worst=max(driven / max(live, 1) for live, driven in pairs),
+            mean=sum(driven for _, driven in pairs) / max(sum(live for live, _ in pairs), 1),
+        )
+        for name, pairs in found.items()
+    }
+
+
+def _alone(layer: CapturedLayer, call: Call, seed: int) -> list[_Replaced]:
+    """Return what further passes of the layer alone do, on one batch again and again."""
+    found: list[_Replaced] = []
+    passes = min(ALONE, WORK // max(call.z_e.numel() * layer.num_codes, 1))
+    with contextlib.suppress(*FAILURES):
+        before = _codes(layer)
+        for number in range(passes):
+            again = call.again(seed + number, module=layer.module)
+            after = _codes(layer)
+            pair = _driven(layer, again, before, after)
+            if pair is None:
+                break
+            found += [pair] * (number > 0)
+            before = after
+    return found
+
+
+def _codes(layer: CapturedLayer) -> NDArray[np.float32]:
+    return layer.codes().cpu().numpy()
+
+
+def _driven(
+    layer: CapturedLayer, call: Call, before: NDArray[np.float32], after: NDArray[np.float32]
+) -> _Replaced | None:
+    """Return the codes in use of a pass, and how many of them end far from the mean of their vectors.
+
+    None where its vectors do not have the codes' dimension. A layer that gives no codes chose the nearest.
+    """
+    reader = layer.reader
+    z_e = rows(call.z_e.detach(), reader.axis(call)).flatten(0, 1).float().cpu().numpy()
+    if reader.head is not None or z_e.shape[1] != before.shape[1] or before.shape != after.shape:
+        return None
+    vectors, given = reader.as_compared(z_e), reader.given(call)
+    if given is None:
+        chosen = nearest(vectors, before).indices
+    elif given.numel() == len(z_e):
+        chosen = given.flatten().cpu().numpy()
+    else:
+        return None
+    vectors, chosen = vectors[chosen >= 0], chosen[chosen >= 0]
+    counts = np.bincount(chosen, minlength=len(before))
+    live = counts >= max(TWICE, FAIR * len(chosen) / len(before))
+    if not live.any():
+        return 0, 0
+    sums = np.zeros_like(before)
+    np.add.at(sums, chosen, vectors)
+    means = sums[live] / counts[live, None]
+    codes = before[live]
+    scale = float(np.median(np.linalg.norm(codes - codes.mean(axis=0), axis=1)))
+    gone, was = (np.linalg.norm(rows_[live] - means, axis=1) for rows_ in (after, before))
+    return int(live.sum()), int((gone > was + FAR * scale).sum())
+
+
+PROBE = each_layer(
+    LiveReplacement,
+    measure,
+    "the layer's vectors or its own choices are not seen, or the model passes once",
+    mode="train",
+)
