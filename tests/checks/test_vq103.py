@@ -12,7 +12,14 @@ from torch import nn
 from torch.nn import functional
 
 from vqdoctor import Losses
-from vqdoctor.core.evidence import CodebookGradient, CodebookWriters, EmaState, Evidence, OptimizerMemory
+from vqdoctor.core.evidence import (
+    CodebookGradient,
+    CodebookWriters,
+    DataMatch,
+    EmaState,
+    Evidence,
+    OptimizerMemory,
+)
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine
 
@@ -29,6 +36,11 @@ UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
     ("evidence", "expected"),
     [
         ([CODEBOOK.replace(ema_owned=False)], "warning"),
+        # frozen in this pass, but placed where its vectors are, or in front of vectors that stay
+        ([CODEBOOK.replace(ema_owned=False), DataMatch.healthy(mean_gain=0.099)], "note"),
+        ([CODEBOOK.replace(ema_owned=False), DataMatch.healthy(mean_gain=0.101)], "warning"),
+        ([CODEBOOK.replace(ema_owned=False, fixed_input=True)], "note"),
+        ([CODEBOOK.replace(ema_owned=False, trainable=True), DataMatch.healthy(mean_gain=0.0)], "error"),
         ([CODEBOOK.replace(ema_owned=False, trainable=True, gradient=1e-9)], "passes"),
         ([EMA], "passes"),
         ([MEMORY], "cannot judge"),

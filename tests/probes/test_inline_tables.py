@@ -302,3 +302,50 @@ def test_the_codes_of_all_scales_are_counted() -> None:
     usage = report.find(Usage, "words")
     assert usage is not None and usage.sample_size == 64 * (1 + 4 + 16)
     assert usage.used == len(torch.cat(model.chosen).unique())
+
+
+class Snap(torch.autograd.Function):
+    """Nearest rows; the gradient goes to the rows, and to the vectors too where the estimator is there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, z: torch.Tensor, table: torch.Tensor, estimator: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = torch.cdist(z, table).argmin(1)
+        ctx.estimator = estimator
+        ctx.mark_non_differentiable(chosen)
+        return table[chosen], chosen
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, None, None]:
+        return gradient if ctx.estimator else None, None, None
+
+
+class Snapped(nn.Module):
+    """The lookup is a custom function of a model that gives the codes beside its output."""
+
+    def __init__(self, estimator: bool) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(8, D), nn.Linear(D, 8)
+        self.words, self.estimator = nn.Parameter(torch.randn(K, D)), estimator
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        z = self.encoder(x)
+        z_q, chosen = Snap.apply(z, self.words, self.estimator)
+        return self.decoder(z_q), pull(z, self.words[chosen]), chosen
+
+
+@pytest.mark.parametrize("estimator", [True, False])
+def test_a_lookup_in_a_custom_function(estimator: bool) -> None:
+    torch.manual_seed(0)
+    report = vqdoctor.examine(
+        Snapped(estimator),
+        torch.randn(256, 8),
+        losses=lambda model, x: vqdoctor.Losses(
+            task=functional.mse_loss((found := model(x))[0], x), vq=found[1]
+        ),
+    )
+    assert [layer.name for layer in report.layers] == ["words"]
+    found = {finding.code for finding in report.findings}
+    assert bool(found & {"VQ101", "VQ102"}) is not estimator
+    assert "VQ103" not in found

@@ -239,11 +239,13 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
         return None
     outputs = torch.unique(z_q, dim=0)
     highest = int(codes.max()) if codes is not None else len(outputs) - 1
-    # channels that each tell all codes apart are no levels: the codes are made of a table, as in SimVQ
-    is_table = radix is None and len(levels) > 1 and min(levels) == len(outputs) >= FEWEST_CODES
+    # channels that each tell most codes apart are no levels: the codes are made of a table, as in SimVQ
+    own = _table_size(module, highest, outputs.shape[1])
+    enough = len(outputs) >= FEWEST_CODES or (codes is not None and own is not None)
+    is_table = radix is None and enough and len(levels) > 1 and min(levels) > len(outputs) / 2
     size = _size(module, highest, radix[1] if radix else () if is_table else levels)
     if size is None and (is_table or (codes is not None and codes.shape[1] == 1)):
-        size = _table_size(module, highest) or (highest + 1 if is_table else None)
+        size = own or (highest + 1 if is_table else None)
     return Quantizing(
         path=path,
         outputs=outputs,
@@ -348,10 +350,14 @@ def _size(module: nn.Module, highest: int, levels: tuple[int, ...]) -> int | Non
     return math.prod(listed) if listed else None
 
 
-def _table_size(module: nn.Module, highest: int) -> int | None:
-    """Return how many codes a module has that it makes of one of its tensors; None if all are shorter."""
-    tables = (*module.parameters(), *module.buffers())
-    return min((len(t) for t in tables if t.ndim == 2 and len(t) > highest), default=None)
+def _table_size(module: nn.Module, highest: int, dim: int) -> int | None:
+    """Return how many codes a module has that it makes of one of its tensors; None without one so long.
+
+    A table of the codes' own dimension is likelier than another.
+    """
+    tables = [t.shape for t in (*module.parameters(), *module.buffers()) if t.ndim == 2 and len(t) > highest]
+    alike = [shape for shape in tables if shape[1] == dim]
+    return min((len_ for len_, _ in alike or tables), default=None)
 
 
 def _implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:

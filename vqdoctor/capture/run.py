@@ -118,7 +118,8 @@ class Capture:
     def discover(self) -> Discovered:
         """Return the VQ layers that show by their output only: see `capture.discover`.
 
-        Where there is none, and none is known, they are the tables whose codes the model looks up itself.
+        Where none is known, and none shows but the whole model, they are the tables whose codes the model
+        looks up itself.
         """
         if not self.first_batches:
             return Discovered()
@@ -133,8 +134,11 @@ class Capture:
             return self.task.losses(model, batch)
 
         found = discover(self.copy(training=False), run, known)
-        if not (known or found.views):
-            return Discovered(explicit=looked_up(self.copy(training=False), run))
+        # a whole model that collapsed puts out few vectors too: its own lookups tell more
+        if not known and not any(found.places.values()):
+            inside = looked_up(self.copy(training=False), run)
+            if inside or not found.views:
+                return Discovered(explicit=inside)
         # tied tables have several names, and are one codebook
         stored = (layer.stored() for layer in self.layers.values())
         taken = {tensor.data_ptr() for tensor in stored if tensor is not None}

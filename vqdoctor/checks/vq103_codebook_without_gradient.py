@@ -7,8 +7,10 @@ few codes that happen to lie near, and the rest is dead from the first step.
 ## How to read it
 With a model and data: after a backward pass of the whole loss, is there a gradient at the codebook, and
 does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainable codebook, and a
-warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. Where the
-layer's loss was never added to the task's, that is the cause (VQ205), and this check is skipped.
+warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. It is a note
+where the codes are the means of their vectors, since then something moves them that this pass does not run,
+as a callback, and where nothing before the layer is trained, as in a tokenizer of an earlier stage. Where
+the layer's loss was never added to the task's, that is the cause (VQ205), and this check is skipped.
 Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA counts
 that were ever written. An optimizer creates the state with the first gradient, so there was none. Where
 it has a state for every other parameter and does not list the codebook, an embedding's weight, nothing
@@ -33,17 +35,18 @@ of its own (codes-by-ema); a codebook that is computed from other tensors cannot
 from functools import partial
 
 from vqdoctor.checks import _harm
-from vqdoctor.checks._words import Problems, error, figure, measured, problem, warning
+from vqdoctor.checks._words import Problems, error, figure, if_known, measured, percent, problem, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import (
     CodebookGradient,
     CodebookWriters,
+    DataMatch,
     EmaState,
     LossPath,
     LossUse,
     OptimizerMemory,
 )
-from vqdoctor.core.finding import Problem
+from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
 
 TRAIN, BY_EMA = "train-codebook", "codes-by-ema"
@@ -58,6 +61,12 @@ class Limits(CheckLimits):
         "Largest norm of the loss's gradient at the codebook that counts as none. A cut path gives "
         "exactly 0; a small gradient is still a gradient, whatever its unit.",
     )
+    mean_gain: float = limit(
+        0.1,
+        "Share of the quantization error that moving the codes to the means of their vectors would take "
+        "away, under which codes that seem frozen follow the data. Codes of an EMA or a codebook loss "
+        "measured 0.01 to 0.04, frozen ones 0.2 to 0.7.",
+    )
 
 
 _error, _warning = partial(error, remedies=(TRAIN, BY_EMA)), partial(warning, remedies=(TRAIN,))
@@ -70,6 +79,7 @@ def evaluate(
     use: LossUse | None,
     path: LossPath | None,
     writers: CodebookWriters | None,
+    match: DataMatch | None,
     limits: Limits,
 ) -> Problems:
     """Ask the live model beside the file's optimizer; without one, the optimizer and the EMA counts."""
@@ -84,9 +94,9 @@ def evaluate(
         if memory is not None and _harm.lost(gradient, memory):
             yield _lost(gradient, memory, limits)
         elif saved or _is_unheld(gradient, memory, writers):
-            yield from _left_out(gradient, "saved with the model" if saved else "of the task", limits)
+            yield from _left_out(gradient, match, "saved with the model" if saved else "of the task", limits)
         else:
-            yield from _live(gradient, limits)
+            yield from _live(gradient, match, limits)
         return
     if ema is not None and not ema.never_written:
         return  # an EMA has moved it
@@ -134,11 +144,11 @@ def _is_unheld(
     return memory is None or not memory.codebook_has_state
 
 
-def _left_out(gradient: CodebookGradient, which: str, limits: Limits) -> Problems:
+def _left_out(gradient: CodebookGradient, match: DataMatch | None, which: str, limits: Limits) -> Problems:
     """Fire where the loss reaches the codebook, and the optimizer does not hold it."""
     size = gradient.gradient or 0.0
     if gradient.ema_owned or size <= limits.gradient:
-        yield from _live(gradient, limits)
+        yield from _live(gradient, match, limits)
         return
     yield _error(
         f"The loss's gradient at the codebook is {figure(size)}, but the optimizer {which} does not list the "
@@ -162,7 +172,7 @@ def _lost(gradient: CodebookGradient, memory: OptimizerMemory, limits: Limits) -
     )
 
 
-def _live(gradient: CodebookGradient, limits: Limits) -> Problems:
+def _live(gradient: CodebookGradient, match: DataMatch | None, limits: Limits) -> Problems:
     size = gradient.gradient or 0.0
     if gradient.ema_owned or size > limits.gradient:
         return
@@ -174,12 +184,38 @@ def _live(gradient: CodebookGradient, limits: Limits) -> Problems:
             number,
         )
     else:
-        yield _warning(
-            f"The codebook's {gradient.sample_size} codes are frozen: they require no gradient and no EMA "
-            "updates them, which is right only for layers that are made so (SimVQ, random projection).",
+        yield _frozen(gradient, match, number, limits)
+
+
+def _frozen(
+    gradient: CodebookGradient, match: DataMatch | None, number: Measurement, limits: Limits
+) -> Problem:
+    """Say that nothing seen moves the codes, and whether that does any harm."""
+    codes = f"The codebook's {gradient.sample_size} codes"
+    frozen = f"{codes} are frozen: they require no gradient and no EMA updates them"
+    gain = None if match is None else match.mean_gain
+    if gradient.fixed_input:
+        return problem(
+            Severity.NOTE,
+            f"{frozen}, as nothing that is trained moves z_e, where the codes were placed.",
             number,
-            confidence=Confidence.MEDIUM,
+            remedies=(),
         )
+    if gain is not None and gain < limits.mean_gain:
+        return problem(
+            Severity.NOTE,
+            f"{frozen} in this pass, yet they are the means of their vectors, up to {percent(gain)} of the "
+            "quantization error: something else moves them, as a callback of the training.",
+            number,
+            measured("mean_gain", gain, limits.mean_gain),
+            remedies=(),
+        )
+    return _warning(
+        f"{frozen}, which is right only for layers that are made so (SimVQ, random projection).",
+        number,
+        if_known("mean_gain", gain, limits.mean_gain),
+        confidence=Confidence.MEDIUM,
+    )
 
 
 CHECK = Check(

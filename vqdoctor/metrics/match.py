@@ -43,6 +43,7 @@ class Match:
     quantization_error: float
     scale_ratio: float
     nearest_data: float
+    mean_gain: float
 
 
 def unit(rows: Rows) -> Rows:
@@ -113,7 +114,21 @@ def match(vectors: Rows, codebook: Rows, found: Assignment | None = None) -> Mat
         quantization_error=float(np.mean(found.vector_distance**2)) / data_std**2,
         scale_ratio=data_rms / codebook_rms,
         nearest_data=float(np.median(found.code_distance)) / data_std,
+        mean_gain=_mean_gain(vectors, codebook, found),
     )
+
+
+def _mean_gain(vectors: Rows, codebook: Rows, found: Assignment) -> float:
+    """Return the share of the squared error that is gone once each code is the mean of its vectors.
+
+    By the parallel axis theorem it is n |e - mean|² of each code's n vectors.
+    """
+    total = float(np.sum(found.vector_distance**2))
+    order = np.argsort(found.indices, kind="stable")
+    used, starts, counts = np.unique(found.indices[order], return_index=True, return_counts=True)
+    means = np.add.reduceat(vectors[order], starts, axis=0, dtype=np.float64) / counts[:, None]
+    apart = np.square(codebook[used] - means).sum(axis=1)
+    return float((counts * apart).sum()) / total if total > 0 else 0.0
 
 
 def _distances(left: Rows, right: Rows, chosen: Ints) -> Floats:

@@ -155,14 +155,17 @@ class Found:
 
 @dataclass(kw_only=True, eq=False)
 class _Table:
-    """A table, and what was made of it alone in this pass."""
+    """A table, and what was made of it alone in this pass.
+
+    A lookup may be answered without a graph, as in a custom function, and asked again with one for the loss.
+    """
 
     table: torch.Tensor
     show: Lookup | None = None
     also: str | None = None
     first: Callable[[Found], object] | None = None
     asked: deque[torch.Tensor] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    answered: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    answered: dict[int, tuple[torch.Tensor, torch.Tensor, bool]] = field(default_factory=dict)
     waiting: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     def holds(self, choice: _Choice, made: torch.Tensor) -> bool:
@@ -195,8 +198,9 @@ class _Table:
         self, indices: torch.Tensor, codes: torch.Tensor, scores: torch.Tensor | None
     ) -> torch.Tensor:
         """Return the codes that the model gets for indices, which may be those of the largest scores."""
-        if id(indices) in self.answered:  # the same codes again, as for the loss
-            return self.answered[id(indices)][1]
+        if id(indices) in self.answered:  # the same codes again
+            _, again, recorded = self.answered[id(indices)]
+            return codes if torch.is_grad_enabled() and not recorded else again
         compared = None if scores is None else _compared_vectors(scores)
         asked = (*self.asked, *(() if compared is None else (compared,)))
         vectors = next((t for t in reversed(asked) if t.numel() == codes.numel()), None)
@@ -211,7 +215,7 @@ class _Table:
         elif self.show is not None:
             self.show.found = [(codes, indices.view(codes.shape[:-1]))]
             codes = self.show(z_e)[0]
-        self.answered[id(indices)] = indices, codes
+        self.answered[id(indices)] = indices, codes, torch.is_grad_enabled()
         return codes
 
     def estimated(self, given: list[torch.Tensor], out: torch.Tensor) -> torch.Tensor | None:

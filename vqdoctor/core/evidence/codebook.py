@@ -271,6 +271,8 @@ class DataMatch(Evidence):
         quantization_error: mean |z_e - z_q|^2 / Var: 0 perfect, 1 no better than one code at the mean.
         scale_ratio: data_rms / codebook_rms.
         nearest_data: median over the codes of the distance to the nearest z_e, over data_std.
+        mean_gain: share of the quantization error that is gone once each code is the mean of its z_e: next to
+            0 where the codes follow the data. None where it was not measured.
     """
 
     dim: int
@@ -284,6 +286,7 @@ class DataMatch(Evidence):
     quantization_error: float
     scale_ratio: float
     nearest_data: float
+    mean_gain: float | None = None
 
 
 DataMatch.HEALTHY = DataMatch(

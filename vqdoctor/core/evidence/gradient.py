@@ -107,12 +107,14 @@ class CodebookGradient(Evidence):
         ema_owned: whether a train-mode forward pass rewrites the codebook (an EMA update).
         gradient: norm of the total loss's gradient at the codebook; None if there is no path.
         touched_rows: rows with a gradient that is not zero.
+        fixed_input: whether nothing that is trained moves z_e, so that its vectors stay where they were.
     """
 
     trainable: bool
     ema_owned: bool
     gradient: float | None
     touched_rows: int = 0
+    fixed_input: bool = False
 
 
 CodebookGradient.HEALTHY = CodebookGradient(

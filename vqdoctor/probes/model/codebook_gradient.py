@@ -9,6 +9,7 @@ from vqdoctor.core.evidence import CodebookGradient
 from vqdoctor.probes.model._context import ModelContext, total_gradient
 from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.model._looks import each_step
+from vqdoctor.probes.model.task_gradient import untrained
 from vqdoctor.probes.probe import Missing
 
 
@@ -29,7 +30,10 @@ LOOK = each_step(_look)
 def measure(context: ModelContext) -> dict[str, CodebookGradient | Missing]:
     """Return the mover of every layer's codebook."""
     measured: dict[str, CodebookGradient | Missing] = {}
-    for name, parts in LOOK.at(context).items():
+    looks = LOOK.at(context)
+    still = any(not (trainable or moved) for parts in looks.values() for trainable, moved, _, _ in parts)
+    fixed = untrained(context) if still else set()
+    for name, parts in looks.items():
         trainable, moved, norms, touched = zip(*parts, strict=True)
         measured[name] = CodebookGradient(
             source="batch",
@@ -38,6 +42,7 @@ def measure(context: ModelContext) -> dict[str, CodebookGradient | Missing]:
             ema_owned=any(moved),
             gradient=max((norm for norm in norms if norm is not None), default=None),
             touched_rows=max(touched),
+            fixed_input=name in fixed,
         )
     why = Missing("the table behind this codebook stays as initialised by design")
     return measured | {view.name: why for view in context.views if view.frozen}

@@ -1,7 +1,7 @@
 """Codes in use that train-mode forward passes drive away from the vectors that chose them.
 
-An EMA moves a code towards its vectors, and a revival gives a new place to codes that no vector chooses. What
-moves a code away from the many vectors that just chose it does neither.
+An EMA moves a code towards its vectors, and a revival gives a new place to codes that no vector chooses.
+Neither moves a code away from the many vectors that just chose it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def measure(context: ModelContext) -> dict[str, LiveReplacement]:
 
 
 def _alone(layer: CapturedLayer, call: Call, seed: int) -> list[_Replaced]:
-    """Return what further passes of the layer alone do, on one batch again and again."""
+    """Return the effect of further passes of the layer alone, on one batch again and again."""
     found: list[_Replaced] = []
     passes = min(ALONE, WORK // max(call.z_e.numel() * layer.num_codes, 1))
     with contextlib.suppress(*FAILURES):
