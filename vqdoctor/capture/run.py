@@ -118,7 +118,7 @@ class Capture:
     def discover(self) -> Discovered:
         """Return the VQ layers that show by their output only: see `capture.discover`.
 
-        Where none is known, and none shows but the whole model, they are the tables whose codes the model
+        Where no layer is known, and the whole model alone shows, they are the tables whose codes the model
         looks up itself.
         """
         if not self.first_batches:

@@ -9,7 +9,7 @@ With a model and data: after a backward pass of the whole loss, is there a gradi
 does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainable codebook, and a
 warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. It is a note
 where the codes are the means of their vectors, since then something moves them that this pass does not run,
-as a callback, and where nothing before the layer is trained, as in a tokenizer of an earlier stage. Where
+as a callback, and where z_e is fixed, as in a tokenizer of an earlier stage. Where
 the layer's loss was never added to the task's, that is the cause (VQ205), and this check is skipped.
 Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA counts
 that were ever written. An optimizer creates the state with the first gradient, so there was none. Where
