@@ -64,8 +64,8 @@ class Limits(CheckLimits):
     replaced: float = limit(
         RUNAWAY,
         "Largest share of min(K, vectors) that one pass may replace. Runaway replacement measured 0.67 and "
-        "more, a rule that replaces all codes under the mean count 0.44. With as many vectors as the threshold "
-        "asks for it was up to 0.3.",
+        "more, a rule that replaces all codes under the mean count 0.44. With as many vectors as the "
+        "threshold asks for it was up to 0.3.",
     )
     lifetime: float = limit(
         10.0,
