@@ -81,12 +81,14 @@ class Discovered:
         implicit: layers without one; their views have no keys, and their codebook cannot be read.
         places: layer name to the path of its module, of all.
         radixes: layer name to how its codes are made of levels, of the implicit ones that say so.
+        rounding: the form of the stand-in where the model itself rounds, see `models.roundings`; else empty.
     """
 
     explicit: tuple[QuantizerView, ...] = ()
     implicit: tuple[QuantizerView, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
     radixes: Mapping[str, Radix] = field(default_factory=dict)
+    rounding: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def views(self) -> tuple[QuantizerView, ...]:
@@ -114,7 +116,7 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
         known: paths of modules that are VQ layers as is known already.
     """
     explicit: list[QuantizerView] = []
-    implicit: list[QuantizerView] = []
+    without: list[QuantizerView] = []
     places: dict[str, str] = {}
     radixes: dict[str, Radix] = {}
     tables = Tables(model=model)
@@ -134,14 +136,14 @@ def discover(model: nn.Module, run: Callable[[nn.Module], object], known: Collec
             names = [f"{name}[head {i}]" for i in range(found.codebooks)] if several else [name]
             # codes in a table that is not saved: their channels take as many values as there are codes
             own = None if found.gives_codes else tables.unsaved_codes(found.outputs[:MOST_LEVELS])
-            implicit += [_implicit(one, found, own or found.num_codes) for one in names]
+            without += [implicit(one, found, own or found.num_codes) for one in names]
             radixes.update(dict.fromkeys(names, found.radix) if found.radix else {})
             places.update(dict.fromkeys(names, found.path))
-    if known or explicit or any(view.confidence is Confidence.HIGH for view in implicit):
-        implicit = [view for view in implicit if view.confidence is Confidence.HIGH]
+    if known or explicit or any(view.confidence is Confidence.HIGH for view in without):
+        without = [view for view in without if view.confidence is Confidence.HIGH]
     return Discovered(
         explicit=tied(explicit, model),
-        implicit=tuple(implicit),
+        implicit=tuple(without),
         places=places,
         radixes=radixes,
     )
@@ -165,7 +167,7 @@ def quantizing(
         if any(_related(path, inner.path) for inner in found):
             continue
         call = next((call for call in watched[module].forwards if call.z_q is not None), None)
-        quantizer = None if call is None else _read(path, module, call) or _of_table(path, call, tables)
+        quantizer = None if call is None else read(path, module, call) or _of_table(path, call, tables)
         if quantizer is None:
             continue
         # one output may be a dead module's, and few may be the whole model's: then its own codebook proves it
@@ -182,7 +184,7 @@ def _related(path: str, other: str) -> bool:
     return inside or not path or not other
 
 
-def _read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
+def read(path: str, module: nn.Module, call: Call) -> Quantizing | None:
     """Return the module as a quantizer, on the axis along which its output repeats itself most."""
     assert call.z_q is not None
     last = call.z_e.ndim - 1
@@ -360,7 +362,9 @@ def _table_size(module: nn.Module, highest: int, dim: int) -> int | None:
     return min((len_ for len_, _ in alike or tables), default=None)
 
 
-def _implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:
+def implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:
+    """Return the view of a layer without a codebook."""
+
     def load() -> Array:
         raise LookupError("this layer has no codebook: its codes are combinations of levels")
 

@@ -19,12 +19,14 @@ from vqdoctor.capture.looked_up import looked_up
 from vqdoctor.capture.observe import SPLITS, Observed, Scored, observe
 from vqdoctor.capture.pulls import Pulls
 from vqdoctor.capture.reader import Codes, Reader
+from vqdoctor.capture.rounded import rounded
 from vqdoctor.capture.seen import Seen
 from vqdoctor.capture.step import Step, Steps
 from vqdoctor.capture.watch import in_order, watch_each
 from vqdoctor.core.errors import UserError
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.models.device import moved
+from vqdoctor.models.roundings import attach_rounding
 from vqdoctor.models.task import Batch, Losses, Split, Task
 from vqdoctor.models.untouched import seed_all, unwrapped, unwrapped_name, working_copy
 
@@ -72,6 +74,8 @@ class Capture:
     def copy(self, *, training: bool) -> torch.nn.Module:
         """Return a copy of the model on the device; the original stays as it is."""
         twin = working_copy(self.model, training=training, rebuild=lambda: self.task.model())
+        if self.discovered.rounding:
+            attach_rounding(twin, **self.discovered.rounding)
         return twin.to(self.device)
 
     @cached_property
@@ -130,15 +134,17 @@ class Capture:
         seed_all(self.seed)
         batch = self.first_batches[0]
 
-        def run(model: torch.nn.Module) -> object:
+        def run(model: torch.nn.Module) -> Losses:
             return self.task.losses(model, batch)
 
         found = discover(self.copy(training=False), run, known)
         # a whole model that collapsed puts out few vectors too: its own lookups tell more
         if not known and not any(found.places.values()):
             inside = looked_up(self.copy(training=False), run)
-            if inside or not found.views:
+            if inside:
                 return Discovered(explicit=inside)
+            if not found.views:
+                return rounded(lambda training: self.copy(training=training), run)
         # tied tables have several names, and are one codebook
         stored = (layer.stored() for layer in self.layers.values())
         taken = {tensor.data_ptr() for tensor in stored if tensor is not None}

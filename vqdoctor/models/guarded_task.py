@@ -13,6 +13,7 @@ import torch
 from vqdoctor.core.errors import UserError
 from vqdoctor.models.lookups import lookups_shown
 from vqdoctor.models.process_group import as_all_processes
+from vqdoctor.models.roundings import roundings_shown
 from vqdoctor.models.sharded import gathered
 from vqdoctor.models.stepped_task import SteppedTask
 from vqdoctor.models.task import Batch, Losses, Split, Task
@@ -157,6 +158,7 @@ class GuardedTask:
                 stack.callback(handle.remove)
             stack.enter_context(blamed(f"the task fails on a batch of {describe(batch)}"))
             stack.enter_context(lookups_shown(model))
+            stack.enter_context(roundings_shown(model))
             found: Any = call(model, batch)
         if not (self._ran or called):
             what = f"task.{doing}(model, batch) does not run the model that it is given"
