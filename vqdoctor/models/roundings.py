@@ -24,8 +24,8 @@ _SUMS = ("add", "__add__", "__radd__", "sub", "__sub__", "__rsub__")
 """Operations that put an estimator together."""
 _ROUNDS = ("round", "sign", "floor", "ceil")
 _SAMPLE, _MOST, _FEW = 2048, 64, 4
-"""Numbers of a tensor that are looked at; most values of a rounded one among them, and at least how many
-times fewer these are than those that it was made of."""
+"""Numbers of a tensor that are looked at; the most values of a rounded one among them; and the least ratio
+of the values before the rounding and after it."""
 _ROUNDING = 1e-4
 """Share of the largest number under which differences are rounding errors."""
 _LARGEST = 1e3
@@ -104,7 +104,7 @@ def roundings_found() -> Iterator[list[Rounded]]:
 
 
 class _Watching(TorchFunctionMode):
-    """Tells of every operation that puts out rounded vectors of what it got."""
+    """Reports every operation that puts out rounded vectors of its input."""
 
     def __init__(self, tell: Callable[[Rounded], torch.Tensor | None]) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class _Watching(TorchFunctionMode):
 
 
 def _values(tensor: torch.Tensor) -> int:
-    """Return how many values a sample of a tensor has, up to rounding; 0 if it is infinite or too large."""
+    """Return the number of values in a sample, up to rounding; 0 if a number is infinite or too large."""
     sample = tensor.detach().flatten()[:_SAMPLE].float()
     largest = sample.abs().max() if sample.numel() else torch.tensor(torch.inf)
     if not bool(largest.isfinite()) or largest > _LARGEST:
