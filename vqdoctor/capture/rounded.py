@@ -38,7 +38,7 @@ def rounded(copy: Callable[[bool], nn.Module], run: Callable[[nn.Module], Losses
 
 
 def _matters(model: nn.Module, run: Callable[[nn.Module], Losses], forms: Mapping[str, bool]) -> bool:
-    """Whether the task loss depends on what a rounding puts out: that of a score alone is no layer."""
+    """Whether the task loss depends on what a rounding puts out: that of a score alone is not a layer."""
     attach_rounding(model, **forms)
     found = []
     for shift in (0.0, 1.0):
