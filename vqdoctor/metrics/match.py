@@ -9,6 +9,7 @@ import numpy as np
 from vqdoctor.core.frozen import frozen
 from vqdoctor.metrics.entropy import Floats, Ints
 from vqdoctor.metrics.geometry import Rows, effective_rank, root_mean_square, row_norms, spread
+from vqdoctor.metrics.means import code_means
 
 _CHUNK_BYTES = 8 * 2**20
 
@@ -124,10 +125,8 @@ def _mean_gain(vectors: Rows, codebook: Rows, found: Assignment) -> float:
     By the parallel axis theorem it is n |e - mean|² of each code's n vectors.
     """
     total = float(np.sum(found.vector_distance**2))
-    order = np.argsort(found.indices, kind="stable")
-    used, starts, counts = np.unique(found.indices[order], return_index=True, return_counts=True)
-    means = np.add.reduceat(vectors[order], starts, axis=0, dtype=np.float64) / counts[:, None]
-    apart = np.square(codebook[used] - means).sum(axis=1)
+    counts, means = code_means(vectors, found.indices, len(codebook))
+    apart = np.square(codebook - means).sum(axis=1)
     return float((counts * apart).sum()) / total if total > 0 else 0.0
 
 

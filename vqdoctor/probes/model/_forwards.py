@@ -12,6 +12,7 @@ from vqdoctor.capture.step import Step
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.frozen import frozen
 from vqdoctor.layouts.live_rows import chosen_lately
+from vqdoctor.metrics.means import code_means
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._looks import Looking, shared
 
@@ -103,14 +104,14 @@ def _batch_means(step: Step, codes: NDArray[np.float64]) -> float | None:
     if given is None or reader.head is not None or z_e.shape != (given.numel(), codes.shape[1]):
         return None
     chosen = given.flatten().cpu().numpy()
-    used, which, sizes = np.unique(chosen, return_inverse=True, return_counts=True)
-    if used[0] < 0 or len(codes) <= used[-1] or len(used) < ALIKE:
+    if chosen.min() < 0 or len(codes) <= chosen.max():
         return None
-    sums = np.zeros((len(used), codes.shape[1]))
-    np.add.at(sums, which, z_e)
-    means = sums / sizes[:, None]
-    apart = np.linalg.norm(codes[used] - means, axis=1)
-    return float(np.mean(apart <= SAME_MEAN * np.linalg.norm(means, axis=1)))
+    counts, means = code_means(z_e, chosen, len(codes))
+    used = counts > 0
+    if used.sum() < ALIKE:
+        return None
+    apart = np.linalg.norm(codes - means, axis=1)[used]
+    return float(np.mean(apart <= SAME_MEAN * np.linalg.norm(means, axis=1)[used]))
 
 
 def decay_of(before: NDArray[np.float64], after: NDArray[np.float64]) -> float | None:

@@ -17,6 +17,7 @@ from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.capture.vectors import rows
 from vqdoctor.core.evidence import LiveReplacement
 from vqdoctor.metrics.match import nearest
+from vqdoctor.metrics.means import code_means
 from vqdoctor.probes.model._context import ModelContext
 from vqdoctor.probes.model._forwards import FAR
 from vqdoctor.probes.model._gaps import each_layer
@@ -108,16 +109,13 @@ def _driven(
     else:
         return None
     vectors, chosen = vectors[chosen >= 0], chosen[chosen >= 0]
-    counts = np.bincount(chosen, minlength=len(before))
+    counts, means = code_means(vectors, chosen, len(before))
     live = counts >= max(TWICE, FAIR * len(chosen) / len(before))
     if not live.any():
         return 0, 0
-    sums = np.zeros_like(before)
-    np.add.at(sums, chosen, vectors)
-    means = sums[live] / counts[live, None]
     codes = before[live]
     scale = float(np.median(np.linalg.norm(codes - codes.mean(axis=0), axis=1)))
-    gone, was = (np.linalg.norm(rows_[live] - means, axis=1) for rows_ in (after, before))
+    gone, was = (np.linalg.norm(table[live] - means[live], axis=1) for table in (after, before))
     return int(live.sum()), int((gone > was + FAR * scale).sum())
 
 
