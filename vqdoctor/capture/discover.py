@@ -359,7 +359,7 @@ def _table_size(module: nn.Module, highest: int, dim: int) -> int | None:
     """
     tables = [t.shape for t in (*module.parameters(), *module.buffers()) if t.ndim == 2 and len(t) > highest]
     alike = [shape for shape in tables if shape[1] == dim]
-    return min((len_ for len_, _ in alike or tables), default=None)
+    return min((shape[0] for shape in alike or tables), default=None)
 
 
 def implicit(name: str, found: Quantizing, num_codes: int) -> QuantizerView:
