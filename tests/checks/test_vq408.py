@@ -8,7 +8,7 @@ from judged import says
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
-from vector_quantize_pytorch import VectorQuantize
+from vector_quantize_pytorch import SimVQ, VectorQuantize
 
 import vqdoctor
 from vqdoctor.core.evidence import Evidence, LiveReplacement, TaskMetrics
@@ -117,3 +117,9 @@ def test_a_librarys_revival_is_left_alone() -> None:
     report = examined(VectorQuantize(DIM, CODES, kmeans_init=True, threshold_ema_dead_code=2))
     live = report.find(LiveReplacement, "vq")
     assert live is not None and live.worst == 0 and live.sample_size > 60
+
+
+def test_codes_that_are_computed_are_left_out() -> None:
+    report = examined(SimVQ(DIM, CODES))
+    assert not [outcome.code for outcome in report.outcomes if outcome.status == "crashed"]
+    assert report.find(LiveReplacement, "vq") is None

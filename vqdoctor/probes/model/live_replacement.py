@@ -42,6 +42,8 @@ def look(context: ModelContext) -> Looking[dict[str, list[_Replaced]]]:
     before: dict[str, NDArray[np.float32]] = {}
     for _ in range(PASSES):
         for name, step in ((yield None) or {}).items():
+            if step.layer.codebook.codes is None:
+                continue  # codes that are computed from several tensors
             after = _codes(step.layer)
             if name in before and (pair := _driven(step.layer, step.call, before[name], after)) is not None:
                 found[name].append(pair)
