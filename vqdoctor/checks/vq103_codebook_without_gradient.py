@@ -241,6 +241,11 @@ CHECK = Check(
             OptimizerMemory.healthy(codebook_listed=False, left_out=True),
         ),
         fires(
+            "frozen codes that are the means of their vectors, by a callback: a note",
+            CodebookGradient.healthy(ema_owned=False),
+            DataMatch.healthy(mean_gain=0.02),
+        ),
+        fires(
             "the same for a codebook that is a parameter under a name of its own",
             CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.3),
             OptimizerMemory.healthy(codebook_listed=False, unlisted=True),

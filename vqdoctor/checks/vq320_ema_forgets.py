@@ -13,7 +13,8 @@ pass shrinks the counts of codes that no vector chose. A decay near 0 is mostly 
 `counts.lerp_(n, 0.99)` keeps 1 % of what was there.
 
 ## Remedy
-slower-ema: decay 0.99. A larger batch does as much: vectors times window over K is what counts.
+slower-ema: decay 0.99. A larger batch does as much: vectors times window over K is what counts. data-init
+brings the codes back that were forgotten.
 
 ## References
 - van den Oord et al. 2017, arXiv:1711.00937, appendix A.1: decay 0.99
@@ -23,7 +24,6 @@ slower-ema: decay 0.99. A larger batch does as much: vectors times window over K
 from __future__ import annotations
 
 from vqdoctor.checks import _harm, _usage
-from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._usage import COLLAPSED_USAGE
 from vqdoctor.checks._words import Problems, figure, measured, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
@@ -79,7 +79,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     remedies=("slower-ema", "data-init"),
-    explained_by=tuple(code for code in COLLAPSE if code < "VQ3" or code in ("VQ309", "VQ310", "VQ319")),
+    explained_by=("VQ901", "VQ319", "VQ309", "VQ101", "VQ102", "VQ103", "VQ204"),
     examples=(
         fires(
             "the weight of the old batches taken for that of the new one",

@@ -65,10 +65,10 @@ CHECK = Check(
     advice=Advice(
         name="revive-unused-only",
         how="Replace a code only where its usage is under a tenth of an even one, in the units of the usage.",
-        code="dead = usage < 0.1 * usage.mean()   # in any units: counts, or shares that sum to 1",
+        code="dead = usage < 0.1 * usage.mean()   # in its own units, counts or shares",
         setting=("dead codes", "0.1 * usage.mean()"),
     ),
-    explained_by=("VQ402", "VQ309"),
+    explained_by=("VQ901", "VQ309", "VQ402"),
     examples=(
         fires("all codes are overwritten every ten steps", LiveReplacement.healthy(worst=0.9, mean=0.073)),
         passes("an EMA with a revival of dead codes", LiveReplacement.healthy()),
