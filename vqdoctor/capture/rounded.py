@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 from torch import nn
@@ -12,7 +11,6 @@ from vqdoctor.capture.call import Call
 from vqdoctor.capture.discover import Discovered, implicit, read
 from vqdoctor.models.roundings import PATH, Rounded, attach_rounding, roundings_found
 from vqdoctor.models.task import Losses
-from vqdoctor.models.untouched import seed_all
 
 
 def rounded(copy: Callable[[bool], nn.Module], run: Callable[[nn.Module], Losses]) -> Discovered:
@@ -22,9 +20,11 @@ def rounded(copy: Callable[[bool], nn.Module], run: Callable[[nn.Module], Losses
         copy: returns a working copy, in train mode or not.
         run: runs a model on a batch.
     """
-    modes = {training: _single(copy(training), run) for training in (True, False)}
-    training, evaluated = modes[True], modes[False]
-    if training is None or evaluated is None:
+    training = _single(copy(True), run)
+    if training is None or not training.z_e.requires_grad:
+        return Discovered()  # the rounding of data, which no encoder made
+    evaluated = _single(copy(False), run)
+    if evaluated is None:
         return Discovered()
     forms = {"estimator_in_training": training.estimator, "estimator_in_eval": evaluated.estimator}
     if not training.estimator and not _matters(copy(True), run, forms):
@@ -38,25 +38,26 @@ def rounded(copy: Callable[[bool], nn.Module], run: Callable[[nn.Module], Losses
 
 
 def _matters(model: nn.Module, run: Callable[[nn.Module], Losses], forms: Mapping[str, bool]) -> bool:
-    """Whether the task loss depends on what a rounding puts out: that of a score alone is not a layer."""
+    """Whether the task loss has a gradient at what a rounding puts out: no score, and no place in a table."""
     attach_rounding(model, **forms)
-    found = []
-    for shift in (0.0, 1.0):
-        hook = model.get_submodule(PATH).register_forward_hook(partial(_shifted, by=shift))
-        seed_all(0)
-        with torch.no_grad():
-            found.append(float(run(model).task))
-        hook.remove()
-    return found[0] != found[1]
+    shown: list[torch.Tensor] = []
 
+    def as_leaf(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+        shown.append(output.detach().requires_grad_())
+        return shown[-1]
 
-def _shifted(module: nn.Module, args: object, output: torch.Tensor, by: float) -> torch.Tensor:
-    return output + by
+    hook = model.get_submodule(PATH).register_forward_hook(as_leaf)
+    task = run(model).task
+    hook.remove()
+    if not shown or not task.requires_grad:
+        return False
+    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(task, shown[:1], allow_unused=True)
+    return found[0] is not None and bool(found[0].any())
 
 
 def _single(model: nn.Module, run: Callable[[nn.Module], Losses]) -> Rounded | None:
     """Return the only rounding of a pass: that of the estimator, or else the rounding itself."""
-    with torch.no_grad(), roundings_found() as found:
+    with torch.set_grad_enabled(model.training), roundings_found() as found:
         run(model)
     estimators = [event for event in found if event.estimator]
     events = estimators or found
