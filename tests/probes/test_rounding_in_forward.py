@@ -37,6 +37,11 @@ class Model(nn.Module):
         if self.rounds == "data":
             return self.decoder(self.encoder(x)) + 0 * torch.round(3 * x)
         z = self.encoder(x)
+        if self.rounds == "symlog":
+            return self.decoder(z.sign() * z.abs().log1p())
+        if self.rounds == "gate":
+            open_ = torch.sigmoid(z)
+            return self.decoder(z * (open_ + ((open_ > 0.5).float() - open_).detach()))
         if self.rounds == "places":
             self.table = torch.arange(8.0) if not hasattr(self, "table") else self.table
             places = torch.floor(torch.sigmoid(z) * 7.99)
@@ -78,7 +83,7 @@ def test_a_missing_estimator_is_seen(rounds: str) -> None:
     assert "VQ101" in {finding.code for finding in report.findings}
 
 
-@pytest.mark.parametrize("rounds", ["score", "twice", "data", "places"])
+@pytest.mark.parametrize("rounds", ["score", "twice", "data", "places", "symlog", "gate"])
 def test_roundings_that_are_not_a_layer(rounds: str) -> None:
     torch.manual_seed(0)
     report = examined(Model(rounds))

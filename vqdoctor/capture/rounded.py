@@ -9,6 +9,7 @@ from torch import nn
 
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.discover import Discovered, implicit, read
+from vqdoctor.capture.pulls import leading_to
 from vqdoctor.models.roundings import PATH, Rounded, attach_rounding, roundings_found
 from vqdoctor.models.task import Losses
 
@@ -27,7 +28,7 @@ def rounded(copy: Callable[[bool], nn.Module], run: Callable[[nn.Module], Losses
     if evaluated is None:
         return Discovered()
     forms = {"estimator_in_training": training.estimator, "estimator_in_eval": evaluated.estimator}
-    if not training.estimator and not _matters(copy(True), run, forms):
+    if not _is_bottleneck(copy(True), run, forms):
         return Discovered()
     call = Call.of(nn.Identity(), (evaluated.z_e,), {}, evaluated.z_e)
     call.take(evaluated.z_q)
@@ -37,22 +38,30 @@ def rounded(copy: Callable[[bool], nn.Module], run: Callable[[nn.Module], Losses
     return Discovered(implicit=(implicit(PATH, found, found.num_codes),), places={PATH: PATH}, rounding=forms)
 
 
-def _matters(model: nn.Module, run: Callable[[nn.Module], Losses], forms: Mapping[str, bool]) -> bool:
-    """Whether the task loss has a gradient at what a rounding puts out: no score, and no place in a table."""
-    attach_rounding(model, **forms)
-    shown: list[torch.Tensor] = []
+def _is_bottleneck(model: nn.Module, run: Callable[[nn.Module], Losses], forms: Mapping[str, bool]) -> bool:
+    """Whether the task loss depends on what is rounded by the rounded vectors alone.
 
-    def as_leaf(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
-        shown.append(output.detach().requires_grad_())
-        return shown[-1]
+    It does not on the rounding of a score, or of places in a table. What also goes on as it is, as behind a
+    hard gate or `z.sign() * z.abs().log1p()`, is not quantized, and weights are not vectors of the data.
+    """
+    attach_rounding(model, **forms)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def as_leaf(module: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        seen.append((args[0], output.detach().requires_grad_()))
+        return seen[-1][1]
 
     hook = model.get_submodule(PATH).register_forward_hook(as_leaf)
     task = run(model).task
     hook.remove()
-    if not shown or not task.requires_grad:
+    if len(seen) != 1 or not task.requires_grad or seen[0][0].is_leaf:
         return False
-    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(task, shown[:1], allow_unused=True)
-    return found[0] is not None and bool(found[0].any())
+    z_e, z_q = seen[0]
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    before = [parameters[name] for name in leading_to(z_e, parameters)]
+    grads: tuple[torch.Tensor | None, ...] = torch.autograd.grad(task, [z_q, *before], allow_unused=True)
+    reached = [grad is not None and bool(grad.any()) for grad in grads]
+    return reached[0] and not any(reached[1:])
 
 
 def _single(model: nn.Module, run: Callable[[nn.Module], Losses]) -> Rounded | None:
