@@ -41,8 +41,8 @@ def rounded(copy: Callable[[bool], nn.Module], run: Callable[[nn.Module], Losses
 def _is_bottleneck(model: nn.Module, run: Callable[[nn.Module], Losses], forms: Mapping[str, bool]) -> bool:
     """Whether the task loss depends on what is rounded by the rounded vectors alone.
 
-    It does not on the rounding of a score, or of places in a table. What also goes on as it is, as behind a
-    hard gate or `z.sign() * z.abs().log1p()`, is not quantized, and weights are not vectors of the data.
+    It does not on the rounding of a score, or of places in a table. Vectors that go on beside their rounding,
+    as through a hard gate or `z.sign() * z.abs().log1p()`, are not quantized. Weights are not data.
     """
     attach_rounding(model, **forms)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
