@@ -73,8 +73,8 @@ class Near(nn.Module):
 
     Args:
         form: what it puts out in train mode: "bypass" for z_e in place of some codes, "z_e" for all, "noise",
-            a "mixture", or one that is "near" z_e; or "around" where the model goes around it in train mode,
-            and "never" where it does so in both.
+            a "mixture", or one that is "near" z_e; "dropped" for dropout before the lookup; or "around" where
+            the model goes around it in train mode, and "never" where it does so in both.
         silent: whether it gives no indices.
     """
 
@@ -82,8 +82,10 @@ class Near(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(4, 8)
         self.form, self.silent = form, silent
+        self.dropout = nn.Dropout(0.6 if form == "dropped" else 0.0)
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        z = self.dropout(z)
         distances = torch.cdist(z, self.embedding.weight)
         chosen = distances.argmin(-1)
         codes = self.embedding(chosen)
@@ -172,3 +174,11 @@ def test_codes_that_the_decoder_gets_in_no_mode_are_no_gap_between_modes() -> No
     torch.manual_seed(0)
     gap, _ = told_of_modes(Near("never"), 8)
     assert gap is not None and not gap.never_codes
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_dropout_in_the_layer_itself_is_noise_before_its_lookup(silent: bool) -> None:
+    torch.manual_seed(0)
+    gap, said = told_of_modes(Near("dropped", silent=silent), 8)
+    assert gap is not None and gap.noise == 0.6
+    assert len(said) == 1 and "noise or dropout" in said[0]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from vqdoctor.capture.call import FAILURES, Call
 from vqdoctor.capture.layer import CapturedLayer, Change, watching
@@ -85,7 +86,7 @@ def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
             eval_perplexity=_perplexity(evaluated.codes[name]),
             blend=blend,
             never_codes=only_z_e or name in unread,
-            noise=_noise(reader, training.calls[name], other.calls.get(name)),
+            noise=_noise(context.layers[name], training.calls[name], other.calls.get(name)),
         )
     return found
 
@@ -116,10 +117,17 @@ def _mixed(reader: Reader, name: str, training: _Run, evaluated: _Run) -> TrainE
     )
 
 
-def _noise(reader: Reader, one: Call, other: Call | None) -> float | None:
-    """Return the share of z_e's variance that another pass in train mode draws anew."""
+def _noise(layer: CapturedLayer, one: Call, other: Call | None) -> float | None:
+    """Return the share of z_e's variance that another pass in train mode draws anew.
+
+    Dropout in the layer itself draws after z_e: it is a share of p.
+    """
     if other is None or other.z_e.shape != one.z_e.shape:
         return None
+    inside = [inner.p for inner in layer.module.modules() if isinstance(inner, _DropoutNd) and inner.p > 0]
+    if inside:
+        return max(inside)
+    reader = layer.reader
     first, second = (_input(reader, call).astype(np.float64) for call in (one, other))
     apart = np.square(first - second).mean() / 2
     variance = np.mean([np.square(z - z.mean(axis=(0, 1))).mean() for z in (first, second)])
@@ -163,12 +171,14 @@ def _run(
 
 
 def _codes(layer: CapturedLayer, calls: list[Call]) -> torch.Tensor | None:
-    """Return the codes that the layer's first call gave, int64 [B, positions]; else those nearest to z_e."""
+    """Return the codes that the layer's first call shows, int64 [B, positions]; else those nearest to z_e."""
     given = layer.reader.given(calls[0]) if calls else None
     if given is not None or not calls:
         return given
-    closest = layer.reader.nearest(_input(layer.reader, calls[0]))
-    return None if closest is None else torch.from_numpy(closest)
+    shown = layer.reader.codes(calls[0]) if layer.reader.has_codebook else None
+    if shown is None:
+        shown = layer.reader.nearest(_input(layer.reader, calls[0]))
+    return None if shown is None else torch.from_numpy(shown)
 
 
 def _agreement(one: torch.Tensor, other: torch.Tensor) -> float | None:
@@ -256,6 +266,8 @@ def _passes_z_e_on(reader: Reader, call: Call, output: Vectors, *, noisy: bool) 
 def _drawn(context: ModelContext, run: _Run) -> tuple[set[str], set[str]]:
     """Ask each layer twice for the same z_e, with two seeds.
 
+    Dropout in a layer, before its lookup, is not a way to draw codes.
+
     Returns:
         the layers that give other codes, or that cannot be asked; and those whose output is another one. Of a
         layer that gives no codes the output alone tells.
@@ -266,7 +278,7 @@ def _drawn(context: ModelContext, run: _Run) -> tuple[set[str], set[str]]:
         drawn.add(name)
         with contextlib.suppress(*FAILURES):
             reader = layers[name].reader
-            twins = [copy.deepcopy(layers[name].module).train() for _ in range(2)]
+            twins = [_without_dropout(copy.deepcopy(layers[name].module).train()) for _ in range(2)]
             asked = [call.again(context.seed + n, module=twin) for n, twin in enumerate(twins)]
             one, other = (reader.given(answer) for answer in asked)
             same = _are_equal(asked[0].z_q, asked[1].z_q)
@@ -275,6 +287,13 @@ def _drawn(context: ModelContext, run: _Run) -> tuple[set[str], set[str]]:
             if not same:
                 noisy.add(name)
     return drawn, noisy
+
+
+def _without_dropout(module: nn.Module) -> nn.Module:
+    for inner in module.modules():
+        if isinstance(inner, _DropoutNd):
+            inner.eval()
+    return module
 
 
 def _are_equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
