@@ -86,7 +86,7 @@ def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
             eval_perplexity=_perplexity(evaluated.codes[name]),
             blend=blend,
             never_codes=only_z_e or name in unread,
-            noise=_noise(context.layers[name], training.calls[name], other.calls.get(name)),
+            noise=_noise(reader, training.calls[name], other.calls.get(name)),
         )
     return found
 
@@ -117,17 +117,16 @@ def _mixed(reader: Reader, name: str, training: _Run, evaluated: _Run) -> TrainE
     )
 
 
-def _noise(layer: CapturedLayer, one: Call, other: Call | None) -> float | None:
+def _noise(reader: Reader, one: Call, other: Call | None) -> float | None:
     """Return the share of z_e's variance that another pass in train mode draws anew.
 
     Dropout in the layer itself draws after z_e: it is a share of p.
     """
     if other is None or other.z_e.shape != one.z_e.shape:
         return None
-    inside = [inner.p for inner in layer.module.modules() if isinstance(inner, _DropoutNd) and inner.p > 0]
+    inside = [inner.p for inner in one.module.modules() if isinstance(inner, _DropoutNd) and inner.p > 0]
     if inside:
         return max(inside)
-    reader = layer.reader
     first, second = (_input(reader, call).astype(np.float64) for call in (one, other))
     apart = np.square(first - second).mean() / 2
     variance = np.mean([np.square(z - z.mean(axis=(0, 1))).mean() for z in (first, second)])
