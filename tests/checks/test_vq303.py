@@ -9,11 +9,12 @@ import torch
 from judged import says
 from state_models import OURS, EmaVQ, Task, found, live, saved, trained
 
-from vqdoctor.core.evidence import EmaState, Evidence
+from vqdoctor.core.evidence import CodebookGradient, EmaState, Evidence
 from vqdoctor.core.levels import Severity
 from vqdoctor.engine import examine
 
 EMA = EmaState.healthy()
+LEARNED = CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.3)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -21,12 +22,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("evidence", "expected"),
     [
-        # , with a file saved before the first update
         ([EMA.replace(sums_disagreement=0.06)], "warning"),
         ([EMA.replace(sums_disagreement=0.04)], "passes"),
         ([EMA.replace(sums_disagreement=0.15, blurred=True)], "cannot judge"),
         ([EMA.replace(never_written=True, sums_disagreement=1.4)], "cannot judge"),
         ([EMA.replace(sums_disagreement=None, compared_rows=0)], "cannot judge"),
+        # an EMA that is switched off, beside a loss that trains the codes
+        ([EMA.replace(sums_disagreement=0.99), LEARNED], "cannot judge"),
+        ([EMA.replace(sums_disagreement=0.99), LEARNED.replace(ema_owned=True)], "warning"),
+        ([EMA.replace(sums_disagreement=0.99), LEARNED.replace(gradient=None)], "warning"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

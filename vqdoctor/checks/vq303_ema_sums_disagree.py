@@ -6,7 +6,8 @@ codebook, the writer of the codes (a revival, an initialisation, an optimizer) w
 codes jump back, and the revival or the initialisation is lost.
 
 ## How to read it
-The median over the codes in use of |E - S/c| / |E|. Libraries that write E from S and c agree to
+The median over the codes in use of |E - S/c| / |E|. With a model at work it counts unless the loss alone
+trains the codes, beside an EMA that is switched off. Libraries that write E from S and c agree to
 1e-6. About 1 - 1/c (0.99 was measured) is the k-means bug: sums initialised without the counts.
 Codes that are not in use are left out, since they differ in healthy files too. A file that was saved
 before the first update cannot be compared. Nor can averaged weights (SWA, an EMA of weights): codes, sums and
@@ -25,7 +26,7 @@ from collections.abc import Iterator
 
 from vqdoctor.checks._words import measured, percent, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import EmaState
+from vqdoctor.core.evidence import CodebookGradient, EmaState
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
@@ -40,8 +41,10 @@ class Limits(CheckLimits):
     )
 
 
-def evaluate(ema: EmaState, limits: Limits) -> Iterator[Problem]:
+def evaluate(ema: EmaState, gradient: CodebookGradient | None, limits: Limits) -> Iterator[Problem]:
     """Compare the median disagreement with its limit."""
+    if gradient is not None and gradient.gradient and not gradient.ema_owned:
+        raise CannotJudge("the loss trains the codebook, and no training pass writes codes from the EMA")
     if ema.never_written:
         raise CannotJudge(
             "the EMA counts were never written, so there is nothing to compare the codebook with"
