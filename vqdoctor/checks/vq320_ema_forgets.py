@@ -27,6 +27,7 @@ from vqdoctor.checks import _harm, _usage
 from vqdoctor.checks._usage import COLLAPSED_USAGE
 from vqdoctor.checks._words import Problems, figure, measured, problem
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.ema import ema_window
 from vqdoctor.core.evidence import CodeExpiry, EmaState, TaskMetrics, TrainForward, Usage
 from vqdoctor.core.levels import Confidence
 
@@ -55,14 +56,14 @@ def evaluate(
         decay = ema.decay
     if decay is None or not 0 <= decay < 1:
         raise CannotJudge("the EMA's decay is not known")
-    window = (1 + decay) / (1 - decay)
-    per_code = expiry.vectors * window / expiry.sample_size
+    batches = ema_window(decay)
+    per_code = expiry.vectors * batches / expiry.sample_size
     if per_code >= limits.per_code or not _usage.poor(usage):
         return
     theirs = expiry.source == "batch" and expiry.assumed_batch_size is None
     yield problem(
         _harm.severity(metrics),
-        f"With decay {figure(decay)} the EMA remembers {figure(window)} batches of {figure(expiry.vectors)} "
+        f"With decay {figure(decay)} the EMA remembers {figure(batches)} batches of {figure(expiry.vectors)} "
         f"vectors, which is {figure(per_code)} for each of the {expiry.sample_size:,} codes: it forgets a "
         "code before it is chosen again.",
         measured("per_code", per_code, limits.per_code),

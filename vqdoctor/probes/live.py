@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vqdoctor.capture.live import LayerStep
 from vqdoctor.capture.vectors import rows
+from vqdoctor.core.ema import ema_window
 from vqdoctor.core.evidence import (
     ACTIVE_SHARE,
     CountsUsage,
@@ -296,8 +297,8 @@ def _claimed(
         return None
     if votes.sum() <= 0:
         return None
-    window = 1.0 if decay is None else (1 + decay) / (1 - decay)
-    low, high = ema_interval(votes, max(1.0, float(votes.sum()) * window))
+    batches = 1.0 if decay is None else ema_window(decay)
+    low, high = ema_interval(votes, max(1.0, float(votes.sum()) * batches))
     return CountsUsage(
         layer=view.name,
         source="batch",

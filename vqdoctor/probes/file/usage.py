@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vqdoctor.core.ema import ema_window
 from vqdoctor.core.evidence import ACTIVE_SHARE, EMA_COUNTS, Usage
 from vqdoctor.layouts.live_rows import RARE, never_written, reset_to
 from vqdoctor.layouts.view import QuantizerView
@@ -136,8 +137,8 @@ def by_counts(context: FileContext, view: QuantizerView) -> Usage:
         counts, total = counts * (codes / total), float(codes)
     recorded = context.saved.decay(view)
     decay = view.default_decay if recorded is None else recorded
-    window = (1 + decay) / (1 - decay) if decay is not None and decay < 1 else None
-    vectors = max(1.0, total * (window or 1.0))
+    batches = ema_window(decay) if decay is not None and decay < 1 else None
+    vectors = max(1.0, total * (batches or 1.0))
     low, high = ema_interval(counts, vectors)
     plain = float(np.exp(plug_in_entropy(counts)))
     used = int(np.sum(counts > _least_vote(view, counts, recorded)))
@@ -159,11 +160,11 @@ def by_counts(context: FileContext, view: QuantizerView) -> Usage:
         estimator=EMA_COUNTS,
         max_share=float(counts.max() / total),
         rest_perplexity=None if rest is None else float(np.exp(plug_in_entropy(rest))),
-        effective_size=vectors if window else None,
+        effective_size=vectors if batches else None,
         active_share=ACTIVE_SHARE,
         count_quantiles=histogram_quantiles(counts),
         histogram=tuple(float(c) for c in counts) if context.histogram else (),
-        window=window,
+        window=batches,
         assumed_decay=decay if recorded is None else None,
     )
 
