@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from processes import PATIENCE, start
+from rank_groups import TIMES
+from ranked import as_rank, free_port
 
 from vqdoctor.core.launcher import Launched
 from vqdoctor.models.process_group import _ask_anew, gpu_of
@@ -33,3 +38,15 @@ def test_libraries_ask_anew_whether_they_are_distributed(monkeypatch: pytest.Mon
     _ask_anew()
     library.is_distributed()
     assert len(asked) == 2
+
+
+def test_processes_find_each_other_as_often_as_they_make_a_group() -> None:
+    """A process that came early once reached rank zero's last server, and both waited for ten minutes."""
+    port, script = free_port(), Path(__file__).parents[1] / "rank_groups.py"
+    with (
+        start(script, env=as_rank(0, 2, port), stderr=subprocess.PIPE) as first,
+        start(script, env=as_rank(1, 2, port), stderr=subprocess.PIPE) as second,
+    ):
+        said = [process.communicate(timeout=PATIENCE) for process in (first, second)]
+    assert first.returncode == second.returncode == 0, said
+    assert [out for out, _ in said] == [str(2 * TIMES)] * 2

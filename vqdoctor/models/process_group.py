@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import distributed
@@ -26,6 +28,22 @@ def gpu_of(launched: Launched) -> torch.device | None:
     return torch.device("cuda", launched.local_rank) if there else None
 
 
+@functools.cache
+def meeting_place(launched: Launched) -> Any:
+    """Return the table of numbers by which the launcher's processes find each other, for a process's life.
+
+    Where rank zero keeps it, a process that asked for a second one could reach the first, and wait in it.
+
+    Raises:
+        RuntimeError: if rank zero does not answer.
+    """
+    c10d = cast("Any", distributed)  # its stubs leave these names out
+    met, _, _ = next(iter(c10d.rendezvous("env://", timeout=TIMEOUT)))
+    return c10d.PrefixStore(f"vqdoctor/{launched.attempt}", met)
+
+
+_groups = itertools.count()
+"""The default groups that were made so far: each has numbers of its own at the meeting place."""
 _left: list[Any] = []
 """The group of all processes, while `as_single_process` has left it."""
 
@@ -47,7 +65,10 @@ def default_group(launched: Launched) -> Iterator[torch.device | None]:
             yield gpu
         return
     backend = "gloo" if gpu is None else "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(backend, timeout=TIMEOUT)
+    store = cast("Any", distributed).PrefixStore(f"default/{next(_groups)}", meeting_place(launched))
+    distributed.init_process_group(
+        backend, store=store, rank=launched.rank, world_size=launched.size, timeout=TIMEOUT
+    )
     _ask_anew()
     try:
         with contextlib.nullcontext() if gpu is None else torch.cuda.device(gpu):

@@ -22,7 +22,7 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.launcher import Launched
 from vqdoctor.core.retraining import Epoch
 from vqdoctor.core.training_plan import TrainingPlan
-from vqdoctor.models.process_group import TIMEOUT, gpu_of
+from vqdoctor.models.process_group import TIMEOUT, gpu_of, meeting_place
 
 GO_ON = "--resume goes on from the last epoch, with any number of processes"
 
@@ -212,8 +212,7 @@ def joined(launched: Launched) -> Iterator[Ranks]:
 
     gpu = gpu_of(launched)
     c10d = cast("Any", distributed)  # its stubs leave these names out
-    met, _, _ = next(iter(c10d.rendezvous("env://", timeout=TIMEOUT)))
-    store = c10d.PrefixStore(f"vqdoctor/{launched.attempt}", met)
+    store = meeting_place(launched)
     place = (store, launched.rank, launched.size)
     if gpu is not None:
         torch.cuda.set_device(gpu)
