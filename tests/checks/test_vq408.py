@@ -101,8 +101,14 @@ def examined(vq: nn.Module) -> Report:
 @pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize(
     ("threshold", "every", "noise", "fires"),
-    [(CODES, 10, True, True), (CODES, 1, False, True), (0.1, 10, False, False), (0.1, 1, False, False)],
-    ids=["other units, at times", "other units, always", "dead codes, at times", "dead codes, always"],
+    [
+        (CODES, 10, True, True),
+        (CODES, 50, True, True),
+        (CODES, 1, False, True),
+        (0.1, 10, False, False),
+        (0.1, 1, False, False),
+    ],
+    ids=["other units, at times", "seldom", "always", "dead codes, at times", "dead codes, always"],
 )
 def test_a_threshold_in_other_units(
     threshold: float, every: int, noise: bool, fires: bool, silent: bool
@@ -116,7 +122,7 @@ def test_a_threshold_in_other_units(
 def test_a_librarys_revival_is_left_alone() -> None:
     report = examined(VectorQuantize(DIM, CODES, kmeans_init=True, threshold_ema_dead_code=2))
     live = report.find(LiveReplacement, "vq")
-    assert live is not None and live.worst == 0 and live.sample_size > 60
+    assert live is not None and live.worst == 0 and live.sample_size > 20
 
 
 def test_codes_that_are_computed_are_left_out() -> None:

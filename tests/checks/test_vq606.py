@@ -37,7 +37,7 @@ NOISY = TrainEvalGap.healthy(agreement=0.33, repeated=0.33)
         ([NOISY.replace(noise=0.24)], "passes"),
         ([NOISY.replace(noise=0.24, eval_loss=1.0)], "warning"),
         ([NOISY.replace(noise=0.26, agreement=0.74, repeated=0.74)], "warning"),
-        ([NOISY.replace(noise=0.26, agreement=0.76, repeated=0.74)], "passes"),
+        ([NOISY.replace(noise=0.26, agreement=0.76, repeated=0.74)], "warning"),
         ([NOISY.replace(noise=0.26, agreement=0.74, repeated=0.76)], "passes"),
         # the same codes, and something else than codes put out in training
         ([BLEND], "warning"),
@@ -47,7 +47,7 @@ NOISY = TrainEvalGap.healthy(agreement=0.33, repeated=0.33)
         # most of the task is still to do, and the modes differ in it
         ([BLEND, LEFT], "error"),
         ([GAP, LEFT], "error"),
-        ([NOISY, LEFT], "warning"),
+        ([NOISY, LEFT], "error"),
         ([BLEND.replace(blend=0.0, never_codes=True), LEFT], "error"),
         ([BLEND, LEFT.replace(loss=0.29)], "warning"),
         ([GAP.replace(sample_size=8)], "warning"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked import Imported
 from processes import python
 
 import vqdoctor
@@ -20,18 +21,33 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """An environment in which this checkout's package is found from any folder."""
+    return found_anywhere()
+
+
+def found_anywhere() -> dict[str, str]:
+    """Return an environment in which this checkout's package is found from any folder."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     quiet = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "VQDOCTOR_TRACEBACK")}
     return {**quiet, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
 
 
+@pytest.fixture(scope="session")
+def imported() -> Iterator[Imported]:
+    """The process that commands are forked from."""
+    process = Imported(found_anywhere())
+    yield process
+    process.end()
+
+
 @pytest.fixture
-def shell(tmp_path: Path, environment: dict[str, str]) -> Run:
+def shell(tmp_path: Path, environment: dict[str, str], imported: Imported) -> Run:
     """`python -m vqdoctor` with these arguments, in an empty folder."""
 
     def run(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        return python("-m", "vqdoctor", *arguments, cwd=tmp_path, env={**environment, **env})
+        asked = {**environment, **env}
+        if imported.can(asked):
+            return imported.run(*arguments, cwd=tmp_path, env=asked)
+        return python("-m", "vqdoctor", *arguments, cwd=tmp_path, env=asked)
 
     return run
 

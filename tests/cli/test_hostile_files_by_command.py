@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hostile_files import HOSTILE_FILES, canary, healthy
 from processes import python
 
-
-def inspect(path: Path) -> subprocess.CompletedProcess[str]:
-    return python("-m", "vqdoctor", "inspect", path)
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.mark.parametrize("name", HOSTILE_FILES)
-def test_exit_code_and_words(name: str, tmp_path: Path) -> None:
+def test_exit_code_and_words(name: str, shell: Run, tmp_path: Path) -> None:
     hostile = HOSTILE_FILES[name]
     path = tmp_path / f"odd{hostile.suffix}"
     hostile.build(path)
-    done = inspect(path)
+    done = shell("inspect", path)
     assert done.returncode == hostile.exit_code, done.stdout + done.stderr
     assert hostile.says in " ".join((done.stdout + done.stderr).lower().split())
     assert "Traceback" not in done.stderr
@@ -38,7 +37,7 @@ def test_an_unreadable_file_takes_no_longer_than_a_healthy_one(tmp_path: Path) -
 
     def seconds(path: Path) -> float:
         start = time.perf_counter()
-        inspect(path)
+        python("-m", "vqdoctor", "inspect", path)
         return time.perf_counter() - start
 
     pairs = [(seconds(bad), seconds(good)) for _ in range(3)]

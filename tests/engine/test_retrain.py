@@ -347,7 +347,7 @@ class Runs:
 def test_kill_9_at_random_moments_loses_at_most_an_epoch_and_leaves_no_unreadable_file(
     times: int, sick: Path, tmp_path: Path
 ) -> None:
-    """Killed again and again, at times while a state is being written; then it ends as if unkilled, to the bit."""
+    """Killed again and again, at times while a state is written; then it ends to the bit as if unkilled."""
     whole, output = tmp_path / "whole.pt", tmp_path / "fixed.pt"
     draw = random.Random(0)
     reached, kills = 0, 0

@@ -104,7 +104,7 @@ def test_no_config_names_its_fault():
         assert not any(name in str(value) for value in RECIPES[name].config(seed=0).values())
 
 
-@pytest.mark.slow
+@pytest.mark.accept
 def test_a_cut_encoder_collapses_where_a_healthy_one_learns(data):
     """One switch apart, eight epochs: a classifier against chance."""
     images = torch.from_numpy(data["x"][data["split"] == 2])

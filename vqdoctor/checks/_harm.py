@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 
 from vqdoctor.checks import _scale
+from vqdoctor.checks._reach import RAW
 from vqdoctor.core.evidence import (
     CodebookGradient,
+    DataMatch,
     Directions,
     EmaRelation,
+    FirstInput,
     LossBalance,
     OptimizerMemory,
     TaskMetrics,
@@ -80,10 +83,19 @@ def undone(metrics: TaskMetrics | None) -> float | None:
     return metrics.loss / metrics.mean_code_loss if metrics.mean_code_loss > 0 else None
 
 
+def unlearned(metrics: TaskMetrics | None) -> bool:
+    """Whether more of the task is still to do than a sound model leaves."""
+    return (undone(metrics) or 0.0) > UNDONE
+
+
+def outgrown(match: DataMatch | None, first: FirstInput | None) -> bool:
+    """Whether z_e has the size of a raw input, which the input has not: nothing held the encoder."""
+    return match is not None and first is not None and match.data_rms >= RAW > first.rms
+
+
 def narrowed(directions: Directions | None, metrics: TaskMetrics | None) -> bool:
     """Whether z_e has lost its directions and the task shows it: the encoder itself is ruined."""
-    left = undone(metrics)
-    return left is not None and left > UNDONE and is_narrow(directions)
+    return unlearned(metrics) and is_narrow(directions)
 
 
 def is_narrow(directions: Directions | None) -> bool:

@@ -35,11 +35,9 @@ normalise-before-vq: a norm layer, or cosine codes, bounds z_e.
 - Łańcucki et al. 2020, Robust Training of Vector Quantized Bottleneck Models, arXiv:2005.08520
 """
 
-from functools import partial
-
 from vqdoctor.checks import _harm, _scale
 from vqdoctor.checks._reach import RAW, is_raw
-from vqdoctor.checks._words import Problems, figure, measured, percent, warning
+from vqdoctor.checks._words import Problems, figure, measured, percent, problem, warning
 from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
 from vqdoctor.core.evidence import (
     DataMatch,
@@ -54,11 +52,10 @@ from vqdoctor.core.evidence import (
 )
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.frozen import frozen
-from vqdoctor.core.levels import Confidence
+from vqdoctor.core.levels import Confidence, Severity
 
 LIGHT, WITHIN = ("raise-vq-weight", "normalise-before-vq"), ("commitment-term", "normalise-before-vq")
 """The remedies of a VQ loss that is too light as a whole, and of one that is so in its commitment term."""
-_warning = partial(warning, remedies=LIGHT)
 
 
 class Limits(CheckLimits):
@@ -128,9 +125,9 @@ def evaluate(
     if scale is not None and scale.vector_spread <= _scale.ONE_LENGTH:
         raise CannotJudge("all vectors have one length when they are looked up, so z_e cannot run away")
     held = None if balance is None else balance.ratio
-    drift = None if trace is None else _drift(trace, limits)
+    drift, acted = None if trace is None else _drift(trace, limits), _harm.severity(metrics, acts=True)
     if drift is not None and (held is None or held < limits.gradient_ratio):
-        yield _runaway(drift, held, limits)
+        yield _runaway(drift, held, acted, limits)
         return
     if match is None:
         if trace is None:
@@ -138,13 +135,15 @@ def evaluate(
         return
     ruined = _harm.narrowed(directions, metrics)
     if match.scale_ratio <= limits.scale_ratio:
-        followed = list(_followed(match, balance, first, limits))
+        followed = list(_followed(match, balance, first, acted, limits))
         if not followed and ruined and held is not None and held < limits.gradient_ratio:
-            yield _warning(
+            yield problem(
+                acted,
                 f"The VQ loss that should hold the encoder has only {percent(held)} of the task's pull, and "
                 "z_e is left with a handful of directions: the codes followed it away from the start.",
                 measured("gradient_ratio", held, limits.gradient_ratio),
                 confidence=Confidence.MEDIUM,
+                remedies=LIGHT,
             )
         yield from followed
         return
@@ -176,19 +175,25 @@ def evaluate(
 
 
 def _followed(
-    match: DataMatch, balance: LossBalance | None, first: FirstInput | None, limits: Limits
+    match: DataMatch,
+    balance: LossBalance | None,
+    first: FirstInput | None,
+    acted: Severity,
+    limits: Limits,
 ) -> Problems:
     """Fire on a z_e that has grown with the codes behind it, held by next to no weight."""
     weight = None if balance is None else balance.vq_weight
     if weight is None or weight > limits.weight or first is None or first.rms >= limits.size:
         return
     if match.data_rms >= limits.size:
-        yield _warning(
+        yield problem(
+            acted,
             f"The encoder's output has grown to size {figure(match.data_rms)} from inputs of size "
             f"{figure(first.rms)}, and the VQ loss that should hold it has a weight of {figure(weight)}.",
             measured("z_e_size", match.data_rms, limits.size),
             measured("vq_weight", weight, limits.weight),
             confidence=Confidence.MEDIUM,
+            remedies=LIGHT,
         )
 
 
@@ -216,9 +221,10 @@ def _drift(trace: Trace, limits: Limits) -> _Drift | None:
     return drift if runs and drift.ratio > limits.drift_ratio else None
 
 
-def _runaway(drift: _Drift, held: float | None, limits: Limits) -> Problem:
+def _runaway(drift: _Drift, held: float | None, acted: Severity, limits: Limits) -> Problem:
     pull = "by a loss of unknown weight" if held is None else f"by {percent(held)} of the task's pull"
-    return _warning(
+    return problem(
+        Severity.WARNING if held is None else acted,
         f"In a few training steps the encoder's output grew by a factor of {figure(drift.z_e)} and "
         f"the codes that it chose by {figure(drift.codes)}: it runs away from them, held {pull}.",
         measured("drift_growth", drift.z_e, limits.drift_growth),
@@ -226,6 +232,7 @@ def _runaway(drift: _Drift, held: float | None, limits: Limits) -> Problem:
         measured("drift_ratio", drift.ratio, limits.drift_ratio),
         confidence=Confidence.LOW if held is None else Confidence.HIGH,
         decide_with="--trained-vq-weight W" if held is None else "",
+        remedies=LIGHT,
     )
 
 

@@ -30,7 +30,15 @@ returns none. If your training does add it and only the Task leaves it out, retu
 from vqdoctor.checks import _harm
 from vqdoctor.checks._words import Problems, figure, if_known, measured, problem
 from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
-from vqdoctor.core.evidence import CodebookGradient, EmaRelation, LossPath, LossUse, TaskMetrics
+from vqdoctor.core.evidence import (
+    CodebookGradient,
+    DataMatch,
+    EmaRelation,
+    FirstInput,
+    LossPath,
+    LossUse,
+    TaskMetrics,
+)
 from vqdoctor.core.levels import Confidence, Severity
 
 
@@ -55,6 +63,8 @@ def evaluate(
     mover: CodebookGradient | None,
     metrics: TaskMetrics | None,
     relation: EmaRelation | None,
+    match: DataMatch | None,
+    first: FirstInput | None,
     limits: Limits,
 ) -> Problems:
     """Ask for a loss, then whether it is connected, then whether it has a weight."""
@@ -78,8 +88,9 @@ def evaluate(
     else:
         return
     waits = _harm.waits(mover) and mover is not None and not mover.gradient
+    acts = _harm.apart(metrics, relation) or _harm.outgrown(match, first)
     yield problem(
-        Severity.ERROR if waits else _harm.severity(metrics, acts=_harm.apart(metrics, relation)),
+        Severity.ERROR if waits else _harm.severity(metrics, acts=acts),
         f"{fault}, so the encoder is not held near the codes.",
         if_known("reported_gradient", use.gradient, limits.gradient),
         if_known("vq_weight", use.vq_weight, limits.weight),

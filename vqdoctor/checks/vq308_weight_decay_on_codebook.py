@@ -49,7 +49,8 @@ class Limits(CheckLimits):
     short_rows: float = limit(
         0.5,
         "Share of the codes under a tenth of the longest code's length, from which the decay counts as "
-        "having done it where the usage is unknown; healthy codebooks measured none.",
+        "having done it where the usage is unknown, and as having ruined the codebook where the usage is "
+        "poor; healthy codebooks measured none.",
     )
 
 
@@ -67,13 +68,10 @@ def evaluate(
         raise CannotJudge("the number of updates, or the learning rate of the codebook, is not known")
     if decay.lost <= limits.lost:
         return
-    if usage is not None:
-        harmed = _usage.poor(usage)
-    else:
-        harmed = decay.short_rows > limits.short_rows * decay.sample_size
+    short = decay.short_rows > limits.short_rows * decay.sample_size
+    harmed = short if usage is None else _usage.poor(usage)
     crushed = geometry is not None and geometry.norm_max < (decay.learning_rate or 0.0)
-    undone = _harm.undone(metrics) or 0.0
-    ruined = crushed and undone > _harm.UNDONE
+    ruined = (crushed and _harm.unlearned(metrics)) or (usage is not None and harmed and short)
     harmed = harmed or crushed or (metrics is not None and _harm.costs(metrics))
     longest = figure(geometry.norm_max) if geometry is not None and crushed else ""
     bound = decay.lost_at_most

@@ -77,8 +77,9 @@ def evaluate(mixing: BatchMixing, metrics: TaskMetrics | None, limits: Limits) -
     if drifts:
         drift, z, what = max(drifts)
         forgot = (_harm.undone(metrics) or 0.0) > _harm.FAILS  # the encoder too, so z_e is no better
-        in_order = forgot and drift >= limits.in_order
-        severity = Severity.ERROR if forgot else _harm.severity(metrics)
+        in_order = drift >= limits.in_order
+        ruined = forgot or (in_order and _harm.unlearned(metrics))
+        severity = Severity.ERROR if ruined else _harm.severity(metrics)
         yield problem(
             severity if drift > limits.drift else Severity.NOTE,
             f"The {what}s of neighbouring training batches correlate with {figure(drift)}, where a random "
@@ -86,7 +87,7 @@ def evaluate(mixing: BatchMixing, metrics: TaskMetrics | None, limits: Limits) -
             measured(f"{what}_drift", drift, limits.drift),
             measured(f"{what}_z", z, limits.z),
             confidence=Confidence.MEDIUM,
-            explains=FORGOTTEN if in_order else (),
+            explains=FORGOTTEN if forgot and in_order else (),
         )
 
 

@@ -222,7 +222,7 @@ def seed_all(seed: int) -> None:
 
 @cache
 def _beside_cpu() -> bool:
-    """Whether torch has a device with random numbers of its own; a plug-in's stands under its own name."""
+    """Whether torch has a device with random numbers of its own, a plug-in among them."""
     plugged_in = hasattr(torch, torch._C._get_privateuse1_backend_name())
     found = torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()
     return plugged_in or found

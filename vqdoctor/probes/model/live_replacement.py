@@ -10,7 +10,9 @@ import contextlib
 from collections import defaultdict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from vqdoctor.capture.call import FAILURES, Call
 from vqdoctor.capture.layer import CapturedLayer
@@ -24,8 +26,9 @@ from vqdoctor.probes.model._gaps import each_layer
 from vqdoctor.probes.model._looks import Looking, shared
 
 PASSES = 4
-ALONE, WORK = 64, 2**31
-"""Passes of a layer alone, as a revival may come every ten or fifty steps; and the most products in them."""
+ALONE, COUNTED, WORK = 22, 64, 2**31
+"""Passes of a layer alone, as a revival may come every ten steps; of one that counts its passes, every fifty;
+and the most products in them."""
 FAIR = 0.5
 """A code is in use that a pass chooses at least this many times as often as an even usage would."""
 TWICE = 2
@@ -74,18 +77,31 @@ def measure(context: ModelContext) -> dict[str, LiveReplacement]:
 def _alone(layer: CapturedLayer, call: Call, seed: int) -> list[_Replaced]:
     """Return the effect of further passes of the layer alone, on one batch again and again."""
     found: list[_Replaced] = []
-    passes = min(ALONE, WORK // max(call.z_e.numel() * layer.num_codes, 1))
+    affordable, passes, number = WORK // max(call.z_e.numel() * layer.num_codes, 1), ALONE, 0
     with contextlib.suppress(*FAILURES):
         before = _codes(layer)
-        for number in range(passes):
+        while number < min(passes, affordable):
+            counted = _numbers(layer.module) if number == 1 else None
             again = call.again(seed + number, module=layer.module)
             after = _codes(layer)
+            if counted is not None and counted != _numbers(layer.module):
+                passes = COUNTED
             pair = _driven(layer, again, before, after)
             if pair is None:
                 break
             found += [pair] * (number > 0)
-            before = after
+            before, number = after, number + 1
     return found
+
+
+def _numbers(module: nn.Module) -> dict[tuple[str, str], object]:
+    """Return the single numbers that a layer keeps, among them how often it was called if it counts that."""
+    return {
+        (name, kept): value.detach().item() if isinstance(value, torch.Tensor) else value
+        for name, part in module.named_modules()
+        for kept, value in (*vars(part).items(), *part.named_buffers(recurse=False))
+        if isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.numel() == 1)
+    }
 
 
 def _codes(layer: CapturedLayer) -> NDArray[np.float32]:
