@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 from judged import problems, says
 
-from vqdoctor.core.evidence import DataMatch, Evidence, LookupScale, LossBalance, LossTerms
+from vqdoctor.core.evidence import (
+    DataMatch,
+    Evidence,
+    FirstInput,
+    LookupScale,
+    LossBalance,
+    LossTerms,
+    TaskMetrics,
+)
 
 BALANCE = LossBalance.healthy()
 MATCH = DataMatch.healthy()
+FOLLOWED = [MATCH.replace(data_rms=80.0), BALANCE.replace(vq_weight=1e-5), FirstInput.healthy(rms=0.8)]
 AWAY = (MATCH.replace(scale_ratio=5.0), BALANCE.replace(ratio=0.0))
 
 
@@ -23,6 +32,10 @@ AWAY = (MATCH.replace(scale_ratio=5.0), BALANCE.replace(ratio=0.0))
         # a layer that normalises vectors: their length before it means nothing
         ([*AWAY, LookupScale.healthy(vector_spread=7e-9)], "cannot judge"),
         ([MATCH.replace(scale_ratio=2.9), BALANCE.replace(ratio=0.0)], "passes"),
+        # codes that followed a z_e that nothing held: an error where the task has room
+        (FOLLOWED, "warning"),
+        ([*FOLLOWED, TaskMetrics.healthy(accuracy=0.94)], "error"),
+        ([*FOLLOWED, TaskMetrics.healthy(accuracy=0.96)], "warning"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 from judged import says
 
-from vqdoctor.core.evidence import Evidence, LossUse, TaskMetrics
+from vqdoctor.core.evidence import DataMatch, Evidence, FirstInput, LossUse, TaskMetrics
 
 USE = LossUse.healthy()
 LOSES = TaskMetrics.healthy(accuracy=0.6, bypass_accuracy=0.93)
+ROOM = TaskMetrics.healthy(accuracy=0.77, bypass_accuracy=0.8)
+DONE = TaskMetrics.healthy(accuracy=0.96, bypass_accuracy=0.97)
+ORDINARY, RAW = FirstInput.healthy(rms=0.78), FirstInput.healthy(rms=147.0)
 NO_LOSS = {"offered": 0.0, "used": None}
 
 
@@ -18,6 +21,11 @@ NO_LOSS = {"offered": 0.0, "used": None}
         ([USE.replace(vq_weight=None)], "passes"),
         ([USE.replace(vq_weight=0.0)], "warning"),
         ([USE.replace(vq_weight=0.0), LOSES], "error"),
+        # z_e has grown to the size of a raw input, and the accuracy has room
+        ([USE.replace(vq_weight=0.0), ROOM, DataMatch.healthy(data_rms=53.0), ORDINARY], "error"),
+        ([USE.replace(vq_weight=0.0), ROOM, DataMatch.healthy(data_rms=29.0), ORDINARY], "warning"),
+        ([USE.replace(vq_weight=0.0), ROOM, DataMatch.healthy(data_rms=53.0), RAW], "warning"),
+        ([USE.replace(vq_weight=0.0), DONE, DataMatch.healthy(data_rms=53.0), ORDINARY], "warning"),
         ([USE.replace(vq_weight=1e-6)], "passes"),
         ([USE.replace(used=False)], "passes"),
         ([USE.replace(used=False, gradient=0.0)], "warning"),

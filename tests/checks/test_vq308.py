@@ -33,6 +33,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([DECAY.replace(lost=None, weight_decay=0.0), COLLAPSED_USAGE], "passes"),
         ([DECAY.replace(lost=0.9, short_rows=129)], "warning"),
         ([DECAY.replace(lost=0.9, short_rows=128)], "note"),
+        # most of the codebook is short, and unused
+        ([DECAY.replace(lost=0.51, short_rows=129), COLLAPSED_USAGE], "error"),
+        ([DECAY.replace(lost=0.51, short_rows=128), COLLAPSED_USAGE], "warning"),
+        ([DECAY.replace(lost=0.51, short_rows=129), Usage.healthy()], "note"),
         # a usage that is good, beside a task that the codes cost
         ([DECAY.replace(lost=0.51), Usage.healthy(), TaskMetrics.healthy(accuracy=0.86)], "warning"),
         ([DECAY.replace(lost=0.51), Usage.healthy(), TaskMetrics.healthy(accuracy=0.94)], "note"),

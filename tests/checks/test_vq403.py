@@ -35,6 +35,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([MIXING.replace(label_drift=0.3, label_z=9.0), METRICS.replace(accuracy=0.54)], "error"),
         ([MIXING.replace(label_drift=0.3, label_z=9.0), METRICS.replace(accuracy=0.56)], "warning"),
         ([MIXING.replace(label_drift=0.1, label_z=9.0), METRICS.replace(accuracy=0.54)], "note"),
+        # sorted batches: less than half, but more than a sound model leaves
+        ([MIXING.replace(label_drift=0.51, label_z=9.0), METRICS.replace(accuracy=0.72)], "error"),
+        ([MIXING.replace(label_drift=0.51, label_z=9.0), METRICS.replace(accuracy=0.74)], "warning"),
+        ([MIXING.replace(label_drift=0.49, label_z=9.0), METRICS.replace(accuracy=0.72)], "warning"),
         ([MIXING.replace(label_drift=None, label_z=None, code_drift=None, code_z=None)], "passes"),
     ],
 )
