@@ -19,7 +19,7 @@ import tempfile
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from processes import PATIENCE, start
 
@@ -44,14 +44,16 @@ class Imported:
     ) -> subprocess.CompletedProcess[str]:
         """Run `python -m vqdoctor` with these arguments to its end."""
         command = ["vqdoctor", *map(str, arguments)]
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
-            places = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (out, error)]
-            asked = {"command": command, "cwd": str(cwd), "env": dict(env), "streams": places}
+        with tempfile.TemporaryDirectory() as folder:
+            streams = [Path(folder) / name for name in ("stdout", "stderr")]
+            asked = {"command": command, "cwd": str(cwd), "env": dict(env), "streams": [*map(str, streams)]}
             assert self.parent.stdin is not None and self.parent.stdout is not None
             self.parent.stdin.write(json.dumps(asked) + "\n")
             self.parent.stdin.flush()
             code = int(self.parent.stdout.readline())
-            return subprocess.CompletedProcess(command, code, _text(out), _text(error))
+            return subprocess.CompletedProcess(
+                command, code, *(s.read_text(encoding="utf-8") for s in streams)
+            )
 
     def end(self) -> None:
         """Let the process end."""
@@ -60,11 +62,6 @@ class Imported:
 
 def _at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(_READ_AT_START)}
-
-
-def _text(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode()
 
 
 def _serve() -> None:
@@ -99,7 +96,7 @@ def _become(command: list[str], cwd: str, env: dict[str, str], streams: list[str
     os.environ.update(env)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, (name, place) in enumerate(zip(("stdout", "stderr"), streams, strict=True), start=1):
-        os.dup2(os.open(place, os.O_WRONLY | os.O_APPEND), number)
+        os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT), number)
         setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
     sys.argv, sys.path[0] = command, cwd
     code = 1

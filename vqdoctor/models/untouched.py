@@ -212,8 +212,8 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 def seed_all(seed: int) -> None:
     """Seed torch's, numpy's and Python's global random states: a layer may draw from any of them.
 
-    `torch.manual_seed` formats the whole call stack where no GPU has been used, which took a fourth of an
-    inspection: it is called where there is something beside the CPU to seed.
+    `torch.manual_seed` formats the whole call stack where no GPU has been used, which took a third of an
+    examination in a deep stack: it is called where there is something beside the CPU to seed.
     """
     (torch.manual_seed if _beside_cpu() else torch.default_generator.manual_seed)(seed)
     random.seed(seed)
