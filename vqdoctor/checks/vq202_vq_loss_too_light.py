@@ -154,11 +154,18 @@ def evaluate(
             f"z_e is {figure(match.scale_ratio)} times as large as the codes, but only the gradients and the "
             "weight of the VQ loss could tell whether that loss is too light"
         )
+    yield from _behind(match, balance, balance.ratio, terms, limits)
+
+
+def _behind(
+    match: DataMatch, balance: LossBalance, ratio: float, terms: LossTerms | None, limits: Limits
+) -> Problems:
+    """Fire on codes that lag far behind a z_e that hardly anything pulls back."""
     # the gradient grows with the distance of z_e from its code: in lengths of a code, it is taken out
     length = match.codebook_rms * match.dim**0.5
     stretch = match.quantization_error**0.5 * match.data_std / length if length else 1.0
     usual = balance.vq_weight is not None and balance.vq_weight >= limits.usual
-    pull = balance.ratio if usual else balance.ratio / max(stretch, 1.0)
+    pull = ratio if usual else ratio / max(stretch, 1.0)
     if pull < limits.gradient_ratio:
         beta = terms.commitment / terms.codebook if terms and terms.commitment and terms.codebook else 1.0
         within = usual and beta <= limits.beta
