@@ -16,6 +16,7 @@ from vqdoctor.core.evidence import (
     CodebookWriters,
     CodeExpiry,
     DataMatch,
+    EmaRelation,
     EmaState,
     EvalForward,
     Evidence,
@@ -25,6 +26,7 @@ from vqdoctor.core.evidence import (
     Initialisation,
     LevelUse,
     LookupPrecision,
+    LookupScale,
     LossBalance,
     LossTerms,
     LossUse,
@@ -79,6 +81,13 @@ def test_a_collapse_hangs_under_the_cause_that_was_found(cause: Evidence, code: 
     findings = rank(evaluate(all_checks(), ["vq"], [cause, COLLAPSED_USAGE], []).findings, all_checks())
     assert (findings[0].code, findings[0].explained_by, findings[0].severity.label) == (code, None, "error")
     assert {f.explained_by for f in findings[1:]} == {f"{code}:vq"}
+
+
+def test_a_heavy_pull_hangs_under_codes_that_are_far_too_long() -> None:
+    heavy = LossBalance.healthy(vq_weight=0.25, ratio=53.5)
+    assert first(heavy)[0] == "VQ201"
+    shares = (EmaRelation.healthy(total=1.0), LookupScale.healthy(factor=1 / 452))
+    assert first(heavy, *shares)[0] == "VQ309"
 
 
 # The codebook has no gradient: because its loss was never added, or although it was.

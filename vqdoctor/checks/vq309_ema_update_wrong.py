@@ -40,6 +40,9 @@ from vqdoctor.core.evidence import EmaAdvances, EmaRelation, LookupScale, TrainF
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Severity
 
+PULLED = ("VQ201",)
+"""Found where the codes are far longer than z_e: the VQ loss is their distance, so it pulls hard."""
+
 
 class Limits(CheckLimits):
     """When a relation counts as exact, and as wrong."""
@@ -170,6 +173,7 @@ def _related(relation: EmaRelation, lookup: LookupScale | None, limits: Limits) 
             measured("total", relation.total),
             measured("code_norm", lookup.code_norm),
             measured("vector_norm", lookup.vector_norm),
+            explains=PULLED,
         )
 
 
