@@ -85,9 +85,10 @@ def test_a_collapse_hangs_under_the_cause_that_was_found(cause: Evidence, code: 
 
 def test_a_heavy_pull_hangs_under_codes_that_are_far_too_long() -> None:
     heavy = LossBalance.healthy(vq_weight=0.25, ratio=53.5)
-    assert first(heavy)[0] == "VQ201"
     shares = (EmaRelation.healthy(total=1.0), LookupScale.healthy(factor=1 / 452))
-    assert first(heavy, *shares)[0] == "VQ309"
+    found = rank(evaluate(all_checks(), ["vq"], [heavy, *shares], []).findings, all_checks())
+    assert {f.code: f.explained_by for f in found} == {"VQ309": None, "VQ201": "VQ309:vq"}
+    assert first(heavy)[0] == "VQ201"
 
 
 # The codebook has no gradient: because its loss was never added, or although it was.
