@@ -24,12 +24,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
     ("evidence", "expected"),
     [
         ([COLLAPSED_USAGE, BATCH, TrainForward.healthy(decay=0.33)], "warning"),
-        ([COLLAPSED_USAGE, BATCH, TrainForward.healthy(decay=0.34)], "passes"),
+        ([COLLAPSED_USAGE, BATCH.replace(vectors=64.0), TrainForward.healthy(decay=0.51)], "warning"),
+        ([COLLAPSED_USAGE, BATCH.replace(vectors=66.0), TrainForward.healthy(decay=0.51)], "passes"),
         ([COLLAPSED_USAGE, BATCH, TrainForward.healthy(decay=0.33), LOST], "error"),
         ([COLLAPSED_USAGE, BATCH, EmaState.healthy(decay=0.33)], "warning"),
         ([COLLAPSED_USAGE, BATCH, EmaState.healthy(decay=0.99), TrainForward.healthy(decay=0.33)], "warning"),
         ([COLLAPSED_USAGE, BATCH, EmaState.healthy(decay=None)], "cannot judge"),
-        ([Usage.healthy(), BATCH, TrainForward.healthy(decay=0.0)], "passes"),
+        # codes in use, each the mean of a few vectors of the newest batch
+        ([Usage.healthy(), BATCH.replace(vectors=333.0), TrainForward.healthy(decay=0.5)], "warning"),
+        ([Usage.healthy(), BATCH.replace(vectors=334.0), TrainForward.healthy(decay=0.5)], "passes"),
+        ([Usage.healthy(), BATCH, TrainForward.healthy(decay=0.51)], "passes"),
+        ([Usage.healthy(), BATCH, TrainForward.healthy(decay=0.0)], "warning"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

@@ -137,8 +137,7 @@ def evaluate(
     if match.scale_ratio <= limits.scale_ratio:
         followed = list(_followed(match, balance, first, acted, limits))
         if not followed and ruined and held is not None and held < limits.gradient_ratio:
-            yield problem(
-                acted,
+            yield warning(
                 f"The VQ loss that should hold the encoder has only {percent(held)} of the task's pull, and "
                 "z_e is left with a handful of directions: the codes followed it away from the start.",
                 measured("gradient_ratio", held, limits.gradient_ratio),

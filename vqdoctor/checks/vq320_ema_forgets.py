@@ -8,7 +8,8 @@ of the last few batches, and its perplexity is at most what they hold.
 ## How to read it
 The number is the vectors for each code within that window, were all codes used evenly. Large batches make up
 for a fast decay: 0.8 is a library's default, and right for 16,384 vectors and 1,024 codes. So few vectors
-count only where usage is poor. The decay is that which the file records, or the factor by which a training
+count only where usage is poor, or where the newest batch alone has most of the weight: then each code is the
+mean of those few. The decay is that which the file records, or the factor by which a training
 pass shrinks the counts of codes that no vector chose. A decay near 0 is mostly a swapped weight:
 `counts.lerp_(n, 0.99)` keeps 1 % of what was there.
 
@@ -40,6 +41,16 @@ class Limits(CheckLimits):
         "Least vectors for each code within the window of the EMA. With less than two choices per code two "
         "of three codes fell under a revival's threshold in each pass on digits (VQ402).",
     )
+    decay: float = limit(
+        0.5,
+        "Largest decay at which the newest batch alone has most of the weight. Published ones are 0.8 to "
+        "0.999.",
+    )
+    averaged: float = limit(
+        10.0,
+        "Least vectors for each code within that window, beside such a decay: the mean of n vectors is off "
+        "by an n-th of their variance, so ten make the quantization error a tenth larger.",
+    )
 
 
 def evaluate(
@@ -58,16 +69,17 @@ def evaluate(
         raise CannotJudge("the EMA's decay is not known")
     batches = ema_window(decay)
     per_code = expiry.vectors * batches / expiry.sample_size
-    if per_code >= limits.per_code or not _usage.poor(usage):
+    forgets = per_code < limits.per_code and _usage.poor(usage)
+    if not forgets and (decay > limits.decay or per_code >= limits.averaged):
         return
     theirs = expiry.source == "batch" and expiry.assumed_batch_size is None
     yield problem(
         _harm.severity(metrics),
         f"With decay {figure(decay)} the EMA remembers {figure(batches)} batches of {figure(expiry.vectors)} "
-        f"vectors, which is {figure(per_code)} for each of the {expiry.sample_size:,} codes: it forgets a "
-        "code before it is chosen again.",
-        measured("per_code", per_code, limits.per_code),
-        measured("decay", decay),
+        f"vectors, which is {figure(per_code)} for each of the {expiry.sample_size:,} codes: "
+        + ("it forgets a code before it is chosen again." if forgets else "each batch overwrites them."),
+        measured("per_code", per_code, limits.per_code if forgets else limits.averaged),
+        measured("decay", decay, None if forgets else limits.decay),
         measured("vectors", expiry.vectors),
         confidence=Confidence.HIGH if theirs else Confidence.MEDIUM,
         decide_with="" if theirs else "--task FILE.py:NAME",
@@ -100,11 +112,23 @@ CHECK = Check(
             CodeExpiry.healthy(sample_size=1024, vectors=16_384.0),
             TrainForward.healthy(decay=0.8),
         ),
-        passes(
-            "a fast EMA whose codes are in use all the same",
+        fires(
+            "a batch overwrites the codebook, whose codes are in use all the same",
             Usage.healthy(),
-            CodeExpiry.healthy(sample_size=128, vectors=64.0),
+            CodeExpiry.healthy(sample_size=64, vectors=128.0),
             TrainForward.healthy(decay=0.01),
+        ),
+        passes(
+            "the same with batches that hold enough for each code",
+            Usage.healthy(),
+            CodeExpiry.healthy(sample_size=64, vectors=1280.0),
+            TrainForward.healthy(decay=0.01),
+        ),
+        passes(
+            "few vectors for each code, and a library's decay",
+            Usage.healthy(),
+            CodeExpiry.healthy(sample_size=64, vectors=32.0),
+            TrainForward.healthy(decay=0.8),
         ),
     ),
     doc=__doc__,
