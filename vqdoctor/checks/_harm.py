@@ -88,9 +88,9 @@ def unlearned(metrics: TaskMetrics | None) -> bool:
     return (undone(metrics) or 0.0) > UNDONE
 
 
-def outgrown(match: DataMatch | None, first: FirstInput | None) -> bool:
+def outgrown(match: DataMatch | None, first: FirstInput | None, size: float = RAW) -> bool:
     """Whether z_e has the size of a raw input, which the input has not: nothing held the encoder."""
-    return match is not None and first is not None and match.data_rms >= RAW > first.rms
+    return match is not None and first is not None and match.data_rms >= size > first.rms
 
 
 def narrowed(directions: Directions | None, metrics: TaskMetrics | None) -> bool:

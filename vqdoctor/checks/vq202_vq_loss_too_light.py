@@ -125,7 +125,8 @@ def evaluate(
     if scale is not None and scale.vector_spread <= _scale.ONE_LENGTH:
         raise CannotJudge("all vectors have one length when they are looked up, so z_e cannot run away")
     held = None if balance is None else balance.ratio
-    drift, acted = None if trace is None else _drift(trace, limits), _harm.severity(metrics, acts=True)
+    drift = None if trace is None else _drift(trace, limits)
+    acted = _harm.severity(metrics, acts=True)
     if drift is not None and (held is None or held < limits.gradient_ratio):
         yield _runaway(drift, held, acted, limits)
         return
@@ -189,9 +190,9 @@ def _followed(
 ) -> Problems:
     """Fire on a z_e that has grown with the codes behind it, held by next to no weight."""
     weight = None if balance is None else balance.vq_weight
-    if weight is None or weight > limits.weight or first is None or first.rms >= limits.size:
+    if weight is None or weight > limits.weight:
         return
-    if match.data_rms >= limits.size:
+    if first is not None and _harm.outgrown(match, first, limits.size):
         yield problem(
             acted,
             f"The encoder's output has grown to size {figure(match.data_rms)} from inputs of size "
