@@ -92,3 +92,27 @@ def test_the_estimator_is_judged_where_the_model_writes_it(estimator: str, form:
     elif estimator != "none":
         (gap,) = (item for item in report.unavailable if item.kind == "gradient-path")
         assert "outside the layer" in gap.reason
+
+
+class CutOff(Codes):
+    """A layer with an estimator of its own, after which it puts out something else."""
+
+    def __init__(self, *, looked_up: bool) -> None:
+        super().__init__()
+        self.looked_up = looked_up
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z_q, chosen = super().forward(z)
+        through = z + (z_q - z).detach()
+        return (self.embed[chosen] if self.looked_up else through.detach()), chosen
+
+
+@pytest.mark.parametrize("looked_up", [False, True])
+def test_a_layer_that_cuts_its_own_estimator_off_passes_no_gradient(looked_up: bool) -> None:
+    torch.manual_seed(0)
+    model = Model("none", "vectors", skip=False)
+    model.vq = CutOff(looked_up=looked_up)
+    report = vqdoctor.examine(model, torch.rand(64, 1, 8, 8), losses=losses)
+    assert report.findings[0].code == "VQ101"
+    path = report.find(GradientPath, "vq")
+    assert path is not None and path.estimator == "none"

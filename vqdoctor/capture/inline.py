@@ -10,6 +10,7 @@ import torch
 
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.capture.pulls import leads_to
 from vqdoctor.capture.watch import watch_each
 from vqdoctor.layouts.place import Place
 from vqdoctor.models.lookups import stand_in_of
@@ -27,7 +28,8 @@ def inline(capture: Capture, located: Mapping[str, CapturedLayer]) -> dict[str, 
 
     Looked at are the tables that no module was found for or whose module shows no codes, as one that maps its
     vectors on the way in and out; and several tables of one module, which shows the codes of none of them.
-    Where a table's module passes no gradient, the model may hold the estimator, around that module.
+    Where a table's module passes no gradient, the model may hold the estimator, around that module. One whose
+    output the task does not depend on is the module's own, which cuts it off.
 
     Args:
         capture: the model and its task.
@@ -46,8 +48,9 @@ def inline(capture: Capture, located: Mapping[str, CapturedLayer]) -> dict[str, 
             found[layer.name] = _at_stand_in(layer, gap=INLINE if is_around else "")
             around += [replace(layer, around=True)] * is_around
     if around:
-        calls, _ = _shown(capture, around)
-        found.update({layer.name: _at_stand_in(layer) for layer in around if calls[layer.name]})
+        calls, losses = _shown(capture, around)
+        used = {name for name, shown in calls.items() if shown and leads_to(losses.task, shown[0].z_q)}
+        found.update({layer.name: _at_stand_in(layer) for layer in around if layer.name in used})
     return found
 
 

@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize
 from vqdoctor.capture.call import Call
 from vqdoctor.capture.inline import INLINE, inline
 from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.capture.pulls import leads_to
 from vqdoctor.capture.tables import are_rows
 from vqdoctor.capture.watch import Watch, watch_each
 from vqdoctor.core.errors import UserError
@@ -182,7 +183,7 @@ def judge(
 
 def _gap(model: nn.Module, path: str, call: Call, watched: Watch, vq_loss: torch.Tensor | None) -> str:
     # A VQ loss that pulls at z_e shows a layer that is trained, whichever way the model uses it.
-    if watched.by_method and not _pulls(vq_loss, call.z_e):
+    if watched.by_method and not leads_to(vq_loss, call.z_e):
         return METHODS_ONLY
     if not call.training:
         return IN_EVAL
@@ -190,13 +191,6 @@ def _gap(model: nn.Module, path: str, call: Call, watched: Watch, vq_loss: torch
     inside = [i for i, (name, _) in enumerate(parameters) if name.startswith(f"{path}.")]
     until = parameters[: inside[-1] + 1] if inside else parameters
     return "" if call.recorded or any(p.requires_grad for _, p in until) else FROZEN
-
-
-def _pulls(vq_loss: torch.Tensor | None, z_e: torch.Tensor) -> bool:
-    if vq_loss is None or not vq_loss.requires_grad or not z_e.requires_grad:
-        return False
-    found = torch.autograd.grad(vq_loss.sum(), z_e, retain_graph=True, allow_unused=True)
-    return found[0] is not None
 
 
 def stop_dropping_levels(model: nn.Module, paths: Sequence[str]) -> None:

@@ -79,6 +79,13 @@ def _at_once(loss: torch.Tensor, at: Iterable[torch.Tensor]) -> dict[int, torch.
     return dict(zip(asked, found, strict=True))
 
 
+def leads_to(loss: torch.Tensor | None, tensor: torch.Tensor | None) -> bool:
+    """Return whether a gradient of a loss arrives at a tensor, keeping the graph."""
+    if loss is None or tensor is None or not loss.requires_grad or not tensor.requires_grad:
+        return False
+    return _at_once(loss.sum(), [tensor])[id(tensor)] is not None
+
+
 def leading_to(tensor: torch.Tensor, parameters: Mapping[str, torch.nn.Parameter]) -> set[str]:
     """Return the names of the parameters that a tensor's gradient would reach.
 
