@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_training import Digits
+from small_training import DIGITS, Digits
 
 from vqdoctor.cli._ablation import require_own
 from vqdoctor.core.ablation import AblationFigures, CodebookFigures, Cost, Latency, Run, Study
@@ -18,6 +18,7 @@ from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.ablate import study as study_module
 from vqdoctor.engine.ablate.cells import STEPS, Training, lay_out
 from vqdoctor.engine.ablate.kept import RUNS, STUDY, Kept, merge
+from vqdoctor.engine.ablate.one import Bench
 from vqdoctor.engine.ablate.subject import Subject
 from vqdoctor.engine.plan import make_plan
 from vqdoctor.engine.retrain import decisive
@@ -205,3 +206,18 @@ def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / STUDY).write_text(text)
     with pytest.raises(UserError, match=r"study\.json"):
         Kept.open(tmp_path, study)
+
+
+def test_the_model_with_fsq_is_trained_as_its_task_says() -> None:
+    plan = make_plan((), ("vq",), Settings(epochs=1), trained_vq_weight=1.0)
+    _, trainings = lay_out(plan, {"as it is": None}, 1)
+    subject = Subject(
+        path=DIGITS.with_name("no-ste.pt"), user_model=UserModel(), settings=Settings(data=(DIGITS,))
+    )
+    bench = Bench(subject, trainings)
+    try:
+        run, _ = bench.train("fsq", 0)
+        assert not run.failed and run.figures is not None
+        assert not bench.trainable("fsq").context.task.trains_itself
+    finally:
+        bench.close()

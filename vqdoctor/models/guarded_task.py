@@ -43,7 +43,9 @@ class GuardedTask:
         """
         own = getattr(task, "vq_weight", None)
         self.vq_weight: float | None = own if own is not None else told_weight
-        steps = callable(getattr(task, "step", None)) and not isinstance(task, SteppedTask)
+        # around a guarded task its own `step` is always there, and says nothing
+        trains = getattr(task, "trains_itself", callable(getattr(task, "step", None)))
+        steps = trains and not isinstance(task, SteppedTask)
         self._task: Task | SteppedTask = SteppedTask(task) if steps else task
         self._most = most
         self._mask = mask

@@ -228,15 +228,13 @@ class _WithFSQ:
             raise UserError("FSQ cannot take the place of this layer", "it is not called as one module")
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # a copy has no task yet while it is made
+            raise AttributeError(name)
         return getattr(self._task, name)
 
     def model(self) -> torch.nn.Module:
         """Return the task's model with the layers replaced."""
         return replace_layers(self._task.model(), self._places)
-
-    def optimizer(self, model: torch.nn.Module) -> Any:
-        """Return the task's optimizer of that model, where it has one."""
-        return self._task.optimizer(model)
 
 
 def _fits(layer: CapturedLayer, called: torch.nn.Module) -> bool:
