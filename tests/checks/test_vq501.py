@@ -10,6 +10,8 @@ from vqdoctor.core.check import CannotJudge
 from vqdoctor.core.evidence import Evidence, TaskMetrics
 
 STORED = IMPLICIT_USAGE.replace(num_codes=4096, perplexity=65.0, perplexity_high=66.0, implicit=False)
+NEARLY = STORED.replace(perplexity=103.0, perplexity_high=104.0)
+AS_WITHOUT = TaskMetrics.healthy(accuracy=0.4, bypass_accuracy=0.41, chance_accuracy=0.2)
 CLASSIFIER = TaskMetrics.healthy(classes=10)
 
 
@@ -38,6 +40,13 @@ EMA = usage(4096, 1_200, 150, 400, source="checkpoint", effective_size=None)
         # a decoder of data with few modes needs no more, if next to no loss is left with codes or without
         ([STORED, _decoder(0.0196, 0.0188)], "note"),
         ([STORED, _decoder(0.0204, 0.0200)], "error"),
+        # from half of the limit on, where z_e in place of the codes does the task no better
+        ([NEARLY, AS_WITHOUT], "warning"),
+        ([NEARLY, AS_WITHOUT.replace(bypass_accuracy=0.6)], "error"),
+        ([NEARLY, AS_WITHOUT.replace(bypass_accuracy=None, bypass_loss=None)], "error"),
+        ([NEARLY], "error"),
+        ([NEARLY.replace(source="checkpoint"), AS_WITHOUT], "error"),
+        ([NEARLY.replace(perplexity=101.0, perplexity_high=102.0), AS_WITHOUT], "error"),
         ([STORED, _decoder(0.0196, 0.0180)], "error"),
         # max(min(50, 0.2 K), 0.05 K)
         ([usage(256, 28_752, 49.9, 60)], "error"),
