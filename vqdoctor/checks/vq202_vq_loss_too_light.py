@@ -12,7 +12,8 @@ codes, like that of a spring, so that a loss of weight 0.00001 pulls with a hund
 weight of 0.1 and more, which the remedy would leave, it is taken as it is: there the distance has another
 cause.
 Where an EMA follows, the codes grow with z_e, and no distance shows it: then a recorded weight of a
-thousandth and less counts beside a z_e of size 30 and more that no raw input explains.
+thousandth and less counts beside a z_e of size 30 and more that no raw input explains, or where its pull is
+under the same limit and z_e in place of the codes makes the task loss much larger.
 Large z_e alone does not prove it:
 dead codes that fade to zero shrink the codebook too (a ratio of 6 was measured without any runaway).
 A few training steps (`--probe-steps 20`) show the runaway itself, and earlier: z_e grows from the first
@@ -42,6 +43,7 @@ from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fir
 from vqdoctor.core.evidence import (
     DataMatch,
     Directions,
+    EmaRelation,
     FirstInput,
     LookupScale,
     LossBalance,
@@ -119,6 +121,7 @@ def evaluate(
     directions: Directions | None,
     metrics: TaskMetrics | None,
     terms: LossTerms | None,
+    relation: EmaRelation | None,
     limits: Limits,
 ) -> Problems:
     """Fire where z_e is far larger than the codes, or runs from them, and the VQ loss hardly pulls."""
@@ -136,7 +139,7 @@ def evaluate(
         return
     ruined = _harm.narrowed(directions, metrics)
     if match.scale_ratio <= limits.scale_ratio:
-        followed = list(_followed(match, balance, first, acted, limits))
+        followed = list(_followed(match, balance, first, metrics, relation, limits))
         if not followed and ruined and held is not None and held < limits.gradient_ratio:
             yield warning(
                 f"The VQ loss that should hold the encoder has only {percent(held)} of the task's pull, and "
@@ -154,19 +157,14 @@ def evaluate(
             f"z_e is {figure(match.scale_ratio)} times as large as the codes, but only the gradients and the "
             "weight of the VQ loss could tell whether that loss is too light"
         )
-    yield from _behind(match, balance, balance.ratio, terms, limits)
+    yield from _behind(match, balance, terms, limits)
 
 
-def _behind(
-    match: DataMatch, balance: LossBalance, ratio: float, terms: LossTerms | None, limits: Limits
-) -> Problems:
+def _behind(match: DataMatch, balance: LossBalance, terms: LossTerms | None, limits: Limits) -> Problems:
     """Fire on codes that lag far behind a z_e that hardly anything pulls back."""
-    # the gradient grows with the distance of z_e from its code: in lengths of a code, it is taken out
-    length = match.codebook_rms * match.dim**0.5
-    stretch = match.quantization_error**0.5 * match.data_std / length if length else 1.0
-    usual = balance.vq_weight is not None and balance.vq_weight >= limits.usual
-    pull = ratio if usual else ratio / max(stretch, 1.0)
+    pull = _pull(match, balance, limits)
     if pull < limits.gradient_ratio:
+        usual = balance.vq_weight is not None and balance.vq_weight >= limits.usual
         beta = terms.commitment / terms.codebook if terms and terms.commitment and terms.codebook else 1.0
         within = usual and beta <= limits.beta
         why = f": within it the commitment term has {percent(beta)} of the codebook term's weight"
@@ -185,13 +183,15 @@ def _followed(
     match: DataMatch,
     balance: LossBalance | None,
     first: FirstInput | None,
-    acted: Severity,
+    metrics: TaskMetrics | None,
+    relation: EmaRelation | None,
     limits: Limits,
 ) -> Problems:
-    """Fire on a z_e that has grown with the codes behind it, held by next to no weight."""
+    """Fire on a z_e that codes followed, away from the start or on their own, held by next to no weight."""
     weight = None if balance is None else balance.vq_weight
-    if weight is None or weight > limits.weight:
+    if balance is None or weight is None or weight > limits.weight:
         return
+    acted = _harm.severity(metrics, acts=True)
     if first is not None and _harm.outgrown(match, first, limits.size):
         yield problem(
             acted,
@@ -202,6 +202,33 @@ def _followed(
             confidence=Confidence.MEDIUM,
             remedies=LIGHT,
         )
+    elif _is_slack(match, balance, limits) and metrics is not None and _harm.apart(metrics, relation):
+        yield problem(
+            acted,
+            f"The VQ loss that should hold the encoder has a weight of {figure(weight)}, and the decoder "
+            "does not know z_e: in place of its codes it makes the task loss "
+            f"{figure((metrics.bypass_loss or 0.0) / metrics.loss)} times as large.",
+            measured("vq_weight", weight, limits.weight),
+            measured("gradient_ratio", _pull(match, balance, limits), limits.gradient_ratio),
+            confidence=Confidence.MEDIUM,
+            remedies=LIGHT,
+        )
+
+
+def _is_slack(match: DataMatch, balance: LossBalance, limits: Limits) -> bool:
+    return balance.ratio is not None and _pull(match, balance, limits) < limits.gradient_ratio
+
+
+def _pull(match: DataMatch, balance: LossBalance, limits: Limits) -> float:
+    """Return the VQ loss's pull at z_e, as a share of the task's.
+
+    Its gradient grows with the distance of z_e from its code: in lengths of a code, that is taken out, unless
+    the weight is a usual one.
+    """
+    length = match.codebook_rms * match.dim**0.5
+    stretch = match.quantization_error**0.5 * match.data_std / length if length else 1.0
+    usual = balance.vq_weight is not None and balance.vq_weight >= limits.usual
+    return (balance.ratio or 0.0) if usual else (balance.ratio or 0.0) / max(stretch, 1.0)
 
 
 @frozen
@@ -286,6 +313,24 @@ CHECK = Check(
             _FOLLOWED,
             LossBalance.healthy(vq_weight=1e-5, vq_gradient=0.38, task_gradient=0.00024, ratio=0.0155),
             FirstInput.healthy(rms=0.78),
+        ),
+        fires(
+            "the same, where z_e has not grown so far and the decoder does not know it",
+            DataMatch.healthy(dim=16, data_rms=13.2, data_std=37.5, codebook_rms=5.0, scale_ratio=2.63),
+            LossBalance.healthy(vq_weight=1e-5, ratio=0.00099),
+            FirstInput.healthy(rms=0.51),
+            TaskMetrics.healthy(
+                accuracy=None, bypass_accuracy=None, loss=0.0087, bypass_loss=0.0249, mean_code_loss=0.113
+            ),
+        ),
+        passes(
+            "the same where z_e does the task as well",
+            DataMatch.healthy(dim=16, data_rms=13.2, data_std=37.5, codebook_rms=5.0, scale_ratio=2.63),
+            LossBalance.healthy(vq_weight=1e-5, ratio=0.00099),
+            FirstInput.healthy(rms=0.51),
+            TaskMetrics.healthy(
+                accuracy=None, bypass_accuracy=None, loss=0.0087, bypass_loss=0.0086, mean_code_loss=0.113
+            ),
         ),
         fires(
             "weight 1 of a VQ loss whose commitment term has a weight of 0.00001 within it",
