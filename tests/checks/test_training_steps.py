@@ -33,8 +33,8 @@ def test_a_trace_shows_a_runaway_early_and_whether_training_still_helps(
     reports = [
         examine(tmp_path / "model.pt", data=DIGITS, settings=Settings(probe_steps=steps)) for steps in (0, 60)
     ]
-    assert found(reports[0], "VQ202") == {}, "too early for what the sizes alone tell"
-    assert set(found(reports[1], "VQ202")) == ({"VQ202"} if weight == 0.001 else set())
+    for report in reports:  # without a trace: by the recorded weight, and a decoder that does not know z_e
+        assert set(found(report, "VQ202")) == ({"VQ202"} if weight == 0.001 else set())
     advice = [f for report in reports for f in report.findings if f.code == "VQ401"]
     assert [f.severity for f in advice] == [Severity.NOTE] * 2
     assert [f.decide_with for f in advice] == ["--probe-steps 60", ""]

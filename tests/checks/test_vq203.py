@@ -29,7 +29,7 @@ LOST = TaskMetrics.healthy(accuracy=0.6, bypass_accuracy=0.9)
         ([TERMS.replace(commitment=1.0, codebook=1.0)], "passes"),
         ([SWAPPED.replace(beta=1.0)], "passes"),
         ([SWAPPED.replace(beta=0.0)], "passes"),
-        ([SWAPPED.replace(legacy=True)], "passes"),
+        ([SWAPPED.replace(legacy=True)], "note"),
         ([SWAPPED.replace(legacy=True), COLLAPSED_USAGE], "warning"),
         ([SWAPPED.replace(**NO_BETA)], "cannot judge"),
         ([SWAPPED.replace(**NO_BETA), COLLAPSED_USAGE], "warning"),

@@ -11,7 +11,7 @@ The gradients of the VQ loss at z_e and at the codebook are compared with those 
 That gives the weights of the two terms whatever the code calls them; their ratio should be beta. Beta
 comes from the file or else from an attribute of the layer. Without either, a ratio of two and more is
 suspicious, and it is a finding only where the codebook is poorly used. A layer that says `legacy=True` of
-itself (taming-transformers, diffusers) is swapped on purpose, and judged in the same way. With an EMA
+itself (taming-transformers, diffusers) is swapped on purpose: a note where its codes are in use. With an EMA
 there is only one term, and nothing to swap.
 
 Swapped terms do harm by tying the encoder, so the pull of the VQ loss at z_e tells whether they do. Up to the
@@ -72,12 +72,12 @@ def evaluate(terms: LossTerms, usage: Usage | None, balance: LossBalance | None,
             raise CannotJudge(
                 f"the encoder is held {figure(ratio)} times as hard as the codebook, and beta is not recorded"
             )
-        yield _problem(ratio, None, balance, Confidence.LOW, limits)
+        yield _problem(ratio, None, balance, Confidence.LOW, limits, chosen=False)
         return
     swapped = terms.beta > 0 and _near(ratio, 1 / terms.beta, limits) and not _near(ratio, terms.beta, limits)
-    if swapped and (poor or not terms.legacy):
+    if swapped:
         confidence = Confidence.HIGH if terms.beta_from == "record" else Confidence.MEDIUM
-        yield _problem(ratio, terms.beta, balance, confidence, limits)
+        yield _problem(ratio, terms.beta, balance, confidence, limits, chosen=terms.legacy and not poor)
 
 
 def _near(value: float, target: float, limits: Limits) -> bool:
@@ -85,14 +85,20 @@ def _near(value: float, target: float, limits: Limits) -> bool:
 
 
 def _problem(
-    ratio: float, beta: float | None, balance: LossBalance | None, confidence: Confidence, limits: Limits
+    ratio: float,
+    beta: float | None,
+    balance: LossBalance | None,
+    confidence: Confidence,
+    limits: Limits,
+    *,
+    chosen: bool,
 ) -> Problem:
     expected = "where less than 1 is usual" if beta is None else f"where beta = {figure(beta)} asks for that"
     pull = None if balance is None else balance.ratio
     harmless = pull is not None and not _harm.outpulled(balance)
     pulls = f", and it pulls {figure(pull)} times as hard at the encoder as the task does" if pull else ""
     return problem(
-        Severity.NOTE if harmless else Severity.WARNING,
+        Severity.NOTE if harmless or chosen else Severity.WARNING,
         f"The VQ loss holds the encoder {figure(ratio)} times as hard as the codebook, {expected}: "
         f"its two terms are swapped{pulls}.",
         measured("ratio", ratio, limits.ratio if beta is None else beta),
@@ -132,8 +138,8 @@ CHECK = Check(
             LossBalance.healthy(ratio=0.21),
         ),
         passes("beta 0.25 on the encoder's term", LossTerms.healthy(), Usage.healthy()),
-        passes(
-            "a legacy layer whose codebook is in use",
+        fires(
+            "a legacy layer whose codebook is in use: a note",
             LossTerms.healthy(commitment=1.0, codebook=0.25, legacy=True),
             Usage.healthy(),
         ),
