@@ -18,7 +18,9 @@ from vqdoctor.core.evidence import (
     DataMatch,
     EmaState,
     Evidence,
+    LossPath,
     OptimizerMemory,
+    TaskGradient,
 )
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine
@@ -27,6 +29,9 @@ MEMORY = OptimizerMemory.healthy()
 CODEBOOK = CodebookGradient.healthy()
 EMA = EmaState.healthy()
 UNLISTED = MEMORY.replace(codebook_listed=False, unlisted=True)
+STILL = CODEBOOK.replace(ema_owned=False, trainable=True)
+MOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=True)
+NONE_BEHIND = TaskGradient.healthy(at_output=0.0, at_input=0.0, ratio=None, before=0.0)
 REACHED = CODEBOOK.replace(ema_owned=False, trainable=True, gradient=0.3)
 WRITERS = CodebookWriters.healthy(gradient=0.3, kept=1.0)
 UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
@@ -59,6 +64,12 @@ UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
         ([REACHED.replace(ema_owned=True), WRITERS.replace(listed=False)], "passes"),
         ([UNLISTED, CODEBOOK.replace(ema_owned=False)], "warning"),
         ([UNLISTED], "cannot judge"),
+        # the task alone trains the codes, and its gradient has died behind the layer
+        ([STILL, MOVED, NONE_BEHIND], "cannot judge"),
+        ([STILL, MOVED], "error"),
+        ([STILL, MEMORY, NONE_BEHIND], "error"),
+        ([STILL, MOVED, TaskGradient.healthy()], "error"),
+        ([STILL, MOVED, NONE_BEHIND, LossPath.healthy()], "error"),
         # the losses reach the codebook, and the training that saved the file did not
         ([UNMOVED, REACHED], "error"),
         ([UNMOVED.replace(before_gradient=None), REACHED], "error"),

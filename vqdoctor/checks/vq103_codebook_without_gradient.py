@@ -9,8 +9,9 @@ With a model and data: after a backward pass of the whole loss, is there a gradi
 does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainable codebook, and a
 warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. It is a note
 where the codes are the means of their vectors, since then something moves them that this pass does not run,
-as a callback, and where z_e is fixed, as in a tokenizer of an earlier stage. Where
-the layer's loss was never added to the task's, that is the cause (VQ205), and this check is skipped.
+as a callback, and where z_e is fixed, as in a tokenizer of an earlier stage. Where the layer's loss was never
+added to the task's, that is the cause (VQ205), and this check is skipped. So it is where the optimizer
+remembers gradients of codes that no VQ loss trains (NSVQ), and the task's own have died in the decoder.
 Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA counts
 that were ever written. An optimizer creates the state with the first gradient, so there was none. Where
 it has a state for every other parameter and does not list the codebook, an embedding's weight, nothing
@@ -45,6 +46,7 @@ from vqdoctor.core.evidence import (
     LossPath,
     LossUse,
     OptimizerMemory,
+    TaskGradient,
 )
 from vqdoctor.core.finding import Measurement, Problem
 from vqdoctor.core.levels import Confidence, Severity
@@ -80,6 +82,7 @@ def evaluate(
     path: LossPath | None,
     writers: CodebookWriters | None,
     match: DataMatch | None,
+    task: TaskGradient | None,
     limits: Limits,
 ) -> Problems:
     """Ask the live model beside the file's optimizer; without one, the optimizer and the EMA counts."""
@@ -89,6 +92,12 @@ def evaluate(
             raise CannotJudge("the VQ loss, which may move the codebook, is not in the loss (VQ205)")
     if path is not None and path.reported and path.alive is False and path.value and path.vq_weight != 0:
         raise CannotJudge("the VQ loss has no gradient at all, so it moves no codebook (VQ206)")
+    remembered = memory is not None and memory.codebook_has_state
+    if remembered and task is not None and task.at_output == 0 and (path is None or not path.value):
+        raise CannotJudge(
+            "the codes had gradients in training, and the task's is 0 along the path behind the layer, as "
+            "behind units that are out of action"
+        )
     if gradient is not None:
         saved = memory is not None and (memory.left_out or (memory.unlisted and gradient.trainable))
         if memory is not None and _harm.lost(gradient, memory):
