@@ -230,6 +230,58 @@ def test_tables_of_tokens_and_positions_are_no_codebooks() -> None:
     assert [layer.name for layer in report.layers] == []
 
 
+class DiscreteVae(nn.Module):
+    """A discrete VAE as DALLE-pytorch writes it: logits draw the rows of a table called `codebook`."""
+
+    def __init__(self, *, trained: bool = True) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Conv2d(1, K, 2, 2), nn.ConvTranspose2d(D, 1, 2, 2)
+        self.codebook, self.trained = nn.Embedding(K, D), trained
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.encoder(x)
+        if self.training and self.trained:
+            chosen = functional.gumbel_softmax(logits, tau=1.0, dim=1, hard=True)
+        else:
+            chosen = functional.one_hot(logits.argmax(1), K).permute(0, 3, 1, 2).float()
+        z_q = torch.einsum("bnhw,nd->bdhw", chosen, self.codebook.weight)
+        share = logits.softmax(1).mean((0, 2, 3))
+        return self.decoder(z_q), (share * (share * K + 1e-8).log()).sum()
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["drawn", "never trained"])
+def test_codes_that_logits_draw_are_counted_where_their_gradient_reaches_the_logits(
+    trained: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = DiscreteVae(trained=trained)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    x = torch.rand(64, 1, 8, 8)
+
+    class Task:
+        vq_weight = 0.01
+
+        def model(self) -> nn.Module:
+            return DiscreteVae(trained=trained)
+
+        def batches(self, split: str) -> list[torch.Tensor]:
+            return list(x.split(32))
+
+        def losses(self, model: nn.Module, batch: torch.Tensor) -> vqdoctor.Losses:
+            return losses(model, batch)
+
+    report = vqdoctor.examine(tmp_path / "model.pt", task=Task())
+    usage = report.find(Usage, "codebook")
+    if not trained:
+        assert usage is None
+        return
+    with torch.no_grad():
+        counts = torch.bincount(model.encoder(x).argmax(1).flatten(), minlength=K)
+    assert usage is not None and usage.source == "batch"
+    assert (usage.used, usage.sample_size) == (int((counts > 0).sum()), int(counts.sum()))
+    assert not {"data-init", "revive-dead-codes"} & {step.remedy for step in report.plan}
+
+
 class Discretizing(nn.Module):
     """Its quantizer has the short name of a discriminator."""
 

@@ -47,6 +47,8 @@ def inline(capture: Capture, located: Mapping[str, CapturedLayer]) -> dict[str, 
         if shown and not (is_around and judged):
             found[layer.name] = _at_stand_in(layer, gap=INLINE if is_around else "")
             around += [replace(layer, around=True)] * is_around
+    unseen = [layer for layer in wanted if not calls[layer.name] and layer.view.lookup is None]
+    found.update(_by_logits(capture, unseen) if unseen else {})
     if around:
         calls, losses = _shown(capture, around)
         used = {name for name, shown in calls.items() if shown and leads_to(losses.task, shown[0].z_q)}
@@ -61,6 +63,21 @@ def _shown(capture: Capture, layers: list[CapturedLayer]) -> tuple[dict[str, lis
     with watch_each(modules.values(), keep_graph=True) as watched:
         losses = capture.task.losses(model, capture.first_batches[0])
     return {name: watched[module].mapped for name, module in modules.items()}, losses
+
+
+def _by_logits(capture: Capture, layers: list[CapturedLayer]) -> dict[str, CapturedLayer]:
+    """Return the layers whose codes logits choose, as in a discrete VAE, each at a stand-in that gets these.
+
+    The gradient of the codes has to reach the logits: an embedding of a predicted class is no codebook.
+    """
+    chosen = []
+    for layer in layers:
+        view = replace(layer.view, lookup="logits")
+        chosen.append(replace(layer, view=view, reader=replace(layer.reader, view=view)))
+    calls, _ = _shown(capture, chosen)
+    shown = {name: made[0] for name, made in calls.items() if made}
+    trained = {name for name, call in shown.items() if leads_to(call.z_q, call.z_e)}
+    return {layer.name: _at_stand_in(layer) for layer in chosen if layer.name in trained}
 
 
 def _at_stand_in(layer: CapturedLayer, gap: str = "") -> CapturedLayer:

@@ -150,7 +150,8 @@ def examine_session(session: Session) -> Examination:
         unread=found.unread,
         notes=(*checkpoint.notes, *unread, *file_notes, *gathered.notes),
     )
-    by_logits = [view.name for view in views if view.lookup == "logits"]
+    seen = gathered.by_logits
+    by_logits = [view.name for view in views if view.lookup == "logits" or view.name in seen]
     return Examination(report=concluded(report, checks, by_logits), views=views, vectors=gathered.vectors)
 
 
@@ -306,7 +307,8 @@ def _gather_live(session: Session, gathered: Gathered) -> None:
 
     model, context = session.model, session.model_context()
     with untouched(model.model, session.settings.seed, session.device), as_single_process():
-        _ = context.layers  # the first batch, after which the task knows its losses
+        chosen = context.layers.items()  # after the first batch the task knows its losses
+        gathered.by_logits |= {name for name, layer in chosen if layer.view.lookup == "logits"}
         refuse_in_part(model, context)
         found = _discover(session, context, gathered)
         explicit = tuple(model.as_stored(view) for view in found.explicit)

@@ -26,6 +26,7 @@ class Gathered:
         crashed: an outcome for each crash.
         notes: remarks on the run of a model, one line each.
         views: VQ layers that the file does not show, and a model does.
+        by_logits: the layers whose codes a model at work was seen to choose by logits, wherever they lie.
         vectors: each layer's z_e, float32 [N, D], where the data holds it.
     """
 
@@ -34,6 +35,7 @@ class Gathered:
     crashed: list[Outcome] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     views: list[QuantizerView] = field(default_factory=list)
+    by_logits: set[str] = field(default_factory=set)
     vectors: dict[str, Rows] = field(default_factory=dict)
 
     def run(
