@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from vqdoctor import Losses
 from vqdoctor.core.evidence import (
+    CodebookGeometry,
     CodebookGradient,
     CodebookWriters,
     DataMatch,
@@ -29,6 +30,11 @@ MEMORY = OptimizerMemory.healthy()
 CODEBOOK = CodebookGradient.healthy()
 EMA = EmaState.healthy()
 UNLISTED = MEMORY.replace(codebook_listed=False, unlisted=True)
+BEHIND = DataMatch.healthy(mean_gain=0.11)
+CORNERS = CodebookGeometry.healthy(
+    sample_size=256, dim=8, rms=1.0, norm_min=8**0.5, norm_median=8**0.5, norm_max=8**0.5, mean_norm=0.0,
+    effective_rank=8.0,
+)  # fmt: skip
 STILL = CODEBOOK.replace(ema_owned=False, trainable=True)
 MOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=True)
 NONE_BEHIND = TaskGradient.healthy(at_output=0.0, at_input=0.0, ratio=None, before=0.0)
@@ -64,6 +70,18 @@ UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
         ([REACHED.replace(ema_owned=True), WRITERS.replace(listed=False)], "passes"),
         ([UNLISTED, CODEBOOK.replace(ema_owned=False)], "warning"),
         ([UNLISTED], "cannot judge"),
+        # an EMA that has ended, and codes that it has left near their vectors, or far from them
+        ([CODEBOOK.replace(ema_owned=False), EMA, BEHIND], "note"),
+        ([CODEBOOK.replace(ema_owned=False), EMA, BEHIND.replace(mean_gain=0.21)], "warning"),
+        ([CODEBOOK.replace(ema_owned=False), EMA.replace(sums_disagreement=0.02), BEHIND], "warning"),
+        ([CODEBOOK.replace(ema_owned=False), EMA.replace(sums_disagreement=None), BEHIND], "warning"),
+        ([CODEBOOK.replace(ema_owned=False), BEHIND], "warning"),
+        # bits that are stored are no codes; a table of codes of one length is one
+        ([CODEBOOK.replace(ema_owned=False), CORNERS], "passes"),
+        ([CODEBOOK.replace(ema_owned=False), CORNERS.replace(mean_norm=0.1)], "warning"),
+        ([CODEBOOK.replace(ema_owned=False), CORNERS.replace(norm_max=3.0)], "warning"),
+        ([CODEBOOK.replace(ema_owned=False), CORNERS.replace(sample_size=255)], "warning"),
+        ([CODEBOOK.replace(ema_owned=False), CORNERS.replace(duplicate_rows=2)], "warning"),
         # the task alone trains the codes, and its gradient has died behind the layer
         ([STILL, MOVED, NONE_BEHIND], "cannot judge"),
         ([STILL, MOVED], "error"),

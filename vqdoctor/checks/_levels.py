@@ -1,6 +1,8 @@
 """The channels of a layer without a codebook: the stuck ones and the saturated ones."""
 
-from vqdoctor.core.evidence import ImplicitLevels
+import math
+
+from vqdoctor.core.evidence import CodebookGeometry, ImplicitLevels
 
 EDGE_SHARE = 0.9
 """Share of a channel's codes at its two ends at which it counts as saturated, if it had infinitely many
@@ -24,3 +26,17 @@ def saturated(levels: ImplicitLevels, edge_share: float = EDGE_SHARE) -> int:
 def are_saturated(levels: ImplicitLevels | None) -> bool:
     """Whether most channels of the layer are saturated."""
     return levels is not None and saturated(levels) > len(levels.levels) / 2
+
+
+def are_corners(geometry: CodebookGeometry | None) -> bool:
+    """Whether a stored codebook is all corners of a cube, as LFQ and BSQ keep theirs: bits, and no codes.
+
+    The 2^D different rows have one length, of sqrt(D) times the size of a number, and their mean is 0.
+    """
+    if geometry is None or geometry.duplicate_rows or geometry.sample_size != 2**geometry.dim:
+        return False
+    length = geometry.rms * math.sqrt(geometry.dim)
+    alike = math.isclose(geometry.norm_min, length, rel_tol=1e-4) and math.isclose(
+        geometry.norm_max, length, rel_tol=1e-4
+    )
+    return alike and geometry.mean_norm <= 1e-4 * length and geometry.effective_rank > geometry.dim - 1e-2

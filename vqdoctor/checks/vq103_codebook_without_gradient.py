@@ -9,9 +9,10 @@ With a model and data: after a backward pass of the whole loss, is there a gradi
 does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainable codebook, and a
 warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. It is a note
 where the codes are the means of their vectors, since then something moves them that this pass does not run,
-as a callback, and where z_e is fixed, as in a tokenizer of an earlier stage. Where the layer's loss was never
-added to the task's, that is the cause (VQ205), and this check is skipped. So it is where the optimizer
-remembers gradients of codes that no VQ loss trains (NSVQ), and the task's own have died in the decoder.
+as a callback, where an EMA has written them and has ended, and where z_e is fixed, as in a tokenizer of an
+earlier stage. The bits that LFQ and BSQ store are no codes. Where the layer's loss was never added to the
+task's, that is the cause (VQ205), and this check is skipped. So it is where the optimizer remembers gradients
+of codes that no VQ loss trains (NSVQ), and the task's own have died in the decoder.
 Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA counts
 that were ever written. An optimizer creates the state with the first gradient, so there was none. Where
 it has a state for every other parameter and does not list the codebook, an embedding's weight, nothing
@@ -35,10 +36,11 @@ of its own (codes-by-ema); a codebook that is computed from other tensors cannot
 
 from functools import partial
 
-from vqdoctor.checks import _harm
+from vqdoctor.checks import _harm, _levels
 from vqdoctor.checks._words import Problems, error, figure, if_known, measured, percent, problem, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import (
+    CodebookGeometry,
     CodebookGradient,
     CodebookWriters,
     DataMatch,
@@ -69,6 +71,15 @@ class Limits(CheckLimits):
         "away, under which codes that seem frozen follow the data. Codes of an EMA or a codebook loss "
         "measured 0.01 to 0.04, frozen ones 0.2 to 0.7.",
     )
+    behind: float = limit(
+        0.2,
+        "The same for codes that an EMA has written and writes no more: the least of the frozen ones above. "
+        "A sound model whose EMA a plan had ended measured 0.11.",
+    )
+    disagreement: float = limit(
+        0.01,
+        "Largest disagreement of the codes and the EMA's sums over counts that shows who wrote them (VQ104).",
+    )
 
 
 _error, _warning = partial(error, remedies=(TRAIN, BY_EMA)), partial(warning, remedies=(TRAIN,))
@@ -83,9 +94,12 @@ def evaluate(
     writers: CodebookWriters | None,
     match: DataMatch | None,
     task: TaskGradient | None,
+    geometry: CodebookGeometry | None,
     limits: Limits,
 ) -> Problems:
     """Ask the live model beside the file's optimizer; without one, the optimizer and the EMA counts."""
+    if _levels.are_corners(geometry):
+        return  # bits are no codes that anything could move
     if use is not None and gradient is not None:
         unused = use.offered > 0 and use.used is False and not use.gradient
         if unused or (use.vq_weight is not None and use.vq_weight <= 0):
@@ -103,9 +117,11 @@ def evaluate(
         if memory is not None and _harm.lost(gradient, memory):
             yield _lost(gradient, memory, limits)
         elif saved or _is_unheld(gradient, memory, writers):
-            yield from _left_out(gradient, match, "saved with the model" if saved else "of the task", limits)
+            yield from _left_out(
+                gradient, match, ema, "saved with the model" if saved else "of the task", limits
+            )
         else:
-            yield from _live(gradient, match, limits)
+            yield from _live(gradient, match, ema, limits)
         return
     if ema is not None and not ema.never_written:
         return  # an EMA has moved it
@@ -153,11 +169,13 @@ def _is_unheld(
     return memory is None or not memory.codebook_has_state
 
 
-def _left_out(gradient: CodebookGradient, match: DataMatch | None, which: str, limits: Limits) -> Problems:
+def _left_out(
+    gradient: CodebookGradient, match: DataMatch | None, ema: EmaState | None, which: str, limits: Limits
+) -> Problems:
     """Fire where the loss reaches the codebook, and the optimizer does not hold it."""
     size = gradient.gradient or 0.0
     if gradient.ema_owned or size <= limits.gradient:
-        yield from _live(gradient, match, limits)
+        yield from _live(gradient, match, ema, limits)
         return
     yield _error(
         f"The loss's gradient at the codebook is {figure(size)}, but the optimizer {which} does not list the "
@@ -181,7 +199,9 @@ def _lost(gradient: CodebookGradient, memory: OptimizerMemory, limits: Limits) -
     )
 
 
-def _live(gradient: CodebookGradient, match: DataMatch | None, limits: Limits) -> Problems:
+def _live(
+    gradient: CodebookGradient, match: DataMatch | None, ema: EmaState | None, limits: Limits
+) -> Problems:
     size = gradient.gradient or 0.0
     if gradient.ema_owned or size > limits.gradient:
         return
@@ -193,11 +213,15 @@ def _live(gradient: CodebookGradient, match: DataMatch | None, limits: Limits) -
             number,
         )
     else:
-        yield _frozen(gradient, match, number, limits)
+        yield _frozen(gradient, match, ema, number, limits)
 
 
 def _frozen(
-    gradient: CodebookGradient, match: DataMatch | None, number: Measurement, limits: Limits
+    gradient: CodebookGradient,
+    match: DataMatch | None,
+    ema: EmaState | None,
+    number: Measurement,
+    limits: Limits,
 ) -> Problem:
     """Say that nothing seen moves the codes, and whether that does any harm."""
     codes = f"The codebook's {gradient.sample_size} codes"
@@ -219,12 +243,31 @@ def _frozen(
             measured("mean_gain", gain, limits.mean_gain),
             remedies=(),
         )
+    written = (
+        ema is not None and not ema.never_written and (ema.sums_disagreement or 0.0) < limits.disagreement
+    )
+    if written and gain is not None and gain < limits.behind:
+        return problem(
+            Severity.NOTE,
+            f"{frozen} any more, as by a plan of the training: an EMA wrote them, and they are still the means "
+            f"of their vectors, up to {percent(gain)} of the quantization error.",
+            number,
+            measured("mean_gain", gain, limits.behind),
+            remedies=(),
+        )
     return _warning(
         f"{frozen}, which is right only for layers that are made so (SimVQ, random projection).",
         number,
         if_known("mean_gain", gain, limits.mean_gain),
         confidence=Confidence.MEDIUM,
     )
+
+
+def _written(ema: EmaState | None, limits: Limits) -> bool:
+    """Whether the codes are what an EMA's sums over counts say."""
+    if ema is None or ema.never_written or ema.sums_disagreement is None:
+        return False
+    return ema.sums_disagreement < limits.disagreement
 
 
 CHECK = Check(
@@ -285,6 +328,26 @@ CHECK = Check(
             "a bare file: the same, beside EMA counts that were never written",
             OptimizerMemory.healthy(codebook_listed=False, left_out=True),
             EmaState.healthy(never_written=True),
+        ),
+        fires(
+            "an EMA that a plan of the training has ended: a note",
+            CodebookGradient.healthy(ema_owned=False),
+            EmaState.healthy(),
+            DataMatch.healthy(mean_gain=0.11),
+        ),
+        passes(
+            "a stored table of bits, as LFQ keeps it",
+            CodebookGradient.healthy(ema_owned=False),
+            CodebookGeometry.healthy(
+                sample_size=256,
+                dim=8,
+                rms=1.0,
+                norm_min=8**0.5,
+                norm_median=8**0.5,
+                norm_max=8**0.5,
+                mean_norm=0.0,
+                effective_rank=8.0,
+            ),
         ),
         passes("an EMA owns the codebook", CodebookGradient.healthy()),
         passes(
