@@ -243,14 +243,11 @@ def _frozen(
             measured("mean_gain", gain, limits.mean_gain),
             remedies=(),
         )
-    written = (
-        ema is not None and not ema.never_written and (ema.sums_disagreement or 0.0) < limits.disagreement
-    )
-    if written and gain is not None and gain < limits.behind:
+    if _written(ema, limits) and gain is not None and gain < limits.behind:
         return problem(
             Severity.NOTE,
-            f"{frozen} any more, as by a plan of the training: an EMA wrote them, and they are still the means "
-            f"of their vectors, up to {percent(gain)} of the quantization error.",
+            f"{frozen} any more, as by a plan of the training: an EMA wrote them, and they are still the "
+            f"means of their vectors, up to {percent(gain)} of the quantization error.",
             number,
             measured("mean_gain", gain, limits.behind),
             remedies=(),
