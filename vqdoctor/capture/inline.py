@@ -68,7 +68,7 @@ def _shown(capture: Capture, layers: list[CapturedLayer]) -> tuple[dict[str, lis
 def _by_logits(capture: Capture, layers: list[CapturedLayer]) -> dict[str, CapturedLayer]:
     """Return the layers whose codes logits choose, as in a discrete VAE, each at a stand-in that gets these.
 
-    The gradient of the codes has to reach the logits: an embedding of a predicted class is no codebook.
+    The gradient of the codes has to reach the logits: an embedding of a predicted class gives none.
     """
     chosen = []
     for layer in layers:

@@ -10,7 +10,7 @@ does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainab
 warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. It is a note
 where the codes are the means of their vectors, since then something moves them that this pass does not run,
 as a callback, where an EMA has written them and has ended, and where z_e is fixed, as in a tokenizer of an
-earlier stage. The bits that LFQ and BSQ store are no codes. Where the layer's loss was never added to the
+earlier stage. Bits that LFQ and BSQ store need no training. Where the layer's loss was never added to the
 task's, that is the cause (VQ205), and this check is skipped. So it is where the optimizer remembers gradients
 of codes that no VQ loss trains (NSVQ), and the task's own have died in the decoder.
 Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA counts
@@ -99,7 +99,7 @@ def evaluate(
 ) -> Problems:
     """Ask the live model beside the file's optimizer; without one, the optimizer and the EMA counts."""
     if _levels.are_corners(geometry):
-        return  # bits are no codes that anything could move
+        return  # bits stay what they are
     if use is not None and gradient is not None:
         unused = use.offered > 0 and use.used is False and not use.gradient
         if unused or (use.vq_weight is not None and use.vq_weight <= 0):
