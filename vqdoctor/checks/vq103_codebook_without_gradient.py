@@ -100,18 +100,7 @@ def evaluate(
     """Ask the live model beside the file's optimizer; without one, the optimizer and the EMA counts."""
     if _levels.are_corners(geometry):
         return  # bits stay what they are
-    if use is not None and gradient is not None:
-        unused = use.offered > 0 and use.used is False and not use.gradient
-        if unused or (use.vq_weight is not None and use.vq_weight <= 0):
-            raise CannotJudge("the VQ loss, which may move the codebook, is not in the loss (VQ205)")
-    if path is not None and path.reported and path.alive is False and path.value and path.vq_weight != 0:
-        raise CannotJudge("the VQ loss has no gradient at all, so it moves no codebook (VQ206)")
-    remembered = memory is not None and memory.codebook_has_state
-    if remembered and task is not None and task.at_output == 0 and (path is None or not path.value):
-        raise CannotJudge(
-            "the codes had gradients in training, and the task's is 0 along the path behind the layer, as "
-            "behind units that are out of action"
-        )
+    _require_own_fault(gradient, memory, use, path, task)
     if gradient is not None:
         saved = memory is not None and (memory.left_out or (memory.unlisted and gradient.trainable))
         if memory is not None and _harm.lost(gradient, memory):
@@ -154,6 +143,32 @@ def evaluate(
             measured("parameters_with_state", memory.sample_size),
             confidence=Confidence.MEDIUM,
             decide_with="--data batch.npz",
+        )
+
+
+def _require_own_fault(
+    gradient: CodebookGradient | None,
+    memory: OptimizerMemory | None,
+    use: LossUse | None,
+    path: LossPath | None,
+    task: TaskGradient | None,
+) -> None:
+    """Leave codes to the check that tells why no loss reaches them.
+
+    Raises:
+        CannotJudge: if there is one.
+    """
+    if use is not None and gradient is not None:
+        unused = use.offered > 0 and use.used is False and not use.gradient
+        if unused or (use.vq_weight is not None and use.vq_weight <= 0):
+            raise CannotJudge("the VQ loss, which may move the codebook, is not in the loss (VQ205)")
+    if path is not None and path.reported and path.alive is False and path.value and path.vq_weight != 0:
+        raise CannotJudge("the VQ loss has no gradient at all, so it moves no codebook (VQ206)")
+    remembered = memory is not None and memory.codebook_has_state
+    if remembered and task is not None and task.at_output == 0 and (path is None or not path.value):
+        raise CannotJudge(
+            "the codes had gradients in training, and the task's is 0 along the path behind the layer, as "
+            "behind units that are out of action"
         )
 
 
