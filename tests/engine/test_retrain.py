@@ -343,7 +343,7 @@ class Runs:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("times", [6, pytest.param(20, marks=pytest.mark.accept)])
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.accept)])
 def test_kill_9_at_random_moments_loses_at_most_an_epoch_and_leaves_no_unreadable_file(
     times: int, sick: Path, tmp_path: Path
 ) -> None:
