@@ -51,7 +51,7 @@ def inline(capture: Capture, located: Mapping[str, CapturedLayer]) -> dict[str, 
     found.update(_by_logits(capture, unseen) if unseen else {})
     if around:
         calls, losses = _shown(capture, around)
-        used = {name for name, shown in calls.items() if shown and leads_to(losses.task, shown[0].z_q)}
+        used = {name for name, made in calls.items() if any(leads_to(losses.task, call.z_q) for call in made)}
         found.update({layer.name: _at_stand_in(layer) for layer in around if layer.name in used})
     return found
 
