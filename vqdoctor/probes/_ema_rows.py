@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vqdoctor.layouts.live_rows import RARE, is_unit, live_mask, never_written
 from vqdoctor.layouts.view import Array, QuantizerView, once_a_view
 from vqdoctor.metrics.ema_relation import SMOOTHINGS, far_above_smoothing
-from vqdoctor.metrics.geometry import Mask, middle, row_norms, spread
+from vqdoctor.metrics.geometry import Mask, Rows, middle, row_norms, spread
 from vqdoctor.metrics.match import nearest
 from vqdoctor.vq.ema import divisor
 
@@ -21,8 +21,9 @@ Key = TypeVar("Key", float, tuple[int, float])
 AWAY = 0.1
 """A code is away when it is farther from its sum over count than this share of the codes' spread."""
 
-ROUNDED = 0.01
-"""A code is its mean if no farther from it than this share of its length: bfloat16 measured 0.006 at most."""
+ROUNDED, OF_16_BITS = 1e-4, 0.01
+"""A code is its mean if no farther from it than this share of its length. Sound EMAs of float32 measured 1e-6
+and less, averages of weights a median of 0.001 and more; numbers of 16 bits 0.006 at most."""
 MOST_EXACT = 0.5
 """Share of codes in use that are their means, under which weights were averaged or coarsely rounded. Averages
 measured 0 to 0.15, numbers of 8 bits 0.01, a sound EMA 1."""
@@ -116,11 +117,20 @@ def blurred(view: QuantizerView) -> bool:
     codes, means = view.codebook[used], means[used].astype(np.float32)
     if not len(codes):
         return False
-    exact = np.linalg.norm(codes - means, axis=1) <= ROUNDED * row_norms(codes)
+    rounded = OF_16_BITS if _is_of_16_bits(codes) else ROUNDED
+    exact = np.linalg.norm(codes - means, axis=1) <= rounded * row_norms(codes)
     if exact.mean() > MOST_EXACT:
         return False
     asked = np.linspace(0, len(codes) - 1, min(len(codes), ASKED), dtype=np.int64)
     return bool((nearest(codes[asked], means).indices == asked).mean() > NEAR_OWN)
+
+
+def _is_of_16_bits(codes: Rows) -> bool:
+    """Whether float32 numbers [N, D] are those of float16 or bfloat16, as of a file that was saved so."""
+    with np.errstate(over="ignore"):
+        half = codes.astype(np.float16).astype(np.float32)
+    low = np.ascontiguousarray(codes, dtype=np.float32).view(np.uint32) & 0xFFFF
+    return bool((half == codes).all() or not low.any())
 
 
 def stale(view: QuantizerView, means: NDArray[np.float64]) -> Mask:
