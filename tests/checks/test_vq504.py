@@ -12,8 +12,10 @@ from torch.nn import functional
 from use_models import DIM, POSITIONS, Model, build_and_examine, found
 from vector_quantize_pytorch import VectorQuantize
 
-from vqdoctor.core.evidence import Evidence, ImplicitLevels
+from vqdoctor.core.evidence import CodebookGeometry, DataMatch, Evidence, ImplicitLevels, ResidualLevel
 
+NARROW = CodebookGeometry.healthy(effective_rank=3.0)
+LOSING = DataMatch.healthy(data_effective_rank=7.0, quantization_error=0.44)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -23,6 +25,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         # a channel that stays at one level
         ([ImplicitLevels.healthy(used=(8, 2, 5))], "passes"),
         ([ImplicitLevels.healthy(used=(8, 1, 5))], "warning"),
+        # what is left for a deep level lies in all directions
+        ([NARROW, LOSING], "warning"),
+        ([NARROW, LOSING, ResidualLevel.healthy(level=1)], "warning"),
+        ([NARROW, LOSING, ResidualLevel.healthy(level=2)], "cannot judge"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

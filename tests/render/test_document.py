@@ -128,6 +128,16 @@ def test_only_causes_that_passed_are_ruled_out(reports: dict[str, Report]) -> No
     assert doc.verdict.word == "COLLAPSED, cause not found"
 
 
+def test_of_many_checks_that_are_ruled_out_the_codes_are_told(reports: dict[str, Report]) -> None:
+    whole = reports["unexplained"]
+    passed = tuple(replace(whole.outcomes[3], code=f"VQ{number}") for number in range(101, 201))
+    doc = of(replace(whole, outcomes=(*whole.outcomes[:3], *passed)))
+    *_, items = section(doc, "Cause not found; the measurements").nodes
+    assert isinstance(items, Items)
+    (text,) = (item.text for item in items.items if item.label == "ruled out")
+    assert text.startswith("VQ101, VQ102, ") and text.endswith("VQ200; vqdoctor checks names them")
+
+
 @pytest.mark.parametrize("code", ["VQ505", "VQ506", "VQ507"])
 def test_a_cause_that_the_usage_itself_shows_is_one(code: str, reports: dict[str, Report]) -> None:
     report = reports["unexplained"]

@@ -8,9 +8,11 @@ happens where the codes are made by a map of low rank, or started on a line and 
 The effective rank is the number of directions that share the variance evenly: exp of the entropy of the
 squared singular values about the mean, faded and blown-up codes left out. It is compared with that of
 z_e (or K - 1, all that K codes can have), not against D: a codebook of rank 2.7 in 64 dimensions is
-right for data of rank 2.5, which is what healthy digit models measured. A low rank without a
-cost is harmless, so the quantization error has to be large too. Without data there is no rank to compare
-with. FSQ, LFQ and BSQ store no codes; there a channel that stays at one level is a lost direction.
+right for data of rank 2.5, which is what healthy digit models measured. A low rank without a cost is
+harmless, so the quantization error has to be large too. The residual levels after the first are not judged:
+what is left for them is small and lies in all directions, and sound ones lose 0.4 to 0.7 of its variance.
+Without data there is no rank to compare with. FSQ, LFQ and BSQ store no codes; there a channel that stays
+at one level is a lost direction.
 
 ## Remedy
 data-init: codes that are taken from z_e have its directions. Where a map makes the codes, give it full
@@ -24,8 +26,8 @@ rank first. For a channel that stays at one level normalise-before-vq, so that z
 from vqdoctor.checks import _levels
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._words import Problems, figure, measured, percent, warning
-from vqdoctor.core.check import Check, CheckLimits, NoEvidence, fires, limit, passes
-from vqdoctor.core.evidence import CodebookGeometry, DataMatch, ImplicitLevels
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, NoEvidence, fires, limit, passes
+from vqdoctor.core.evidence import CodebookGeometry, DataMatch, ImplicitLevels, ResidualLevel
 
 
 class Limits(CheckLimits):
@@ -44,7 +46,11 @@ class Limits(CheckLimits):
 
 
 def evaluate(
-    geometry: CodebookGeometry | None, match: DataMatch | None, levels: ImplicitLevels | None, limits: Limits
+    geometry: CodebookGeometry | None,
+    match: DataMatch | None,
+    levels: ImplicitLevels | None,
+    level: ResidualLevel | None,
+    limits: Limits,
 ) -> Problems:
     """Fire where the codes have fewer directions than the data, and where that loses something."""
     if levels is not None:
@@ -61,6 +67,8 @@ def evaluate(
         raise NoEvidence("the codes, or the vectors that they stand for, are not known")
     if match.data_effective_rank <= 0:
         return
+    if level is not None and level.level > 1:
+        raise CannotJudge(f"level {level.level} of {level.levels} quantizes what the levels before it left")
     # K points have K - 1 directions at most: a small codebook is not of low rank
     ratio = geometry.effective_rank / min(match.data_effective_rank, max(geometry.sample_size - 1.0, 1.0))
     if ratio < limits.rank_ratio and match.quantization_error > limits.quantization_error:

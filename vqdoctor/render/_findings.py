@@ -14,6 +14,8 @@ from vqdoctor.render import _phrases as phrases
 from vqdoctor.render._document import Block, Item, Items, Measured, Section
 from vqdoctor.render._text import count, layers_in_short, number
 
+MOST_NAMED = 8
+"""Checks that are ruled out which are told with their names: more make a wall of text."""
 CAUSE_STAGES = (Stage.GRADIENT, Stage.LOSS, Stage.INITIALISATION, Stage.SCHEDULE)
 """The stages whose checks look for causes; the later ones measure the effects."""
 
@@ -98,10 +100,13 @@ def _ruled_out(report: Report, names: Mapping[str, str]) -> list[Item]:
         # A check of the whole model counts for a layer on which it has no outcome of its own.
         told = {status.get((code, layer)) or status.get((code, None)) for layer in layers}
         if told == {"passed"}:
-            passed.append(phrases.named(code, names))
+            passed.append(code)
         elif "found" not in told:
             open_ += 1
-    items = [Item(label="ruled out", text=", ".join(passed) or "no cause yet")]
+    named = len(passed) <= MOST_NAMED
+    listed = ", ".join(phrases.named(code, names) if named else code for code in passed)
+    text = listed if named else f"{listed}; vqdoctor checks names them"
+    items = [Item(label="ruled out", text=text or "no cause yet")]
     if open_:
         items.append(Item(label="still open", text=f"{count(open_, 'check')} for causes could not judge"))
     return items
