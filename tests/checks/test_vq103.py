@@ -21,6 +21,7 @@ from vqdoctor.core.evidence import (
     Evidence,
     LossPath,
     OptimizerMemory,
+    StartRows,
     TaskGradient,
 )
 from vqdoctor.core.settings import Settings, UserModel
@@ -82,6 +83,11 @@ UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
         ([CODEBOOK.replace(ema_owned=False), CORNERS.replace(norm_max=3.0)], "warning"),
         ([CODEBOOK.replace(ema_owned=False), CORNERS.replace(sample_size=255)], "warning"),
         ([CODEBOOK.replace(ema_owned=False), CORNERS.replace(duplicate_rows=2)], "warning"),
+        # logits choose codes wherever they lie, and bits stay, unless an optimizer could move them
+        ([STILL, CORNERS], "error"),
+        ([CODEBOOK.replace(ema_owned=False), StartRows.healthy(by_logits=True)], "passes"),
+        ([CODEBOOK.replace(ema_owned=False), StartRows.healthy()], "warning"),
+        ([STILL, StartRows.healthy(by_logits=True)], "error"),
         # the task alone trains the codes, and its gradient has died behind the layer
         ([STILL, MOVED, NONE_BEHIND], "cannot judge"),
         ([STILL, MOVED], "error"),

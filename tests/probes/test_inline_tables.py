@@ -233,14 +233,18 @@ def test_tables_of_tokens_and_positions_are_no_codebooks() -> None:
 class DiscreteVae(nn.Module):
     """A discrete VAE as DALLE-pytorch writes it: logits draw the rows of a table called `codebook`."""
 
-    def __init__(self, *, trained: bool = True) -> None:
+    def __init__(self, *, trained: bool = True, by_hand: bool = False) -> None:
         super().__init__()
         self.encoder, self.decoder = nn.Conv2d(1, K, 2, 2), nn.ConvTranspose2d(D, 1, 2, 2)
-        self.codebook, self.trained = nn.Embedding(K, D), trained
+        self.codebook, self.trained, self.by_hand = nn.Embedding(K, D), trained, by_hand
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logits = self.encoder(x)
-        if self.training and self.trained:
+        if self.training and self.by_hand:
+            soft = (logits - torch.rand_like(logits).log().neg().log()).softmax(1)
+            hard = functional.one_hot(soft.argmax(1), K).permute(0, 3, 1, 2).float()
+            chosen = hard - soft.detach() + soft
+        elif self.training and self.trained:
             chosen = functional.gumbel_softmax(logits, tau=1.0, dim=1, hard=True)
         else:
             chosen = functional.one_hot(logits.argmax(1), K).permute(0, 3, 1, 2).float()
@@ -280,6 +284,13 @@ def test_codes_that_logits_draw_are_counted_where_their_gradient_reaches_the_log
     assert usage is not None and usage.source == "batch"
     assert (usage.used, usage.sample_size) == (int((counts > 0).sum()), int(counts.sum()))
     assert not {"data-init", "revive-dead-codes"} & {step.remedy for step in report.plan}
+
+
+def test_noise_that_a_model_adds_to_its_logits_is_no_noise_before_the_codes() -> None:
+    torch.manual_seed(0)
+    report = vqdoctor.examine(DiscreteVae(by_hand=True), torch.rand(64, 1, 8, 8), losses=losses)
+    assert report.find(Usage, "codebook") is not None
+    assert "VQ606" not in {finding.code for finding in report.findings}
 
 
 class Discretizing(nn.Module):

@@ -75,8 +75,7 @@ def _by_logits(capture: Capture, layers: list[CapturedLayer]) -> dict[str, Captu
         view = replace(layer.view, lookup="logits")
         chosen.append(replace(layer, view=view, reader=replace(layer.reader, view=view)))
     calls, _ = _shown(capture, chosen)
-    shown = {name: made[0] for name, made in calls.items() if made}
-    trained = {name for name, call in shown.items() if leads_to(call.z_q, call.z_e)}
+    trained = {name for name, made in calls.items() if any(leads_to(call.z_q, call.z_e) for call in made)}
     return {layer.name: _at_stand_in(layer) for layer in chosen if layer.name in trained}
 
 

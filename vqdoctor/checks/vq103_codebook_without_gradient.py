@@ -10,9 +10,10 @@ does a train-mode forward rewrite it (an EMA)? Neither is an error for a trainab
 warning for a frozen one: SimVQ, random projections and VQGAN-LC freeze theirs on purpose. It is a note
 where the codes are the means of their vectors, since then something moves them that this pass does not run,
 as a callback, where an EMA has written them and has ended, and where z_e is fixed, as in a tokenizer of an
-earlier stage. Bits that LFQ and BSQ store need no training. Where the layer's loss was never added to the
-task's, that is the cause (VQ205), and this check is skipped. So it is where the optimizer remembers gradients
-of codes that no VQ loss trains (NSVQ), and the task's own have died in the decoder.
+earlier stage. Frozen bits, as LFQ and BSQ store them, and frozen codes that logits choose need no training.
+Where the layer's loss was never added to the task's, that is the cause (VQ205), and this check is skipped. So
+it is where the optimizer remembers gradients of codes that no VQ loss trains (NSVQ), and the task's own have
+died in the decoder.
 Without a model: the optimizer lists the codebook but holds no state for it, and there are no EMA counts
 that were ever written. An optimizer creates the state with the first gradient, so there was none. Where
 it has a state for every other parameter and does not list the codebook, an embedding's weight, nothing
@@ -48,6 +49,7 @@ from vqdoctor.core.evidence import (
     LossPath,
     LossUse,
     OptimizerMemory,
+    StartRows,
     TaskGradient,
 )
 from vqdoctor.core.finding import Measurement, Problem
@@ -95,11 +97,13 @@ def evaluate(
     match: DataMatch | None,
     task: TaskGradient | None,
     geometry: CodebookGeometry | None,
+    start: StartRows | None,
     limits: Limits,
 ) -> Problems:
     """Ask the live model beside the file's optimizer; without one, the optimizer and the EMA counts."""
-    if _levels.are_corners(geometry):
-        return  # bits stay what they are
+    frozen = gradient is not None and not gradient.trainable
+    if frozen and (_levels.are_corners(geometry) or (start is not None and start.by_logits)):
+        return  # bits stay what they are, and logits choose codes wherever they lie
     _require_own_fault(gradient, memory, use, path, task)
     if gradient is not None:
         saved = memory is not None and (memory.left_out or (memory.unlisted and gradient.trainable))

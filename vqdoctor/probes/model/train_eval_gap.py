@@ -56,6 +56,10 @@ def measure(context: ModelContext) -> Iterator[Evidence | Unavailable]:
 def _measured(context: ModelContext, batch: Batch) -> dict[str, TrainEvalGap]:
     other = _run(context, context.copy(training=True), batch, context.seed + 1)
     drawn, noisy = _drawn(context, other)
+    # a model that draws by logits of its own may add the noise before they are seen
+    drawn |= {
+        name for name, layer in context.mapped.items() if layer.inline and layer.view.lookup == "logits"
+    }
     training = _run(context, context.copy(training=True), batch)
     evaluated = _run(context, context.copy(training=False), batch)
     noise = _batch_norm_noise(context, batch)
