@@ -33,7 +33,7 @@ def read(data: bytes) -> Any:
     return settle(unpickle(data, vocabulary()))[0]
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(value=TREES, protocol=st.integers(0, 5))
 def test_plain_values_as_pickle_reads_them(value: Any, protocol: int) -> None:
     data = pickle.dumps(value, protocol)
