@@ -284,6 +284,15 @@ _FOLLOWED = DataMatch.healthy(
     scale_ratio=1.63, nearest_data=0.02,
 )  # fmt: skip
 
+_SLACK = (
+    DataMatch.healthy(dim=16, data_rms=13.2, data_std=37.5, codebook_rms=5.0, scale_ratio=2.63),
+    LossBalance.healthy(vq_weight=1e-5, ratio=0.00099),
+    FirstInput.healthy(rms=0.51),
+)
+_DECODES = TaskMetrics.healthy(
+    accuracy=None, bypass_accuracy=None, loss=0.0087, bypass_loss=0.0249, mean_code_loss=0.113
+)
+
 CHECK = Check(
     code="VQ202",
     name="vq-loss-too-light",
@@ -316,21 +325,13 @@ CHECK = Check(
         ),
         fires(
             "the same, where z_e has not grown so far and the decoder does not know it",
-            DataMatch.healthy(dim=16, data_rms=13.2, data_std=37.5, codebook_rms=5.0, scale_ratio=2.63),
-            LossBalance.healthy(vq_weight=1e-5, ratio=0.00099),
-            FirstInput.healthy(rms=0.51),
-            TaskMetrics.healthy(
-                accuracy=None, bypass_accuracy=None, loss=0.0087, bypass_loss=0.0249, mean_code_loss=0.113
-            ),
+            *_SLACK,
+            _DECODES,
         ),
         passes(
             "the same where z_e does the task as well",
-            DataMatch.healthy(dim=16, data_rms=13.2, data_std=37.5, codebook_rms=5.0, scale_ratio=2.63),
-            LossBalance.healthy(vq_weight=1e-5, ratio=0.00099),
-            FirstInput.healthy(rms=0.51),
-            TaskMetrics.healthy(
-                accuracy=None, bypass_accuracy=None, loss=0.0087, bypass_loss=0.0086, mean_code_loss=0.113
-            ),
+            *_SLACK,
+            _DECODES.replace(bypass_loss=0.0086),
         ),
         fires(
             "weight 1 of a VQ loss whose commitment term has a weight of 0.00001 within it",
