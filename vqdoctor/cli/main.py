@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -15,7 +17,6 @@ from typer.core import TyperGroup
 
 from vqdoctor import __version__
 from vqdoctor.__main__ import INTERRUPTED
-from vqdoctor.cli import ablate, checks, compare, explain, fix, gate, init, inspect, watch
 from vqdoctor.cli._options import Command
 from vqdoctor.cli._output import be_quiet, complain_of, flush, silence, write
 from vqdoctor.core.errors import UserError, near
@@ -27,6 +28,9 @@ COLLECT_AFTER = 50_000
 """New objects between two searches for garbage. Python's 700 would search all that is being imported, again
 and again: a twentieth of a short run, while there is no garbage yet."""
 
+COMMANDS = ("inspect", "fix", "gate", "compare", "ablate", "watch", "init", "explain", "checks")
+"""The commands in the order of the help: each is a function of its own module of the same name."""
+
 TOGETHER = frozenset({"fix", "inspect"})
 """The commands in which the further processes of torchrun have a part; else rank zero alone runs."""
 
@@ -35,7 +39,15 @@ CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 class Commands(TyperGroup):
-    """The commands; the error of a mistyped one names the most similar."""
+    """The commands, each imported when it is asked for; the error of a mistyped one names the most alike."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of that name; None if there is none."""
+        return _command(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command of that name.
@@ -43,22 +55,30 @@ class Commands(TyperGroup):
         Raises:
             UserError: if there is none.
         """
-        if args and args[0] not in self.commands and not ctx.resilient_parsing:
-            hint = near(args[0], self.commands) or f"the commands are {', '.join(self.commands)}"
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            hint = near(args[0], COMMANDS) or f"the commands are {', '.join(COMMANDS)}"
             raise UserError(f"there is no command {args[0]!r}", hint)
         return super().resolve_command(ctx, args)
+
+
+_PLAIN: Any = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+
+
+@cache
+def _command(name: str) -> Any:
+    """Return a command, with all its options; the others are not imported for it."""
+    alone = typer.Typer(add_completion=False, **_PLAIN)
+    alone.command(cls=Command)(getattr(importlib.import_module(f"vqdoctor.cli.{name}"), name))
+    return typer.main.get_command(alone)
 
 
 app = typer.Typer(
     name="vqdoctor",
     cls=Commands,
     help="Finds out why a vector-quantized model's codebook collapsed, and ranks the fixes.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    **_PLAIN,
 )
-for command in (inspect, fix, gate, compare, ablate, watch, init, explain, checks):
-    app.command(cls=Command)(getattr(command, command.__name__.rpartition(".")[2]))
 
 
 @app.callback(invoke_without_command=True)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqdoctor.core.frozen import frozen
-from vqdoctor.metrics.geometry import Mask, Rows, middle, quantiles, relative_range
+from vqdoctor.metrics.geometry import Mask, Rows, middle, quantiles, relative_range, row_norms
 
 SMOOTHINGS = (1e-5, 1e-6, 1e-7, 1e-10)
 """The epsilons that public EMA layers add to their counts, the largest first."""
@@ -83,8 +83,7 @@ def ema_relation(
     finite = np.isfinite(c) & np.isfinite(sums).all(axis=1) & np.isfinite(codes).all(axis=1)
     if not finite.any():
         return None
-    e_norm = np.linalg.norm(codes.astype(np.float64), axis=1)
-    s_norm = np.linalg.norm(sums.astype(np.float64), axis=1)
+    e_norm, s_norm = row_norms(codes), row_norms(sums)
     compared = finite & (c > IN_USE * c[finite].mean()) & far_above_smoothing(counts)
     compared &= (e_norm > 0) & (s_norm > 0)
     if chosen:
@@ -94,7 +93,7 @@ def ema_relation(
     if not compared.any():
         return None
     e, s, n = e_norm[compared], s_norm[compared], c[compared]
-    dots = np.einsum("kd,kd->k", codes[compared].astype(np.float64), sums[compared].astype(np.float64))
+    dots = np.einsum("kd,kd->k", codes, sums, dtype=np.float64)[compared]
     scale = e * n / s
     logs = np.log(n) - np.log(n).mean()
     power = float(logs @ np.log(scale) / (logs @ logs)) if logs.std() > 0.1 else 0.0

@@ -45,6 +45,7 @@ def all_renderers() -> dict[str, Renderer]:
     return {r.name: r for r in pieces(sys.modules[__name__], "RENDERER", Renderer)}
 
 
+@cache
 def format_names() -> tuple[str, ...]:
     """Return the names of all formats without importing one: a format is called as its module."""
     return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
