@@ -109,7 +109,7 @@ def test_a_dry_run_prints_the_plan_and_its_minutes_and_writes_nothing(
     [
         (["model.pt"], "retraining needs the model, its data and its losses"),
         (["sick.pt", "--vq-weight", "heavy"], "neither a weight nor auto"),
-        (["sick.pt", "--only", "shuffle"], "retraining cannot apply shuffle"),
+        (["sick.pt", "--only", "calibrate"], "retraining cannot apply calibrate"),
         (["sick.pt", "--only", "warm-upp"], "did you mean warm-up"),
         (["sick.pt", "-o", "nowhere/out.pt"], "there is no folder"),
         (["sick.pt", "--task", "nowhere.py:task"], "nowhere.py"),

@@ -170,7 +170,7 @@ def test_the_help_shows_every_option_in_its_group(command: str, capsys: pytest.C
 
 
 def test_every_option_has_a_help_and_a_group_and_no_two_share_a_flag() -> None:
-    assert RUNS.keys() <= {*COMMANDS}
+    assert {*RUNS} <= {*COMMANDS}
     for command in RUNS:
         flags = [flag for option in options(command) for flag in option.flags]
         assert len(flags) == len(set(flags))

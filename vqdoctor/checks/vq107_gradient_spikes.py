@@ -16,8 +16,8 @@ lie before the layer: in the encoder, the data or the precision.
 ## Remedy
 The rotation trick multiplies a gradient by |z_q| / |z_e|, which has no bound where z_e is near zero, as
 in residual levels whose input is already a code. A straight-through step (`rotation_trick=False`) has
-gain one everywhere. Clipping keeps the direction of the spike; it limits the damage and leaves the
-cause. NaN has a first place: `torch.autograd.set_detect_anomaly(True)` names it.
+gain one everywhere. Clipping (`clip-gradients`) keeps the direction of the spike; it limits the damage and
+leaves the cause. NaN has a first place: `torch.autograd.set_detect_anomaly(True)` names it.
 
 ## References
 - Fifty et al. 2024, the rotation trick, arXiv:2410.06424
@@ -26,7 +26,7 @@ cause. NaN has a first place: `torch.autograd.set_detect_anomaly(True)` names it
 """
 
 from vqdoctor.checks._words import Problems, error, figure, measured, percent, warning
-from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import GradientHealth, Initialisation
 
 
@@ -78,14 +78,7 @@ CHECK = Check(
     name="gradient-spikes",
     evaluate=evaluate,
     limits=Limits(),
-    advice=Advice(
-        name="clip-gradients",
-        how="Clip the norm of the gradients at every step, skip steps that are not finite, and pass the "
-        "gradient straight through where the rotation trick makes the spikes.",
-        code="norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n"
-        "if torch.isfinite(norm):\n"
-        "    optimizer.step()",
-    ),
+    remedies=("clip-gradients",),
     explained_by=("VQ901", "VQ606", "VQ108", "VQ404"),
     examples=(
         fires(

@@ -31,7 +31,7 @@ files themselves in random order, or it only mixes neighbours.
 
 from vqdoctor.checks import _harm
 from vqdoctor.checks._words import Problems, figure, measured, problem
-from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import BatchMixing, TaskMetrics
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -97,11 +97,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     scope="model",
-    advice=Advice(
-        name="shuffle",
-        how="Shuffle the training data anew for every epoch.",
-        code="loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)",
-    ),
+    remedies=("shuffle",),
     examples=(
         fires("sorted", BatchMixing.healthy(label_drift=0.97, label_z=210.0, code_drift=0.3, code_z=150.0)),
         fires(

@@ -29,7 +29,8 @@ first change with those of the levels before them, and are not judged.
 Where the decoder gets z_e in training: give it the codes, with a straight-through gradient. Under soft
 samples: draw single codes in training, with a straight-through gradient, or let the temperature fall. Under
 noise: take dropout and noise out of the path before the layer. Otherwise: collect the running statistics
-afresh, by train-mode passes without steps, or take a norm without them (group or layer norm).
+afresh, by train-mode passes without steps (`refresh-batch-norm`), or take a norm without them (group or layer
+norm).
 
 ## References
 - Ioffe and Szegedy 2015, arXiv:1502.03167, section 3.1: population statistics at inference
@@ -190,21 +191,14 @@ CHECK = Check(
     name="train-eval-gap",
     evaluate=evaluate,
     limits=Limits(),
-    advice=Advice(
-        name=REFRESH,
-        how="Collect the running statistics of batch norms afresh.",
-        code=(
-            "for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):\n"
-            "    norm.reset_running_stats(); norm.momentum = None   # a plain average\n"
-            "for x in loader: model.train()(x)   # no optimizer steps"
-        ),
-    ),
+    remedies=(REFRESH,),
     other_advice=(
         Advice(
             name=NO_NOISE,
             how="Take dropout and noise out of the path before the VQ layer, and train again.",
             code="z_q, indices, vq_loss = vq(encoder(x))   # not vq(dropout(encoder(x)))\nout = decoder(z_q)",
             names=("vq", "z_q, indices, vq_loss"),
+            in_source=True,
         ),
         Advice(
             name=HARD,

@@ -219,6 +219,11 @@ class Goals:
         compared = self.compare(figures)
         return bool(compared) and all(goal.met for goal in compared)
 
+    def hold(self, figures: Figures) -> bool:
+        """Whether all goals are met by a model that has learned its task."""
+        learned = figures.accuracy is None or figures.accuracy >= figures.least_accuracy
+        return self.met(figures) and learned
+
     def attained(self, figures: Figures) -> float:
         """Return how far the goals are reached, from 0 to 1: the mean share of each, none above 1."""
         compared = self.compare(figures)

@@ -8,6 +8,8 @@ from typing import Literal
 
 from vqdoctor.core.frozen import frozen
 
+LIGHT = 0.1
+"""The weight of the VQ loss that the remedies set where the user asks for none."""
 Start = Literal["checkpoint", "fresh-encoder", "scratch"]
 """The start of a retraining: the checkpoint, the checkpoint with what leads to z_e built anew, or a
 freshly built model."""
@@ -27,6 +29,8 @@ class TrainingPlan:
         seed: seed of everything that is drawn.
         vq_weight: weight of the VQ loss after the warm-up.
         balanced: whether that weight follows the gradients at z_e instead (see `training.trainer`).
+        capped: whether that weight is the largest one: a VQ loss that would pull at z_e by more than a tenth
+            of the task loss, as one that is summed over the dimensions does, gets less.
         warm_up_epochs: epochs over which the weight grows linearly; 0 is the full weight at once.
         estimators: layer to the gradient estimator that is put behind it; a layer that is not named keeps
             its own.
@@ -45,6 +49,12 @@ class TrainingPlan:
         frozen_epochs: epochs at the start, after those without VQ, in which what leads to z_e is not trained.
         entropy_weight: weight of the entropy of the usage, which is taken off the loss; 0 is without it.
         exempt_codebook: whether the optimizer puts no weight decay on the codebooks.
+        mixed: whether the samples of the train batches are drawn anew for every epoch, in whatever order the
+            task serves them.
+        norm_momentum: momentum of the batch norms whose own is so small, or so large, that their running
+            statistics follow no training; 0 leaves them as they are.
+        clip_norm: the largest norm of the gradients of a step; 0 leaves them as they are. A step whose
+            gradients are not finite is then left out.
     """
 
     start: Start = "checkpoint"
@@ -54,6 +64,7 @@ class TrainingPlan:
     seed: int = 0
     vq_weight: float = 1.0
     balanced: bool = False
+    capped: bool = False
     warm_up_epochs: int = 0
     estimators: Mapping[str, Estimator] = field(default_factory=dict)
     data_init: bool = False
@@ -69,6 +80,9 @@ class TrainingPlan:
     frozen_epochs: int = 0
     entropy_weight: float = 0.0
     exempt_codebook: bool = False
+    mixed: bool = False
+    norm_momentum: float = 0.0
+    clip_norm: float = 0.0
 
 
 @frozen
@@ -77,7 +91,8 @@ class PlanOptions:
 
     Attributes:
         layers: the layers on which a finding asks for the remedy; all of them without such a finding.
-        vq_weight: the weight of the VQ loss that the user asks for.
+        asked: whether a finding asks for the remedy, and not the recipe alone.
+        vq_weight: the weight of the VQ loss that the user asks for; None leaves it to the remedies.
         balanced: whether the user asks for a weight that follows the gradients.
         warm_up_epochs: the length of the warm-up that the user asks for.
         epochs: the most epochs that the user asks for; None leaves them to the remedies.
@@ -85,7 +100,8 @@ class PlanOptions:
     """
 
     layers: tuple[str, ...]
-    vq_weight: float = 0.1
+    asked: bool = False
+    vq_weight: float | None = None
     balanced: bool = False
     warm_up_epochs: int = 10
     epochs: int | None = None

@@ -43,6 +43,8 @@ STUCK = ("VQ103",)
 """Causes that, as errors, leave a model that was trained around codes that never moved (measured with 50
 epochs at most: accuracy 0.930 from the checkpoint and 0.962 from scratch on 8×8 digits, 0.576 and 0.624 on
 classes of photos; without VQ 0.988 and 0.666)."""
+AT_CHANCE = "VQ607"
+"""The finding on a model that has learned nothing of its task: what it holds is no better than a start."""
 FRESH_ENCODER, FRESH_START, AUTOENCODER = "wake-encoder", "fresh-start", "autoencoder-warm-up"
 
 
@@ -58,6 +60,7 @@ def make_plan(
     unwritable: Mapping[str, str] | None = None,
     by_logits: Collection[str] = (),
     unable: Mapping[str, str] | None = None,
+    unmet: bool = False,
 ) -> Plan:
     """Return the plan for ranked findings.
 
@@ -77,6 +80,8 @@ def make_plan(
         unwritable: layers whose codes a training cannot place, each with the reason.
         by_logits: layers whose codes are chosen by logits, wherever they lie: placing them helps none.
         unable: remedies that this training cannot take, each with the reason.
+        unmet: whether a goal is missed: where no finding asks for a remedy that acts, those of notes and the
+            recipe are left to try.
 
     Raises:
         UserError: if a remedy is unknown, or a retraining cannot apply it.
@@ -92,12 +97,19 @@ def make_plan(
         return name not in writing or not on or not on <= {*by_logits}
 
     asked = {name: causes for name, causes in _asked(findings).items() if helps(name, causes)}
-    names = settings.only or (*asked, *filter(helps, _recipe(asked, layers, settings, known)))
+    acts = _acts(asked, known)
+    if unmet and not acts:
+        noted = _asked(findings, Severity.NOTE).items()
+        asked |= {name: on for name, on in noted if helps(name, on) and _acts([name], known)}
+    names = settings.only or (
+        *asked,
+        *filter(helps, _recipe(asked, layers, settings, acts=acts, unmet=unmet)),
+    )
     ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
     opens = next((remedy for remedy in ordered if remedy.name in asked), None)
     ordered.sort(key=lambda remedy: remedy is not opens)
     bounded = settings.epochs is not None or settings.steps is not None
-    epochs = min(EPOCHS if settings.epochs is None else settings.epochs, settings.steps or 2**63)
+    untreated = _untreated(settings, seed, trained_vq_weight)
     planned = []
     for remedy in ordered:
         on = _on(asked.get(remedy.name, ()), layers)
@@ -107,22 +119,28 @@ def make_plan(
         own = replace(remedy, code=code)
         planned.append(PlannedRemedy(remedy=own, because=because, layers=on, refused=why))
     return Plan(
-        untreated=TrainingPlan(
-            epochs=epochs,
-            steps=0 if settings.steps is None else settings.steps // epochs,
-            seed=seed,
-            vq_weight=1.0 if trained_vq_weight is None else trained_vq_weight,
-        ),
+        untreated=untreated,
         options=PlanOptions(
             layers=tuple(layers),
-            vq_weight=0.1 if settings.vq_weight is None else settings.vq_weight,
+            vq_weight=settings.vq_weight,
             balanced=settings.balanced,
             warm_up_epochs=settings.warm_up_epochs,
-            epochs=epochs if bounded else None,
-            most_epochs=epochs if bounded else MOST_EPOCHS,
+            epochs=untreated.epochs if bounded else None,
+            most_epochs=untreated.epochs if bounded else MOST_EPOCHS,
         ),
         remedies=_blocking(planned, findings, settings),
         unable=unable,
+    )
+
+
+def _untreated(settings: Settings, seed: int, trained_vq_weight: float | None) -> TrainingPlan:
+    """Return the training without any remedy."""
+    epochs = min(EPOCHS if settings.epochs is None else settings.epochs, settings.steps or 2**63)
+    return TrainingPlan(
+        epochs=epochs,
+        steps=0 if settings.steps is None else settings.steps // epochs,
+        seed=seed,
+        vq_weight=1.0 if trained_vq_weight is None else trained_vq_weight,
     )
 
 
@@ -157,15 +175,15 @@ def _require_remedies(settings: Settings, known: Mapping[str, Remedy]) -> None:
             raise UserError(f"retraining cannot apply {name}", known[name].how)
 
 
-def _asked(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """Return the findings above a note that ask for each remedy, by its name.
+def _asked(findings: Sequence[Finding], least: Severity = Severity.WARNING) -> dict[str, list[Finding]]:
+    """Return the findings from `least` on that ask for each remedy, by its name.
 
     Of a symptom's own remedies only those of the recipe count. A stalled EMA's few updates, for one, need a
     faster EMA and not 200 epochs. Copies of codes under broken EMA sums stay copies once the sums are right.
     """
     asked: dict[str, list[Finding]] = {}
     for finding in findings:
-        if finding.severity > Severity.NOTE:
+        if finding.severity >= least:
             root = finding.explained_by is None
             kept = (*RECIPE, SPREAD) if finding.explained_by == f"VQ303:{finding.layer}" else RECIPE
             names = [name for name in finding.remedies if root or name in kept]
@@ -175,20 +193,37 @@ def _asked(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
                 names += [AUTOENCODER] * (finding.code in UNSOUND)
             for name in dict.fromkeys(names):
                 asked.setdefault(name, []).append(finding)
+    unlearned = [f for f in findings if f.code == AT_CHANCE and f.severity is Severity.ERROR]
+    if unlearned and FRESH_ENCODER not in asked:
+        asked.setdefault(FRESH_START, []).extend(unlearned)
     return asked
 
 
+def _acts(names: Iterable[str], known: Mapping[str, Remedy]) -> bool:
+    """Whether one of these remedies does something, to a model that stays what it is."""
+    remedies = [known[name] for name in names if not known[name].changes_model]
+    return any(remedy.plan or remedy.apply for remedy in remedies)
+
+
 def _recipe(
-    asked: Iterable[str], layers: Sequence[str], settings: Settings, known: Mapping[str, Remedy]
+    asked: Iterable[str], layers: Sequence[str], settings: Settings, *, acts: bool, unmet: bool
 ) -> tuple[str, ...]:
-    """Return the part of the recipe that joins the remedies that are asked for."""
+    """Return the part of the recipe that joins the remedies that are asked for.
+
+    Args:
+        asked: the names of these remedies.
+        layers: all layers that a retraining can watch.
+        settings: the user's settings.
+        acts: whether a finding above a note asks for one that acts.
+        unmet: whether a goal is missed.
+    """
     weight_is_set = _weight_is_set(settings)
-    acting = [known[name] for name in asked if not known[name].changes_model]
-    if not layers or not any(remedy.plan or remedy.apply for remedy in acting):
+    if not layers or not (acts or unmet):
         return (LOWER_WEIGHT,) if layers and weight_is_set else ()
-    # A weight that is too light, or that of a loss without its commitment term, is not lowered first.
-    light = ({RAISE_WEIGHT, COMMITMENT} & {*asked}) - {*settings.skip} and not weight_is_set
-    return RECIPE[1:] if light else RECIPE
+    # A weight that is too light, that of a loss without its commitment term, or one that no finding speaks
+    # against is not lowered.
+    light = {RAISE_WEIGHT, COMMITMENT} & {*asked} - {*settings.skip} or not acts
+    return RECIPE[1:] if light and not weight_is_set else RECIPE
 
 
 def _weight_is_set(settings: Settings) -> bool:

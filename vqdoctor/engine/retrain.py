@@ -271,7 +271,7 @@ def untrained(plan: Plan, found: Trainable, settings: Settings) -> Retraining | 
     """Return why no training begins; None where one is worth its while.
 
     A cause is in the source where no training reaches it, or nothing is left to treat: no finding asks
-    for a remedy that acts, and all goals hold.
+    for a remedy that acts, and all goals hold of a model that has learned its task.
     """
     blocking, before = plan.blocking, found.before
     if plan.applied and not blocking:
@@ -294,7 +294,7 @@ def untrained(plan: Plan, found: Trainable, settings: Settings) -> Retraining | 
         ended="source" if blocking else "nothing",
         written=False,
     )
-    return done if blocking or done.goals_met else None
+    return done if blocking or (before is not None and settings.goals.hold(before)) else None
 
 
 def trainable(session: Session) -> Trainable:
@@ -331,6 +331,7 @@ def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
         unwritable=found.unwritable,
         by_logits=[name for name, layer in found.context.mapped.items() if layer.view.lookup == "logits"],
         unable=found.unable(settings),
+        unmet=found.before is not None and not settings.goals.hold(found.before),
     )
 
 

@@ -38,3 +38,18 @@ def mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if type(value) is dict:
         return {key: mapped(item, change) for key, item in value.items()}
     return value
+
+
+def samples_of(batch: object) -> int | None:
+    """Return the samples of a batch, by the first axis of all its tensors; None where it does not show."""
+    sizes = {len(tensor) for tensor in tensors_of(batch) if tensor.ndim}
+    return sizes.pop() if len(sizes) == 1 and _plain(batch) else None
+
+
+def _plain(batch: object) -> bool:
+    """Whether a batch is tensors, in tuples, lists and dicts, and perhaps single values beside them."""
+    if isinstance(batch, tuple | list):
+        return bool(list(tensors_of(batch))) and all(map(_plain, batch))
+    if type(batch) is dict:
+        return all(map(_plain, batch.values()))
+    return batch is None or isinstance(batch, torch.Tensor | str | int | float)

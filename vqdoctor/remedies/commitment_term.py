@@ -9,7 +9,7 @@ training from the source needs the term in its loss.
 from dataclasses import replace
 
 from vqdoctor.core.levels import Stage
-from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.core.training_plan import LIGHT, PlanOptions, TrainingPlan
 from vqdoctor.remedies._remedy import Remedy
 
 BETA = 0.25
@@ -18,7 +18,7 @@ BETA = 0.25
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
     """Add the term, and give a VQ loss of weight 0 the usual weight."""
-    return replace(current, commitment=BETA, vq_weight=current.vq_weight or options.vq_weight)
+    return replace(current, commitment=BETA, vq_weight=current.vq_weight or options.vq_weight or LIGHT)
 
 
 REMEDY = Remedy(

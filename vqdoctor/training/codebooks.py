@@ -27,6 +27,13 @@ from vqdoctor.training.splits import Splits
 from vqdoctor.training.treatment import reshaped
 
 
+def is_moved_by_gradient(layer: CapturedLayer) -> bool:
+    """Whether the optimizer moves a layer's codes: no EMA does, and they are the values that it looks up."""
+    view, stored = layer.view, layer.stored()
+    looked_up = view.writable and not (view.frozen or view.derived or view.lookup == "logits")
+    return looked_up and view.counts is None and stored is not None and stored.requires_grad
+
+
 @dataclass(kw_only=True, eq=False)
 class Codebooks:
     """The measures of a training plan that act on the codebooks themselves.
@@ -82,6 +89,7 @@ class Codebooks:
         if self.plan.data_init and self.treated:
             for name, why in self._by_k_means(self.layers).items():
                 self.note(f"{name} was not initialised from data: {why}")
+            self._lead_on()
         if self.plan.linear and self.treated:
             self._linear = self._matrices()
 
@@ -99,6 +107,20 @@ class Codebooks:
                 generator,
                 self.say,
                 self.shares.gathered,
+            )
+
+    def _lead_on(self) -> None:
+        """Let an EMA move the codes that a gradient moves, which stay behind z_e.
+
+        Measured on motion windows (fault bench, seed 909, models 119 and 130, 50 epochs at most): accuracy
+        0.791 and 0.782 with codes moved by a gradient, 0.878 and 0.851 by an EMA, 0.860 and 0.848 without VQ.
+        """
+        names = [layer.name for layer in self.treated if is_moved_by_gradient(layer)]
+        if names and not self.plan.linear:
+            self._take_over(names, self.plan.decay)
+            self.note(
+                f"an EMA moved the codes of {', '.join(names)} in this retraining, in place of the gradient "
+                "that moves them in your source"
             )
 
     def _take_over(self, names: Collection[str], decay: float | None) -> None:

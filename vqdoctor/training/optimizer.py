@@ -94,12 +94,14 @@ class Optimizers:
         further: those of further losses, as of a discriminator.
         told: what they are, in words.
         rates: the learning rates of each one's groups, which a schedule multiplies.
+        taken: steps of the main one that were taken.
     """
 
     main: torch.optim.Optimizer
     further: tuple[torch.optim.Optimizer, ...] = ()
     told: str = ""
     rates: list[list[float]] = field(init=False)
+    taken: int = 0
 
     def __post_init__(self) -> None:
         """Note the learning rates."""
@@ -144,6 +146,8 @@ class Optimizers:
         further: Sequence[torch.Tensor],
         held: Iterable[torch.nn.Parameter],
         complete: Callable[[Iterable[torch.nn.Parameter]], object] = lambda _: None,
+        *,
+        clip_norm: float = 0.0,
     ) -> None:
         """Take one step of each: the main one on the loss, the others on theirs.
 
@@ -152,6 +156,8 @@ class Optimizers:
             further: the losses of the further optimizers.
             held: parameters that are not trained in this step.
             complete: adds what other processes know of the gradients of the parameters.
+            clip_norm: largest norm of the main one's gradients, whose step is left out where they are not
+                finite; 0 takes every step as it is.
 
         Raises:
             UserError: if there are not as many losses as optimizers, or they share a graph with the first.
@@ -167,7 +173,9 @@ class Optimizers:
         complete(_parameters(self.main))
         for parameter in held:
             parameter.grad = None
-        self.main.step()
+        if clip_norm == 0 or _clipped(_parameters(self.main), clip_norm):
+            self.main.step()
+            self.taken += 1
         for one, own in zip(self.further, further, strict=True):
             one.zero_grad()
             try:
@@ -186,6 +194,11 @@ class Optimizers:
         """Take up what `state_dict` returned."""
         for one, state in zip(self.all, states, strict=True):
             one.load_state_dict(state)
+
+
+def _clipped(parameters: Sequence[torch.nn.Parameter], norm: float) -> bool:
+    """Clip the norm of the gradients, and return whether they are finite."""
+    return bool(torch.isfinite(torch.nn.utils.clip_grad_norm_(parameters, norm)))
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:

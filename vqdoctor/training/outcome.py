@@ -17,7 +17,16 @@ from vqdoctor.training.plan import Plan, PlannedRemedy
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried
 
-TRAINING_ONLY = ("lower-vq-weight", "raise-vq-weight", "faster-ema", "data-init", "exempt-codebook")
+TRAINING_ONLY = (
+    "lower-vq-weight",
+    "raise-vq-weight",
+    "faster-ema",
+    "data-init",
+    "exempt-codebook",
+    "shuffle",
+    "clip-gradients",
+    "refresh-batch-norm",
+)
 """Remedies that correct how a model is trained, and leave no trace in its source."""
 IN_ITS_PLACE = {
     "sound-ema": "writes wrong codes again",

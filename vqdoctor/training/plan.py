@@ -67,7 +67,9 @@ class Plan:
         for planned in sorted(chosen, key=lambda planned: (planned.remedy.stage, planned.remedy.name)):
             if planned.remedy.plan is not None:
                 layers = planned.layers or self.options.layers
-                found = planned.remedy.plan(found, replace(self.options, layers=layers))
+                found = planned.remedy.plan(
+                    found, replace(self.options, layers=layers, asked=bool(planned.because))
+                )
         return replace(found, further_epochs=max(0, self.options.most_epochs - found.epochs))
 
     @property

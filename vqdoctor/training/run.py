@@ -158,7 +158,8 @@ class Run:
             reachable = math.inf
             if self.trainable.needs_without_vq(self.goals):
                 training = self.plan.training
-                plain = TrainingPlan(epochs=training.epochs, steps=training.steps, seed=training.seed)
+                names = ("epochs", "steps", "seed", "mixed", "clip_norm", "norm_momentum")
+                plain = TrainingPlan(**{name: getattr(training, name) for name in names})
                 trainer = self.trainable.trainer(plain, without_vq=True, clock=self.clock.share(0.5))
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt

@@ -25,7 +25,7 @@ from vqdoctor.capture.call import FAILURES, first_float, is_integer, swap
 from vqdoctor.capture.layer import CapturedLayer, Change, Watched, passes, watching
 from vqdoctor.core.errors import UserError
 from vqdoctor.models.task import Batch, Task
-from vqdoctor.models.tensors import mapped, tensors_of
+from vqdoctor.models.tensors import mapped, samples_of, tensors_of
 from vqdoctor.models.untouched import in_eval_mode, seed_all
 from vqdoctor.training.ranks import Ranks
 
@@ -71,7 +71,7 @@ class Shares:
         if size == 1:
             return batch
         self._mark = sum(float(tensor.double().sum()) for tensor in tensors_of(batch))
-        if self.whole or (samples := _samples(batch)) is None or samples < size:
+        if self.whole or (samples := samples_of(batch)) is None or samples < size:
             return batch
         self.cuts = [samples * rank // size for rank in range(size + 1)]
         return mapped(batch, lambda tensor: tensor[self.own] if tensor.ndim else tensor)
@@ -232,21 +232,6 @@ def _outer(layers: Iterable[CapturedLayer]) -> Iterator[tuple[nn.Module, int, in
     for module, (num_codes, dim) in found.items():
         if module not in inner:
             yield module, num_codes, dim
-
-
-def _samples(batch: Batch) -> int | None:
-    """Return the samples of a batch, by the first axis of all its tensors; None where it does not show."""
-    sizes = {len(tensor) for tensor in tensors_of(batch) if tensor.ndim}
-    return sizes.pop() if len(sizes) == 1 and _plain(batch) else None
-
-
-def _plain(batch: object) -> bool:
-    """Whether a batch is tensors, in tuples, lists and dicts, and perhaps single values beside them."""
-    if isinstance(batch, tuple | list):
-        return bool(list(tensors_of(batch))) and all(map(_plain, batch))
-    if type(batch) is dict:
-        return all(map(_plain, batch.values()))
-    return batch is None or isinstance(batch, torch.Tensor | str | int | float)
 
 
 def _tried(

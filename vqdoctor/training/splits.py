@@ -1,9 +1,9 @@
-"""The batches of a retraining: reshuffled where the task can, a tenth held back where it has no "stop"."""
+"""The batches of a retraining: shuffled, and a tenth held back where the task has no "stop"."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import chain, count, islice
 from typing import Any, cast
@@ -14,6 +14,7 @@ from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch, Task
 from vqdoctor.models.tensors import tensors_of
 from vqdoctor.models.untouched import same_randomness
+from vqdoctor.training.mixing import redrawn
 
 _STRIDE = 1_000_003
 HELD_BACK = 10
@@ -31,9 +32,19 @@ class Splits:
     runs its full length. A "stop" that is another split counts as none.
     """
 
-    def __init__(self, task: Task, device: torch.device) -> None:
+    def __init__(
+        self, task: Task, device: torch.device, of_samples: Callable[[Batch], bool] = lambda _: False
+    ) -> None:
+        """Take the batches of a task.
+
+        Args:
+            task: the task.
+            device: where the batches are moved.
+            of_samples: whether the samples of a batch may be drawn into others.
+        """
         self._task = task
         self._device = device
+        self._of_samples = of_samples
 
     @cached_property
     def _serves_stop(self) -> bool:
@@ -43,12 +54,27 @@ class Splits:
     def repeats(self) -> bool:
         """Whether "stop" is answered with another split, as `train if split == "train" else val` does.
 
-        By the first batches; a task whose val split is the train split has no other to keep apart.
+        By the largest tensor of the first batches: the labels may be missing. A task whose val split is the
+        train split has no other to keep apart.
         """
         with same_randomness(0):
-            first = {name: next(iter(self._given(name)), None) for name in ("stop", "val", "train")}
-        stop, val, train = ([*tensors_of(first[name])] for name in ("stop", "val", "train"))
+            stop, val, train = (_largest(next(iter(self._given(n)), None)) for n in ("stop", "val", "train"))
         return not _equal(val, train) and (_equal(stop, val) or _equal(stop, train))
+
+    @cached_property
+    def mixes(self) -> bool:
+        """Whether samples are drawn into other batches at every pass, as their own order is fixed."""
+        first = []
+        for seed in (0, 1):
+            with same_randomness(seed):
+                first.append(next(iter(self._given("train")), None))
+        return _equal(*map(_largest, first)) and self.can_mix
+
+    @cached_property
+    def can_mix(self) -> bool:
+        """Whether samples can be drawn into other batches at all."""
+        first = next(iter(self._given("train")), None)
+        return first is not None and self._of_samples(self._moved(first))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -78,18 +104,27 @@ class Splits:
         """Whether there is anything to stop early by."""
         return self._serves_stop or self.holds_back
 
-    def train(self, seed: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch, in an order of that seed where the task can reshuffle them."""
+    def train(self, seed: int, *, mixed: bool = False) -> Iterator[Batch]:
+        """Yield the batches of one epoch, in an order of that seed where they come in a fixed one.
+
+        Args:
+            seed: seed of the epoch.
+            mixed: whether samples are drawn into other batches, in whatever order they come.
+        """
         shuffled = getattr(self._task, "shuffled", None)
         if callable(shuffled) and not self.holds_back:
             yield from map(self._moved, shuffled(seed))
             return
         given = self._given("train")
-        kept = (batch for number, batch in enumerate(given) if not (self.holds_back and _is_held(number)))
-        if isinstance(given, list | tuple):  # in memory: another order costs nothing
+        kept: Iterator[Batch] = iter(given)
+        if self.holds_back:
+            kept = (batch for number, batch in enumerate(given) if not _is_held(number))
+        if self.can_mix if mixed else self.mixes:
+            kept = redrawn(kept, torch.Generator().manual_seed(seed))
+        elif isinstance(given, list | tuple):  # in memory: another order costs nothing
             batches = list(kept)
             order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(seed))
-            kept = (batches[number] for number in order.tolist())
+            kept = iter([batches[number] for number in order.tolist()])
         yield from map(self._moved, kept)
 
     def in_order(self) -> Iterator[Batch]:
@@ -124,9 +159,10 @@ class Splits:
 class Stretches:
     """The train batches of one training, epoch by epoch: whole passes, or stretches of a number of steps."""
 
-    def __init__(self, splits: Splits, seed: int) -> None:
+    def __init__(self, splits: Splits, seed: int, *, mixed: bool = False) -> None:
         self._splits = splits
         self._seed = seed
+        self._mixed = mixed
         self._at = -1
         self._batches: Iterator[Batch] = iter(())
 
@@ -144,18 +180,25 @@ class Stretches:
             steps: batches of a stretch; 0 is a whole pass.
         """
         if not steps:
-            return self._splits.train(self.seed(number))
+            return self._pass(number)
         if self._at != number * steps:
-            passes = (self._splits.train(self.seed(at)) for at in count())
+            passes = (self._pass(at) for at in count())
             self._batches = islice(chain.from_iterable(passes), number * steps, None)
         self._at = (number + 1) * steps
         return islice(self._batches, steps)
 
+    def _pass(self, number: int) -> Iterator[Batch]:
+        return self._splits.train(self.seed(number), mixed=self._mixed)
 
-def _equal(batch: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
-    """Whether two batches hold the same tensors, and any at all."""
-    same = len(batch) == len(other) > 0
-    return same and all(torch.equal(one, its) for one, its in zip(batch, other, strict=True))
+
+def _largest(batch: Batch) -> torch.Tensor | None:
+    """Return the largest tensor of a batch; None where it has none."""
+    return max(tensors_of(batch), key=lambda tensor: tensor.numel(), default=None)
+
+
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    """Whether both are there, and equal."""
+    return one is not None and other is not None and torch.equal(one, other)
 
 
 def _is_held(number: int) -> bool:

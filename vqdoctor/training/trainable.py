@@ -14,9 +14,11 @@ from vqdoctor.core.retraining import Figures, Goals
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.examined import ExaminedModel
+from vqdoctor.models.task import Batch
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.training.clock import Clock
 from vqdoctor.training.evaluate import Measured, measure
+from vqdoctor.training.mixing import is_of_samples
 from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.own_steps import against_weighing, unable
 from vqdoctor.training.ranks import Ranks
@@ -46,7 +48,12 @@ class Trainable:
     @cached_property
     def splits(self) -> Splits:
         """The batches of the task, on the device."""
-        return Splits(self.context.task, self.context.device)
+        task = self.context.task
+
+        def of_samples(batch: Batch) -> bool:
+            return is_of_samples(self.context.copy(training=False), task, batch)
+
+        return Splits(task, self.context.device, of_samples)
 
     def trainer(
         self,

@@ -22,6 +22,7 @@ from vqdoctor.training.clock import Clock
 from vqdoctor.training.codebooks import Codebooks
 from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
+from vqdoctor.training.norms import let_statistics_follow
 from vqdoctor.training.optimizer import HOOKED, Optimizers, SavedRecipe, optimizers_of
 from vqdoctor.training.own_steps import NO_EXEMPTION, NO_STAND_IN, OwnSteps, weighed
 from vqdoctor.training.precision import against_bfloat16, bfloat16_is_fast, device_of
@@ -109,7 +110,9 @@ class Trainer:
         elif self.plan.exempt_codebook:
             tables = [table for layer in self.layers if (table := layer.stored()) is not None]
             self.notes += [] if self.optimizers.exempt(tables) else [HOOKED]
-        self._stretches = Stretches(self.splits, self.plan.seed)
+        if self.plan.norm_momentum:
+            let_statistics_follow(self.model, self.plan.norm_momentum)
+        self._stretches = Stretches(self.splits, self.plan.seed, mixed=self.plan.mixed)
         self._shares = Shares(ranks=self.ranks)
         self.ending = Ending(plan=self.plan, goals=self.goals, clock=self.clock)
         self.codebooks = Codebooks(
@@ -208,12 +211,18 @@ class Trainer:
         self._weight = self.plan.vq_weight * factor
         self.optimizers.set_rates(self.ending.rate)
         losses: list[tuple[float, float | None]] = []
+        taken = self.optimizers.taken
         with self.codebooks.reshaped(full_precision=self.plan.full_precision or self.mixed):
             for at, batch in enumerate(self._stretches.of(number, self.plan.steps)):
                 self.codebooks.before_step()
                 losses.append(self._step(at, batch, factor, generator))
             if self._own is not None:
                 self._own.require_training(len(losses))
+            elif losses and self.optimizers.taken == taken:
+                raise UserError(
+                    f"no step of epoch {number + 1} has finite gradients, so that none was taken",
+                    "correct what makes them NaN or infinite in your source: `vqdoctor explain VQ107`",
+                )
             self.ranks.same_buffers(self.model)
             fixed = self.splits.stop(self.plan.steps or None)
             stop = evaluate(self.model, self.task, fixed, self.layers, self._bypassed)
@@ -281,17 +290,19 @@ class Trainer:
             found = self._losses(share) if self._own is None else self._own.take(share, self._held)
         if self._own is None and not self.bypassing:
             found = completed(found, self.layers, watched, self.plan)
-            if at == 0 and self.plan.balanced:
+            if at == 0 and (self.plan.balanced or self.plan.capped):
                 z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
                 balanced = balanced_weight(found.task, found.vq, z_e, self._shares.sum_of_shares)
-                self._weight = factor * (balanced or self.plan.vq_weight)
+                most = math.inf if self.plan.balanced else self.plan.vq_weight
+                self._weight = factor * min(most, balanced or self.plan.vq_weight)
         total = self._shares.weight * self._total(found, watched)
         value, task, vq = self._shares.added([float(total.detach()), *self._weighed(found)])
         if not math.isfinite(value):
             raise NotFinite(f"{value:g} at batch {at + 1}")
         if self._own is None:
             further = [self._shares.weight * loss for loss in found.further]
-            self.optimizers.step(total, further, self._held, self.ranks.add_gradients)
+            clip = self.plan.clip_norm
+            self.optimizers.step(total, further, self._held, self.ranks.add_gradients, clip_norm=clip)
         self.steps += 1
         if not self.bypassing:
             self.codebooks.after_step(watched, generator, cooling=self.ending.cooling)

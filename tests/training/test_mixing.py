@@ -1,0 +1,222 @@
+"""Batches of a fixed order are mixed sample by sample, where the task does not mind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from small_training import CPU, Digits
+
+from vqdoctor.core.errors import UserError
+from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.models.task import Losses
+from vqdoctor.training import mixing
+from vqdoctor.training.mixing import is_of_samples, redrawn
+from vqdoctor.training.norms import let_statistics_follow
+from vqdoctor.training.splits import Splits, Stretches
+from vqdoctor.training.trainer import Trainer
+
+Start = Callable[..., Trainer]
+
+
+def pairs(*sizes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches whose second tensor is ten times the first."""
+    numbers = torch.arange(sum(sizes)).split(sizes)
+    return [(n.float(), 10 * n) for n in numbers]
+
+
+def drawn(batches: Any, seed: int = 0) -> list[Any]:
+    return list(redrawn(batches, torch.Generator().manual_seed(seed)))
+
+
+def test_samples_are_drawn_into_batches_of_the_same_sizes_and_stay_whole() -> None:
+    found = drawn(pairs(4, 4, 4, 3))
+    assert [len(x) for x, _ in found] == [4, 4, 4, 3]
+    assert all(torch.equal(10 * x, y.float()) for x, y in found)
+    assert sorted(torch.cat([x for x, _ in found]).tolist()) == list(range(15))
+    assert any(
+        set(x.tolist()) != set(given.tolist())
+        for (x, _), (given, _) in zip(found, pairs(4, 4, 4, 3), strict=True)
+    )
+    again = drawn(pairs(4, 4, 4, 3))
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(found, again, strict=True))
+    assert not torch.equal(found[0][0], drawn(pairs(4, 4, 4, 3), 1)[0][0])
+
+
+def test_what_a_batch_holds_beside_its_tensors_stays_with_it() -> None:
+    batches = [{"x": torch.arange(2) + 2 * n, "name": f"batch {n}"} for n in range(3)]
+    found = drawn(batches)
+    assert [batch["name"] for batch in found] == ["batch 0", "batch 1", "batch 2"]
+    assert sorted(torch.cat([batch["x"] for batch in found]).tolist()) == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [torch.full((2, length), float(length)) for length in range(3, 9)],
+        [(torch.full((2, 3), float(n)), torch.arange(5)) for n in range(6)],
+        [(torch.full((2,), float(n)), torch.tensor(1.0)) for n in range(6)],
+    ],
+    ids=["sequences of many lengths", "no common axis", "a single value"],
+)
+def test_batches_that_do_not_fit_together_change_places(batches: list[Any]) -> None:
+    found = drawn(batches)
+    assert {id(batch) for batch in found} == {id(batch) for batch in batches}
+    assert [id(batch) for batch in found] != [id(batch) for batch in batches]
+
+
+def test_memory_bounds_what_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "WINDOW", 2 * 4 * (4 + 8))
+    found = drawn(pairs(4, 4, 4, 4, 4))
+    for first, second in ((0, 8), (8, 16), (16, 20)):
+        several = [x for x, _ in found[first // 4 : -(-second // 4)]]
+        assert sorted(torch.cat(several).tolist()) == list(range(first, second))
+
+
+class Sums(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.cumsum(0) if self.over_time else x
+
+    over_time = False
+
+
+class Asked:
+    """A task whose model runs over its first axis, or does not mind it."""
+
+    vq_weight = None
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        return Losses(task=model(batch).square().mean())
+
+
+def test_time_on_the_first_axis_is_not_mixed() -> None:
+    model, batch = Sums().train(), torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    assert is_of_samples(model, Asked(), batch)  # type: ignore[arg-type]
+    model.over_time = True
+    assert not is_of_samples(model, Asked(), batch)  # type: ignore[arg-type]
+    assert model.training
+    assert not is_of_samples(model, Asked(), batch[:1])  # type: ignore[arg-type]
+
+
+class Served:
+    """Forty samples, a kind after the other."""
+
+    def __init__(self, *, shuffles: bool = False) -> None:
+        self.shuffles = shuffles
+
+    def batches(self, split: str) -> Iterator[torch.Tensor]:
+        order = torch.randperm(40) if self.shuffles else torch.arange(40)
+        yield from order.float().split(8) if split == "train" else ()
+
+
+@pytest.mark.parametrize(("shuffles", "of_samples"), [(False, True), (False, False), (True, True)])
+def test_a_fixed_order_is_mixed_and_an_order_of_the_task_stays(shuffles: bool, of_samples: bool) -> None:
+    splits = Splits(Served(shuffles=shuffles), CPU, lambda _: of_samples)  # type: ignore[arg-type]
+    assert splits.mixes is (of_samples and not shuffles)
+    if not shuffles:
+        kept = all(torch.equal(x, torch.arange(8.0) + 8 * n) for n, x in enumerate(splits.train(0)))
+        assert kept is not of_samples
+    asked = torch.cat(list(splits.train(0, mixed=True)))
+    assert sorted(asked.tolist()) == list(range(40))
+
+
+def test_the_remedy_mixes_an_order_that_is_not_fixed() -> None:
+    splits = Splits(Served(shuffles=True), CPU, lambda _: True)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    plain = next(iter(Stretches(splits, 0).of(0, 0)))
+    torch.manual_seed(0)
+    mixed = next(iter(Stretches(splits, 0, mixed=True).of(0, 0)))
+    assert not torch.equal(plain, mixed)
+
+
+class Unlabelled(Digits):
+    """A task that answers "stop" with the samples of val, and has no labels for it."""
+
+    def batches(self, split: str) -> Any:
+        for x, y in super().batches("val" if split == "stop" else split):
+            yield (x, None) if split == "stop" else (x, y)
+
+
+def test_val_without_its_labels_is_no_stop_split() -> None:
+    splits = Splits(Unlabelled(), CPU)  # type: ignore[arg-type]
+    assert splits.repeats
+
+
+class Overflows(Digits):
+    """A task whose gradients are not finite from some step on."""
+
+    first, steps = 3, 0
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        found = super().losses(model, batch)
+        if not torch.is_grad_enabled():
+            return found
+        self.steps += 1
+        return (
+            replace(found, task=found.task + _Broken.apply(found.task)) if self.steps > self.first else found
+        )
+
+
+class _Broken(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: torch.Tensor) -> torch.Tensor:
+        return loss * 0
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad * float("nan")
+
+
+def test_steps_whose_gradients_are_not_finite_are_left_out(start: Start) -> None:
+    trainer = start(Overflows(), plan=TrainingPlan(epochs=1, clip_norm=1.0))
+    trainer.run()
+    assert trainer.optimizers.taken == 3 < trainer.steps
+    assert all(bool(p.isfinite().all()) for p in trainer.model.parameters())
+    task = Overflows()
+    task.first = 0
+    with pytest.raises(UserError, match="no step of epoch 1 has finite gradients"):
+        start(task, plan=TrainingPlan(epochs=1, clip_norm=1.0)).run()
+
+
+def test_gradients_are_clipped(start: Start) -> None:
+    norms: list[float] = []
+
+    def seen(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.nn.utils.get_total_norm(grads)))
+
+    for clip_norm in (0.0, 1e-3):
+        trainer = start(Digits(), plan=TrainingPlan(epochs=1, clip_norm=clip_norm))
+        trainer.optimizer.register_step_pre_hook(seen)
+        trainer.run()
+        assert (max(norms) <= 1.001e-3) is (clip_norm > 0)
+        norms.clear()
+
+
+class TrainsInEval(torch.nn.Module):
+    """A layer that moves at every pass, in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        return x * self.passes
+
+
+def test_a_layer_that_trains_in_eval_mode_does_not_hide_the_samples() -> None:
+    model = TrainsInEval()
+    assert is_of_samples(model, Asked(), torch.ones(4, 2))  # type: ignore[arg-type]
+    assert float(model.passes) == 0  # type: ignore[arg-type]
+
+
+def test_statistics_that_hardly_follow_get_the_usual_momentum() -> None:
+    momenta = (0.1, 1e-4, 0.01, None, 0.99)
+    norms = torch.nn.Sequential(*(torch.nn.BatchNorm1d(2, momentum=momentum) for momentum in momenta))
+    norms.append(torch.nn.BatchNorm1d(2, momentum=1e-4, track_running_stats=False))
+    assert let_statistics_follow(norms, 0.1) == 3
+    assert [norm.momentum for norm in norms] == [0.1, 0.1, 0.01, 0.1, 0.1, 1e-4]
