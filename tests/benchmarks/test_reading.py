@@ -20,6 +20,13 @@ SAMPLES = Path(__file__).parents[2] / "sample_checkpoints"
 PAIRS = 7
 
 
+@pytest.fixture(autouse=True)
+def bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every process keep its bytecode, as pip does for what it installs: torch's is there already."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "bytecode"))
+
+
 def seconds(*command: str) -> float:
     start = time.perf_counter()
     done = python(*command)

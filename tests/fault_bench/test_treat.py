@@ -54,11 +54,16 @@ def test_the_table_counts_what_became_of_them(tmp_path: Path) -> None:
         _treatment(after=0.4),
         _treatment("trial", cured=False, missed=("accuracy", "usage", "usage")),
         _treatment("random", refused="the cause stands in your source", cured=False),
+        _treatment("held", cured=False, ended="nothing"),
     )
     text = markdown([(model, those)], tmp_path)
-    assert "| plan | 1 (100%) | 0 | 0 | 0 | 1 | 0 | 0 |" in text
-    assert "| trial | 0 (0%) | 1 | 0 | 0 | 0 | 0 | 0 |" in text
-    assert "| random | 0 (0%) | 0 | 1 | 0 | 0 | 0 | 0 |" in text
+    assert "| plan | 1 (100%) | 0 | 0 | 0 | 0 | 1 | 0 | 0 |" in text
+    assert "| trial | 0 (0%) | 1 | 0 | 0 | 0 | 0 | 0 | 0 |" in text
+    assert "| random | 0 (0%) | 0 | 0 | 1 | 0 | 0 | 0 | 0 |" in text
+    assert (
+        "| held | 0 (0%) | 0 | 1 | 0 | 0 | 0 | 0 | 0 |" in text
+        and "nothing to cure: all goals held |" in text
+    )
     assert "0.500 → 0.400" in text
     assert "misses accuracy, usage |" in text
     assert "refused: the cause stands in your source |" in text

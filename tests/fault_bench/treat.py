@@ -82,8 +82,15 @@ class Treatment:
         """What it came to, in a few words."""
         if self.refused or self.crash:
             return f"refused: {self.refused}" if self.refused else "crashed"
+        if self.held:
+            return "nothing to cure: all goals held"
         said = "cured" if self.cured else f"misses {', '.join(dict.fromkeys(self.missed))}"
         return f"{said}, worse than before" if self.worse else said
+
+    @property
+    def held(self) -> bool:
+        """Whether no training began, since all goals held before."""
+        return self.ended == "nothing"
 
     @property
     def worse(self) -> bool:
@@ -223,19 +230,25 @@ def markdown(done: Iterable[tuple[Model, tuple[Treatment, ...]]], folder: Path) 
 
 def _ways(done: list[tuple[Model, tuple[Treatment, ...]]]) -> list[str]:
     table = [
-        "| | cured | not cured | refused | crashed | worse than before, yet cured | epochs | seconds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| | cured | not cured | nothing to cure | refused | crashed | cured, yet worse | epochs | seconds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for how in dict.fromkeys(t.how for _, treatments in done for t in treatments):
         those = [t for _, treatments in done for t in treatments if t.how == how]
-        ran = [t for t in those if not t.refused and not t.crash]
+        ran = [t for t in those if not (t.refused or t.crash or t.held)]
         cured = sum(t.cured for t in ran)
         mean = [sum(getattr(t, name) for t in ran) / max(len(ran), 1) for name in ("epochs", "seconds")]
-        table.append(
-            f"| {how} | {cured} ({cured / max(len(ran), 1):.0%}) | {len(ran) - cured} | "
-            f"{sum(bool(t.refused) for t in those)} | {sum(bool(t.crash) for t in those)} | "
-            f"{sum(t.cured and t.worse for t in ran)} | {mean[0]:.0f} | {mean[1]:.0f} |"
+        apart = [
+            sum(map(bool, kind)) for kind in zip(*((t.held, t.refused, t.crash) for t in those), strict=True)
+        ]
+        counts = (len(ran) - cured, *apart, sum(t.cured and t.worse for t in ran))
+        cells = (
+            how,
+            f"{cured} ({cured / max(len(ran), 1):.0%})",
+            *counts,
+            *(f"{value:.0f}" for value in mean),
         )
+        table.append(f"| {' | '.join(map(str, cells))} |")
     return table
 
 
