@@ -47,6 +47,13 @@ REPEATED = (
     'the task answers batches("stop") with its train or val split: for early stopping a tenth of the train '
     "batches was held back instead"
 )
+MIXED = (
+    "the train batches come in the same order at every pass: their samples were drawn anew for every epoch"
+)
+NOT_MIXED = (
+    "the samples of the train batches were not shuffled: another order of a batch has another task loss, or "
+    "its tensors have no axis of samples in common"
+)
 NO_OPTIMIZER = (
     "the output has no optimizer state, as the input has none: a training from it starts with a new one"
 )
@@ -110,7 +117,9 @@ def retrain(
     seconds = time.monotonic() - started
     more = [] if outcome.plan.remedies else [UNTREATED]
     more += [NEGATIVE] * any((row.vq_loss or 0.0) < 0 for row in done.epochs)
-    more += [REPEATED] * outcome.trainer.splits.repeats
+    splits = outcome.trainer.splits
+    more += [REPEATED] * splits.repeats + [MIXED] * splits.mixes
+    more += [NOT_MIXED] * (done.plan.mixed and not splits.shuffles_itself and not splits.can_mix)
     more += [outcome.trainer.optimizers.told, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
     more += vanished(session.saved.slots, outcome.trainer.optimizers) if done.written else []
     return replace(

@@ -64,11 +64,18 @@ class Splits:
     @cached_property
     def mixes(self) -> bool:
         """Whether samples are drawn into other batches at every pass, as their own order is fixed."""
+        if self.shuffles_itself:
+            return False
         first = []
         for seed in (0, 1):
             with same_randomness(seed):
                 first.append(next(iter(self._given("train")), None))
         return _equal(*map(_largest, first)) and self.can_mix
+
+    @property
+    def shuffles_itself(self) -> bool:
+        """Whether the task serves an order of its own for every seed, and no part of train is held back."""
+        return callable(getattr(self._task, "shuffled", None)) and not self.holds_back
 
     @cached_property
     def can_mix(self) -> bool:
@@ -111,9 +118,8 @@ class Splits:
             seed: seed of the epoch.
             mixed: whether samples are drawn into other batches, in whatever order they come.
         """
-        shuffled = getattr(self._task, "shuffled", None)
-        if callable(shuffled) and not self.holds_back:
-            yield from map(self._moved, shuffled(seed))
+        if self.shuffles_itself:
+            yield from map(self._moved, cast("Any", self._task).shuffled(seed))
             return
         given = self._given("train")
         kept: Iterator[Batch] = iter(given)
