@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +18,7 @@ from vqdoctor.engine.plan import RECIPE, make_plan
 from vqdoctor.remedies import Remedy
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
+from vqdoctor.training.run import ALIKE
 from vqdoctor.training.trial import _contestants
 
 PLAIN = TrainingPlan(vq_weight=1.0, further_epochs=150)
@@ -128,6 +129,13 @@ def test_a_goal_that_is_missed_without_a_finding_brings_the_recipe_and_the_remed
     assert {p.remedy.name for p in found.remedies} == {*names(found)}, "advice in a note is no step"
     sick = finding("VQ502", "revive-dead-codes")
     assert names(make_plan([sick, decay], LAYERS, unmet=True)) == names(planned(sick))
+
+
+def test_a_rate_that_was_too_high_is_lowered_and_the_model_built_anew() -> None:
+    thrown = finding("VQ404", "lower-learning-rate", layer=None)
+    found = planned(thrown).training
+    assert (found.usual_rate, found.start) == (True, "scratch")
+    assert {*ALIKE} <= {field.name for field in fields(found)}
 
 
 def test_a_model_at_chance_starts_anew_unless_its_encoder_does() -> None:

@@ -246,3 +246,19 @@ def test_an_optimizer_with_a_schedule_on_its_hooks_stays_as_it_is() -> None:
     assert not hooked.exempt([model.vq.weight])
     hooked.step(model(torch.randn(8, 5)).square().sum(), (), ())
     assert [(len(group["params"]), group["lr"]) for group in optimizer.param_groups] == [(5, 0.05)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rates", "lowered"),
+    [("Adam", (0.3, 1e-4), (1e-3, 1e-4)), ("AdamW", (2e-3,), (1e-3,)), ("SGD", (0.5, 0.05), (0.1, 0.05))],
+)
+def test_rates_above_the_usual_one_are_taken_down_to_it(
+    kind: str, rates: tuple[float, ...], lowered: tuple[float, ...]
+) -> None:
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
+    found = Optimizers(main=getattr(torch.optim, kind)(groups), told="trained with it")
+    found.lower_rates()
+    assert found.rates == [list(lowered)] == [[group["lr"] for group in found.main.param_groups]]
+    assert found.told == f"trained with it; learning rate {lowered[0]:g} in place of {rates[0]:g}"
+    found.set_rates(0.5)
+    assert found.main.param_groups[0]["lr"] == lowered[0] / 2

@@ -25,7 +25,7 @@ units and weights that have run away do not come back.
 """
 
 from vqdoctor.checks._words import Problems, figure, if_known, measured, problem
-from vqdoctor.core.check import Advice, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.check import Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import StepSize, TaskMetrics
 from vqdoctor.core.levels import Confidence, Severity
 
@@ -74,12 +74,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     scope="model",
-    advice=Advice(
-        name="lower-learning-rate",
-        how="Divide the learning rate by 10 until the task loss falls from the first steps on, and train "
-        "from the start.",
-        code="optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)",
-    ),
+    remedies=("lower-learning-rate",),
     examples=(
         fires(
             "Adam at 0.3, weights that have run away",

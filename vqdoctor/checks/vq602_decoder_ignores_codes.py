@@ -28,9 +28,9 @@ given its context on purpose, as a predictor is the images before, has such a wa
 costs most of what the task can lose, and the check passes.
 
 ## Remedy
-Look for skip connections from the encoder to the decoder, conditioning on the input or on labels, and
-an autoregressive decoder that sees its own targets; drop these inputs out during training, or remove
-them.
+A decoder that never gets the codes needs z_q first (`decode-codes`); no training helps before. Otherwise
+look for skip connections from the encoder to the decoder, conditioning on the input or on labels, and an
+autoregressive decoder that sees its own targets; drop these inputs out during training, or remove them.
 
 ## References
 - van den Oord et al. 2017, arXiv:1711.00937, section 4: posterior collapse under powerful decoders
@@ -50,6 +50,8 @@ Codes that no vector reached are one on its use: what is left of the codebook's 
 UNNEEDED = (*CONSEQUENCES, "VQ201", "VQ301", "VQ507")
 """The same, and findings on a z_e that the task does not pull, or that is constant, where another way does
 the task."""
+
+DECODE = "decode-codes"
 
 
 class Limits(CheckLimits):
@@ -97,6 +99,7 @@ def evaluate(
             f"z_e or the mean code in its place, and {how}.",
             measured("loss_growth", 0.0, limits.loss_growth),
             explains=CONSEQUENCES,
+            remedies=(DECODE,),
         )
         return
     chance = metrics.chance_accuracy
@@ -171,6 +174,14 @@ CHECK = Check(
         name="remove-bypass",
         how="Close the paths of information around the VQ layer, or weaken the decoder's other inputs.",
         code="out = decoder(z_q)   # not decoder(z_e), nor decoder(z_q, skip)",
+    ),
+    other_advice=(
+        Advice(
+            name=DECODE,
+            how="Give the decoder z_q: nothing reads it now, so that no training makes the codes matter.",
+            code="out = decoder(z_q)   # not decoder(z_e)",
+            in_source=True,
+        ),
     ),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(

@@ -53,6 +53,7 @@ class TrainingPlan:
             task serves them.
         norm_momentum: momentum of the batch norms whose own is so small, or so large, that their running
             statistics follow no training; 0 leaves them as they are.
+        usual_rate: whether learning rates above the usual ones are taken down to these.
         clip_norm: the largest norm of the gradients of a step; 0 leaves them as they are. A step whose
             gradients are not finite is then left out.
     """
@@ -82,6 +83,7 @@ class TrainingPlan:
     exempt_codebook: bool = False
     mixed: bool = False
     norm_momentum: float = 0.0
+    usual_rate: bool = False
     clip_norm: float = 0.0
 
 

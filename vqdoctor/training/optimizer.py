@@ -134,6 +134,16 @@ class Optimizers:
         self._note_rates()
         return True
 
+    def lower_rates(self) -> None:
+        """Take rates above the usual ones of their kind of optimizer down to these, and say so."""
+        for one in self.all:
+            usual = HIGHEST_RATES.get(type(one).__name__, HIGHEST_RATE) / 10
+            high = [group for group in one.param_groups if group["lr"] > usual]
+            for group in high:
+                self.told += f"; learning rate {usual:g} in place of {float(group['lr']):g}"
+                group["lr"] = usual
+        self._note_rates()
+
     def set_rates(self, share: float) -> None:
         """Set the learning rates to a share of their full value."""
         for one, rates in zip(self.all, self.rates, strict=True):

@@ -26,6 +26,7 @@ TRAINING_ONLY = (
     "shuffle",
     "clip-gradients",
     "refresh-batch-norm",
+    "lower-learning-rate",
 )
 """Remedies that correct how a model is trained, and leave no trace in its source."""
 IN_ITS_PLACE = {

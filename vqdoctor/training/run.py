@@ -28,6 +28,10 @@ UNTIMED: Mapping[str, Any] = {"epochs": 0, "steps": 0}
 """The measures of a training plan that a timed batch decides, as a run's identity leaves them out."""
 
 
+ALIKE = ("epochs", "steps", "seed", "mixed", "usual_rate", "clip_norm", "norm_momentum")
+"""The parts of a plan that do not act on the VQ layers: the model without them is trained alike."""
+
+
 class Watcher(Protocol):
     """Follows a retraining."""
 
@@ -158,8 +162,7 @@ class Run:
             reachable = math.inf
             if self.trainable.needs_without_vq(self.goals):
                 training = self.plan.training
-                names = ("epochs", "steps", "seed", "mixed", "clip_norm", "norm_momentum")
-                plain = TrainingPlan(**{name: getattr(training, name) for name in names})
+                plain = TrainingPlan(**{name: getattr(training, name) for name in ALIKE})
                 trainer = self.trainable.trainer(plain, without_vq=True, clock=self.clock.share(0.5))
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt

@@ -110,6 +110,8 @@ class Trainer:
         elif self.plan.exempt_codebook:
             tables = [table for layer in self.layers if (table := layer.stored()) is not None]
             self.notes += [] if self.optimizers.exempt(tables) else [HOOKED]
+        if self.plan.usual_rate:
+            self.optimizers.lower_rates()
         if self.plan.norm_momentum:
             let_statistics_follow(self.model, self.plan.norm_momentum)
         self._stretches = Stretches(self.splits, self.plan.seed, mixed=self.plan.mixed)
