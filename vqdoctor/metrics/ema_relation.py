@@ -93,7 +93,7 @@ def ema_relation(
     if not compared.any():
         return None
     e, s, n = e_norm[compared], s_norm[compared], c[compared]
-    dots = np.einsum("kd,kd->k", codes, sums, dtype=np.float64)[compared]
+    dots = np.einsum("kd,kd->k", codes[compared], sums[compared], dtype=np.float64)
     scale = e * n / s
     logs = np.log(n) - np.log(n).mean()
     power = float(logs @ np.log(scale) / (logs @ logs)) if logs.std() > 0.1 else 0.0

@@ -12,7 +12,7 @@ from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.remedies._remedy import Remedy
 
 NORM = 1.0
-"""Largest norm of all gradients together: the value of most recipes for transformers and VQ models."""
+"""Largest norm of all gradients together."""
 
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
