@@ -142,7 +142,7 @@ def test_a_model_at_chance_starts_anew_unless_its_encoder_does() -> None:
     unlearned = finding("VQ607", "begin-with-the-task", layer=None, explained_by="VQ403:one")
     sorted_data = finding("VQ403", "shuffle", layer=None)
     found = planned(sorted_data, unlearned).training
-    assert (found.start, found.mixed) == ("scratch", True)
+    assert (found.start, found.shuffled) == ("scratch", True)
     assert planned(finding("VQ101", "straight-through"), unlearned).training.start == "fresh-encoder"
     assert planned(sorted_data, unlearned.replace(severity=Severity.WARNING)).training.start == "checkpoint"
 

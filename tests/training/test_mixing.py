@@ -119,7 +119,7 @@ def test_a_fixed_order_is_mixed_and_an_order_of_the_task_stays(shuffles: bool, o
     if not shuffles:
         kept = all(torch.equal(x, torch.arange(8.0) + 8 * n) for n, x in enumerate(splits.train(0)))
         assert kept is not of_samples
-    asked = torch.cat(list(splits.train(0, mixed=True)))
+    asked = torch.cat(list(splits.train(0, shuffled=True)))
     assert sorted(asked.tolist()) == list(range(40))
 
 
@@ -128,7 +128,7 @@ def test_the_remedy_mixes_an_order_that_is_not_fixed() -> None:
     torch.manual_seed(0)
     plain = next(iter(Stretches(splits, 0).of(0, 0)))
     torch.manual_seed(0)
-    mixed = next(iter(Stretches(splits, 0, mixed=True).of(0, 0)))
+    mixed = next(iter(Stretches(splits, 0, shuffled=True).of(0, 0)))
     assert not torch.equal(plain, mixed)
 
 

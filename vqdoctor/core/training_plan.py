@@ -49,8 +49,8 @@ class TrainingPlan:
         frozen_epochs: epochs at the start, after those without VQ, in which what leads to z_e is not trained.
         entropy_weight: weight of the entropy of the usage, which is taken off the loss; 0 is without it.
         exempt_codebook: whether the optimizer puts no weight decay on the codebooks.
-        mixed: whether the samples of the train batches are drawn anew for every epoch, in whatever order the
-            task serves them.
+        shuffled: whether the samples of the train batches are drawn anew for every epoch, in whatever order
+            the task serves them.
         norm_momentum: momentum of the batch norms whose own is so small, or so large, that their running
             statistics follow no training; 0 leaves them as they are.
         usual_rate: whether learning rates above the usual ones are taken down to these.
@@ -81,7 +81,7 @@ class TrainingPlan:
     frozen_epochs: int = 0
     entropy_weight: float = 0.0
     exempt_codebook: bool = False
-    mixed: bool = False
+    shuffled: bool = False
     norm_momentum: float = 0.0
     usual_rate: bool = False
     clip_norm: float = 0.0

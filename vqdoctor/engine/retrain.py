@@ -119,7 +119,7 @@ def retrain(
     more += [NEGATIVE] * any((row.vq_loss or 0.0) < 0 for row in done.epochs)
     splits = outcome.trainer.splits
     more += [REPEATED] * splits.repeats + [MIXED] * splits.mixes
-    more += [NOT_MIXED] * (done.plan.mixed and not splits.shuffles_itself and not splits.can_mix)
+    more += [NOT_MIXED] * (done.plan.shuffled and not splits.shuffles_itself and not splits.can_mix)
     more += [outcome.trainer.optimizers.told, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
     more += vanished(session.saved.slots, outcome.trainer.optimizers) if done.written else []
     return replace(

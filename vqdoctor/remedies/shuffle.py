@@ -15,7 +15,7 @@ from vqdoctor.remedies._remedy import Remedy
 
 def plan(current: TrainingPlan, options: PlanOptions) -> TrainingPlan:
     """Draw the samples of the train batches anew for every epoch."""
-    return replace(current, mixed=True)
+    return replace(current, shuffled=True)
 
 
 REMEDY = Remedy(

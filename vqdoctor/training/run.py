@@ -28,7 +28,7 @@ UNTIMED: Mapping[str, Any] = {"epochs": 0, "steps": 0}
 """The measures of a training plan that a timed batch decides, as a run's identity leaves them out."""
 
 
-ALIKE = ("epochs", "steps", "seed", "mixed", "usual_rate", "clip_norm", "norm_momentum")
+ALIKE = ("epochs", "steps", "seed", "shuffled", "usual_rate", "clip_norm", "norm_momentum")
 """The parts of a plan that do not act on the VQ layers: the model without them is trained alike."""
 
 

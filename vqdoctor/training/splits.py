@@ -111,12 +111,12 @@ class Splits:
         """Whether there is anything to stop early by."""
         return self._serves_stop or self.holds_back
 
-    def train(self, seed: int, *, mixed: bool = False) -> Iterator[Batch]:
+    def train(self, seed: int, *, shuffled: bool = False) -> Iterator[Batch]:
         """Yield the batches of one epoch, in an order of that seed where they come in a fixed one.
 
         Args:
             seed: seed of the epoch.
-            mixed: whether samples are drawn into other batches, in whatever order they come.
+            shuffled: whether samples are drawn into other batches, in whatever order they come.
         """
         if self.shuffles_itself:
             yield from map(self._moved, cast("Any", self._task).shuffled(seed))
@@ -125,7 +125,7 @@ class Splits:
         kept: Iterator[Batch] = iter(given)
         if self.holds_back:
             kept = (batch for number, batch in enumerate(given) if not _is_held(number))
-        if self.can_mix if mixed else self.mixes:
+        if self.can_mix if shuffled else self.mixes:
             kept = redrawn(kept, torch.Generator().manual_seed(seed))
         elif isinstance(given, list | tuple):  # in memory: another order costs nothing
             batches = list(kept)
@@ -165,10 +165,10 @@ class Splits:
 class Stretches:
     """The train batches of one training, epoch by epoch: whole passes, or stretches of a number of steps."""
 
-    def __init__(self, splits: Splits, seed: int, *, mixed: bool = False) -> None:
+    def __init__(self, splits: Splits, seed: int, *, shuffled: bool = False) -> None:
         self._splits = splits
         self._seed = seed
-        self._mixed = mixed
+        self._shuffled = shuffled
         self._at = -1
         self._batches: Iterator[Batch] = iter(())
 
@@ -194,7 +194,7 @@ class Stretches:
         return islice(self._batches, steps)
 
     def _pass(self, number: int) -> Iterator[Batch]:
-        return self._splits.train(self.seed(number), mixed=self._mixed)
+        return self._splits.train(self.seed(number), shuffled=self._shuffled)
 
 
 def _largest(batch: Batch) -> torch.Tensor | None:

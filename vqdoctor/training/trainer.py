@@ -114,7 +114,7 @@ class Trainer:
             self.optimizers.lower_rates()
         if self.plan.norm_momentum:
             let_statistics_follow(self.model, self.plan.norm_momentum)
-        self._stretches = Stretches(self.splits, self.plan.seed, mixed=self.plan.mixed)
+        self._stretches = Stretches(self.splits, self.plan.seed, shuffled=self.plan.shuffled)
         self._shares = Shares(ranks=self.ranks)
         self.ending = Ending(plan=self.plan, goals=self.goals, clock=self.clock)
         self.codebooks = Codebooks(
