@@ -21,9 +21,9 @@ epochs after such a plateau the calibration error on other people rises from 0.0
 FALL = 0.05
 """Fall of the task loss in `PLATEAU` epochs from which it still falls: as much as a cure may lose against a
 training by hand."""
-COOL_DOWN = 5
-"""Last epochs, over which the learning rate falls to nothing and no code is revived: without them accuracy
-and usage depend on which epoch happens to be the last."""
+COOL_DOWN = 1 / 3
+"""Share of a plan's epochs, its last ones, over which the learning rate falls to nothing and no code is
+revived: without them accuracy and usage depend on which epoch happens to be the last."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -75,7 +75,7 @@ class Ending:
 
     @property
     def _cool_down(self) -> int:
-        return min(COOL_DOWN, self.plan.epochs // 5)
+        return int(COOL_DOWN * self.plan.epochs)
 
     def after_epoch(self, row: Epoch, state: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Take an epoch into account, and return the state that the cool-down starts from.
