@@ -220,6 +220,34 @@ def test_where_nothing_is_asked_for_and_all_goals_hold_nothing_is_trained(tmp_pa
     assert told.startswith("NOTHING TO CURE: all 4 goals held before; no finding asks for a training")
 
 
+class OfOthers(Digits):
+    """Digits with the labels of other digits: no model learns them."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        for split, (images, labels) in self.data.items():
+            order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+            self.data[split] = (images, labels[order])
+
+
+def test_where_the_model_without_vq_learns_nothing_either_none_with_vq_is_trained(
+    sick: Path, tmp_path: Path
+) -> None:
+    task = UserModel(task=OfOthers(straight_through=False, reconstruction_weight=0.0))
+    settings = replace(SHORT, epochs=12, goals=replace(EASY, min_accuracy=None))
+    report = retrain(sick, tmp_path / "out.pt", user_model=task, settings=settings)
+    done = report.retraining
+    assert done is not None and done.ended == "unlearned" and done.without_vq is not None
+    assert not (done.epochs or done.without_vq.has_learned or done.cured)
+    assert exit_code(report) == 1 and [*tmp_path.iterdir()] == []
+    told = renderer_of("rich").render(report, RenderOptions())
+    assert told.startswith("NOT CURED: the same model learns nothing of the task without VQ either")
+    assert "--min-accuracy" in told
+
+    trained = retrain(sick, tmp_path / "out.pt", user_model=task, settings=replace(SHORT, keep_worse=True))
+    assert trained.retraining is not None and len(trained.retraining.epochs) == SHORT.epochs
+
+
 def test_the_accuracy_to_reach_is_that_of_the_same_model_without_vq(sick: Path, tmp_path: Path) -> None:
     done = retrain(sick, tmp_path / "fixed.pt", settings=Settings(epochs=6)).retraining
     assert done is not None

@@ -9,9 +9,10 @@ from cured import FIGURES, LAYER
 from vqdoctor.core.retraining import Epoch, Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.clock import Clock
-from vqdoctor.training.ending import COOL_DOWN, PATIENCE, PLATEAU, Ending
+from vqdoctor.training.ending import PATIENCE, PLATEAU, Ending
 
 PLAN = TrainingPlan(epochs=50, warm_up_epochs=3)
+COOL_DOWN = Ending(plan=PLAN, goals=None).cool_down
 GOALS = Goals(min_accuracy=0.99)  # which FIGURES never reach
 COLLAPSED = {"vq": replace(LAYER, perplexity=2.0)}
 
@@ -76,8 +77,9 @@ def test_no_more_epochs_are_given_than_the_loss_needs() -> None:
 
 def test_a_last_epoch_by_chance_is_not_where_the_cool_down_starts() -> None:
     ending = Ending(plan=PLAN, goals=GOALS)
-    losses = [*(1 / (1 + epoch) for epoch in range(43)), 0.5, 0.6, *([0.5] * 5)]
-    assert after(ending, map(figures, losses)) == [43]
+    first = PLAN.epochs - COOL_DOWN
+    losses = [*(1 / (1 + epoch) for epoch in range(first - 2)), 0.5, 0.6, *([0.5] * COOL_DOWN)]
+    assert after(ending, map(figures, losses)) == [first - 2]
     assert (ending.reason, ending.done) == ("budget", PLAN.epochs)
 
 
@@ -97,9 +99,9 @@ def test_goals_that_hold_end_it_where_it_is() -> None:
 def test_goals_that_leave_the_task_open_end_nothing_while_its_loss_falls() -> None:
     """A task without labels has no accuracy to reach, and its codebooks are soon in use."""
     ending = Ending(plan=PLAN, goals=Goals())
-    falling = (figures(1 / (1 + epoch), accuracy=None, ece=None) for epoch in range(30))
-    assert after(ending, [*falling, *[figures(0.5)] * 30]) == [30]
-    assert (ending.reason, ending.done) == ("plateau", 30 + PLATEAU + COOL_DOWN)
+    falling = (figures(1 / (1 + epoch), accuracy=None, ece=None) for epoch in range(20))
+    assert after(ending, [*falling, *[figures(0.5)] * 40]) == [20]
+    assert (ending.reason, ending.done) == ("plateau", 20 + PLATEAU + COOL_DOWN)
 
 
 def test_without_goals_all_epochs_are_trained() -> None:

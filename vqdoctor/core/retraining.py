@@ -69,6 +69,11 @@ class Figures:
         """The accuracy under which a model has learned nothing of its task: no retraining of it is a cure."""
         return 0.0 if self.chance is None else self.chance + SKILL * (1 - self.chance)
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether the model has learned something of its task; without labels that is taken for granted."""
+        return self.accuracy is None or self.accuracy >= self.least_accuracy
+
 
 @frozen
 class Epoch:
@@ -91,10 +96,10 @@ class Epoch:
     stop: Figures | None
 
 
-Ended = Literal["", "goals", "plateau", "time", "epochs", "budget", "source", "nothing"]
+Ended = Literal["", "goals", "plateau", "time", "epochs", "budget", "source", "nothing", "unlearned"]
 """Why a training ended: the goals held, the task loss fell no further, the minutes were over, or all epochs
-were done ("budget": while it still fell); or why none began: the cause is in the user's source, or no finding
-asks for a training and all goals hold."""
+were done ("budget": while it still fell); or why none with VQ began: the cause is in the user's source, no
+finding asks for a training and all goals hold, or the same model learns nothing without VQ either."""
 LOST = 0.2
 """Largest share of the skill with z_e that may be lost with the codes. Healthy digit models lost at most
 0.006 of their accuracy and 0.014 of their reconstruction, codecs of waves 0.003; a classifier of sequences
@@ -202,7 +207,7 @@ class Goals:
         if figures.accuracy is not None and self.min_accuracy is not None:
             goal = _at_least("accuracy", None, figures.accuracy, self.min_accuracy)
             near = paired is not None and paired.within
-            learned = paired is None or figures.accuracy >= figures.least_accuracy
+            learned = paired is None or figures.has_learned
             found.append(replace(goal, met=(goal.met or near) and learned, paired=paired))
         if figures.ece is not None:
             limit = MAX_ECE if self.max_ece is None else self.max_ece
@@ -221,8 +226,7 @@ class Goals:
 
     def hold(self, figures: Figures) -> bool:
         """Whether all goals are met by a model that has learned its task."""
-        learned = figures.accuracy is None or figures.accuracy >= figures.least_accuracy
-        return self.met(figures) and learned
+        return self.met(figures) and figures.has_learned
 
     def attained(self, figures: Figures) -> float:
         """Return how far the goals are reached, from 0 to 1: the mean share of each, none above 1."""

@@ -76,8 +76,8 @@ def retrain(
 
     The state of an unfinished run is kept beside the output after every epoch; Ctrl-C and SIGTERM end the
     run with the state of the last finished epoch. Where the retrained model does its task worse than the
-    checkpoint, the state stays and no output is written; where no training can help, none begins. The report
-    is then the checkpoint's own.
+    checkpoint, the state stays and no output is written; where no training can help, none begins, or none
+    with VQ. The report is then the checkpoint's own.
 
     Args:
         path: the checkpoint; it is only read.
@@ -235,7 +235,7 @@ def retrain_session(
         if watcher is not None:
             run.heard = watcher.epoch
         outcome = run.complete()
-    if not (outcome.retraining.written and ranks.first):
+    if isinstance(outcome, Retraining) or not (outcome.retraining.written and ranks.first):
         return before, outcome
     session.say(f"writing {output}")
     saved, retraining = session.saved, outcome.retraining

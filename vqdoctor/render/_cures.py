@@ -32,6 +32,7 @@ ENDED: Mapping[Ended, str] = {
     "budget": "all epochs were done, while the task loss still fell (more of them: --epochs N)",
     "source": "the cause is in your source",
     "nothing": "no finding asks for a training",
+    "unlearned": "the same model learns nothing of the task without VQ either",
 }
 """Why a training ended, in words."""
 SHARES: Mapping[str, Share] = {"accuracy": "accuracy", "calibration error": "ece", "task loss": "loss"}
@@ -99,6 +100,13 @@ def _ended(done: Retraining) -> str:
         if done.needless:
             return f"all {len(done.goals)} goals held before; {ENDED[done.ended]}"
         return f"nothing was trained, since {ENDED[done.ended]}, where no training reaches it"
+    if done.ended == "unlearned":
+        found = done.without_vq
+        figures = "" if found is None else f" (accuracy {found.accuracy:.3f}, a guess {found.chance:.3f})"
+        return (
+            f"{ENDED[done.ended]}{figures}: look for the cause in the labels, the data, the loss or the "
+            "learning rate; --min-accuracy F trains with VQ all the same"
+        )
     minutes, seconds = divmod(round(done.seconds), 60)
     duration = f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
     steps = f" of {count(done.plan.steps, 'step')}" if done.plan.steps else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,12 @@ training by hand."""
 COOL_DOWN = 1 / 3
 """Share of a plan's epochs, its last ones, over which the learning rate falls to nothing and no code is
 revived: without them accuracy and usage depend on which epoch happens to be the last."""
+
+
+def settled(rows: Sequence[Epoch]) -> bool:
+    """Whether the task loss on the stop split has stopped falling: by `FALL` in the last `PLATEAU` epochs."""
+    losses = [row.stop.loss for row in rows if row.stop is not None]
+    return len(losses) > PLATEAU and losses[-1] >= (1 - FALL) * losses[-1 - PLATEAU]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -61,20 +67,21 @@ class Ending:
         """Whether all epochs are done, or the cool-down is, or the time is."""
         most = self.plan.epochs + self.plan.further_epochs
         late = self.done > 0 and not self.clock.allows(1)
-        return late or self.done >= most or 0 < self._cool_down <= self.cooled
+        return late or self.done >= most or 0 < self.cool_down <= self.cooled
 
     @property
     def cooling(self) -> bool:
         """Whether the next epoch is one of the cool-down."""
-        return self._cool_down > 0 and bool(self.reason)
+        return self.cool_down > 0 and bool(self.reason)
 
     @property
     def rate(self) -> float:
         """The share of the learning rate that the next epoch has."""
-        return 1.0 - (self.cooled + 1) / (self._cool_down + 1) if self.cooling else 1.0
+        return 1.0 - (self.cooled + 1) / (self.cool_down + 1) if self.cooling else 1.0
 
     @property
-    def _cool_down(self) -> int:
+    def cool_down(self) -> int:
+        """The epochs of the cool-down."""
         return int(COOL_DOWN * self.plan.epochs)
 
     def after_epoch(self, row: Epoch, state: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -97,13 +104,13 @@ class Ending:
             self.reason = "goals"
         elif self.waited >= PLATEAU:
             self.reason = "plateau"
-        elif not self.clock.allows(self._cool_down + 1):
+        elif not self.clock.allows(self.cool_down + 1):
             self.reason = "time"
-        elif self.done >= self.plan.epochs - self._cool_down:
+        elif self.done >= self.plan.epochs - self.cool_down:
             most = self.plan.epochs + self.plan.further_epochs
             if not self._falls:
                 self.reason = "epochs"
-            elif self.done >= most - self._cool_down:
+            elif self.done >= most - self.cool_down:
                 self.reason = "budget"
         return self.best if self.waited and self.reason in ("plateau", "time", "epochs", "budget") else None
 

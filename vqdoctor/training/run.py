@@ -16,6 +16,7 @@ from vqdoctor.core.paired import TOLERANCE
 from vqdoctor.core.retraining import Epoch, Figures, Goals, Retraining, reachable_loss
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.clock import Clock
+from vqdoctor.training.ending import settled
 from vqdoctor.training.evaluate import Logits, Measured, compared, is_worse, one_vector
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
@@ -74,8 +75,12 @@ class Run:
     heard: Callable[[str, Epoch, int], None] = lambda *_: None
     state: dict[str, Any] = field(default_factory=dict)
 
-    def complete(self) -> Outcome:
+    def complete(self) -> Outcome | Retraining:
         """Run all phases, from where an unfinished run was left.
+
+        Where neither the checkpoint nor the same model without VQ has learned anything of the task, and the
+        loss of the latter falls no further, nothing that acts on VQ can help: no more is trained, and the
+        result is a bare `Retraining`.
 
         Raises:
             UserError: if an unfinished run lies there that is not to be resumed, or is another one; or if the
@@ -84,9 +89,13 @@ class Run:
         """
         self._take_up()
         baseline, stop, without_vq, reachable = self._without_vq()
+        before = self.trainable.before
+        if baseline is not None and before is not None and self.state["baseline"].get("settled"):
+            if not (baseline.has_learned or before.has_learned):
+                return self._unlearned(before, baseline)
         # What ends the training is stricter than what is quoted.
         by_stop = self.goals.beside(stop, TOLERANCE / 2)
-        by_val = self.goals.beside(baseline, TOLERANCE).no_worse_than(self.trainable.before, reachable)
+        by_val = self.goals.beside(baseline, TOLERANCE).no_worse_than(before, reachable)
         tried = self._tried(by_stop)
         plan = self.plan.training if tried is None else tried.plan
         early = by_stop if self.trainable.splits.has_stop else None
@@ -99,7 +108,7 @@ class Run:
             paired = compared(measured.logits, without_vq, measured.labels)
         if measured is not None and at_start is not None:
             worse = is_worse(measured, at_start)
-        before, after = self.trainable.before, None if measured is None else measured.figures
+        after = None if measured is None else measured.figures
         return Outcome(
             trainer=trainer,
             plan=self.plan,
@@ -118,6 +127,21 @@ class Run:
                 written=self.keep_worse or not worse,
                 processes=self.trainable.ranks.size,
             ),
+        )
+
+    def _unlearned(self, before: Figures, baseline: Figures) -> Retraining:
+        """Return the result of a run that ends after the training without VQ, and drop its state."""
+        if self.trainable.ranks.first:
+            state_path(self.output).unlink(missing_ok=True)
+        return Retraining(
+            plan=self.plan.training,
+            epochs=(),
+            before=before,
+            after=None,
+            without_vq=baseline,
+            goals=self.goals.beside(baseline, TOLERANCE).compare(before),
+            ended="unlearned",
+            written=False,
         )
 
     def _take_up(self) -> None:
@@ -159,7 +183,7 @@ class Run:
         if "baseline" not in self.state:
             measured: Measured | None = None
             stop: Figures | None = None
-            reachable = math.inf
+            reachable, rest = math.inf, False
             if self.trainable.needs_without_vq(self.goals):
                 training = self.plan.training
                 plain = TrainingPlan(**{name: getattr(training, name) for name in ALIKE})
@@ -167,6 +191,7 @@ class Run:
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt
                 measured, stop = trainer.measure(), trainer.rows[-1].stop if trainer.rows else None
+                rest = settled(trainer.rows)
                 one = trainer.measure(change=one_vector)
                 if measured is not None and one is not None:
                     reachable = reachable_loss(measured.figures.loss, one.figures.loss)
@@ -178,12 +203,13 @@ class Run:
                 ],
                 "logits": None if logits is None else torch.from_numpy(logits),
                 "reachable": reachable,
+                "settled": rest,
             }
             self.state.pop("training", None)
         kept = self.state["baseline"]
         val, stop = (None if f is None else decode(Figures, f, "state", RESTART) for f in kept["figures"])
         told = None if (logits := kept.get("logits")) is None else logits.numpy()
-        return val, stop, told, kept.get("reachable", math.inf)
+        return val, stop, told, kept["reachable"]
 
     def _tried(self, goals: Goals) -> Tried | None:
         """Return the result of the trial; None if the run has no trial."""
