@@ -66,6 +66,18 @@ def test_the_training_plan_holds_what_the_recipe_says() -> None:
     assert (plan.revive_under, plan.decay, plan.start) == (0.1, None, "checkpoint")
 
 
+def test_a_task_with_labels_learns_without_vq_before_its_codes_are_placed() -> None:
+    sick, light = finding("VQ501", "data-init"), finding("VQ403", "shuffle")
+    assert planned(sick).training.bypass_epochs == 0
+    found = make_plan([sick], LAYERS, labelled=True)
+    assert found.training.bypass_epochs == 15
+    assert names(found).index("autoencoder-warm-up") < names(found).index("warm-up")
+    assert make_plan([sick], LAYERS, Settings(epochs=10), labelled=True).training.bypass_epochs == 3
+    assert make_plan([], LAYERS, labelled=True).remedies == ()
+    chosen = make_plan([light], LAYERS, labelled=True, by_logits=LAYERS)
+    assert chosen.training.bypass_epochs == 0, "no codes of it can be placed"
+
+
 @pytest.mark.parametrize("code", ["VQ101", "VQ102", "VQ201"])
 def test_a_starved_encoder_is_built_anew(code: str) -> None:
     assert planned(finding(code)).training.start == "fresh-encoder"
@@ -77,7 +89,7 @@ def test_a_starved_encoder_is_built_anew(code: str) -> None:
 @pytest.mark.parametrize("code", ["VQ205", "VQ206", "VQ310"])
 def test_a_model_behind_a_runaway_encoder_is_built_anew(code: str) -> None:
     found = planned(finding(code, "sound-ema")).training
-    assert (found.start, found.bypass_epochs) == ("scratch", 10)
+    assert (found.start, found.bypass_epochs) == ("scratch", 15)
     skipped = planned(finding(code, "sound-ema"), skip=("autoencoder-warm-up",)).training
     assert (skipped.start, skipped.bypass_epochs) == ("scratch", 0)
     assert planned(finding(code, severity=Severity.WARNING)).training.start == "checkpoint"
@@ -86,7 +98,7 @@ def test_a_model_behind_a_runaway_encoder_is_built_anew(code: str) -> None:
 def test_a_wrong_ema_is_taken_over_and_the_encoder_kept() -> None:
     found = planned(finding("VQ309", "sound-ema", "sound-ema-rule"))
     assert (found.training.sound_ema, found.training.start) == (True, "checkpoint")
-    assert found.training.bypass_epochs == 10
+    assert found.training.bypass_epochs == 15
     assert not planned(finding("VQ501", "data-init")).training.sound_ema
     refused = {p.remedy.name for p in found.remedies if p.refused}
     assert refused == {"sound-ema-rule"}  # the lines that are left in the source

@@ -241,7 +241,7 @@ def test_where_the_model_without_vq_learns_nothing_either_none_with_vq_is_traine
     assert not (done.epochs or done.without_vq.has_learned or done.cured)
     assert exit_code(report) == 1 and [*tmp_path.iterdir()] == []
     told = renderer_of("rich").render(report, RenderOptions())
-    assert told.startswith("NOT CURED: the same model learns nothing of the task without VQ either")
+    assert told.startswith("NOT CURED: the same model learns nothing without VQ either")
     assert "--min-accuracy" in told
 
     trained = retrain(sick, tmp_path / "out.pt", user_model=task, settings=replace(SHORT, keep_worse=True))

@@ -35,6 +35,8 @@ PLAN, TRIAL, RANDOM = "plan", "trial", "random"
 HOW = (PLAN, TRIAL, RANDOM)
 WORSE = 0.01
 """A model is worse than before by this much less accuracy, or this share more loss; less is chance."""
+UNLEARNED = "the model without VQ learns nothing either"
+"""The words for a training that ends after the one without VQ."""
 Shown = tuple[float | None, float | None, float | None, float | None]
 """Accuracy, task loss, lowest perplexity of a layer, and calibration error."""
 
@@ -181,6 +183,7 @@ def _one(model: Model, sick: Path, how: str, settings: Settings) -> tuple[Treatm
         return replace(blank, crash=traceback.format_exc(limit=-6)), None
     done = report.retraining
     assert done is not None
+    untrained = done.ended in ("source", "nothing") and done.source
     told = replace(
         blank,
         remedies=tuple(repair.remedy for repair in report.repairs if repair.status == "applied"),
@@ -192,7 +195,7 @@ def _one(model: Model, sick: Path, how: str, settings: Settings) -> tuple[Treatm
         ended="interrupted" if done.interrupted else done.ended,
         epochs=len(done.epochs),
         seconds=round(done.seconds, 1),
-        refused=done.source[0].why if done.ended in ("source", "nothing") and done.source else "",
+        refused=UNLEARNED if done.ended == "unlearned" else done.source[0].why if untrained else "",
         exit=int(exit_code(report)),
     )
     return told, report

@@ -106,6 +106,8 @@ LOST = 0.2
 lost 0.15 with 16 codes and 0.44 with 8, models whose codes had collapsed all of it."""
 SKILL = 0.05
 """Least accuracy above chance, over its largest possible value, of a model that has learned (see VQ607)."""
+WORTH = 1e-3
+"""Least share of the task loss that z_e must be worth to a model which uses it at all."""
 MAX_ECE = 0.05
 """Expected calibration error that is good enough, whatever it is without VQ."""
 
@@ -251,6 +253,16 @@ def reachable_loss(without_vq: float, one_code: float) -> float:
         one_code: task loss of that model with the mean vector in place of each z_e: no skill at all.
     """
     return without_vq + LOST * max(0.0, one_code - without_vq)
+
+
+def uses_z_e(loss: float, one_code: float) -> bool:
+    """Whether a model's task loss shows that z_e, or its codes, tell it anything.
+
+    Args:
+        loss: its task loss.
+        one_code: that of the model without VQ with the mean vector in place of each z_e.
+    """
+    return loss < one_code - WORTH * abs(one_code)
 
 
 def _at_least(name: str, layer: str | None, value: float, limit: float) -> Goal:

@@ -189,11 +189,18 @@ def concluded(report: Report, checks: Sequence[Check], by_logits: Sequence[str] 
     )
     findings = rank(evaluated.findings, checks, report.evidence)
     trained = [layer.name for layer in report.layers if "codebook" in layer.keys]
+    told = report.find(kinds.TaskMetrics)
     return replace(
         report,
         outcomes=(*evaluated.outcomes, *crashed),
         findings=findings,
-        plan=make_plan(findings, trained, summaries=report.layers, by_logits=by_logits).steps,
+        plan=make_plan(
+            findings,
+            trained,
+            summaries=report.layers,
+            by_logits=by_logits,
+            labelled=told is not None and told.bypass_accuracy is not None,
+        ).steps,
         verdict=verdict(findings, report.layers, report.evidence, evaluated.outcomes),
     )
 

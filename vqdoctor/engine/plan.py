@@ -25,9 +25,12 @@ MOST_EPOCHS = 200
 """Epochs at most, where the user does not say how many and the task loss still falls at the end of them."""
 LOWER_WEIGHT, RAISE_WEIGHT, COMMITMENT = "lower-vq-weight", "raise-vq-weight", "commitment-term"
 SPREAD = "spread-duplicates"
-RECIPE = (LOWER_WEIGHT, "data-init", "warm-up", "revive-dead-codes")
+DATA_INIT = "data-init"
+RECIPE = (LOWER_WEIGHT, DATA_INIT, "warm-up", "revive-dead-codes")
 """The remedies of every retraining; a straight-through estimator joins them where one is missing. A codebook
-that a cause has emptied stays empty once the cause is gone, so the cause's own remedy is not enough."""
+that a cause has emptied stays empty once the cause is gone, so the cause's own remedy is not enough. A task
+with labels learns without VQ first: twelve sick classifiers of digits and motion windows came to a mean
+accuracy of 0.919 so, to 0.913 at once, and to 0.923 without VQ at all (fault bench, seed 909, 50 epochs)."""
 STARVING = ("VQ101", "VQ102", "VQ201")
 """Causes that, as errors, leave an encoder that did not learn from the task: it costs more to bring back than
 to train anew (measured on 8×8 digits, 30 epochs with all remedies: accuracy 0.90 against 0.97)."""
@@ -61,6 +64,7 @@ def make_plan(
     by_logits: Collection[str] = (),
     unable: Mapping[str, str] | None = None,
     unmet: bool = False,
+    labelled: bool = False,
 ) -> Plan:
     """Return the plan for ranked findings.
 
@@ -82,6 +86,8 @@ def make_plan(
         unable: remedies that this training cannot take, each with the reason.
         unmet: whether a goal is missed: where no finding asks for a remedy that acts, those of notes and the
             recipe are left to try.
+        labelled: whether the task has labels and the model runs without VQ: where the recipe places codes in
+            the data, the training then begins without VQ.
 
     Raises:
         UserError: if a remedy is unknown, or a retraining cannot apply it.
@@ -101,10 +107,8 @@ def make_plan(
     if unmet and not acts:
         noted = _asked(findings, Severity.NOTE).items()
         asked |= {name: on for name, on in noted if helps(name, on) and _acts([name], known)}
-    names = settings.only or (
-        *asked,
-        *filter(helps, _recipe(asked, layers, settings, acts=acts, unmet=unmet)),
-    )
+    recipe = [*filter(helps, _recipe(asked, layers, settings, acts=acts, unmet=unmet))]
+    names = settings.only or (*asked, *recipe, *[AUTOENCODER] * (labelled and DATA_INIT in recipe))
     ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
     opens = next((remedy for remedy in ordered if remedy.name in asked), None)
     ordered.sort(key=lambda remedy: remedy is not opens)

@@ -341,6 +341,7 @@ def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
         by_logits=[name for name, layer in found.context.mapped.items() if layer.view.lookup == "logits"],
         unable=found.unable(settings),
         unmet=found.before is not None and not settings.goals.hold(found.before),
+        labelled=found.before is not None and found.before.accuracy is not None and found.runs_without_vq,
     )
 
 

@@ -32,7 +32,7 @@ ENDED: Mapping[Ended, str] = {
     "budget": "all epochs were done, while the task loss still fell (more of them: --epochs N)",
     "source": "the cause is in your source",
     "nothing": "no finding asks for a training",
-    "unlearned": "the same model learns nothing of the task without VQ either",
+    "unlearned": "the same model learns nothing without VQ either",
 }
 """Why a training ended, in words."""
 SHARES: Mapping[str, Share] = {"accuracy": "accuracy", "calibration error": "ece", "task loss": "loss"}
@@ -101,12 +101,7 @@ def _ended(done: Retraining) -> str:
             return f"all {len(done.goals)} goals held before; {ENDED[done.ended]}"
         return f"nothing was trained, since {ENDED[done.ended]}, where no training reaches it"
     if done.ended == "unlearned":
-        found = done.without_vq
-        figures = "" if found is None else f" (accuracy {found.accuracy:.3f}, a guess {found.chance:.3f})"
-        return (
-            f"{ENDED[done.ended]}{figures}: look for the cause in the labels, the data, the loss or the "
-            "learning rate; --min-accuracy F trains with VQ all the same"
-        )
+        return f"{ENDED[done.ended]}{_unlearned(done.without_vq)} trains with VQ all the same"
     minutes, seconds = divmod(round(done.seconds), 60)
     duration = f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
     steps = f" of {count(done.plan.steps, 'step')}" if done.plan.steps else ""
@@ -128,6 +123,16 @@ def _ended(done: Retraining) -> str:
         next_ = "" if done.trial else "; --trial measures which remedies help here"
         return f"{spent}; missed: {', '.join(missed)}{next_}"
     return f"all {len(done.goals)} goals met after {spent}"
+
+
+def _unlearned(found: Figures | None) -> str:
+    """Return what a model without VQ came to, where to look, and the option that trains all the same."""
+    if found is None or found.accuracy is None:
+        loss = "" if found is None else f" (task loss {found.loss:.4g}, with one mean vector for z_e too)"
+        return f"{loss}: look for the cause in the encoder, the data, the loss or the optimizer; --max-loss F"
+    figures = f"accuracy {found.accuracy:.3f}, a guess {found.chance or 0.0:.3f}"
+    places = "the labels, the data, the loss or the optimizer"
+    return f" ({figures}): look for the cause in {places}; --min-accuracy F"
 
 
 def _worse(done: Retraining) -> str:

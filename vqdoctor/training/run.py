@@ -13,7 +13,7 @@ import torch
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.paired import TOLERANCE
-from vqdoctor.core.retraining import Epoch, Figures, Goals, Retraining, reachable_loss
+from vqdoctor.core.retraining import Epoch, Figures, Goals, Retraining, reachable_loss, uses_z_e
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.clock import Clock
 from vqdoctor.training.ending import settled
@@ -78,9 +78,9 @@ class Run:
     def complete(self) -> Outcome | Retraining:
         """Run all phases, from where an unfinished run was left.
 
-        Where neither the checkpoint nor the same model without VQ has learned anything of the task, and the
-        loss of the latter falls no further, nothing that acts on VQ can help: no more is trained, and the
-        result is a bare `Retraining`.
+        Where neither the checkpoint nor the same model without VQ has learned anything of the task, or
+        without labels makes any use of z_e, and the loss of the latter falls no further, nothing that acts
+        on VQ can help: no more is trained, and the result is a bare `Retraining`.
 
         Raises:
             UserError: if an unfinished run lies there that is not to be resumed, or is another one; or if the
@@ -90,9 +90,8 @@ class Run:
         self._take_up()
         baseline, stop, without_vq, reachable = self._without_vq()
         before = self.trainable.before
-        if baseline is not None and before is not None and self.state["baseline"].get("settled"):
-            if not (baseline.has_learned or before.has_learned):
-                return self._unlearned(before, baseline)
+        if baseline is not None and before is not None and self.state["baseline"]["unlearned"]:
+            return self._unlearned(before, baseline)
         # What ends the training is stricter than what is quoted.
         by_stop = self.goals.beside(stop, TOLERANCE / 2)
         by_val = self.goals.beside(baseline, TOLERANCE).no_worse_than(before, reachable)
@@ -183,7 +182,7 @@ class Run:
         if "baseline" not in self.state:
             measured: Measured | None = None
             stop: Figures | None = None
-            reachable, rest = math.inf, False
+            reachable, unlearned, before = math.inf, False, self.trainable.before
             if self.trainable.needs_without_vq(self.goals):
                 training = self.plan.training
                 plain = TrainingPlan(**{name: getattr(training, name) for name in ALIKE})
@@ -191,10 +190,12 @@ class Run:
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt
                 measured, stop = trainer.measure(), trainer.rows[-1].stop if trainer.rows else None
-                rest = settled(trainer.rows)
                 one = trainer.measure(change=one_vector)
                 if measured is not None and one is not None:
                     reachable = reachable_loss(measured.figures.loss, one.figures.loss)
+                    models = [measured.figures, *([] if before is None else [before])]
+                    none = not any(_has_learned(figures, one.figures.loss) for figures in models)
+                    unlearned = none and settled(trainer.rows)
             logits = None if measured is None else measured.logits
             self.state["baseline"] = {
                 "figures": [
@@ -203,7 +204,7 @@ class Run:
                 ],
                 "logits": None if logits is None else torch.from_numpy(logits),
                 "reachable": reachable,
-                "settled": rest,
+                "unlearned": unlearned,
             }
             self.state.pop("training", None)
         kept = self.state["baseline"]
@@ -246,3 +247,8 @@ class Run:
             trainer.load_state_dict(kept["trainer"])  # the epoch that was interrupted is not half counted
             return True
         return False
+
+
+def _has_learned(figures: Figures, one_code: float) -> bool:
+    """Whether a model has learned something: by its labels, or else by what z_e is worth to it."""
+    return figures.has_learned if figures.accuracy is not None else uses_z_e(figures.loss, one_code)
