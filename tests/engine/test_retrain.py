@@ -234,7 +234,7 @@ def test_where_the_model_without_vq_learns_nothing_either_none_with_vq_is_traine
     sick: Path, tmp_path: Path
 ) -> None:
     task = UserModel(task=OfOthers(straight_through=False, reconstruction_weight=0.0))
-    settings = replace(SHORT, epochs=12, goals=replace(EASY, min_accuracy=None))
+    settings = replace(SHORT, epochs=30, goals=replace(EASY, min_accuracy=None))
     report = retrain(sick, tmp_path / "out.pt", user_model=task, settings=settings)
     done = report.retraining
     assert done is not None and done.ended == "unlearned" and done.without_vq is not None

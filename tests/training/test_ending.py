@@ -120,3 +120,26 @@ def test_the_rate_falls_to_nothing_in_the_cool_down() -> None:
             break
     assert set(rates[:-COOL_DOWN]) == {1.0}
     assert rates[-COOL_DOWN:] == sorted(rates[-COOL_DOWN:], reverse=True) and 0 < rates[-1] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("losses", "steps", "expected"),
+    [
+        ([2.0] * 50, 0, True),
+        ([2.0] * 50, 5, False),  # a row may be one step
+        ([2.0 * 0.99**epoch for epoch in range(50)], 0, False),
+        ([2.0] * 25, 0, False),  # no more than 17 epochs came before the cool-down
+    ],
+)
+def test_a_loss_has_settled_where_it_fell_no_further_before_the_cool_down(
+    losses: list[float], steps: int, expected: bool
+) -> None:
+    ending = Ending(plan=replace(PLAN, epochs=len(losses), steps=steps), goals=None)
+    rows = []
+    while not ending.finished:
+        stop = figures(losses[ending.done])
+        rows.append(
+            Epoch(epoch=ending.done + 1, task_loss=1, vq_loss=None, vq_weight=1, revived=0, stop=stop)
+        )
+        ending.after_epoch(rows[-1], {})
+    assert len(rows) == len(losses) and ending.settled(rows) is expected

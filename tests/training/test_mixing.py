@@ -46,26 +46,30 @@ def test_samples_are_drawn_into_batches_of_the_same_sizes_and_stay_whole() -> No
     assert not torch.equal(found[0][0], drawn(pairs(4, 4, 4, 3), 1)[0][0])
 
 
-def test_what_a_batch_holds_beside_its_tensors_stays_with_it() -> None:
-    batches = [{"x": torch.arange(2) + 2 * n, "name": f"batch {n}"} for n in range(3)]
-    found = drawn(batches)
-    assert [batch["name"] for batch in found] == ["batch 0", "batch 1", "batch 2"]
-    assert sorted(torch.cat([batch["x"] for batch in found]).tolist()) == list(range(6))
-
-
 @pytest.mark.parametrize(
     "batches",
     [
         [torch.full((2, length), float(length)) for length in range(3, 9)],
         [(torch.full((2, 3), float(n)), torch.arange(5)) for n in range(6)],
         [(torch.full((2,), float(n)), torch.tensor(1.0)) for n in range(6)],
+        [{"x": torch.arange(2) + 2 * n, "kind": n} for n in range(6)],
+        [dict(sorted({"x": torch.ones(2), "y": torch.zeros(2)}.items(), reverse=n % 2)) for n in range(6)],
+        [torch.eye(4).to_sparse() * (n + 1) for n in range(6)],
     ],
-    ids=["sequences of many lengths", "no common axis", "a single value"],
+    ids=["many lengths", "no common axis", "a single value", "a value beside", "another order", "sparse"],
 )
-def test_batches_that_do_not_fit_together_change_places(batches: list[Any]) -> None:
-    found = drawn(batches)
-    assert {id(batch) for batch in found} == {id(batch) for batch in batches}
-    assert [id(batch) for batch in found] != [id(batch) for batch in batches]
+def test_batches_that_do_not_fit_together_change_places_as_wholes(batches: list[Any]) -> None:
+    found, given = [list(map(repr, some)) for some in (drawn(batches), batches)]
+    assert sorted(found) == sorted(given) and found != given
+
+
+def test_a_loader_that_fills_one_buffer_again_and_again_is_mixed() -> None:
+    def refilled() -> Iterator[torch.Tensor]:
+        buffer = torch.empty(2)
+        for n in range(4):
+            yield buffer.copy_(torch.arange(2) + 2 * n)
+
+    assert sorted(torch.cat(drawn(refilled())).tolist()) == list(range(8))
 
 
 def test_memory_bounds_what_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,29 +80,46 @@ def test_memory_bounds_what_is_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sorted(torch.cat(several).tolist()) == list(range(first, second))
 
 
-class Sums(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.cumsum(0) if self.over_time else x
+class Over(torch.nn.Module):
+    """A model of a batch whose first axis may be anything."""
 
-    over_time = False
+    def __init__(self, axis: str) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.axis == "time":
+            return x.cumsum(0)
+        if self.axis == "points of a set":
+            return x - x.mean(0)
+        if self.axis == "pairs of neighbours":
+            return x - x.roll(1, 0)
+        if self.axis == "lengths":
+            assert bool((x[1:, 0] <= x[:-1, 0]).all())
+        return x
 
 
 class Asked:
-    """A task whose model runs over its first axis, or does not mind it."""
+    """A task of one model, with the mean or the sum of its output as the loss."""
 
     vq_weight = None
+    summed = False
 
     def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
-        return Losses(task=model(batch).square().mean())
+        found = model(batch).square()
+        return Losses(task=found.sum() if self.summed else found.mean())
 
 
-def test_time_on_the_first_axis_is_not_mixed() -> None:
-    model, batch = Sums().train(), torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
-    assert is_of_samples(model, Asked(), batch)  # type: ignore[arg-type]
-    model.over_time = True
-    assert not is_of_samples(model, Asked(), batch)  # type: ignore[arg-type]
+@pytest.mark.parametrize("axis", ["samples", "time", "points of a set", "pairs of neighbours", "lengths"])
+@pytest.mark.parametrize("summed", [False, True])
+def test_only_samples_are_mixed(axis: str, summed: bool) -> None:
+    model, task = Over(axis).train(), Asked()
+    task.summed = summed
+    batch = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    batch = batch[batch[:, 0].argsort(descending=True)]
+    assert is_of_samples(model, task, batch) is (axis == "samples")  # type: ignore[arg-type]
     assert model.training
-    assert not is_of_samples(model, Asked(), batch[:1])  # type: ignore[arg-type]
+    assert not is_of_samples(model, task, batch[:1])  # type: ignore[arg-type]
 
 
 class Served:
@@ -130,6 +151,38 @@ def test_the_remedy_mixes_an_order_that_is_not_fixed() -> None:
     torch.manual_seed(0)
     mixed = next(iter(Stretches(splits, 0, shuffled=True).of(0, 0)))
     assert not torch.equal(plain, mixed)
+
+
+class Shuffled(Digits):
+    """A task whose loaders draw an order, and which answers "stop" with another split, or with its own."""
+
+    served = "val"
+
+    def batches(self, split: str) -> Any:
+        x, y = self.data[self.served if split == "stop" else split]
+        rows = torch.randperm(len(x))
+        yield from zip(x[rows].split(32), y[rows].split(32), strict=True)
+
+
+@pytest.mark.parametrize(("served", "repeats"), [("val", True), ("train", True), ("stop", False)])
+def test_a_split_that_repeats_another_is_seen_through_a_loader_that_shuffles(
+    served: str, repeats: bool
+) -> None:
+    task = Shuffled()
+    task.served = served
+    assert Splits(task, CPU).repeats is repeats  # type: ignore[arg-type]
+
+
+class Gridded(Digits):
+    """A task with a large constant in each batch, whose train batches are larger."""
+
+    def batches(self, split: str) -> Any:
+        for x, y in super().batches(split):
+            yield {"grid": torch.ones(500 if split == "train" else 400), "x": x, "y": y}
+
+
+def test_a_constant_of_every_batch_makes_no_repeated_split() -> None:
+    assert not Splits(Gridded(), CPU).repeats  # type: ignore[arg-type]
 
 
 class Unlabelled(Digits):

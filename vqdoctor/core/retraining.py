@@ -71,7 +71,7 @@ class Figures:
 
     @property
     def has_learned(self) -> bool:
-        """Whether the model has learned something of its task; without labels that is taken for granted."""
+        """Whether the accuracy is above a guess; without labels that is taken for granted."""
         return self.accuracy is None or self.accuracy >= self.least_accuracy
 
 

@@ -48,11 +48,12 @@ REPEATED = (
     "batches was held back instead"
 )
 MIXED = (
-    "the train batches come in the same order at every pass: their samples were drawn anew for every epoch"
+    "the train batches come in the same order at every pass: their samples were drawn anew for every epoch "
+    "(--skip shuffle leaves them as they come)"
 )
 NOT_MIXED = (
-    "the samples of the train batches were not shuffled: another order of a batch has another task loss, or "
-    "its tensors have no axis of samples in common"
+    "the samples of the train batches were not shuffled: the task loss of a batch is not made up of the "
+    "losses of its parts, or its tensors have no axis of samples in common"
 )
 NO_OPTIMIZER = (
     "the output has no optimizer state, as the input has none: a training from it starts with a new one"
@@ -255,7 +256,7 @@ def retrain_session(
 
 def decisive(settings: Settings, user_model: UserModel) -> list[object]:
     """Return the options that decide about the figures of a training and are part of no plan."""
-    losses = [user_model.vq_loss, user_model.task_loss, settings.mask]
+    losses = [user_model.vq_loss, user_model.task_loss, settings.mask, "shuffle" in settings.skip]
     return [*losses, settings.layer, settings.codebook_key, settings.orientation, settings.batches]
 
 
@@ -325,6 +326,7 @@ def trainable(session: Session) -> Trainable:
         context=context,
         recipe=SavedRecipe.of(session.saved, session.found.views),
         say=session.say,
+        shuffles="shuffle" not in session.settings.skip,
     )
 
 

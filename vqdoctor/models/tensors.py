@@ -24,6 +24,22 @@ def tensors_of(value: object) -> Iterator[torch.Tensor]:
             yield from tensors_of(getattr(value, field.name))
 
 
+def places(
+    value: object, told: Callable[[torch.Tensor], object], at: str = ""
+) -> Iterator[tuple[str, object]]:
+    """Yield each place in a batch with what is told of the tensor there, or else with the value as text."""
+    if isinstance(value, torch.Tensor):
+        yield at, told(value)
+    elif isinstance(value, tuple | list):
+        for number, item in enumerate(value):
+            yield from places(item, told, f"{at}[{number}]")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from places(item, told, f"{at}[{key!r}]")
+    else:
+        yield at, repr(value)
+
+
 def mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """Return a batch with each tensor changed: one, or tuples, lists and dicts of them.
 

@@ -26,12 +26,6 @@ COOL_DOWN = 1 / 3
 revived: without them accuracy and usage depend on which epoch happens to be the last."""
 
 
-def settled(rows: Sequence[Epoch]) -> bool:
-    """Whether the task loss on the stop split has stopped falling: by `FALL` in the last `PLATEAU` epochs."""
-    losses = [row.stop.loss for row in rows if row.stop is not None]
-    return len(losses) > PLATEAU and losses[-1] >= (1 - FALL) * losses[-1 - PLATEAU]
-
-
 @dataclass(kw_only=True, eq=False)
 class Ending:
     """Decides after each epoch whether a training goes on.
@@ -118,6 +112,18 @@ class Ending:
     def _falls(self) -> bool:
         """Whether the task loss still falls."""
         return len(self.past) > PLATEAU and self.past[-1] < (1 - FALL) * self.past[-1 - PLATEAU]
+
+    def settled(self, rows: Sequence[Epoch]) -> bool:
+        """Whether the task loss on the stop split fell no further before the cool-down.
+
+        It had `PLATEAU` epochs of whole passes to begin, and then fell by less than `FALL` in as many.
+
+        Args:
+            rows: all epochs of the training.
+        """
+        before = rows[: len(rows) - self.cooled] if not self.plan.steps else ()
+        losses = [row.stop.loss for row in before if row.stop is not None]
+        return len(losses) >= 2 * PLATEAU and losses[-1] >= (1 - FALL) * losses[-PLATEAU]
 
     @property
     def _holds_task(self) -> bool:

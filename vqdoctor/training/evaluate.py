@@ -20,7 +20,7 @@ from vqdoctor.capture.reader import Reader
 from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
 from vqdoctor.core.paired import Paired
-from vqdoctor.core.retraining import Figures, LayerFigures
+from vqdoctor.core.retraining import Figures, LayerFigures, uses_z_e
 from vqdoctor.metrics.calibration import (
     calibration_difference,
     chance_accuracy,
@@ -35,6 +35,8 @@ from vqdoctor.models.task import Batch, Task
 from vqdoctor.models.untouched import in_eval_mode
 
 Logits = NDArray[np.float32]
+TOLD = 0.02
+"""Least share of the entropy of the labels that the class scores of a model tell which knows its task."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,6 +175,25 @@ def is_worse(after: Measured, before: Measured) -> bool:
         return pairs.behind
     loss = after.figures.loss
     return not math.isfinite(loss) or loss > before.figures.loss
+
+
+def has_learned(model: Measured, one_code: float) -> bool:
+    """Whether a model knows anything of its task.
+
+    With labels by its accuracy, or by class scores that tell more than how frequent each label is: of a rare
+    event a sound model may guess the more frequent label each time. Without labels by the worth of z_e.
+
+    Args:
+        model: the model on a split.
+        one_code: the task loss of the model without VQ with the mean vector in place of each z_e.
+    """
+    if model.logits is None or model.labels is None:
+        return uses_z_e(model.figures.loss, one_code)
+    shares = np.bincount(model.labels) / len(model.labels)
+    unknown = -float(sum(share * math.log(share) for share in shares if share))
+    chosen = softmax(model.logits)[np.arange(len(model.labels)), model.labels]
+    told = unknown + float(np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
+    return model.figures.has_learned or told > TOLD * unknown
 
 
 def one_vector(layer: CapturedLayer, call: Call) -> torch.Tensor:

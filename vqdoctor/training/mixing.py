@@ -11,20 +11,23 @@ from functools import partial
 
 import torch
 
+from vqdoctor.capture.call import FAILURES
+from vqdoctor.core.errors import UserError
 from vqdoctor.models.task import Batch, Task
-from vqdoctor.models.tensors import mapped, samples_of, tensors_of
+from vqdoctor.models.tensors import mapped, places, samples_of, tensors_of
 from vqdoctor.models.untouched import in_eval_mode, same_randomness
 
 WINDOW = 1 << 28
 """Bytes of batches that are held, and mixed, at a time."""
 SAME = 1e-4
-"""Largest change of the task loss, as a share of it, by another order: as much as float32 sums differ."""
+"""Largest difference of the task loss from that of its parts, as a share of it: as float32 sums differ."""
 
 
 def redrawn(batches: Iterable[Batch], generator: torch.Generator) -> Iterator[Batch]:
     """Yield as many batches of the same sizes, whose samples are drawn from all that are held at a time.
 
-    Batches whose samples do not fit into one batch, as sequences of many lengths, only change places.
+    Batches whose samples do not fit into one batch only change places: sequences of many lengths, batches
+    with other values beside their tensors.
 
     Args:
         batches: the batches of a pass.
@@ -33,8 +36,8 @@ def redrawn(batches: Iterable[Batch], generator: torch.Generator) -> Iterator[Ba
     held: list[Batch] = []
     size = 0
     for batch in batches:
-        held.append(batch)
-        size += sum(tensor.nbytes for tensor in tensors_of(batch))
+        held.append(mapped(batch, torch.Tensor.clone))  # a loader may fill one buffer again and again
+        size += sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(batch))
         if size >= WINDOW:
             yield from _redrawn(held, generator)
             held, size = [], 0
@@ -42,20 +45,28 @@ def redrawn(batches: Iterable[Batch], generator: torch.Generator) -> Iterator[Ba
 
 
 def _redrawn(batches: Sequence[Batch], generator: torch.Generator) -> Iterator[Batch]:
-    sizes = [samples_of(batch) for batch in batches]
-    forms = {tuple((t.dtype, t.device, t.ndim, t.shape[1:]) for t in tensors_of(batch)) for batch in batches}
-    single = any(tensor.ndim == 0 for batch in batches for tensor in tensors_of(batch))
-    if len(forms) > 1 or None in sizes or single:
+    if not (all(map(_is_plain, batches)) and len({tuple(places(b, _form)) for b in batches}) <= 1):
         yield from (batches[at] for at in torch.randperm(len(batches), generator=generator).tolist())
         return
-    known = [size for size in sizes if size is not None]
+    sizes = [samples_of(batch) or 0 for batch in batches]
     columns = [torch.cat(column) for column in zip(*map(tensors_of, batches), strict=True)]
-    order = torch.randperm(sum(known), generator=generator)
+    order = torch.randperm(sum(sizes), generator=generator)
     at = 0
-    for batch, count in zip(batches, known, strict=True):
+    for batch, count in zip(batches, sizes, strict=True):
         rows, at = order[at : at + count], at + count
         drawn = iter([column[rows.to(column.device)] for column in columns])
         yield mapped(batch, partial(_next, drawn))
+
+
+def _is_plain(batch: Batch) -> bool:
+    """Whether each tensor of a batch is a plain one, with its samples along its first axis."""
+    tensors = [*tensors_of(batch)]
+    plain = all(t.layout is torch.strided and not t.is_nested and t.ndim for t in tensors)
+    return plain and samples_of(batch) is not None
+
+
+def _form(tensor: torch.Tensor) -> object:
+    return tensor.dtype, tensor.device, tensor.ndim, tensor.shape[1:]
 
 
 def _next(tensors: Iterator[torch.Tensor], _: torch.Tensor) -> torch.Tensor:
@@ -64,18 +75,37 @@ def _next(tensors: Iterator[torch.Tensor], _: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def is_of_samples(model: torch.nn.Module, task: Task, batch: Batch) -> bool:
-    """Whether the first axis of a batch is that of its samples: in another order their task loss is the same.
+    """Whether the first axis of a batch is that of its samples: its loss is made up of its parts' losses.
 
-    The first axis may be time, or a window of one recording, and then its places are not exchanged.
+    The loss of the whole must be the mean of those of two parts drawn at random, or their sum. The first axis
+    may be time, or the points of a set, or hold pairs: then it is neither. A model that answers everything
+    alike tells nothing, so that a freshly built one should be asked too.
+
+    Args:
+        model: the model, which is left as it is.
+        task: its task.
+        batch: a batch.
     """
-    samples = samples_of(batch)
-    if samples is None or samples < 2:
+    if not _is_plain(batch) or (samples := samples_of(batch) or 0) < 2:
         return False
+    order = torch.randperm(samples, generator=torch.Generator().manual_seed(0))
+    first = max(1, samples // 3)
     losses = []
     state = {n: t.clone() for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
     with in_eval_mode(model):
-        for given in (batch, mapped(batch, lambda tensor: tensor.flip(0) if tensor.ndim else tensor)):
-            with same_randomness(0):
-                losses.append(float(task.losses(model, given).task))
-            model.load_state_dict(state, strict=False)  # a layer may train in eval mode too
-    return abs(losses[0] - losses[1]) <= SAME * abs(losses[0])
+        for rows in (slice(None), order[:first], order[first:]):
+            given = mapped(batch, partial(_rows, rows))
+            try:
+                with same_randomness(0):
+                    losses.append(float(task.losses(model, given).task))
+            except (*FAILURES, UserError):  # sequences in descending order of their lengths, for one
+                return False
+            finally:
+                model.load_state_dict(state, strict=False)  # a layer may train in eval mode too
+    whole, one, other = losses
+    mean = (first * one + (samples - first) * other) / samples
+    return any(abs(whole - found) <= SAME * abs(whole) for found in (mean, one + other))
+
+
+def _rows(rows: slice | torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]

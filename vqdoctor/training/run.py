@@ -13,11 +13,10 @@ import torch
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.paired import TOLERANCE
-from vqdoctor.core.retraining import Epoch, Figures, Goals, Retraining, reachable_loss, uses_z_e
+from vqdoctor.core.retraining import Epoch, Figures, Goals, Retraining, reachable_loss
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.clock import Clock
-from vqdoctor.training.ending import settled
-from vqdoctor.training.evaluate import Logits, Measured, compared, is_worse, one_vector
+from vqdoctor.training.evaluate import Logits, Measured, compared, has_learned, is_worse, one_vector
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.resume import KIND, RESTART, load_state, save_state, state_path
@@ -78,9 +77,9 @@ class Run:
     def complete(self) -> Outcome | Retraining:
         """Run all phases, from where an unfinished run was left.
 
-        Where neither the checkpoint nor the same model without VQ has learned anything of the task, or
-        without labels makes any use of z_e, and the loss of the latter falls no further, nothing that acts
-        on VQ can help: no more is trained, and the result is a bare `Retraining`.
+        Where neither the checkpoint nor the same model without VQ has learned anything of the task or makes
+        any use of z_e, and the loss of the latter falls no further, nothing that acts on VQ can help: no more
+        is trained, and the result is a bare `Retraining`.
 
         Raises:
             UserError: if an unfinished run lies there that is not to be resumed, or is another one; or if the
@@ -182,7 +181,7 @@ class Run:
         if "baseline" not in self.state:
             measured: Measured | None = None
             stop: Figures | None = None
-            reachable, unlearned, before = math.inf, False, self.trainable.before
+            reachable, unlearned = math.inf, False
             if self.trainable.needs_without_vq(self.goals):
                 training = self.plan.training
                 plain = TrainingPlan(**{name: getattr(training, name) for name in ALIKE})
@@ -193,9 +192,11 @@ class Run:
                 one = trainer.measure(change=one_vector)
                 if measured is not None and one is not None:
                     reachable = reachable_loss(measured.figures.loss, one.figures.loss)
-                    models = [measured.figures, *([] if before is None else [before])]
-                    none = not any(_has_learned(figures, one.figures.loss) for figures in models)
-                    unlearned = none and settled(trainer.rows)
+                    learned = any(
+                        known is None or has_learned(known, one.figures.loss)
+                        for known in (measured, self.trainable.measured_before)
+                    )
+                    unlearned = not learned and trainer.ending.settled(trainer.rows)
             logits = None if measured is None else measured.logits
             self.state["baseline"] = {
                 "figures": [
@@ -247,8 +248,3 @@ class Run:
             trainer.load_state_dict(kept["trainer"])  # the epoch that was interrupted is not half counted
             return True
         return False
-
-
-def _has_learned(figures: Figures, one_code: float) -> bool:
-    """Whether a model has learned something: by its labels, or else by what z_e is worth to it."""
-    return figures.has_learned if figures.accuracy is not None else uses_z_e(figures.loss, one_code)

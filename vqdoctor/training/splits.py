@@ -12,7 +12,7 @@ import torch
 
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch, Task
-from vqdoctor.models.tensors import tensors_of
+from vqdoctor.models.tensors import places, tensors_of
 from vqdoctor.models.untouched import same_randomness
 from vqdoctor.training.mixing import redrawn
 
@@ -54,23 +54,18 @@ class Splits:
     def repeats(self) -> bool:
         """Whether "stop" is answered with another split, as `train if split == "train" else val` does.
 
-        By the largest tensor of the first batches: the labels may be missing. A task whose val split is the
-        train split has no other to keep apart.
+        By the tensors of the first batches that both have: the labels may be missing. A task whose val split
+        is the train split has no other to keep apart.
         """
-        with same_randomness(0):
-            stop, val, train = (_largest(next(iter(self._given(n)), None)) for n in ("stop", "val", "train"))
-        return not _equal(val, train) and (_equal(stop, val) or _equal(stop, train))
+        stop, val, train = (self._first(name) for name in ("stop", "val", "train"))
+        return not _alike(val, train) and (_alike(stop, val) or _alike(stop, train))
 
     @cached_property
     def mixes(self) -> bool:
         """Whether samples are drawn into other batches at every pass, as their own order is fixed."""
         if self.shuffles_itself:
             return False
-        first = []
-        for seed in (0, 1):
-            with same_randomness(seed):
-                first.append(next(iter(self._given("train")), None))
-        return _equal(*map(_largest, first)) and self.can_mix
+        return _alike(self._first("train"), self._first("train", seed=1)) and self.can_mix
 
     @property
     def shuffles_itself(self) -> bool:
@@ -155,6 +150,11 @@ class Splits:
         if empty:
             yield from self.in_order()
 
+    def _first(self, split: str, seed: int = 0) -> Batch:
+        """Return the first batch of a split, drawn with that seed; None where it is empty."""
+        with same_randomness(seed):
+            return next(iter(self._given(split)), None)
+
     def _given(self, split: str) -> Iterable[Batch]:
         return cast("Iterable[Batch]", cast("Any", self._task).batches(split))
 
@@ -197,14 +197,16 @@ class Stretches:
         return self._splits.train(self.seed(number), shuffled=self._shuffled)
 
 
-def _largest(batch: Batch) -> torch.Tensor | None:
-    """Return the largest tensor of a batch; None where it has none."""
-    return max(tensors_of(batch), key=lambda tensor: tensor.numel(), default=None)
+def _alike(one: Batch, other: Batch) -> bool:
+    """Whether two batches have a tensor in the same place, and all of these are equal."""
+    theirs = dict(places(other, _itself))
+    pairs = [(tensor, theirs.get(at)) for at, tensor in places(one, _itself)]
+    both = [(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)]
+    return bool(both) and all(torch.equal(a, b) for a, b in both)
 
 
-def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    """Whether both are there, and equal."""
-    return one is not None and other is not None and torch.equal(one, other)
+def _itself(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def _is_held(number: int) -> bool:

@@ -15,6 +15,7 @@ from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.examined import ExaminedModel
 from vqdoctor.models.task import Batch
+from vqdoctor.models.untouched import same_randomness
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.training.clock import Clock
 from vqdoctor.training.evaluate import Measured, measure
@@ -37,6 +38,7 @@ class Trainable:
         recipe: the optimizer that the file describes, for a task without one.
         ranks: the processes that train it together.
         say: told what is being done.
+        shuffles: whether the samples of train batches that come in a fixed order may be mixed.
     """
 
     examined: ExaminedModel
@@ -44,6 +46,7 @@ class Trainable:
     recipe: SavedRecipe | None = None
     ranks: Ranks = field(default_factory=Ranks)
     say: Callable[[str], None] = lambda _: None
+    shuffles: bool = True
 
     @cached_property
     def splits(self) -> Splits:
@@ -51,7 +54,11 @@ class Trainable:
         task = self.context.task
 
         def of_samples(batch: Batch) -> bool:
-            return is_of_samples(self.context.copy(training=False), task, batch)
+            if not self.shuffles:
+                return False
+            with same_randomness(0):
+                fresh = task.model().to(self.context.device)
+            return all(is_of_samples(m, task, batch) for m in (self.context.copy(training=False), fresh))
 
         return Splits(task, self.context.device, of_samples)
 
