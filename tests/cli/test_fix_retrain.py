@@ -75,7 +75,7 @@ def test_interrupted_and_taken_up_again(small: Path, tmp_path: Path, environment
     again = [*command, "--overwrite"]
     refused = python(*again, cwd=tmp_path, env=environment)
     assert refused.returncode == 2 and "add --resume to go on" in refused.stderr
-    other = [*again, "--resume", "--vq-weight", "0.3"]
+    other = [*command, "--resume", "--vq-weight", "0.3"]
     refused = python(*other, cwd=tmp_path, env=environment)
     assert refused.returncode == 2 and "other settings" in refused.stderr
 

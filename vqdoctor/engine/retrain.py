@@ -108,6 +108,7 @@ def retrain(
     if not ranks.first:
         return before
     if isinstance(outcome, Retraining):
+        outcome = replace(outcome, seconds=time.monotonic() - started)
         return replace(before, retraining=outcome, notes=(*before.notes, *notes))
     after, done = before, outcome.retraining
     if done.written:
@@ -210,7 +211,8 @@ def retrain_session(
     """
     settings = session.settings
     begun = time.monotonic() if begun is None else begun
-    check_output(session.checkpoint, output, overwrite=settings.overwrite)
+    goes_on = settings.resume and state_path(output).exists()  # which has written the output itself
+    check_output(session.checkpoint, output, overwrite=settings.overwrite or goes_on)
     before = examine_session(session).report
     examined = time.monotonic() - begun
     ranks = ranks or Ranks()
@@ -250,7 +252,7 @@ def retrain_session(
         "remedies": [planned.remedy.name for planned in outcome.applied],
         "cured": retraining.cured,
     }
-    write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=settings.overwrite)
+    write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=settings.overwrite or goes_on)
     return before, outcome
 
 

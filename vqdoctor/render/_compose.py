@@ -43,7 +43,7 @@ def document(report: Report, options: RenderOptions) -> nodes.Document:
         *findings.notes(found),
         gaps.section(report, options.names, verbose=options.verbose),
     ]
-    next_step, command = ("", "") if cures.is_left_in_source(report) else _next(found)
+    next_step, command = ("", "") if cures.is_left_in_source(report) else _next(report, found)
     return nodes.Document(
         subject=report.checkpoint.path if report.checkpoint else "model",
         verdict=_verdict(report, found),
@@ -195,11 +195,13 @@ def _plan(report: Report, found: Sequence[nodes.Block], *, verbose: bool) -> nod
     return replace(plan, without_code=not verbose)
 
 
-def _next(found: Sequence[nodes.Block]) -> tuple[str, str]:
+def _next(report: Report, found: Sequence[nodes.Block]) -> tuple[str, str]:
     """Return where to begin, and the command that explains it; both "" without a cause."""
     causes = findings.causes(found)
     if not causes:
         return "", ""
+    if report.retraining is not None and report.retraining.ended == "unlearned":
+        return "begin outside of VQ, with the data and the loss", "vqdoctor explain VQ607"
     open_ = findings.unexplained(found)
     item = findings.deciding(open_[0]) if open_ else None
     step = f"begin with {causes[0].code}"

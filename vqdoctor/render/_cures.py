@@ -129,10 +129,11 @@ def _unlearned(found: Figures | None) -> str:
     """Return what a model without VQ came to, where to look, and the option that trains all the same."""
     if found is None or found.accuracy is None:
         loss = "" if found is None else f" (task loss {found.loss:.4g}, with one mean vector for z_e too)"
-        return f"{loss}: look for the cause in the encoder, the data, the loss or the optimizer; --max-loss F"
+        places = "the encoder, the data, the loss or the optimizer"
+        return f"{loss}, and no file is written: look for the cause in {places}; --max-loss F"
     figures = f"accuracy {found.accuracy:.3f}, a guess {found.chance or 0.0:.3f}"
     places = "the labels, the data, the loss or the optimizer"
-    return f" ({figures}): look for the cause in {places}; --min-accuracy F"
+    return f" ({figures}), and no file is written: look for the cause in {places}; --min-accuracy F"
 
 
 def _worse(done: Retraining) -> str:

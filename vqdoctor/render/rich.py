@@ -218,7 +218,7 @@ def _comparison(page: Page, node: nodes.Comparison) -> None:
         mark = "" if row.met is None else "✓ " if row.met else "✗ "
         page.line(
             (f"{row.name:<{name}}  ", "dim"),
-            f"{row.before:>{before}} → ",
+            f"{row.before:>{before}} {'→' if row.after else ' '} ",
             (f"{row.after:<{after}}", "bold"),
             (f"  {mark}{row.goal}", "green" if row.met else "bold red"),
             indent=2,

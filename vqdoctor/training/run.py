@@ -137,7 +137,6 @@ class Run:
             before=before,
             after=None,
             without_vq=baseline,
-            goals=self.goals.beside(baseline, TOLERANCE).compare(before),
             ended="unlearned",
             written=False,
         )
