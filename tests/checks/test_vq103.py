@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from vqdoctor import Losses
+from vqdoctor.checkpoint import open_checkpoint, write_checkpoint
 from vqdoctor.core.evidence import (
     CodebookGeometry,
     CodebookGradient,
@@ -26,6 +27,8 @@ from vqdoctor.core.evidence import (
 )
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine
+from vqdoctor.engine.retrain import retrain
+from vqdoctor.saved.record import RETRAINED
 
 MEMORY = OptimizerMemory.healthy()
 CODEBOOK = CodebookGradient.healthy()
@@ -101,6 +104,9 @@ UNMOVED = MEMORY.replace(codebook_listed=True, codebook_has_state=False)
         ([UNMOVED.replace(sample_size=0), REACHED], "passes"),
         ([UNMOVED.replace(codebook_has_state=True), REACHED], "passes"),
         ([UNMOVED, REACHED.replace(ema_owned=True)], "passes"),
+        ([UNMOVED.replace(codebook_has_state=None)], "cannot judge"),
+        ([UNMOVED.replace(codebook_has_state=None), REACHED], "passes"),
+        ([UNMOVED.replace(codebook_has_state=None), REACHED.replace(gradient=0.0)], "error"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:
@@ -180,6 +186,36 @@ def test_a_file_tells_what_the_losses_of_the_task_do_not(how: str, tmp_path: Pat
     assert [finding.code for finding in report.findings] == ["VQ103"] * lost
     if lost:
         assert "the training that saved this file gave it none" in report.findings[0].message
+
+
+def test_a_retraining_in_which_an_ema_led_the_codes_is_not_accused_of_losing_their_gradient(
+    tmp_path: Path,
+) -> None:
+    """The optimizer of its file may remember none; a file without that record is accused as before."""
+    torch.manual_seed(0)
+    model, task = Model(), Task()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for x in task.batches("train"):
+        losses = task.losses(model, x)
+        optimizer.zero_grad()
+        losses.task.backward()
+        optimizer.step()
+    path, output, again = (tmp_path / f"{name}.pt" for name in ("model", "out", "again"))
+    state = optimizer.state_dict()
+    zeros = {"step": torch.tensor(4.0), "exp_avg": torch.zeros(16, 4), "exp_avg_sq": torch.zeros(16, 4)}
+    of_codes = [p for p, _ in model.named_parameters()].index("vq.embedding.weight")
+    state["state"][of_codes] = zeros
+    torch.save({"model": model.state_dict(), "optimizer": state}, path)
+    user_model: Any = UserModel(task=task)
+    settings = Settings(epochs=1, only=("data-init",), keep_worse=True)
+    retrain(path, output, user_model=user_model, settings=settings)
+    (*_, note) = open_checkpoint(output).history
+    assert note[RETRAINED]["codes_by_ema"] == ["vq"]
+    for told, accused in ((note[RETRAINED], False), ({"epochs": 1}, True)):
+        write_checkpoint(open_checkpoint(path), again, {}, note={RETRAINED: told}, overwrite=True)
+        for given in (user_model, UserModel()):
+            report = examine(again, user_model=given, settings=Settings(select=("VQ103",)))
+            assert bool(report.findings) == accused
 
 
 @pytest.mark.parametrize(("held", "told"), [("encoder decoder", True), ("decoder", False)])

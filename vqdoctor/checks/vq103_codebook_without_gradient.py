@@ -21,7 +21,8 @@ trains it: a warning, since codes may be frozen on purpose, and an error where d
 has a gradient for it. A codebook with an EMA is rightly without optimizer state.
 With both: the task's losses may reach the codebook where the training that saved the file did not. If the
 optimizer remembers gradients of the encoder, lists the codebook and remembers none of it, then the training
-lost the VQ loss's gradient on its way, as by `.item()` or `.detach()`.
+lost the VQ loss's gradient on its way, as by `.item()` or `.detach()`. A file of `fix --retrain` in which an
+EMA led the codes is no evidence of that: the training was vqdoctor's own.
 
 ## Remedy
 Use either a loss whose gradient reaches the raw looked-up codes, with the codebook among the
@@ -140,6 +141,8 @@ def evaluate(
         return
     if memory is None or not memory.codebook_listed:
         raise CannotJudge("the file shows no trainer of the codebook: no EMA counts, no optimizer entry")
+    if memory.codebook_has_state is None:
+        raise CannotJudge("an EMA moved these codes in the retraining that wrote the file")
     if memory.codebook_has_state is False and memory.sample_size > 0:
         yield _error(
             "The optimizer lists the codebook but has no state for it, as it has for "
@@ -350,6 +353,11 @@ CHECK = Check(
             CodebookGradient.healthy(ema_owned=False),
             EmaState.healthy(),
             DataMatch.healthy(mean_gain=0.11),
+        ),
+        passes(
+            "codes that an EMA moved in a retraining, and that the losses reach",
+            CodebookGradient.healthy(trainable=True, ema_owned=False, gradient=0.3),
+            OptimizerMemory.healthy(codebook_listed=True, codebook_has_state=None),
         ),
         passes(
             "a stored table of bits, as LFQ keeps it",

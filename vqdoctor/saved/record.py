@@ -213,12 +213,14 @@ def as_retrained(record: TrainingRecord, notes: Sequence[Mapping[str, Any]]) -> 
             continue
         if setting.low <= value <= setting.high:
             found[name] = int(value) if name in _WHOLE else float(value)
+    led = told.get("codes_by_ema")
     known = [where for where in record.found_at if where.partition("=")[0] not in found]
     found_at = (*known, *(f"{name}={RETRAINED} by vqdoctor" for name in found))
     return record.replace(
         **found,
         retrained=True,
         exempt_codebook=told.get("exempt_codebook") is True,
+        codes_by_ema=tuple(name for name in led if isinstance(name, str)) if isinstance(led, list) else (),
         found_at=found_at,
         sample_size=len(found_at),
     )

@@ -191,6 +191,11 @@ class Codebooks:
                 sound.decay = min(sound.decay, PACE) if sound.layer.name in lost else sound.decay
             self.note(self.pursuit.told(row, lost))
 
+    @property
+    def led(self) -> tuple[str, ...]:
+        """The layers whose codes an EMA of this training moves, in place of the source's own way."""
+        return tuple(sound.layer.name for sound in self._sound)
+
     def take_revived(self) -> int:
         """Return how many codes were revived since this was last asked."""
         return sum(revival.take() for revival in self._revivals)

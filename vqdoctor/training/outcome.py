@@ -71,7 +71,7 @@ class Outcome:
         kept = {raw: state[name].cpu() for name, raw in raw_keys.items() if name in state and raw in stored}
         return {raw: (t.float() if t.is_floating_point() else t).numpy() for raw, t in kept.items()}
 
-    def record(self, before: TrainingRecord) -> dict[str, float | int | None]:
+    def record(self, before: TrainingRecord) -> dict[str, float | int | list[str] | None]:
         """Return the settings of the training that the output comes from, for the file's probes.
 
         Where the EMA neither starts anew nor forgets faster, its start values have both trainings' updates
@@ -88,6 +88,7 @@ class Outcome:
             "epochs": len(rows),
             "updates": steps if anew or before.updates is None else before.updates + steps,
             "exempt_codebook": plan.exempt_codebook,
+            "codes_by_ema": list(self.trainer.codebooks.led),
         }
 
     def repairs(self) -> Iterator[Repair]:

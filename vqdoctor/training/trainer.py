@@ -6,7 +6,7 @@ import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -285,13 +285,15 @@ class Trainer:
             generator: of what is drawn.
         """
         share = self._shares.of(batch)
-        change = self._bypassed or grafts(self.plan)
+        grafted = None if self.bypassing else grafts(self.plan)
+        change: Change | None = self._bypassed or grafted
         if self._own is not None:
             change = weighed(self._relative_weight, change)
         with self._shares.watching(self.layers, change) as watched:
             found = self._losses(share) if self._own is None else self._own.take(share, self._held)
         if self._own is None and not self.bypassing:
             found = completed(found, self.layers, watched, self.plan)
+            found = found if grafted is None else replace(found, vq=grafted.behind(found.vq))
             if at == 0 and (self.plan.balanced or self.plan.capped):
                 z_e = [call.z_e for layer in self.layers for call in layer.calls(watched)]
                 balanced = balanced_weight(found.task, found.vq, z_e, self._shares.sum_of_shares)

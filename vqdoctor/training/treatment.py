@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from vqdoctor.capture.call import Call, swap
-from vqdoctor.capture.layer import CapturedLayer, Change
+from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.capture.reader import Reader
 from vqdoctor.capture.watch import replaced
 from vqdoctor.core.training_plan import Estimator, Geometry, TrainingPlan
@@ -20,22 +21,51 @@ from vqdoctor.vq.estimators import rotation, straight_through
 _TINY = 1e-6
 
 
-def grafts(plan: TrainingPlan) -> Change | None:
-    """Return the change that puts the plan's estimators behind the layers; None if all keep theirs."""
-    if not plan.estimators:
-        return None
+@dataclass(kw_only=True, eq=False)
+class Grafts:
+    """The change that puts a plan's estimators behind the layers, in one pass.
 
-    def graft(layer: CapturedLayer, call: Call) -> torch.Tensor:
-        kind: Estimator = plan.estimators.get(layer.name, "own")
+    Attributes:
+        estimators: layer to its estimator; a layer that is not named keeps its own.
+        put: the layer's own z_q and what the model got in its place, in the order of the calls.
+    """
+
+    estimators: Mapping[str, Estimator]
+    put: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def __call__(self, layer: CapturedLayer, call: Call) -> torch.Tensor:
+        """Return what the model gets in place of a call's z_q."""
+        kind: Estimator = self.estimators.get(layer.name, "own")
         z_e, z_q = call.z_e, call.z_q
         assert z_q is not None
         if kind == "own" or z_e.shape != z_q.shape:
             return z_q
-        if kind == "straight-through":
-            return straight_through(z_e, z_q)
-        return rotation(z_e, z_q, layer.reader.axis(call))
+        straight = kind == "straight-through"
+        new = straight_through(z_e, z_q) if straight else rotation(z_e, z_q, layer.reader.axis(call))
+        self.put.append((z_q, new))
+        return new
 
-    return graft
+    def behind(self, vq: torch.Tensor | None) -> torch.Tensor | None:
+        """Return a VQ loss with the gradient that it has in the user's source: the estimators lie behind it.
+
+        A model that looks its codes up itself, or computes the VQ loss outside of the layer, computes it on
+        what it was given in place of z_q. There the codebook term mse(z_q, sg z_e) would pass its gradient to
+        z_e, where it is -1/β of that of the commitment term, so that the VQ loss would drive z_e away from
+        the codes. So the gradient at the estimator's output goes to the layer's own z_q; the value stays.
+        """
+        for own, new in reversed(self.put):
+            if vq is None or not (vq.requires_grad and new.requires_grad):
+                continue
+            found = torch.autograd.grad(vq, new, retain_graph=True, allow_unused=True)
+            pull: torch.Tensor | None = found[0]
+            if pull is not None:
+                vq = vq + (pull * ((own - own.detach()) - (new - new.detach()))).sum()
+        return vq
+
+
+def grafts(plan: TrainingPlan) -> Grafts | None:
+    """Return the change that puts the plan's estimators behind the layers; None if all keep theirs."""
+    return Grafts(estimators=plan.estimators) if plan.estimators else None
 
 
 @contextlib.contextmanager

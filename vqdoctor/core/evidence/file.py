@@ -20,6 +20,7 @@ class TrainingRecord(Evidence):
         task: the built-in task that the file names.
         retrained: whether `fix --retrain` wrote the file: its optimizer settings are of the training before.
         exempt_codebook: whether that retraining took weight decay off the codebook.
+        codes_by_ema: layers whose codes an EMA of that retraining moved, in place of the source's own way.
         found_at: where each setting was found, as "setting=key.path" strings.
     """
 
@@ -34,6 +35,7 @@ class TrainingRecord(Evidence):
     task: str | None = None
     retrained: bool = False
     exempt_codebook: bool = False
+    codes_by_ema: tuple[str, ...] = ()
     found_at: tuple[str, ...] = ()
 
 
@@ -130,7 +132,8 @@ class OptimizerMemory(Evidence):
         after_gradient: gradient size after the VQ layer; None without parameters there.
         ratio: before_gradient / after_gradient; None where either is missing or after is zero.
         codebook_listed: whether the codebook is among the optimizer's parameters.
-        codebook_has_state: whether the optimizer holds a state for it (E8: none = no gradient ever).
+        codebook_has_state: whether the optimizer holds a state for it (E8: none = no gradient ever); None
+            where it is not listed, and where it holds none since a retraining's own EMA moved the codes.
         codebook_untouched_rows: codebook rows whose second moment is exactly zero: never selected.
         recent_codes: codes that certainly had a gradient in the last 100 updates, by the ratio of Adam's two
             moments; None where these do not tell.

@@ -65,7 +65,11 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
     codebook = next((p.slot for p in placed if p.part == "codebook"), None)
     rows = untouched_rows(codebook, view) if codebook else None
     untouched = None if rows is None else int(rows.sum())
+    # Adagrad makes its states before the first gradient.
+    has_state = bool(codebook.state) and untouched != view.num_codes if codebook else None
     ages = ages_since_gradient(codebook, view) if codebook else None
+    if not has_state and view.name in context.saved.record.codes_by_ema:
+        has_state = untouched = ages = None  # an EMA of vqdoctor's moved these codes, and the source may not
     # a slot whose alignments reach from before the codebook to after it might be the codebook
     unclear = any(p.part is None for p in placed)
     unlisted = is_unlisted(placed, context.saved, view, context.views)
@@ -78,8 +82,7 @@ def _memory(context: FileContext, view: QuantizerView) -> OptimizerMemory:
         after_gradient=after,
         ratio=before / after if before is not None and after else None,
         codebook_listed=True if codebook else None if unclear else False,
-        # Adagrad makes its states before the first gradient.
-        codebook_has_state=bool(codebook.state) and untouched != view.num_codes if codebook else None,
+        codebook_has_state=has_state,
         codebook_untouched_rows=untouched,
         recent_codes=None if ages is None else int(np.sum(ages <= RECENT)),
         recent_codes_high=None if ages is None else int(np.sum(ages <= LONG_AGO)),
