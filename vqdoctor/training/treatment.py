@@ -34,7 +34,7 @@ class Grafts:
     put: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     def __call__(self, layer: CapturedLayer, call: Call) -> torch.Tensor:
-        """Return what the model gets in place of a call's z_q."""
+        """Return the tensor that the model gets in place of a call's z_q."""
         kind: Estimator = self.estimators.get(layer.name, "own")
         z_e, z_q = call.z_e, call.z_q
         assert z_q is not None
