@@ -43,6 +43,12 @@ class FirstInput(Evidence):
             or very many.
         scaled_rank: the same with every channel at standard deviation one: larger where the scales of a few
             channels hide the others.
+        fill: the fill value of the channel that has the most of one: a number that comes again and again,
+            far from all others of its channel. None where there is none.
+        fill_channel: that channel.
+        fill_channels: how many channels have such a value.
+        fill_share: share of the numbers that are fill values.
+        fill_variance: share of the variance of all channels that would be gone with them.
     """
 
     module: str
@@ -51,6 +57,11 @@ class FirstInput(Evidence):
     val_rms: float | None = None
     channel_rank: float | None = None
     scaled_rank: float | None = None
+    fill: float | None = None
+    fill_channel: int = 0
+    fill_channels: int = 0
+    fill_share: float = 0.0
+    fill_variance: float = 0.0
 
 
 FirstInput.HEALTHY = FirstInput(

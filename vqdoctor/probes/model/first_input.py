@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from vqdoctor.core.evidence import FirstInput
+from vqdoctor.metrics.fill import fill_values
 from vqdoctor.metrics.geometry import effective_rank
 from vqdoctor.models.device import moved
 from vqdoctor.models.task import Batch
@@ -27,7 +29,9 @@ _CONVOLUTIONS = (
 )  # fmt: skip
 _WITH_WEIGHTS = (nn.Linear, *_CONVOLUTIONS, nn.RNNBase, nn.Bilinear)
 MOST_ROWS = 2048
-"""Rows of channels that are looked at."""
+"""Rows of channels whose effective rank is taken."""
+MOST_NUMBERS = 2**20
+"""Numbers among which fill values are looked for, where as many rows have them."""
 _ROUNDING = 1e-6
 """Share of a channel's size below which its deviation is rounding: it is constant."""
 MOST_CHANNELS = 512
@@ -43,7 +47,7 @@ class Sum:
         squares: sum of the numbers' squares.
         count: how many numbers there are.
         largest: their largest size.
-        rows: the first of them as rows of channels, float [any, C].
+        rows: the first of them as rows of channels, float [any, C] each.
     """
 
     module: str = ""
@@ -62,18 +66,25 @@ class Sum:
         self.squares += float(values.double().square().sum())
         self.count += values.numel()
         self.largest = max(self.largest, float(values.abs().max()) if values.numel() else 0.0)
-        left = MOST_ROWS - sum(map(len, self.rows))
-        if values.ndim > 1 and left > 0:
+        if values.ndim > 1 and values.numel():
             at = -1 - len(module.kernel_size) if isinstance(module, _CONVOLUTIONS) else -1
-            self.rows.append(values.movedim(at, -1).flatten(0, -2)[:left].float().cpu())
+            rows = values.movedim(at, -1).flatten(0, -2)
+            left = max(MOST_ROWS, MOST_NUMBERS // rows.shape[1]) - sum(map(len, self.rows))
+            self.rows += [rows[:left].float().cpu()] if left > 0 else []
+
+    def table(self) -> NDArray[np.float32] | None:
+        """Return the rows of channels [N, C]; None where there are none, or one is not finite."""
+        if not self.rows or any(row.shape[1:] != self.rows[0].shape[1:] for row in self.rows):
+            return None
+        rows = torch.cat(self.rows).numpy()
+        return rows if np.isfinite(rows).all() else None
 
     def ranks(self) -> tuple[float | None, float | None]:
         """Return the effective rank of the channels as they come, and with each at standard deviation one."""
-        if not self.rows or any(row.shape[1:] != self.rows[0].shape[1:] for row in self.rows):
+        table = self.table()
+        if table is None or len(table) < 2 or not 1 < table.shape[1] <= MOST_CHANNELS:
             return None, None
-        rows = torch.cat(self.rows).numpy()
-        if len(rows) < 2 or not 1 < rows.shape[1] <= MOST_CHANNELS or not np.isfinite(rows).all():
-            return None, None
+        rows = table[:MOST_ROWS]
         deviations = rows.std(axis=0, dtype=np.float64)
         varying = deviations > _ROUNDING * np.abs(rows).max(axis=0)
         scaled = (rows[:, varying] - rows[:, varying].mean(axis=0, dtype=np.float64)) / deviations[varying]
@@ -92,6 +103,8 @@ def measure(context: ModelContext) -> FirstInput:
     others = itertools.islice(context.task.batches("val"), context.train_batches)
     val = first_input(context, model, (moved(batch, context.device) for batch in others))
     channel_rank, scaled_rank = train.ranks()
+    table = train.table()
+    fill = None if table is None else fill_values(table)
     return FirstInput(
         source="batch",
         sample_size=train.count,
@@ -101,6 +114,11 @@ def measure(context: ModelContext) -> FirstInput:
         val_rms=val.rms,
         channel_rank=channel_rank,
         scaled_rank=scaled_rank,
+        fill=None if fill is None else fill.value,
+        fill_channel=0 if fill is None else fill.channel,
+        fill_channels=0 if fill is None else fill.channels,
+        fill_share=0.0 if fill is None else fill.share,
+        fill_variance=0.0 if fill is None else fill.variance,
     )
 
 
