@@ -41,6 +41,14 @@ def test_a_tensor_of_any_type_comes_back_to_the_bit(
     found.untyped_storage().fill_(0)  # it is the run's own, to be written to
 
 
+def test_what_python_noted_on_a_tensor_stays_out(tmp_path: Path) -> None:
+    """Tensors that an optimizer makes while a pass is watched have a function noted on them."""
+    noted = torch.ones(3)
+    noted.step = lambda other: other  # type: ignore[attr-defined]
+    found = again({"state": [noted, torch.nn.Parameter(torch.ones(2))]}, tmp_path)["state"]
+    assert torch.equal(found[0], torch.ones(3)) and torch.equal(found[1], torch.ones(2))
+
+
 def test_an_optimizers_own_values_keep_their_types(tmp_path: Path) -> None:
     layer = torch.nn.Linear(4, 4)
     optimizer = torch.optim.AdamW(layer.parameters(), betas=(0.8, 0.9))

@@ -139,10 +139,8 @@ def evaluate(
             decide_with="--data batch.npz",
         )
         return
-    if memory is None or not memory.codebook_listed:
+    if memory is None or not memory.codebook_listed or memory.codebook_has_state is None:
         raise CannotJudge("the file shows no trainer of the codebook: no EMA counts, no optimizer entry")
-    if memory.codebook_has_state is None:
-        raise CannotJudge("an EMA moved these codes in the retraining that wrote the file")
     if memory.codebook_has_state is False and memory.sample_size > 0:
         yield _error(
             "The optimizer lists the codebook but has no state for it, as it has for "

@@ -6,10 +6,10 @@ all that was measured to almost a constant. The largest part of the input's vari
 are missing: z_e follows it, the codes divide it, and a reconstruction loss is small once it is right.
 
 ## How to read it
-What counts is the input of the first layer with weights, as the model made it: a model that masks such values
-passes. A fill value is the smallest or largest number of a channel, comes again, and lies ten standard
+The first layer with weights shows the input as the model made it: a model that masks such values passes.
+A fill value is the smallest or largest number of a channel, comes again, and lies ten standard
 deviations of the others away from the nearest of them, so that no heavy tail is one. A channel whose
-other numbers are all the same has none: a rare flag is no fill. The number is the share of the variance
+other numbers are all the same has none, as with a rare flag. The number is the share of the variance
 that would be gone with the fill values. It is an error where that is most of it; a warning where a
 classifier does its task well all the same.
 
@@ -19,7 +19,7 @@ scaling), and leave them out of the loss. Give the model the mask as channels of
 is missing. Retraining alone cannot help: the numbers come with the data.
 
 ## References
-- Little & Rubin 2019, Statistical Analysis with Missing Data, chapter 1: a missing value is no value
+- Little & Rubin 2019, Statistical Analysis with Missing Data, chapter 1: missing values and their mechanisms
 """
 
 from vqdoctor.checks import _harm

@@ -21,7 +21,7 @@ from vqdoctor.engine.decide import separating, with_shown
 from vqdoctor.engine.dumped import dumped_context, usages
 from vqdoctor.engine.evaluate import choose, evaluate
 from vqdoctor.engine.gather import CRASHED_PROBE, Gathered
-from vqdoctor.engine.plan import make_plan
+from vqdoctor.engine.plan import has_labels, make_plan
 from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.verdict import verdict
@@ -71,12 +71,7 @@ def examine(
     """
     choose(all_checks(), settings or Settings())  # a wrong code is refused before anything is read
     with Session.open(
-        path,
-        data=data,
-        user_model=user_model,
-        settings=settings,
-        progress=progress,
-        launched=launched,
+        path, data=data, user_model=user_model, settings=settings, progress=progress, launched=launched
     ) as session:
         return examine_session(session).report
 
@@ -189,17 +184,12 @@ def concluded(report: Report, checks: Sequence[Check], by_logits: Sequence[str] 
     )
     findings = rank(evaluated.findings, checks, report.evidence)
     trained = [layer.name for layer in report.layers if "codebook" in layer.keys]
-    told = report.find(kinds.TaskMetrics)
     return replace(
         report,
         outcomes=(*evaluated.outcomes, *crashed),
         findings=findings,
         plan=make_plan(
-            findings,
-            trained,
-            summaries=report.layers,
-            by_logits=by_logits,
-            labelled=told is not None and told.bypass_accuracy is not None,
+            findings, trained, summaries=report.layers, by_logits=by_logits, labelled=has_labels(report)
         ).steps,
         verdict=verdict(findings, report.layers, report.evidence, evaluated.outcomes),
     )

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from vqdoctor.checks import all_checks
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.evidence import TaskMetrics
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity
-from vqdoctor.core.report import LayerSummary
+from vqdoctor.core.report import LayerSummary, Report
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.wording import in_their_words
@@ -135,6 +136,12 @@ def make_plan(
         remedies=_blocking(planned, findings, settings),
         unable=unable,
     )
+
+
+def has_labels(report: Report) -> bool:
+    """Whether an examination saw labels, and the accuracy of the model without VQ."""
+    told = report.find(TaskMetrics)
+    return told is not None and told.bypass_accuracy is not None
 
 
 def _untreated(settings: Settings, seed: int, trained_vq_weight: float | None) -> TrainingPlan:

@@ -40,7 +40,7 @@ def fill_values(rows: NDArray[np.float32]) -> Fill | None:
     """Return the fill values of a table; None where there is none.
 
     A fill value is the smallest or the largest number of a channel, comes again, and lies
-    apart from all others. Channels whose other numbers are all the same have none: a rare flag is no fill.
+    apart from all others. Channels whose other numbers are all the same have none, as with a rare flag.
 
     Args:
         rows: finite numbers [N, C].

@@ -27,7 +27,7 @@ def tensors_of(value: object) -> Iterator[torch.Tensor]:
 def places(
     value: object, told: Callable[[torch.Tensor], object], at: str = ""
 ) -> Iterator[tuple[str, object]]:
-    """Yield each place in a batch with what is told of the tensor there, or else with the value as text."""
+    """Yield each place in a batch with the function's answer for its tensor, or else the value as text."""
     if isinstance(value, torch.Tensor):
         yield at, told(value)
     elif isinstance(value, tuple | list):

@@ -126,7 +126,7 @@ def _ended(done: Retraining) -> str:
 
 
 def _unlearned(found: Figures | None) -> str:
-    """Return what a model without VQ came to, where to look, and the option that trains all the same."""
+    """Return the result of a model without VQ, where to look, and the option that trains all the same."""
     if found is None or found.accuracy is None:
         loss = "" if found is None else f" (task loss {found.loss:.4g}, with one mean vector for z_e too)"
         places = "the encoder, the data, the loss or the optimizer"

@@ -79,7 +79,7 @@ def is_of_samples(model: torch.nn.Module, task: Task, batch: Batch) -> bool:
 
     The loss of the whole must be the mean of those of two parts drawn at random, or their sum. The first axis
     may be time, or the points of a set, or hold pairs: then it is neither. A model that answers everything
-    alike tells nothing, so that a freshly built one should be asked too.
+    alike passes in any case, so that a freshly built one should be asked too.
 
     Args:
         model: the model, which is left as it is.

@@ -13,6 +13,7 @@ from vqdoctor.checkpoint import Inert, LazyTensor, open_checkpoint
 from vqdoctor.checkpoint.dtypes import DTYPES
 from vqdoctor.core.errors import CheckpointError, UserError
 from vqdoctor.core.files import beside
+from vqdoctor.models.tensors import mapped
 
 KIND = "vqdoctor-retraining"
 """The field "kind" of every such state."""
@@ -38,7 +39,7 @@ def save_state(state: dict[str, Any], path: Path) -> None:
     try:
         with beside(path) as temporary:
             with temporary.open("xb") as file:
-                torch.save(state, file)
+                torch.save(mapped(state, torch.Tensor.detach), file)  # without what Python noted on a tensor
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
