@@ -234,6 +234,16 @@ def test_steps_whose_gradients_are_not_finite_are_left_out(start: Start) -> None
         start(task, plan=TrainingPlan(epochs=1, clip_norm=1.0)).run()
 
 
+@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.SparseAdam])
+def test_an_optimizer_that_needs_more_than_gradients_is_refused(
+    kind: type[torch.optim.Optimizer], start: Start
+) -> None:
+    task = Digits()
+    task.optimizer = lambda model: kind(model.parameters())  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=f"{kind.__name__}, which task.optimizer"):
+        start(task, plan=TrainingPlan(epochs=1)).run()
+
+
 def test_gradients_are_clipped(start: Start) -> None:
     norms: list[float] = []
 
@@ -276,5 +286,7 @@ def test_statistics_that_hardly_follow_get_the_usual_momentum() -> None:
     momenta = (0.1, 1e-4, 0.01, None, 0.99)
     norms = torch.nn.Sequential(*(torch.nn.BatchNorm1d(2, momentum=momentum) for momentum in momenta))
     norms.append(torch.nn.BatchNorm1d(2, momentum=1e-4, track_running_stats=False))
-    assert let_statistics_follow(norms, 0.1) == 3
-    assert [norm.momentum for norm in norms] == [0.1, 0.1, 0.01, 0.1, 0.1, 1e-4]
+    norms.append(torch.nn.BatchNorm1d(2, momentum=0.0))
+    norms.append(torch.nn.BatchNorm1d(2, momentum=0.0, affine=False))
+    assert let_statistics_follow(norms, 0.1) == 4
+    assert [norm.momentum for norm in norms] == [0.1, 0.1, 0.01, 0.1, 0.1, 1e-4, 0.1, 0.0]

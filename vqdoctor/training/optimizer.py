@@ -170,7 +170,8 @@ class Optimizers:
                 finite; 0 takes every step as it is.
 
         Raises:
-            UserError: if there are not as many losses as optimizers, or they share a graph with the first.
+            UserError: if there are not as many losses as optimizers, they share a graph with the first, or an
+                optimizer fails at its step.
         """
         if len(further) != len(self.further):
             raise UserError(
@@ -184,7 +185,7 @@ class Optimizers:
         for parameter in held:
             parameter.grad = None
         if clip_norm == 0 or _clipped(_parameters(self.main), clip_norm):
-            self.main.step()
+            _step(self.main)
             self.taken += 1
         for one, own in zip(self.further, further, strict=True):
             one.zero_grad()
@@ -194,7 +195,7 @@ class Optimizers:
                 what = "a loss of Losses.further shares its graph with the task loss"
                 raise UserError(what, "compute it on the detached output of the model") from error
             complete(_parameters(one))
-            one.step()
+            _step(one)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Return the state of each."""
@@ -204,6 +205,15 @@ class Optimizers:
         """Take up what `state_dict` returned."""
         for one, state in zip(self.all, states, strict=True):
             one.load_state_dict(state)
+
+
+def _step(optimizer: torch.optim.Optimizer) -> None:
+    """Take a step, or refuse an optimizer that needs more than gradients."""
+    try:
+        optimizer.step()
+    except (TypeError, RuntimeError) as error:  # a closure, as for LBFGS; sparse gradients
+        what = f"{type(optimizer).__name__}, which task.optimizer(model) returns, fails at its step: {error}"
+        raise UserError(what, "return another optimizer, or give the task a step of its own") from error
 
 
 def _clipped(parameters: Sequence[torch.nn.Parameter], norm: float) -> bool:
