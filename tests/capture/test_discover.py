@@ -119,6 +119,20 @@ def test_a_codebook_is_known_by_its_rows() -> None:
     assert torch.equal(torch.from_numpy(view.codebook), layer.anchors.T)
 
 
+@pytest.mark.parametrize("offset", [0.0, 30.0, 1000.0])
+def test_a_codebook_far_from_0_is_known_by_its_rows(offset: float) -> None:
+    torch.manual_seed(0)
+    layer = Prototypes()
+    with torch.no_grad():
+        layer.anchors.mul_(0.5).add_(offset)
+    model = nn.Sequential(nn.Linear(DIM, DIM), layer)
+    with torch.no_grad():
+        model[0].bias += offset
+    found = discover(model, lambda copy: copy(torch.randn(4, 100, DIM)))
+    (view,) = found.explicit
+    assert view.keys["codebook"] == "1.anchors" and not found.implicit
+
+
 def test_of_equal_codebooks_each_layer_has_its_own() -> None:
     layer = nn.Sequential(Prototypes(), nn.Linear(DIM, DIM), Prototypes())
     with torch.no_grad():

@@ -38,7 +38,9 @@ FEW = 4
 MOSTLY = 0.99
 """Share of the vectors whose code has to be the nearest one; of two equally near, either may be chosen."""
 ROUNDING = 1e-4
-"""Share of the largest output under which differences are rounding."""
+"""Share of the spread of the outputs under which differences are rounding."""
+FLOAT = 1e-6
+"""The same share of the length where the outputs hardly differ: some units of float32's last place."""
 MOST_LEVELS = 64
 """Different values of a channel up to which it is a channel of levels (FSQ's usual levels are 3 to 16)."""
 FEWEST_CODES = 9
@@ -259,8 +261,12 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
 
 
 def _rounded(z_q: torch.Tensor) -> torch.Tensor:
-    """Return vectors as the codes that they are: z_e + (z_q - z_e).detach() rounds these a little."""
-    step = z_q.abs().max().clamp_min(1e-12) * ROUNDING
+    """Return vectors as the codes that they are: z_e + (z_q - z_e).detach() rounds these a little.
+
+    By the spread of the vectors: those far from 0 lie close together for their length.
+    """
+    length, spread = z_q.abs().max(), (z_q - z_q.mean(dim=0)).abs().max()
+    step = torch.maximum(ROUNDING * spread, FLOAT * length).clamp_min(1e-16)
     return (z_q / step).round() * step
 
 
