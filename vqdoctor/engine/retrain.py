@@ -23,7 +23,7 @@ from vqdoctor.core.report import DRY_RUN, Report
 from vqdoctor.core.retraining import Retraining, SourceChange
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine, examine_session
-from vqdoctor.engine.plan import make_plan
+from vqdoctor.engine.plan import has_labels, make_plan
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.models.untouched import same_randomness
 from vqdoctor.saved.optimizer import Slot
@@ -345,7 +345,7 @@ def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
         by_logits=[name for name, layer in found.context.mapped.items() if layer.view.lookup == "logits"],
         unable=found.unable(settings),
         unmet=found.before is not None and not settings.goals.hold(found.before),
-        labelled=found.before is not None and found.before.accuracy is not None and found.runs_without_vq,
+        labelled=has_labels(report),
     )
 
 
