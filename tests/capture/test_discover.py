@@ -119,6 +119,16 @@ def test_a_codebook_is_known_by_its_rows() -> None:
     assert torch.equal(torch.from_numpy(view.codebook), layer.anchors.T)
 
 
+@pytest.mark.parametrize("offset", [30.0, 3000.0])
+def test_a_codebook_far_from_zero_is_known_by_its_rows(offset: float) -> None:
+    layer = Prototypes()
+    with torch.no_grad():
+        layer.anchors.add_(offset)
+    found = found_in(nn.Sequential(Does(lambda z: z + offset), layer))
+    assert {view.name: view.keys["codebook"] for view in found.explicit} == {"1.1": "1.1.anchors"}
+    assert not found.implicit
+
+
 def test_of_equal_codebooks_each_layer_has_its_own() -> None:
     layer = nn.Sequential(Prototypes(), nn.Linear(DIM, DIM), Prototypes())
     with torch.no_grad():
@@ -152,6 +162,14 @@ def test_a_table_that_a_batch_looks_up_nearly_whole_is_known_by_its_rows() -> No
     (view,) = found_in(Many()).explicit
     assert (view.num_codes, view.dim, view.keys["codebook"]) == (400, DIM, "1.anchors")
     assert not found_in(Many(looks=False)).explicit  # learned positions
+
+
+def test_such_a_table_far_from_zero_is_known_too() -> None:
+    layer = Many()
+    with torch.no_grad():
+        layer.anchors.add_(30.0)
+    (view,) = found_in(nn.Sequential(Does(lambda z: z + 30.0), layer)).explicit
+    assert (view.name, view.num_codes) == ("1.1", 400)
 
 
 class Groups(nn.Module):
