@@ -25,6 +25,7 @@ from vqdoctor.engine.plan import make_plan
 from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.verdict import verdict
+from vqdoctor.engine.weights import weights_of
 from vqdoctor.layouts import state_dicts
 from vqdoctor.layouts.attributes import attributes
 from vqdoctor.layouts.find import lies_in
@@ -198,6 +199,7 @@ def concluded(report: Report, checks: Sequence[Check], by_logits: Sequence[str] 
             findings,
             trained,
             summaries=report.layers,
+            weights=weights_of(report),
             by_logits=by_logits,
             labelled=told is not None and told.bypass_accuracy is not None,
         ).steps,
