@@ -267,8 +267,8 @@ def _rounded(z_q: torch.Tensor) -> torch.Tensor:
 def _one_of_each(vectors: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
     """Return the first vector of each code, as it was put out.
 
-    The rounding grows with the size of the codes, and a code of a table is told by the spread of that: far
-    from 0 the rounded vectors are no rows of it.
+    The rounding grows with the size of the codes, and a row of a table is told by the table's spread: far
+    from 0 a rounded code lies too far away from its row.
     """
     different, which = torch.unique(rounded, dim=0, return_inverse=True)
     unset = torch.full((len(different),), len(vectors))

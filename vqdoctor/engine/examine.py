@@ -185,9 +185,8 @@ def concluded(report: Report, checks: Sequence[Check], by_logits: Sequence[str] 
     """
     crashed = (outcome for outcome in report.outcomes if outcome.code.startswith(CRASHED_PROBE))
     names = [layer.name for layer in report.layers]
-    evaluated = with_shown(
-        evaluate(checks, names, report.evidence, report.unavailable), checks, report.evidence
-    )
+    evaluated = evaluate(checks, names, report.evidence, report.unavailable)
+    evaluated = with_shown(evaluated, checks, report.evidence)
     findings = rank(evaluated.findings, checks, report.evidence)
     trained = [layer.name for layer in report.layers if "codebook" in layer.keys]
     told = report.find(kinds.TaskMetrics)

@@ -15,7 +15,7 @@ class Weights:
 
     Attributes:
         task: the weight that the task gives the loss.
-        own: the weight that the layer gives it before; 1 where none is known.
+        own: the weight that the layer gives it before; 1 where that is unknown.
     """
 
     task: float
