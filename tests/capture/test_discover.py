@@ -119,7 +119,7 @@ def test_a_codebook_is_known_by_its_rows() -> None:
     assert torch.equal(torch.from_numpy(view.codebook), layer.anchors.T)
 
 
-@pytest.mark.parametrize("offset", [0.0, 30.0, 1000.0])
+@pytest.mark.parametrize("offset", [0.0, 30.0, 3000.0])
 def test_a_codebook_far_from_0_is_known_by_its_rows(offset: float) -> None:
     torch.manual_seed(0)
     layer = Prototypes()
@@ -166,6 +166,14 @@ def test_a_table_that_a_batch_looks_up_nearly_whole_is_known_by_its_rows() -> No
     (view,) = found_in(Many()).explicit
     assert (view.num_codes, view.dim, view.keys["codebook"]) == (400, DIM, "1.anchors")
     assert not found_in(Many(looks=False)).explicit  # learned positions
+
+
+def test_such_a_table_far_from_zero_is_known_too() -> None:
+    layer = Many()
+    with torch.no_grad():
+        layer.anchors.add_(30.0)
+    (view,) = found_in(nn.Sequential(Does(lambda z: z + 30.0), layer)).explicit
+    assert (view.name, view.num_codes) == ("1.1", 400)
 
 
 class Groups(nn.Module):

@@ -73,3 +73,21 @@ def test_rows_that_are_not_the_nearest_are_no_codes() -> None:
     torch.manual_seed(0)
     x = torch.randn(128, 10)
     assert not looked_up(Model(_farthest, heads_first=True), lambda m: m(x))
+
+
+class Far(nn.Module):
+    """A table and vectors far from 0, of which the model itself looks the nearest codes up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Parameter(1000 + torch.randn(64, DIM))  # of over 25 rows, cdist multiplies
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        chosen = (x[:, None] - self.words).square().sum(-1).argmin(-1)
+        return x + (self.words[chosen] - x).detach()
+
+
+def test_a_table_far_from_zero_is_found() -> None:
+    torch.manual_seed(0)
+    model, x = Far(), 1000 + torch.randn(128, DIM)
+    assert [(view.name, view.num_codes) for view in looked_up(model, lambda m: m(x))] == [("words", 64)]

@@ -59,7 +59,7 @@ class Quantizing:
 
     Attributes:
         path: where it is.
-        outputs: the different vectors that it put out, float32 [any, D].
+        outputs: the different vectors that it put out, one of each code, float32 [any, D].
         num_codes: how many codes it has; None where that is unknown.
         gives_codes: whether integers come out with the vectors that tell these.
         codebooks: how many codes each vector gets, each of a codebook of its own.
@@ -213,7 +213,7 @@ def _of_table(path: str, call: Call, tables: Tables) -> Quantizing | None:
         return None
     for axis in {call.z_e.ndim - 1, 1}:
         z_q = _some(call.z_q, axis)[:MOST_LEVELS]
-        outputs = torch.unique(_rounded(z_q), dim=0)
+        outputs = _one_of_each(z_q, _rounded(z_q))
         is_enough = len(z_q) >= FEWEST and _varies(rows(call.z_q, axis))
         if is_enough and tables.holding(outputs, len(outputs), path, inside=True) is not None:
             return Quantizing(path=path, outputs=outputs, num_codes=None)
@@ -227,7 +227,7 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
     z_e, z_q = (_some(t, axis) for t in (call.z_e, call.z_q))
     if positions != others or len(z_e) < FEWEST or not (z_e.isfinite().all() and z_q.isfinite().all()):
         return None
-    z_q = _rounded(z_q)
+    unrounded, z_q = z_q, _rounded(z_q)
     given, put_out = _different(z_e), _different(z_q)
     codes = _codes(call, positions, len(z_q))
     levels = _levels(z_e, z_q)
@@ -241,7 +241,7 @@ def _along(path: str, module: nn.Module, call: Call, axis: int) -> Quantizing | 
         is_one = few and (put_out == 1 or _varies(rows(call.z_q, axis)))
     if not is_one:
         return None
-    outputs = torch.unique(z_q, dim=0)
+    outputs = _one_of_each(unrounded, z_q)
     highest = int(codes.max()) if codes is not None else len(outputs) - 1
     # channels that each tell most codes apart are no levels: the codes are made of a table, as in SimVQ
     own = _table_size(module, highest, outputs.shape[1])
@@ -268,6 +268,17 @@ def _rounded(z_q: torch.Tensor) -> torch.Tensor:
     length, spread = z_q.abs().max(), (z_q - z_q.mean(dim=0)).abs().max()
     step = torch.maximum(ROUNDING * spread, FLOAT * length).clamp_min(1e-16)
     return (z_q / step).round() * step
+
+
+def _one_of_each(vectors: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+    """Return the first vector of each code, as it was put out.
+
+    The rounding grows with the size of the codes, and a row of a table is told by the table's spread: far
+    from 0 a rounded code lies too far away from its row.
+    """
+    different, which = torch.unique(rounded, dim=0, return_inverse=True)
+    unset = torch.full((len(different),), len(vectors))
+    return vectors[unset.scatter_reduce(0, which, torch.arange(len(vectors)), "amin")]
 
 
 def _different(vectors: torch.Tensor) -> int:

@@ -77,5 +77,12 @@ def _is_nearest(lookup: Found, table: torch.Tensor) -> bool:
     vectors, chosen = lookup.z_e.flatten(0, -2)[:ENOUGH], lookup.indices.flatten()[:ENOUGH]
     if len(vectors) < FEWEST or vectors.shape[1] != table.shape[1] or int(chosen.max()) >= len(table):
         return False
-    scores = (-torch.cdist(vectors, table), vectors @ table.T, vectors @ functional.normalize(table).T)
+    # of vectors and codes far from 0, x² - 2xy + y² loses the digits that tell which code is the nearest
+    centre = table.mean(dim=0)
+    scores = (
+        -torch.cdist(vectors - centre, table - centre),
+        -torch.cdist(vectors, table),
+        vectors @ table.T,
+        vectors @ functional.normalize(table).T,
+    )
     return any(float((score.argmax(1) == chosen).float().mean()) > MOSTLY for score in scores)

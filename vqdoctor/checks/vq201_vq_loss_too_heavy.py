@@ -116,9 +116,9 @@ def _weights(
     balance: LossBalance | None, record: TrainingRecord | None, terms: LossTerms | None
 ) -> dict[str, float]:
     """Return the weights that are known, by name; the task's own word outranks the file's."""
-    known = {
-        "commitment_weight": record.commitment_weight if record else None,
+    known = {  # of two equal ones the first is told: a layer's own factor of 1 makes nothing heavy
         "vq_weight": record.vq_weight if record else None,
+        "commitment_weight": record.commitment_weight if record else None,
     }
     if balance is not None and balance.vq_weight is not None:
         known["vq_weight"] = balance.vq_weight

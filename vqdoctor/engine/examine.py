@@ -25,6 +25,7 @@ from vqdoctor.engine.plan import has_labels, make_plan
 from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.verdict import verdict
+from vqdoctor.engine.weights import weights_of
 from vqdoctor.layouts import state_dicts
 from vqdoctor.layouts.attributes import attributes
 from vqdoctor.layouts.find import lies_in
@@ -178,10 +179,8 @@ def concluded(report: Report, checks: Sequence[Check], by_logits: Sequence[str] 
         by_logits: layers whose codes are chosen by logits, wherever they lie.
     """
     crashed = (outcome for outcome in report.outcomes if outcome.code.startswith(CRASHED_PROBE))
-    names = [layer.name for layer in report.layers]
-    evaluated = with_shown(
-        evaluate(checks, names, report.evidence, report.unavailable), checks, report.evidence
-    )
+    evaluated = evaluate(checks, [layer.name for layer in report.layers], report.evidence, report.unavailable)
+    evaluated = with_shown(evaluated, checks, report.evidence)
     findings = rank(evaluated.findings, checks, report.evidence)
     trained = [layer.name for layer in report.layers if "codebook" in layer.keys]
     return replace(
@@ -189,7 +188,12 @@ def concluded(report: Report, checks: Sequence[Check], by_logits: Sequence[str] 
         outcomes=(*evaluated.outcomes, *crashed),
         findings=findings,
         plan=make_plan(
-            findings, trained, summaries=report.layers, by_logits=by_logits, labelled=has_labels(report)
+            findings,
+            trained,
+            summaries=report.layers,
+            weights=weights_of(report),
+            by_logits=by_logits,
+            labelled=has_labels(report),
         ).steps,
         verdict=verdict(findings, report.layers, report.evidence, evaluated.outcomes),
     )

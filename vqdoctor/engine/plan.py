@@ -16,6 +16,7 @@ from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.core.report import LayerSummary, Report
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
+from vqdoctor.engine.weights import LOWER_WEIGHT, RAISE_WEIGHT, Weights
 from vqdoctor.engine.wording import in_their_words
 from vqdoctor.remedies import Remedy, with_advice
 from vqdoctor.training.plan import Plan, PlannedRemedy
@@ -24,7 +25,7 @@ EPOCHS = 50
 """Epochs at most, where neither the user nor a remedy says how many."""
 MOST_EPOCHS = 200
 """Epochs at most, where the user does not say how many and the task loss still falls at the end of them."""
-LOWER_WEIGHT, RAISE_WEIGHT, COMMITMENT = "lower-vq-weight", "raise-vq-weight", "commitment-term"
+COMMITMENT = "commitment-term"
 SPREAD = "spread-duplicates"
 DATA_INIT = "data-init"
 RECIPE = (LOWER_WEIGHT, DATA_INIT, "warm-up", "revive-dead-codes")
@@ -61,6 +62,7 @@ def make_plan(
     trained_vq_weight: float | None = None,
     remedies: Sequence[Remedy] | None = None,
     summaries: Sequence[LayerSummary] = (),
+    weights: Mapping[str, Weights] | None = None,
     unwritable: Mapping[str, str] | None = None,
     by_logits: Collection[str] = (),
     unable: Mapping[str, str] | None = None,
@@ -82,6 +84,7 @@ def make_plan(
         trained_vq_weight: the weight of the VQ loss in the training so far; None is unknown.
         remedies: the remedies to choose from; None is all of them.
         summaries: the layers of the report, whose names the code of the remedies takes on.
+        weights: the weights of their VQ losses, where the task's is known.
         unwritable: layers whose codes a training cannot place, each with the reason.
         by_logits: layers whose codes are chosen by logits, wherever they lie: placing them helps none.
         unable: remedies that this training cannot take, each with the reason.
@@ -118,7 +121,7 @@ def make_plan(
     planned = []
     for remedy in ordered:
         on = _on(asked.get(remedy.name, ()), layers)
-        code = in_their_words(remedy, [summary for summary in summaries if summary.name in on])
+        code = in_their_words(remedy, [layer for layer in summaries if layer.name in on], weights)
         why = _refused(remedy, settings, _unwritten(on, unwritable)) or unable.get(remedy.name, "")
         because = tuple(sorted({finding.code for finding in asked.get(remedy.name, ())}))
         own = replace(remedy, code=code)

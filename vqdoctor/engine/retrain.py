@@ -25,6 +25,7 @@ from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine, examine_session
 from vqdoctor.engine.plan import has_labels, make_plan
 from vqdoctor.engine.session import Progress, Session
+from vqdoctor.engine.weights import weights_of
 from vqdoctor.models.untouched import same_randomness
 from vqdoctor.saved.optimizer import Slot
 from vqdoctor.saved.record import RETRAINED
@@ -341,6 +342,7 @@ def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
         seed=settings.seed,
         trained_vq_weight=found.context.vq_weight,
         summaries=report.layers,
+        weights=weights_of(report),
         unwritable=found.unwritable,
         by_logits=[name for name, layer in found.context.mapped.items() if layer.view.lookup == "logits"],
         unable=found.unable(settings),

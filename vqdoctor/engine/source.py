@@ -21,6 +21,7 @@ from vqdoctor.engine.session import Progress
 from vqdoctor.engine.source_file import name_in_patch, require_committed, write_over
 from vqdoctor.engine.source_layers import SourceLayer
 from vqdoctor.engine.source_proof import Examined, Proof, Prover
+from vqdoctor.engine.weights import weights_of
 from vqdoctor.engine.wording import setting_of
 from vqdoctor.remedies import all_remedies, with_advice
 
@@ -192,7 +193,7 @@ class _Work:
             found.keys,
             transposed=found.transposed,
             in_model=summary.attributes if summary else {},
-            constructor=setting_of(advice, summary) if summary and advice else None,
+            constructor=setting_of(advice, summary, weights_of(state.report)) if summary and advice else None,
         )
 
     def _told(self, status: str, proposal: Proposal | None = None, **more: object) -> SourceStep:

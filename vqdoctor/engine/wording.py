@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vqdoctor.core.check import Advice
 from vqdoctor.core.report import LayerSummary
+from vqdoctor.engine.weights import Weights
 from vqdoctor.layouts.families import all_layouts
 from vqdoctor.layouts.layout import Vocabulary
 
@@ -15,10 +16,13 @@ WIDEST = 76
 _RETURNS = "z_q, indices, vq_loss"
 
 
-def in_their_words(advice: Advice, layers: Sequence[LayerSummary]) -> str:
+def in_their_words(
+    advice: Advice, layers: Sequence[LayerSummary], weights: Mapping[str, Weights] | None = None
+) -> str:
     """Return the code of an advice for these layers: of several the first one's, and how many more there are.
 
-    A library's own argument replaces the code where the advice has a setting. Otherwise the names
+    A library's own argument replaces the code where the advice has a setting. Of a weight it does so only
+    where the layer's own is the one to change: the task's is called by its name. Otherwise the names
     of the layer become the attributes of the user's model, in their places or, where a line would grow too
     long, in lines before. Without layers, and where their layout does not tell, the code stays in the field's
     names.
@@ -28,6 +32,9 @@ def in_their_words(advice: Advice, layers: Sequence[LayerSummary]) -> str:
     layer, more = layers[0], len(layers) - 1
     words = next((known.words for known in all_layouts() if known.name == layer.layout), Vocabulary())
     argument = _argument(advice, words, layer)
+    weight = (weights or {}).get(layer.name)
+    if argument and advice.setting and weight is not None and weight.is_task_meant(advice.name):
+        return f"vq_weight = {advice.setting[1]}   # of the task, in place of {weight.task:g}"
     if argument and not words.of:
         return argument
     known = {**layer.attributes, **({_RETURNS: words.returns} if words.returns else {})}
@@ -39,11 +46,17 @@ def in_their_words(advice: Advice, layers: Sequence[LayerSummary]) -> str:
     return f"{code}\n# {words.of}: {argument}" if argument else code
 
 
-def setting_of(advice: Advice, layer: LayerSummary) -> tuple[str, str, str] | None:
+def setting_of(
+    advice: Advice, layer: LayerSummary, weights: Mapping[str, Weights] | None = None
+) -> tuple[str, str, str] | None:
     """Return the class that a library has for a layer, and the argument and the value that an advice sets.
 
-    None where the library is unknown or has no such argument, and where the value depends on the training.
+    None where the library is unknown or has no such argument, where the value depends on the training, and
+    where the task's weight is the one to change.
     """
+    weight = (weights or {}).get(layer.name)
+    if weight is not None and weight.is_task_meant(advice.name):
+        return None
     words = next((known.words for known in all_layouts() if known.name == layer.layout), Vocabulary())
     told = _argument(advice, words, layer)
     found = re.fullmatch(r"(\w+)\(\.\.\., (\w+)=([\w.]+)(?:, .*)?\)", told)
