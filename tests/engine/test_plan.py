@@ -355,3 +355,23 @@ def test_a_schedule_that_the_retraining_does_not_have_is_said_to_be_no_fault_of_
     without = not (own_steps or skip)
     assert repair.reason.startswith("the retraining held its learning rate") == without
     assert ("scheduler" in repair.reason) == (not skip)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found_again", "codes"),
+    [(None, ("VQ201",), ("VQ201",)), (None, (), ()), (3.0, ("VQ201",), ()), (None, ("VQ501",), ())],
+)
+def test_a_setting_that_is_found_again_is_left_in_the_source(
+    asked: float | None, found_again: tuple[str, ...], codes: tuple[str, ...]
+) -> None:
+    """A weight that the user asked for may be too heavy itself, and dead codes are no setting."""
+    heavy, dead = finding("VQ201", "lower-vq-weight"), finding("VQ501", "data-init")
+    outcome = Outcome(
+        trainer=SimpleNamespace(),  # type: ignore[arg-type]
+        plan=planned(heavy, dead, vq_weight=asked),
+        retraining=SimpleNamespace(),  # type: ignore[arg-type]
+    )
+    left = {change.codes for change in outcome.left_in_source(found_again) if "(VQ201)" in change.why}
+    assert left == {codes}
+    others = [change for change in outcome.left_in_source(found_again) if "(VQ501)" in change.why]
+    assert others and not any(change.codes for change in others)

@@ -79,7 +79,7 @@ def test_a_file_never_takes_the_place_of_another_module(name: str) -> None:
         (":task", "not of the form"),
         ("gone.py:task", "gone.py: there is no such file"),
         ("nowhere.tasks:task", "there is no module 'nowhere'"),
-        ("good.py:tusk", "good.py has no 'tusk': did you mean task? it defines task, other"),
+        ("good.py:tusk", "good.py has no 'tusk': did you mean task? it defines task, other, make"),
         ("syntax.py:task", "syntax.py:2: SyntaxError"),
         ("fails.py:task", "ZeroDivisionError: division by zero (fails.py:3)"),
         ("lacks.py:task", "ModuleNotFoundError: No module named 'not_installed' (lacks.py:1)"),
@@ -88,7 +88,8 @@ def test_a_file_never_takes_the_place_of_another_module(name: str) -> None:
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_place(spec: str, says: str) -> None:
-    write("good.py", "task = other = 1\n")
+    imports = "import os\nfrom pathlib import Path\nfrom os.path import join\n"
+    write("good.py", f"{imports}task = other = 1\ndef make(): ...\n")
     write("syntax.py", "x = 1\ndef (\n")
     write("fails.py", "def f():\n    '''Divide.'''\n    return 1 / 0\nf()\n")
     write("lacks.py", "import not_installed\n")

@@ -207,10 +207,12 @@ class Goals:
             found.append(_at_least("perplexity", name, layer.perplexity, min(wanted, layer.num_codes)))
             found.append(_at_least("usage", name, layer.active_share, self.min_usage))
         if figures.accuracy is not None and self.min_accuracy is not None:
-            goal = _at_least("accuracy", None, figures.accuracy, self.min_accuracy)
-            near = paired is not None and paired.within
-            learned = paired is None or figures.has_learned
-            found.append(replace(goal, met=(goal.met or near) and learned, paired=paired))
+            least = self.min_accuracy
+            if paired is not None:  # a model without VQ that has learned nothing sets no goal
+                least = max(least, figures.least_accuracy)
+            goal = _at_least("accuracy", None, figures.accuracy, least)
+            near = paired is not None and paired.within and figures.has_learned
+            found.append(replace(goal, met=goal.met or near, paired=paired))
         if figures.ece is not None:
             limit = MAX_ECE if self.max_ece is None else self.max_ece
             near = paired is not None and limit > MAX_ECE and paired.calibrated(figures.ece - limit)

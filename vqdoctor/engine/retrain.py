@@ -17,6 +17,7 @@ from types import FrameType
 
 import vqdoctor
 from vqdoctor.checkpoint import check_output, write_checkpoint
+from vqdoctor.checkpoint.files import printable
 from vqdoctor.core.codec import encode
 from vqdoctor.core.launcher import Launched
 from vqdoctor.core.report import DRY_RUN, Report
@@ -163,7 +164,8 @@ def rehearse(
     with Session.open(
         path, data=data, user_model=user_model, settings=settings, progress=progress, training=True
     ) as session:
-        check_output(session.checkpoint, Path(output), overwrite=session.settings.overwrite)
+        target = check_output(session.checkpoint, Path(output), overwrite=True)
+        taken = target.exists() and not session.settings.overwrite
         report = examine_session(session).report
         with same_randomness(session.settings.seed):
             found = trainable(session)
@@ -182,7 +184,9 @@ def rehearse(
         f"--retrain would train at most {training.epochs} epochs of {steps:,} batches, about "
         f"{max(minutes, 0.1):,.1f} minutes on {found.context.device.type}{also}"
     )
-    return replace(report, plan=plan.steps, notes=(*report.notes, duration, DRY_RUN))
+    exists = f"{printable(output)} exists: without --dry-run add --overwrite, or name another file"
+    notes = (*report.notes, duration, *([exists] if taken else []), DRY_RUN)
+    return replace(report, plan=plan.steps, repairs=plan.intended, notes=notes)
 
 
 def retrain_session(

@@ -44,8 +44,9 @@ def exit_code(report: Report, fail_on: Severity | None = Severity.ERROR) -> Exit
     """
     done = report.retraining
     if done is not None and not done.needless:
-        missed = ExitCode.INCOMPLETE if done.interrupted else ExitCode.FINDINGS
-        return ExitCode.OK if done.cured else missed
+        if done.interrupted:
+            return ExitCode.INCOMPLETE
+        return ExitCode.OK if done.cured else ExitCode.FINDINGS
     if any(outcome.status == "crashed" for outcome in report.outcomes):
         return ExitCode.INCOMPLETE
     steps = report.source.steps if report.source else ()

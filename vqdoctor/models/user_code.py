@@ -13,7 +13,7 @@ import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from vqdoctor.core.errors import UserError, near
@@ -51,12 +51,22 @@ def load_object(spec: str, option: str) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            names = [n for n in (vars(module) if found is module else dir(found)) if not n.startswith("_")]
+            names = [n for n in (_own(module) if found is module else dir(found)) if not n.startswith("_")]
             defines = f"it defines {', '.join(names) or 'nothing'}" if found is module else ""
             hint = f"{near(part, names)} {defines}".strip()
             raise UserError(f"{option} {spec}: {place} has no {name!r}", hint)
         found = getattr(found, part)
     return found
+
+
+def _own(module: ModuleType) -> list[str]:
+    """Return the names that a module defines itself, without those that it imports."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not isinstance(value, ModuleType)
+        and not (isinstance(value, type | FunctionType) and value.__module__ != module.__name__)
+    ]
 
 
 def code_beside(spec: str) -> dict[str, bytes]:

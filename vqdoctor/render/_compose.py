@@ -36,7 +36,7 @@ def document(report: Report, options: RenderOptions) -> nodes.Document:
         *cures.sections(report),
         *findings.sections(report, found, options.names),
         experiments.section(report),
-        *([] if cures.is_left_in_source(report) else [_plan(report, found, verbose=options.verbose)]),
+        *([_plan(report, found, verbose=options.verbose)] if cures.has_plan(report) else []),
         nodes.items_section("Nearest candidates", [*near, pick] if near else []),
         nodes.Section(title=title, nodes=(layers,) if report.layers else ()),
         _facts(report),

@@ -179,10 +179,20 @@ def is_left_in_source(report: Report) -> bool:
     return bool(causes) and causes <= codes
 
 
+def has_plan(report: Report) -> bool:
+    """Whether the steps of the plan are still to try: they help a model only where it learns without VQ."""
+    unlearned = report.retraining is not None and report.retraining.ended == "unlearned"
+    return not (unlearned or is_left_in_source(report))
+
+
 def left(report: Report) -> Section | None:
     """Return the changes that the user's source still needs after a retraining; None if it needs none."""
     source = report.retraining.source if report.retraining else ()
     items = tuple(Item(text=f"{change.why.removesuffix('.')}:", code=change.code) for change in source)
+    found = dict.fromkeys(code for change in source for code in change.codes)
+    if report.retraining is not None and report.retraining.written and found:
+        text = f"until then inspect and gate with your code still find {', '.join(found)}"
+        items = (*items, Item(text=text))
     untrained = report.retraining is not None and report.retraining.ended == "source"
     title = "Change your source first" if untrained else "The file is retrained; your source is as it was"
     return items_section(title, items) if items else None
@@ -251,6 +261,8 @@ def _source(done: Retraining) -> str:
     epochs = done.plan.epochs
     long = f"for {count(epochs, 'epoch')}" if len(done.epochs) > epochs else "as long"
     more = f"; the same model without VQ, trained {long}: {word} {without}" if without else ""
+    if without and source is not None and source.chance is not None:
+        more += f", a guess {source.chance:.3f}"
     paired = next((goal.paired for goal in done.goals if goal.paired), None)
     if paired:
         more += (
@@ -293,8 +305,6 @@ def _limit(goal: Goal) -> str:
     within = ", within the paired interval" if goal.met and not reached else ""
     if goal.name == "ece":
         return f"at most {goal.limit:.3f}{within}"
-    if reached and not goal.met:
-        within = ", and more than a guess"  # the model without VQ has learned nothing either
     return f"at least {number(goal.limit) if goal.name == 'perplexity' else f'{goal.limit:.3f}'}{within}"
 
 

@@ -17,17 +17,17 @@ from vqdoctor.training.plan import Plan, PlannedRemedy
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried
 
-TRAINING_ONLY = (
+SETTINGS = (
     "lower-vq-weight",
     "raise-vq-weight",
     "faster-ema",
-    "data-init",
     "exempt-codebook",
     "shuffle",
     "clip-gradients",
-    "refresh-batch-norm",
     "lower-learning-rate",
 )
+"""Remedies that train with another setting than the user's source has: there the old one is found again."""
+TRAINING_ONLY = (*SETTINGS, "data-init", "refresh-batch-norm")
 """Remedies that correct how a model is trained, and leave no trace in its source."""
 IN_ITS_PLACE = {
     "sound-ema": "writes wrong codes again",
@@ -105,8 +105,7 @@ class Outcome:
                 reason = "the retrained model does its task worse"
                 yield Repair(remedy=name, status="reverted", reason=reason, before=before, after=after)
             elif name in chosen:
-                reason = ", ".join(planned.because) or "part of every retraining"
-                yield Repair(remedy=name, status="applied", reason=reason, before=before, after=after)
+                yield Repair(remedy=name, status="applied", reason=planned.reason, before=before, after=after)
             else:
                 alone = arms.get((name,))
                 yield Repair(
@@ -146,7 +145,13 @@ class Outcome:
                 yield SourceChange(why=why, code=remedy.code)
             elif planned.because and remedy.plan is not None and remedy.name in TRAINING_ONLY:
                 why = f"a training from the source will need {remedy.name} again ({because})"
-                yield SourceChange(why=why, code=remedy.code)
+                is_old = remedy.name in SETTINGS and not self._is_asked(remedy.name)
+                codes = tuple(code for code in planned.because if is_old and code in still_found)
+                yield SourceChange(why=why, code=remedy.code, codes=codes)
+
+    def _is_asked(self, remedy: str) -> bool:
+        """Whether the user gave the value of a remedy: what is found again may be of that value."""
+        return remedy.endswith("-vq-weight") and self.plan.options.vq_weight is not None
 
     def _own_lines(self, taken: PlannedRemedy) -> Iterator[SourceChange]:
         """Yield the lines that the source lacks where a remedy stood in: the advice of its findings."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
 
 from vqdoctor.core.frozen import frozen
-from vqdoctor.core.report import PlanStep
+from vqdoctor.core.report import PlanStep, Repair
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.remedies import Remedy
 
@@ -28,6 +28,11 @@ class PlannedRemedy:
     layers: tuple[str, ...] = ()
     refused: str = ""
     blocks: bool = False
+
+    @property
+    def reason(self) -> str:
+        """The findings that ask for it, in words."""
+        return ", ".join(self.because) or "part of every retraining"
 
 
 @frozen
@@ -71,6 +76,16 @@ class Plan:
                     found, replace(self.options, layers=layers, asked=bool(planned.because))
                 )
         return replace(found, further_epochs=max(0, self.options.most_epochs - found.epochs))
+
+    @property
+    def intended(self) -> tuple[Repair, ...]:
+        """Every remedy as a repair of a dry run: applied, or skipped for a reason."""
+        return tuple(
+            Repair(remedy=planned.remedy.name, status="skipped", reason=planned.refused)
+            if planned.refused
+            else Repair(remedy=planned.remedy.name, status="applied", reason=planned.reason)
+            for planned in self.remedies
+        )
 
     @property
     def steps(self) -> tuple[PlanStep, ...]:
