@@ -39,6 +39,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([FEW, DECAY.replace(updates=4_095)], "cannot judge"),
         ([FEW, DECAY.replace(updates=256), RECORD.replace(batch_size=16)], "warning"),
         ([FEW, DECAY.replace(updates=255), RECORD.replace(batch_size=16)], "cannot judge"),
+        # fewer choices, but of so few codes that those which they missed by chance are no usage either
+        ([FEW.replace(codebook_untouched_rows=251), DECAY.replace(updates=660)], "error"),
+        ([FEW.replace(codebook_untouched_rows=240), DECAY.replace(updates=660)], "error"),
+        ([FEW.replace(codebook_untouched_rows=251), DECAY.replace(updates=20)], "cannot judge"),
+        ([FEW.replace(codebook_untouched_rows=215), DECAY.replace(updates=660)], "cannot judge"),
         # how long ago the last gradient was: rare codes would be between 100 and 400 updates as well
         ([AGED.replace(recent_codes=93, recent_codes_high=102), SHORT], "warning"),
         ([AGED.replace(recent_codes=100, recent_codes_high=103), SHORT], "passes"),

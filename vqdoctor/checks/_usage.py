@@ -1,5 +1,7 @@
 """Usage in the checks: the power of a sample, and the perplexity of a working codebook."""
 
+import math
+
 from vqdoctor.checks._words import figure, percent
 from vqdoctor.core.evidence import TaskMetrics, Usage
 
@@ -57,6 +59,29 @@ def least_perplexity(
     """
     least = floor * num_codes if bits is None else num_codes ** min(bits, 1.0)
     return max(min(codes, share * num_codes), least)
+
+
+BY_CHANCE = 1e-6
+"""Chance that a bound on the usage of codes which no sample chose is wrong."""
+
+
+def most_perplexity(chosen: int, num_codes: int, choices: int) -> float:
+    """Return the largest perplexity of K codes of which so many independent choices hit only a few.
+
+    All n choices fall into some set of c codes that has at most 1 - m of the usage with a chance of at most
+    (K over c) (1 - m)^n, the sum over all such sets, which bounds m. The entropy is largest where the c codes
+    share 1 - m evenly, and the others m.
+
+    Args:
+        chosen: how many codes were hit: c, at least 1.
+        num_codes: K.
+        choices: n.
+    """
+    others = num_codes - chosen
+    sets = math.lgamma(num_codes + 1) - math.lgamma(chosen + 1) - math.lgamma(others + 1)
+    missed = min(1 - math.exp((math.log(BY_CHANCE) - sets) / choices), others / num_codes)
+    parts = ((1 - missed, chosen), (missed, others))
+    return math.exp(sum(share * math.log(codes / share) for share, codes in parts if share > 0))
 
 
 FEWER_CODES = "fewer-codes"

@@ -18,7 +18,8 @@ out. In 93 other codebooks the perplexity that data measured was never above the
 codes of the last 100 updates were those that data found, up to two, in all but five (a learning rate far too
 high). How large a moment is tells no perplexity: of 24 such estimates six were off by more than their margin.
 The perplexity lies between 1 and the number of codes with a gradient; where even that is under what VQ501
-asks for, the codebook has collapsed for certain. SGD with momentum and Lion keep a mean gradient, Adagrad a
+asks for, the codebook has collapsed for certain. After a short training the codes that were missed by chance
+are allowed for: of so many choices, one in a million would leave out a larger share of the usage. SGD with momentum and Lion keep a mean gradient, Adagrad a
 sum, Adafactor a mean square of each row: all are 0 in a row that never had one. Weight decay inside Adam,
 as `torch.optim.Adam(weight_decay=…)` has it, gives every code a gradient and hides this, and so do losses
 that reach all codes at once, such as an entropy or an orthogonality term.
@@ -78,15 +79,14 @@ def evaluate(
         raise CannotJudge("the optimizer remembers no gradient of any code, so the usage is unknown")
     if decay.updates is None:
         raise CannotJudge("the number of updates is not known")
-    lately = _unchosen_lately(memory, decay.sample_size, limits)
+    codes, lately = decay.sample_size, _unchosen_lately(memory, decay.sample_size, limits)
     if lately is not None:
-        when = "of the last 400 updates"
-        unchosen = lately
+        unchosen, when, most = lately, "of the last 400 updates", float(codes - lately)
     else:
         unchosen, when = memory.codebook_untouched_rows, f"({decay.updates:,} updates)"
-        _require_choices(record, decay.sample_size, decay.updates, limits)
-    if unchosen > limits.untouched * decay.sample_size:
-        yield _left_out(unchosen, when, decay, limits)
+        most = _most_perplexity(unchosen, codes, decay.updates, record, limits)
+    if unchosen > limits.untouched * codes:
+        yield _left_out(unchosen, when, most, decay, limits)
 
 
 def _unchosen_lately(memory: OptimizerMemory, codes: int, limits: Limits) -> int | None:
@@ -98,19 +98,25 @@ def _unchosen_lately(memory: OptimizerMemory, codes: int, limits: Limits) -> int
     return unchosen if between <= limits.between * unchosen else None
 
 
-def _require_choices(record: TrainingRecord | None, codes: int, updates: int, limits: Limits) -> None:
+def _most_perplexity(
+    unchosen: int, codes: int, updates: int, record: TrainingRecord | None, limits: Limits
+) -> float:
+    """Return the largest perplexity: few choices may have missed a code, and leave a bound that is wider."""
     batch = record.batch_size if record is not None and record.batch_size is not None else 1
-    if updates * batch < limits.choices * codes:
+    if updates * batch >= limits.choices * codes:
+        return float(codes - unchosen)
+    most = _usage.most_perplexity(codes - unchosen, codes, updates * batch)
+    if most >= _usage.least_perplexity(codes):
         raise CannotJudge(
             f"{updates:,} updates of {batch:,} samples are too few for {codes:,} codes to be chosen"
         )
+    return most
 
 
-def _left_out(unchosen: int, when: str, decay: WeightDecay, limits: Limits) -> Problem:
-    codes = decay.sample_size
-    most, bar = codes - unchosen, _usage.least_perplexity(codes)
+def _left_out(unchosen: int, when: str, most: float, decay: WeightDecay, limits: Limits) -> Problem:
+    codes, bar = decay.sample_size, _usage.least_perplexity(decay.sample_size)
     collapsed = most < bar
-    bound = f", so the perplexity is at most {most:,}, of at least {figure(bar)} expected" * collapsed
+    bound = f", so the perplexity is at most {figure(most)}, of at least {figure(bar)} expected" * collapsed
     return problem(
         Severity.ERROR if collapsed else Severity.WARNING,
         f"The optimizer remembers no gradient {when} for {unchosen:,} of {codes:,} codes: no vector chooses "

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from vqdoctor.core.evidence import Experiments
 from vqdoctor.core.experiments import GAIN, MORE_BATCHES, REMOVALS, Effect, effects, unchanged
-from vqdoctor.core.levels import Severity
+from vqdoctor.core.levels import Severity, Stage
 from vqdoctor.core.report import Report
 from vqdoctor.render._document import Item, Section, Tone, items_section
 from vqdoctor.render._text import count
@@ -15,6 +15,10 @@ TONES: Mapping[str, tuple[str, Tone]] = {
 NONE_HELPED = (
     "none of these helped: the cause is another one, or its damage outlasts so few steps; begin a fresh "
     "training with one of these changes at a time"
+)
+NO_HARM = (
+    "none of these helped, and no symptom was found: the findings above do no harm that so few steps would "
+    "take away"
 )
 PLACED = (
     "codes that are placed where the data is lower the loss at once: the codebook is at fault, and the "
@@ -49,7 +53,8 @@ def section(report: Report) -> Section:
     helping = [effect for effect in found if effect.helps and effect.removal.codes]
     if any(f.severity > Severity.NOTE for f in report.findings) and all(e.removal.treats for e in helping):
         lower = any(effect.gain >= GAIN for effect in helping)
-        said = PLACED if lower else USED_AGAIN if helping else NONE_HELPED
+        sick = any(f.severity > Severity.NOTE and f.stage >= Stage.USAGE for f in report.findings)
+        said = PLACED if lower else USED_AGAIN if helping else NONE_HELPED if sick else NO_HARM
         items.append(Item(label="in short", tone="open", text=said))
     steps = count(told.sample_size, "training step")
     return items_section(f"Experiments: {steps} each, on copies of the model", items)

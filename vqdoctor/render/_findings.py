@@ -24,13 +24,15 @@ def blocks(report: Report) -> tuple[Block, ...]:
     """Return the roots in rank order, each with its symptoms, numbered from top to bottom."""
     numbers = itertools.count(1)
     code = {step.remedy: step.code for step in report.plan}
+    planned = frozenset(code)
     found = []
     for members in _groups(report.roots()):
         root = _block(members, next(numbers))
-        if members[0].remedies:
-            remedy = members[0].remedies[0]
-            shown = code.pop(remedy, "") if root.severity > Severity.NOTE else ""
-            root = replace(root, remedy=remedy, remedy_code=shown)
+        is_note = root.severity <= Severity.NOTE  # a note asks for no step of the plan
+        fitting = [name for name in members[0].remedies if is_note or not planned or name in planned]
+        if fitting:
+            shown = "" if is_note else code.pop(fitting[0], "")
+            root = replace(root, remedy=fitting[0], remedy_code=shown)
         symptoms, told = [], {root.decide_with}
         for group in _groups(finding for member in members for finding in report.symptoms(member)):
             symptom = _block(group, next(numbers))

@@ -262,7 +262,7 @@ def remembered_use(report: Report, layer: str) -> list[str]:
         if chosen:
             told.append(
                 f"the optimizer remembers a gradient of {chosen:,} of {codes:,} codes{when}: perplexity is "
-                f"between 1 and {chosen:,}"
+                f"at most {chosen:,}"
             )
     return told
 

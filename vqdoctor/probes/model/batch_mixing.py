@@ -88,6 +88,8 @@ def _drift(table: _Table, size: int, rng: np.random.Generator) -> tuple[float, f
     groups = np.array([whole // size, whole // (size * _BLOCK)])
     by_chance = np.array([_uneven(table[rng.permutation(whole)], size) for _ in range(_PERMUTATIONS)])
     unit = by_chance.mean(axis=0) * groups / (groups - 1)
+    if not unit.all():  # all samples are of one kind, however they come
+        return 0.0, 0.0
     neighbours = (_BLOCK - 1) * size
     observed = np.diff(_uneven(table, size) / unit)[0] / neighbours
     spread = (np.diff(by_chance / unit, axis=1) / neighbours).std()
