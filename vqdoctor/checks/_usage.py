@@ -66,7 +66,7 @@ BY_CHANCE = 1e-6
 
 
 def most_perplexity(chosen: int, num_codes: int, choices: int) -> float:
-    """Return the largest perplexity of K codes of which so many independent choices hit only a few.
+    """Return the largest perplexity of K codes of which n independent choices hit only a few.
 
     All n choices fall into some set of c codes that has at most 1 - m of the usage with a chance of at most
     (K over c) (1 - m)^n, the sum over all such sets, which bounds m. The entropy is largest where the c codes

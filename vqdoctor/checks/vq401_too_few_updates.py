@@ -70,15 +70,15 @@ def evaluate(
         growth = None
         if trace is not None and quarter:
             growth = sum(trace.perplexity[-quarter:]) / sum(trace.perplexity[:quarter])
-        yield _advice(record.epochs, growth, limits)
+        yield _advice(record.epochs, growth, limits, by_ema=decay is not None)
 
 
-def _advice(epochs: int, growth: float | None, limits: Limits) -> Problem:
+def _advice(epochs: int, growth: float | None, limits: Limits, *, by_ema: bool) -> Problem:
     rises = growth is not None and growth > limits.growth
     seen = f" and a few more steps multiply the perplexity by {figure(growth)}" if growth and rises else ""
     return note(
         f"Only {epochs} epochs were trained{seen}: once the causes are fixed, give the codebook "
-        f"{figure(limits.epochs)} or more, with EMA decay 0.95 and batches of 16.",
+        f"{figure(limits.epochs)} or more, with {'EMA decay 0.95 and ' * by_ema}batches of 16.",
         measured("epochs", epochs, limits.epochs),
         if_known("growth", growth, limits.growth),
         confidence=Confidence.MEDIUM if rises else Confidence.LOW,

@@ -40,12 +40,15 @@ def retrained(path: Path, output: Path, settings: Settings, user_model: UserMode
     if importlib.util.find_spec("torch") is None:
         raise MissingPackageError("torch", "retraining", "torch")
     from vqdoctor.engine.retrain import OtherHasTold, rehearse, retrain
+    from vqdoctor.training.resume import state_path
 
     data = settings.batch
     if settings.dry_run:
         with progress() as say:
             return rehearse(path, output, data=data, user_model=user_model, settings=settings, progress=say)
     launched = Launched.of()
+    if settings.resume and not launched.rank and not (state := state_path(output)).exists():
+        complain(f"--resume: there is no {printable(str(state))}, so the run starts at its first epoch")
     try:
         with following() as watcher:
             return retrain(

@@ -316,7 +316,7 @@ class SourceChange:
     Attributes:
         why: the gap of the source and its position, as one sentence.
         code: the lines to write.
-        codes: the findings that stay until they are written.
+        codes: the findings that stay, or come back with the next training, until they are written.
     """
 
     why: str

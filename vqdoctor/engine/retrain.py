@@ -63,6 +63,8 @@ NO_OPTIMIZER = (
 
 VANISHED = 1e-3
 """Least learning rate in the input's optimizer, as a share of the retraining's, with which one can go on."""
+HIGHER = 2.0
+"""Largest such share with which a note is left out."""
 
 
 def retrain(
@@ -125,7 +127,7 @@ def retrain(
     more += [REPEATED] * splits.repeats + [MIXED] * splits.mixes
     more += [NOT_MIXED] * (done.plan.shuffled and not splits.shuffles_itself and not splits.can_mix)
     more += [outcome.trainer.optimizers.told, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
-    more += vanished(session.saved.slots, outcome.trainer.optimizers) if done.written else []
+    more += other_rates(session.saved.slots, outcome.trainer.optimizers) if done.written else []
     return replace(
         after,
         retraining=replace(done, source=tuple(source) if done.written else (), seconds=seconds),
@@ -134,15 +136,19 @@ def retrain(
     )
 
 
-def vanished(slots: Iterable[Slot], used: Optimizers) -> list[str]:
-    """Return a note where the optimizer in the file keeps a learning rate too small to move a weight.
+def other_rates(slots: Iterable[Slot], used: Optimizers) -> list[str]:
+    """Return a note where the optimizer in the file keeps another learning rate than the retraining had.
 
-    Tensors alone are written anew: a schedule that has ended at nothing is as it was.
+    Tensors alone are written anew: a rate that moves no weight, or that wrecked the model, is as it was.
     """
     kept = max((slot.rate for slot in slots if slot.rate is not None), default=None)
-    if kept is None or kept >= VANISHED * max(max(rates) for rates in used.rates):
+    most = max(max(rates) for rates in used.rates)
+    if kept is None or VANISHED * most <= kept <= HIGHER * most:
         return []
-    return [f"the optimizer in the file keeps its learning rate {kept:g}: set another before you train on"]
+    return [
+        f"the optimizer in the file keeps its learning rate {kept:g}, and the retraining had {most:g}: set the "
+        "rate before you train on"
+    ]
 
 
 def rehearse(
@@ -166,7 +172,9 @@ def rehearse(
     ) as session:
         target = check_output(session.checkpoint, Path(output), overwrite=True)
         taken = target.exists() and not session.settings.overwrite
+        begun = time.monotonic()
         report = examine_session(session).report
+        examined = time.monotonic() - begun
         with same_randomness(session.settings.seed):
             found = trainable(session)
             settings = in_steps(found, session.settings)
@@ -178,7 +186,8 @@ def rehearse(
             twice = found.needs_without_vq(session.settings.goals)
     training = plan.training
     steps = training.steps or batches
-    minutes = training.epochs * steps * seconds / max(batches, 1) * (1 + twice) / 60
+    passes = training.epochs * steps / max(batches, 1) * (1 + twice)
+    minutes = (passes * seconds + 2 * examined) / 60  # the input is examined, and the output
     also = "; as many epochs without VQ come first, and are counted" if twice else ""
     duration = (
         f"--retrain would train at most {training.epochs} epochs of {steps:,} batches, about "

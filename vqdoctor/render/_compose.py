@@ -100,6 +100,8 @@ def _verdict(report: Report, found: Sequence[nodes.Block]) -> nodes.Headline:
         text = _undecided(report)
     else:
         text = f"no error and no warning in {count(len(report.layers), 'VQ layer')}, {_basis(report)}"
+        if left := cures.in_source(report):
+            text = f"{text}; left in your source: {', '.join(left)}"
     return nodes.Headline(word=word, tone=VERDICT_TONES[report.verdict], text=text)
 
 

@@ -49,7 +49,7 @@ def headline(report: Report) -> Headline | None:
         word = f"{word}, BUT {report.verdict.upper().replace('-', ' ')}" if left else word
         word = "NOTHING TO CURE" if done.needless else word
         standing = _standing(report) if done.ended == "nothing" else ""
-        word = f"{word} BY TRAINING" if standing else word
+        word = f"{word} BY TRAINING" if standing or done.ended == "source" else word
         return Headline(
             word=word, tone="good" if done.cured and not left else "warn", text=standing or _ended(done)
         )
@@ -97,8 +97,14 @@ def _fixed(report: Report) -> str:
 
 def _ended(done: Retraining) -> str:
     if done.ended in ("source", "nothing"):
-        if done.needless:
+        if done.needless and done.ended == "nothing":
             return f"all {len(done.goals)} goals held before; {ENDED[done.ended]}"
+        if done.needless:
+            codes = ", ".join(dict.fromkeys(code for change in done.source for code in change.codes))
+            held = (
+                "its codes are in use" if done.before and done.before.accuracy is None else "the goals held"
+            )
+            return f"{held}, and no retraining reaches {codes}: change your source first"
         return f"nothing was trained, since {ENDED[done.ended]}, where no training reaches it"
     if done.ended == "unlearned":
         return f"{ENDED[done.ended]}{_unlearned(done.without_vq)} trains with VQ all the same"
@@ -174,9 +180,16 @@ def is_left_in_source(report: Report) -> bool:
     done = report.retraining
     if done is None or not done.cured:
         return False
-    codes = {code for change in done.source for code in change.codes}
     causes = {f.code for f in report.roots() if f.severity > Severity.NOTE}
-    return bool(causes) and causes <= codes
+    return bool(causes) and causes <= {*in_source(report)}
+
+
+def in_source(report: Report) -> tuple[str, ...]:
+    """Return the codes whose cause a retraining left in the user's source."""
+    done = report.retraining
+    if done is None or not done.written:
+        return ()
+    return tuple(dict.fromkeys(code for change in done.source for code in change.codes))
 
 
 def has_plan(report: Report) -> bool:
@@ -189,8 +202,8 @@ def left(report: Report) -> Section | None:
     """Return the changes that the user's source still needs after a retraining; None if it needs none."""
     source = report.retraining.source if report.retraining else ()
     items = tuple(Item(text=f"{change.why.removesuffix('.')}:", code=change.code) for change in source)
-    found = dict.fromkeys(code for change in source for code in change.codes)
-    if report.retraining is not None and report.retraining.written and found:
+    findings = {finding.code for finding in report.findings}
+    if found := [code for code in in_source(report) if code in findings]:
         text = f"until then inspect and gate with your code still find {', '.join(found)}"
         items = (*items, Item(text=text))
     untrained = report.retraining is not None and report.retraining.ended == "source"
@@ -269,7 +282,8 @@ def _source(done: Retraining) -> str:
             f", difference {100 * paired.difference:+.1f} points (95 % interval {100 * paired.low:+.1f} to "
             f"{100 * paired.high:+.1f}, paired)"
         )
-    ended = f"; the training ended because {ENDED[done.ended]}" if done.ended else ""
+    began = "no training began" if done.ended in ("source", "nothing") else "the training ended"
+    ended = f"; {began} because {ENDED[done.ended]}" if done.ended else ""
     return f"measured on {samples}{more}{ended}"
 
 

@@ -26,7 +26,7 @@ SETTINGS = (
     "clip-gradients",
     "lower-learning-rate",
 )
-"""Remedies that train with another setting than the user's source has: there the old one is found again."""
+"""Remedies that train with another setting than the user's source, or the optimizer in the file, has."""
 TRAINING_ONLY = (*SETTINGS, "data-init", "refresh-batch-norm")
 """Remedies that correct how a model is trained, and leave no trace in its source."""
 IN_ITS_PLACE = {
@@ -146,8 +146,7 @@ class Outcome:
             elif planned.because and remedy.plan is not None and remedy.name in TRAINING_ONLY:
                 why = f"a training from the source will need {remedy.name} again ({because})"
                 is_old = remedy.name in SETTINGS and not self._is_asked(remedy.name)
-                codes = tuple(code for code in planned.because if is_old and code in still_found)
-                yield SourceChange(why=why, code=remedy.code, codes=codes)
+                yield SourceChange(why=why, code=remedy.code, codes=planned.because if is_old else ())
 
     def _is_asked(self, remedy: str) -> bool:
         """Whether the user gave the value of a remedy: what is found again may be of that value."""

@@ -235,7 +235,8 @@ class Run:
         def after_epoch(row: Epoch) -> None:
             self.state["training"] = {"phase": phase, "trainer": trainer.state_dict()}
             self._save()
-            self.heard(phase, row, max(row.epoch, trainer.plan.epochs))
+            epochs, more = trainer.plan.epochs, trainer.plan.further_epochs
+            self.heard(phase, row, epochs if row.epoch < epochs or not more else epochs + more)
 
         try:
             trainer.run(after_epoch)
