@@ -58,8 +58,11 @@ def test_a_number_far_from_all_others_that_comes_again_is_a_fill_value() -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["as it is", "one outlier", "the same outlier twice", "a rare flag", "clipped", "padding", "scattered"],
-)
+    [
+        "as it is", "one outlier", "the same outlier twice", "a rare flag", "clipped", "padding", "scattered",
+        "ink on paper", "saturated", "logarithms padded with 0", "an impulse train",
+    ],
+)  # fmt: skip
 def test_what_is_no_fill_value(name: str) -> None:
     x = table()
     if name == "one outlier":
@@ -75,6 +78,18 @@ def test_what_is_no_fill_value(name: str) -> None:
         x[::2] = 0.0
     elif name == "scattered":
         x[::100, 0] = np.linspace(1e3, 2e3, 20)
+    elif name == "ink on paper":
+        x = 255 - (x > 0).astype(np.float32)
+        x[::20] = 0.0
+    elif name == "saturated":
+        x = (x - x.min()).clip(0, 16).round()
+        x[::100] = 255.0
+    elif name == "logarithms padded with 0":
+        x = 10 + x
+        x[::4] = 0.0
+    elif name == "an impulse train":
+        x[:, 1] = x[:, 0]
+        x[::20, :2] = 50.0
     assert fill_values(x) is None
 
 

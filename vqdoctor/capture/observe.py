@@ -34,7 +34,8 @@ class Scored:
         samples: how many samples.
         loss: mean task loss.
         logits: class scores, float32 [samples, classes], or None.
-        labels: class labels [samples], or None.
+        labels: class labels [samples], or None. Samples whose label is no class (-100 for a missing one) have
+            no place in scores and labels.
     """
 
     samples: int
@@ -47,6 +48,9 @@ class Scored:
         """Return the answers on one batch."""
         logits, labels = losses.logits, losses.labels
         first = next((t for t in (labels, logits, *tensors_of(batch)) if t is not None and t.ndim), None)
+        if logits is not None and labels is not None and (logits.ndim, labels.ndim) == (2, 1):
+            known = (labels >= 0) & (labels < logits.shape[1])
+            logits, labels = logits[known], labels[known]
         return cls(
             samples=1 if first is None else len(first),
             loss=float(losses.task),
@@ -60,11 +64,13 @@ class Scored:
         samples = sum(p.samples for p in parts)
         logits = [p.logits for p in parts if p.logits is not None]
         labels = [p.labels for p in parts if p.labels is not None]
+        whole = np.concatenate(labels) if len(labels) == len(parts) else None
+        unlabelled = whole is not None and not len(whole)
         return cls(
             samples=samples,
             loss=sum(p.loss * p.samples for p in parts) / samples,
-            logits=np.concatenate(logits) if len(logits) == len(parts) else None,
-            labels=np.concatenate(labels) if len(labels) == len(parts) else None,
+            logits=np.concatenate(logits) if len(logits) == len(parts) and not unlabelled else None,
+            labels=None if unlabelled else whole,
         )
 
 

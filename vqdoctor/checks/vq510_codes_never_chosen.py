@@ -18,11 +18,12 @@ out. In 93 other codebooks the perplexity that data measured was never above the
 codes of the last 100 updates were those that data found, up to two, in all but five (a learning rate far too
 high). How large a moment is tells no perplexity: of 24 such estimates six were off by more than their margin.
 The perplexity lies between 1 and the number of codes with a gradient; where even that is under what VQ501
-asks for, the codebook has collapsed for certain. After a short training the codes that were missed by chance
-are allowed for, up to a share that all choices would miss by a chance of one in a million. SGD with momentum and Lion keep a mean gradient, Adagrad a
-sum, Adafactor a mean square of each row: all are 0 in a row that never had one. Weight decay inside Adam,
-as `torch.optim.Adam(weight_decay=…)` has it, gives every code a gradient and hides this, and so do losses
-that reach all codes at once, such as an entropy or an orthogonality term.
+asks for, the codebook has collapsed for certain. After a short training the codes that were missed by
+chance are allowed for, up to a share that all choices would miss by a chance of one in a million. SGD with
+momentum and Lion keep a mean gradient, Adagrad a sum, Adafactor a mean square of each row: all are 0 in a
+row that never had one. Weight decay inside Adam, as `torch.optim.Adam(weight_decay=…)` has it, gives every
+code a gradient and hides this, and so do losses that reach all codes at once, such as an entropy or an
+orthogonality term.
 
 ## Remedy
 Data-driven initialisation before the first step keeps most codes from it. An optimizer keeps no counts, so a

@@ -54,6 +54,7 @@ class Figures:
         accuracy: share of right labels; None where the task has no labels.
         ece: expected calibration error; None where the task has no labels.
         chance: share of the most frequent label, which a guess has right; None where the task has no labels.
+        balanced_skill: least skill where each class counts alike; None where the task has no labels.
         layers: layer to its usage; layers whose codes are unknown are left out.
     """
 
@@ -62,12 +63,18 @@ class Figures:
     accuracy: float | None = None
     ece: float | None = None
     chance: float | None = None
+    balanced_skill: float | None = None
     layers: Mapping[str, LayerFigures]
 
     @property
     def least_accuracy(self) -> float:
-        """The accuracy under which a model has learned nothing of its task: no retraining of it is a cure."""
-        return 0.0 if self.chance is None else self.chance + SKILL * (1 - self.chance)
+        """The accuracy under which a model has learned nothing of its task: no retraining of it is a cure.
+
+        None is needed of a model that tells each class from the others, be they as rare as they may.
+        """
+        if self.chance is None or (self.balanced_skill or 0.0) >= SKILL:
+            return 0.0
+        return self.chance + SKILL * (1 - self.chance)
 
     @property
     def has_learned(self) -> bool:

@@ -146,8 +146,8 @@ def other_rates(slots: Iterable[Slot], used: Optimizers) -> list[str]:
     if kept is None or VANISHED * most <= kept <= HIGHER * most:
         return []
     return [
-        f"the optimizer in the file keeps its learning rate {kept:g}, and the retraining had {most:g}: set the "
-        "rate before you train on"
+        f"the optimizer in the file keeps its learning rate {kept:g}, and the retraining had {most:g}: set "
+        "another before you train on"
     ]
 
 

@@ -82,6 +82,29 @@ def chance_accuracy(labels: ArrayLike) -> float:
     return float(counts.max() / counts.sum())
 
 
+def balanced_skill(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Return the least skill of a classifier that counts each class alike: of a rare event too.
+
+    The skill is (r - 1/C) / (1 - 1/C), with r the mean of each class's share of right answers (balanced
+    accuracy, Brodersen et al. 2010) over the C classes that there are. Returned is the lower end of its
+    95 % interval, with Agresti and Coull's share for each class; 0 for a single class.
+
+    Args:
+        logits: class scores [N, C].
+        labels: class labels [N].
+    """
+    truth = np.asarray(labels)
+    right = np.asarray(logits).argmax(axis=1) == truth
+    classes, which, counts = np.unique(truth, return_inverse=True, return_counts=True)
+    if len(classes) < 2:
+        return 0.0
+    recall = np.bincount(which, weights=right) / counts
+    wider = (recall * counts + 2) / (counts + 4)
+    error = math.sqrt((wider * (1 - wider) / (counts + 4)).sum()) / len(classes)
+    chance = 1 / len(classes)
+    return float((recall.mean() - 1.96 * error - chance) / (1 - chance))
+
+
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> float:
     """Return the L1 expected calibration error Σ bᵢ |accᵢ − confᵢ| over uniform bins (lower, upper].
 

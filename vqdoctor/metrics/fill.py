@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 TIMES, IN_ALL = 2, 4
 """How often a channel has the very same number, and how many there are in all channels, at least: an outlier
 comes once."""
-GAP = 10.0
-"""Least distance of that number to the nearest other one, in standard deviations of the others. Ten is beyond
-heavy tails, which also leave no gap. Of 59 models of others without fill values none showed any at this."""
+APART = 30.0
+"""Least distance of that number to the nearest other one, in whole ranges of the others. It is nearer where
+logarithms around 10 are padded with 0 (1.2), and where 8 bits hold 16 levels and a saturated 255 (16)."""
+LEVELS = 16
+"""Least number of different others: paper and ink are two kinds of data, be they as far apart as they may."""
 MOST = 0.5
 """Largest share of a channel that fill values are: with more of them there is no telling which is which."""
 
@@ -40,7 +42,7 @@ def fill_values(rows: NDArray[np.float32]) -> Fill | None:
     """Return the fill values of a table; None where there is none.
 
     A fill value is the smallest or the largest number of a channel, comes again, and lies
-    apart from all others. Channels whose other numbers are all the same have none, as with a rare flag.
+    apart from all others. Channels with few other numbers have none, as with a rare flag or a scanned page.
 
     Args:
         rows: finite numbers [N, C].
@@ -51,16 +53,16 @@ def fill_values(rows: NDArray[np.float32]) -> Fill | None:
     total = table.var(axis=0)
     filled = np.zeros(table.shape, dtype=bool)
     values = np.zeros(table.shape[1])
-    for edge, nearest in ((table.min(axis=0), np.min), (table.max(axis=0), np.max)):
+    for edge, is_low in ((table.min(axis=0), True), (table.max(axis=0), False)):
         at_edge = table == edge
         times = at_edge.sum(axis=0)
         kept = ~at_edge
-        others = np.maximum(kept.sum(axis=0), 1)
-        mean = table.sum(axis=0, where=kept) / others
-        spread = np.sqrt(np.square(table - mean).sum(axis=0, where=kept) / others)
-        start = np.inf if nearest is np.min else -np.inf
-        apart = np.abs(nearest(table, axis=0, where=kept, initial=start) - edge)
-        found = (times >= TIMES) & (times <= MOST * len(table)) & (spread > 0) & (apart >= GAP * spread)
+        low = np.min(table, axis=0, where=kept, initial=np.inf)
+        high = np.max(table, axis=0, where=kept, initial=-np.inf)
+        apart, extent = np.abs((low if is_low else high) - edge), high - low
+        found = (times >= TIMES) & (times <= MOST * len(table)) & (extent > 0) & (apart >= APART * extent)
+        for channel in np.flatnonzero(found):
+            found[channel] = len(np.unique(table[kept[:, channel], channel])) >= LEVELS
         filled |= at_edge & found
         values = np.where(found, edge, values)
     if filled.sum() < IN_ALL:

@@ -101,9 +101,8 @@ def _ended(done: Retraining) -> str:
             return f"all {len(done.goals)} goals held before; {ENDED[done.ended]}"
         if done.needless:
             codes = ", ".join(dict.fromkeys(code for change in done.source for code in change.codes))
-            held = (
-                "its codes are in use" if done.before and done.before.accuracy is None else "the goals held"
-            )
+            is_labelled = done.before is not None and done.before.accuracy is not None
+            held = "the goals held before" if is_labelled else "its codes are in use"
             return f"{held}, and no retraining reaches {codes}: change your source first"
         return f"nothing was trained, since {ENDED[done.ended]}, where no training reaches it"
     if done.ended == "unlearned":

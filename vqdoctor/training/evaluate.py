@@ -20,8 +20,9 @@ from vqdoctor.capture.reader import Reader
 from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
 from vqdoctor.core.paired import Paired
-from vqdoctor.core.retraining import Figures, LayerFigures, uses_z_e
+from vqdoctor.core.retraining import SKILL, Figures, LayerFigures, uses_z_e
 from vqdoctor.metrics.calibration import (
+    balanced_skill,
     calibration_difference,
     chance_accuracy,
     expected_calibration_error,
@@ -107,15 +108,17 @@ def measure(
         return None
     whole = Scored.join(scores)
     logits, labels = whole.logits, whole.labels
-    right = ece = None
+    right = ece = skill = None
     if logits is not None and labels is not None and logits.ndim == 2 and np.isfinite(logits).all():
         right, ece = logits.argmax(axis=1) == labels, expected_calibration_error(softmax(logits), labels)
+        skill = balanced_skill(logits, labels)
     figures = Figures(
         loss=whole.loss,
         samples=whole.samples,
         accuracy=None if right is None else float(right.mean()),
         ece=ece,
         chance=None if right is None or labels is None else chance_accuracy(labels),
+        balanced_skill=skill,
         layers={
             layer.name: _figures(counts[layer.name].numpy(), layer.num_codes, errors[layer.name].share)
             for layer in layers
@@ -166,9 +169,13 @@ def compared(logits: Logits, without_vq: Logits, labels: NDArray[np.int64]) -> P
 def is_worse(after: Measured, before: Measured) -> bool:
     """Whether a model does its task worse than another one on the same samples.
 
-    The accuracy decides, sample by sample; without labels it is the task loss.
+    The accuracy decides, sample by sample; without labels it is the task loss. It is so too where only the
+    model after tells the classes apart: of a rare event the one before may have guessed the frequent class.
     """
     pairs = None
+    told, untold = (model.figures.balanced_skill for model in (after, before))
+    if told is not None and untold is not None and told >= SKILL > untold:
+        return after.figures.loss > before.figures.loss
     if after.logits is not None and before.logits is not None and after.labels is not None:
         pairs = compared(after.logits, before.logits, after.labels)
     if pairs is not None:

@@ -90,6 +90,8 @@ class TaskMetrics(Evidence):
         shuffled_accuracy: with the codes shuffled between positions.
         mean_code_accuracy: with every code replaced by the mean code.
         chance_accuracy: share of the most frequent label.
+        balanced_skill: least skill where each class counts alike, with the codes or with z_e: see
+            `metrics.calibration.balanced_skill`.
         ece: expected calibration error, 15 uniform bins, L1.
         ece_low: lower end of its 95 % interval.
         ece_high: upper end of its 95 % interval.
@@ -108,6 +110,7 @@ class TaskMetrics(Evidence):
     shuffled_accuracy: float | None = None
     mean_code_accuracy: float | None = None
     chance_accuracy: float | None = None
+    balanced_skill: float | None = None
     ece: float | None = None
     ece_low: float | None = None
     ece_high: float | None = None

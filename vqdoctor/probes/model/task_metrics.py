@@ -14,6 +14,7 @@ from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence import TaskMetrics
 from vqdoctor.metrics.calibration import (
     accuracy,
+    balanced_skill,
     calibration_interval,
     chance_accuracy,
     expected_calibration_error,
@@ -67,6 +68,7 @@ def measure(context: ModelContext) -> TaskMetrics:
         shuffled_accuracy=_accuracy(shuffled),
         mean_code_accuracy=_accuracy(mean_code),
         chance_accuracy=None if base.labels is None else chance_accuracy(base.labels),
+        balanced_skill=max((_skill(s) for s in (base, bypassed) if s and s.labels is not None), default=None),
         ece=ece,
         ece_low=ece_low,
         ece_high=ece_high,
@@ -105,6 +107,12 @@ def _accuracy(scored: Scored | None) -> float | None:
     if scored is None or scored.logits is None or scored.labels is None:
         return None
     return accuracy(scored.logits, scored.labels)
+
+
+def _skill(scored: Scored) -> float:
+    if scored.logits is None or scored.labels is None or scored.logits.ndim != 2:
+        return 0.0
+    return balanced_skill(scored.logits, scored.labels)
 
 
 PROBE = of_model(TaskMetrics, measure, mode="eval")
