@@ -63,6 +63,14 @@ def finding(report):
     return next((f for f in report.findings if f.code == "VQ607"), None)
 
 
+@pytest.mark.parametrize(("balanced", "expected"), [(0.7, "passes"), (0.04, "error"), (None, "error")])
+def test_a_model_that_finds_a_rare_event_is_not_at_chance(balanced, expected):
+    metrics = TaskMetrics.healthy(
+        accuracy=0.92, bypass_accuracy=0.92, chance_accuracy=0.97, sample_size=10_000, balanced_skill=balanced
+    )
+    assert says("VQ607", metrics) == expected
+
+
 def test_the_first_models_file_says_it_itself(tmp_path):
     torch.save(first_model_file(), tmp_path / "best.pt")
     report = examine(tmp_path / "best.pt")

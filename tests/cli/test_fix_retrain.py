@@ -75,6 +75,12 @@ def test_interrupted_and_taken_up_again(small: Path, tmp_path: Path, environment
     again = [*command, "--overwrite"]
     refused = python(*again, cwd=tmp_path, env=environment)
     assert refused.returncode == 2 and "add --resume to go on" in refused.stderr
+    mine = (tmp_path / "out.pt").read_bytes()
+    (tmp_path / "out.pt").write_bytes(b"another file of the user")
+    refused = python(*command, "--resume", cwd=tmp_path, env=environment)
+    assert refused.returncode == 2 and "exists already" in refused.stderr
+    assert (tmp_path / "out.pt").read_bytes() == b"another file of the user"
+    (tmp_path / "out.pt").write_bytes(mine)
     other = [*command, "--resume", "--vq-weight", "0.3"]
     refused = python(*other, cwd=tmp_path, env=environment)
     assert refused.returncode == 2 and "other settings" in refused.stderr

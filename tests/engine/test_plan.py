@@ -375,3 +375,11 @@ def test_a_setting_is_left_in_the_source_until_it_is_changed_there(
     assert left == {codes}
     others = [change for change in outcome.left_in_source(found_again) if "(VQ501)" in change.why]
     assert others and not any(change.codes for change in others)
+
+
+def test_an_estimator_that_no_training_can_put_in_must_be_in_the_source_first() -> None:
+    missing = finding("VQ101", "straight-through")
+    why = {"straight-through": "the VQ loss is computed behind it"}
+    found = make_plan([missing], LAYERS, trained_vq_weight=1.0, unable=why)
+    assert [one.remedy.name for one in found.blocking] == ["straight-through"]
+    assert planned(missing).blocking == ()

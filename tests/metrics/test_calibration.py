@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from vqdoctor.metrics.calibration import (
     accuracy,
+    balanced_skill,
     calibration_difference,
     calibration_interval,
     chance_accuracy,
@@ -57,6 +58,20 @@ def test_a_calibrated_classifier_has_a_small_error_and_a_boastful_one_a_large():
 
 def test_chance_is_the_share_of_the_largest_class():
     assert chance_accuracy([3, 3, 1]) == pytest.approx(2 / 3)
+
+
+def test_each_class_counts_alike_in_the_balanced_skill():
+    draw = np.random.default_rng(0)
+    labels = (draw.random(4_000) < 0.03).astype(int)
+    guess = np.tile([1.0, 0.0], (4_000, 1))
+    wrong = draw.random(4_000) < 0.15
+    knows = np.eye(2)[np.where(wrong, 1 - labels, labels)]
+    assert 0.5 < balanced_skill(knows, labels) < 2 * balanced_accuracy_score(labels, knows.argmax(1)) - 1
+    assert balanced_skill(guess, labels) <= 0
+    assert balanced_skill(draw.random((4_000, 2)), labels) < 0.05
+    assert balanced_skill(knows[:40], np.zeros(40, dtype=int)) == 0
+    twelve = np.arange(12) % 2  # of few samples little is known, be they all right
+    assert 0 < balanced_skill(np.eye(2)[twelve], twelve) < 0.8
 
 
 @pytest.mark.parametrize("labels", [[], [0]])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from cured import FIGURES, LAYER
 from vqdoctor.core.retraining import Epoch, Figures, Goals
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.clock import Clock
-from vqdoctor.training.ending import PATIENCE, PLATEAU, Ending
+from vqdoctor.training.ending import PATIENCE, PLATEAU, Ending, _fell
 
 PLAN = TrainingPlan(epochs=50, warm_up_epochs=3)
 COOL_DOWN = Ending(plan=PLAN, goals=None).cool_down
@@ -73,6 +74,14 @@ def test_no_more_epochs_are_given_than_the_loss_needs() -> None:
     assert after(ending, map(figures, slow)) == []
     assert ending.reason == "epochs"
     assert 60 < ending.done < 60 + PLATEAU + COOL_DOWN + 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fell"),
+    [(1.0, 0.94, True), (1.0, 0.96, False), (-1.0, -1.04, False), (-1.0, -1.06, True), (math.inf, 9.0, True)],
+)
+def test_a_loss_below_0_falls_as_one_above(before: float, after: float, fell: bool) -> None:
+    assert _fell(before, after) is fell
 
 
 def test_a_last_epoch_by_chance_is_not_where_the_cool_down_starts() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from small_training import CPU, Digits
+from torch.nn import functional
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.task import Losses
 from vqdoctor.training import mixing
-from vqdoctor.training.mixing import is_of_samples, redrawn
+from vqdoctor.training.mixing import is_in_order, is_of_samples, redrawn
 from vqdoctor.training.norms import let_statistics_follow
 from vqdoctor.training.splits import Splits, Stretches
 from vqdoctor.training.trainer import Trainer
@@ -120,6 +122,56 @@ def test_only_samples_are_mixed(axis: str, summed: bool) -> None:
     assert is_of_samples(model, task, batch) is (axis == "samples")  # type: ignore[arg-type]
     assert model.training
     assert not is_of_samples(model, task, batch[:1])  # type: ignore[arg-type]
+
+
+class Carries(torch.nn.Module):
+    """A model that carries a state from one batch to the next, or, in train mode, pairs its samples."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.last = kind, torch.zeros(())
+        self.drawn = torch.Generator().manual_seed(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kind == "a state" or (self.kind == "a state in train mode" and self.training):
+            found, self.last = x + self.last, x.mean()
+            return found
+        if self.kind == "pairs in train mode" and self.training:
+            return x - x.flip(0)
+        if self.kind == "dropout" and self.training:
+            return functional.dropout(x, 0.5)
+        if self.kind == "noise of its own":
+            return x + torch.randn(x.shape, generator=self.drawn)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_samples", "in_order"),
+    [
+        ("samples", True, False),
+        ("a state", False, True),
+        ("a state in train mode", True, True),
+        ("pairs in train mode", False, False),
+        ("dropout", True, False),
+        ("noise of its own", False, False),
+    ],
+)
+def test_what_is_carried_on_or_held_together_in_train_mode(
+    kind: str, of_samples: bool, in_order: bool
+) -> None:
+    model, task = Carries(kind), Asked()
+    batches = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0)).unbind()
+    assert is_of_samples(model, task, batches[0]) is of_samples  # type: ignore[arg-type]
+    assert is_in_order(model, task, batches, ()) is in_order  # type: ignore[arg-type]
+    assert not is_in_order(model, task, batches[:1])  # type: ignore[arg-type]
+
+
+def test_batches_that_must_come_in_order_do_so() -> None:
+    given = [torch.full((2,), float(n)) for n in range(8)]
+    task = SimpleNamespace(batches=lambda split: given if split != "val" else [])
+    free, bound = (Splits(task, CPU, in_order=lambda _, is_so=is_so: is_so) for is_so in (False, True))  # type: ignore[arg-type,misc]
+    assert [b[0] for b in bound.train(3)] == [b[0] for b in given]
+    assert [b[0] for b in free.train(3)] != [b[0] for b in given]
 
 
 class Served:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from small_vqgan import VQGAN, WEIGHT, GanTask, trained
+from torch.nn import functional
 
 from vqdoctor.capture.layer import CapturedLayer, watching
 from vqdoctor.capture.reader import Reader
@@ -21,7 +22,16 @@ from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.engine.retrain import retrain
 from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.models.guarded_task import GuardedTask
-from vqdoctor.training.own_steps import SUMMED, UNSEEN, UNTOLD, against_weighing, unable, weighed
+from vqdoctor.training.own_steps import (
+    OUTSIDE,
+    SUMMED,
+    UNSEEN,
+    UNTOLD,
+    against_grafting,
+    against_weighing,
+    unable,
+    weighed,
+)
 from vqdoctor.training.resume import load_state, save_state
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.trainer import Trainer
@@ -207,11 +217,34 @@ def test_the_weight_is_only_changed_where_all_of_the_vq_loss_is_reached(task: ty
     own, model = guarded(task()), fresh()
     batch = next(iter(own.batches("train")))
     assert against_weighing(model, own, batch, (layer_of(model),), 0) == why
-    refused = unable(why, balanced=False)
+    refused = unable(why, "", balanced=False)
     assert refused["entropy-term"] == refused["commitment-term"] == refused["raise-vq-weight"] == SUMMED
     assert refused.get("lower-vq-weight", "") == refused.get("warm-up", "") == why
     assert "data-init" not in refused
-    assert unable(why, balanced=True)["lower-vq-weight"] == SUMMED
+    assert unable(why, "", balanced=True)["lower-vq-weight"] == SUMMED
+
+
+class Beside(Few):
+    """The VQ loss is computed outside of the layer, on what it hands on."""
+
+    def step(self, model: VQGAN, x: torch.Tensor) -> Any:
+        z_e = model.encoder(x)
+        z_q, _, _ = model.vq(z_e)
+        vq = functional.mse_loss(z_q, z_e.detach()) + 0.25 * functional.mse_loss(z_e, z_q.detach())
+        task = (model.decoder(z_q) - x).abs().mean()
+        self.ours.zero_grad()
+        (task + vq).backward()
+        self.ours.step()
+        return {"task": task, "vq": vq}
+
+
+@pytest.mark.parametrize(("task", "why"), [(Few, ""), (Silent, ""), (Beside, OUTSIDE)])
+def test_no_estimator_is_put_before_a_vq_loss_outside_of_the_layer(task: type[Few], why: str) -> None:
+    own, model = guarded(task()), fresh()
+    batch = next(iter(own.batches("train")))
+    assert against_grafting(model, own, batch, (layer_of(model),), 0) == why
+    refused = unable("", why, balanced=False)
+    assert refused.get("straight-through", "") == refused.get("rotation-trick", "") == why
 
 
 class Nothing(Few):

@@ -34,8 +34,8 @@ class Scored:
         samples: how many samples.
         loss: mean task loss.
         logits: class scores, float32 [samples, classes], or None.
-        labels: class labels [samples], or None. Samples whose label is no class (-100 for a missing one) have
-            no place in scores and labels.
+        labels: class labels [samples], or None. Samples without a label (-100, or any other that is not
+            the number of a class) are left out of both.
     """
 
     samples: int

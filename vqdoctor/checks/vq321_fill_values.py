@@ -6,12 +6,12 @@ all that was measured to almost a constant. The largest part of the input's vari
 are missing: z_e follows it, the codes divide it, and a reconstruction loss is small once it is right.
 
 ## How to read it
-The first layer with weights shows the input as the model made it: a model that masks such values passes.
-A fill value is the smallest or largest number of a channel, comes again, and lies thirty times the whole
-range of the others away from the nearest of them. Nearer to them, as -1 or a padding of 0 may be, it cannot
-be told from data. A channel with fewer than 16 other numbers has none, as with a rare flag or with the ink of
-a scanned page. The number is the share of the variance that would be gone with the fill values. It is an error where that is most of it; a warning where a
-classifier does its task well all the same.
+The first layer with weights shows the input as the model made it: a model that masks such values passes. A
+fill value is the smallest or largest number of a channel, comes again, and lies thirty times the whole
+range of the others away from the nearest of them. Nearer to them, such as -1 or a padding of 0, it cannot
+be told from data. A channel with fewer than 16 other numbers has none, as with a rare flag or with the ink
+of a scanned page. The number is the share of the variance that would be gone with the fill values. It is an
+error where that is most of it; a warning where a classifier does its task well all the same.
 
 ## Remedy
 Take the values out before mean and standard deviation are computed, put the mean in their place (0 after

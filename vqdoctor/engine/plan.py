@@ -27,6 +27,7 @@ MOST_EPOCHS = 200
 """Epochs at most, where the user does not say how many and the task loss still falls at the end of them."""
 COMMITMENT = "commitment-term"
 SPREAD = "spread-duplicates"
+ESTIMATOR = "straight-through"
 DATA_INIT = "data-init"
 RECIPE = (LOWER_WEIGHT, DATA_INIT, "warm-up", "revive-dead-codes")
 """The remedies of every retraining; a straight-through estimator joins them where one is missing. A codebook
@@ -136,7 +137,7 @@ def make_plan(
             epochs=untreated.epochs if bounded else None,
             most_epochs=untreated.epochs if bounded else MOST_EPOCHS,
         ),
-        remedies=_blocking(planned, findings, settings),
+        remedies=_blocking(planned, findings, settings, unable),
         unable=unable,
     )
 
@@ -159,11 +160,15 @@ def _untreated(settings: Settings, seed: int, trained_vq_weight: float | None) -
 
 
 def _blocking(
-    planned: Sequence[PlannedRemedy], findings: Iterable[Finding], settings: Settings
+    planned: Sequence[PlannedRemedy],
+    findings: Iterable[Finding],
+    settings: Settings,
+    unable: Mapping[str, str],
 ) -> tuple[PlannedRemedy, ...]:
     """Return the remedies, and mark those without which a training is a waste.
 
-    A cause in the source is sure, and none of its other remedies acts in a training.
+    A cause in the source is sure, and none of its other remedies acts in a training. A missing estimator is
+    such a cause where the training can put none in.
     """
     acting = {one.remedy.name for one in planned if not one.refused}
     alone = [
@@ -175,7 +180,9 @@ def _blocking(
         and acting.isdisjoint(finding.remedies)
     ]
     names = set().union(*alone) - {*settings.skip} if not settings.only else set()
-    return tuple(replace(one, blocks=one.remedy.in_source and one.remedy.name in names) for one in planned)
+    stands = {one.remedy.name for one in planned if one.remedy.in_source}
+    stands |= {ESTIMATOR} & {*unable}
+    return tuple(replace(one, blocks=one.remedy.name in stands & names) for one in planned)
 
 
 def _require_remedies(settings: Settings, known: Mapping[str, Remedy]) -> None:

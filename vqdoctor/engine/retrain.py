@@ -37,7 +37,7 @@ from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.ranks import OtherHasTold, Ranks, joined
 from vqdoctor.training.rehearsal import epoch_seconds, step_seconds
-from vqdoctor.training.resume import state_path
+from vqdoctor.training.resume import has_written, state_path
 from vqdoctor.training.run import Run, Watcher
 from vqdoctor.training.trainable import Trainable
 
@@ -225,8 +225,7 @@ def retrain_session(
     """
     settings = session.settings
     begun = time.monotonic() if begun is None else begun
-    goes_on = settings.resume and state_path(output).exists()  # which has written the output itself
-    check_output(session.checkpoint, output, overwrite=settings.overwrite or goes_on)
+    check_output(session.checkpoint, output, overwrite=may_overwrite(output, settings))
     before = examine_session(session).report
     examined = time.monotonic() - begun
     ranks = ranks or Ranks()
@@ -266,8 +265,16 @@ def retrain_session(
         "remedies": [planned.remedy.name for planned in outcome.applied],
         "cured": retraining.cured,
     }
-    write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=settings.overwrite or goes_on)
+    may = may_overwrite(output, settings)
+    write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=may)
+    if retraining.interrupted:
+        run.note_output()
     return before, outcome
+
+
+def may_overwrite(output: Path, settings: Settings) -> bool:
+    """Whether a file at the output may be written over: as asked, or as the run's own that is resumed."""
+    return settings.overwrite or (settings.resume and has_written(output))
 
 
 def decisive(settings: Settings, user_model: UserModel) -> list[object]:

@@ -61,8 +61,8 @@ def fill_values(rows: NDArray[np.float32]) -> Fill | None:
         high = np.max(table, axis=0, where=kept, initial=-np.inf)
         apart, extent = np.abs((low if is_low else high) - edge), high - low
         found = (times >= TIMES) & (times <= MOST * len(table)) & (extent > 0) & (apart >= APART * extent)
-        for channel in np.flatnonzero(found):
-            found[channel] = len(np.unique(table[kept[:, channel], channel])) >= LEVELS
+        for at in np.flatnonzero(found):
+            found[at] = len(np.unique(table[kept[:, at], at])) >= LEVELS
         filled |= at_edge & found
         values = np.where(found, edge, values)
     if filled.sum() < IN_ALL:

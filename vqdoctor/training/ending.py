@@ -111,7 +111,7 @@ class Ending:
     @property
     def _falls(self) -> bool:
         """Whether the task loss still falls."""
-        return len(self.past) > PLATEAU and self.past[-1] < (1 - FALL) * self.past[-1 - PLATEAU]
+        return len(self.past) > PLATEAU and _fell(self.past[-1 - PLATEAU], self.past[-1])
 
     def settled(self, rows: Sequence[Epoch]) -> bool:
         """Whether the task loss on the stop split fell no further before the cool-down.
@@ -123,7 +123,7 @@ class Ending:
         """
         before = rows[: len(rows) - self.cooled] if not self.plan.steps else ()
         losses = [row.stop.loss for row in before if row.stop is not None]
-        return len(losses) >= 2 * PLATEAU and losses[-1] >= (1 - FALL) * losses[-PLATEAU]
+        return len(losses) >= 2 * PLATEAU and not _fell(losses[-PLATEAU], losses[-1])
 
     @property
     def _holds_task(self) -> bool:
@@ -152,3 +152,8 @@ class Ending:
         """Take up what `state_dict` returned."""
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def _fell(before: float, after: float) -> bool:
+    """Whether a loss, which may be negative, fell by more than a twentieth of its size; from infinity too."""
+    return after < (before - FALL * abs(before) if math.isfinite(before) else before)

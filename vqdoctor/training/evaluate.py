@@ -169,12 +169,13 @@ def compared(logits: Logits, without_vq: Logits, labels: NDArray[np.int64]) -> P
 def is_worse(after: Measured, before: Measured) -> bool:
     """Whether a model does its task worse than another one on the same samples.
 
-    The accuracy decides, sample by sample; without labels it is the task loss. It is so too where only the
-    model after tells the classes apart: of a rare event the one before may have guessed the frequent class.
+    The accuracy decides, sample by sample; without labels it is the task loss. It is so too where one of them
+    tells the classes apart and the other does not: of a rare event it may guess the frequent class each time.
     """
     pairs = None
-    told, untold = (model.figures.balanced_skill for model in (after, before))
-    if told is not None and untold is not None and told >= SKILL > untold:
+    skills = [model.figures.balanced_skill for model in (after, before)]
+    least, most = min(skill or 0.0 for skill in skills), max(skill or 0.0 for skill in skills)
+    if least <= 0 < SKILL <= most:
         return after.figures.loss > before.figures.loss
     if after.logits is not None and before.logits is not None and after.labels is not None:
         pairs = compared(after.logits, before.logits, after.labels)

@@ -6,7 +6,7 @@ kind after the other. Batches in memory can be mixed here, whatever the user's l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -74,37 +74,96 @@ def _next(tensors: Iterator[torch.Tensor], _: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def is_of_samples(model: torch.nn.Module, task: Task, batch: Batch) -> bool:
+def is_of_samples(
+    model: torch.nn.Module, task: Task, batch: Batch, held: Collection[torch.nn.Module] = ()
+) -> bool:
     """Whether the first axis of a batch is that of its samples: its loss is made up of its parts' losses.
 
     The loss of the whole must be the mean of those of two parts drawn at random, or their sum. The first axis
     may be time, or the points of a set, or hold pairs: then it is neither. A model that answers everything
-    alike passes in any case, so that a freshly built one should be asked too.
+    alike passes in any case, so that a freshly built one should be asked too. A model may hold pairs in its
+    train mode only, where it draws nothing.
 
     Args:
-        model: the model, which is left as it is.
+        model: the model, whose tensors are left as they are.
         task: its task.
         batch: a batch.
+        held: modules that stay in eval mode, such as VQ layers that follow the batch in train mode.
     """
     if not _is_plain(batch) or (samples := samples_of(batch) or 0) < 2:
         return False
     order = torch.randperm(samples, generator=torch.Generator().manual_seed(0))
     first = max(1, samples // 3)
-    losses = []
-    state = {n: t.clone() for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
+    parts = [batch, *(mapped(batch, partial(_rows, rows)) for rows in (order[:first], order[first:]))]
+
+    def adds_up() -> bool:
+        found = [_loss(model, task, part) for part in parts]
+        if None in found:  # sequences in descending order of their lengths, for one
+            return False
+        whole, one, other = (loss or 0.0 for loss in found)
+        mean = (first * one + (samples - first) * other) / samples
+        return any(_are_same(whole, sum_) for sum_ in (mean, one + other))
+
     with in_eval_mode(model):
-        for rows in (slice(None), order[:first], order[first:]):
-            given = mapped(batch, partial(_rows, rows))
-            try:
-                with same_randomness(0):
-                    losses.append(float(task.losses(model, given).task))
-            except (*FAILURES, UserError):  # sequences in descending order of their lengths, for one
-                return False
-            finally:
-                model.load_state_dict(state, strict=False)  # a layer may train in eval mode too
-    whole, one, other = losses
-    mean = (first * one + (samples - first) * other) / samples
-    return any(abs(whole - found) <= SAME * abs(whole) for found in (mean, one + other))
+        if not adds_up():
+            return False
+        _train_own(model, held)
+        drawn = [_loss(model, task, batch, seed) for seed in (0, 1)]
+        return drawn[0] != drawn[1] or adds_up()
+
+
+@torch.no_grad()
+def is_in_order(
+    model: torch.nn.Module, task: Task, batches: Sequence[Batch], held: Collection[torch.nn.Module] = ()
+) -> bool:
+    """Whether the loss of a batch depends on the batch before it, as where a state is carried along.
+
+    The second batch is run after the first one, and twice after itself: a loss that differs then is drawn.
+
+    Args:
+        model: the model, whose tensors are left as they are.
+        task: its task.
+        batches: two batches that come one after the other; with fewer there is no order.
+        held: modules that stay in eval mode.
+    """
+    if len(batches) < 2:
+        return False
+    first, second = batches[:2]
+    with in_eval_mode(model):
+        for trains in (False, True):
+            if trains:
+                _train_own(model, held)
+            _loss(model, task, first)
+            after_first, *after_itself = [_loss(model, task, second) for _ in range(3)]
+            known = None not in (after_first, *after_itself) and _are_same(*after_itself)
+            if known and not _are_same(after_first, after_itself[0]):
+                return True
+    return False
+
+
+def _train_own(model: torch.nn.Module, held: Collection[torch.nn.Module]) -> None:
+    """Set the user's own modules to train mode: torch's norms and dropout, and held modules, keep theirs."""
+    kept = {inner for module in held for inner in module.modules()}
+    for module in model.modules():
+        if module not in kept and not type(module).__module__.startswith("torch.nn."):
+            module.training = True
+
+
+def _loss(model: torch.nn.Module, task: Task, batch: Batch, seed: int = 0) -> float | None:
+    """Return the task loss of a batch; None where the task fails. The model's tensors are as before."""
+    state = {n: t.clone() for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
+    try:
+        with same_randomness(seed):
+            return float(task.losses(model, batch).task)
+    except (*FAILURES, UserError):
+        return None
+    finally:
+        model.load_state_dict(state, strict=False)  # a layer may train in eval mode too
+
+
+def _are_same(one: float | None, other: float | None) -> bool:
+    one, other = one or 0.0, other or 0.0
+    return abs(one - other) <= SAME * abs(one)
 
 
 def _rows(rows: slice | torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:

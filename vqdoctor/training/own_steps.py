@@ -21,11 +21,18 @@ from vqdoctor.models.task import Batch, Losses, Task
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.remedies import all_remedies
 from vqdoctor.training.optimizer import Optimizers
+from vqdoctor.training.treatment import Grafts
 
 SUMMED = "the task's own step adds up the losses, which takes no further term and no weight by gradients"
 NO_EXEMPTION = "the task's own step builds its optimizers, so that the codebook keeps their weight decay"
 NO_STAND_IN = "the task's own step adds up the losses: no commitment loss stood in for one without a gradient"
 UNTOLD = "the task has a step of its own, and no vq_weight of which the weight could be a multiple"
+ESTIMATORS = ("straight-through", "rotation-trick")
+"""Remedies that put an estimator behind a VQ layer."""
+OUTSIDE = (
+    "the task has a step of its own, and computes its VQ loss on what the VQ layer returns: an estimator "
+    "there would turn the gradient of the codebook term against the encoder"
+)
 UNSEEN = "the task has a step of its own, and its VQ loss does not come from the VQ layers alone"
 
 
@@ -124,11 +131,12 @@ def weighed(factor: float, change: Change | None = None) -> Change:
     return change_both
 
 
-def unable(weighs: str, *, balanced: bool) -> dict[str, str]:
+def unable(weighs: str, grafts: str, *, balanced: bool) -> dict[str, str]:
     """Return the remedies that such a training cannot take, each with the reason.
 
     Args:
         weighs: why the VQ loss cannot be weighed; "" where it can.
+        grafts: why no estimator can be put behind the layers; "" where it can.
         balanced: whether the user asks for a weight that follows the gradients.
     """
     found = {}
@@ -136,7 +144,33 @@ def unable(weighs: str, *, balanced: bool) -> dict[str, str]:
         summed = remedy.in_loss == "sum" or (remedy.name == "lower-vq-weight" and balanced)
         if why := SUMMED if summed else weighs if remedy.in_loss else "":
             found[remedy.name] = why
-    return found
+    return {**found, **dict.fromkeys(ESTIMATORS if grafts else (), grafts)}
+
+
+def against_grafting(
+    model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[CapturedLayer, ...], seed: int
+) -> str:
+    """Return why no estimator can be put behind the layers in the task's own step; "" where it can.
+
+    A VQ loss outside of the layer is then computed on the estimator's output, and its codebook term drives
+    z_e away from the codes (see `Grafts.behind`, which needs the VQ loss alone).
+
+    Args:
+        model: a copy of the model in train mode, which is changed.
+        task: the task.
+        batch: a train batch.
+        layers: its VQ layers.
+        seed: of all that is drawn.
+    """
+    seed_all(seed)
+    change = Grafts(estimators={layer.name: "straight-through" for layer in layers})
+    with watching(layers, change, keep_graph=True):
+        vq = task.losses(model, batch).vq
+    put = [new for _, new in change.put if new.requires_grad]
+    if vq is None or not vq.requires_grad or not put:
+        return ""
+    pulls: Sequence[torch.Tensor | None] = torch.autograd.grad(vq, put, allow_unused=True)
+    return OUTSIDE if any(pull is not None and pull.any() for pull in pulls) else ""
 
 
 def against_weighing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ KIND = "vqdoctor-retraining"
 """The field "kind" of every such state."""
 SUFFIX = ".resume"
 """The suffix after the output's name for the state beside it."""
+OUTPUT = "output"
+"""The field for the digest of the output that an interrupted run wrote: no other file is written over."""
 RESTART = "delete the .resume file and start again"
 """How a user gets on from a state that is damaged."""
 _DTYPES = {f"torch.{name}": getattr(torch, name) for name in DTYPES if hasattr(torch, name)}
@@ -60,11 +63,36 @@ def load_state(path: Path) -> dict[str, Any]:
         if checkpoint.notes:  # a tensor or a branch was left out: the run would not go on as it was
             raise CheckpointError(path, "; ".join(checkpoint.notes))
     except CheckpointError as error:
-        reason = f"is not a readable state of a retraining ({error.kind})"
-        raise UserError(f"{path}: {reason}", "delete it") from error
+        raise _unreadable(path, error) from error
     if not isinstance(state, dict) or state.get("kind") != KIND:
         raise UserError(f"{path}: is not a state of a retraining", "delete it, or write elsewhere with -o")
     return state
+
+
+def digest_of(output: Path) -> str:
+    """Return the SHA-256 of a file, as 64 hexadecimal digits."""
+    with output.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def has_written(output: Path) -> bool:
+    """Whether the file at the output is the one that its unfinished run wrote when it was interrupted.
+
+    Raises:
+        UserError: if the state cannot be read.
+    """
+    path = state_path(output)
+    if not (path.exists() and output.is_file()):
+        return False
+    try:
+        tree = open_checkpoint(path).tree
+    except CheckpointError as error:
+        raise _unreadable(path, error) from error
+    return isinstance(tree, dict) and tree.get(OUTPUT) == digest_of(output)
+
+
+def _unreadable(path: Path, error: CheckpointError) -> UserError:
+    return UserError(f"{path}: is not a readable state of a retraining ({error.kind})", "delete it")
 
 
 def _as_torch(node: Any, path: Path) -> Any:

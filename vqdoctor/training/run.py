@@ -19,7 +19,15 @@ from vqdoctor.training.clock import Clock
 from vqdoctor.training.evaluate import Logits, Measured, compared, has_learned, is_worse, one_vector
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
-from vqdoctor.training.resume import KIND, RESTART, load_state, save_state, state_path
+from vqdoctor.training.resume import (
+    KIND,
+    OUTPUT,
+    RESTART,
+    digest_of,
+    load_state,
+    save_state,
+    state_path,
+)
 from vqdoctor.training.trainable import Trainable
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried, hold_trial
@@ -221,6 +229,11 @@ class Run:
             self.state["trial"] = encode(tried)
             self._save()
         return decode(Tried, self.state["trial"], "state", RESTART)
+
+    def note_output(self) -> None:
+        """Keep the digest of the output that was written, by which `--resume` knows it again."""
+        self.state[OUTPUT] = digest_of(self.output)
+        self._save()
 
     def _save(self) -> None:
         if self.trainable.ranks.first:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, count, islice
 from typing import Any, cast
@@ -33,7 +33,11 @@ class Splits:
     """
 
     def __init__(
-        self, task: Task, device: torch.device, of_samples: Callable[[Batch], bool] = lambda _: False
+        self,
+        task: Task,
+        device: torch.device,
+        of_samples: Callable[[Batch], bool] = lambda _: False,
+        in_order: Callable[[Sequence[Batch]], bool] = lambda _: False,
     ) -> None:
         """Take the batches of a task.
 
@@ -41,10 +45,12 @@ class Splits:
             task: the task.
             device: where the batches are moved.
             of_samples: whether the samples of a batch may be drawn into others.
+            in_order: whether a batch must come after the one before it, of two.
         """
         self._task = task
         self._device = device
         self._of_samples = of_samples
+        self._in_order = in_order
 
     @cached_property
     def _serves_stop(self) -> bool:
@@ -76,7 +82,12 @@ class Splits:
     def can_mix(self) -> bool:
         """Whether samples can be drawn into other batches at all."""
         first = next(iter(self._given("train")), None)
-        return first is not None and self._of_samples(self._moved(first))
+        return first is not None and not self.keeps_order and self._of_samples(self._moved(first))
+
+    @cached_property
+    def keeps_order(self) -> bool:
+        """Whether the batches must come as they are served: something is carried from one to the next."""
+        return self._in_order([*map(self._moved, islice(self._given("train"), 2))])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -122,7 +133,7 @@ class Splits:
             kept = (batch for number, batch in enumerate(given) if not _is_held(number))
         if self.can_mix if shuffled else self.mixes:
             kept = redrawn(kept, torch.Generator().manual_seed(seed))
-        elif isinstance(given, list | tuple):  # in memory: another order costs nothing
+        elif isinstance(given, list | tuple) and not self.keeps_order:  # in memory, where it costs nothing
             batches = list(kept)
             order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(seed))
             kept = iter([batches[number] for number in order.tolist()])

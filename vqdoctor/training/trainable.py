@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -19,9 +19,9 @@ from vqdoctor.models.untouched import same_randomness
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.training.clock import Clock
 from vqdoctor.training.evaluate import Measured, measure
-from vqdoctor.training.mixing import is_of_samples
+from vqdoctor.training.mixing import is_in_order, is_of_samples
 from vqdoctor.training.optimizer import SavedRecipe
-from vqdoctor.training.own_steps import against_weighing, unable
+from vqdoctor.training.own_steps import against_grafting, against_weighing, unable
 from vqdoctor.training.ranks import Ranks
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import restart
@@ -53,14 +53,19 @@ class Trainable:
         """The batches of the task, on the device."""
         task = self.context.task
 
-        def of_samples(batch: Batch) -> bool:
-            if not self.shuffles:
-                return False
+        def models() -> Iterator[tuple[torch.nn.Module, list[torch.nn.Module]]]:
             with same_randomness(0):
                 fresh = task.model().to(self.context.device)
-            return all(is_of_samples(m, task, batch) for m in (self.context.copy(training=False), fresh))
+            for model in (self.context.copy(training=False), fresh):
+                yield model, [layer.module for layer in self.context.on(model)]
 
-        return Splits(task, self.context.device, of_samples)
+        def of_samples(batch: Batch) -> bool:
+            return self.shuffles and all(is_of_samples(m, task, batch, held) for m, held in models())
+
+        def in_order(batches: Sequence[Batch]) -> bool:
+            return any(is_in_order(m, task, batches, held) for m, held in models())
+
+        return Splits(task, self.context.device, of_samples, in_order)
 
     def trainer(
         self,
@@ -128,7 +133,14 @@ class Trainable:
         """Return the remedies that a training of this task cannot take, each with the reason."""
         if not getattr(self.context.task, "trains_itself", False):
             return {}
-        return unable(self.against_weighing, balanced=settings.balanced)
+        return unable(self.against_weighing, self._against_grafting, balanced=settings.balanced)
+
+    @property
+    def _against_grafting(self) -> str:
+        """Why no estimator can be put behind the VQ layers; "" where it can."""
+        model = self.context.copy(training=True)
+        batch = next(iter(self.splits.in_order()))
+        return against_grafting(model, self.context.task, batch, self.context.on(model), self.context.seed)
 
     @cached_property
     def unwritable(self) -> dict[str, str]:

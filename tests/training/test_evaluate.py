@@ -1,0 +1,62 @@
+"""A model's figures on a split: labels that are missing, and events that are rare."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cured import FIGURES
+
+from vqdoctor.capture.observe import Scored
+from vqdoctor.core.retraining import Goals
+from vqdoctor.metrics.calibration import balanced_skill
+from vqdoctor.models.task import Losses
+from vqdoctor.training.evaluate import Measured, has_learned, is_worse
+
+
+def scored(*labels: int) -> Scored:
+    logits = torch.eye(3)[torch.arange(len(labels)) % 3]
+    return Scored.of(Losses(task=torch.tensor(1.0), logits=logits, labels=torch.tensor(labels)), logits)
+
+
+def test_samples_without_a_label_have_no_accuracy() -> None:
+    whole = Scored.join([scored(0, -100, 2), scored(-100, -100, -100), scored(0, 255, 0)])
+    assert (whole.samples, whole.labels.tolist()) == (9, [0, 2, 0, 0])  # type: ignore[union-attr]
+    assert whole.logits is not None and whole.logits.argmax(1).tolist() == [0, 2, 0, 2]
+    none = Scored.join([scored(-100, -100)])
+    assert none.labels is None and none.logits is None and none.samples == 2
+
+
+def rare(scores: str, loss: float) -> Measured:
+    """A classifier of an event that has 60 of 2,000 samples."""
+    draw = np.random.default_rng(0)
+    labels = (np.arange(2_000) < 60).astype(np.int64)
+    given = {
+        "finds it": np.where(draw.random(2_000) < 0.12, 1 - labels, labels),
+        "the frequent class": np.zeros(2_000, dtype=int),
+        "a coin": draw.integers(0, 2, 2_000),
+    }[scores]
+    logits = np.eye(2, dtype=np.float32)[given] * 0.8
+    right = given == labels
+    skill = balanced_skill(logits, labels)
+    found = replace(FIGURES, loss=loss, accuracy=float(right.mean()), chance=0.97, balanced_skill=skill)
+    return Measured(figures=found, right=right, logits=logits, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("scores", "learned"), [("finds it", True), ("the frequent class", False), ("a coin", False)]
+)
+def test_a_rare_event_is_learned_where_each_class_counts_alike(scores: str, learned: bool) -> None:
+    model = rare(scores, 0.4)
+    assert model.figures.accuracy is not None and model.figures.accuracy <= 0.97
+    assert has_learned(model, 0.7) is learned and model.figures.has_learned is learned
+
+
+def test_a_model_that_finds_the_event_is_no_worse_than_one_that_guesses_the_frequent_class() -> None:
+    guesses, finds = rare("the frequent class", 0.69), rare("finds it", 0.4)
+    assert not is_worse(finds, guesses) and is_worse(guesses, finds)
+    assert is_worse(replace(finds, figures=replace(finds.figures, loss=0.7)), guesses)
+    (goal,) = (g for g in Goals(min_accuracy=0.85).compare(finds.figures) if g.name == "accuracy")
+    assert goal.met
