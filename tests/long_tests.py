@@ -6,7 +6,7 @@ Each is a further case of what another test shows. A name that no test has is an
 LONG: dict[str, tuple[str, ...]] = {
     "checkpoint/test_budgets.py": tuple(
         f"test_an_inspection_as_a_whole_stays_small[_{name}]"
-        for name in ("long", "half", "square", "deep", "wide", "heads", "counts")
+        for name in ("layers", "long", "half", "square", "deep", "wide", "heads", "counts")
     ),
     "checkpoint/test_deepspeed.py": ("test_whole_weights_are_read_with_their_record[2]",),
     "checkpoint/test_fuzz.py": (
@@ -61,6 +61,8 @@ LONG: dict[str, tuple[str, ...]] = {
         "test_a_layer_without_a_codebook_is_retrained_by_the_remedies_that_write_no_codes[lfq]",
         "test_lfq_with_too_little_of_its_entropy_loss_collapses",
         "test_the_wrong_size_of_z_e_collapses_fsq_and_a_norm_mends_it[0.001",
+        "test_a_layer_without_a_codebook_is_retrained_by_the_remedies_that_write_no_codes[Rounding]",
+        "test_a_healthy_layer_without_a_codebook_is_found_and_passes[fsq]",
     ),
     "engine/test_monitor.py": ("test_revival_moves_dead_codes",),
     "engine/test_on_gpu.py": (
@@ -114,5 +116,6 @@ LONG: dict[str, tuple[str, ...]] = {
         "test_a_schedule_that_torch_ran[<lambda>-False6",
     ),
     "reference/chain/test_chain.py": ("test_a_short_training_learns_and_its_checkpoint_comes_back",),
+    "fault_bench/test_bench.py": ("test_models_are_called_by_what_is_wrong_with_them[five others]",),
     "benchmarks/test_sizes.py": ("test_a_gigabyte_costs_what_ten_megabytes_do",),
 }

@@ -10,7 +10,7 @@ from vqdoctor.checkpoint.containers import safetensors
 from vqdoctor.checkpoint.pickles import tensors, vocabulary
 
 SEED = 12
-PART = 700
+PART = 600
 """Inputs that run here; `make fuzz` runs 20,000."""
 
 
