@@ -383,3 +383,12 @@ def test_an_estimator_that_no_training_can_put_in_must_be_in_the_source_first() 
     found = make_plan([missing], LAYERS, trained_vq_weight=1.0, unable=why)
     assert [one.remedy.name for one in found.blocking] == ["straight-through"]
     assert planned(missing).blocking == ()
+
+
+def test_a_change_of_the_model_is_planned_only_where_it_is_the_first_way_out() -> None:
+    """What an inspection prints is what a retraining does: z_e far from the codes is met by new codes."""
+    far = finding("VQ301", "data-init", "normalise-before-vq")
+    assert "normalise-before-vq" not in [step.remedy for step in planned(far).steps]
+    drifts = finding("VQ301", "normalise-before-vq", "data-init")
+    assert "normalise-before-vq" in [step.remedy for step in planned(drifts).steps]
+    assert "normalise-before-vq" in names(planned(far, only=("normalise-before-vq",)))

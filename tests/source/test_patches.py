@@ -254,6 +254,19 @@ def test_one_line_of_several_statements_is_split() -> None:
     assert any(estimator in p.module.code for _, p in proposals(place, "straight-through"))
 
 
+def test_other_lines_of_several_statements_stay_as_they_are() -> None:
+    """A patch is as small as it can be: whatever was split for it, and is the same, is joined again."""
+    body = """
+        self.calls += 1; shape = z.shape  # both
+        z = z.reshape(-1, 8); idx = z.argmin(1)
+        z_q = self.codebook[idx]; self.last = "a; b"
+        return z_q"""
+    for _, proposal in proposals(_layer(body), "straight-through"):
+        assert "        self.calls += 1; shape = z.shape  # both\n" in proposal.module.code
+        assert "        z = z.reshape(-1, 8); idx = z.argmin(1)\n" in proposal.module.code
+        assert 'self.last = "a; b"\n' in proposal.module.code
+
+
 def test_the_class_is_the_one_that_computes() -> None:
     """Of several of one name the one at the line; of a class and its base the one that chooses the codes."""
     text = "class A:\n    def forward(self, z):\n        return z\n\n\n"

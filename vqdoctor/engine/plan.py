@@ -105,6 +105,8 @@ def make_plan(
 
     def helps(name: str, causes: Sequence[Finding] = ()) -> bool:
         on = {*_on(causes, layers)}
+        if causes and known[name].changes_model and all(cause.remedies[0] != name for cause in causes):
+            return False  # a further way out, which the findings name: the plan has what is done
         return name not in writing or not on or not on <= {*by_logits}
 
     asked = {name: causes for name, causes in _asked(findings).items() if helps(name, causes)}

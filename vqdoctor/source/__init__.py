@@ -4,11 +4,12 @@ A patch proposes; whether a proposal is right, the engine proves by examining th
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 from vqdoctor.core.discovery import pieces
 from vqdoctor.source import patches
-from vqdoctor.source.edit import diff, parse
+from vqdoctor.source.edit import diff, joined_again, parse
 from vqdoctor.source.patch import Patch, Proposal
 from vqdoctor.source.place import Place, Written, place_in
 
@@ -27,10 +28,11 @@ def has_patch(remedy: str) -> bool:
 
 def proposals(place: Place, remedy: str) -> Iterator[tuple[Patch, Proposal]]:
     """Yield the ways to carry out a remedy at a place, the likeliest first, each file once."""
-    seen = {place.module.code}
+    original = place.original or place.module
+    seen = {original.code}
     for patch in _all_patches():
         for proposal in patch.propose(place, remedy) if remedy in patch.remedies else ():
-            text = proposal.module.code
-            if text not in seen:
-                seen.add(text)
-                yield patch, proposal
+            module = joined_again(original, proposal.module)
+            if module.code not in seen:
+                seen.add(module.code)
+                yield patch, replace(proposal, module=module)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import libcst as cst
+from libcst.metadata import MetadataWrapper, PositionProvider
 
 from vqdoctor.core.errors import UserError
 
@@ -107,6 +108,30 @@ def one_statement_a_line(module: cst.Module, layer: cst.ClassDef) -> tuple[cst.M
     changed = module.visit(_Split(split))
     assert isinstance(changed, cst.Module)
     return changed, list(every(changed, cst.ClassDef))[number]
+
+
+def joined_again(before: cst.Module, after: cst.Module) -> cst.Module:
+    """Return an edited file in which the lines that were split for the edit, and kept, are as they were.
+
+    Args:
+        before: the file as its author wrote it.
+        after: the edited file.
+    """
+    text, places = after.code, MetadataWrapper(before).resolve(PositionProvider)
+    lines = before.code.splitlines(keepends=True)
+    for statement in {at: None for at in places if isinstance(at, cst.SimpleStatementLine)}:
+        at = places[statement]
+        if len(statement.body) < 2 or at.start.line != at.end.line:
+            continue
+        line = lines[at.start.line - 1]
+        blank = line[: len(line) - len(line.lstrip())]
+        pieces = [
+            f"{blank}{code(small.with_changes(semicolon=cst.MaybeSentinel.DEFAULT))}"
+            for small in statement.body
+        ]
+        comment = cst.Module([]).code_for_node(statement.trailing_whitespace)
+        text = text.replace("\n".join(pieces) + comment, line)
+    return cst.parse_module(text, after.config_for_parsing)
 
 
 class _Split(cst.CSTTransformer):

@@ -41,7 +41,8 @@ class Place:
     """One VQ layer in one file.
 
     Attributes:
-        module: the file.
+        module: the file, with one statement a line in the layer's class.
+        original: the file as its author wrote it, where the layer's class was found in it.
         layer: the class that computes the layer: its own, or the nearest one around it that the file defines;
             None where the file defines none of them.
         names: "codebook", "counts" and "sums" as that class writes them ("self.embedding.weight"), as far as
@@ -53,6 +54,7 @@ class Place:
     """
 
     module: cst.Module
+    original: cst.Module | None = None
     layer: cst.ClassDef | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     transposed: bool = False
@@ -133,10 +135,11 @@ def place_in(
         if found:
             # A class that leaves the choice of the codes to one that it inherits from is not the place.
             layer = next((node for node in found if _CHOICE.search(code(node))), found[0])
+            original = module
             module, layer = one_statement_a_line(module, layer)
             inside = {role: key.removeprefix(f"{path}.") for role, key in keys.items()}
             names = {role: f"self.{expression(key)}" for role, key in inside.items()}
-            return Place(module=module, layer=layer, names=names, **known)  # type: ignore[arg-type]
+            return Place(module=module, original=original, layer=layer, names=names, **known)  # type: ignore[arg-type]
     return Place(module=module, **known)  # type: ignore[arg-type]
 
 
