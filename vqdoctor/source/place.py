@@ -41,7 +41,7 @@ class Place:
     """One VQ layer in one file.
 
     Attributes:
-        module: the file, with one statement a line in the layer's class.
+        module: the file, with one statement per line in the layer's class.
         original: the file as its author wrote it, where the layer's class was found in it.
         layer: the class that computes the layer: its own, or the nearest one around it that the file defines;
             None where the file defines none of them.
