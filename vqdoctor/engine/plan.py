@@ -105,14 +105,12 @@ def make_plan(
 
     def helps(name: str, causes: Sequence[Finding] = ()) -> bool:
         on = {*_on(causes, layers)}
-        if causes and known[name].changes_model and all(cause.remedies[0] != name for cause in causes):
-            return False  # a further way out, which the findings name: the plan has what is done
         return name not in writing or not on or not on <= {*by_logits}
 
-    asked = {name: causes for name, causes in _asked(findings).items() if helps(name, causes)}
+    asked = {name: causes for name, causes in _asked(findings, known).items() if helps(name, causes)}
     acts = _acts(asked, known)
     if unmet and not acts:
-        noted = _asked(findings, Severity.NOTE).items()
+        noted = _asked(findings, known, Severity.NOTE).items()
         asked |= {name: on for name, on in noted if helps(name, on) and _acts([name], known)}
     recipe = [*filter(helps, _recipe(asked, layers, settings, acts=acts, unmet=unmet))]
     names = settings.only or (*asked, *recipe, *[AUTOENCODER] * (labelled and DATA_INIT in recipe))
@@ -198,9 +196,12 @@ def _require_remedies(settings: Settings, known: Mapping[str, Remedy]) -> None:
             raise UserError(f"retraining cannot apply {name}", known[name].how)
 
 
-def _asked(findings: Sequence[Finding], least: Severity = Severity.WARNING) -> dict[str, list[Finding]]:
+def _asked(
+    findings: Sequence[Finding], known: Mapping[str, Remedy], least: Severity = Severity.WARNING
+) -> dict[str, list[Finding]]:
     """Return the findings from `least` on that ask for each remedy, by its name.
 
+    A change of the model must be a finding's first remedy: as a further one it is left to a person.
     Of a symptom's own remedies only those of the recipe count. A stalled EMA's few updates, for one, need a
     faster EMA and not 200 epochs. Copies of codes under broken EMA sums stay copies once the sums are right.
     """
@@ -216,6 +217,9 @@ def _asked(findings: Sequence[Finding], least: Severity = Severity.WARNING) -> d
                 names += [AUTOENCODER] * (finding.code in UNSOUND)
             for name in dict.fromkeys(names):
                 asked.setdefault(name, []).append(finding)
+    for name in [name for name in asked if known[name].changes_model]:
+        if all(finding.remedies[0] != name for finding in asked[name]):
+            del asked[name]
     unlearned = [f for f in findings if f.code == AT_CHANCE and f.severity is Severity.ERROR]
     if unlearned and FRESH_ENCODER not in asked:
         asked.setdefault(FRESH_START, []).extend(unlearned)
