@@ -48,7 +48,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([AGED.replace(recent_codes=93, recent_codes_high=102), SHORT], "warning"),
         ([AGED.replace(recent_codes=100, recent_codes_high=103), SHORT], "passes"),
         ([AGED.replace(recent_codes=34, recent_codes_high=49), SHORT], "error"),
-        ([AGED.replace(recent_codes=34, recent_codes_high=55), SHORT], "cannot judge"),
+        ([AGED.replace(recent_codes=34, recent_codes_high=55), SHORT], "passes"),
+        # one vector in each update, evenly spread over many codes
+        ([AGED.replace(recent_codes=9, recent_codes_high=27), SHORT], "passes"),
+        ([FEW, DECAY.replace(updates=0)], "cannot judge"),
     ],
 )
 def test_limits(evidence: list[Evidence], expected: str) -> None:

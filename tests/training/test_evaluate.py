@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,20 @@ def test_samples_without_a_label_have_no_accuracy() -> None:
     assert whole.logits is not None and whole.logits.argmax(1).tolist() == [0, 2, 0, 2]
     none = Scored.join([scored(-100, -100)])
     assert none.labels is None and none.logits is None and none.samples == 2
+
+
+def of(logits: torch.Tensor, labels: torch.Tensor) -> Scored:
+    return Scored.of(Losses(task=torch.tensor(1.0), logits=logits, labels=labels), logits)
+
+
+def test_labels_of_other_forms_are_read_or_left_out() -> None:
+    three = torch.eye(3)
+    for labels in (torch.tensor([[0], [1], [2]]), three, 0.2 + 0.4 * three, torch.tensor([0.0, 1.0, 2.0])):
+        assert of(three, labels).labels.tolist() == [0, 1, 2]  # type: ignore[union-attr]
+    binary = of(torch.tensor([[-1.0], [2.0], [3.0]]), torch.tensor([0.0, 1.0, 1.0]))
+    assert binary.logits is not None and binary.logits.argmax(1).tolist() == [0, 1, 1]
+    for logits, labels in ((three, torch.tensor([0, 1])), (three[:, :1], torch.tensor([0.1, 0.4, 3.0]))):
+        assert of(logits, labels).labels is None and of(logits, labels).logits is None
 
 
 def rare(scores: str, loss: float) -> Measured:
@@ -57,6 +72,8 @@ def test_a_rare_event_is_learned_where_each_class_counts_alike(scores: str, lear
 def test_a_model_that_finds_the_event_is_no_worse_than_one_that_guesses_the_frequent_class() -> None:
     guesses, finds = rare("the frequent class", 0.69), rare("finds it", 0.4)
     assert not is_worse(finds, guesses) and is_worse(guesses, finds)
-    assert is_worse(replace(finds, figures=replace(finds.figures, loss=0.7)), guesses)
+    heavier = replace(finds, figures=replace(finds.figures, loss=0.7))
+    assert not is_worse(heavier, guesses) and is_worse(guesses, heavier)
+    assert is_worse(replace(finds, figures=replace(finds.figures, loss=math.nan)), guesses)
     (goal,) = (g for g in Goals(min_accuracy=0.85).compare(finds.figures) if g.name == "accuracy")
     assert goal.met

@@ -131,11 +131,18 @@ class Carries(torch.nn.Module):
         super().__init__()
         self.kind, self.last = kind, torch.zeros(())
         self.drawn = torch.Generator().manual_seed(0)
+        self.register_buffer("of_rows", torch.zeros(6))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.kind == "a state" or (self.kind == "a state in train mode" and self.training):
             found, self.last = x + self.last, x.mean()
             return found
+        if self.kind == "a state that fades":
+            found, self.last = x + self.last, 0.9 * self.last + x.mean()
+            return found
+        if self.kind == "a buffer of another size":
+            self.of_rows = x[:, 0].clone()
+            return x
         if self.kind == "pairs in train mode" and self.training:
             return x - x.flip(0)
         if self.kind == "dropout" and self.training:
@@ -151,6 +158,8 @@ class Carries(torch.nn.Module):
         ("samples", True, False),
         ("a state", False, True),
         ("a state in train mode", True, True),
+        ("a state that fades", False, True),
+        ("a buffer of another size", True, False),
         ("pairs in train mode", False, False),
         ("dropout", True, False),
         ("noise of its own", False, False),

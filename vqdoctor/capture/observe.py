@@ -48,9 +48,8 @@ class Scored:
         """Return the answers on one batch."""
         logits, labels = losses.logits, losses.labels
         first = next((t for t in (labels, logits, *tensors_of(batch)) if t is not None and t.ndim), None)
-        if logits is not None and labels is not None and (logits.ndim, labels.ndim) == (2, 1):
-            known = (labels >= 0) & (labels < logits.shape[1])
-            logits, labels = logits[known], labels[known]
+        if logits is not None and labels is not None and logits.ndim == 2:
+            logits, labels = _of_classes(logits, labels)
         return cls(
             samples=1 if first is None else len(first),
             loss=float(losses.task),
@@ -72,6 +71,27 @@ class Scored:
             logits=np.concatenate(logits) if len(logits) == len(parts) and not unlabelled else None,
             labels=None if unlabelled else whole,
         )
+
+
+def _of_classes(
+    logits: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+    """Return scores [N, C] and labels [N] of the samples that have a label; None where they do not fit.
+
+    Args:
+        logits: [N, C]; a single column is the score of 1 against that of 0.
+        labels: numbers of classes [N] or [N, 1], or shares of each class [N, C].
+    """
+    if labels.is_floating_point() and labels.shape == logits.shape and logits.shape[1] > 1:
+        labels = labels.argmax(1)
+    labels = labels.squeeze(1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    whole = not labels.is_floating_point() or bool((labels == labels.round()).all())
+    if labels.shape != logits.shape[:1] or not whole:
+        return None, None
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    known = (labels >= 0) & (labels < logits.shape[1])
+    return logits[known], labels[known]
 
 
 @frozen

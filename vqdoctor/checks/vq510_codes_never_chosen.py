@@ -42,6 +42,10 @@ from vqdoctor.core.evidence import OptimizerMemory, TrainingRecord, Usage, Weigh
 from vqdoctor.core.finding import Problem
 from vqdoctor.core.levels import Confidence, Severity
 
+GROWS = 2.0
+"""Largest ratio of the codes of 400 updates and of 100 where the latter are those in use: with a few vectors
+in each update, evenly used codes show 3.9 times as many."""
+
 
 class Limits(CheckLimits):
     """When codes count as left out."""
@@ -78,15 +82,16 @@ def evaluate(
         raise CannotJudge("the optimizer keeps no second moment of each code")
     if memory.codebook_untouched_rows == decay.sample_size:
         raise CannotJudge("the optimizer remembers no gradient of any code, so the usage is unknown")
-    if decay.updates is None:
-        raise CannotJudge("the number of updates is not known")
+    if not decay.updates:
+        raise CannotJudge("the number of updates is not known, or no update was made")
+    most: float | None
     codes, lately = decay.sample_size, _unchosen_lately(memory, decay.sample_size, limits)
     if lately is not None:
         unchosen, when, most = lately, "of the last 400 updates", float(codes - lately)
     else:
-        unchosen, when = memory.codebook_untouched_rows, f"({decay.updates:,} updates)"
-        most = _most_perplexity(unchosen, codes, decay.updates, record, limits)
+        unchosen, when, most = memory.codebook_untouched_rows, f"({decay.updates:,} updates)", None
     if unchosen > limits.untouched * codes:
+        most = most if most is not None else _most_perplexity(unchosen, codes, decay.updates, record, limits)
         yield _left_out(unchosen, when, most, decay, limits)
 
 
@@ -96,7 +101,8 @@ def _unchosen_lately(memory: OptimizerMemory, codes: int, limits: Limits) -> int
         return None
     unchosen = codes - memory.recent_codes_high
     between = memory.recent_codes_high - memory.recent_codes
-    return unchosen if between <= limits.between * unchosen else None
+    grows = memory.recent_codes_high > GROWS * memory.recent_codes  # a few vectors in each update
+    return unchosen if between <= limits.between * unchosen and not grows else None
 
 
 def _most_perplexity(

@@ -169,20 +169,21 @@ def compared(logits: Logits, without_vq: Logits, labels: NDArray[np.int64]) -> P
 def is_worse(after: Measured, before: Measured) -> bool:
     """Whether a model does its task worse than another one on the same samples.
 
-    The accuracy decides, sample by sample; without labels it is the task loss. It is so too where one of them
-    tells the classes apart and the other does not: of a rare event it may guess the frequent class each time.
+    The accuracy decides, sample by sample; without labels it is the task loss. Where one of them tells the
+    classes apart and the other does not, that decides: of a rare event it may guess the frequent class.
     """
     pairs = None
     skills = [model.figures.balanced_skill for model in (after, before)]
     least, most = min(skill or 0.0 for skill in skills), max(skill or 0.0 for skill in skills)
-    if least <= 0 < SKILL <= most:
-        return after.figures.loss > before.figures.loss
+    if not math.isfinite(after.figures.loss):
+        return True
+    if least <= 0 < SKILL <= most and None not in skills:
+        return (skills[0] or 0.0) < (skills[1] or 0.0)
     if after.logits is not None and before.logits is not None and after.labels is not None:
         pairs = compared(after.logits, before.logits, after.labels)
     if pairs is not None:
         return pairs.behind
-    loss = after.figures.loss
-    return not math.isfinite(loss) or loss > before.figures.loss
+    return after.figures.loss > before.figures.loss
 
 
 def has_learned(model: Measured, one_code: float) -> bool:

@@ -6,10 +6,14 @@ kind after the other. Batches in memory can be mixed here, whatever the user's l
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
 
 from vqdoctor.capture.call import FAILURES
 from vqdoctor.core.errors import UserError
@@ -19,6 +23,8 @@ from vqdoctor.models.untouched import in_eval_mode, same_randomness
 
 WINDOW = 1 << 28
 """Bytes of batches that are held, and mixed, at a time."""
+FOLLOWING = (_BatchNorm, _DropoutNd)
+"""Modules that depend on the whole batch, or draw, in train mode."""
 SAME = 1e-4
 """Largest difference of the task loss from that of its parts, as a share of it: as float32 sums differ."""
 
@@ -129,36 +135,65 @@ def is_in_order(
     if len(batches) < 2:
         return False
     first, second = batches[:2]
-    with in_eval_mode(model):
-        for trains in (False, True):
-            if trains:
-                _train_own(model, held)
-            _loss(model, task, first)
-            after_first, *after_itself = [_loss(model, task, second) for _ in range(3)]
-            known = None not in (after_first, *after_itself) and _are_same(*after_itself)
-            if known and not _are_same(after_first, after_itself[0]):
-                return True
+    for trains in (False, True):
+        found = []
+        for before in (first, second, second):
+            its = copy.deepcopy((model, [*held]))  # whatever a pass leaves behind is in a copy of its own
+            with in_eval_mode(its[0]):
+                if trains:
+                    _train_own(*its)
+                _loss(its[0], task, before, kept=its[1])
+                found.append(_loss(its[0], task, second, kept=its[1]))
+        after_first, *after_itself = found
+        known = None not in found and _are_same(*after_itself)
+        if known and not _are_same(after_first, after_itself[0]):
+            return True
     return False
 
 
 def _train_own(model: torch.nn.Module, held: Collection[torch.nn.Module]) -> None:
-    """Set the user's own modules to train mode: torch's norms and dropout, and held modules, keep theirs."""
+    """Set the user's own modules to train mode: norms, dropout and held modules keep theirs."""
     kept = {inner for module in held for inner in module.modules()}
     for module in model.modules():
-        if module not in kept and not type(module).__module__.startswith("torch.nn."):
+        theirs = type(module).__module__.startswith("torch.nn.") or isinstance(module, FOLLOWING)
+        if module not in kept and not theirs:
             module.training = True
 
 
-def _loss(model: torch.nn.Module, task: Task, batch: Batch, seed: int = 0) -> float | None:
-    """Return the task loss of a batch; None where the task fails. The model's tensors are as before."""
-    state = {n: t.clone() for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
+def _loss(
+    model: torch.nn.Module,
+    task: Task,
+    batch: Batch,
+    seed: int = 0,
+    kept: Iterable[torch.nn.Module] | None = None,
+) -> float | None:
+    """Return the task loss of a batch; None where the task fails.
+
+    Args:
+        model: the model.
+        task: its task.
+        batch: the batch.
+        seed: of all that is drawn.
+        kept: modules whose tensors are as before afterwards; None is all.
+    """
+    modules = {inner for module in ((model,) if kept is None else kept) for inner in module.modules()}
+    before = [(m, dict(m._buffers)) for m in modules]
+    named = (t for m in modules for t in (*m._parameters.values(), *m._buffers.values()))
+    tensors = {id(t): t for t in named if t is not None and not is_lazy(t)}
+    values = [(t, t.detach().clone()) for t in tensors.values()]
     try:
         with same_randomness(seed):
             return float(task.losses(model, batch).task)
     except (*FAILURES, UserError):
         return None
     finally:
-        model.load_state_dict(state, strict=False)  # a layer may train in eval mode too
+        for module, buffers in before:
+            module._buffers.update(buffers)
+        for tensor, value in values:  # a layer may train in eval mode too
+            if tensor.shape == value.shape:
+                tensor.data.copy_(value)
+            else:
+                tensor.data = value
 
 
 def _are_same(one: float | None, other: float | None) -> bool:
