@@ -40,7 +40,11 @@ def test_labels_of_other_forms_are_read_or_left_out() -> None:
         assert of(three, labels).labels.tolist() == [0, 1, 2]  # type: ignore[union-attr]
     binary = of(torch.tensor([[-1.0], [2.0], [3.0]]), torch.tensor([0.0, 1.0, 1.0]))
     assert binary.logits is not None and binary.logits.argmax(1).tolist() == [0, 1, 1]
-    for logits, labels in ((three, torch.tensor([0, 1])), (three[:, :1], torch.tensor([0.1, 0.4, 3.0]))):
+    for logits, labels in (
+        (three, torch.tensor([0, 1])),
+        (three[:, :1], torch.tensor([0.1, 0.4, 3.0])),
+        (three, 1 - three),
+    ):
         assert of(logits, labels).labels is None and of(logits, labels).logits is None
 
 

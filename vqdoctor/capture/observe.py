@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 SPLITS: tuple[Split, ...] = ("train", "stop", "val")
 
 
+WHOLE = 1e-3
+"""Largest distance from 1 of the sum of a sample's shares of each class."""
+
+
 @dataclass(kw_only=True)
 class Scored:
     """The task's answers on one split, or on one batch of it.
@@ -83,6 +87,8 @@ def _of_classes(
         labels: numbers of classes [N] or [N, 1], or shares of each class [N, C].
     """
     if labels.is_floating_point() and labels.shape == logits.shape and logits.shape[1] > 1:
+        if bool((labels < 0).any()) or bool(((labels.sum(1) - 1).abs() > WHOLE).any()):
+            return None, None  # several labels of one sample are no class of it
         labels = labels.argmax(1)
     labels = labels.squeeze(1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     whole = not labels.is_floating_point() or bool((labels == labels.round()).all())
