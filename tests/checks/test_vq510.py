@@ -49,6 +49,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ([AGED.replace(recent_codes=100, recent_codes_high=103), SHORT], "passes"),
         ([AGED.replace(recent_codes=34, recent_codes_high=49), SHORT], "error"),
         ([AGED.replace(recent_codes=34, recent_codes_high=55), SHORT], "passes"),
+        # a codebook that was frozen long ago: no code is recent, and all were in use
+        ([AGED.replace(recent_codes=0, recent_codes_high=0), SHORT], "passes"),
         # one vector in each update, evenly spread over many codes
         ([AGED.replace(recent_codes=9, recent_codes_high=27), SHORT], "passes"),
         ([FEW, DECAY.replace(updates=0)], "cannot judge"),

@@ -270,3 +270,23 @@ def test_two_models_are_compared_on_the_same_samples_alone() -> None:
     own, other = (expected_calibration_error(softmax(s), labels) for s in (scores, others))
     assert paired.ece_low < own - other < paired.ece_high
     assert compared(scores, others[:4], labels) is None
+
+
+def test_a_frozen_part_keeps_its_values_in_a_new_model_and_an_ema_codebook_does_not() -> None:
+    """A pretrained backbone has its weights from the file alone: a random one learns nothing."""
+    task = Digits()
+    model = task.model()
+    layer = reference_layer(model)
+    batch = next(iter(task.batches("train")))
+    first = next(name for name, _ in model.encoder.named_parameters()).partition(".")[0]
+    for parameter in model.encoder.get_submodule(first).parameters():
+        parameter.requires_grad_(False)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    kept = {name for name in before if name.startswith(f"encoder.{first}.")}
+    restart(model, task, batch, (layer,), "scratch", seed=5)
+    torch.manual_seed(5)
+    fresh = task.model().state_dict()
+    after = model.state_dict()
+    assert {name for name, t in after.items() if torch.equal(t, before[name])} >= kept
+    assert all(torch.equal(t, fresh[name]) for name, t in after.items() if name not in kept)
+    assert any(name.startswith("vq.") for name in after) and not any(n.startswith("vq.") for n in kept)

@@ -97,7 +97,7 @@ def evaluate(
 
 def _unchosen_lately(memory: OptimizerMemory, codes: int, limits: Limits) -> int | None:
     """Return how many codes had no gradient for 400 updates, where these are told apart from rare ones."""
-    if memory.recent_codes is None or memory.recent_codes_high is None:
+    if not memory.recent_codes or memory.recent_codes_high is None:  # none: they are trained no longer
         return None
     unchosen = codes - memory.recent_codes_high
     between = memory.recent_codes_high - memory.recent_codes

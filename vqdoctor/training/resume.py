@@ -88,7 +88,7 @@ def has_written(output: Path) -> bool:
         tree = open_checkpoint(path).tree
     except CheckpointError as error:
         raise _unreadable(path, error) from error
-    return isinstance(tree, dict) and tree.get(OUTPUT) == digest_of(output)
+    return isinstance(tree, dict) and tree.get("kind") == KIND and tree.get(OUTPUT) == digest_of(output)
 
 
 def _unreadable(path: Path, error: CheckpointError) -> UserError:

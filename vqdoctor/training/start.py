@@ -24,7 +24,8 @@ def restart(
     """Give the values of a freshly built model, in place, to all that starts anew.
 
     A new encoder is every parameter that z_e depends on, with the buffers of the modules that own one;
-    the codebooks are not among them.
+    the codebooks are not among them. A frozen part has its values from elsewhere, such as a pretrained
+    backbone, and keeps them in a new model too.
 
     Args:
         model: the model with the checkpoint in it.
@@ -48,7 +49,7 @@ def restart(
         raise UserError("task.model() returns the model that is retrained", "build a new one at every call")
     values = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    names = set(own) if start == "scratch" else leading_to(model, task, batch, layers)
+    names = set(own) - frozen(model, layers) if start == "scratch" else leading_to(model, task, batch, layers)
     for name in names:
         if name not in values or values[name].shape != own[name].shape:
             raise UserError(
@@ -63,9 +64,7 @@ def leading_to(
     model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[CapturedLayer, ...]
 ) -> set[str]:
     """Return the names of the parameters that z_e depends on, and of their modules' buffers."""
-    stored = {
-        id(tensor) for layer in layers for role in layer.tensors if (tensor := layer.stored(role)) is not None
-    }
+    stored = _stored(layers)
     named = {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in stored}
     buffers = dict(model.named_buffers())
     codebooks = {name: p for name, p in model.named_parameters() if id(p) in stored}
@@ -82,3 +81,24 @@ def leading_to(
     return leading | {
         name for name, t in buffers.items() if id(t) not in stored and name.rpartition(".")[0] in owners
     }
+
+
+def frozen(model: torch.nn.Module, layers: tuple[CapturedLayer, ...]) -> set[str]:
+    """Return the names of the parameters without a gradient, and of the buffers of modules that own no other.
+
+    The tensors of the VQ layers are not among them: an EMA writes these.
+    """
+    stored, found = _stored(layers), set()
+    for path, module in model.named_modules():
+        own = [*module.named_parameters(path, recurse=False)]
+        still = [(name, p) for name, p in own if not p.requires_grad and id(p) not in stored]
+        if own and len(still) == len(own):
+            still += [(n, b) for n, b in module.named_buffers(path, recurse=False) if id(b) not in stored]
+        found |= {name for name, _ in still}
+    return found
+
+
+def _stored(layers: tuple[CapturedLayer, ...]) -> set[int]:
+    """Return the identities of the tensors that the VQ layers store."""
+    tensors = (layer.stored(role) for layer in layers for role in layer.tensors)
+    return {id(tensor) for tensor in tensors if tensor is not None}

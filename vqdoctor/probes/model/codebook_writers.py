@@ -22,6 +22,8 @@ from vqdoctor.probes.probe import Missing
 
 MOVE = 1e-3
 """Size of the move, relative to the codebook's root mean square: it changes hardly any choice of code."""
+STEPS = 4
+"""Least size of the move in steps between neighbouring numbers of the codebook's type."""
 
 _MOST = 0.5
 """Share of the weights before the layers that an optimizer of the whole model holds, at least."""
@@ -55,7 +57,9 @@ def _writers(context: ModelContext) -> dict[str, CodebookWriters]:
                 moves[name] = _move(codes[name], pull, context.seed)
     with torch.no_grad():
         for name, move in moves.items():
+            was = codes[name].clone()
             codes[name] += move
+            moves[name] = codes[name] - was  # without what bfloat16 rounds away
     if moves:
         for model in (moved, still):
             _forward(context, model)
@@ -69,7 +73,8 @@ def _writers(context: ModelContext) -> dict[str, CodebookWriters]:
             apart = _codebook(layer) - _codebook(layer.on(still))
             left, move = (t.detach().reshape(-1, t.shape[-1]) for t in (apart, moves[name]))
             size = move.square().sum(1)
-            shares = ((left * move).sum(1) / size)[size > 0]  # of each row that was moved
+            of_row = ((left * move).sum(1) / size)[size > 0]  # of each row that was moved
+            shares = of_row if len(of_row) else None
         evidence[name] = CodebookWriters(
             source="batch",
             sample_size=0 if shares is None else len(shares),
@@ -85,7 +90,8 @@ def _move(codes: torch.Tensor, pull: torch.Tensor, seed: int) -> torch.Tensor:
     """Return a small random move of the rows that have a gradient."""
     noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(seed))
     touched = (pull != 0).any(-1, keepdim=True)
-    return noise.to(codes.device, codes.dtype) * touched * MOVE * codes.detach().square().mean().sqrt()
+    size = max(MOVE, STEPS * torch.finfo(codes.dtype).eps)
+    return noise.to(codes.device, codes.dtype) * touched * size * codes.detach().square().mean().sqrt()
 
 
 def _forward(context: ModelContext, model: torch.nn.Module) -> Losses:
