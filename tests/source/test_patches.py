@@ -267,6 +267,23 @@ def test_other_lines_of_several_statements_stay_as_they_are() -> None:
         assert 'self.last = "a; b"\n' in proposal.module.code
 
 
+def test_a_line_is_joined_again_where_it_stood_and_nowhere_else() -> None:
+    """A form feed begins no line for git, and two lines of the author's own stay two."""
+    body = """
+        page = "\f"; self.page = page
+        idx = z.argmin(1); z_q = self.codebook[idx]
+        self.a = 1
+        self.b = 2
+        if self.a: self.c = 1
+        self.a = 1; self.b = 2
+        return z_q"""
+    found = [p.module.code for _, p in proposals(_layer(body), "straight-through")]
+    assert found
+    for text in found:
+        assert '        page = "\f"; self.page = page\n' in text
+        assert "        self.a = 1\n        self.b = 2\n        if self.a: self.c = 1\n" in text
+
+
 def test_the_class_is_the_one_that_computes() -> None:
     """Of several of one name the one at the line; of a class and its base the one that chooses the codes."""
     text = "class A:\n    def forward(self, z):\n        return z\n\n\n"

@@ -49,10 +49,10 @@ def parse(path: Path) -> cst.Module:
 def diff(before: cst.Module, after: cst.Module, name: str) -> str:
     """Return the unified diff between two trees of one file, as `git apply` takes it; "" where they agree.
 
-    A line ends with a line feed, as it does for git, and not with the form feeds that Python splits at.
+    A line ends with a line feed, as it does for git.
     """
     mark = "\ufeff" if before.encoding == "utf-8-sig" else ""  # which the tree does not hold
-    old, new = (re.findall(r"[^\n]*\n|[^\n]+", mark + module.code) for module in (before, after))
+    old, new = (_lines(mark + module.code) for module in (before, after))
     lines = difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")
     return "".join(line if line.endswith("\n") else f"{line}\n{NO_NEWLINE}" for line in lines)
 
@@ -113,12 +113,14 @@ def one_statement_a_line(module: cst.Module, layer: cst.ClassDef) -> tuple[cst.M
 def joined_again(before: cst.Module, after: cst.Module) -> cst.Module:
     """Return an edited file in which the lines that were split for the edit, and kept, are as they were.
 
+    Statements that the author has on lines of their own somewhere else stay there.
+
     Args:
         before: the file as its author wrote it.
         after: the edited file.
     """
-    text, places = after.code, MetadataWrapper(before).resolve(PositionProvider)
-    lines = before.code.splitlines(keepends=True)
+    text, places = f"\n{after.code}", MetadataWrapper(before).resolve(PositionProvider)
+    lines = _lines(before.code)
     for statement in {at: None for at in places if isinstance(at, cst.SimpleStatementLine)}:
         at = places[statement]
         if len(statement.body) < 2 or at.start.line != at.end.line:
@@ -130,8 +132,15 @@ def joined_again(before: cst.Module, after: cst.Module) -> cst.Module:
             for small in statement.body
         ]
         comment = cst.Module([]).code_for_node(statement.trailing_whitespace)
-        text = text.replace("\n".join(pieces) + comment, line)
-    return cst.parse_module(text, after.config_for_parsing)
+        split = "\n".join(["", *pieces]) + comment
+        if split not in f"\n{before.code}":
+            text = text.replace(split, f"\n{line}")
+    return cst.parse_module(text[1:], after.config_for_parsing)
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a file, which end with a line feed, and not with a form feed as Python's do."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 class _Split(cst.CSTTransformer):
