@@ -75,6 +75,17 @@ def test_few_codes_are_not_asked_for_more_than_they_are() -> None:
     assert Goals(min_perplexity=50.0).met(few)
 
 
+def test_where_one_code_stands_out_the_others_are_asked_for_the_perplexity() -> None:
+    """Padding takes 81 % of the vectors: no codebook has a perplexity of 51 then."""
+    layer = replace(LAYER, perplexity=4.1, rest_perplexity=190.0)
+    goal = Goals().compare(replace(FIGURES, layers={"vq": layer}))[0]
+    assert (goal.name, goal.value, goal.met) == ("perplexity", 190.0, True)
+    poor = replace(layer, rest_perplexity=40.0)
+    assert not Goals().compare(replace(FIGURES, layers={"vq": poor}))[0].met
+    even = replace(LAYER, rest_perplexity=199.0)  # the whole is enough: it is what is quoted
+    assert Goals().compare(replace(FIGURES, layers={"vq": even}))[0].value == LAYER.perplexity
+
+
 def test_a_small_sample_is_not_blamed_for_codes_that_it_cannot_show() -> None:
     small = layer(vectors=256, active=150, expected_active=162.0)
     assert small.layers["vq"].active_share == pytest.approx(150 / 162)

@@ -249,8 +249,8 @@ def test_where_the_model_without_vq_learns_nothing_either_none_with_vq_is_traine
 
 
 def test_the_accuracy_to_reach_is_that_of_the_same_model_without_vq(sick: Path, tmp_path: Path) -> None:
-    done = retrain(sick, tmp_path / "fixed.pt", settings=Settings(epochs=6)).retraining
-    assert done is not None
+    done = retrain(sick, tmp_path / "fixed.pt", settings=Settings(epochs=20)).retraining
+    assert done is not None and not done.too_short
     assert done.without_vq is not None
     assert done.without_vq.accuracy is not None
     (limit,) = (goal.limit for goal in done.goals if goal.name == "accuracy")
@@ -259,6 +259,22 @@ def test_the_accuracy_to_reach_is_that_of_the_same_model_without_vq(sick: Path, 
     (paired,) = (goal.paired for goal in done.goals if goal.name == "accuracy")
     assert paired is not None and paired.samples == done.after.samples
     assert paired.difference == pytest.approx(done.after.accuracy - done.without_vq.accuracy)
+
+
+def test_a_model_without_vq_that_is_still_learning_sets_no_goal(sick: Path, tmp_path: Path) -> None:
+    """After one step both are at a guess: a cure by that measure would be none."""
+    easy = replace(EASY, min_accuracy=None)
+    report = retrain(sick, tmp_path / "fixed.pt", settings=Settings(steps=1, goals=easy, keep_worse=True))
+    done = report.retraining
+    assert done is not None and done.goals_met and done.too_short and not done.cured
+    assert "accuracy" not in {goal.name for goal in done.goals}
+    assert exit_code(report) == 1
+    told = " ".join(renderer_of("rich").render(report, RenderOptions()).split())
+    assert told.startswith("NOT CURED") and "too short to tell a cure" in told and "--min-accuracy F" in told
+
+    given = replace(easy, min_accuracy=0.01)  # with a goal of the user's own it is not asked for one
+    done = retrain(sick, tmp_path / "own.pt", settings=Settings(steps=1, goals=given)).retraining
+    assert done is not None and not done.too_short
 
 
 class Rebuilt(DigitsTask):

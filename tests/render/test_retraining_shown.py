@@ -11,7 +11,7 @@ from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.core.paired import Paired
 from vqdoctor.core.report import PlanStep, Repair, Report
-from vqdoctor.core.retraining import Arm, Figures, Goal, LayerFigures, Price, Retraining, SourceChange
+from vqdoctor.core.retraining import Arm, Figures, Goal, Goals, LayerFigures, Price, Retraining, SourceChange
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.render import RenderOptions, renderer_of
 
@@ -71,6 +71,21 @@ def test_figures_trial_remedies_and_what_is_left(reports: dict[str, Report], for
     price = "against the plan after 3 epochs: perplexity +12.0, accuracy -0.4 points, task loss +0.0125"
     assert price in " ".join(text.split()).replace("\\", "")
     assert "codes active" not in text, "the figures of a remedy are those of the whole retraining"
+
+
+def test_a_code_that_stands_out_has_a_row_of_its_own(reports: dict[str, Report]) -> None:
+    """The goal stands beside the figure that it is compared with."""
+    report = retrained(reports["healthy"])
+    assert report.retraining is not None and report.retraining.after is not None
+    usage = replace(report.retraining.after.layers["vq"], perplexity=4.25, rest_perplexity=301.0)
+    after = replace(report.retraining.after, layers={"vq": usage})
+    done = replace(report.retraining, after=after, goals=Goals().compare(after))
+    rows = shown(replace(report, retraining=done), "rich").splitlines()
+    whole = next(row for row in rows if row.startswith("  perplexity"))
+    rest = next(row for row in rows if row.startswith("  without the one that stands out"))
+    assert "4.25 of 1,024" in whole and "at least" not in whole
+    assert "301 of 1,024" in rest and "at least 204.8" in rest
+    assert "that stands out" not in shown(report, "rich")
 
 
 CAUSE = Finding(

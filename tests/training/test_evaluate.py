@@ -14,7 +14,7 @@ from vqdoctor.capture.observe import Scored
 from vqdoctor.core.retraining import Goals
 from vqdoctor.metrics.calibration import balanced_skill
 from vqdoctor.models.task import Losses
-from vqdoctor.training.evaluate import Measured, has_learned, is_worse
+from vqdoctor.training.evaluate import Measured, _figures, has_learned, is_worse
 
 
 def scored(*labels: int) -> Scored:
@@ -81,3 +81,14 @@ def test_a_model_that_finds_the_event_is_no_worse_than_one_that_guesses_the_freq
     assert is_worse(replace(finds, figures=replace(finds.figures, loss=math.nan)), guesses)
     (goal,) = (g for g in Goals(min_accuracy=0.85).compare(finds.figures) if g.name == "accuracy")
     assert goal.met
+
+
+def test_the_usage_beside_a_code_that_stands_out_is_that_of_the_others() -> None:
+    """Padding on one code of 64: the others are used evenly, and each of them is active."""
+    counts = np.arange(64) % 5 + 28.0
+    counts[5] = 9_000.0
+    padded = _figures(counts, 64, None)
+    assert padded.perplexity < 6 and padded.rest_perplexity == pytest.approx(63.0, rel=0.01)
+    assert padded.active == 64 and padded.active_share > 0.99
+    even = _figures(np.full(64, 30.0), 64, None)
+    assert even.rest_perplexity is None and even.perplexity == pytest.approx(64.0, rel=0.01)

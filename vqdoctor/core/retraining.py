@@ -25,6 +25,9 @@ class LayerFigures:
         active: codes above 0.1/K of the usage.
         expected_active: codes that uniform usage would show as active on this number of vectors.
         perplexity: Grassberger's estimate, in codes.
+        rest_perplexity: perplexity of the other codes, by the plain entropy, where one stands far above them
+            and they are used evenly (see VQ511); active codes are then counted by the share of these. Else
+            None.
         quantiles: quantiles of the sorted counts, for a picture of the usage.
         error: mean squared distance of z_e to its codes, as a share of the variance of z_e; None if unseen.
     """
@@ -35,6 +38,7 @@ class LayerFigures:
     active: int
     expected_active: float
     perplexity: float
+    rest_perplexity: float | None = None
     quantiles: tuple[float, ...] = ()
     error: float | None = None
 
@@ -211,7 +215,10 @@ class Goals:
         found = []
         for name, layer in figures.layers.items():
             wanted = layer.num_codes / 5 if self.min_perplexity is None else self.min_perplexity
-            found.append(_at_least("perplexity", name, layer.perplexity, min(wanted, layer.num_codes)))
+            goal = _at_least("perplexity", name, layer.perplexity, min(wanted, layer.num_codes))
+            if not goal.met and layer.rest_perplexity is not None:
+                goal = _at_least("perplexity", name, layer.rest_perplexity, goal.limit)
+            found.append(goal)
             found.append(_at_least("usage", name, layer.active_share, self.min_usage))
         if figures.accuracy is not None and self.min_accuracy is not None:
             least = self.min_accuracy
@@ -347,6 +354,8 @@ class Retraining:
         split: the split that before, after and without_vq come from.
         ended: why it ended.
         interrupted: whether it was ended before its time.
+        too_short: whether the model without VQ was still learning when it ended, and is no better than the
+            checkpoint or a guess: it sets no goal, and no cure can be told without one.
         worse: whether the retrained model does its task worse than the checkpoint: by the accuracy, without
             labels by the task loss.
         written: whether the output was written.
@@ -366,6 +375,7 @@ class Retraining:
     split: str = "val"
     ended: Ended = ""
     interrupted: bool = False
+    too_short: bool = False
     worse: bool = False
     written: bool = True
     processes: int = 1
@@ -383,5 +393,5 @@ class Retraining:
 
     @property
     def cured(self) -> bool:
-        """Whether the model was retrained, all goals are met, and it does its task no worse."""
-        return self.after is not None and self.goals_met and not self.worse
+        """Whether the model was retrained long enough, all goals are met, and it does its task no worse."""
+        return self.after is not None and self.goals_met and not (self.worse or self.too_short)

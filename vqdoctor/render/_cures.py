@@ -122,6 +122,8 @@ def _ended(done: Retraining) -> str:
         return f"ended after {spent}{_worse(done)}; --resume goes on"
     if done.worse:
         return f"{spent}{_worse(done)}{'' if done.written else ': --resume --keep-worse writes it'}"
+    if done.too_short and not missed:
+        return f"{spent}{_too_short(done)}"
     if not done.goals:
         return f"{spent}, but no figure has a goal to be compared with"
     if missed:
@@ -141,12 +143,29 @@ def _unlearned(found: Figures | None) -> str:
     return f" ({figures}), and no file is written: look for the cause in {places}; --min-accuracy F"
 
 
+def _too_short(done: Retraining) -> str:
+    """Return the figures that make a cure unknown, and the option that gives it a measure."""
+    name, word, option = _task_figure(done)
+    without, before = (_share(side, name) for side in (done.without_vq, done.before))
+    figures = f"{word} {without} after as long, {before} of the checkpoint"
+    return (
+        f": too short to tell a cure, as the same model without VQ is still learning ({figures}); "
+        f"train longer, or set the goal: {option} F"
+    )
+
+
+def _task_figure(done: Retraining) -> tuple[Share, str, str]:
+    """Return the figure of the task: its name, its word and the option that sets its goal."""
+    if done.before is None or done.before.accuracy is None:
+        return "loss", "task loss", "--max-loss"
+    return "accuracy", "accuracy", "--min-accuracy"
+
+
 def _worse(done: Retraining) -> str:
     """Return by how much a retrained model does its task worse, and whether it is written; "" else."""
     if not done.worse:
         return ""
-    name: Share = "loss" if done.before is None or done.before.accuracy is None else "accuracy"
-    word = "task loss" if name == "loss" else name
+    name, word, _ = _task_figure(done)
     before, after = (_share(side, name) for side in (done.before, done.after))
     written = "but was written, as asked" if done.written else "and was not written"
     return f"; it does its task worse than before ({word} {before} → {after}) {written}"
@@ -247,12 +266,19 @@ def _compared(done: Retraining) -> tuple[Compared, ...]:
     for layer in layers:
         of = f" of {layer}" if len(layers) > 1 else ""
         figures = [side.layers.get(layer) if side else None for side in sides]
-        for name, goal in (("perplexity", "perplexity"), ("active", "usage")):
+        for title, name, goal in (
+            ("perplexity", "perplexity", "perplexity"),
+            ("without the one that stands out", "rest_perplexity", "perplexity"),
+            ("active codes", "active", "usage"),
+        ):
+            values = [None if f is None else getattr(f, name) for f in figures]
             before, after = (
-                f"{number(getattr(f, name))} of {number(f.num_codes)}" if f else "" for f in figures
+                "" if f is None or value is None else f"{number(value)} of {number(f.num_codes)}"
+                for f, value in zip(figures, values, strict=True)
             )
-            title = f"{'active codes' if name == 'active' else name}{of}"
-            rows.append(_row(title, before, after, goals.get((goal, layer))))
+            found = goals.get((goal, layer))
+            is_goal = goal == "usage" or (found is not None and found.value in values)
+            rows.append(_row(f"{title}{of}", before, after, found if is_goal else None))
     for title, name in SHARES.items():
         before, after = (_share(side, name) for side in sides)
         rows.append(_row(title, before, after, goals.get((name, None))))

@@ -28,12 +28,13 @@ from vqdoctor.metrics.calibration import (
     expected_calibration_error,
     softmax,
 )
-from vqdoctor.metrics.entropy import grassberger_entropy
+from vqdoctor.metrics.entropy import grassberger_entropy, plug_in_entropy
 from vqdoctor.metrics.expectation import expected_active
 from vqdoctor.metrics.geometry import histogram_quantiles
 from vqdoctor.metrics.interval import paired_interval
 from vqdoctor.models.task import Batch, Task
 from vqdoctor.models.untouched import in_eval_mode
+from vqdoctor.vq.outlier import others
 
 Logits = NDArray[np.float32]
 TOLD = 0.02
@@ -213,15 +214,17 @@ def one_vector(layer: CapturedLayer, call: Call) -> torch.Tensor:
 
 
 def _figures(counts: np.ndarray[Any, Any], num_codes: int, error: float | None) -> LayerFigures:
-    vectors = int(counts.sum())
+    vectors, rest = int(counts.sum()), others(counts)
     perplexity = math.exp(float(grassberger_entropy(counts))) if vectors else 0.0
+    shared = vectors if rest is None else int(rest.sum())
     return LayerFigures(
         num_codes=num_codes,
         vectors=vectors,
         used=int((counts > 0).sum()),
-        active=int((counts * num_codes > ACTIVE_SHARE * vectors).sum()),
-        expected_active=expected_active(num_codes, vectors, ACTIVE_SHARE) if vectors else 0.0,
+        active=int((counts * num_codes > ACTIVE_SHARE * shared).sum()),
+        expected_active=expected_active(num_codes, shared, ACTIVE_SHARE) if vectors else 0.0,
         perplexity=min(float(num_codes), max(1.0, perplexity)) if vectors else 0.0,
+        rest_perplexity=None if rest is None else math.exp(float(plug_in_entropy(rest))),
         quantiles=histogram_quantiles(counts),
         error=error,
     )

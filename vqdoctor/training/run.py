@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +12,10 @@ import torch
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.paired import TOLERANCE
-from vqdoctor.core.retraining import Epoch, Figures, Goals, Retraining, reachable_loss
+from vqdoctor.core.retraining import Epoch, Figures, Goals, Retraining
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.clock import Clock
-from vqdoctor.training.evaluate import Logits, Measured, compared, has_learned, is_worse, one_vector
+from vqdoctor.training.evaluate import Logits, compared, is_worse
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.resume import (
@@ -31,6 +30,7 @@ from vqdoctor.training.resume import (
 from vqdoctor.training.trainable import Trainable
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried, hold_trial
+from vqdoctor.training.without_vq import WithoutVQ
 
 UNTIMED: Mapping[str, Any] = {"epochs": 0, "steps": 0}
 """The measures of a training plan that a timed batch decides, as a run's identity leaves them out."""
@@ -95,13 +95,13 @@ class Run:
             KeyboardInterrupt: if the run is interrupted before the first epoch of the retraining is done.
         """
         self._take_up()
-        baseline, stop, without_vq, reachable = self._without_vq()
-        before = self.trainable.before
-        if baseline is not None and before is not None and self.state["baseline"]["unlearned"]:
+        without_vq, scores = self._without_vq()
+        before, baseline = self.trainable.before, without_vq.val
+        if baseline is not None and before is not None and without_vq.unlearned:
             return self._unlearned(before, baseline)
         # What ends the training is stricter than what is quoted.
-        by_stop = self.goals.beside(stop, TOLERANCE / 2)
-        by_val = self.goals.beside(baseline, TOLERANCE).no_worse_than(before, reachable)
+        by_stop = without_vq.goals(self.goals, TOLERANCE / 2, on_stop=True)
+        by_val = without_vq.goals(self.goals, TOLERANCE).no_worse_than(before, without_vq.least_loss)
         tried = self._tried(by_stop)
         plan = self.plan.training if tried is None else tried.plan
         early = by_stop if self.trainable.splits.has_stop else None
@@ -109,9 +109,9 @@ class Run:
         interrupted = self._train(trainer, "retraining")
         measured = trainer.measure()
         paired, worse, at_start = None, False, self.trainable.measured_before
-        if measured is not None and without_vq is not None and measured.logits is not None:
+        if measured is not None and scores is not None and measured.logits is not None:
             assert measured.labels is not None
-            paired = compared(measured.logits, without_vq, measured.labels)
+            paired = compared(measured.logits, scores, measured.labels)
         if measured is not None and at_start is not None:
             worse = is_worse(measured, at_start)
         after = None if measured is None else measured.figures
@@ -129,6 +129,7 @@ class Run:
                 trial=() if tried is None else tried.arms,
                 ended=trainer.ending.reason,
                 interrupted=interrupted,
+                too_short=without_vq.too_short,
                 worse=worse,
                 written=self.keep_worse or not worse,
                 processes=self.trainable.ranks.size,
@@ -179,46 +180,28 @@ class Run:
             measures = {name: found["measures"][name] for name in UNTIMED}
             self.plan = replace(self.plan, untreated=replace(self.plan.untreated, **measures))
 
-    def _without_vq(self) -> tuple[Figures | None, Figures | None, Logits | None, float]:
-        """Return the figures of the same model without VQ, trained as long, on the val and the stop split.
+    def _without_vq(self) -> tuple[WithoutVQ, Logits | None]:
+        """Return the same model without VQ after a training as long, and its class scores on val.
 
-        The third value is its class scores on the val split; the fourth the task loss that it shows to be
-        possible with codes.
+        These are None where no goal comes from them.
         """
         if "baseline" not in self.state:
-            measured: Measured | None = None
-            stop: Figures | None = None
-            reachable, unlearned = math.inf, False
+            found, scores = WithoutVQ(), None
             if self.trainable.needs_without_vq(self.goals):
                 training = self.plan.training
                 plain = TrainingPlan(**{name: getattr(training, name) for name in ALIKE})
                 trainer = self.trainable.trainer(plain, without_vq=True, clock=self.clock.share(0.5))
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt
-                measured, stop = trainer.measure(), trainer.rows[-1].stop if trainer.rows else None
-                one = trainer.measure(change=one_vector)
-                if measured is not None and one is not None:
-                    reachable = reachable_loss(measured.figures.loss, one.figures.loss)
-                    learned = any(
-                        known is None or has_learned(known, one.figures.loss)
-                        for known in (measured, self.trainable.measured_before)
-                    )
-                    unlearned = not learned and trainer.ending.settled(trainer.rows)
-            logits = None if measured is None else measured.logits
-            self.state["baseline"] = {
-                "figures": [
-                    None if found is None else encode(found)
-                    for found in (None if measured is None else measured.figures, stop)
-                ],
-                "logits": None if logits is None else torch.from_numpy(logits),
-                "reachable": reachable,
-                "unlearned": unlearned,
-            }
+                measured = trainer.measure()
+                found = WithoutVQ.after(trainer, measured, self.trainable.measured_before)
+                if measured is not None and measured.logits is not None and not found.too_short:
+                    scores = torch.from_numpy(measured.logits)
+            self.state["baseline"] = {"found": encode(found), "scores": scores}
             self.state.pop("training", None)
         kept = self.state["baseline"]
-        val, stop = (None if f is None else decode(Figures, f, "state", RESTART) for f in kept["figures"])
-        told = None if (logits := kept.get("logits")) is None else logits.numpy()
-        return val, stop, told, kept["reachable"]
+        scores = kept["scores"]
+        return decode(WithoutVQ, kept["found"], "state", RESTART), None if scores is None else scores.numpy()
 
     def _tried(self, goals: Goals) -> Tried | None:
         """Return the result of the trial; None if the run has no trial."""
