@@ -11,6 +11,7 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from vqdoctor.core.retraining import Epoch, Goals
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine import examine, exit_code
 from vqdoctor.engine.retrain import in_steps, rehearse, retrain, trainable
+from vqdoctor.engine.retraining_notes import of_splits
 from vqdoctor.engine.session import Session
 from vqdoctor.reference.model import Conv2dVQClassifier
 from vqdoctor.render import RenderOptions, renderer_of
@@ -435,3 +437,16 @@ def test_sigterm_ends_the_run_with_what_there_is(sick: Path, tmp_path: Path) -> 
     if "interrupted" in told:  # else it was done before the signal came
         assert state_path(tmp_path / "fixed.pt").exists()
     states(tmp_path / "fixed.pt")
+
+
+@pytest.mark.parametrize(
+    ("keeps_order", "can_mix", "told"),
+    [(True, False, "as they are served"), (False, False, "no axis of samples"), (False, True, "")],
+)
+def test_the_notes_name_why_samples_were_not_mixed(keeps_order: bool, can_mix: bool, told: str) -> None:
+    splits: Any = SimpleNamespace(
+        repeats=False, mixes=False, shuffles_itself=False, keeps_order=keeps_order, can_mix=can_mix
+    )
+    notes = of_splits(splits, shuffled=True)
+    assert [told in note for note in notes] == ([True] if told else [])
+    assert of_splits(splits, shuffled=False) == []

@@ -149,7 +149,7 @@ def check_output(checkpoint: Checkpoint, path: str | os.PathLike[str], *, overwr
     """Return the file that writing to `path` would make, links followed.
 
     Raises:
-        CheckpointError: if it is the input, exists already, or has no folder to be in.
+        CheckpointError: if it is the input, exists already, or has no folder to be written in.
     """
     shown = printable(path)
     if "\x00" in os.fspath(path):
@@ -163,6 +163,9 @@ def check_output(checkpoint: Checkpoint, path: str | os.PathLike[str], *, overwr
         raise CheckpointError(shown, "exists already", "name another file, or add --overwrite")
     if not target.parent.is_dir():
         raise CheckpointError(shown, f"there is no folder {printable(target.parent)}", "make it first")
+    if not os.access(target.parent, os.W_OK):
+        what = f"nothing can be written in the folder {printable(target.parent)}"
+        raise CheckpointError(shown, what, "name a file in another folder")
     return target
 
 

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -25,14 +25,14 @@ from vqdoctor.core.retraining import Retraining, SourceChange
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine, examine_session
 from vqdoctor.engine.plan import has_labels, make_plan
+from vqdoctor.engine.retraining_notes import notes_of
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.weights import weights_of
 from vqdoctor.models.untouched import same_randomness
-from vqdoctor.saved.optimizer import Slot
 from vqdoctor.saved.record import RETRAINED
 from vqdoctor.training.clock import Clock
 from vqdoctor.training.moments import new_moments
-from vqdoctor.training.optimizer import Optimizers, SavedRecipe
+from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.ranks import OtherHasTold, Ranks, joined
@@ -42,29 +42,6 @@ from vqdoctor.training.run import Run, Watcher
 from vqdoctor.training.trainable import Trainable
 
 __all__ = ["OtherHasTold", "Watcher", "plan_for", "rehearse", "retrain", "retrain_session", "trainable"]
-
-UNTREATED = "no finding asks for a remedy, so the model was trained on as it was"
-NEGATIVE = "the VQ loss is below 0 where it rewards the entropy of the usage, as that of LFQ does: no fault"
-REPEATED = (
-    'the task answers batches("stop") with its train or val split: for early stopping a tenth of the train '
-    "batches was held back instead"
-)
-MIXED = (
-    "the train batches come in the same order at every pass: their samples were drawn anew for every epoch "
-    "(--skip shuffle leaves them as they come)"
-)
-NOT_MIXED = (
-    "the samples of the train batches were not shuffled: the task loss of a batch is not made up of the "
-    "losses of its parts, or its tensors have no axis of samples in common"
-)
-NO_OPTIMIZER = (
-    "the output has no optimizer state, as the input has none: a training from it starts with a new one"
-)
-
-VANISHED = 1e-3
-"""Least learning rate in the input's optimizer, as a share of the retraining's, with which one can go on."""
-HIGHER = 2.0
-"""Largest such share with which a note is left out."""
 
 
 def retrain(
@@ -121,34 +98,13 @@ def retrain(
             state_path(Path(output)).unlink(missing_ok=True)
     source = outcome.left_in_source({finding.code for finding in after.findings})
     seconds = time.monotonic() - started
-    more = [] if outcome.plan.remedies else [UNTREATED]
-    more += [NEGATIVE] * any((row.vq_loss or 0.0) < 0 for row in done.epochs)
-    splits = outcome.trainer.splits
-    more += [REPEATED] * splits.repeats + [MIXED] * splits.mixes
-    more += [NOT_MIXED] * (done.plan.shuffled and not splits.shuffles_itself and not splits.can_mix)
-    more += [outcome.trainer.optimizers.told, *([] if session.saved.optimizers else [NO_OPTIMIZER])]
-    more += other_rates(session.saved.slots, outcome.trainer.optimizers) if done.written else []
+    more = notes_of(outcome, session.saved)
     return replace(
         after,
         retraining=replace(done, source=tuple(source) if done.written else (), seconds=seconds),
         repairs=tuple(outcome.repairs()),
-        notes=(*after.notes, *notes, *more, *outcome.trainer.notes),
+        notes=(*after.notes, *notes, *more),
     )
-
-
-def other_rates(slots: Iterable[Slot], used: Optimizers) -> list[str]:
-    """Return a note where the optimizer in the file keeps another learning rate than the retraining had.
-
-    Tensors alone are written anew: a rate that moves no weight, or that wrecked the model, is as it was.
-    """
-    kept = max((slot.rate for slot in slots if slot.rate is not None), default=None)
-    most = max(max(rates) for rates in used.rates)
-    if kept is None or VANISHED * most <= kept <= HIGHER * most:
-        return []
-    return [
-        f"the optimizer in the file keeps its learning rate {kept:g}, and the retraining had {most:g}: set "
-        "another before you train on"
-    ]
 
 
 def rehearse(

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 def tensors_of(value: object) -> Iterator[torch.Tensor]:
@@ -54,6 +56,12 @@ def mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if type(value) is dict:
         return {key: mapped(item, change) for key, item in value.items()}
     return value
+
+
+def to_numpy(tensor: torch.Tensor) -> NDArray[np.generic]:
+    """Return the values of a tensor exactly; numpy lacks the short floats, whose values come as float32."""
+    own = tensor.detach().cpu()
+    return (own.float() if own.is_floating_point() and own.itemsize < 4 else own).numpy()
 
 
 def samples_of(batch: object) -> int | None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from vqdoctor.checkpoint import LazyTensor
+from vqdoctor.models.tensors import to_numpy
 from vqdoctor.saved.optimizer import SavedOptimizer
 
 
@@ -31,8 +32,7 @@ def new_moments(
                     value = state.get(role)
                     if not isinstance(value, torch.Tensor) or tuple(value.shape) != tensor.shape:
                         value = torch.zeros(tensor.shape)
-                    value = value.detach().cpu()
-                    found[tensor.key] = (value.float() if value.is_floating_point() else value).numpy()
+                    found[tensor.key] = to_numpy(value)
     return found
 
 

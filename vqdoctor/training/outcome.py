@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.report import Repair
 from vqdoctor.core.retraining import Figures, Retraining, SourceChange
+from vqdoctor.models.tensors import to_numpy
 from vqdoctor.training.plan import Plan, PlannedRemedy
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried
@@ -68,8 +69,8 @@ class Outcome:
             stored: the file's keys.
         """
         state: Mapping[str, torch.Tensor] = self.trainer.model.state_dict()
-        kept = {raw: state[name].cpu() for name, raw in raw_keys.items() if name in state and raw in stored}
-        return {raw: (t.float() if t.is_floating_point() else t).numpy() for raw, t in kept.items()}
+        kept = {raw: state[name] for name, raw in raw_keys.items() if name in state and raw in stored}
+        return {raw: to_numpy(tensor) for raw, tensor in kept.items()}
 
     def record(self, before: TrainingRecord) -> dict[str, float | int | list[str] | None]:
         """Return the settings of the training that the output comes from, for the file's probes.
