@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from vqdoctor.core.errors import UserError
+from vqdoctor.core.evidence import TaskMetrics
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
+from vqdoctor.core.retraining import Goals
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import TrainingPlan
-from vqdoctor.engine.plan import RECIPE, make_plan
+from vqdoctor.engine.plan import RECIPE, learns_without_vq, make_plan
 from vqdoctor.remedies import Remedy
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
@@ -69,13 +71,39 @@ def test_the_training_plan_holds_what_the_recipe_says() -> None:
 def test_a_task_with_labels_learns_without_vq_before_its_codes_are_placed() -> None:
     sick, light = finding("VQ501", "data-init"), finding("VQ403", "shuffle")
     assert planned(sick).training.bypass_epochs == 0
-    found = make_plan([sick], LAYERS, labelled=True)
+    found = make_plan([sick], LAYERS, without_vq=True)
     assert found.training.bypass_epochs == 15
     assert names(found).index("autoencoder-warm-up") < names(found).index("warm-up")
-    assert make_plan([sick], LAYERS, Settings(epochs=10), labelled=True).training.bypass_epochs == 3
-    assert make_plan([], LAYERS, labelled=True).remedies == ()
-    chosen = make_plan([light], LAYERS, labelled=True, by_logits=LAYERS)
+    assert make_plan([sick], LAYERS, Settings(epochs=10), without_vq=True).training.bypass_epochs == 3
+    assert make_plan([], LAYERS, without_vq=True).remedies == ()
+    chosen = make_plan([light], LAYERS, without_vq=True, by_logits=LAYERS)
     assert chosen.training.bypass_epochs == 0, "no codes of it can be placed"
+
+
+def test_what_was_learned_without_vq_is_no_warm_up_a_second_time() -> None:
+    sick = finding("VQ501", "data-init")
+    found = make_plan([sick], LAYERS, without_vq=True)
+    better, as_good = (replace(found, better_without_vq=one).training for one in (True, False))
+    assert (better.start, better.bypass_epochs) == ("without-vq", 0)
+    assert (as_good.start, as_good.bypass_epochs) == ("checkpoint", 0)
+    assert replace(better, start="checkpoint") == as_good
+    anew = make_plan([sick, finding("VQ310", "sound-ema")], LAYERS, without_vq=True)
+    assert anew.training.start == "scratch", "a fresh model that learns without VQ is the one that did"
+    assert replace(anew, better_without_vq=False).training.start == "without-vq"
+    skipped = make_plan([sick], LAYERS, Settings(skip=("autoencoder-warm-up",)), without_vq=True)
+    assert replace(skipped, better_without_vq=True).training.start == "checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "max_loss", "learns"),
+    [(0.9, 0.2, 0.1, True), (None, 0.2, None, True), (None, 0.2, 0.1, False), (None, None, None, False)],
+)
+def test_a_model_learns_without_vq_where_that_training_sets_its_goal(
+    accuracy: float | None, loss: float | None, max_loss: float | None, learns: bool
+) -> None:
+    told = replace(TaskMetrics.HEALTHY, bypass_accuracy=accuracy, bypass_loss=loss)
+    report = SimpleNamespace(find=lambda kind: told if kind is TaskMetrics else None)
+    assert learns_without_vq(cast("Any", report), Goals(max_loss=max_loss)) is learns
 
 
 @pytest.mark.parametrize("code", ["VQ101", "VQ102", "VQ201"])

@@ -10,9 +10,9 @@ from vqdoctor.core.frozen import frozen
 
 LIGHT = 0.1
 """The weight of the VQ loss that the remedies set where the user asks for none."""
-Start = Literal["checkpoint", "fresh-encoder", "scratch"]
-"""The start of a retraining: the checkpoint, the checkpoint with what leads to z_e built anew, or a
-freshly built model."""
+Start = Literal["checkpoint", "fresh-encoder", "scratch", "without-vq"]
+"""The start of a retraining: the checkpoint, the checkpoint with what leads to z_e built anew, a freshly
+built model, or the same model as its training without VQ left it."""
 Estimator = Literal["own", "straight-through", "rotation"]
 Geometry = Literal["own", "unit-variance", "sphere"]
 

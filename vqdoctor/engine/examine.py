@@ -16,12 +16,13 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence, Unavailable
 from vqdoctor.core.launcher import Launched
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
+from vqdoctor.core.retraining import Goals
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.decide import separating, with_shown
 from vqdoctor.engine.dumped import dumped_context, usages
 from vqdoctor.engine.evaluate import choose, evaluate
 from vqdoctor.engine.gather import CRASHED_PROBE, Gathered
-from vqdoctor.engine.plan import has_labels, make_plan
+from vqdoctor.engine.plan import learns_without_vq, make_plan
 from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.verdict import verdict
@@ -193,7 +194,7 @@ def concluded(report: Report, checks: Sequence[Check], by_logits: Sequence[str] 
             summaries=report.layers,
             weights=weights_of(report),
             by_logits=by_logits,
-            labelled=has_labels(report),
+            without_vq=learns_without_vq(report, Goals()),
         ).steps,
         verdict=verdict(findings, report.layers, report.evidence, evaluated.outcomes),
     )

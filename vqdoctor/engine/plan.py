@@ -14,6 +14,7 @@ from vqdoctor.core.evidence import TaskMetrics
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.core.report import LayerSummary, Report
+from vqdoctor.core.retraining import Goals
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.weights import LOWER_WEIGHT, RAISE_WEIGHT, Weights
@@ -68,7 +69,7 @@ def make_plan(
     by_logits: Collection[str] = (),
     unable: Mapping[str, str] | None = None,
     unmet: bool = False,
-    labelled: bool = False,
+    without_vq: bool = False,
 ) -> Plan:
     """Return the plan for ranked findings.
 
@@ -91,8 +92,7 @@ def make_plan(
         unable: remedies that this training cannot take, each with the reason.
         unmet: whether a goal is missed: where no finding asks for a remedy that acts, those of notes and the
             recipe are left to try.
-        labelled: whether the task has labels and the model runs without VQ: where the recipe places codes in
-            the data, the training then begins without VQ.
+        without_vq: whether the model can learn without VQ first, where the recipe places codes in the data.
 
     Raises:
         UserError: if a remedy is unknown, or a retraining cannot apply it.
@@ -113,7 +113,7 @@ def make_plan(
         noted = _asked(findings, known, Severity.NOTE).items()
         asked |= {name: on for name, on in noted if helps(name, on) and _acts([name], known)}
     recipe = [*filter(helps, _recipe(asked, layers, settings, acts=acts, unmet=unmet))]
-    names = settings.only or (*asked, *recipe, *[AUTOENCODER] * (labelled and DATA_INIT in recipe))
+    names = settings.only or (*asked, *recipe, *[AUTOENCODER] * (without_vq and DATA_INIT in recipe))
     ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
     opens = next((remedy for remedy in ordered if remedy.name in asked), None)
     ordered.sort(key=lambda remedy: remedy is not opens)
@@ -142,10 +142,15 @@ def make_plan(
     )
 
 
-def has_labels(report: Report) -> bool:
-    """Whether an examination saw labels, and the accuracy of the model without VQ."""
+def learns_without_vq(report: Report, goals: Goals) -> bool:
+    """Whether a model that was seen without VQ is to learn so before its codes are placed.
+
+    A model without labels does where a goal comes from its training without VQ, which is then the warm-up.
+    """
     told = report.find(TaskMetrics)
-    return told is not None and told.bypass_accuracy is not None
+    if told is None or told.bypass_loss is None:
+        return False
+    return told.bypass_accuracy is not None or goals.max_loss is None
 
 
 def _untreated(settings: Settings, seed: int, trained_vq_weight: float | None) -> TrainingPlan:

@@ -307,6 +307,8 @@ def _source(done: Retraining) -> str:
             f", difference {100 * paired.difference:+.1f} points (95 % interval {100 * paired.low:+.1f} to "
             f"{100 * paired.high:+.1f}, paired)"
         )
+    if done.plan.start == "without-vq":
+        more += "; the retraining began from it"
     began = "no training began" if done.ended in ("source", "nothing") else "the training ended"
     ended = f"; {began} because {ENDED[done.ended]}" if done.ended else ""
     return f"measured on {samples}{more}{ended}"

@@ -44,12 +44,15 @@ class Plan:
         options: the values that remedies write into a training plan.
         remedies: every remedy that is asked for, refused ones included.
         unable: the remedies that this training cannot take, each with the reason.
+        better_without_vq: whether the same model, trained without VQ, does its task better than the
+            checkpoint; None is unknown.
     """
 
     untreated: TrainingPlan
     options: PlanOptions
     remedies: tuple[PlannedRemedy, ...]
     unable: Mapping[str, str] = field(default_factory=dict)
+    better_without_vq: bool | None = None
 
     @property
     def applied(self) -> tuple[PlannedRemedy, ...]:
@@ -75,7 +78,19 @@ class Plan:
                 found = planned.remedy.plan(
                     found, replace(self.options, layers=layers, asked=bool(planned.because))
                 )
+        found = self._warmed_up(found)
         return replace(found, further_epochs=max(0, self.options.most_epochs - found.epochs))
+
+    def _warmed_up(self, found: TrainingPlan) -> TrainingPlan:
+        """Return a training plan without a warm-up that has been done.
+
+        What the model learned without VQ is the start, unless the checkpoint knows as much already.
+        """
+        if not found.bypass_epochs or self.better_without_vq is None:
+            return found
+        if self.better_without_vq or found.start == "scratch":
+            return replace(found, start="without-vq", bypass_epochs=0)
+        return replace(found, bypass_epochs=0) if found.start == "checkpoint" else found
 
     @property
     def intended(self) -> tuple[Repair, ...]:

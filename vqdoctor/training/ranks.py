@@ -20,8 +20,6 @@ from vqdoctor.capture.layer import CapturedLayer
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.launcher import Launched
-from vqdoctor.core.retraining import Epoch
-from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.process_group import TIMEOUT, gpu_of, meeting_place
 
 GO_ON = "--resume goes on from the last epoch, with any number of processes"
@@ -47,7 +45,7 @@ class Store(Protocol):
         """Add to a number, and return it."""
 
 
-Encoded = TypeVar("Encoded", Epoch, TrainingPlan)
+Encoded = TypeVar("Encoded")
 
 
 class OtherHasTold(Exception):

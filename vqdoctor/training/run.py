@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,10 +103,12 @@ class Run:
         # What ends the training is stricter than what is quoted.
         by_stop = without_vq.goals(self.goals, TOLERANCE / 2, on_stop=True)
         by_val = without_vq.goals(self.goals, TOLERANCE).no_worse_than(before, without_vq.least_loss)
-        tried = self._tried(by_stop)
+        learned: Mapping[str, torch.Tensor] | None = self.state["baseline"]["learned"]
+        self.plan = replace(self.plan, better_without_vq=without_vq.is_better)
+        tried = self._tried(by_stop, learned)
         plan = self.plan.training if tried is None else tried.plan
         early = by_stop if self.trainable.splits.has_stop else None
-        trainer = self.trainable.trainer(plan, goals=early, clock=self.clock.share(1.0))
+        trainer = self.trainable.trainer(plan, goals=early, clock=self.clock.share(1.0), learned=learned)
         interrupted = self._train(trainer, "retraining")
         measured = trainer.measure()
         paired, worse, at_start = None, False, self.trainable.measured_before
@@ -186,7 +189,7 @@ class Run:
         These are None where no goal comes from them.
         """
         if "baseline" not in self.state:
-            found, scores = WithoutVQ(), None
+            found, scores, learned = WithoutVQ(), None, None
             if self.trainable.needs_without_vq(self.goals):
                 training = self.plan.training
                 plain = TrainingPlan(**{name: getattr(training, name) for name in ALIKE})
@@ -195,20 +198,24 @@ class Run:
                     raise KeyboardInterrupt
                 measured = trainer.measure()
                 found = WithoutVQ.after(trainer, measured, self.trainable.measured_before)
+                found = self.trainable.ranks.agreed_value(found)
                 if measured is not None and measured.logits is not None and not found.too_short:
                     scores = torch.from_numpy(measured.logits)
-            self.state["baseline"] = {"found": encode(found), "scores": scores}
+                if found.is_better or self.trial or self.plan.training.start == "scratch":
+                    learned = {name: tensor.cpu() for name, tensor in trainer.model.state_dict().items()}
+            self.state["baseline"] = {"found": encode(found), "scores": scores, "learned": learned}
             self.state.pop("training", None)
         kept = self.state["baseline"]
         scores = kept["scores"]
         return decode(WithoutVQ, kept["found"], "state", RESTART), None if scores is None else scores.numpy()
 
-    def _tried(self, goals: Goals) -> Tried | None:
+    def _tried(self, goals: Goals, learned: Mapping[str, torch.Tensor] | None) -> Tried | None:
         """Return the result of the trial; None if the run has no trial."""
         if not self.trial:
             return None
         if "trial" not in self.state:
-            tried = hold_trial(self.trainable.trainer, self.plan, goals, self.heard)
+            train = partial(self.trainable.trainer, learned=learned)
+            tried = hold_trial(train, self.plan, goals, self.heard)
             self.state["trial"] = encode(tried)
             self._save()
         return decode(Tried, self.state["trial"], "state", RESTART)

@@ -1,6 +1,8 @@
-"""The start of a retraining: the checkpoint, the checkpoint with a new encoder, or a new model."""
+"""The start of a retraining: the checkpoint, one with a new encoder, a new model, or the one without VQ."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 
@@ -20,8 +22,9 @@ def restart(
     layers: tuple[CapturedLayer, ...],
     start: Start,
     seed: int,
+    learned: Mapping[str, torch.Tensor] | None = None,
 ) -> int:
-    """Give the values of a freshly built model, in place, to all that starts anew.
+    """Give the values of a freshly built model, or of the one without VQ, in place to all that starts anew.
 
     A new encoder is every parameter that z_e depends on, with the buffers of the modules that own one;
     the codebooks are not among them. A frozen part has its values from elsewhere, such as a pretrained
@@ -34,6 +37,7 @@ def restart(
         layers: its VQ layers.
         start: the start of the training plan.
         seed: seed of the fresh model.
+        learned: the state of the same model after its training without VQ, for the start of that name.
 
     Returns:
         How many tensors were given new values.
@@ -43,6 +47,10 @@ def restart(
     """
     if start == "checkpoint":
         return 0
+    if start == "without-vq":
+        assert learned is not None
+        model.load_state_dict(dict(learned))
+        return len(learned)
     seed_all(seed)
     fresh = task.model()
     if fresh is model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -74,8 +74,16 @@ class Trainable:
         goals: Goals | None = None,
         without_vq: bool = False,
         clock: Clock | None = None,
+        learned: Mapping[str, torch.Tensor] | None = None,
     ) -> Trainer:
         """Return the training of a fresh copy of the model.
+
+        Args:
+            plan: what is done.
+            goals: what ends the training early.
+            without_vq: whether the layers are bypassed, in a freshly built model.
+            clock: the time that is left.
+            learned: the state that a plan with the start "without-vq" begins with.
 
         Raises:
             UserError: if no VQ layer can be watched, or a fresh model is asked for and cannot be built.
@@ -84,7 +92,8 @@ class Trainable:
         model = self.context.copy(training=True)
         layers = self.context.on(model)
         start = "scratch" if without_vq else plan.start
-        restart(model, self.context.task, next(iter(self.splits.in_order())), layers, start, plan.seed)
+        batch = next(iter(self.splits.in_order()))
+        restart(model, self.context.task, batch, layers, start, plan.seed, learned)
         self.ranks.as_first((*model.parameters(), *model.buffers()))
         return Trainer(
             model=model,

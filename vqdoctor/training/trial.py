@@ -120,8 +120,10 @@ def _contestants(plan: Plan) -> list[_Contestant]:
     arms = [arm("as it was", ()), arm("the plan", names)]
     arms += [arm(name, (name,)) for name in names if len(names) > 1]
     # An encoder that has learned nothing yet is better left free.
-    learned = plan.training.start == "checkpoint" or plan.training.bypass_epochs > 0
-    extra = (FRESH_ENCODER, FRESH_START, *(name for name in EXTRA if learned or name != FREEZE))
+    start = plan.training.start
+    learned = start in ("checkpoint", "without-vq") or plan.training.bypass_epochs > 0
+    anew = () if start == "without-vq" else (FRESH_ENCODER, FRESH_START)
+    extra = (*anew, *(name for name in EXTRA if learned or name != FREEZE))
     more = [name for name in extra if name not in names and name not in plan.unable]
     arms += [arm(f"the plan with {name}", (*names, name), extra=True) for name in more]
     if FRESH_ENCODER in names:

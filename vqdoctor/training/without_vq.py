@@ -22,6 +22,7 @@ class WithoutVQ:
             z_e, and its loss fell no further.
         too_short: whether it was still learning when it ended, and is no better than the checkpoint or a
             guess: then it sets no goal.
+        is_better: whether it does the task better than the checkpoint; None where it cannot tell.
     """
 
     val: Figures | None = None
@@ -29,6 +30,7 @@ class WithoutVQ:
     reachable: float | None = None
     unlearned: bool = False
     too_short: bool = False
+    is_better: bool | None = None
 
     @classmethod
     def after(cls, trainer: Trainer, measured: Measured | None, checkpoint: Measured | None) -> WithoutVQ:
@@ -41,19 +43,22 @@ class WithoutVQ:
         """
         stop = trainer.rows[-1].stop if trainer.rows else None
         one = trainer.measure(change=one_vector)
-        if measured is None or one is None:
-            return cls(stop=stop)
+        if measured is None or one is None or not all(map(_is_finite, (measured.figures, one.figures, stop))):
+            return cls()
         settled = trainer.ending.settled(trainer.rows)
         learned, did_learn = (
             known is None or has_learned(known, one.figures.loss) for known in (measured, checkpoint)
         )
         behind = checkpoint is not None and is_worse(measured, checkpoint)
+        too_short = not settled and (behind or not learned)
+        is_better = checkpoint is not None and is_worse(checkpoint, measured)
         return cls(
             val=measured.figures,
             stop=stop,
             reachable=reachable_loss(measured.figures.loss, one.figures.loss),
             unlearned=settled and not (learned or did_learn),
-            too_short=not settled and (behind or not learned),
+            too_short=too_short,
+            is_better=None if too_short else is_better,
         )
 
     def goals(self, given: Goals, tolerance: float, *, on_stop: bool = False) -> Goals:
@@ -70,3 +75,7 @@ class WithoutVQ:
     def least_loss(self) -> float:
         """The task loss that a cure must reach by this model; infinity where it sets no goal."""
         return math.inf if self.too_short or self.reachable is None else self.reachable
+
+
+def _is_finite(figures: Figures | None) -> bool:
+    return figures is None or math.isfinite(figures.loss)
