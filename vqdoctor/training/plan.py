@@ -84,7 +84,7 @@ class Plan:
     def _warmed_up(self, found: TrainingPlan) -> TrainingPlan:
         """Return a training plan without a warm-up that has been done.
 
-        What the model learned without VQ is the start, unless the checkpoint knows as much already.
+        The model as it learned without VQ is the start, unless the checkpoint knows as much already.
         """
         if not found.bypass_epochs or self.better_without_vq is None:
             return found

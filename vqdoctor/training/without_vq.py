@@ -22,7 +22,7 @@ class WithoutVQ:
             z_e, and its loss fell no further.
         too_short: whether it was still learning when it ended, and is no better than the checkpoint or a
             guess: then it sets no goal.
-        is_better: whether it does the task better than the checkpoint; None where it cannot tell.
+        is_better: whether it does the task better than the checkpoint; None where it was too short.
     """
 
     val: Figures | None = None
