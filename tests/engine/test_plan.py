@@ -13,7 +13,6 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import TaskMetrics
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
-from vqdoctor.core.retraining import Goals
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.engine.plan import RECIPE, learns_without_vq, make_plan
@@ -103,7 +102,7 @@ def test_a_model_learns_without_vq_where_that_training_sets_its_goal(
 ) -> None:
     told = replace(TaskMetrics.HEALTHY, bypass_accuracy=accuracy, bypass_loss=loss)
     report = SimpleNamespace(find=lambda kind: told if kind is TaskMetrics else None)
-    assert learns_without_vq(cast("Any", report), Goals(max_loss=max_loss)) is learns
+    assert learns_without_vq(cast("Any", report), max_loss) is learns
 
 
 @pytest.mark.parametrize("code", ["VQ101", "VQ102", "VQ201"])

@@ -88,6 +88,15 @@ def test_a_code_that_stands_out_has_a_row_of_its_own(reports: dict[str, Report])
     assert "that stands out" not in shown(report, "rich")
 
 
+def test_a_retraining_that_goes_on_from_the_model_without_vq_says_so(reports: dict[str, Report]) -> None:
+    """That one was trained for fewer epochs then: "as long" is not true."""
+    report = retrained(reports["healthy"])
+    assert report.retraining is not None
+    done = replace(report.retraining, plan=TrainingPlan(start="without-vq", epochs=40))
+    text = " ".join(shown(replace(report, retraining=done), "rich").split())
+    assert "without VQ, trained for 40 epochs before this training went on from it: accuracy 0.980" in text
+
+
 CAUSE = Finding(
     code="VQ101",
     name="straight-through-missing",

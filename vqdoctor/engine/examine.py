@@ -16,7 +16,6 @@ from vqdoctor.core.errors import UserError
 from vqdoctor.core.evidence import Evidence, Unavailable
 from vqdoctor.core.launcher import Launched
 from vqdoctor.core.report import CheckpointSummary, LayerSummary, Report
-from vqdoctor.core.retraining import Goals
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.decide import separating, with_shown
 from vqdoctor.engine.dumped import dumped_context, usages
@@ -194,7 +193,7 @@ def concluded(report: Report, checks: Sequence[Check], by_logits: Sequence[str] 
             summaries=report.layers,
             weights=weights_of(report),
             by_logits=by_logits,
-            without_vq=learns_without_vq(report, Goals()),
+            without_vq=learns_without_vq(report),
         ).steps,
         verdict=verdict(findings, report.layers, report.evidence, evaluated.outcomes),
     )

@@ -14,7 +14,6 @@ from vqdoctor.core.evidence import TaskMetrics
 from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity
 from vqdoctor.core.report import LayerSummary, Report
-from vqdoctor.core.retraining import Goals
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.weights import LOWER_WEIGHT, RAISE_WEIGHT, Weights
@@ -142,15 +141,19 @@ def make_plan(
     )
 
 
-def learns_without_vq(report: Report, goals: Goals) -> bool:
+def learns_without_vq(report: Report, max_loss: float | None = None) -> bool:
     """Whether a model that was seen without VQ is to learn so before its codes are placed.
 
     A model without labels does where a goal comes from its training without VQ, which is then the warm-up.
+
+    Args:
+        report: its examination.
+        max_loss: the goal of its task loss that the user gives.
     """
     told = report.find(TaskMetrics)
     if told is None or told.bypass_loss is None:
         return False
-    return told.bypass_accuracy is not None or goals.max_loss is None
+    return told.bypass_accuracy is not None or max_loss is None
 
 
 def _untreated(settings: Settings, seed: int, trained_vq_weight: float | None) -> TrainingPlan:

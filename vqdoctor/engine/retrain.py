@@ -323,7 +323,7 @@ def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
         by_logits=[name for name, layer in found.context.mapped.items() if layer.view.lookup == "logits"],
         unable=found.unable(settings),
         unmet=found.before is not None and not settings.goals.hold(found.before),
-        without_vq=learns_without_vq(report, settings.goals),
+        without_vq=learns_without_vq(report, settings.goals.max_loss),
     )
 
 

@@ -297,7 +297,9 @@ def _source(done: Retraining) -> str:
     word = "accuracy" if _share(done.without_vq, "accuracy") else "task loss"
     without = _share(done.without_vq, SHARES[word])
     epochs = done.plan.epochs
-    long = f"for {count(epochs, 'epoch')}" if len(done.epochs) > epochs else "as long"
+    goes_on = done.plan.start == "without-vq"
+    long = f"for {count(epochs, 'epoch')}" if goes_on or len(done.epochs) > epochs else "as long"
+    long += " before this training went on from it" if goes_on else ""
     more = f"; the same model without VQ, trained {long}: {word} {without}" if without else ""
     if without and source is not None and source.chance is not None:
         more += f", a guess {source.chance:.3f}"
@@ -307,8 +309,6 @@ def _source(done: Retraining) -> str:
             f", difference {100 * paired.difference:+.1f} points (95 % interval {100 * paired.low:+.1f} to "
             f"{100 * paired.high:+.1f}, paired)"
         )
-    if done.plan.start == "without-vq":
-        more += "; the retraining began from it"
     began = "no training began" if done.ended in ("source", "nothing") else "the training ended"
     ended = f"; {began} because {ENDED[done.ended]}" if done.ended else ""
     return f"measured on {samples}{more}{ended}"
