@@ -1,9 +1,9 @@
 """Let the model learn without VQ first.
 
-Codes that are placed in an untrained encoder's output span few of its directions, and stay there. So the model
-learns with its layers bypassed; then k-means places the codebooks in what the encoder has learned, and VQ
-begins with the warm-up of its loss. A retraining trains the model without VQ for its goals anyway: it goes on
-from there where that model does the task better than the checkpoint, and from the checkpoint at once where
+Codes that are placed in an untrained encoder's output span few of its directions, and stay there. So the
+model learns with its layers bypassed; then k-means places the codebooks in what the encoder has learned, and
+VQ begins with the warm-up of its loss. A retraining trains the model without VQ for its goals anyway: it goes
+on from there where that model does the task better than the checkpoint, and from the checkpoint at once where
 that knows as much already. Where no such training sets a goal, the first epochs are without VQ. Measured on
 development models of the fault bench (seed 909): of the five that fifteen epochs of it left behind the model
 without VQ, four reached their goals from there.
