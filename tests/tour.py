@@ -20,7 +20,7 @@ START, END = "<!-- tour -->\n", "<!-- /tour -->"
 
 
 def _first(lines: Sequence[str]) -> list[str]:
-    return [re.sub(r" in \d+ (?:s|min)$", "", lines[0])]  # the time differs
+    return [re.sub(r" in (?:\d+ min )?\d+ s$", "", lines[0])]  # the time differs
 
 
 def _findings(lines: Sequence[str]) -> list[str]:
