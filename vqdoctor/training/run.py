@@ -20,6 +20,7 @@ from vqdoctor.training.evaluate import Logits, compared, is_worse
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.resume import (
+    FORMAT,
     KIND,
     OUTPUT,
     RESTART,
@@ -157,6 +158,7 @@ class Run:
         """Take up the unfinished run beside the output where that is asked for."""
         path = state_path(self.output)
         identity = {
+            "format": FORMAT,
             "input": self.fingerprint,
             "data": self.trainable.splits.fingerprint,
             "plan": encode(replace(self.plan.training, **UNTIMED) if self.timed else self.plan.training),
@@ -175,7 +177,7 @@ class Run:
         found = load_state(path)
         if found.get("identity") != identity:
             raise UserError(
-                f"{path} is of a run with other settings, other data or another checkpoint",
+                f"{path} is of a run with other settings, other data, another checkpoint or another vqdoctor",
                 "give the same options, or delete it",
             )
         self.state = found
