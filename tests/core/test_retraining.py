@@ -82,6 +82,8 @@ def test_where_one_code_stands_out_the_others_are_asked_for_the_perplexity() -> 
     assert (goal.name, goal.value, goal.met) == ("perplexity", 190.0, True)
     poor = replace(layer, rest_perplexity=40.0)
     assert not Goals().compare(replace(FIGURES, layers={"vq": poor}))[0].met
+    asked = Goals(min_perplexity=30.0).compare(replace(FIGURES, layers={"vq": layer}))[0]
+    assert (asked.value, asked.met) == (4.1, False), "a limit of the user's own is of the whole usage"
     even = replace(LAYER, rest_perplexity=199.0)  # the whole is enough: it is what is quoted
     assert Goals().compare(replace(FIGURES, layers={"vq": even}))[0].value == LAYER.perplexity
 

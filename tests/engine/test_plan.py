@@ -79,18 +79,32 @@ def test_a_task_with_labels_learns_without_vq_before_its_codes_are_placed() -> N
     assert chosen.training.bypass_epochs == 0, "no codes of it can be placed"
 
 
-def test_what_was_learned_without_vq_is_no_warm_up_a_second_time() -> None:
-    sick = finding("VQ501", "data-init")
-    found = make_plan([sick], LAYERS, without_vq=True)
-    better, as_good = (replace(found, better_without_vq=one).training for one in (True, False))
-    assert (better.start, better.bypass_epochs) == ("without-vq", 0)
-    assert (as_good.start, as_good.bypass_epochs) == ("checkpoint", 0)
-    assert replace(better, start="checkpoint") == as_good
-    anew = make_plan([sick, finding("VQ310", "sound-ema")], LAYERS, without_vq=True)
+def refused(plan: Plan) -> set[str]:
+    return {one.remedy.name for one in plan.remedies if one.refused}
+
+
+def test_a_training_without_vq_is_the_warm_up() -> None:
+    """A remedy that it leaves without an effect is not told as applied."""
+    starved = make_plan([finding("VQ101"), finding("VQ501", "data-init")], LAYERS, without_vq=True)
+    better = starved.begun(better_without_vq=True)
+    assert (better.training.start, better.training.bypass_epochs) == ("without-vq", 0)
+    assert refused(better) - refused(starved) == {"wake-encoder"}
+    assert starved.begun(better_without_vq=None) is starved
+
+    placed = make_plan([finding("VQ501", "data-init")], LAYERS, without_vq=True)
+    as_good = placed.begun(better_without_vq=False)
+    assert (as_good.training.start, as_good.training.bypass_epochs) == ("checkpoint", 0)
+    assert refused(as_good) - refused(placed) == {"autoencoder-warm-up"}
+
+    anew = make_plan([finding("VQ310", "sound-ema")], LAYERS, without_vq=True)
     assert anew.training.start == "scratch", "a fresh model that learns without VQ is the one that did"
-    assert replace(anew, better_without_vq=False).training.start == "without-vq"
-    skipped = make_plan([sick], LAYERS, Settings(skip=("autoencoder-warm-up",)), without_vq=True)
-    assert replace(skipped, better_without_vq=True).training.start == "checkpoint"
+    assert anew.begun(better_without_vq=False).training.start == "without-vq"
+
+    short = make_plan([finding("VQ501", "data-init")], LAYERS, Settings(epochs=2), without_vq=True)
+    assert short.training.bypass_epochs == 0
+    assert short.begun(better_without_vq=True).training.start == "without-vq"
+    skipped = make_plan([finding("VQ501")], LAYERS, Settings(skip=("autoencoder-warm-up",)), without_vq=True)
+    assert skipped.begun(better_without_vq=True).training.start == "checkpoint"
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,11 @@ def test_a_model_without_vq_that_is_still_learning_sets_no_goal(sick: Path, tmp_
     assert "accuracy" not in {goal.name for goal in done.goals}
     assert exit_code(report) == 1
     told = " ".join(renderer_of("rich").render(report, RenderOptions()).split())
-    assert told.startswith("NOT CURED") and "too short to tell a cure" in told and "--min-accuracy F" in told
+    assert (
+        told.startswith("CURE NOT PROVEN: all 3 goals met after 1 epoch")
+        and "too short to tell a cure" in told
+        and "--min-accuracy F" in told
+    )
 
     given = replace(easy, min_accuracy=0.01)  # with a goal of the user's own it is not asked for one
     done = retrain(sick, tmp_path / "own.pt", settings=Settings(steps=1, goals=given)).retraining
@@ -332,6 +336,25 @@ def test_an_output_that_exists_is_left_alone(sick: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match="exists already"):
         retrain(sick, tmp_path / "fixed.pt", settings=SHORT)
     assert (tmp_path / "fixed.pt").read_text() == "mine"
+
+
+def test_a_run_that_ends_while_its_output_is_examined_is_resumed(
+    sick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that lies there is the run's own."""
+    output = tmp_path / "fixed.pt"
+
+    def interrupted(*_: object, **__: object) -> Report:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vqdoctor.engine.retrain.examine", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(sick, output, settings=SHORT)
+    written = output.read_bytes()
+    done = retrain(sick, output, settings=replace(SHORT, resume=True)).retraining
+    assert done is not None and done.cured and len(done.epochs) == SHORT.epochs
+    assert output.read_bytes() == written and not state_path(output).exists()
 
 
 DRIVER = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -107,6 +108,9 @@ class Asked:
     vq_weight = None
     summed = False
 
+    def model(self) -> torch.nn.Module:
+        raise AssertionError("it can be copied")
+
     def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
         found = model(batch).square()
         return Losses(task=found.sum() if self.summed else found.mean())
@@ -132,6 +136,10 @@ class Carries(torch.nn.Module):
         self.kind, self.last = kind, torch.zeros(())
         self.drawn = torch.Generator().manual_seed(0)
         self.register_buffer("of_rows", torch.zeros(6))
+        if kind == "old weight norm":  # keeps a tensor that is computed, and that deepcopy refuses
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.normed = torch.nn.utils.weight_norm(torch.nn.Linear(3, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.kind == "a state" or (self.kind == "a state in train mode" and self.training):
@@ -143,6 +151,8 @@ class Carries(torch.nn.Module):
         if self.kind == "a buffer of another size":
             self.of_rows = x[:, 0].clone()
             return x
+        if self.kind == "old weight norm":
+            return self.normed(x)
         if self.kind == "pairs in train mode" and self.training:
             return x - x.flip(0)
         if self.kind == "dropout" and self.training:
@@ -160,6 +170,7 @@ class Carries(torch.nn.Module):
         ("a state in train mode", True, True),
         ("a state that fades", False, True),
         ("a buffer of another size", True, False),
+        ("old weight norm", True, False),
         ("pairs in train mode", False, False),
         ("dropout", True, False),
         ("noise of its own", False, False),

@@ -216,7 +216,7 @@ class Goals:
         for name, layer in figures.layers.items():
             wanted = layer.num_codes / 5 if self.min_perplexity is None else self.min_perplexity
             goal = _at_least("perplexity", name, layer.perplexity, min(wanted, layer.num_codes))
-            if not goal.met and layer.rest_perplexity is not None:
+            if not goal.met and layer.rest_perplexity is not None and self.min_perplexity is None:
                 goal = _at_least("perplexity", name, layer.rest_perplexity, goal.limit)
             found.append(goal)
             found.append(_at_least("usage", name, layer.active_share, self.min_usage))
@@ -348,6 +348,8 @@ class Retraining:
         before: the figures of the checkpoint on the val split.
         after: the figures of the written checkpoint, on the same split.
         without_vq: those of the same model without VQ, trained as long; None where it was not trained.
+        bypassed: whether `without_vq` is of the checkpoint with z_e in place of its codes, which does the
+            task better than the model that was trained.
         goals: the goals, compared with `after`; or with `before`, if nothing was trained.
         trial: what was tried before the long run; empty without a trial.
         source: what is left to change in the user's source.
@@ -369,6 +371,7 @@ class Retraining:
     before: Figures | None
     after: Figures | None
     without_vq: Figures | None = None
+    bypassed: bool = False
     goals: tuple[Goal, ...] = ()
     trial: tuple[Arm, ...] = ()
     source: tuple[SourceChange, ...] = ()

@@ -19,7 +19,7 @@ from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.weights import LOWER_WEIGHT, RAISE_WEIGHT, Weights
 from vqdoctor.engine.wording import in_their_words
 from vqdoctor.remedies import Remedy, with_advice
-from vqdoctor.training.plan import Plan, PlannedRemedy
+from vqdoctor.training.plan import AUTOENCODER, FRESH_ENCODER, FRESH_START, Plan, PlannedRemedy
 
 EPOCHS = 50
 """Epochs at most, where neither the user nor a remedy says how many."""
@@ -51,7 +51,6 @@ codes that never moved (of these, with 50 epochs at most: accuracy 0.930 from th
 scratch on 8×8 digits, 0.576 and 0.624 on classes of photos; without VQ 0.988 and 0.666)."""
 AT_CHANCE = "VQ607"
 """The finding on a model that has learned nothing of its task: what it holds is no better than a start."""
-FRESH_ENCODER, FRESH_START, AUTOENCODER = "wake-encoder", "fresh-start", "autoencoder-warm-up"
 
 
 def make_plan(

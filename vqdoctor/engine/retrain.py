@@ -223,8 +223,7 @@ def retrain_session(
     }
     may = may_overwrite(output, settings)
     write_checkpoint(session.checkpoint, output, changes, note=note, overwrite=may)
-    if retraining.interrupted:
-        run.note_output()
+    run.note_output()
     return before, outcome
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.frozen import frozen
@@ -28,9 +29,13 @@ def load_state(model: torch.nn.Module, entries: Mapping[str, Tensor]) -> Loaded:
         entries: clean state-dict names to tensors.
 
     Raises:
-        UserError: if a tensor's shape is not the model's, or no name of the file is in the model.
+        UserError: if a tensor of the model has no shape yet, or another one than in the file, or if no name
+            of the file is in the model.
     """
-    own = model.state_dict()
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    if lazy := {name: tensor for name, tensor in own.items() if is_lazy(tensor)}:
+        what = f"the model has tensors without a shape until its first pass: {_few(lazy)}"
+        raise UserError(what, "run one batch through it before you return it")
     common = [name for name in own if name in entries]
     if not common:
         hint = f"the model has {_few(own)}; the file has {_few(entries)}"

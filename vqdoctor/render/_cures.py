@@ -46,6 +46,7 @@ def headline(report: Report) -> Headline | None:
         word = "INTERRUPTED" if done.interrupted else "CURED" if done.cured else "NOT CURED"
         at_risk = report.verdict in ("collapsed", "at-risk")
         left = done.cured and at_risk and not is_left_in_source(report)
+        word = "CURE NOT PROVEN" if _is_unproven(done) else word
         word = f"{word}, BUT {report.verdict.upper().replace('-', ' ')}" if left else word
         word = "NOTHING TO CURE" if done.needless else word
         standing = _standing(report) if done.ended == "nothing" else ""
@@ -122,8 +123,8 @@ def _ended(done: Retraining) -> str:
         return f"ended after {spent}{_worse(done)}; --resume goes on"
     if done.worse:
         return f"{spent}{_worse(done)}{'' if done.written else ': --resume --keep-worse writes it'}"
-    if done.too_short and not missed:
-        return f"{spent}{_too_short(done)}"
+    if _is_unproven(done):
+        return f"all {len(done.goals)} goals met after {spent}, but {_too_short(done)}"
     if not done.goals:
         return f"{spent}, but no figure has a goal to be compared with"
     if missed:
@@ -143,13 +144,18 @@ def _unlearned(found: Figures | None) -> str:
     return f" ({figures}), and no file is written: look for the cause in {places}; --min-accuracy F"
 
 
+def _is_unproven(done: Retraining) -> bool:
+    """Whether all goals are met, and only the one that the model without VQ would set is unknown."""
+    return done.too_short and done.goals_met and not (done.worse or done.interrupted)
+
+
 def _too_short(done: Retraining) -> str:
     """Return the figures that make a cure unknown, and the option that gives it a measure."""
     name, word, option = _task_figure(done)
     without, before = (_share(side, name) for side in (done.without_vq, done.before))
     figures = f"{word} {without} after as long, {before} of the checkpoint"
     return (
-        f": too short to tell a cure, as the same model without VQ is still learning ({figures}); "
+        f"too short to tell a cure, as the same model without VQ is still learning ({figures}); "
         f"train longer, or set the goal: {option} F"
     )
 
@@ -296,11 +302,7 @@ def _source(done: Retraining) -> str:
     samples = f"{source.samples:,} samples of the {done.split} split" if source else "no data"
     word = "accuracy" if _share(done.without_vq, "accuracy") else "task loss"
     without = _share(done.without_vq, SHARES[word])
-    epochs = done.plan.epochs
-    goes_on = done.plan.start == "without-vq"
-    long = f"for {count(epochs, 'epoch')}" if goes_on or len(done.epochs) > epochs else "as long"
-    long += " before this training went on from it" if goes_on else ""
-    more = f"; the same model without VQ, trained {long}: {word} {without}" if without else ""
+    more = f"; {_other_model(done)}: {word} {without}" if without else ""
     if without and source is not None and source.chance is not None:
         more += f", a guess {source.chance:.3f}"
     paired = next((goal.paired for goal in done.goals if goal.paired), None)
@@ -312,6 +314,16 @@ def _source(done: Retraining) -> str:
     began = "no training began" if done.ended in ("source", "nothing") else "the training ended"
     ended = f"; {began} because {ENDED[done.ended]}" if done.ended else ""
     return f"measured on {samples}{more}{ended}"
+
+
+def _other_model(done: Retraining) -> str:
+    """Return the model without VQ that the figures are compared with, and the length of its training."""
+    if done.bypassed:
+        return "the checkpoint with z_e in place of its codes"
+    goes_on, epochs = done.plan.start == "without-vq", done.plan.epochs
+    long = f"for {count(epochs, 'epoch')}" if goes_on or len(done.epochs) > epochs else "as long"
+    more = " before this training went on from it" if goes_on else ""
+    return f"the same model without VQ, trained {long}{more}"
 
 
 def _arm(arm: Arm) -> Item:

@@ -6,7 +6,6 @@ kind after the other. Batches in memory can be mixed here, whatever the user's l
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 
@@ -19,7 +18,7 @@ from vqdoctor.capture.call import FAILURES
 from vqdoctor.core.errors import UserError
 from vqdoctor.models.task import Batch, Task
 from vqdoctor.models.tensors import mapped, places, samples_of, tensors_of
-from vqdoctor.models.untouched import in_eval_mode, same_randomness
+from vqdoctor.models.untouched import in_eval_mode, same_randomness, unwrapped_name, working_copy
 
 WINDOW = 1 << 28
 """Bytes of batches that are held, and mixed, at a time."""
@@ -138,7 +137,7 @@ def is_in_order(
     for trains in (False, True):
         found = []
         for before in (first, second, second):
-            its = copy.deepcopy((model, [*held]))  # whatever a pass leaves behind is in a copy of its own
+            its = _twin(model, task, held)  # whatever a pass leaves behind is in a copy of its own
             with in_eval_mode(its[0]):
                 if trains:
                     _train_own(*its)
@@ -149,6 +148,16 @@ def is_in_order(
         if known and not _are_same(after_first, after_itself[0]):
             return True
     return False
+
+
+def _twin(
+    model: torch.nn.Module, task: Task, held: Collection[torch.nn.Module]
+) -> tuple[torch.nn.Module, list[torch.nn.Module]]:
+    """Return a copy of a model, and those of its modules that stay in eval mode."""
+    those = {*map(id, held)}
+    names = [unwrapped_name(model, name) for name, module in model.named_modules() if id(module) in those]
+    twin = working_copy(model, training=False, rebuild=task.model)
+    return twin, [twin.get_submodule(name) for name in names]
 
 
 def _train_own(model: torch.nn.Module, held: Collection[torch.nn.Module]) -> None:

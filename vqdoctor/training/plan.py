@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field, replace
 
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.report import PlanStep, Repair
 from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.remedies import Remedy
+
+AUTOENCODER, FRESH_ENCODER, FRESH_START = "autoencoder-warm-up", "wake-encoder", "fresh-start"
+ANEW = (FRESH_ENCODER, FRESH_START)
+"""Remedies that build a part of the model anew."""
+NEW_ALREADY = "the training began with the model that learned without VQ, all of which is new"
+KNOWS_AS_MUCH = "the checkpoint's z_e does the task as well as the model that learned without VQ"
 
 
 @frozen
@@ -44,15 +50,14 @@ class Plan:
         options: the values that remedies write into a training plan.
         remedies: every remedy that is asked for, refused ones included.
         unable: the remedies that this training cannot take, each with the reason.
-        better_without_vq: whether the same model, trained without VQ, does its task better than the
-            checkpoint; None is unknown.
+        learned_without_vq: whether a warm-up without VQ is the training of that model, which is over.
     """
 
     untreated: TrainingPlan
     options: PlanOptions
     remedies: tuple[PlannedRemedy, ...]
     unable: Mapping[str, str] = field(default_factory=dict)
-    better_without_vq: bool | None = None
+    learned_without_vq: bool = False
 
     @property
     def applied(self) -> tuple[PlannedRemedy, ...]:
@@ -71,26 +76,40 @@ class Plan:
 
     def training_with(self, chosen: Iterable[PlannedRemedy]) -> TrainingPlan:
         """Return the untreated training plan with other remedies, applied in the priority order."""
-        found = self.untreated
+        found, chosen = self.untreated, tuple(chosen)
         for planned in sorted(chosen, key=lambda planned: (planned.remedy.stage, planned.remedy.name)):
             if planned.remedy.plan is not None:
                 layers = planned.layers or self.options.layers
                 found = planned.remedy.plan(
                     found, replace(self.options, layers=layers, asked=bool(planned.because))
                 )
-        found = self._warmed_up(found)
+        if self.learned_without_vq and AUTOENCODER in {planned.remedy.name for planned in chosen}:
+            found = replace(found, start="without-vq", bypass_epochs=0)
         return replace(found, further_epochs=max(0, self.options.most_epochs - found.epochs))
 
-    def _warmed_up(self, found: TrainingPlan) -> TrainingPlan:
-        """Return a training plan without a warm-up that has been done.
+    def begun(self, *, better_without_vq: bool | None) -> Plan:
+        """Return the plan after the training without VQ, which is the warm-up of the same kind.
 
-        The model as it learned without VQ is the start, unless the checkpoint knows as much already.
+        That model is the start, unless the checkpoint knows as much already. A remedy that this leaves
+        without an effect is refused.
+
+        Args:
+            better_without_vq: whether that model does the task better than the checkpoint; None is unknown.
         """
-        if not found.bypass_epochs or self.better_without_vq is None:
-            return found
-        if self.better_without_vq or found.start == "scratch":
-            return replace(found, start="without-vq", bypass_epochs=0)
-        return replace(found, bypass_epochs=0) if found.start == "checkpoint" else found
+        if better_without_vq is None or AUTOENCODER not in {one.remedy.name for one in self.applied}:
+            return self
+        start = self.training.start
+        if better_without_vq or start == "scratch":
+            return replace(self._refusing(ANEW, NEW_ALREADY), learned_without_vq=True)
+        return self._refusing((AUTOENCODER,), KNOWS_AS_MUCH) if start == "checkpoint" else self
+
+    def _refusing(self, names: Collection[str], why: str) -> Plan:
+        """Return the plan with these remedies refused, where it has them."""
+        remedies = (
+            replace(one, refused=one.refused or why) if one.remedy.name in names else one
+            for one in self.remedies
+        )
+        return replace(self, remedies=tuple(remedies))
 
     @property
     def intended(self) -> tuple[Repair, ...]:

@@ -16,7 +16,7 @@ from vqdoctor.core.paired import TOLERANCE
 from vqdoctor.core.retraining import Epoch, Figures, Goals, Retraining
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.clock import Clock
-from vqdoctor.training.evaluate import Logits, compared, is_worse
+from vqdoctor.training.evaluate import Logits, Measured, compared, is_worse, one_vector
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.resume import (
@@ -29,10 +29,11 @@ from vqdoctor.training.resume import (
     save_state,
     state_path,
 )
+from vqdoctor.training.start import named_tensors
 from vqdoctor.training.trainable import Trainable
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried, hold_trial
-from vqdoctor.training.without_vq import WithoutVQ
+from vqdoctor.training.without_vq import Candidate, WithoutVQ
 
 UNTIMED: Mapping[str, Any] = {"epochs": 0, "steps": 0}
 """The measures of a training plan that a timed batch decides, as a run's identity leaves them out."""
@@ -105,7 +106,7 @@ class Run:
         by_stop = without_vq.goals(self.goals, TOLERANCE / 2, on_stop=True)
         by_val = without_vq.goals(self.goals, TOLERANCE).no_worse_than(before, without_vq.least_loss)
         learned: Mapping[str, torch.Tensor] | None = self.state["baseline"]["learned"]
-        self.plan = replace(self.plan, better_without_vq=without_vq.is_better)
+        self.plan = self.plan.begun(better_without_vq=without_vq.is_better)
         tried = self._tried(by_stop, learned)
         plan = self.plan.training if tried is None else tried.plan
         early = by_stop if self.trainable.splits.has_stop else None
@@ -133,6 +134,7 @@ class Run:
                 trial=() if tried is None else tried.arms,
                 ended=trainer.ending.reason,
                 interrupted=interrupted,
+                bypassed=without_vq.bypassed,
                 too_short=without_vq.too_short,
                 worse=worse,
                 written=self.keep_worse or not worse,
@@ -198,18 +200,28 @@ class Run:
                 trainer = self.trainable.trainer(plain, without_vq=True, clock=self.clock.share(0.5))
                 if self._train(trainer, "without VQ"):
                     raise KeyboardInterrupt
-                measured = trainer.measure()
-                found = WithoutVQ.after(trainer, measured, self.trainable.measured_before)
-                found = self.trainable.ranks.agreed_value(found)
-                if measured is not None and measured.logits is not None and not found.too_short:
-                    scores = torch.from_numpy(measured.logits)
-                if found.is_better or self.trial or self.plan.training.start == "scratch":
-                    learned = {name: tensor.cpu() for name, tensor in trainer.model.state_dict().items()}
+                found, best = self._compared(trainer)
+                if best is not None and best.logits is not None and not found.too_short:
+                    scores = torch.from_numpy(best.logits)
+                if found.is_better or self.trial or training.start == "scratch":
+                    learned = {name: tensor.cpu().clone() for name, tensor in named_tensors(trainer.model)}
             self.state["baseline"] = {"found": encode(found), "scores": scores, "learned": learned}
             self.state.pop("training", None)
         kept = self.state["baseline"]
         scores = kept["scores"]
         return decode(WithoutVQ, kept["found"], "state", RESTART), None if scores is None else scores.numpy()
+
+    def _compared(self, trainer: Trainer) -> tuple[WithoutVQ, Measured | None]:
+        """Return the better one of the model that was trained without VQ and the bypassed checkpoint."""
+        val, one = trainer.measure(), trainer.measure(change=one_vector)
+        checkpoint, with_codes = self.trainable.bypassed, self.trainable.measured_before
+        if val is None or one is None or checkpoint is None or with_codes is None:
+            return WithoutVQ(), None
+        trained = Candidate(val=val, one=one, stop=trainer.rows[-1].stop if trainer.rows else None)
+        settled = trainer.ending.settled(trainer.rows)
+        found = WithoutVQ.of(trained, checkpoint, with_codes, settled=settled)
+        found = self.trainable.ranks.agreed_value(found)
+        return found, checkpoint.val if found.bypassed else val
 
     def _tried(self, goals: Goals, learned: Mapping[str, torch.Tensor] | None) -> Tried | None:
         """Return the result of the trial; None if the run has no trial."""

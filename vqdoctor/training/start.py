@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -47,16 +47,17 @@ def restart(
     """
     if start == "checkpoint":
         return 0
+    own = dict(named_tensors(model))
     if start == "without-vq":
         assert learned is not None
-        model.load_state_dict(dict(learned))
-        return len(learned)
+        for name, tensor in own.items():
+            tensor.copy_(learned[name])
+        return len(own)
     seed_all(seed)
     fresh = task.model()
     if fresh is model:
         raise UserError("task.model() returns the model that is retrained", "build a new one at every call")
-    values = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
-    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    values = dict(named_tensors(fresh))
     names = set(own) - frozen(model, layers) if start == "scratch" else leading_to(model, task, batch, layers)
     for name in names:
         if name not in values or values[name].shape != own[name].shape:
@@ -65,6 +66,12 @@ def restart(
             )
         own[name].copy_(values[name])
     return len(names)
+
+
+def named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield every parameter and buffer of a model by its name, those that no file has too."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from vqdoctor.capture.layer import CapturedLayer, Watched, bypassable, passes
+from vqdoctor.capture.layer import CapturedLayer, Watched, bypass, bypassable, passes
 from vqdoctor.capture.placing import NOT_STORED, UNSEEN
 from vqdoctor.core.retraining import Figures, Goals
 from vqdoctor.core.settings import Settings
@@ -18,7 +18,7 @@ from vqdoctor.models.task import Batch
 from vqdoctor.models.untouched import same_randomness
 from vqdoctor.probes.model import ModelContext
 from vqdoctor.training.clock import Clock
-from vqdoctor.training.evaluate import Measured, measure
+from vqdoctor.training.evaluate import Measured, evaluate, measure, one_vector
 from vqdoctor.training.mixing import is_in_order, is_of_samples
 from vqdoctor.training.optimizer import SavedRecipe
 from vqdoctor.training.own_steps import against_grafting, against_weighing, unable
@@ -26,6 +26,7 @@ from vqdoctor.training.ranks import Ranks
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import restart
 from vqdoctor.training.trainer import Trainer
+from vqdoctor.training.without_vq import Candidate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,6 +116,16 @@ class Trainable:
         """The checkpoint as it is, on the val split."""
         model = self.context.copy(training=False)
         return measure(model, self.context.task, self.splits.val(), self.context.on(model))
+
+    @cached_property
+    def bypassed(self) -> Candidate | None:
+        """The checkpoint with z_e in place of its codes."""
+        model, task = self.context.copy(training=False), self.context.task
+        layers = self.context.on(model)
+        val, one = (measure(model, task, self.splits.val(), layers, by) for by in (bypass, one_vector))
+        if val is None or one is None:
+            return None
+        return Candidate(val=val, one=one, stop=evaluate(model, task, self.splits.stop(), layers, bypass))
 
     @property
     def before(self) -> Figures | None:

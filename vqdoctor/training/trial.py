@@ -11,13 +11,13 @@ from vqdoctor.core.frozen import frozen
 from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, Price
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.remedies import all_remedies
-from vqdoctor.training.plan import Plan, PlannedRemedy
+from vqdoctor.training.plan import ANEW, FRESH_ENCODER, Plan, PlannedRemedy
 from vqdoctor.training.trainer import Trainer
 
 FIRST_SHARE = 10
 """The first round gives every arm a tenth of the epochs; each further round doubles what an arm has had."""
 LEAST_EPOCHS = 2
-FRESH_ENCODER, FRESH_START, FREEZE = "wake-encoder", "fresh-start", "freeze-encoder"
+FREEZE = "freeze-encoder"
 EXTRA = ("moment-matching", "entropy-term", FREEZE)
 """Remedies that no finding asks for: each is tried beside the plan."""
 
@@ -122,7 +122,7 @@ def _contestants(plan: Plan) -> list[_Contestant]:
     # An encoder that has learned nothing yet is better left free.
     start = plan.training.start
     learned = start in ("checkpoint", "without-vq") or plan.training.bypass_epochs > 0
-    anew = () if start == "without-vq" else (FRESH_ENCODER, FRESH_START)
+    anew = () if start == "without-vq" else ANEW
     extra = (*anew, *(name for name in EXTRA if learned or name != FREEZE))
     more = [name for name in extra if name not in names and name not in plan.unable]
     arms += [arm(f"the plan with {name}", (*names, name), extra=True) for name in more]
