@@ -58,7 +58,7 @@ def test_missed_goals_exit_1_and_the_output_is_written(shell: Run, small: Path, 
     done = shell("fix", small, "--retrain", "--epochs", "1", "--min-perplexity", "31.9", "-o", "out.pt")
     assert done.returncode == 1 and "✗" in done.stdout and (tmp_path / "out.pt").is_file()
     assert not done.stdout.startswith("CURED")
-    assert "--trial measures" in " ".join(done.stdout.split())
+    assert "the run was too short: give more --epochs or --steps" in " ".join(done.stdout.split())
 
 
 def test_interrupted_and_taken_up_again(small: Path, tmp_path: Path, environment: dict[str, str]) -> None:

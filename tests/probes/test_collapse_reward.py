@@ -16,6 +16,7 @@ from vector_quantize_pytorch import LFQ, VectorQuantize
 from vqdoctor.layouts import find_quantizers
 from vqdoctor.models.task import Losses
 from vqdoctor.probes.model import ModelContext, collapse_reward
+from vqdoctor.probes.probe import Missing
 
 
 class Collapsed:
@@ -102,14 +103,40 @@ class Normed(nn.Module):
         return self.vq(self.norm(z.flatten(0, 1)).view_as(z))
 
 
-def asked(vq: nn.Module) -> Any:
-    """Return what the probe says of the layer, whose codebook has a known name or none."""
+class TwoScales(nn.Module):
+    """Two sound layers, the second behind a map of all positions of the first, as in a VQ-VAE-2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.top, self.bottom = (VectorQuantize(dim=8, codebook_size=32) for _ in range(2))
+        self.mixed = nn.Linear(8, 8)
+
+    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        above, codes, loss = self.top(z)
+        below, _, further = self.bottom(z + self.mixed(above.transpose(1, 2)).transpose(1, 2))
+        return below, codes, loss + further
+
+
+def all_asked(vq: nn.Module) -> dict[str, Any]:
+    """Return what the probe says of each layer, whose codebook has a known name or none."""
     task = Collapsed(vq)
     stored = {name: Stored(t) for name, t in task.built.state_dict().items()}
     context = ModelContext(model=task.built, task=task, views=find_quantizers(stored).views)
     context = context if context.views else context.others(context.discover())
-    (reward,) = collapse_reward.measure(context).values()
+    return {**collapse_reward.measure(context)}
+
+
+def asked(vq: nn.Module) -> Any:
+    """Return what the probe says of the only layer."""
+    (reward,) = all_asked(vq).values()
     return reward
+
+
+def test_a_layer_behind_another_one_couples_its_vectors_and_is_not_blamed_on_it() -> None:
+    """A two-level model was told to turn the sign of an entropy term that it does not have."""
+    told = all_asked(TwoScales())
+    assert isinstance(told["vq.top"], Missing) and "another layer" in told["vq.top"].reason
+    assert getattr(told["vq.bottom"], "reach", 0.0) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from cured import FIGURES
+from small_training import Digits
 
+from vqdoctor.capture.layer import passes
 from vqdoctor.capture.observe import Scored
 from vqdoctor.core.retraining import Goals
+from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.metrics.calibration import balanced_skill
 from vqdoctor.models.task import Losses
 from vqdoctor.training.evaluate import Measured, _figures, has_learned, is_worse
+from vqdoctor.training.trainer import Trainer
 
 
 def scored(*labels: int) -> Scored:
@@ -92,3 +98,29 @@ def test_the_usage_beside_a_code_that_stands_out_is_that_of_the_others() -> None
     assert padded.active == 64 and padded.active_share > 0.99
     even = _figures(np.full(64, 30.0), 64, None)
     assert even.rest_perplexity is None and even.perplexity == pytest.approx(64.0, rel=0.01)
+
+
+class Masked(Digits):
+    """The right half of each image is padding."""
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        found = super().losses(model, batch)
+        mask = torch.zeros(len(batch[0]), 4, 4)
+        mask[:, :, :2] = 1
+        return replace(found, mask=mask)
+
+
+def test_padding_is_left_out_of_usage_and_of_the_codes_start(start: Callable[..., Trainer]) -> None:
+    """The figures before and after counted padding, which `inspect` left out."""
+    whole, masked = (start(task(), plan=TrainingPlan(epochs=1)).figures() for task in (Digits, Masked))
+    assert whole is not None and masked is not None
+    assert masked.layers["vq"].vectors * 2 == whole.layers["vq"].vectors
+    trainer = start(Masked(), plan=TrainingPlan(epochs=1))
+    (layer,), task = trainer.layers, trainer.task
+    batch = next(iter(trainer.splits.in_order()))
+    _, losses, watched = next(passes(trainer.model, task, (batch,), trainer.layers))
+    vectors = layer.vectors(watched)
+    assert vectors is not None and losses.mask is not None
+    kept = layer.only_data(vectors, watched, losses.mask)
+    assert torch.equal(kept, vectors.view(-1, 4, 4, vectors.shape[1])[:, :, :2].flatten(0, 2))
+    assert layer.only_data(vectors, watched, None) is vectors

@@ -97,7 +97,7 @@ class Chosen:
         self.view = SimpleNamespace(writable=True)
         self.chosen: list[int] = []
 
-    def counts(self, _: Any) -> torch.Tensor:
+    def counts(self, _: Any, mask: None = None) -> torch.Tensor:
         return torch.bincount(torch.tensor(self.chosen).repeat_interleave(8), minlength=32).double()
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from vqdoctor.capture.call import Call
+from vqdoctor.capture.masks import data_positions
 from vqdoctor.capture.reader import Reader
 from vqdoctor.capture.vectors import rows
 from vqdoctor.capture.watch import Watch, watch_each
@@ -207,11 +208,37 @@ class CapturedLayer:
             vectors = functional.normalize(vectors, dim=1)
         return nearest(vectors, self.codes() if codes is None else codes)[0]
 
-    def counts(self, watched: Watched, codes: torch.Tensor | None = None) -> torch.Tensor | None:
-        """Return how often a pass chose each code, float64 [K]; None where it is unknown: see `chosen`."""
+    def only_data(self, values: torch.Tensor, watched: Watched, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return the values [N, …] of a pass's vectors without those of padding; all where N is another.
+
+        Args:
+            values: one for each vector of the layer's first call, such as codes or the vectors themselves.
+            watched: the calls of the pass.
+            mask: the task's mask; None where all positions are data.
+
+        Raises:
+            UserError: if the mask has another number of samples or positions than the layer.
+        """
+        call = next(iter(self.calls(watched)), None)
+        if mask is None or call is None:
+            return values
+        kept = data_positions(None, mask.cpu(), *rows(call.z_e, self.reader.axis(call)).shape[:2])
+        return values if kept is None or kept.numel() != len(values) else values[kept.flatten()]
+
+    def counts(
+        self,
+        watched: Watched,
+        codes: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor | None:
+        """Return how often a pass chose each code, float64 [K]; None where it is unknown: see `chosen`.
+
+        Positions that are masked, by the layer or by the task's mask, are left out.
+        """
         chosen = self.chosen(watched, codes)
         if chosen is None:
             return None
+        chosen = self.only_data(chosen, watched, mask)
         return torch.bincount(chosen[chosen >= 0], minlength=self.num_codes).double().cpu()
 
 

@@ -73,11 +73,11 @@ def _vectors(
     found: list[torch.Tensor] = []
     enough = VECTORS_PER_CODE * layer.num_codes
     with in_eval_mode(model), torch.no_grad():
-        for _, _, watched in passes(model, task, batches, (layer,)):
+        for _, losses, watched in passes(model, task, batches, (layer,)):
             vectors = layer.vectors(watched)
             if vectors is None:
                 return None
-            vectors = gather(vectors)
+            vectors = gather(layer.only_data(vectors, watched, losses.mask))
             found.append(vectors[torch.isfinite(vectors).all(dim=1)])
             if sum(map(len, found)) >= enough:
                 break

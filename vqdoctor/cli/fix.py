@@ -30,8 +30,8 @@ def fix(
 
     Without CKPT: the one of --from, else tool.vqdoctor.checkpoint, else the only one in this folder.
 
-    Exit codes: 0 nothing wrong is left, 1 findings or missed goals, 2 your input, 3 inconclusive. A dry run
-    ends with that of the input.
+    Exit codes: 0 nothing wrong is left (with --retrain: all goals met), 1 findings or missed goals, 2 your
+    input, 3 inconclusive. A dry run ends with that of the input.
     """
     if checkpoint and settings.from_report:
         raise UserError("--from names a checkpoint, and so does the command", "leave one of them out")

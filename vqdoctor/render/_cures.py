@@ -129,6 +129,7 @@ def _ended(done: Retraining) -> str:
         return f"{spent}, but no figure has a goal to be compared with"
     if missed:
         next_ = "" if done.trial else "; --trial measures which remedies help here"
+        next_ = "; the run was too short: give more --epochs or --steps" if done.too_short else next_
         return f"{spent}; missed: {', '.join(missed)}{next_}"
     return f"all {len(done.goals)} goals met after {spent}"
 

@@ -119,8 +119,8 @@ class Codebooks:
         if names and not self.plan.linear:
             self._take_over(names, self.plan.decay)
             self.note(
-                f"an EMA moved the codes of {', '.join(names)} in this retraining, in place of the gradient "
-                "that moves them in your source"
+                f"an EMA moved the codes of {', '.join(names)} in this retraining, where your source leaves "
+                "them to the optimizer"
             )
 
     def _take_over(self, names: Collection[str], decay: float | None) -> None:
@@ -155,18 +155,26 @@ class Codebooks:
         for sound in self._sound:
             sound.before_step()
 
-    def after_step(self, watched: Watched, generator: torch.Generator, *, cooling: bool) -> None:
+    def after_step(
+        self,
+        watched: Watched,
+        generator: torch.Generator,
+        *,
+        cooling: bool,
+        mask: torch.Tensor | None = None,
+    ) -> None:
         """Move the codebooks by what a step showed.
 
         Args:
             watched: what the layers did.
             generator: of what is drawn.
             cooling: whether it is a step of the cool-down, in which no code jumps.
+            mask: the task's mask of the batch: no code is revived for padding.
         """
         for sound in self._sound:
             sound.after_step(watched)
         for revival in () if cooling else self._revivals:
-            revival.after_step(watched, self.optimizer, generator)
+            revival.after_step(watched, self.optimizer, generator, mask=mask)
         for matching in () if cooling else self._matching:
             matching.after_step(watched)
         for linear in self._linear:

@@ -100,7 +100,7 @@ def measure(
             scores.append(Scored.of(losses, batch))
             for layer in layers:
                 errors[layer.name].add(layer, watched)
-                chosen = _counts(layer, watched, readers[layer])
+                chosen = _counts(layer, watched, readers[layer], losses.mask)
                 if chosen is None:
                     untold.add(layer.name)
                 else:
@@ -136,9 +136,11 @@ def measure(
     )
 
 
-def _counts(layer: CapturedLayer, watched: Watched, reader: Reader) -> torch.Tensor | None:
+def _counts(
+    layer: CapturedLayer, watched: Watched, reader: Reader, mask: torch.Tensor | None
+) -> torch.Tensor | None:
     """Return how often a pass chose each code; of a layer that tells none, how often each output came."""
-    found = layer.counts(watched)
+    found = layer.counts(watched, mask=mask)
     if found is not None or "codebook" in layer.view.keys:
         return found
     first = next(iter(layer.calls(watched)), None)

@@ -50,6 +50,7 @@ class Revival:
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         ranks: Exchange | None = None,
+        mask: torch.Tensor | None = None,
     ) -> None:
         """Take a batch's codes into account, and revive what has been dead over a whole window.
 
@@ -62,10 +63,11 @@ class Revival:
             generator: of what is drawn, on all ranks alike.
             ranks: all ranks of a distributed training, which must call this together; None is this process
                 alone. A code that another rank uses is then no dead one, and the codebooks stay equal.
+            mask: the task's mask of the batch, whose padding counts for no code and revives none.
         """
         if not self.layer.view.writable:
             return
-        counts = self.layer.counts(watched)
+        counts = self.layer.counts(watched, mask=mask)
         if ranks is not None:
             nothing = torch.zeros(self.layer.num_codes, dtype=torch.float64)
             counts = ranks.total(nothing if counts is None else counts)
@@ -84,6 +86,8 @@ class Revival:
         if not dead_codes(self.usage, self.threshold).any():
             return
         vectors = self.layer.vectors(watched)
+        if vectors is not None:
+            vectors = self.layer.only_data(vectors, watched, mask)
         if ranks is not None and (vectors := ranks.of_first(vectors)) is not None:
             vectors = vectors.to(self.layer.codes().device)
         if vectors is None:

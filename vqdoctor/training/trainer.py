@@ -309,7 +309,7 @@ class Trainer:
             self.optimizers.step(total, further, self._held, self.ranks.add_gradients, clip_norm=clip)
         self.steps += 1
         if not self.bypassing:
-            self.codebooks.after_step(watched, generator, cooling=self.ending.cooling)
+            self.codebooks.after_step(watched, generator, cooling=self.ending.cooling, mask=found.mask)
         self.ranks.same_codebooks(self.layers)
         return task, None if found.vq is None else vq
 

@@ -63,6 +63,8 @@ def _reward(context: ModelContext, layer: CapturedLayer, call: Call | None) -> C
         return Missing("all vectors choose one code, whatever they are")
     which = places % len(vectors)
     spread = run(vectors[which])
+    if spread is not None and spread.handed_on:
+        return Missing("the VQ loss of another layer depends on this one's codes, and couples vectors too")
     alone = [run(vector.expand(len(places), -1)) for vector in vectors]
     ones = [one for one in alone if one is not None]
     if spread is None or len(ones) < len(vectors):
@@ -94,12 +96,17 @@ def _drawn(context: ModelContext, layer: CapturedLayer, call: Call, axis: int) -
 
 
 class _Run(NamedTuple):
-    """The results of one forward pass with other vectors: codes [N] where they are told, outputs [N, D]."""
+    """The results of one forward pass with other vectors: codes [N] where they are told, outputs [N, D].
+
+    `handed_on` says whether the VQ loss depends on the output of one layer of several: then another layer
+    gets what the model makes of it, as at the next scale of an image.
+    """
 
     codes: torch.Tensor | None
     outputs: torch.Tensor
     loss: float
     gradient: torch.Tensor
+    handed_on: bool
 
 
 def _same(one: _Run, other: _Run) -> torch.Tensor:
@@ -153,7 +160,8 @@ def _run(context: ModelContext, layer: CapturedLayer, axis: int, vectors: torch.
         return None
     told = codes is not None and codes.numel() == len(vectors)
     chosen = codes.flatten().cpu() if codes is not None and told else None
-    return _Run(chosen, outputs, float(losses.vq.detach().sum()), found)
+    handed_on = len(context.mapped) > 1 and gradient(losses.vq.sum(), call.z_q) is not None
+    return _Run(chosen, outputs, float(losses.vq.detach().sum()), found, handed_on)
 
 
 def _reach(spread: torch.Tensor, alone: Sequence[torch.Tensor], which: torch.Tensor) -> float:
