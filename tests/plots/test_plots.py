@@ -22,11 +22,11 @@ from vqdoctor.core.evidence import (
 )
 from vqdoctor.core.picture import FAINT, INK, PAPER, Picture
 from vqdoctor.core.report import LayerSummary, Repair, Report
-from vqdoctor.core.retraining import Epoch, Figures, LayerFigures, Retraining
+from vqdoctor.core.retraining import Epoch, Figures, Goals, LayerFigures, Retraining
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.plots import MOST_LAYERS, all_plots, pictures
 from vqdoctor.plots._plot import BLUE, GREEN, PURPLE, VERMILLION, WIDTH
-from vqdoctor.plots.retraining import draw
+from vqdoctor.plots.retraining import _drawings, draw
 
 OKABE_ITO = {"#0072b2", "#d55e00", "#009e73", "#cc79a7"}
 HOSTILE = "<script>alert(1)</script>$x^{$&\x1b[2J\u202e"
@@ -205,3 +205,17 @@ def test_without_matplotlib_the_tables_are_left_and_say_how_to_get_pictures(
 
 def test_a_retraining_is_one_png_as_well() -> None:
     assert draw(retraining()).startswith(b"\x89PNG")
+
+
+def test_each_of_two_layers_has_its_goal_in_the_picture_of_a_retraining() -> None:
+    """One line of the first layer's goal stood for both, and no word said whose usage was drawn."""
+    one = retraining()
+    layers = {name: replace(one.after.layers["vq"], num_codes=k) for name, k in (("t", 64), ("b", 128))}  # type: ignore[union-attr]
+    after = replace(one.after, layers=layers)  # type: ignore[type-var]
+    epochs = tuple(replace(row, stop=replace(row.stop, layers=layers)) for row in one.epochs)  # type: ignore[type-var]
+    both = replace(one, before=after, after=after, epochs=epochs, goals=Goals().compare(after))  # type: ignore[arg-type]
+    found = list(_drawings(both))
+    heads = " ".join(found[1].head)
+    assert "t: goal" in heads and "b: goal" in heads and "of t before" in found[0].title
+    same = replace(both, goals=Goals(min_perplexity=9.0).compare(after))  # type: ignore[arg-type]
+    assert "t: goal" not in " ".join(list(_drawings(same))[1].head)

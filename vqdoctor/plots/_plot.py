@@ -148,11 +148,18 @@ def panels(drawings: Sequence[Drawing], title: str) -> bytes:
         axes = figure.subplots(rows, 2, squeeze=False)
         for panel, drawing in zip(axes.flat, drawings, strict=False):
             drawing.draw(panel)
-            panel.set_title(drawing.title, pad=38)
+            panel.set_title(drawing.title, pad=_above(panel))
         for panel in axes.flat[len(drawings) :]:
             panel.set_axis_off()
         figure.suptitle(title)
         return _png(figure)
+
+
+def _above(panel: Axes) -> float:
+    """Return the room between a panel and its title, in points: that of two lines, or of its legend."""
+    legend = panel.get_legend()
+    height = 0.0 if legend is None else legend.get_window_extent().height * 72 / panel.figure.dpi
+    return max(38.0, height + 8.0)
 
 
 def _in_one_style(points: re.Match[str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vqdoctor.core.printable import printable
 from vqdoctor.core.report import Report
 from vqdoctor.core.retraining import Figures, Retraining
 from vqdoctor.plots._curves import Line, curves
@@ -77,11 +78,12 @@ def _perplexity(retraining: Retraining) -> Drawing:
             Line(label=f"{name}: perplexity", points=points, color=color, style=".-"),
             Line(label=f"{name}: active codes", points=active, color=color, style=":"),
         ]
-    first = _shown(retraining)[:1]
-    goals = [goal.limit for goal in retraining.goals if goal.name == "perplexity" and goal.layer in first]
-    lines += [
-        Line(label="goal", points=_level(limit, retraining), color=WITHOUT, style="--") for limit in goals
-    ]
+    colors = dict(zip(_shown(retraining), COLORS, strict=False))
+    goals = {g.layer: g.limit for g in retraining.goals if g.name == "perplexity" and g.layer in colors}
+    alike = len(set(goals.values())) == 1
+    for name, limit in list(goals.items())[: 1 if alike else None]:
+        label, color = ("goal", WITHOUT) if alike else (f"{name}: goal", colors[name or ""])
+        lines.append(Line(label=label, points=_level(limit, retraining), color=color, style="--"))
     return curves(
         lines,
         part="perplexity",
@@ -142,7 +144,7 @@ def _losses(retraining: Retraining) -> Drawing:
         [
             Line(label="task loss", points=task, color=AFTER),
             Line(label="VQ loss, unweighted", points=vq, color=BEFORE, style="--"),
-            Line(label="its weight", points=weights, color=WITHOUT, style=":"),
+            Line(label="weight of the VQ loss", points=weights, color=WITHOUT, style=":"),
         ],
         part="losses",
         title="Training losses by epoch",
@@ -154,7 +156,9 @@ def _losses(retraining: Retraining) -> Drawing:
 
 
 def _usage(retraining: Retraining) -> Drawing:
-    name = next(iter(_shown(retraining)), "")
+    names = _shown(retraining)
+    name = next(iter(names), "")
+    of_one = f" of {printable(name)}" if len(names) > 1 else ""
     lines = []
     for label, of, color, style in (
         ("before", retraining.before, BEFORE, "--"), ("after", retraining.after, AFTER, "-"),
@@ -169,7 +173,7 @@ def _usage(retraining: Retraining) -> Drawing:
     drawing = curves(
         lines,
         part="usage",
-        title="Usage of the codes before and after",
+        title=f"Usage of the codes{of_one} before and after",
         caption=caption,
         x="codes, most used first [%]",
         y="times the uniform share",

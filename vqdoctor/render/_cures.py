@@ -29,7 +29,7 @@ ENDED: Mapping[Ended, str] = {
     "plateau": "the task loss on the stop split fell no further",
     "time": "the minutes were over (more of them: --minutes M)",
     "epochs": "all epochs were done",
-    "budget": "all epochs were done, while the task loss still fell (more of them: --epochs N)",
+    "budget": "all epochs were done, while the task loss still fell (longer: --epochs N or --steps N)",
     "source": "the cause is in your source",
     "nothing": "no finding asks for a training",
     "unlearned": "the same model learns nothing without VQ either",
