@@ -214,7 +214,8 @@ class Run:
     def _compared(self, trainer: Trainer) -> tuple[WithoutVQ, Measured | None]:
         """Return the better one of the model that was trained without VQ and the bypassed checkpoint."""
         val, one = trainer.measure(), trainer.measure(change=one_vector)
-        checkpoint, with_codes = self.trainable.bypassed, self.trainable.measured_before
+        checkpoint = self.trainable.bypassed(trainer.plan.steps or None)
+        with_codes = self.trainable.measured_before
         if val is None or one is None or checkpoint is None or with_codes is None:
             return WithoutVQ(), None
         trained = Candidate(val=val, one=one, stop=trainer.rows[-1].stop if trainer.rows else None)

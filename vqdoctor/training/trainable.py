@@ -117,15 +117,19 @@ class Trainable:
         model = self.context.copy(training=False)
         return measure(model, self.context.task, self.splits.val(), self.context.on(model))
 
-    @cached_property
-    def bypassed(self) -> Candidate | None:
-        """The checkpoint with z_e in place of its codes."""
+    def bypassed(self, most: int | None = None) -> Candidate | None:
+        """Return the checkpoint with z_e in place of its codes; None where the task has no samples.
+
+        Args:
+            most: batches of the split that stops the training, as many as a training looks at.
+        """
         model, task = self.context.copy(training=False), self.context.task
         layers = self.context.on(model)
         val, one = (measure(model, task, self.splits.val(), layers, by) for by in (bypass, one_vector))
         if val is None or one is None:
             return None
-        return Candidate(val=val, one=one, stop=evaluate(model, task, self.splits.stop(), layers, bypass))
+        stop = evaluate(model, task, self.splits.stop(most), layers, bypass)
+        return Candidate(val=val, one=one, stop=stop)
 
     @property
     def before(self) -> Figures | None:
