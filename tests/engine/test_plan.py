@@ -15,15 +15,16 @@ from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.core.settings import Settings
 from vqdoctor.core.training_plan import TrainingPlan
-from vqdoctor.engine.plan import RECIPE, learns_without_vq, make_plan
+from vqdoctor.engine.plan import ALONE, RECIPE, joining, learns_without_vq, make_plan
 from vqdoctor.remedies import Remedy
 from vqdoctor.training.outcome import Outcome
 from vqdoctor.training.plan import Plan
 from vqdoctor.training.run import ALIKE
-from vqdoctor.training.trial import _contestants
+from vqdoctor.training.trial import Tried, _contestants
 
 PLAIN = TrainingPlan(vq_weight=1.0, further_epochs=150)
 LAYERS = ("one", "two")
+WARM_UP, CALIBRATE = "autoencoder-warm-up", "calibrate"
 
 
 def finding(code: str, *remedies: str, layer: str | None = "one", **more: Any) -> Finding:
@@ -70,12 +71,12 @@ def test_the_training_plan_holds_what_the_recipe_says() -> None:
 def test_a_task_with_labels_learns_without_vq_before_its_codes_are_placed() -> None:
     sick, light = finding("VQ501", "data-init"), finding("VQ403", "shuffle")
     assert planned(sick).training.bypass_epochs == 0
-    found = make_plan([sick], LAYERS, without_vq=True)
+    found = make_plan([sick], LAYERS, joins=(WARM_UP,))
     assert found.training.bypass_epochs == 15
     assert names(found).index("autoencoder-warm-up") < names(found).index("warm-up")
-    assert make_plan([sick], LAYERS, Settings(epochs=10), without_vq=True).training.bypass_epochs == 3
-    assert make_plan([], LAYERS, without_vq=True).remedies == ()
-    chosen = make_plan([light], LAYERS, without_vq=True, by_logits=LAYERS)
+    assert make_plan([sick], LAYERS, Settings(epochs=10), joins=(WARM_UP,)).training.bypass_epochs == 3
+    assert make_plan([], LAYERS, joins=(WARM_UP,)).remedies == ()
+    chosen = make_plan([light], LAYERS, joins=(WARM_UP,), by_logits=LAYERS)
     assert chosen.training.bypass_epochs == 0, "no codes of it can be placed"
 
 
@@ -85,25 +86,25 @@ def refused(plan: Plan) -> set[str]:
 
 def test_a_training_without_vq_is_the_warm_up() -> None:
     """A remedy that it leaves without an effect is not told as applied."""
-    starved = make_plan([finding("VQ101"), finding("VQ501", "data-init")], LAYERS, without_vq=True)
+    starved = make_plan([finding("VQ101"), finding("VQ501", "data-init")], LAYERS, joins=(WARM_UP,))
     better = starved.begun(better_without_vq=True)
     assert (better.training.start, better.training.bypass_epochs) == ("without-vq", 0)
     assert refused(better) - refused(starved) == {"wake-encoder"}
     assert starved.begun(better_without_vq=None) is starved
 
-    placed = make_plan([finding("VQ501", "data-init")], LAYERS, without_vq=True)
+    placed = make_plan([finding("VQ501", "data-init")], LAYERS, joins=(WARM_UP,))
     as_good = placed.begun(better_without_vq=False)
     assert (as_good.training.start, as_good.training.bypass_epochs) == ("checkpoint", 0)
     assert refused(as_good) - refused(placed) == {"autoencoder-warm-up"}
 
-    anew = make_plan([finding("VQ310", "sound-ema")], LAYERS, without_vq=True)
+    anew = make_plan([finding("VQ310", "sound-ema")], LAYERS, joins=(WARM_UP,))
     assert anew.training.start == "scratch", "a fresh model that learns without VQ is the one that did"
     assert anew.begun(better_without_vq=False).training.start == "without-vq"
 
-    short = make_plan([finding("VQ501", "data-init")], LAYERS, Settings(epochs=2), without_vq=True)
+    short = make_plan([finding("VQ501", "data-init")], LAYERS, Settings(epochs=2), joins=(WARM_UP,))
     assert short.training.bypass_epochs == 0
     assert short.begun(better_without_vq=True).training.start == "without-vq"
-    skipped = make_plan([finding("VQ501")], LAYERS, Settings(skip=("autoencoder-warm-up",)), without_vq=True)
+    skipped = make_plan([finding("VQ501")], LAYERS, Settings(skip=("autoencoder-warm-up",)), joins=(WARM_UP,))
     assert skipped.begun(better_without_vq=True).training.start == "checkpoint"
 
 
@@ -299,6 +300,46 @@ def test_advice_alone_brings_no_recipe(code: str, advice: str) -> None:
     found = planned(finding(code, advice, severity=Severity.WARNING))
     assert [step.remedy for step in found.steps] == [advice]
     assert found.training == PLAIN
+
+
+def test_a_classifier_is_calibrated_where_it_is_trained_and_at_its_end() -> None:
+    sick = finding("VQ501", "data-init")
+    found = make_plan([sick], LAYERS, joins=(CALIBRATE,))
+    assert names(found)[-1] == CALIBRATE and found.training.calibrated
+    assert not make_plan([sick], LAYERS).training.calibrated
+    assert make_plan([], LAYERS, joins=(CALIBRATE,)).remedies == ()
+    unmet = make_plan([finding("VQ603", CALIBRATE)], LAYERS, unmet=True, joins=(CALIBRATE,))
+    assert names(unmet)[-1] == CALIBRATE and unmet.remedies[0].remedy.name != CALIBRATE
+
+
+def test_a_calibration_alone_is_no_reason_to_train() -> None:
+    (alone,) = planned(finding("VQ603", CALIBRATE, severity=Severity.WARNING)).remedies
+    assert alone.refused.startswith(ALONE)
+    with pytest.raises(UserError, match="cannot apply calibrate alone"):
+        planned(finding("VQ501"), only=(CALIBRATE,))
+
+
+def test_a_trial_has_no_arm_for_what_ends_every_training() -> None:
+    found = make_plan([finding("VQ501", "data-init")], LAYERS, joins=(CALIBRATE,))
+    arms = _contestants(found)
+    assert all(arm.plan.calibrated for arm in arms)
+    assert not any(CALIBRATE in arm.remedies for arm in arms)
+    tried = Tried(arms=(), plan=arms[1].plan, names=arms[1].remedies)
+    assert [one.remedy.name for one in tried.planned(found)][-1] == CALIBRATE
+
+
+@pytest.mark.parametrize(
+    ("told", "joined"),
+    [
+        (None, ()),
+        (TaskMetrics.healthy(ece=None, bypass_accuracy=None, bypass_loss=None), ()),
+        (TaskMetrics.healthy(bypass_loss=None), (CALIBRATE,)),
+        (TaskMetrics.healthy(), (WARM_UP, CALIBRATE)),
+    ],
+)
+def test_the_task_says_what_joins_the_recipe(told: TaskMetrics | None, joined: tuple[str, ...]) -> None:
+    report = SimpleNamespace(find=lambda _: told)
+    assert joining(cast("Any", report)) == joined
 
 
 def test_without_a_codebook_to_train_there_is_no_recipe() -> None:

@@ -109,7 +109,9 @@ def test_a_users_retraining_applies_what_its_inspection_printed(sick: Path, tmp_
     printed = examine(sick, user_model=user_model).plan
     report = retrain(sick, tmp_path / "out.pt", user_model=user_model, settings=Settings(epochs=1))
     assert [repair.remedy for repair in report.repairs] == [step.remedy for step in printed]
-    assert {repair.status for repair in report.repairs} == {"applied"}
+    statuses = {repair.remedy: repair.status for repair in report.repairs}
+    assert statuses.pop("calibrate") == "no-effect"  # after one epoch it knows too little to be too sure
+    assert {*statuses.values()} == {"applied"}
 
 
 def test_the_layers_and_the_record_are_read_when_they_are_asked_for(sick: Path) -> None:

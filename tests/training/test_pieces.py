@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,9 @@ from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from vqdoctor.capture.layer import CapturedLayer, watching
 from vqdoctor.capture.placing import place_codes
+from vqdoctor.capture.reader import Reader
+from vqdoctor.core.levels import Confidence
+from vqdoctor.layouts.view import QuantizerView
 from vqdoctor.metrics.calibration import expected_calibration_error, softmax
 from vqdoctor.training.evaluate import compared
 from vqdoctor.training.revival import Revival
@@ -132,6 +136,48 @@ def test_placed_codes_lie_in_the_data_with_the_counts_of_a_batch() -> None:
     assert float((chosen > 0).double().mean()) > 0.5
     assert float(torch.cdist(vectors, model.vq.embedding).amin(1).mean()) < float(vectors.std()) * 4
     assert float(model.vq.ema_cluster_size.sum()) == pytest.approx(len(vectors), rel=0.05)
+
+
+class Projected(torch.nn.Module):
+    """A level as DAC writes it: a map to the codebook's dimension, a method that looks up, and a map back."""
+
+    def __init__(self, dim: int, codes: int) -> None:
+        super().__init__()
+        self.in_proj, self.out_proj = torch.nn.Conv1d(dim, 3, 1), torch.nn.Conv1d(3, dim, 1)
+        self.codebook = torch.nn.Embedding(codes, 3)
+
+    def decode_latents(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        indices = torch.cdist(latents.movedim(1, -1), self.codebook.weight).argmin(-1)
+        return self.codebook(indices).movedim(-1, 1), indices
+
+    def forward(self, z_e: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        latents = self.in_proj(z_e)
+        z_q, indices = self.decode_latents(latents)
+        return self.out_proj(straight_through(latents, z_q)), indices
+
+
+def test_the_vectors_of_a_projected_level_are_those_that_it_looks_up() -> None:
+    """A retraining neither placed nor revived the codes of any DAC: it saw z_e of the wrong dimension."""
+    level = Projected(dim=8, codes=16)
+    model = torch.nn.ModuleDict({"vq": level})
+    view = QuantizerView(
+        name="vq",
+        layout="dac",
+        confidence=Confidence.HIGH,
+        num_codes=16,
+        dim=3,
+        keys={"codebook": "vq.codebook.weight"},
+        smoothing=0.0,
+        load_codebook=lambda: level.codebook.weight.detach().numpy(),
+    )
+    found = CapturedLayer(view=view, model=model, tensors=view.keys, reader=Reader(view=view), path="vq")
+    layer, z_e = replace(found, lookup_path="vq", gap="", maps=True), torch.randn(4, 8, 25)
+    with torch.no_grad(), watching((layer,)) as watched:
+        _, indices = level(z_e)
+    vectors = layer.vectors(watched)
+    assert vectors is not None and vectors.shape == (100, 3)
+    assert torch.allclose(vectors, level.in_proj(z_e).movedim(1, -1).flatten(0, 1))
+    assert torch.equal(torch.cdist(vectors, level.codebook.weight).argmin(-1), indices.flatten())
 
 
 def test_a_fresh_encoder_is_all_that_z_e_depends_on_and_nothing_else() -> None:

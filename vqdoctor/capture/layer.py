@@ -177,7 +177,7 @@ class CapturedLayer:
 
     def vectors(self, watched: Watched) -> torch.Tensor | None:
         """Return the vectors that a pass asked the codebook for, float32 [N, D]; None if unseen."""
-        calls = [] if self.lookup is None else watched[self.lookup].mapped
+        calls = [] if self.lookup is None else self.reader.lookups(watched[self.lookup])
         for call in calls:
             if (asked := self.reader.looked_up(call)) is not None:
                 return torch.from_numpy(asked).to(call.z_e.device)

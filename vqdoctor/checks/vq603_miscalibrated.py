@@ -16,7 +16,7 @@ threshold of it in `gate` and `fix --retrain`.
 ## Remedy
 A temperature changes the confidences and not the predicted classes. Fit it on data that neither
 training nor the reported figures use. It cures the symptom: where the report names a cause, fix that
-first.
+first. `fix --retrain` does so at its end (`calibrate`), on the split that stopped the training.
 
 ## References
 - Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv:1706.04599
@@ -25,7 +25,7 @@ first.
 
 from vqdoctor.checks._causes import COLLAPSE
 from vqdoctor.checks._words import Problems, figure, measured, note, percent, warning
-from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
+from vqdoctor.core.check import CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
 
 
@@ -71,13 +71,7 @@ CHECK = Check(
     evaluate=evaluate,
     limits=Limits(),
     scope="model",
-    advice=Advice(
-        name="calibrate",
-        how="Divide the class scores by one temperature that is fitted on held-out data.",
-        code="candidates = torch.linspace(0.2, 10, 491)\n"
-        "loss = [F.cross_entropy(logits / t, labels) for t in candidates]\n"
-        "temperature = candidates[torch.stack(loss).argmin()]",
-    ),
+    remedies=("calibrate",),
     explained_by=(*COLLAPSE, "VQ501", "VQ502", "VQ503"),
     examples=(
         fires("over-confident", TaskMetrics.healthy(ece=0.114)),

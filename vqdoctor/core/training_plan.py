@@ -56,6 +56,7 @@ class TrainingPlan:
         usual_rate: whether learning rates above the usual ones are taken down to these.
         clip_norm: the largest norm of the gradients of a step; 0 leaves them as they are. A step whose
             gradients are not finite is then left out.
+        calibrated: whether the class scores are divided by a temperature after the last epoch.
     """
 
     start: Start = "checkpoint"
@@ -85,6 +86,7 @@ class TrainingPlan:
     norm_momentum: float = 0.0
     usual_rate: bool = False
     clip_norm: float = 0.0
+    calibrated: bool = False
 
 
 @frozen

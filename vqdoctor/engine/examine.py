@@ -21,7 +21,7 @@ from vqdoctor.engine.decide import separating, with_shown
 from vqdoctor.engine.dumped import dumped_context, usages
 from vqdoctor.engine.evaluate import choose, evaluate
 from vqdoctor.engine.gather import CRASHED_PROBE, Gathered
-from vqdoctor.engine.plan import learns_without_vq, make_plan
+from vqdoctor.engine.plan import joining, make_plan
 from vqdoctor.engine.rank import rank
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.verdict import verdict
@@ -193,7 +193,7 @@ def concluded(report: Report, checks: Sequence[Check], by_logits: Sequence[str] 
             summaries=report.layers,
             weights=weights_of(report),
             by_logits=by_logits,
-            without_vq=learns_without_vq(report),
+            joins=joining(report),
         ).steps,
         verdict=verdict(findings, report.layers, report.evidence, evaluated.outcomes),
     )

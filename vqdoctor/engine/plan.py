@@ -19,7 +19,7 @@ from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.weights import LOWER_WEIGHT, RAISE_WEIGHT, Weights
 from vqdoctor.engine.wording import in_their_words
 from vqdoctor.remedies import Remedy, with_advice
-from vqdoctor.training.plan import AUTOENCODER, FRESH_ENCODER, FRESH_START, Plan, PlannedRemedy
+from vqdoctor.training.plan import AUTOENCODER, CALIBRATE, FRESH_ENCODER, FRESH_START, Plan, PlannedRemedy
 
 EPOCHS = 50
 """Epochs at most, where neither the user nor a remedy says how many."""
@@ -49,6 +49,8 @@ STUCK = ("VQ103", "VQ404")
 """Causes that, as errors, leave a model that was thrown off by steps that were too large, or trained around
 codes that never moved (of these, with 50 epochs at most: accuracy 0.930 from the checkpoint and 0.962 from
 scratch on 8×8 digits, 0.576 and 0.624 on classes of photos; without VQ 0.988 and 0.666)."""
+ALONE = "it ends a retraining, and nothing asks for one"
+"""Why a remedy for a trained model is left out where no other one is applied."""
 AT_CHANCE = "VQ607"
 """The finding on a model that has learned nothing of its task: what it holds is no better than a start."""
 
@@ -67,7 +69,7 @@ def make_plan(
     by_logits: Collection[str] = (),
     unable: Mapping[str, str] | None = None,
     unmet: bool = False,
-    without_vq: bool = False,
+    joins: Sequence[str] = (),
 ) -> Plan:
     """Return the plan for ranked findings.
 
@@ -90,7 +92,7 @@ def make_plan(
         unable: remedies that this training cannot take, each with the reason.
         unmet: whether a goal is missed: where no finding asks for a remedy that acts, those of notes and the
             recipe are left to try.
-        without_vq: whether the model can learn without VQ first, where the recipe places codes in the data.
+        joins: what the task adds to the recipe: see `joining`.
 
     Raises:
         UserError: if a remedy is unknown, or a retraining cannot apply it.
@@ -111,9 +113,10 @@ def make_plan(
         noted = _asked(findings, known, Severity.NOTE).items()
         asked |= {name: on for name, on in noted if helps(name, on) and _acts([name], known)}
     recipe = [*filter(helps, _recipe(asked, layers, settings, acts=acts, unmet=unmet))]
-    names = settings.only or (*asked, *recipe, *[AUTOENCODER] * (without_vq and DATA_INIT in recipe))
+    joined = [name for name in joins if recipe and (name != AUTOENCODER or DATA_INIT in recipe)]
+    names = settings.only or (*asked, *recipe, *joined)
     ordered = sorted((known[name] for name in {*names}), key=lambda remedy: (remedy.stage, remedy.name))
-    opens = next((remedy for remedy in ordered if remedy.name in asked), None)
+    opens = next((one for one in ordered if one.name in asked and not one.after_training), None)
     ordered.sort(key=lambda remedy: remedy is not opens)
     bounded = settings.epochs is not None or settings.steps is not None
     untreated = _untreated(settings, seed, trained_vq_weight)
@@ -135,9 +138,24 @@ def make_plan(
             epochs=untreated.epochs if bounded else None,
             most_epochs=untreated.epochs if bounded else MOST_EPOCHS,
         ),
-        remedies=_blocking(planned, findings, settings, unable),
+        remedies=_blocking(_not_alone(planned), findings, settings, unable),
         unable=unable,
     )
+
+
+def joining(report: Report, max_loss: float | None = None) -> tuple[str, ...]:
+    """Return the remedies that a task adds to the recipe, by the examination of its model.
+
+    A model that can learn without VQ does so before its codes are placed, and one whose class scores were
+    seen is calibrated at the end.
+
+    Args:
+        report: the examination.
+        max_loss: the goal of the task loss that the user gives.
+    """
+    told = report.find(TaskMetrics)
+    last = (CALIBRATE,) if told is not None and told.ece is not None else ()
+    return (AUTOENCODER, *last) if learns_without_vq(report, max_loss) else last
 
 
 def learns_without_vq(report: Report, max_loss: float | None = None) -> bool:
@@ -153,6 +171,13 @@ def learns_without_vq(report: Report, max_loss: float | None = None) -> bool:
     if told is None or told.bypass_loss is None:
         return False
     return told.bypass_accuracy is not None or max_loss is None
+
+
+def _not_alone(planned: Sequence[PlannedRemedy]) -> Sequence[PlannedRemedy]:
+    """Return the remedies; those that end a training are refused where no other one is applied."""
+    if any(not (one.refused or one.remedy.after_training) for one in planned):
+        return planned
+    return [replace(one, refused=one.refused or f"{ALONE}: {one.remedy.how}") for one in planned]
 
 
 def _untreated(settings: Settings, seed: int, trained_vq_weight: float | None) -> TrainingPlan:
@@ -201,6 +226,9 @@ def _require_remedies(settings: Settings, known: Mapping[str, Remedy]) -> None:
     for name in settings.only:
         if known[name].plan is None:
             raise UserError(f"retraining cannot apply {name}", known[name].how)
+    if settings.only and all(known[name].after_training for name in settings.only):
+        name = settings.only[0]
+        raise UserError(f"retraining cannot apply {name} alone: it ends a training", known[name].how)
 
 
 def _asked(
@@ -235,7 +263,8 @@ def _asked(
 
 def _acts(names: Iterable[str], known: Mapping[str, Remedy]) -> bool:
     """Whether one of these remedies does something, to a model that stays what it is."""
-    remedies = [known[name] for name in names if not known[name].changes_model]
+    able = (known[name] for name in names)
+    remedies = [one for one in able if not (one.changes_model or one.after_training)]
     return any(remedy.plan or remedy.apply for remedy in remedies)
 
 

@@ -24,7 +24,7 @@ from vqdoctor.core.report import DRY_RUN, Report
 from vqdoctor.core.retraining import Retraining, SourceChange
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.engine.examine import examine, examine_session
-from vqdoctor.engine.plan import learns_without_vq, make_plan
+from vqdoctor.engine.plan import joining, make_plan
 from vqdoctor.engine.retraining_notes import notes_of
 from vqdoctor.engine.session import Progress, Session
 from vqdoctor.engine.weights import weights_of
@@ -322,7 +322,7 @@ def plan_for(report: Report, found: Trainable, settings: Settings) -> Plan:
         by_logits=[name for name, layer in found.context.mapped.items() if layer.view.lookup == "logits"],
         unable=found.unable(settings),
         unmet=found.before is not None and not settings.goals.hold(found.before),
-        without_vq=learns_without_vq(report, settings.goals.max_loss),
+        joins=joining(report, settings.goals.max_loss),
     )
 
 

@@ -30,6 +30,21 @@ def softmax(logits: ArrayLike) -> Floats:
     return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
 
+def surprise(logits: ArrayLike, labels: ArrayLike) -> Floats:
+    """Return the negative log likelihood of each label [N] under softmax(logits [N, C]), in nats.
+
+    Raises:
+        ValueError: if there are no rows, or the numbers of rows differ.
+
+    >>> surprise([[0.0, 0.0]], [1]).round(3).tolist()
+    [0.693]
+    """
+    scores, labels = _checked(logits, labels)
+    scores = scores - scores.max(axis=1, keepdims=True)
+    rows = np.arange(len(labels))
+    return np.asarray(np.log(np.exp(scores).sum(axis=1)) - scores[rows, labels.astype(np.int64)])
+
+
 def temperature_of(logits: ArrayLike, labels: ArrayLike) -> float:
     """Return the temperature T > 0 at which softmax(logits / T) has the least negative log likelihood.
 
@@ -48,17 +63,14 @@ def temperature_of(logits: ArrayLike, labels: ArrayLike) -> float:
     3.64
     """
     scores, labels = _checked(logits, labels)
-    rows = np.arange(len(labels))
-    scores = scores - scores.max(axis=1, keepdims=True)
 
-    def surprise(log: float) -> float:
-        scaled = scores * math.exp(-log)
-        return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[rows, labels.astype(np.int64)]))
+    def mean(log: float) -> float:
+        return float(surprise(scores * math.exp(-log), labels).mean())
 
     low, high = -math.log(MOST_TEMPERATURE), math.log(MOST_TEMPERATURE)
     for _ in range(_HALVINGS):
         one, other = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        low, high = (low, other) if surprise(one) <= surprise(other) else (one, high)
+        low, high = (low, other) if mean(one) <= mean(other) else (one, high)
     return math.exp((low + high) / 2)
 
 

@@ -32,6 +32,7 @@ class Remedy(Advice):
             computed from other tensors cannot take.
         in_loss: its part of the loss of a training step: the "weight" of the VQ loss, or a "sum" with further
             terms or with a weight by gradients. A task's own step may leave neither to a retraining.
+        after_training: whether it acts on a model that is trained already: it asks for no training.
     """
 
     stage: Stage
@@ -42,3 +43,4 @@ class Remedy(Advice):
     changes_model: bool = False
     writes_codes: bool = False
     in_loss: Literal["", "weight", "sum"] = ""
+    after_training: bool = False

@@ -14,7 +14,7 @@ from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.report import Repair
 from vqdoctor.core.retraining import Figures, Retraining, SourceChange
 from vqdoctor.models.tensors import to_numpy
-from vqdoctor.training.plan import Plan, PlannedRemedy
+from vqdoctor.training.plan import CALIBRATE, Plan, PlannedRemedy
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried
 
@@ -49,12 +49,14 @@ class Outcome:
         plan: the plan.
         retraining: the figures before and after, epoch by epoch.
         tried: the trial; None without one.
+        uncalibrated: why the class scores were left as they were; "" where they were divided.
     """
 
     trainer: Trainer
     plan: Plan
     retraining: Retraining
     tried: Tried | None = None
+    uncalibrated: str = ""
 
     @property
     def applied(self) -> tuple[PlannedRemedy, ...]:
@@ -100,7 +102,9 @@ class Outcome:
         chosen = {planned.remedy.name for planned in self.applied}
         for planned in self.plan.remedies:
             name = planned.remedy.name
-            if planned.refused:
+            if name == CALIBRATE and name in chosen and self.uncalibrated:
+                yield Repair(remedy=name, status="no-effect", reason=self.uncalibrated)
+            elif planned.refused:
                 yield Repair(remedy=name, status="skipped", reason=self._why_skipped(planned))
             elif name in chosen and not self.retraining.written:
                 reason = "the retrained model does its task worse"

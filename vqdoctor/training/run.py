@@ -30,6 +30,7 @@ from vqdoctor.training.resume import (
     state_path,
 )
 from vqdoctor.training.start import named_tensors
+from vqdoctor.training.temperature import calibrate
 from vqdoctor.training.trainable import Trainable
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried, hold_trial
@@ -112,6 +113,7 @@ class Run:
         early = by_stop if self.trainable.splits.has_stop else None
         trainer = self.trainable.trainer(plan, goals=early, clock=self.clock.share(1.0), learned=learned)
         interrupted = self._train(trainer, "retraining")
+        uncalibrated = calibrate(trainer) if plan.calibrated else ""
         measured = trainer.measure()
         paired, worse, at_start = None, False, self.trainable.measured_before
         if measured is not None and scores is not None and measured.logits is not None:
@@ -124,6 +126,7 @@ class Run:
             trainer=trainer,
             plan=self.plan,
             tried=tried,
+            uncalibrated=uncalibrated,
             retraining=Retraining(
                 plan=plan,
                 epochs=tuple(trainer.rows),

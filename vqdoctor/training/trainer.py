@@ -248,9 +248,18 @@ class Trainer:
     def _bypassed(self) -> Change | None:
         return bypass if self.bypassing else None
 
-    def measure(self, split: Literal["val", "stop"] = "val", change: Change | None = None) -> Measured | None:
-        """Return the figures on a split, and each answer; every quoted figure comes from "val"."""
-        batches = self.splits.val() if split == "val" else self.splits.stop()
+    def measure(
+        self, split: Literal["val", "stop"] = "val", change: Change | None = None, most: int | None = None
+    ) -> Measured | None:
+        """Return the figures on a split, and each answer; every quoted figure comes from "val".
+
+        Args:
+            split: the split; of "stop" the batches are taken by which a training in steps is stopped.
+            change: gives the tensor that the model gets in place of z_q.
+            most: batches of "stop" at most.
+        """
+        stop = self.splits.stop(most or self.plan.steps or None)
+        batches = self.splits.val() if split == "val" else stop
         with self.codebooks.reshaped(full_precision=self.plan.full_precision or self.mixed):
             return measure(self.model, self.task, batches, self.layers, change or self._bypassed)
 

@@ -40,8 +40,9 @@ class Tried:
     names: tuple[str, ...]
 
     def planned(self, plan: Plan) -> tuple[PlannedRemedy, ...]:
-        """Return the remedies of the winning arm, as the plan has them where it has them."""
-        return tuple(_known(plan)[name] for name in self.names)
+        """Return the winning remedies, as the plan has them, and the remedies that end any training."""
+        last = (planned for planned in plan.applied if planned.remedy.after_training)
+        return (*(_known(plan)[name] for name in self.names), *last)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -109,12 +110,13 @@ def hold_trial(train: Train, plan: Plan, goals: Goals, heard: Heard) -> Tried:
 
 def _contestants(plan: Plan) -> list[_Contestant]:
     """Return the arms: no remedy, each alone, the plan, the plan with one more, and a random choice."""
-    names = tuple(planned.remedy.name for planned in plan.applied)
+    names = tuple(planned.remedy.name for planned in plan.applied if not planned.remedy.after_training)
     known = _known(plan)
 
     def arm(name: str, remedies: tuple[str, ...], *, extra: bool = False) -> _Contestant:
         training = plan.training_with(known[remedy] for remedy in remedies)
-        training = replace(training, epochs=plan.untreated.epochs)  # all arms are given the same
+        calibrated = plan.training.calibrated  # at the end, whichever wins
+        training = replace(training, epochs=plan.untreated.epochs, calibrated=calibrated)
         return _Contestant(name=name, remedies=remedies, plan=training, extra=extra)
 
     arms = [arm("as it was", ()), arm("the plan", names)]
@@ -131,7 +133,9 @@ def _contestants(plan: Plan) -> list[_Contestant]:
         arms.append(arm("the plan with the encoder kept", kept))
     acting = (planned.remedy for planned in known.values())
     able = (remedy for remedy in acting if remedy.name not in plan.unable)
-    everything = sorted(r.name for r in able if r.plan is not None and not r.changes_model)
+    everything = sorted(
+        r.name for r in able if r.plan is not None and not (r.changes_model or r.after_training)
+    )
     drawn = random.Random(plan.untreated.seed).sample(everything, k=min(max(len(names), 1), len(everything)))
     arms.append(arm("a random choice", tuple(drawn)))
     return arms

@@ -1,0 +1,111 @@
+"""The temperature of a trained classifier, put into the layer that its class scores come from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from small_training import Digits
+
+from vqdoctor.core.training_plan import TrainingPlan
+from vqdoctor.metrics.calibration import temperature_of
+from vqdoctor.models.task import Losses
+from vqdoctor.training.temperature import COSTS, IN_DOUBT, NO_SCORES, calibrate
+from vqdoctor.training.trainer import Trainer
+
+SURE = 4.0
+"""The temperature at which the small model is put: it is that much too sure of itself."""
+
+
+class LogSoftmax(Digits):
+    """A model whose class scores are log probabilities."""
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        found = super().losses(model, batch)
+        assert found.logits is not None
+        return replace(found, logits=found.logits.log_softmax(1))
+
+
+class HeldByTheScores(Digits):
+    """A task whose loss asks for large class scores, whatever they say."""
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        found = super().losses(model, batch)
+        assert found.logits is not None
+        return replace(found, task=found.task - found.logits.abs().mean())
+
+
+class Normalised(Digits):
+    """Class scores of a fixed length, which no weights scale."""
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        found = super().losses(model, batch)
+        assert found.logits is not None
+        return replace(found, logits=20 * torch.nn.functional.normalize(found.logits, dim=1))
+
+
+class Unlabelled(Digits):
+    """A task without class scores."""
+
+    def losses(self, model: torch.nn.Module, batch: Any) -> Losses:
+        return replace(super().losses(model, batch), logits=None, labels=None)
+
+
+@pytest.fixture
+def trained(start: Callable[..., Trainer]) -> Callable[[type[Digits]], Trainer]:
+    """Return a trained small model that is too sure of itself by `SURE`."""
+
+    def trained(task: type[Digits]) -> Trainer:
+        trainer = start(task(images=600), plan=TrainingPlan(epochs=25, vq_weight=0.1))
+        trainer.run()
+        stop, factor, head = trainer.measure("stop"), SURE, cast("Any", trainer.model).head
+        if stop is not None and stop.logits is not None and stop.labels is not None:
+            factor /= temperature_of(stop.logits, stop.labels)
+        with torch.no_grad():
+            head.weight.mul_(factor)
+            head.bias.mul_(factor)
+        return trainer
+
+    return trained
+
+
+@pytest.mark.parametrize("task", [Digits, LogSoftmax])
+def test_a_model_that_is_too_sure_is_as_sure_as_it_is_right(
+    task: type[Digits], trained: Callable[..., Trainer]
+) -> None:
+    trainer = trained(task)
+    before, weights = trainer.measure(), copy.deepcopy(trainer.model.state_dict())
+    assert calibrate(trainer) == ""
+    after, changed = trainer.measure(), trainer.model.state_dict()
+    assert before is not None and after is not None and before.logits is not None
+    assert after.logits is not None and before.figures.ece is not None and after.figures.ece is not None
+    assert (after.logits.argmax(1) == before.logits.argmax(1)).all()  # no answer is another one
+    assert after.figures.ece < before.figures.ece / 2
+    assert after.figures.loss < before.figures.loss
+    moved = {name for name in weights if not torch.equal(weights[name], changed[name])}
+    assert moved == {"head.weight", "head.bias"}
+    factors = (weights["head.weight"] / changed["head.weight"]).numpy()
+    assert np.allclose(factors, SURE, rtol=1e-3)
+    (note,) = [note for note in trainer.notes if note.startswith("calibrate")]
+    assert "divided by 4, in the parameters of head" in note
+    assert calibrate(trainer) == IN_DOUBT  # a second time there is nothing left to do
+
+
+@pytest.mark.parametrize(
+    ("task", "why"),
+    [(HeldByTheScores, COSTS), (Normalised, "no layer was found"), (Unlabelled, NO_SCORES)],
+)
+def test_what_cannot_be_calibrated_stays_as_it_is(
+    task: type[Digits], why: str, trained: Callable[..., Trainer]
+) -> None:
+    trainer = trained(task)
+    weights = copy.deepcopy(trainer.model.state_dict())
+    assert calibrate(trainer).startswith(why)
+    now = trainer.model.state_dict()
+    assert all(torch.equal(weights[name], now[name]) for name in weights)
+    assert not any("calibrate" in note for note in trainer.notes)
