@@ -133,6 +133,16 @@ def test_a_loss_that_stays_not_finite_ends_the_run_with_the_last_good_epoch(star
     assert all(torch.isfinite(t).all() for t in tensors(trainer).values())
 
 
+def test_parameters_that_are_not_finite_are_no_matter_of_the_learning_rate(start: Start) -> None:
+    trainer = start(plan=replace(ALL, epochs=2))
+    head: Any = trainer.model.head
+    with torch.no_grad():
+        head.bias[0] = torch.nan
+    with pytest.raises(UserError, match="head.bias holds NaN or infinity"):
+        trainer.run()
+    assert not any("learning rate" in note for note in trainer.notes)
+
+
 def test_goals_that_hold_end_the_training_after_a_cool_down(start: Start) -> None:
     easy = Goals(min_perplexity=1.0, min_usage=0.0, min_accuracy=0.0, max_ece=1.0)
     trainer = start(plan=replace(ALL, epochs=40), goals=easy)

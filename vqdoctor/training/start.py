@@ -68,6 +68,16 @@ def restart(
     return len(names)
 
 
+def require_finite(model: torch.nn.Module) -> None:
+    """Raise a `UserError` if a parameter of a model that is to be trained holds NaN or infinity."""
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise UserError(
+                f"{name} holds NaN or infinity before the first step, so that no loss is finite",
+                "retrain an earlier checkpoint, or build this part anew: `vqdoctor explain VQ901`",
+            )
+
+
 def named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every parameter and buffer of a model by its name, those that no file has too."""
     yield from model.named_parameters()

@@ -32,7 +32,7 @@ from vqdoctor.training.resume import RESTART
 from vqdoctor.training.schedule import balanced_weight, warm_up
 from vqdoctor.training.shares import Shares
 from vqdoctor.training.splits import Splits, Stretches
-from vqdoctor.training.start import leading_to
+from vqdoctor.training.start import leading_to, require_finite
 from vqdoctor.training.treatment import grafts
 from vqdoctor.training.usage_entropy import mean_entropy
 from vqdoctor.training.vq_loss import completed
@@ -166,6 +166,7 @@ class Trainer:
                 retries = self._retries + 1
                 self.load_state_dict(good)
                 self._retries = retries
+                require_finite(self.model)
                 if retries > RETRIES:
                     raise UserError(
                         f"the loss is not finite in epoch {len(self.rows) + 1}: {error}",
