@@ -138,7 +138,7 @@ def test_parameters_that_are_not_finite_are_no_matter_of_the_learning_rate(start
     head: Any = trainer.model.head
     with torch.no_grad():
         head.bias[0] = torch.nan
-    with pytest.raises(UserError, match="head.bias holds NaN or infinity"):
+    with pytest.raises(UserError, match=r"head\.bias holds NaN or infinity"):
         trainer.run()
     assert not any("learning rate" in note for note in trainer.notes)
 
