@@ -16,6 +16,8 @@ import torch
 from processes import PATIENCE, python, start
 from small_training import sick_checkpoint
 
+from vqdoctor.core.retraining import STOPPING
+
 Run = Callable[..., Any]
 EASY = ("--min-perplexity", "2", "--min-usage", "0.05", "--min-accuracy", "0", "--max-ece", "1")
 LONG = ("--epochs", "400", "--warmup", "400", *EASY)
@@ -71,6 +73,7 @@ def test_interrupted_and_taken_up_again(small: Path, tmp_path: Path, environment
         run.send_signal(signal.SIGINT)
         told, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == 3, said  # though easy goals may hold already
+    assert STOPPING in said  # it takes as long as an examination
     assert "interrupted" in told.lower() and (tmp_path / "out.pt").is_file()
     again = [*command, "--overwrite"]
     refused = python(*again, cwd=tmp_path, env=environment)

@@ -16,7 +16,7 @@ from vqdoctor.core.errors import MissingPackageError
 from vqdoctor.core.exit_codes import ExitCode
 from vqdoctor.core.launcher import Launched
 from vqdoctor.core.report import Report
-from vqdoctor.core.retraining import Epoch
+from vqdoctor.core.retraining import STOPPING, Epoch
 from vqdoctor.core.settings import Settings, UserModel
 from vqdoctor.render import printable
 
@@ -100,7 +100,9 @@ class _Lines:
         self._last = time.monotonic()
 
     def say(self, doing: str) -> None:
-        """Leave the steps before and after the training out."""
+        """Leave the steps before and after the training out, unless somebody waits for their end."""
+        if doing == STOPPING:
+            complain(doing)
 
     def epoch(self, phase: str, row: Epoch, epochs: int) -> None:
         if time.monotonic() - self._last >= SECONDS_A_LINE:

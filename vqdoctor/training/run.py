@@ -13,7 +13,7 @@ import torch
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.paired import TOLERANCE
-from vqdoctor.core.retraining import Epoch, Figures, Goals, Retraining
+from vqdoctor.core.retraining import STOPPING, Epoch, Figures, Goals, Retraining
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.clock import Clock
 from vqdoctor.training.evaluate import Logits, Measured, compared, is_worse, one_vector
@@ -266,6 +266,7 @@ class Run:
             together = self.trainable.ranks.size > 1  # the others are not in the same step
             if together or kept is None or kept["phase"] != phase or phase != "retraining":
                 raise
+            self.trainable.say(STOPPING)
             trainer.load_state_dict(kept["trainer"])  # the epoch that was interrupted is not half counted
             return True
         return False
