@@ -112,7 +112,7 @@ Ended = Literal["", "goals", "plateau", "time", "epochs", "budget", "source", "n
 were done ("budget": while it still fell); or why none with VQ began: the cause is in the user's source, no
 finding asks for a training and all goals hold, or the same model learns nothing without VQ either."""
 STOPPING = "interrupted: measuring and writing the model of the last whole epoch"
-"""What a run is doing after an interruption, which takes as long as an examination."""
+"""The work of a run after an interruption, which takes as long as an examination."""
 LOST = 0.2
 """Largest share of the skill with z_e that may be lost with the codes. Healthy digit models lost at most
 0.006 of their accuracy and 0.014 of their reconstruction, codecs of waves 0.003; a classifier of sequences
@@ -359,7 +359,7 @@ class Retraining:
         interrupted: whether it was ended before its time.
         too_short: whether the model without VQ was still learning when it ended, and is no better than the
             checkpoint or a guess: it sets no goal, and no cure can be told without one.
-        worse: whether it does its task worse than the checkpoint: by the accuracy, without labels by the loss.
+        worse: whether it does its task worse than the checkpoint: by accuracy, without labels by the loss.
         written: whether the output was written.
         processes: how many trained it together, as torchrun started them.
         seconds: how long it took; a resumed run counts what it ran itself.
