@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 
@@ -10,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vqdoctor.metrics.calibration import softmax, surprise, temperature_of
+from vqdoctor.metrics.calibration import MOST_TEMPERATURE, softmax, surprise, temperature_of
+from vqdoctor.models.untouched import seed_all
 from vqdoctor.training.evaluate import Logits, Measured
 from vqdoctor.training.trainer import Trainer
 
@@ -19,7 +21,10 @@ LEAST_GAIN = 1.92
 95 % point of the chi-squared distribution with one degree of freedom (likelihood-ratio test)."""
 NEAR = 0.1
 """Largest mean distance of the probabilities to those that are wanted, as a share of the whole change."""
-NO_SCORES = "the split that stops the training has no class scores"
+NO_SCORES = "the split that stops the training has no class scores, or not all are finite"
+LARGEST = 0.99
+"""Largest share of the range of temperatures, on a log scale: beyond it the likelihood has no best one."""
+NO_FIT = "no temperature fits the split that stopped the training best: all of its answers are right, or none"
 IN_DOUBT = "the split that stopped the training does not tell its temperature from one"
 NO_LAYER = "no layer was found whose weights scale the class scores; in your source: divide these by {:.3g}"
 COSTS = "the task loss would rise"
@@ -31,16 +36,18 @@ def calibrate(trainer: Trainer) -> str:
     The result is "" where it is done: the weights and the bias of the layer that the scores come from are
     divided, and a note of the trainer says by how much.
     """
-    before = trainer.measure("stop")
+    before = _look(trainer)
     if before is None or before.logits is None or before.labels is None:
         return NO_SCORES
     temperature = float(trainer.ranks.agreed(temperature_of(before.logits, before.labels)))
+    if abs(math.log(temperature)) > LARGEST * math.log(MOST_TEMPERATURE):
+        return NO_FIT
     if not _is_beyond_doubt(before.logits, before.labels, temperature):
         return IN_DOUBT
     for name, layer in _called(trainer, before.logits.shape[1]):
         kept = {key: p.detach().clone() for key, p in layer.named_parameters(recurse=False)}
         _set(layer, {key: value / temperature for key, value in kept.items()})
-        after = trainer.measure("stop")
+        after = _look(trainer)
         if _is_scaled(before.logits, after, temperature):
             assert after is not None
             if after.figures.loss > before.figures.loss:
@@ -53,6 +60,12 @@ def calibrate(trainer: Trainer) -> str:
             return ""
         _set(layer, kept)
     return NO_LAYER.format(temperature)
+
+
+def _look(trainer: Trainer) -> Measured | None:
+    """Return the figures on the split that stops the training, with the same draws each time."""
+    seed_all(trainer.plan.seed)
+    return trainer.measure("stop")
 
 
 def _is_beyond_doubt(logits: Logits, labels: NDArray[np.int64], temperature: float) -> bool:
@@ -71,7 +84,11 @@ def _is_scaled(logits: Logits, after: Measured | None, temperature: float) -> bo
 
 
 def _called(trainer: Trainer, classes: int) -> list[tuple[str, nn.Module]]:
-    """Return the trained linear maps to as many channels as there are classes, the last one called first."""
+    """Return the trained linear maps to as many channels as there are classes, the last one called first.
+
+    Of two classes a single channel may tell.
+    """
+    wide = (1, 2) if classes == 2 else (classes,)
     found: dict[str, nn.Module] = {}
 
     def note(name: str, module: nn.Module) -> None:
@@ -82,7 +99,7 @@ def _called(trainer: Trainer, classes: int) -> list[tuple[str, nn.Module]]:
         for name, module in trainer.model.named_modules():
             weight = dict(module.named_parameters(recurse=False)).get("weight")
             is_map = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-            if is_map and weight is not None and weight.requires_grad and len(weight) == classes:
+            if is_map and weight is not None and weight.requires_grad and len(weight) in wide:
                 hook = module.register_forward_hook(lambda m, *_, name=name: note(name, m))
                 stack.callback(hook.remove)
         trainer.measure("stop", most=1)
