@@ -27,6 +27,7 @@ from vqdoctor.metrics.calibration import (
     chance_accuracy,
     expected_calibration_error,
     softmax,
+    surprise,
 )
 from vqdoctor.metrics.entropy import grassberger_entropy, plug_in_entropy
 from vqdoctor.metrics.expectation import expected_active
@@ -37,6 +38,8 @@ from vqdoctor.models.untouched import in_eval_mode
 from vqdoctor.vq.outlier import others
 
 Logits = NDArray[np.float32]
+MOST_SURPRISE = 87.0
+"""Nats that one sample counts at most: a probability of 1e-38, the least that float32 tells from nothing."""
 TOLD = 0.02
 """Least share of the entropy of the labels that the class scores of a model tell which knows its task."""
 
@@ -203,8 +206,7 @@ def has_learned(model: Measured, one_code: float) -> bool:
         return uses_z_e(model.figures.loss, one_code)
     shares = np.bincount(model.labels) / len(model.labels)
     unknown = -float(sum(share * math.log(share) for share in shares if share))
-    chosen = softmax(model.logits)[np.arange(len(model.labels)), model.labels]
-    told = unknown + float(np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
+    told = unknown - float(np.minimum(surprise(model.logits, model.labels), MOST_SURPRISE).mean())
     return model.figures.has_learned or told > TOLD * unknown
 
 

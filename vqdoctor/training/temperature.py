@@ -21,6 +21,7 @@ LEAST_GAIN = 1.92
 95 % point of the chi-squared distribution with one degree of freedom (likelihood-ratio test)."""
 NEAR = 0.1
 """Largest mean distance of the probabilities to those that are wanted, as a share of the whole change."""
+NO_SPLIT = "no split stops the training"
 NO_SCORES = "the split that stops the training has no class scores, or not all are finite"
 LARGEST = 0.99
 """Largest share of the range of temperatures, on a log scale: beyond it the likelihood has no best one."""
@@ -37,7 +38,9 @@ def calibrate(trainer: Trainer) -> str:
     divided, and a note of the trainer says by how much.
     """
     before = _look(trainer)
-    if before is None or before.logits is None or before.labels is None:
+    if before is None:
+        return NO_SPLIT
+    if before.logits is None or before.labels is None:
         return NO_SCORES
     temperature = float(trainer.ranks.agreed(temperature_of(before.logits, before.labels)))
     if abs(math.log(temperature)) > LARGEST * math.log(MOST_TEMPERATURE):
@@ -75,8 +78,10 @@ def _is_beyond_doubt(logits: Logits, labels: NDArray[np.int64], temperature: flo
 
 
 def _is_scaled(logits: Logits, after: Measured | None, temperature: float) -> bool:
-    """Whether a model gives the probabilities of these class scores divided by the temperature."""
+    """Whether a model gives these answers, and the probabilities of their scores over the temperature."""
     if after is None or after.logits is None or after.logits.shape != logits.shape:
+        return False
+    if (after.logits.argmax(axis=1) != logits.argmax(axis=1)).any():
         return False
     wanted = softmax(logits / temperature)
     change, missed = (np.abs(wanted - softmax(of)).mean() for of in (logits, after.logits))
