@@ -47,4 +47,4 @@ def test_the_advice_fits_what_hides_the_collapse() -> None:
     assert placed.remedies == ("position-after-codes",)
     assert placed.message.startswith("80 % of the variance of z_e lies between the positions")
     assert masked.remedies == ("check-per-position",)
-    assert "averaging over 16 positions" in masked.message
+    assert "16 positions say together" in masked.message

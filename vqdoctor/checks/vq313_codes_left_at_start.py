@@ -120,9 +120,8 @@ def evaluate(
     fails = start.rows >= limits.fail * codes
     yield problem(
         Severity.ERROR if fails else Severity.WARNING,
-        f"{start.rows:,} of {codes:,} codes ({percent(start.rows / codes)}) still are as the constructor "
-        f"drew them, from {start.start}: the codebook was not placed in the data, and no vector ever reached "
-        "them.",
+        f"{start.rows:,} of {codes:,} codes ({percent(start.rows / codes)}) lie as the constructor draws "
+        f"them, from {start.start}: the codebook was not placed in the data, and training hardly moved them.",
         measured("rows_at_start", start.rows, limits.fail * codes if fails else least, unit="codes"),
         if_known("unused", start.unused, unit="codes"),
         confidence=Confidence.HIGH if start.source == "batch" else Confidence.MEDIUM,

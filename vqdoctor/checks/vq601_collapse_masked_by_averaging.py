@@ -1,9 +1,9 @@
 """The task is done well, but single positions carry little information: averaging hides a collapse.
 
 ## Why it matters
-A head that averages over positions needs only a trace of information from each: sixteen poor votes
-make a good one. So the accuracy stays high while the codes of single positions have collapsed, and
-whatever needs them one by one (a token model, a reconstruction, a segmentation) fails.
+A head that averages over positions, or reads them all at once, needs only a trace of information from
+each: sixteen poor votes make a good one. So the accuracy stays high while the codes of single positions have
+collapsed, and whatever needs them one by one (a token model, a reconstruction, a segmentation) fails.
 
 ## How to read it
 Two shares must be low together. The information of a code: the entropy of the codes given their
@@ -103,8 +103,8 @@ def evaluate(
         f"{percent(share or 0.0)} of the variance of z_e lies between the positions, and a single position's "
         f"code says only {bits}: the codes tell where a vector lies, and not what is there."
         if placed
-        else f"Accuracy is {figure(accuracy)}, but a single position's code says only {bits}: averaging over "
-        f"{position.positions} positions hides a collapse.",
+        else f"Accuracy is {figure(accuracy)}, but a single position's code says only {bits}: what "
+        f"{position.positions} positions say together hides a collapse.",
         if_known("position_share", share, limits.position_share) if placed else None,
         measured("information_share", information, limits.information_share),
         measured("entropy_share", entropy, limits.entropy_share),

@@ -65,6 +65,34 @@ def test_a_stalled_ema_says_that_it_does_not_know(tiny, examine, ask, steps):
     assert "29 codes still share" in bare.reason
 
 
+@pytest.mark.parametrize("steps", [300, 700, 2000])
+def test_a_start_that_gave_each_code_a_little_is_not_usage(tiny, examine, ask, steps):
+    """So a start from data leaves the counts: near one another, with no two equal."""
+    model, draw = tiny(decay=0.9999), torch.Generator().manual_seed(steps)
+    counts = model.vq.ema_cluster_size
+    for step in range(steps):
+        votes = 4 * torch.rand(32, generator=draw) * (step < 5)
+        votes[:3] += 10.0
+        counts.mul_(0.9999).add_(votes, alpha=1e-4)
+    assert len(counts.unique()) > 28
+    gap = ask(usage, examine(saved(model)))
+    assert isinstance(gap, Unavailable) and "may not be converged" in gap.reason
+
+
+@pytest.mark.parametrize("one", [1.0, 30.0])
+@pytest.mark.parametrize("decay", [0.95, 0.99])
+@pytest.mark.parametrize("mean", [0.5, 0.98])
+def test_even_counts_below_their_start_are_usage(make_view, one, decay, mean):
+    """Codes that a converged EMA sees chosen evenly, and one of them far more often."""
+    draw, updates = np.random.default_rng(7), round(5 / (1 - decay))
+    weights = (1 - decay) * decay ** np.arange(updates)
+    often = np.array([one, *[1.0] * 63])
+    counts = draw.poisson(mean * often[:, None], (64, updates)) @ weights + decay**updates
+    votes = usage.without_start(make_view(np.eye(64), counts, start_count=1.0), None)
+    assert counts.min() < 1.0
+    np.testing.assert_allclose(votes, counts, rtol=1e-6)
+
+
 def test_a_record_that_contradicts_the_counts_is_not_believed(tiny, trained, examine, ask):
     model = tiny(decay=0.9)
     trained(model, 200)
