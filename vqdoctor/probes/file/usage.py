@@ -30,9 +30,9 @@ _SHARES = 2.0
 the fair share makes it a little more than one. They do not say of how many vectors: taken are as many as
 codes."""
 _PACKED = 0.1
-"""Half of the codes within this share above the smallest count: a code that an EMA of decay 0.99 sees chosen
-about once a batch has counts with a standard deviation of 7 %, and of 64 codes half reach 17 % above the
-smallest one (a converged EMA of Poisson counts)."""
+"""Share above the smallest count within which half of the codes are packed. In a converged EMA of decay 0.99,
+with one vector per code and batch, a count has a standard deviation of 7 % (a Poisson count), and the middle
+one of 64 lies 17 % above the smallest."""
 _MOSTLY_FLOOR = 0.5
 """Share of the perplexity that is left above the smallest count; under it that count decides."""
 _TIED = 1e-6
