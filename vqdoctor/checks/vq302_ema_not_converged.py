@@ -9,9 +9,9 @@ the data said 3).
 
 ## How to read it
 The number is d^t. Over 0.05 the statistics are not those of the data yet: a warning. Over 0.5 they
-are mostly start values: an error. Usage from EMA counts is not reported while this holds. Nor is it where d is not
-recorded, and the smallest count, which bounds what the start left, makes up most of the perplexity. Then
-give data.
+are mostly start values: an error. Usage from EMA counts is not reported while this holds. Nor is it where the
+file records no d, and the smallest count, which bounds what the start left, makes up most of the
+perplexity. Then give data.
 A file need not record d. The smallest count proves it where it is exactly what d leaves of a start at one
 after the recorded updates, in float32, to the last bit. With a model and data it is the factor by which a
 training pass shrinks the counts of codes that no vector chose.
