@@ -134,9 +134,23 @@ class Outcome:
     def left_in_source(self, still_found: Collection[str]) -> Iterator[SourceChange]:
         """Yield the changes that the retraining made and the user's source still lacks.
 
+        Where the source has to train again, the last one is what this retraining did unasked.
+
         Args:
             still_found: codes of the findings of the output.
         """
+        changes = tuple(self._lacking(still_found))
+        yield from changes
+        unasked = [one for one in self.applied if not (one.because or one.remedy.after_training)]
+        if changes and unasked:
+            names = ", ".join(one.remedy.name for one in unasked)
+            led = ", ".join(self.trainer.codebooks.led)
+            by_ema = f", and an EMA that moved the codes of {led}" if led else ""
+            why = f"this retraining had more than that, which a training from the source may need: {names}"
+            yield SourceChange(why=why + by_ema, code="\n".join(one.remedy.code for one in unasked))
+
+    def _lacking(self, still_found: Collection[str]) -> Iterator[SourceChange]:
+        """Yield the changes that its findings ask for."""
         for planned in self.applied:
             remedy, because = planned.remedy, ", ".join(planned.because)
             if remedy.name == "straight-through" and set(still_found) & set(planned.because):
