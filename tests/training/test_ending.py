@@ -92,6 +92,15 @@ def test_a_last_epoch_by_chance_is_not_where_the_cool_down_starts() -> None:
     assert (ending.reason, ending.done) == ("budget", PLAN.epochs)
 
 
+@pytest.mark.parametrize(("cooled", "result"), [(0.4, 6 + PLATEAU + 2), (0.6, 6)])
+def test_the_lowest_loss_is_the_result_before_the_cool_down_or_in_it(cooled: float, result: int) -> None:
+    ending = Ending(plan=PLAN, goals=GOALS)
+    losses = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, *([0.55] * PLATEAU), 0.7, cooled, *([0.7] * COOL_DOWN)]
+    assert after(ending, map(figures, losses)) == [6]
+    assert ending.result == {"epoch": result}
+    assert (ending.reason, ending.done) == ("plateau", 6 + PLATEAU + COOL_DOWN)
+
+
 def test_an_epoch_whose_codebook_is_collapsed_is_never_the_best() -> None:
     """Also where its task loss is the lowest: a collapsed layer may be easy on the task."""
     ending = Ending(plan=PLAN, goals=GOALS)
@@ -102,7 +111,7 @@ def test_an_epoch_whose_codebook_is_collapsed_is_never_the_best() -> None:
 def test_goals_that_hold_end_it_where_it_is() -> None:
     ending = Ending(plan=PLAN, goals=Goals(min_accuracy=0.9))
     assert after(ending, map(figures, [0.1, 0.2, *([0.3] * 40)])) == []
-    assert (ending.reason, ending.done) == ("goals", 2 + PATIENCE + COOL_DOWN)
+    assert (ending.reason, ending.done, ending.result) == ("goals", 2 + PATIENCE, None)
 
 
 def test_goals_that_leave_the_task_open_end_nothing_while_its_loss_falls() -> None:

@@ -143,12 +143,19 @@ def test_parameters_that_are_not_finite_are_no_matter_of_the_learning_rate(start
     assert not any("learning rate" in note for note in trainer.notes)
 
 
-def test_goals_that_hold_end_the_training_after_a_cool_down(start: Start) -> None:
+def test_goals_that_hold_end_the_training(start: Start) -> None:
     easy = Goals(min_perplexity=1.0, min_usage=0.0, min_accuracy=0.0, max_ece=1.0)
     trainer = start(plan=replace(ALL, epochs=40), goals=easy)
     trainer.run()
-    assert len(trainer.rows) == ALL.warm_up_epochs + PATIENCE - 1 + trainer.ending.cool_down
+    assert len(trainer.rows) == ALL.warm_up_epochs + PATIENCE - 1
     assert trainer.ending.reason == "goals"
+    assert trainer.optimizer.param_groups[0]["lr"] == 2e-3
+
+
+def test_a_training_without_goals_cools_down(start: Start) -> None:
+    trainer = start(plan=replace(ALL, epochs=20))
+    trainer.run()
+    assert len(trainer.rows) == 20 and trainer.ending.reason == "epochs"
     assert trainer.optimizer.param_groups[0]["lr"] < 0.2 * 2e-3
 
 
@@ -162,25 +169,29 @@ def test_codes_are_revived_up_to_the_cool_down_and_no_longer(start: Start) -> No
     assert revived[-cool_down:] == [0] * cool_down
 
 
-def test_a_training_that_falls_back_to_its_best_epoch_is_the_same_after_an_interruption(
+def test_a_training_whose_result_is_an_earlier_epoch_is_the_same_after_an_interruption(
     start: Start, tmp_path: Path
 ) -> None:
-    """No epoch after the third is as good on paper, so the cool-down starts from there."""
+    """No epoch after the third is as good on paper: the cool-down starts from there, and it is the result."""
     hard = Goals(min_perplexity=1.0, min_usage=0.0, max_ece=0.0)
     plan = replace(ALL, epochs=24, vq_weight=0.1)
-    tasks = [Rising() for _ in range(3)]
-    whole, first, second = (start(task, plan=plan, goals=hard) for task in tasks)
+    tasks = [Rising() for _ in range(4)]
+    whole, first, second, short = (start(task, plan=plan, goals=hard) for task in tasks)
     whole.run()
     assert whole.ending.reason == "plateau"
     assert len(whole.rows) == 3 + PLATEAU + whole.ending.cool_down
-    first.train_to(12)
-    assert first.steps / 12 == whole.steps / (3 + whole.ending.cool_down)  # the ten epochs between are undone
+    first.train_to(3 + PLATEAU + 2)
+    assert first.steps / 5 == whole.steps / 3  # the ten epochs between are undone, and then those after them
     save_state({"kind": "vqdoctor-retraining", "trainer": first.state_dict()}, tmp_path / "state")
     second.load_state_dict(load_state(tmp_path / "state")["trainer"])
     tasks[2].looks = tasks[1].looks
     second.run()
     assert same(whole, second)
     assert whole.rows == second.rows
+    short.train_to(3)
+    assert not same(whole, short)  # a training goes on from its last step, and gives the mean
+    short.finish()
+    assert same(whole, short)
 
 
 class Rising(Digits):

@@ -1,4 +1,4 @@
-"""The end of a training: when its cool-down begins, from which epoch, and why."""
+"""The end of a training: why, its cool-down, and which of its epochs is the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.training.clock import Clock
 
 PATIENCE = 10
-"""Epochs in a row on which the goals must hold before the training begins to end. On a few hundred samples
+"""Epochs in a row on which the goals must hold before the training ends. On a few hundred samples
 an accuracy is uncertain by a point, about as much as the goals allow: a short run of luck must not do."""
 PLATEAU = 10
 """Epochs without a new lowest task loss on the stop split after which no lower one is awaited (measured on
@@ -22,8 +22,8 @@ FALL = 0.05
 """Fall of the task loss in `PLATEAU` epochs from which it still falls: as much as a cure may lose against a
 training by hand."""
 COOL_DOWN = 1 / 3
-"""Share of a plan's epochs, its last ones, over which the learning rate falls to nothing and no code is
-revived: without them accuracy and usage depend on which epoch happens to be the last."""
+"""Share of a plan's epochs over which the learning rate falls to nothing and no code is revived, at the end
+of a training that did not reach its goals."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class Ending:
         past: the lowest loss as it was after each epoch that was looked at.
         best: the state of the training after that epoch; None before there is one.
         cooled: epochs of the cool-down that are done.
-        reason: why the cool-down began; "" before it does.
+        reason: why the training ends; "" before its cool-down begins.
     """
 
     plan: TrainingPlan
@@ -58,10 +58,15 @@ class Ending:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or the cool-down is, or the time is."""
+        """Whether the goals held, or all epochs are done, or the cool-down is, or the time is."""
         most = self.plan.epochs + self.plan.further_epochs
         late = self.done > 0 and not self.clock.allows(1)
-        return late or self.done >= most or 0 < self.cool_down <= self.cooled
+        return late or self.done >= most or self.reason == "goals" or 0 < self.cool_down <= self.cooled
+
+    @property
+    def result(self) -> Mapping[str, Any] | None:
+        """The state of the epoch that is the result; None where that is the last one."""
+        return self.best if self.waited and self.reason != "goals" else None
 
     @property
     def cooling(self) -> bool:
@@ -91,6 +96,7 @@ class Ending:
         self.clock.tick()
         if self.cooling:
             self.cooled += 1
+            self._look_at(row, state)
             return None
         if row.epoch >= self.plan.bypass_epochs + self.plan.warm_up_epochs:
             self._look_at(row, state)
@@ -106,7 +112,7 @@ class Ending:
                 self.reason = "epochs"
             elif self.done >= most - self.cool_down:
                 self.reason = "budget"
-        return self.best if self.waited and self.reason in ("plateau", "time", "epochs", "budget") else None
+        return self.result if self.reason else None
 
     @property
     def _falls(self) -> bool:

@@ -18,7 +18,7 @@ from vqdoctor.models.tensors import mapped
 
 KIND = "vqdoctor-retraining"
 """The field "kind" of every such state."""
-FORMAT = 2
+FORMAT = 3
 """The number of the state's layout: a state of another one is not taken up."""
 SUFFIX = ".resume"
 """The suffix after the output's name for the state beside it."""

@@ -268,5 +268,6 @@ class Run:
                 raise
             self.trainable.say(STOPPING)
             trainer.load_state_dict(kept["trainer"])  # the epoch that was interrupted is not half counted
+            trainer.finish()
             return True
         return False

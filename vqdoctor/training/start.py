@@ -89,7 +89,7 @@ def leading_to(
     model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[CapturedLayer, ...]
 ) -> set[str]:
     """Return the names of the parameters that z_e depends on, and of their modules' buffers."""
-    stored = _stored(layers)
+    stored = stored_ids(layers)
     named = {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in stored}
     buffers = dict(model.named_buffers())
     codebooks = {name: p for name, p in model.named_parameters() if id(p) in stored}
@@ -113,7 +113,7 @@ def frozen(model: torch.nn.Module, layers: tuple[CapturedLayer, ...]) -> set[str
 
     The tensors of the VQ layers are not among them: an EMA writes these.
     """
-    stored, found = _stored(layers), set()
+    stored, found = stored_ids(layers), set()
     for path, module in model.named_modules():
         own = [*module.named_parameters(path, recurse=False)]
         still = [(name, p) for name, p in own if not p.requires_grad and id(p) not in stored]
@@ -123,7 +123,7 @@ def frozen(model: torch.nn.Module, layers: tuple[CapturedLayer, ...]) -> set[str
     return found
 
 
-def _stored(layers: tuple[CapturedLayer, ...]) -> set[int]:
+def stored_ids(layers: tuple[CapturedLayer, ...]) -> set[int]:
     """Return the identities of the tensors that the VQ layers store."""
     tensors = (layer.stored(role) for layer in layers for role in layer.tensors)
     return {id(tensor) for tensor in tensors if tensor is not None}

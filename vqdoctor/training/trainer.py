@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from vqdoctor.capture.layer import CapturedLayer, Change, Watched, bypass
+from vqdoctor.capture.layer import CapturedLayer, Change, bypass
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.errors import UserError
 from vqdoctor.core.retraining import Epoch, Figures, Goals
@@ -22,6 +22,7 @@ from vqdoctor.training.clock import Clock
 from vqdoctor.training.codebooks import Codebooks
 from vqdoctor.training.ending import Ending
 from vqdoctor.training.evaluate import Measured, evaluate, measure
+from vqdoctor.training.mean import MeanModel
 from vqdoctor.training.norms import let_statistics_follow
 from vqdoctor.training.optimizer import HOOKED, Optimizers, SavedRecipe, optimizers_of
 from vqdoctor.training.own_steps import NO_EXEMPTION, NO_STAND_IN, OwnSteps, weighed
@@ -34,8 +35,7 @@ from vqdoctor.training.shares import Shares
 from vqdoctor.training.splits import Splits, Stretches
 from vqdoctor.training.start import leading_to, require_finite
 from vqdoctor.training.treatment import grafts
-from vqdoctor.training.usage_entropy import mean_entropy
-from vqdoctor.training.vq_loss import completed
+from vqdoctor.training.vq_loss import completed, weighted
 
 RETRIES = 3
 """How often a non-finite loss sends a training back to its last finished epoch, at half the learning rate."""
@@ -70,6 +70,7 @@ class Trainer:
         optimizers: the optimizers of the model.
         codebooks: what is done to the codebooks beside the steps.
         ending: when and why the training ends.
+        mean: that of the model over its last steps: by it the model is judged, and it is the result.
         steps: optimizer steps that are done.
         mixed: whether the model is trained in bfloat16; its VQ layers then run in float32.
     """
@@ -93,6 +94,7 @@ class Trainer:
     optimizers: Optimizers = field(init=False)
     codebooks: Codebooks = field(init=False)
     ending: Ending = field(init=False)
+    mean: MeanModel = field(init=False)
     _stretches: Stretches = field(init=False)
     _shares: Shares = field(init=False)
     _own: OwnSteps | None = field(init=False, default=None)
@@ -117,6 +119,7 @@ class Trainer:
         self._stretches = Stretches(self.splits, self.plan.seed, shuffled=self.plan.shuffled)
         self._shares = Shares(ranks=self.ranks)
         self.ending = Ending(plan=self.plan, goals=self.goals, clock=self.clock)
+        self.mean = MeanModel(model=self.model, layers=self.layers)
         self.codebooks = Codebooks(
             model=self.model,
             task=self.task,
@@ -142,8 +145,15 @@ class Trainer:
         return self.without_vq or len(self.rows) < self.plan.bypass_epochs
 
     def run(self, after_epoch: Callable[[Epoch], None] = lambda _: None) -> None:
-        """Train until it is finished; see `train_to`."""
+        """Train until it is finished, and let the model be what the training gives; see `train_to`."""
         self.train_to(self.plan.epochs + self.plan.further_epochs, after_epoch)
+        self.finish()
+
+    def finish(self) -> None:
+        """Let the model be the mean of its best epoch, or of the last one: no step follows."""
+        if self.ending.result is not None:
+            self._take_up(self.ending.result)
+        self.mean.take()
 
     def train_to(self, epochs: int, after_epoch: Callable[[Epoch], None] = lambda _: None) -> None:
         """Train until it is finished, or has had that many epochs.
@@ -203,6 +213,7 @@ class Trainer:
 
     def _epoch(self, number: int) -> Epoch:
         if number == self.plan.bypass_epochs > 0:
+            self.mean.restart()
             self.codebooks.place()
         later = number - self.plan.bypass_epochs
         self._held = self._leading() if 0 <= later < self.plan.frozen_epochs and not self.without_vq else []
@@ -228,7 +239,8 @@ class Trainer:
                 )
             self.ranks.same_buffers(self.model)
             fixed = self.splits.stop(self.plan.steps or None)
-            stop = evaluate(self.model, self.task, fixed, self.layers, self._bypassed)
+            with self.mean.instead():
+                stop = evaluate(self.model, self.task, fixed, self.layers, self._bypassed)
         known = [vq for _, vq in losses if vq is not None]
         row = Epoch(
             epoch=number + 1,
@@ -261,13 +273,13 @@ class Trainer:
         """
         stop = self.splits.stop(most or self.plan.steps or None)
         batches = self.splits.val() if split == "val" else stop
-        with self.codebooks.reshaped(full_precision=self.plan.full_precision or self.mixed):
+        full = self.plan.full_precision or self.mixed
+        with self.mean.instead(), self.codebooks.reshaped(full_precision=full):
             return measure(self.model, self.task, batches, self.layers, change or self._bypassed)
 
     def figures(self) -> Figures | None:
         """Return the figures on the val split."""
-        found = self.measure()
-        return None if found is None else found.figures
+        return None if (found := self.measure()) is None else found.figures
 
     def _losses(self, batch: Any) -> Losses:
         with torch.autocast(device_of(self.model).type, dtype=torch.bfloat16, enabled=self.mixed):
@@ -309,8 +321,12 @@ class Trainer:
                 balanced = balanced_weight(found.task, found.vq, z_e, self._shares.sum_of_shares)
                 most = math.inf if self.plan.balanced else self.plan.vq_weight
                 self._weight = factor * min(most, balanced or self.plan.vq_weight)
-        total = self._shares.weight * self._total(found, watched)
-        value, task, vq = self._shares.added([float(total.detach()), *self._weighed(found)])
+        loss = found.task
+        if not self.bypassing:
+            loss = weighted(found, self._weight, self.plan, self.layers, watched)
+        total = self._shares.weight * loss
+        parts = [self._shares.weight * part for part in (found.task, found.vq) if part is not None]
+        value, task, *vq = self._shares.added([float(part.detach()) for part in (total, *parts)])
         if not math.isfinite(value):
             raise NotFinite(f"{value:g} at batch {at + 1}")
         if self._own is None:
@@ -321,7 +337,8 @@ class Trainer:
         if not self.bypassing:
             self.codebooks.after_step(watched, generator, cooling=self.ending.cooling, mask=found.mask)
         self.ranks.same_codebooks(self.layers)
-        return task, None if found.vq is None else vq
+        self.mean.after_step()
+        return task, next(iter(vq), None)
 
     @property
     def _relative_weight(self) -> float:
@@ -331,27 +348,12 @@ class Trainer:
             return 0.0
         return self._weight / trained if trained and self.weighs else 1.0
 
-    def _total(self, found: Losses, watched: Watched) -> torch.Tensor:
-        total = found.task
-        if found.vq is not None and not self.bypassing:
-            total = total + self._weight * found.vq
-        if self.plan.entropy_weight and not self.bypassing:
-            entropy = mean_entropy(self.layers, watched)
-            total = total if entropy is None else total - self.plan.entropy_weight * entropy
-        return total
-
-    def _weighed(self, found: Losses) -> list[float]:
-        """Return the task loss and the VQ loss of the share at hand, by its weight in the batch."""
-        losses = (found.task, torch.zeros(()) if found.vq is None else found.vq)
-        return [self._shares.weight * float(loss.detach()) for loss in losses]
-
     def state_dict(self) -> dict[str, Any]:
         """Return, as a copy, all that a resumed training needs."""
         return self._state(self._left_behind())
 
     def _state(self, left: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            "plan": encode(self.plan),
             "started": self._started,
             "rows": [encode(row) for row in self.rows],
             "notes": list(self.notes),
@@ -368,6 +370,7 @@ class Trainer:
             {
                 "model": self.model.state_dict(),
                 "optimizers": self.optimizers.state_dict(),
+                "mean": self.mean.state_dict(),
                 "steps": self.steps,
                 "task": None if self._own is None else self._own.state(),
                 **self.codebooks.state_dict(),
@@ -390,6 +393,7 @@ class Trainer:
         tensors._metadata = self.model.state_dict()._metadata  # type: ignore[attr-defined]
         self.model.load_state_dict(tensors)
         self.optimizers.load_state_dict(copy.deepcopy(state["optimizers"]))
+        self.mean.load_state_dict(state["mean"])
         self.steps = state["steps"]
         if self._own is not None:
             self._own.take_up(copy.deepcopy(state["task"]))

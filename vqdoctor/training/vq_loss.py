@@ -1,4 +1,4 @@
-"""The VQ loss of a training step: the task's own, and what a training plan adds at the layers."""
+"""The loss of a training step: the task's own, and what a training plan adds at the layers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional
 from vqdoctor.capture.layer import CapturedLayer, Watched
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.models.task import Losses
+from vqdoctor.training.usage_entropy import mean_entropy
 
 
 def completed(found: Losses, layers: Iterable[CapturedLayer], watched: Watched, plan: TrainingPlan) -> Losses:
@@ -44,3 +45,12 @@ def completed(found: Losses, layers: Iterable[CapturedLayer], watched: Watched, 
     if terms and not (has_gradient or (found.vq is None and own)):
         return replace(found, vq=torch.stack([term for some in terms for term in some]).mean())
     return found
+
+
+def weighted(
+    found: Losses, weight: float, plan: TrainingPlan, layers: tuple[CapturedLayer, ...], watched: Watched
+) -> torch.Tensor:
+    """Return the loss of a step: task + weight · VQ, less the usage's entropy where the plan weighs it."""
+    total = found.task if found.vq is None else found.task + weight * found.vq
+    entropy = mean_entropy(layers, watched) if plan.entropy_weight else None
+    return total if entropy is None else total - plan.entropy_weight * entropy
