@@ -9,7 +9,8 @@ from cured import FIGURES, LAYER
 
 from vqdoctor.core.codec import decode, encode
 from vqdoctor.core.paired import TOLERANCE, Paired
-from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, Retraining, reachable_loss
+from vqdoctor.core.retraining import Arm, Epoch, Figures, Goals, Retraining
+from vqdoctor.core.skill import reachable_loss
 from vqdoctor.core.training_plan import TrainingPlan
 
 GOALS = Goals(min_accuracy=0.95)

@@ -22,7 +22,7 @@ from vqdoctor.core.evidence import (
     TaskMetrics,
 )
 from vqdoctor.core.levels import Severity
-from vqdoctor.core.retraining import LOST
+from vqdoctor.core.skill import LOST
 
 ERRORS = 3.0
 """Least size of a gap in accuracy, in standard errors of a difference of two accuracies."""

@@ -26,7 +26,7 @@ from vqdoctor.checks._words import Problems, figure, measured, warning
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import TaskMetrics
 from vqdoctor.core.levels import Confidence
-from vqdoctor.core.retraining import LOST
+from vqdoctor.core.skill import LOST
 
 
 class Limits(CheckLimits):

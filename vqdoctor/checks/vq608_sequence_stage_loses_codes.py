@@ -37,7 +37,7 @@ from vqdoctor.checks._words import Problems, error, figure, measured, percent, w
 from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, limit, passes
 from vqdoctor.core.evidence import SequenceStage, StepLabels, Usage
 from vqdoctor.core.levels import Confidence
-from vqdoctor.core.retraining import LOST
+from vqdoctor.core.skill import LOST
 
 
 class Limits(CheckLimits):

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from vqdoctor.core.frozen import frozen
 from vqdoctor.core.option import GOALS, number, option
 from vqdoctor.core.paired import Paired
+from vqdoctor.core.skill import SKILL
 from vqdoctor.core.training_plan import TrainingPlan
 
 
@@ -113,14 +114,6 @@ were done ("budget": while it still fell); or why none with VQ began: the cause 
 finding asks for a training and all goals hold, or the same model learns nothing without VQ either."""
 STOPPING = "interrupted: measuring and writing the model of the last whole epoch"
 """The work of a run after an interruption, which takes as long as an examination."""
-LOST = 0.2
-"""Largest share of the skill with z_e that may be lost with the codes. Healthy digit models lost at most
-0.006 of their accuracy and 0.014 of their reconstruction, codecs of waves 0.003; a classifier of sequences
-lost 0.15 with 16 codes and 0.44 with 8, models whose codes had collapsed all of it."""
-SKILL = 0.05
-"""Least accuracy above chance, over its largest possible value, of a model that has learned (see VQ607)."""
-WORTH = 1e-3
-"""Least share of the task loss that z_e must be worth to a model which uses it at all."""
 MAX_ECE = 0.05
 """Expected calibration error that is good enough, whatever it is without VQ."""
 
@@ -259,28 +252,6 @@ class Goals:
             part, whole = (goal.limit, goal.value) if least_is_best else (goal.value, goal.limit)
             shares.append(min(1.0, max(0.0, part / whole)) if whole > 0 else 1.0)
         return sum(shares) / len(shares)
-
-
-def reachable_loss(without_vq: float, one_code: float) -> float:
-    """Return the task loss that a model with sound codes reaches, by the same model without VQ.
-
-    Codes are coarser than z_e, so that some of the skill may be lost with them.
-
-    Args:
-        without_vq: task loss without VQ.
-        one_code: task loss of that model with the mean vector in place of each z_e: no skill at all.
-    """
-    return without_vq + LOST * max(0.0, one_code - without_vq)
-
-
-def uses_z_e(loss: float, one_code: float) -> bool:
-    """Whether a model's task loss shows that z_e, or its codes, tell it anything.
-
-    Args:
-        loss: its task loss.
-        one_code: that of the model without VQ with the mean vector in place of each z_e.
-    """
-    return loss < one_code - WORTH * abs(one_code)
 
 
 def _at_least(name: str, layer: str | None, value: float, limit: float) -> Goal:

@@ -20,7 +20,8 @@ from vqdoctor.capture.reader import Reader
 from vqdoctor.capture.vectors import rows, unrows
 from vqdoctor.core.evidence.codebook import ACTIVE_SHARE
 from vqdoctor.core.paired import Paired
-from vqdoctor.core.retraining import SKILL, Figures, LayerFigures, uses_z_e
+from vqdoctor.core.retraining import Figures, LayerFigures
+from vqdoctor.core.skill import SKILL, uses_z_e
 from vqdoctor.metrics.calibration import (
     balanced_skill,
     calibration_difference,

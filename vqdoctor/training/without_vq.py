@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from vqdoctor.core.frozen import frozen
-from vqdoctor.core.retraining import Figures, Goals, reachable_loss
+from vqdoctor.core.retraining import Figures, Goals
+from vqdoctor.core.skill import reachable_loss
 from vqdoctor.training.evaluate import Measured, has_learned, is_worse
 
 
