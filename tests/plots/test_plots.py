@@ -167,6 +167,16 @@ def test_a_saved_report_with_uneven_or_absurd_numbers_leaves_a_gap_at_most() -> 
             assert bool(picture.svg) != bool(picture.gap), picture.name
 
 
+@pytest.mark.parametrize(("result", "marked"), [(2, True), (3, False), (None, False)])
+def test_the_epoch_that_is_the_result_is_marked_where_others_came_after_it(
+    result: int | None, marked: bool
+) -> None:
+    done = replace(whole("vq"), retraining=replace(retraining(), result=result))
+    shown = [p for p in pictures(done) if p.name.startswith("retraining")]
+    assert [">result<" in p.svg for p in shown] == [marked and "by epoch" in p.title for p in shown]
+    assert any("accuracy" in p.name for p in shown)
+
+
 def test_dead_codes_are_marked_by_the_limit_of_the_usage() -> None:
     plane = PrincipalPlane.healthy(code_use=(3.0, 0.9, 0.1, 0.0))
     (picture,) = pictures(report(evidence=(plane,)))

@@ -11,7 +11,17 @@ from vqdoctor.core.finding import Finding
 from vqdoctor.core.levels import Confidence, Severity, Stage
 from vqdoctor.core.paired import Paired
 from vqdoctor.core.report import PlanStep, Repair, Report
-from vqdoctor.core.retraining import Arm, Figures, Goal, Goals, LayerFigures, Price, Retraining, SourceChange
+from vqdoctor.core.retraining import (
+    Arm,
+    Epoch,
+    Figures,
+    Goal,
+    Goals,
+    LayerFigures,
+    Price,
+    Retraining,
+    SourceChange,
+)
 from vqdoctor.core.training_plan import TrainingPlan
 from vqdoctor.render import RenderOptions, renderer_of
 
@@ -52,6 +62,19 @@ def retrained(report: Report, layer: str = "vq", *, met: bool = True) -> Report:
     )
     repairs = (Repair(remedy="data-init", status="applied", reason=layer, before={"active": 1.0}),)
     return replace(report, retraining=done, repairs=repairs)
+
+
+@pytest.mark.parametrize(("result", "told"), [(1, True), (3, False), (None, False)])
+def test_the_epoch_that_is_the_result_is_told_where_others_came_after_it(
+    reports: dict[str, Report], result: int | None, told: bool
+) -> None:
+    report = retrained(reports["healthy"])
+    assert report.retraining is not None
+    rows = tuple(Epoch(epoch=i, task_loss=1, vq_loss=1, vq_weight=1, revived=0, stop=None) for i in (1, 2, 3))
+    done = replace(report.retraining, epochs=rows, result=result, ended="plateau")
+    text = " ".join(shown(replace(report, retraining=done), "markdown").split())
+    assert ("fell no further, and epoch 1 of 3 is the result" in text) is told
+    assert ("is the result" in text) is told
 
 
 def shown(report: Report, format: str, **options: bool) -> str:

@@ -97,7 +97,7 @@ def test_the_lowest_loss_is_the_result_before_the_cool_down_or_in_it(cooled: flo
     ending = Ending(plan=PLAN, goals=GOALS)
     losses = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, *([0.55] * PLATEAU), 0.7, cooled, *([0.7] * COOL_DOWN)]
     assert after(ending, map(figures, losses)) == [6]
-    assert ending.result == {"epoch": result}
+    assert ending.result == {"epoch": result} and ending.result_at == result
     assert (ending.reason, ending.done) == ("plateau", 6 + PLATEAU + COOL_DOWN)
 
 
@@ -112,6 +112,7 @@ def test_goals_that_hold_end_it_where_it_is() -> None:
     ending = Ending(plan=PLAN, goals=Goals(min_accuracy=0.9))
     assert after(ending, map(figures, [0.1, 0.2, *([0.3] * 40)])) == []
     assert (ending.reason, ending.done, ending.result) == ("goals", 2 + PATIENCE, None)
+    assert ending.result_at == ending.done
 
 
 def test_goals_that_leave_the_task_open_end_nothing_while_its_loss_falls() -> None:

@@ -318,6 +318,7 @@ class Retraining:
     Attributes:
         plan: what was done.
         epochs: the epochs, in order.
+        result: the number of the epoch whose weights are the result; None where none was trained.
         before: the figures of the checkpoint on the val split.
         after: the figures of the written checkpoint, on the same split.
         without_vq: those of the same model without VQ, trained as long; None where it was not trained.
@@ -342,6 +343,7 @@ class Retraining:
     before: Figures | None
     after: Figures | None
     without_vq: Figures | None = None
+    result: int | None = None
     bypassed: bool = False
     goals: tuple[Goal, ...] = ()
     trial: tuple[Arm, ...] = ()

@@ -65,6 +65,12 @@ def _level(value: float, retraining: Retraining) -> Points:
     return [(0, value), (max(1, len(retraining.epochs)), value)]
 
 
+def _result(retraining: Retraining) -> dict[float, str]:
+    """Return the mark of the epoch whose weights are the result, where others came after it."""
+    at = retraining.result
+    return {} if at is None or at == len(retraining.epochs) else {at: "result"}
+
+
 def _perplexity(retraining: Retraining) -> Drawing:
     lines, codes = [], 0
     start = {} if retraining.before is None else retraining.before.layers
@@ -92,6 +98,7 @@ def _perplexity(retraining: Retraining) -> Drawing:
         x="epoch",
         y="codes",
         top=codes * 1.05 or None,
+        marks=_result(retraining),
     )
 
 
@@ -112,7 +119,8 @@ def _accuracy(retraining: Retraining) -> Drawing:
             title="Task loss by epoch",
             caption="On the split that stops the training.",
             x="epoch",
-            y="task loss",
+            y="task loss, stop split",
+            marks=_result(retraining),
         )
     ece = [(epoch, stop.ece) for epoch, stop in stops if stop.ece is not None]
     before, without = (
@@ -130,8 +138,9 @@ def _accuracy(retraining: Retraining) -> Drawing:
         title="Accuracy and calibration by epoch",
         caption="On the split that stops the training; without VQ is the same model trained without it.",
         x="epoch",
-        y="share",
+        y="share, stop split",
         top=1.02,
+        marks=_result(retraining),
     )
 
 
@@ -152,6 +161,7 @@ def _losses(retraining: Retraining) -> Drawing:
         x="epoch",
         y="loss",
         log=bool(rows) and min([*(loss for _, loss in task), *(loss for _, loss in vq)]) > 0,
+        marks=_result(retraining),
     )
 
 

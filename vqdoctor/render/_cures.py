@@ -314,6 +314,8 @@ def _source(done: Retraining) -> str:
         )
     began = "no training began" if done.ended in ("source", "nothing") else "the training ended"
     ended = f"; {began} because {ENDED[done.ended]}" if done.ended else ""
+    if done.result not in (None, len(done.epochs)):
+        ended += f", and epoch {done.result} of {len(done.epochs)} is the result"
     return f"measured on {samples}{more}{ended}"
 
 

@@ -40,6 +40,7 @@ class Ending:
         lowest: that loss, of the epochs at which the codebooks reached their goals.
         past: the lowest loss as it was after each epoch that was looked at.
         best: the state of the training after that epoch; None before there is one.
+        lowest_at: the number of that epoch.
         cooled: epochs of the cool-down that are done.
         reason: why the training ends; "" before its cool-down begins.
     """
@@ -53,6 +54,7 @@ class Ending:
     lowest: float = math.inf
     past: list[float] = field(default_factory=list)
     best: Mapping[str, Any] | None = None
+    lowest_at: int = 0
     cooled: int = 0
     reason: Ended = ""
 
@@ -67,6 +69,11 @@ class Ending:
     def result(self) -> Mapping[str, Any] | None:
         """The state of the epoch that is the result; None where that is the last one."""
         return self.best if self.waited and self.reason != "goals" else None
+
+    @property
+    def result_at(self) -> int | None:
+        """The number of that epoch; None before there is one."""
+        return (self.done if self.result is None else self.lowest_at) or None
 
     @property
     def cooling(self) -> bool:
@@ -145,13 +152,14 @@ class Ending:
         used = all(goal.met for goal in codebooks)
         if used and row.stop.loss < self.lowest:
             self.lowest, self.best, self.waited = row.stop.loss, state, 0
+            self.lowest_at = row.epoch
         elif self.best is not None:
             self.waited += 1
         self.past.append(self.lowest)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a resumed run."""
-        names = ("done", "streak", "waited", "lowest", "past", "best", "cooled", "reason")
+        names = ("done", "streak", "waited", "lowest", "past", "best", "lowest_at", "cooled", "reason")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

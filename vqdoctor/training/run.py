@@ -130,6 +130,7 @@ class Run:
             retraining=Retraining(
                 plan=plan,
                 epochs=tuple(trainer.rows),
+                result=trainer.ending.result_at,
                 before=before,
                 after=after,
                 without_vq=baseline,
