@@ -318,7 +318,7 @@ class Retraining:
     Attributes:
         plan: what was done.
         epochs: the epochs, in order.
-        result: the number of the epoch whose weights are the result; None where none was trained.
+        result: the number of the epoch whose weights are the result; None before the first epoch.
         before: the figures of the checkpoint on the val split.
         after: the figures of the written checkpoint, on the same split.
         without_vq: those of the same model without VQ, trained as long; None where it was not trained.

@@ -1,4 +1,4 @@
-"""What a model knows of its task: more than a guess, with z_e, and with codes in its place."""
+"""The skill of a model at its task: above a guess, by z_e, and by the codes in its place."""
 
 from __future__ import annotations
 
