@@ -112,7 +112,7 @@ Ended = Literal["", "goals", "plateau", "time", "epochs", "budget", "source", "n
 """Why a training ended: the goals held, the task loss fell no further, the minutes were over, or all epochs
 were done ("budget": while it still fell); or why none with VQ began: the cause is in the user's source, no
 finding asks for a training and all goals hold, or the same model learns nothing without VQ either."""
-STOPPING = "interrupted: measuring and writing the model of the last whole epoch"
+STOPPING = "interrupted: measuring and writing the best whole epoch so far"
 """The work of a run after an interruption, which takes as long as an examination."""
 MAX_ECE = 0.05
 """Expected calibration error that is good enough, whatever it is without VQ."""

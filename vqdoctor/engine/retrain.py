@@ -57,7 +57,7 @@ def retrain(
     """Retrain a checkpoint's model with the remedies of its report, write it, and return the output's report.
 
     The state of an unfinished run is kept beside the output after every epoch; Ctrl-C and SIGTERM end the
-    run with the state of the last finished epoch. Where the retrained model does its task worse than the
+    run with the best of the finished epochs. Where the retrained model does its task worse than the
     checkpoint, the state stays and no output is written; where no training can help, none begins, or none
     with VQ. The report is then the checkpoint's own.
 
