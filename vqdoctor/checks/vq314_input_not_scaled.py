@@ -38,6 +38,9 @@ from vqdoctor.core.check import Advice, CannotJudge, Check, CheckLimits, fires, 
 from vqdoctor.core.evidence import DataMatch, FirstInput, TaskMetrics, WeightDecay
 from vqdoctor.core.levels import Confidence
 
+SCALE, NORMALISE = "scale-the-input", "normalise-before-vq"
+REMEDIES = (SCALE, NORMALISE)
+"""The cause first: a norm layer behind the encoder leaves this to learn from a raw input."""
 OF_LARGE_UNITS = ("VQ201", "VQ301", "VQ313", "VQ501", "VQ502", "VQ504", "VQ607")
 """Findings on a z_e in the units of one channel: a VQ loss with the square of them, and codes far behind."""
 
@@ -83,6 +86,7 @@ def evaluate(
             if_known("scaled_rank", first.scaled_rank),
             measured("quantization_error", match.quantization_error, limits.unreached),
             measured("z_e_rank", match.data_effective_rank, FEW),
+            remedies=REMEDIES,
             explains=OF_LARGE_UNITS,
         )
     elif way is not None and is_raw(match, decay, first, limits.raw, limits.beyond):
@@ -93,6 +97,7 @@ def evaluate(
             measured("z_e_size", match.data_rms, limits.beyond * way),
             measured("reach", way),
             confidence=Confidence.HIGH,
+            remedies=REMEDIES,
         )
     elif first.rms >= limits.raw and undone > _harm.FAILS and match.quantization_error >= limits.unreached:
         yield warning(
@@ -103,6 +108,7 @@ def evaluate(
             measured("quantization_error", match.quantization_error, limits.unreached),
             measured("undone", undone, _harm.FAILS),
             confidence=Confidence.MEDIUM,
+            remedies=REMEDIES,
         )
     elif way is None:
         raise CannotJudge("it is not known how far the optimizer can have moved a code")
@@ -129,9 +135,9 @@ CHECK = Check(
     name="input-not-scaled",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("normalise-before-vq",),
+    remedies=(NORMALISE,),
     advice=Advice(
-        name="scale-the-input",
+        name=SCALE,
         how="Bring the input to mean 0 and standard deviation 1 over the training data.",
         code="mean, std = x_train.mean(), x_train.std()\nx = (x - mean) / std   # in training and afterwards",
     ),
