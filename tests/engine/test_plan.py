@@ -447,7 +447,7 @@ def test_a_setting_is_left_in_the_source_until_it_is_changed_there(
     asked: float | None, found_again: tuple[str, ...], codes: tuple[str, ...]
 ) -> None:
     """A weight that the user asked for may be too heavy itself, and dead codes are no setting."""
-    heavy, dead = finding("VQ201", "lower-vq-weight"), finding("VQ501", "data-init")
+    heavy, dead = finding("VQ201", "lower-vq-weight"), finding("VQ501", "data-init", "revive-dead-codes")
     outcome = Outcome(
         trainer=SimpleNamespace(codebooks=SimpleNamespace(led=("vq",))),  # type: ignore[arg-type]
         plan=planned(heavy, dead, vq_weight=asked),
@@ -457,9 +457,10 @@ def test_a_setting_is_left_in_the_source_until_it_is_changed_there(
     assert left == {codes}
     others = [change for change in outcome.left_in_source(found_again) if "(VQ501)" in change.why]
     assert others and not any(change.codes for change in others)
-    *_, unasked = outcome.left_in_source(found_again)
-    assert "warm-up, revive-dead-codes, and an EMA that moved the codes of vq" in unasked.why
-    assert "counts < 0.1 * counts.mean()" in unasked.code and not unasked.codes
+    *_, beside = outcome.left_in_source(found_again)
+    assert "warm-up, revive-dead-codes, and an EMA that moved the codes of vq" in beside.why
+    assert "counts < 0.1 * counts.mean()" in beside.code and not beside.codes
+    assert "data-init" not in beside.why  # it has a change of its own
 
 
 def test_an_estimator_that_no_training_can_put_in_must_be_in_the_source_first() -> None:

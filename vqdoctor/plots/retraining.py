@@ -127,12 +127,13 @@ def _accuracy(retraining: Retraining) -> Drawing:
         None if of is None else of.accuracy for of in (retraining.before, retraining.without_vq)
     )
     known = [] if without is None else _level(without, retraining)
+    start: Points = [] if before is None else [(0, before)]
     return curves(
         [
             Line(label="accuracy", points=accuracy, color=AFTER, style=".-"),
             Line(label="calibration error", points=ece, color=BEFORE, style=":"),
-            Line(label="without VQ", points=known, color=WITHOUT, style="--"),
-            Line(label="before", points=[] if before is None else [(0, before)], color=BEFORE, style="o"),
+            Line(label=f"without VQ, {retraining.split}", points=known, color=WITHOUT, style="--"),
+            Line(label=f"before, {retraining.split}", points=start, color=BEFORE, style="o"),
         ],
         part="accuracy",
         title="Accuracy and calibration by epoch",

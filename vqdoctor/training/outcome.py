@@ -14,7 +14,7 @@ from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.report import Repair
 from vqdoctor.core.retraining import Figures, Retraining, SourceChange
 from vqdoctor.models.tensors import to_numpy
-from vqdoctor.training.plan import CALIBRATE, Plan, PlannedRemedy
+from vqdoctor.training.plan import ANEW, CALIBRATE, Plan, PlannedRemedy
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried
 
@@ -30,12 +30,16 @@ SETTINGS = (
 """Remedies that train with another setting than the user's source, or the optimizer in the file, has."""
 TRAINING_ONLY = (*SETTINGS, "data-init", "refresh-batch-norm")
 """Remedies that correct how a model is trained, and leave no trace in its source."""
+ESTIMATOR = "straight-through"
 IN_ITS_PLACE = {
     "sound-ema": "writes wrong codes again",
     "codes-by-ema": "leaves the codes where they are",
     "commitment-term": "does not hold z_e at the codes",
 }
 """Remedies that do a part of the source's own work at every step, and what the source does without them."""
+TOLD_ALONE = {*TRAINING_ONLY, *IN_ITS_PLACE, ESTIMATOR, *ANEW}
+"""Remedies that have a change of the source to themselves, where a finding asks for them; a new training from
+the source is anew without any."""
 AS_IT_TRAINS = {"step-per-epoch": "the retraining held its learning rate, and so was without this fault"}
 """Advice that every retraining follows by the way it trains, in words; a task's own steps may not."""
 
@@ -134,26 +138,27 @@ class Outcome:
     def left_in_source(self, still_found: Collection[str]) -> Iterator[SourceChange]:
         """Yield the changes that the retraining made and the user's source still lacks.
 
-        Where the source has to train again, the last one is what this retraining did unasked.
+        Where the source has to train again, the last one is what this retraining did beside that.
 
         Args:
             still_found: codes of the findings of the output.
         """
         changes = tuple(self._lacking(still_found))
         yield from changes
-        unasked = [one for one in self.applied if not (one.because or one.remedy.after_training)]
-        if changes and unasked:
-            names = ", ".join(one.remedy.name for one in unasked)
+        beside = [one for one in self.applied if not (one.because and one.remedy.name in TOLD_ALONE)]
+        beside = [one for one in beside if not (one.remedy.after_training or one.remedy.changes_model)]
+        if changes and beside:
+            names = ", ".join(one.remedy.name for one in beside)
             led = ", ".join(self.trainer.codebooks.led)
             by_ema = f", and an EMA that moved the codes of {led}" if led else ""
             why = f"this retraining had more than that, which a training from the source may need: {names}"
-            yield SourceChange(why=why + by_ema, code="\n".join(one.remedy.code for one in unasked))
+            yield SourceChange(why=why + by_ema, code="\n".join(one.remedy.code for one in beside))
 
     def _lacking(self, still_found: Collection[str]) -> Iterator[SourceChange]:
         """Yield the changes that its findings ask for."""
         for planned in self.applied:
             remedy, because = planned.remedy, ", ".join(planned.because)
-            if remedy.name == "straight-through" and set(still_found) & set(planned.because):
+            if remedy.name == ESTIMATOR and set(still_found) & set(planned.because):
                 layers = ", ".join(planned.layers)
                 why = f"{layers} has no straight-through estimator ({because}): end it with"
                 yield SourceChange(why=why, code=remedy.code, codes=planned.because)
