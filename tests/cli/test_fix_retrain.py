@@ -63,16 +63,32 @@ def test_missed_goals_exit_1_and_the_output_is_written(shell: Run, small: Path, 
     assert "the run was too short: give more --epochs or --steps" in " ".join(done.stdout.split())
 
 
-def test_interrupted_and_taken_up_again(small: Path, tmp_path: Path, environment: dict[str, str]) -> None:
-    command = ["-m", "vqdoctor", "fix", small, "--retrain", *LONG, "-o", "out.pt"]
-    with start(*command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as run:
-        state = tmp_path / "out.pt.resume"
+def interrupted(command: list[str | Path], folder: Path, environment: dict[str, str]) -> tuple[int, str, str]:
+    """Interrupt a run after its first epoch; return its exit code, and what it told and said."""
+    with start(*command, cwd=folder, env=environment, stderr=subprocess.PIPE) as run:
+        state = folder / "out.pt.resume"
         while not state.exists():
             assert run.poll() is None, run.communicate()
             time.sleep(0.02)
         run.send_signal(signal.SIGINT)
         told, said = run.communicate(timeout=PATIENCE)
-    assert run.returncode == 3, said  # though easy goals may hold already
+    return run.returncode, told, said
+
+
+def test_an_epoch_without_vq_is_nothing_to_write(
+    small: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    command = ["-m", "vqdoctor", "fix", small, "--retrain", *LONG, "-o", "out.pt"]
+    code, told, said = interrupted(command, tmp_path, environment)
+    assert code == 130 and "interrupted before the output was written" in said and not told
+    assert (tmp_path / "out.pt.resume").is_file() and not (tmp_path / "out.pt").exists()
+
+
+def test_interrupted_and_taken_up_again(small: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    skip = ("--skip", "autoencoder-warm-up")
+    command = ["-m", "vqdoctor", "fix", small, "--retrain", *LONG, *skip, "-o", "out.pt"]
+    code, told, said = interrupted(command, tmp_path, environment)
+    assert code == 3, said  # though easy goals may hold already
     assert STOPPING in said  # it takes as long as an examination
     assert "interrupted" in told.lower() and (tmp_path / "out.pt").is_file()
     again = [*command, "--overwrite"]

@@ -108,11 +108,26 @@ def test_an_epoch_whose_codebook_is_collapsed_is_never_the_best() -> None:
     assert after(ending, stops) == [21]
 
 
-def test_goals_that_hold_end_it_where_it_is() -> None:
+def test_goals_that_hold_end_it_once_the_loss_falls_no_further() -> None:
     ending = Ending(plan=PLAN, goals=Goals(min_accuracy=0.9))
-    assert after(ending, map(figures, [0.1, 0.2, *([0.3] * 40)])) == []
-    assert (ending.reason, ending.done, ending.result) == ("goals", 2 + PATIENCE, None)
-    assert ending.result_at == ending.done
+    falling = [0.9**epoch for epoch in range(20)]
+    assert after(ending, map(figures, [*falling, *([falling[-1]] * 40)])) == [20]
+    assert (ending.reason, ending.done) == ("goals", 20 + PLATEAU + COOL_DOWN)
+    assert ending.result_at == 20
+
+
+def test_a_few_looks_do_not_tell_that_the_loss_falls_no_further() -> None:
+    ending = Ending(plan=PLAN, goals=Goals(min_accuracy=0.9))
+    after(ending, map(figures, [0.5] * 60))
+    assert (ending.reason, ending.done) == ("goals", PLAN.warm_up_epochs + PATIENCE + COOL_DOWN)
+
+
+def test_an_epoch_without_vq_is_no_result() -> None:
+    """Also where the weight of the VQ loss does not warm up: the codes are placed after that epoch."""
+    plan = replace(PLAN, bypass_epochs=4, warm_up_epochs=0)
+    ending = Ending(plan=plan, goals=GOALS)
+    assert after(ending, map(figures, [0.1] * 4 + [0.5] * 46)) == [5]
+    assert ending.result_at == 5
 
 
 def test_goals_that_leave_the_task_open_end_nothing_while_its_loss_falls() -> None:

@@ -91,6 +91,33 @@ def test_codes_and_their_counts_stay_as_the_last_step_left_them_and_batch_norms_
     assert "shadow" not in averaged and "norm.num_batches_tracked" not in averaged
 
 
+def test_a_part_that_is_frozen_for_a_while_is_in_the_mean_and_comes_back() -> None:
+    """As a GAN's step freezes the model while the discriminator learns, or while the model is looked at."""
+    model = linear()
+    mean = MeanModel(model=model, layers=())
+    for step in (1.0, 2.0, 3.0):
+        model.requires_grad_(True)
+        move(model, step)
+        model.requires_grad_(False)
+        mean.after_step()
+    with mean.instead():
+        model.requires_grad_(True)
+        assert value(model) < 3.0
+        model.requires_grad_(False)
+    assert value(model) == 3.0
+
+
+def test_complex_parameters_are_averaged_too() -> None:
+    model = torch.nn.ParameterDict({"wave": torch.zeros(3, dtype=torch.complex64)})
+    mean = MeanModel(model=model, layers=())
+    for step in (1 + 1j, 2 + 4j):
+        with torch.no_grad():
+            model["wave"].fill_(step)
+        mean.after_step()
+    with mean.instead():
+        assert torch.allclose(model["wave"].detach(), torch.tensor((1 + 1j + 10 * (2 + 4j)) / 11))
+
+
 def test_values_of_low_precision_are_averaged_in_a_higher_one() -> None:
     model = linear().to(torch.bfloat16)
     mean = MeanModel(model=model, layers=())

@@ -143,13 +143,12 @@ def test_parameters_that_are_not_finite_are_no_matter_of_the_learning_rate(start
     assert not any("learning rate" in note for note in trainer.notes)
 
 
-def test_goals_that_hold_end_the_training(start: Start) -> None:
+def test_goals_that_hold_end_the_training_after_a_cool_down(start: Start) -> None:
     easy = Goals(min_perplexity=1.0, min_usage=0.0, min_accuracy=0.0, max_ece=1.0)
-    trainer = start(plan=replace(ALL, epochs=40), goals=easy)
+    trainer = start(Rising(), plan=replace(ALL, epochs=40), goals=easy)
     trainer.run()
-    assert len(trainer.rows) == ALL.warm_up_epochs + PATIENCE - 1
     assert trainer.ending.reason == "goals"
-    assert trainer.optimizer.param_groups[0]["lr"] == 2e-3
+    assert len(trainer.rows) == ALL.warm_up_epochs + PATIENCE + trainer.ending.cool_down
 
 
 def test_a_training_without_goals_cools_down(start: Start) -> None:

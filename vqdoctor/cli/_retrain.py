@@ -66,7 +66,7 @@ def retrained(path: Path, output: Path, settings: Settings, user_model: UserMode
         be_heard()
         if isinstance(error, KeyboardInterrupt):
             alone = launched.size == 1
-            where = "before there was anything to write" if alone else f"in {launched.size} processes"
+            where = "before the output was written" if alone else f"in {launched.size} processes"
             complain(f"interrupted {where}; --resume goes on from the last epoch")
         raise
 

@@ -22,8 +22,9 @@ FALL = 0.05
 """Fall of the task loss in `PLATEAU` epochs from which it still falls: as much as a cure may lose against a
 training by hand."""
 COOL_DOWN = 1 / 3
-"""Share of a plan's epochs over which the learning rate falls to nothing and no code is revived, at the end
-of a training that did not reach its goals."""
+"""Share of a plan's epochs, its last ones, over which the learning rate falls to nothing and no code is
+revived: the task loss of a small classifier of digits with batch norm was 0.118 where its goals ended it at
+once after 19 epochs, and 0.100 with them."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -60,15 +61,15 @@ class Ending:
 
     @property
     def finished(self) -> bool:
-        """Whether the goals held, or all epochs are done, or the cool-down is, or the time is."""
+        """Whether all epochs are done, or the cool-down is, or the time is."""
         most = self.plan.epochs + self.plan.further_epochs
         late = self.done > 0 and not self.clock.allows(1)
-        return late or self.done >= most or self.reason == "goals" or 0 < self.cool_down <= self.cooled
+        return late or self.done >= most or 0 < self.cool_down <= self.cooled
 
     @property
     def result(self) -> Mapping[str, Any] | None:
         """The state of the epoch that is the result; None where that is the last one."""
-        return self.best if self.waited and self.reason != "goals" else None
+        return self.best if self.waited else None
 
     @property
     def result_at(self) -> int | None:
@@ -105,9 +106,9 @@ class Ending:
             self.cooled += 1
             self._look_at(row, state)
             return None
-        if row.epoch >= self.plan.bypass_epochs + self.plan.warm_up_epochs:
+        if row.epoch >= self.plan.bypass_epochs + max(1, self.plan.warm_up_epochs):
             self._look_at(row, state)
-        if self.streak >= PATIENCE and self._holds_task:
+        if self.streak >= PATIENCE and self._holds_task and len(self.past) > PLATEAU and not self._falls:
             self.reason = "goals"
         elif self.waited >= PLATEAU:
             self.reason = "plateau"

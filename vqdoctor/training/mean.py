@@ -11,6 +11,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.training.ranks import Ranks
 from vqdoctor.training.start import stored_ids
 
 REACH = 0.1
@@ -27,16 +28,27 @@ class MeanModel:
     the statistics of batch norms. All else is as the last step left it: a code that is revived jumps, and
     the counts and sums of an EMA, which is a mean already, belong to its codes.
 
+    A parameter is trained where it was so before the first step: a step of a GAN freezes a part for a while.
+
     Attributes:
         model: the model in training.
         layers: its VQ layers.
+        ranks: the processes that train it together, each with statistics of its own batches.
         steps: optimizer steps in the mean.
     """
 
     model: torch.nn.Module
     layers: tuple[CapturedLayer, ...]
+    ranks: Ranks = field(default_factory=Ranks)
     steps: int = 0
     _values: dict[str, torch.Tensor] = field(init=False, default_factory=dict)
+    _trained: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note which parameters are trained."""
+        written = stored_ids(self.layers)
+        named = self.model.named_parameters()
+        self._trained = frozenset(name for name, p in named if p.requires_grad and id(p) not in written)
 
     def restart(self) -> None:
         """Forget all steps so far."""
@@ -58,7 +70,7 @@ class MeanModel:
     def instead(self) -> Iterator[None]:
         """Let the model be its mean while the context lasts."""
         kept = {name: tensor.detach().clone() for name, tensor in self._averaged() if name in self._values}
-        self._write(self._values)
+        self._put()
         try:
             yield
         finally:
@@ -66,19 +78,20 @@ class MeanModel:
 
     def take(self) -> None:
         """Let the model be its mean from now on."""
-        self._write(self._values)
+        self._put()
         self.restart()
 
+    def _put(self) -> None:
+        """Let the model be its mean, the same one in all processes."""
+        self._write(self._values)
+        self.ranks.same_buffers(self.model)
+
     def _averaged(self) -> Iterator[tuple[str, torch.Tensor]]:
-        written = stored_ids(self.layers)
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and parameter.is_floating_point() and id(parameter) not in written:
-                yield name, parameter
+        yield from ((name, p) for name, p in self.model.named_parameters() if name in self._trained)
         for path, module in self.model.named_modules():
             if isinstance(module, _BatchNorm) and module.track_running_stats:
-                for name, statistic in module.named_buffers(path, recurse=False):
-                    if statistic.is_floating_point():
-                        yield name, statistic
+                statistics = module.named_buffers(path, recurse=False)
+                yield from ((name, values) for name, values in statistics if values.is_floating_point())
 
     @torch.no_grad()
     def _write(self, values: Mapping[str, torch.Tensor]) -> None:

@@ -267,8 +267,10 @@ class Run:
             together = self.trainable.ranks.size > 1  # the others are not in the same step
             if together or kept is None or kept["phase"] != phase or phase != "retraining":
                 raise
-            self.trainable.say(STOPPING)
             trainer.load_state_dict(kept["trainer"])  # the epoch that was interrupted is not half counted
+            if len(trainer.rows) <= trainer.plan.bypass_epochs:
+                raise  # its codes are not placed yet
+            self.trainable.say(STOPPING)
             trainer.finish()
             return True
         return False

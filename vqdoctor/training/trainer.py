@@ -119,7 +119,7 @@ class Trainer:
         self._stretches = Stretches(self.splits, self.plan.seed, shuffled=self.plan.shuffled)
         self._shares = Shares(ranks=self.ranks)
         self.ending = Ending(plan=self.plan, goals=self.goals, clock=self.clock)
-        self.mean = MeanModel(model=self.model, layers=self.layers)
+        self.mean = MeanModel(model=self.model, layers=self.layers, ranks=self.ranks)
         self.codebooks = Codebooks(
             model=self.model,
             task=self.task,

@@ -157,7 +157,7 @@ def _go_on(contestant: _Contestant, train: Train, epochs: int, heard: Heard) -> 
     trainer.train_to(before + epochs, lambda row: heard(phase, row, before + epochs))
     found = trainer.rows[-1].stop or trainer.figures() if trainer.rows else None
     if found is not None:
-        contestant.history[epochs] = found
+        contestant.history[epochs] = trainer.ranks.agreed_value(found)
 
 
 def _price(history: Mapping[int, Figures], plan: Mapping[int, Figures]) -> Price | None:
