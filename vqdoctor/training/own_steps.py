@@ -21,14 +21,12 @@ from vqdoctor.models.task import Batch, Losses, Task
 from vqdoctor.models.untouched import seed_all
 from vqdoctor.remedies import all_remedies
 from vqdoctor.training.optimizer import Optimizers
-from vqdoctor.training.treatment import Grafts
+from vqdoctor.training.treatment import ESTIMATORS, Grafts
 
 SUMMED = "the task's own step adds up the losses, which takes no further term and no weight by gradients"
 NO_EXEMPTION = "the task's own step builds its optimizers, so that the codebook keeps their weight decay"
 NO_STAND_IN = "the task's own step adds up the losses: no commitment loss stood in for one without a gradient"
 UNTOLD = "the task has a step of its own, and no vq_weight of which the weight could be a multiple"
-ESTIMATORS = ("straight-through", "rotation-trick")
-"""Remedies that put an estimator behind a VQ layer."""
 OUTSIDE = (
     "the task has a step of its own, and computes its VQ loss on what the VQ layer returns: an estimator "
     "there would turn the gradient of the codebook term against the encoder"

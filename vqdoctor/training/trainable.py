@@ -26,6 +26,7 @@ from vqdoctor.training.ranks import Ranks
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import restart
 from vqdoctor.training.trainer import Trainer
+from vqdoctor.training.treatment import ESTIMATORS, against_grafts
 from vqdoctor.training.without_vq import Candidate
 
 
@@ -155,9 +156,12 @@ class Trainable:
 
     def unable(self, settings: Settings) -> dict[str, str]:
         """Return the remedies that a training of this task cannot take, each with the reason."""
+        model, batch = self.context.copy(training=True), next(iter(self.splits.in_order()))
+        why = against_grafts(model, self.context.task, batch, self.context.on(model), self.context.seed)
+        found = dict.fromkeys(ESTIMATORS if why else (), why)
         if not getattr(self.context.task, "trains_itself", False):
-            return {}
-        return unable(self.against_weighing, self._against_grafting, balanced=settings.balanced)
+            return found
+        return found | unable(self.against_weighing, self._against_grafting, balanced=settings.balanced)
 
     @property
     def _against_grafting(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +11,19 @@ import torch
 from torch.nn import functional
 
 from vqdoctor.capture.call import Call, swap
-from vqdoctor.capture.layer import CapturedLayer
+from vqdoctor.capture.layer import CapturedLayer, watching
+from vqdoctor.capture.pulls import leading_to
 from vqdoctor.capture.reader import Reader
 from vqdoctor.capture.watch import replaced
 from vqdoctor.core.training_plan import Estimator, Geometry, TrainingPlan
+from vqdoctor.models.task import Batch, Task
 from vqdoctor.models.tensors import tensors_of
+from vqdoctor.models.untouched import seed_all
+from vqdoctor.training.start import stored_ids
 from vqdoctor.vq.estimators import rotation, straight_through
 
+ESTIMATORS = ("straight-through", "rotation-trick")
+"""Remedies that put an estimator behind a VQ layer."""
 _TINY = 1e-6
 
 
@@ -66,6 +72,37 @@ class Grafts:
 def grafts(plan: TrainingPlan) -> Grafts | None:
     """Return the change that puts the plan's estimators behind the layers; None if all keep theirs."""
     return Grafts(estimators=plan.estimators) if plan.estimators else None
+
+
+def against_grafts(
+    model: torch.nn.Module, task: Task, batch: Batch, layers: Iterable[CapturedLayer], seed: int
+) -> str:
+    """Return why no estimator can be put behind the layers; "" where it can.
+
+    A layer may map its codes by trained weights, as DAC's does back to the width of z_e. The estimator
+    belongs in front of these: behind them it cuts them off from the task, and takes their output for one
+    near z_e.
+
+    Args:
+        model: a copy of the model in train mode, which is changed.
+        task: its task.
+        batch: a train batch.
+        layers: its VQ layers.
+        seed: of all that is drawn.
+    """
+    seed_all(seed)
+    layers = tuple(layers)
+    written, mapped = stored_ids(layers), []
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in written}
+    with torch.enable_grad(), watching(layers, keep_graph=True) as watched:
+        task.losses(model, batch)
+        for layer in layers:
+            own = not (layer.view.derived or layer.view.lookup == "logits")
+            for call in layer.calls(watched)[:1] if own else ():
+                assert call.z_q is not None
+                names = leading_to(call.z_q, named) - leading_to(call.z_e, named)
+                mapped += [f"{layer.name} maps vectors by {name}" for name in sorted(names)]
+    return f"{mapped[0]}: the estimator belongs at the lookup itself, in your source" if mapped else ""
 
 
 @contextlib.contextmanager
