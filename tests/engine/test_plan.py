@@ -463,6 +463,20 @@ def test_a_setting_is_left_in_the_source_until_it_is_changed_there(
     assert "data-init" not in beside.why  # it has a change of its own
 
 
+@pytest.mark.parametrize(
+    ("given", "led", "recorded"), [(None, (), 0.9999), (0.95, (), 0.95), (None, ("vq",), None)]
+)
+def test_a_file_records_the_decay_of_the_sources_own_ema_where_nothing_else_moved_the_codes(
+    given: float | None, led: tuple[str, ...], recorded: float | None
+) -> None:
+    outcome = Outcome(
+        trainer=SimpleNamespace(steps=10, codebooks=SimpleNamespace(led=led)),  # type: ignore[arg-type]
+        plan=planned(),
+        retraining=SimpleNamespace(plan=TrainingPlan(decay=given), epochs=()),  # type: ignore[arg-type]
+    )
+    assert outcome.record(SimpleNamespace(updates=None), 0.9999)["decay"] == recorded  # type: ignore[arg-type]
+
+
 def test_an_estimator_that_no_training_can_put_in_must_be_in_the_source_first() -> None:
     missing = finding("VQ101", "straight-through")
     why = {"straight-through": "the VQ loss is computed behind it"}

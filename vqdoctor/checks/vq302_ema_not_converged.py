@@ -17,7 +17,8 @@ after the recorded updates, in float32, to the last bit. With a model and data i
 training pass shrinks the counts of codes that no vector chose.
 
 ## Remedy
-data-init: start the codebook, the sums and the counts from data. faster-ema: decay 0.95 to 0.99.
+faster-ema: decay 0.95 to 0.99. data-init: start the codebook, the sums and the counts from data; alone it
+leaves a stalled EMA where it began.
 
 ## References
 - van den Oord et al. 2017, arXiv:1711.00937, appendix A.1: the EMA update, decay 0.99
@@ -73,7 +74,7 @@ CHECK = Check(
     name="ema-not-converged",
     evaluate=evaluate,
     limits=Limits(),
-    remedies=("data-init", "faster-ema"),
+    remedies=("faster-ema", "data-init"),
     explained_by=("VQ306",),
     examples=(
         fires("decay 0.9999, 550 updates", EmaState.healthy(decay=0.9999, updates=550, start_weight=0.946)),

@@ -19,6 +19,7 @@ import vqdoctor
 from vqdoctor.checkpoint import check_output, write_checkpoint
 from vqdoctor.checkpoint.files import printable
 from vqdoctor.core.codec import encode
+from vqdoctor.core.evidence import TrainForward
 from vqdoctor.core.launcher import Launched
 from vqdoctor.core.report import DRY_RUN, Report
 from vqdoctor.core.retraining import Retraining, SourceChange
@@ -213,11 +214,12 @@ def retrain_session(
     saved, retraining = session.saved, outcome.retraining
     changes = outcome.tensors(session.model.raw_keys, session.checkpoint.tensors)
     changes.update(new_moments(saved.optimizers, outcome.trainer.optimizers.all))
+    decays = (found.decay for found in before.evidence if isinstance(found, TrainForward))
     note = {
         "vqdoctor": vqdoctor.__version__,
         "command": "fix --retrain",
         "training_plan": encode(retraining.plan),
-        RETRAINED: outcome.record(saved.record),
+        RETRAINED: outcome.record(saved.record, max(filter(None, decays), default=None)),
         "remedies": [planned.remedy.name for planned in outcome.applied],
         "cured": retraining.cured,
     }

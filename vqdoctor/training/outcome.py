@@ -78,7 +78,9 @@ class Outcome:
         kept = {raw: state[name] for name, raw in raw_keys.items() if name in state and raw in stored}
         return {raw: to_numpy(tensor) for raw, tensor in kept.items()}
 
-    def record(self, before: TrainingRecord) -> dict[str, float | int | list[str] | None]:
+    def record(
+        self, before: TrainingRecord, own_decay: float | None
+    ) -> dict[str, float | int | list[str] | None]:
         """Return the settings of the training that the output comes from, for the file's probes.
 
         Where the EMA neither starts anew nor forgets faster, its start values have both trainings' updates
@@ -86,16 +88,18 @@ class Outcome:
 
         Args:
             before: the record of the input's training.
+            own_decay: the decay of the source's EMA, the slowest of several; None where it is unknown.
         """
         plan, rows, steps = self.retraining.plan, self.retraining.epochs, self.trainer.steps
         anew = plan.data_init or plan.decay is not None
+        led = self.trainer.codebooks.led
         return {
             "vq_weight": rows[-1].vq_weight if rows else None,
-            "decay": plan.decay,
+            "decay": own_decay if plan.decay is None and not led else plan.decay,
             "epochs": len(rows),
             "updates": steps if anew or before.updates is None else before.updates + steps,
             "exempt_codebook": plan.exempt_codebook,
-            "codes_by_ema": list(self.trainer.codebooks.led),
+            "codes_by_ema": list(led),
         }
 
     def repairs(self) -> Iterator[Repair]:
