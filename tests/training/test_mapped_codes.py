@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,7 @@ import torch
 from small_training import Digits, reference_layer
 from torch import nn
 
-from vqdoctor.capture.layer import CapturedLayer
-from vqdoctor.training.treatment import against_grafts
+from vqdoctor.training.treatment import against_outer_estimators
 
 
 class Mapped(nn.Module):
@@ -35,9 +35,7 @@ def test_weights_behind_the_lookup_are_named(mapped: bool, straight_through: boo
     if mapped:
         model.vq = Mapped(model.vq, width=8)
         tensors = {role: name.replace("vq.", "vq.inside.") for role, name in layer.tensors.items()}
-        layer = CapturedLayer(
-            view=layer.view, model=model, tensors=tensors, reader=layer.reader, path="vq", gap="", maps=True
-        )
-    why = against_grafts(model, task, next(iter(task.batches("train"))), (layer,), 0)
+        layer = replace(layer, tensors=tensors)
+    why = against_outer_estimators(model, task, next(iter(task.batches("train"))), (layer,), 0)
     assert why.startswith("vq maps vectors by vq.be") is mapped
     assert why.endswith("the estimator belongs at the lookup itself, in your source") is mapped

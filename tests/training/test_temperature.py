@@ -118,7 +118,7 @@ def trained(start: Callable[..., Trainer]) -> Callable[[type[Digits]], Trainer]:
     """Return a trained small model that is too sure of itself by `SURE`."""
 
     def trained(task: type[Digits]) -> Trainer:
-        trainer = start(task(images=600), plan=TrainingPlan(epochs=25, vq_weight=0.1))
+        trainer = start(task(images=1797), plan=TrainingPlan(epochs=12, vq_weight=0.1))
         trainer.run()
         torch.manual_seed(0)  # as `calibrate` draws, for a plan of seed 0
         stop, factor, head = trainer.measure("stop"), SURE, cast("Any", trainer.model).head
@@ -138,10 +138,11 @@ def seen(trainer: Trainer) -> Measured | None:
     return trainer.measure()
 
 
-@pytest.mark.parametrize("task", [Digits, LogSoftmax, Noisy, OneLogit])
+@pytest.mark.parametrize(("task", "left"), [(Digits, 0.5), (LogSoftmax, 0.5), (Noisy, 0.5), (OneLogit, 1.0)])
 def test_a_model_that_is_too_sure_is_as_sure_as_it_is_right(
-    task: type[Digits], trained: Callable[..., Trainer]
+    task: type[Digits], left: float, trained: Callable[..., Trainer]
 ) -> None:
+    """Of the model of two classes, right 19 times in 20, chance makes most of the error that is left."""
     trainer = trained(task)
     before, weights = seen(trainer), copy.deepcopy(trainer.model.state_dict())
     assert calibrate(trainer) == ""
@@ -149,9 +150,9 @@ def test_a_model_that_is_too_sure_is_as_sure_as_it_is_right(
     assert before is not None and after is not None and before.logits is not None
     assert after.logits is not None and before.figures.ece is not None and after.figures.ece is not None
     assert (after.logits.argmax(1) == before.logits.argmax(1)).all()  # no answer is another one
-    assert before.labels is not None and after.figures.ece < before.figures.ece
+    assert before.labels is not None and after.figures.ece < left * before.figures.ece
     fitting, fitted = (temperature_of(of.logits, before.labels) for of in (before, after))  # to val
-    assert 1 / 2 < fitted < 2 < fitting  # in 136 samples few answers are wrong, and these decide
+    assert 1 / 2 < fitted < 2 < fitting
     assert after.figures.loss < before.figures.loss
     moved = {name for name in weights if not torch.equal(weights[name], changed[name])}
     assert moved == {"head.weight", "head.bias"}

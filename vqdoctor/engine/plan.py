@@ -19,7 +19,15 @@ from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.engine.weights import LOWER_WEIGHT, RAISE_WEIGHT, Weights
 from vqdoctor.engine.wording import in_their_words
 from vqdoctor.remedies import Remedy, with_advice
-from vqdoctor.training.plan import AUTOENCODER, CALIBRATE, FRESH_ENCODER, FRESH_START, Plan, PlannedRemedy
+from vqdoctor.training.plan import (
+    AUTOENCODER,
+    CALIBRATE,
+    ESTIMATOR,
+    FRESH_ENCODER,
+    FRESH_START,
+    Plan,
+    PlannedRemedy,
+)
 
 EPOCHS = 50
 """Epochs at most, where neither the user nor a remedy says how many."""
@@ -27,7 +35,6 @@ MOST_EPOCHS = 200
 """Epochs at most, where the user does not say how many and the task loss still falls at the end of them."""
 COMMITMENT = "commitment-term"
 SPREAD = "spread-duplicates"
-ESTIMATOR = "straight-through"
 DATA_INIT = "data-init"
 RECIPE = (LOWER_WEIGHT, DATA_INIT, "warm-up", "revive-dead-codes")
 """The remedies of every retraining; a straight-through estimator joins them where one is missing. A codebook

@@ -23,8 +23,7 @@ FALL = 0.05
 training by hand."""
 COOL_DOWN = 1 / 3
 """Share of a plan's epochs, its last ones, over which the learning rate falls to nothing and no code is
-revived: the task loss of a small classifier of digits with batch norm was 0.118 where its goals ended it at
-once after 19 epochs, and 0.100 with them."""
+revived."""
 
 
 @dataclass(kw_only=True, eq=False)

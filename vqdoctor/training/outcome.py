@@ -14,7 +14,7 @@ from vqdoctor.core.evidence import TrainingRecord
 from vqdoctor.core.report import Repair
 from vqdoctor.core.retraining import Figures, Retraining, SourceChange
 from vqdoctor.models.tensors import to_numpy
-from vqdoctor.training.plan import ANEW, CALIBRATE, Plan, PlannedRemedy
+from vqdoctor.training.plan import ANEW, CALIBRATE, ESTIMATOR, Plan, PlannedRemedy
 from vqdoctor.training.trainer import Trainer
 from vqdoctor.training.trial import Tried
 
@@ -30,7 +30,6 @@ SETTINGS = (
 """Remedies that train with another setting than the user's source, or the optimizer in the file, has."""
 TRAINING_ONLY = (*SETTINGS, "data-init", "refresh-batch-norm")
 """Remedies that correct how a model is trained, and leave no trace in its source."""
-ESTIMATOR = "straight-through"
 IN_ITS_PLACE = {
     "sound-ema": "writes wrong codes again",
     "codes-by-ema": "leaves the codes where they are",

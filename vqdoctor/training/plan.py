@@ -11,7 +11,7 @@ from vqdoctor.core.training_plan import PlanOptions, TrainingPlan
 from vqdoctor.remedies import Remedy
 
 AUTOENCODER, FRESH_ENCODER, FRESH_START = "autoencoder-warm-up", "wake-encoder", "fresh-start"
-CALIBRATE = "calibrate"
+CALIBRATE, ESTIMATOR = "calibrate", "straight-through"
 ANEW = (FRESH_ENCODER, FRESH_START)
 """Remedies that build a part of the model anew."""
 NEW_ALREADY = "the training began with the model that learned without VQ, all of which is new"

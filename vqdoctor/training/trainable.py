@@ -26,7 +26,7 @@ from vqdoctor.training.ranks import Ranks
 from vqdoctor.training.splits import Splits
 from vqdoctor.training.start import restart
 from vqdoctor.training.trainer import Trainer
-from vqdoctor.training.treatment import ESTIMATORS, against_grafts
+from vqdoctor.training.treatment import ESTIMATORS, against_outer_estimators
 from vqdoctor.training.without_vq import Candidate
 
 
@@ -157,7 +157,8 @@ class Trainable:
     def unable(self, settings: Settings) -> dict[str, str]:
         """Return the remedies that a training of this task cannot take, each with the reason."""
         model, batch = self.context.copy(training=True), next(iter(self.splits.in_order()))
-        why = against_grafts(model, self.context.task, batch, self.context.on(model), self.context.seed)
+        layers, seed = self.context.on(model), self.context.seed
+        why = against_outer_estimators(model, self.context.task, batch, layers, seed)
         found = dict.fromkeys(ESTIMATORS if why else (), why)
         if not getattr(self.context.task, "trains_itself", False):
             return found

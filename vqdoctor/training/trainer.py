@@ -321,12 +321,11 @@ class Trainer:
                 balanced = balanced_weight(found.task, found.vq, z_e, self._shares.sum_of_shares)
                 most = math.inf if self.plan.balanced else self.plan.vq_weight
                 self._weight = factor * min(most, balanced or self.plan.vq_weight)
-        loss = found.task
-        if not self.bypassing:
-            loss = weighted(found, self._weight, self.plan, self.layers, watched)
+        plain = self.bypassing
+        loss = found.task if plain else weighted(found, self._weight, self.plan, self.layers, watched)
         total = self._shares.weight * loss
-        parts = [self._shares.weight * part for part in (found.task, found.vq) if part is not None]
-        value, task, *vq = self._shares.added([float(part.detach()) for part in (total, *parts)])
+        told = (loss, found.task, torch.zeros(()) if found.vq is None else found.vq)
+        value, task, vq = self._shares.added([self._shares.weight * float(part.detach()) for part in told])
         if not math.isfinite(value):
             raise NotFinite(f"{value:g} at batch {at + 1}")
         if self._own is None:
@@ -338,7 +337,7 @@ class Trainer:
             self.codebooks.after_step(watched, generator, cooling=self.ending.cooling, mask=found.mask)
         self.ranks.same_codebooks(self.layers)
         self.mean.after_step()
-        return task, next(iter(vq), None)
+        return task, None if found.vq is None else vq
 
     @property
     def _relative_weight(self) -> float:

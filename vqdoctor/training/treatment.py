@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,8 +74,8 @@ def grafts(plan: TrainingPlan) -> Grafts | None:
     return Grafts(estimators=plan.estimators) if plan.estimators else None
 
 
-def against_grafts(
-    model: torch.nn.Module, task: Task, batch: Batch, layers: Iterable[CapturedLayer], seed: int
+def against_outer_estimators(
+    model: torch.nn.Module, task: Task, batch: Batch, layers: tuple[CapturedLayer, ...], seed: int
 ) -> str:
     """Return why no estimator can be put behind the layers; "" where it can.
 
@@ -91,7 +91,6 @@ def against_grafts(
         seed: of all that is drawn.
     """
     seed_all(seed)
-    layers = tuple(layers)
     written, mapped = stored_ids(layers), []
     named = {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in written}
     with torch.enable_grad(), watching(layers, keep_graph=True) as watched:
